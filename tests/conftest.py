@@ -1,4 +1,4 @@
-"""What every test may use: real daemons that leave nothing behind, and settings of the test tools."""
+"""Fixtures for every test: real daemons that leave nothing behind, and settings of the test tools."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_daemon(tmp_path: Path, hosts: Path) -> Iterator[MakeDaemon]:
 
 @pytest.fixture
 def daemon(make_daemon: MakeDaemon) -> Daemon:
-    """One daemon, ready."""
+    """A daemon that is ready."""
     return make_daemon().start()
 
 

@@ -28,7 +28,7 @@ class Couple(NamedTuple):
         return {"alice": self.alice, "bob": self.bob}[name]
 
     def stop(self) -> None:
-        """Both stop cleanly, and nothing is left: no process, no socket, no file that the next start does not want."""
+        """Stop both daemons cleanly. Assert that no process, no socket and no unwanted file is left."""
         for daemon in (self.alice, self.bob):
             assert daemon.stop() == 0, daemon.report()
             daemon.clean_up()
@@ -44,7 +44,7 @@ KEPT_IN_RUN: Final = {"network.port", "time", "last-exit.json", "previous-exit.j
 
 @pytest.fixture(scope="module")
 def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
-    """The same for all tests of a module: each finds them well, and leaves them well."""
+    """Two daemons, shared by the tests of a module. Each test leaves them running and unharmed."""
     place = tmp_path_factory.mktemp("couple")
     # The variable is one that developers have set, and that a process full of Rust must not follow.
     alice, bob = (Daemon(place / name, place / "hosts", RUST_BACKTRACE="1") for name in ("one", "two"))

@@ -67,7 +67,7 @@ class Load:
         return self._say("look")
 
     def mark(self) -> None:
-        """What is counted and measured since begins here."""
+        """Count and measure from here on."""
         self._marked = Counter(self._say("mark").failures)
 
     def goes_well(self, timeout: float = 15.0) -> Account:

@@ -90,7 +90,7 @@ class Reaper:
                 return
 
     def forget(self, side: str) -> None:
-        """That side has a new supervisor, which knows of no deaths."""
+        """Clear the record of kills on this side: its new supervisor has counted no crashes."""
         for victim in list(self._killed):
             if victim.side == side:
                 del self._killed[victim]
@@ -99,7 +99,7 @@ class Reaper:
         return [*_CORE, f"identity-{side}", _FORK_SERVER]
 
     def _struck(self, victim: _Victim) -> list[_Victim]:
-        """Who dies with it: whoever was forked."""
+        """Return the processes that end with the victim: for the fork server, all that it has forked."""
         if victim.process != _FORK_SERVER:
             return [victim]
         return [_Victim(victim.side, process) for process in self._processes(victim.side)]

@@ -30,7 +30,7 @@ PAUSE: Final = 0.02
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program is to do."""
+    """Orders to the program."""
 
     home: str
     peer: str

@@ -1,4 +1,4 @@
-"""One process is killed under load: it is noticed, it is replaced, and the calls hear nothing but the truth."""
+"""Kill one process under load: the supervisor replaces it, and each call gets its true outcome."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
 
 
 class Correspondent:
-    """One side: sends its mails, and remembers which number each was accepted under."""
+    """Sender and receiver of mails. Remembers the number under which each mail was accepted."""
 
     def __init__(self, name: str, daemon: Daemon, peer: str, chance: random.Random) -> None:
         self.name = name
@@ -93,7 +93,7 @@ class Correspondent:
                     return found
 
     async def check(self, sender: Correspondent) -> None:
-        """What has come is what the other one has sent: every mail, once, in order, with every byte."""
+        """Assert that every mail of the sender has come once, in order, with every byte."""
         summaries = await self.received()
         in_order = sorted(sender.accepted, key=sender.accepted.__getitem__)
         assert [each.id for each in summaries] == in_order

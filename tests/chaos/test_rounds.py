@@ -55,7 +55,7 @@ class Chance:
         return [*[""] * WARM, *plan]
 
     def victims(self) -> list[Victim]:
-        """One, or two at the same moment."""
+        """Choose one process, or two to kill at the same moment."""
         several = self._random.sample(self.everyone, len(self.everyone))
         count = 2 if self._random.random() < 0.25 else 1
         chosen = eventually(lambda: [victim for victim in several if self._may_die(victim)], "somebody may die")[:count]
@@ -64,13 +64,13 @@ class Chance:
         return chosen
 
     def forget(self, side: str) -> None:
-        """That side has a new supervisor, which knows of no deaths."""
+        """Clear the record of kills on this side: its new supervisor has counted no crashes."""
         for victim in self.everyone:
             if victim.side == side:
                 self._killed[victim].clear()
 
     def waits(self) -> bool:
-        """Whether the next round waits until calls succeed again."""
+        """Return true if the next round waits until calls succeed again."""
         return self._random.random() < 0.6
 
     def _may_die(self, victim: Victim) -> bool:

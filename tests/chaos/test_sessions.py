@@ -38,7 +38,7 @@ SILENCE: Final = 8.0
 
 @pytest.fixture(scope="module")
 def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
-    """As the one of the other tests, and bob has a Trial: each test finds them well and leaves them well."""
+    """Two daemons, where bob has a Trial. Each test leaves them running and unharmed."""
     folder = tmp_path_factory.mktemp("sessions")
     env = install_protocols(folder / "packages")
     alice, bob = (Daemon(folder / name, folder / "hosts", **env) for name in ("one", "two"))
@@ -97,7 +97,7 @@ async def well(couple: Couple, client: Client) -> None:
 
 
 async def complete_session(couple: Couple, client: Client) -> Session:
-    """All of it has come, and none of it has been read."""
+    """Return a session whose bytes have all arrived, and of which none has been read."""
     session = await client.connect("alice", couple.peer, "Trial", initial={"do": "send", "size": 500_000})
     await until(lambda: session._complete, "all of it has come", 5)  # no event tells of what has not been read
     return session
@@ -219,7 +219,7 @@ def test_a_killed_program_is_missed_on_both_sides(couple: Couple) -> None:
 
 
 def test_a_peer_that_falls_silent_is_given_up(couple: Couple) -> None:
-    """Its daemon is stopped, as by a machine that sleeps; it wakes up, and learns that it was given up."""
+    """The peer daemon is stopped, as by a machine that sleeps. It continues, and learns that its session has ended."""
     assert couple.bob.process is not None
     pids = [couple.bob.process.pid, couple.bob.pid("network")]  # awake, the supervisor would replace the other one
 

@@ -20,7 +20,7 @@ _TWICE: Final = BLOCK + BLOCK
 
 
 class Flow:
-    """One session with an echo, with both directions at work.
+    """Session with an echo that sends and receives at the same time.
 
     Attributes:
         ended: when each direction has ended, and with what; by ``time.monotonic()``.
@@ -53,7 +53,7 @@ class Flow:
         self.fault = f"an end after {self.session.bytes_read} bytes"
 
     async def over(self, timeout: float) -> None:
-        """Both directions have ended, each with an error."""
+        """Wait until both directions have ended, each with an error."""
         _, late = await asyncio.wait(self._tasks, timeout=timeout)
         assert not late, f"still waiting after {timeout:g} s"
         assert not self.fault, self.fault

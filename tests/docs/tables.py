@@ -34,7 +34,7 @@ Rows = list[list[str]]
 
 
 class Generated(NamedTuple):
-    """One table.
+    """Generated table.
 
     Attributes:
         header: names of all columns.

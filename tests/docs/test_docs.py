@@ -42,7 +42,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 
 class Table(NamedTuple):
-    """One table of a page."""
+    """Table of a page."""
 
     section: str
     header: list[str]
@@ -80,7 +80,7 @@ def table(name: str, section: str, *header: str) -> list[list[str]]:
 
 
 def code(text: str) -> str:
-    """What stands in a cell as code."""
+    """Return the text of a cell between backticks."""
     match = re.fullmatch(r"`([^`]+)`", text)
     assert match is not None, f"{text!r} is not one piece of code"
     return match[1]

@@ -1,4 +1,4 @@
-"""What `docs/streams.md` shows is run as it stands there."""
+"""Run the examples of `docs/streams.md` as they stand there."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CLI = [sys.executable, "-m", "fastn_p2p"]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
+    """Return true if the process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
@@ -47,7 +47,7 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = 15.0, int
 
 
 class Daemon:
-    """One daemon with a home of its own; daemons with the same ``hosts`` find each other by ID52."""
+    """Daemon with a home of its own; daemons with the same ``hosts`` find each other by ID52."""
 
     command: Sequence[str] = (*CLI, "daemon")
 
@@ -177,14 +177,14 @@ class Daemon:
         return pid
 
     def report(self) -> str:
-        """What a failed test wants to know."""
+        """Return the end of each log, for the message of a failed test."""
         logs = [f"--- {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.home.logs.glob("*.log"))]
         return "\n".join(["stderr:", *self.errors, *logs])
 
     # ── using it ─────────────────────────────────────────────────────────────────────────────────
 
     def cli(self, *arguments: str, input: str | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
-        """One command, as a user types it."""
+        """Run a command as a user types it."""
         return subprocess.run(
             [*CLI, *arguments],
             env=self.env,

@@ -93,7 +93,7 @@ class InProcessClient:
         return FilesClient(self, None, "alice")  # type: ignore[arg-type]
 
     def as_peer(self, key: PublicKey, name: str | None = None) -> InProcessClient:
-        """The same, for somebody else."""
+        """Return a client of the same daemon for another peer."""
         other = InProcessClient(self.workspace, Peer(key, name), **self.config)
         other.protocol = self.protocol
         return other
@@ -162,7 +162,7 @@ class InProcessClient:
 
 
 class FaultyPeerClient(InProcessClient):
-    """Somebody at the other end who says what a test wants: takes a session, and what it was opened for."""
+    """Client of a faulty peer: the test's function gets each session and its opening request."""
 
     def __init__(self, serve: Callable[[Session, Any], Awaitable[None]], workspace: Path) -> None:
         super().__init__(workspace, root=str(workspace))
@@ -219,7 +219,7 @@ def make_files(root: Path, files: Contents) -> None:
 
 
 def snapshot(root: Path) -> Snapshot:
-    """Everything below it, with directories as files without content; also what has not arrived completely."""
+    """Return everything below ``root``, also partial files. A directory counts as a file without content."""
     found: Snapshot = {}
     for path in root.rglob("*"):
         status = path.lstat()
@@ -229,7 +229,7 @@ def snapshot(root: Path) -> Snapshot:
 
 
 def run(work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
-    """What it returns; fails when it takes longer."""
+    """Return the result of ``work``. Fail if it takes longer than ``seconds``."""
 
     async def bounded() -> T:
         async with asyncio.timeout(seconds):
@@ -245,5 +245,5 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def kinds(events: list[Event]) -> list[str]:
-    """What has happened to files, without the bytes that moved."""
+    """Return the names of the events, without those about progress."""
     return [type(event).__name__ for event in events if not isinstance(event, FileProgress | Discovered)]

@@ -39,7 +39,7 @@ def small_windows() -> Iterator[None]:
 
 
 def window() -> int:
-    """As large as it is at the moment."""
+    """Return the present size of a session's window."""
     return int(vars(session)["SESSION_WINDOW"])
 
 
@@ -93,12 +93,12 @@ class Hop:
         self.ended[side] += 1
 
     def deliver_all(self) -> None:
-        """Everything arrives, answers too."""
+        """Deliver all messages, also the answers to them."""
         while any(line.deliver() for line in self.lines):
             pass
 
     async def settle(self) -> None:
-        """Everything arrives, and whoever waits for it goes on, until nothing happens any more."""
+        """Deliver all messages and run the tasks that wait for them, until nothing happens any more."""
         while True:
             await a_few_turns()
             if not any(line.waiting for line in self.lines):
@@ -125,7 +125,7 @@ class _LegLine:
 
 
 class RelayedHop(Hop):
-    """The same with a network process in between."""
+    """Hop with a network process in between."""
 
     def __init__(self) -> None:
         out = [

@@ -56,12 +56,12 @@ class Clock:
         return self.now
 
     def seconds(self) -> float:
-        """As a clock that only goes on."""
+        """Return the time of a monotonic clock."""
         return self.now / 1000
 
 
 class Side:
-    """One mailbox and its outbox."""
+    """Inbox and outbox of an identity."""
 
     def __init__(self, path: Path, clock: Clock, **config: Any) -> None:
         self.settings = msgspec.convert(config, MailConfig)
@@ -82,7 +82,7 @@ class Side:
         return await self.outbox.accept(id, pair, PublicKey(pair.key).id52, letter or MailContent(f"about {id}"))
 
     async def deliver_to(self, other: Side, name: str | None = "alice") -> DeliveryReceipt:
-        """One delivery of what waits, as alice; the receipt is not told to the outbox."""
+        """Deliver as alice what waits. The outbox does not get the receipt."""
         parcels = await self.queue.batch(TO_BOB)
         delivery = DeliverMail((await self.queue.state(TO_BOB)).stream, "default", parcels)
         return await other.mailbox.accept_delivery(delivery, Peer(ALICE, name))

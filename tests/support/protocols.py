@@ -22,7 +22,7 @@ BLOCK = bytes(range(256)) * 1024
 
 
 class Order(msgspec.Struct):
-    """What a ``Trial`` is to do."""
+    """Order to a ``Trial``."""
 
     do: Literal["return", "wait", "raise", "refuse", "who", "counts", "ask"] = "return"
     size: int = 0
@@ -34,7 +34,7 @@ class Order(msgspec.Struct):
 
 
 class StreamOrder(msgspec.Struct):
-    """What a ``Trial`` is to do with a session."""
+    """Order to a ``Trial`` about a session."""
 
     do: Literal[
         "echo", "count", "send", "refuse", "raise", "fail", "reset", "ignore", "hold", "exit", "who", "ponder"

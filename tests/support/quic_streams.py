@@ -24,7 +24,7 @@ class _Error(IrohError):
 
 
 def broken(message: str) -> IrohError:
-    """What the binding raises, with what it says."""
+    """Return the error of the ``iroh`` binding with this message."""
     return _Error(message)
 
 
@@ -101,5 +101,5 @@ class FakeStream:
         self.sending, self.receiving = FakeSend(), FakeReceive()
 
     def halves(self) -> QuicStream:
-        """As a leg takes it."""
+        """Return both halves as a leg takes them."""
         return QuicStream(cast(Any, self.sending), cast(Any, self.receiving), 4)

@@ -88,7 +88,7 @@ class Pages(http.server.SimpleHTTPRequestHandler):
     disable_nagle_algorithm = True  # it writes head and body one after the other, and would wait 40 ms in between
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Write no log."""
 
 
 class WebServer(http.server.ThreadingHTTPServer):

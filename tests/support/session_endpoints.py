@@ -28,7 +28,7 @@ async def read_all(session: Session) -> bytes:
 
 
 async def outcome(work: Awaitable[object]) -> object:
-    """What came of it: the result, or the error."""
+    """Return the result of ``work``, or its error."""
     try:
         return await work
     except Exception as error:

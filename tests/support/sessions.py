@@ -36,13 +36,13 @@ def standing(world: World) -> int:
 
 
 def sessions_in(status: m.Status) -> int:
-    """Those that are served there, and those that stand with peers."""
+    """Return the number of sessions that are served there, plus those with peers."""
     served = sum(binding.sessions for identity in status.identities for binding in identity.bindings)
     return served + sum(connection.streams - 1 for connection in status.connections)
 
 
 def place(world: World, peer: str) -> tuple[Daemon, str]:
-    """Where the peer is served, and under which name."""
+    """Return the peer's daemon, and its name there."""
     return (world.two, "bob") if peer == world.bob else (world.one, "alice")
 
 

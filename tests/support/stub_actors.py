@@ -105,7 +105,7 @@ class StubNetwork:
         return correlation, future
 
     async def call(self, name: str, protocol: str, instance: str, request: object, *, ms: int = 5000) -> Any:
-        """What the handler replied, or the header of what came instead."""
+        """Return the handler's reply, or the header of another answer."""
         async with asyncio.timeout(10):
             answer = await self.deliver(name, protocol, instance, request, ms=ms)[1]
         header = msgspec.msgpack.decode(answer.header, type=m.DataMessage)

@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 
 def eventually(look: Callable[[], Found], within: float = 20.0) -> Found:
-    """What `look` returns once that is true; fails after `within` seconds."""
+    """Wait until `look` returns a true value and return it. Fail after `within` seconds."""
     end = time.monotonic() + within
     while not (found := look()):
         assert time.monotonic() < end, f"did not happen within {within} s: {look}"
@@ -99,7 +99,7 @@ class StubDaemon:
         return tree
 
     def child(self, name: str) -> dict[str, Any]:
-        """One process of `processes.json`; empty when it is not there."""
+        """Return the entry of a process in `processes.json`; empty if there is none."""
         found: dict[str, Any] = {}
         for found in self.tree().get("processes", []):
             if found["name"] == name:
@@ -107,7 +107,7 @@ class StubDaemon:
         return {}
 
     def wait_child(self, name: str, within: float = 20.0, **fields: object) -> dict[str, Any]:
-        """That process, once it has these fields."""
+        """Wait until the process has these fields. Return its entry."""
 
         def look() -> dict[str, Any]:
             child = self.child(name)
@@ -116,7 +116,7 @@ class StubDaemon:
         return eventually(look, within)
 
     def diary(self, name: str, what: str) -> list[str]:
-        """What stub actors have noted: lines that begin with `what` of the actor `name`, without it."""
+        """Return the notes of the stub actor `name` that begin with `what`, without that."""
         try:
             lines = (self.home / "diary").read_text().splitlines()
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class StubDaemon:
         return [entry[3].removeprefix(what).strip() for entry in entries if entry[2] == name and what in entry[3]]
 
     def answer(self, name: str) -> str:
-        """What the supervisor has answered to the actor's request."""
+        """Return the supervisor's answer to the actor's request."""
         return eventually(lambda: self.diary(name, "answer"))[0]
 
     def order(self, name: str, order: str) -> None:

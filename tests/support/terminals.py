@@ -23,7 +23,7 @@ _WHERE = b"\x1b[6n"
 
 
 class Tty:
-    """What a command has drawn, and what is typed."""
+    """Terminal of a command: its screen, and its keyboard."""
 
     def __init__(self, master: int, pid: int, rows: int, columns: int) -> None:
         self._master = master
@@ -38,7 +38,7 @@ class Tty:
         os.write(self._master, text.encode() if isinstance(text, str) else text)
 
     def resize(self, rows: int, columns: int) -> None:
-        """As when somebody pulls at the window: the command is sent SIGWINCH."""
+        """Change the size of the window: the kernel sends SIGWINCH to the command."""
         self._screen.resize(rows, columns)
         self._resize(rows, columns)
 
@@ -47,12 +47,12 @@ class Tty:
 
     @property
     def rows(self) -> list[str]:
-        """What is on the screen."""
+        """Return the rows of the screen."""
         return [row.rstrip() for row in self._screen.display]
 
     @property
     def scrolled(self) -> list[str]:
-        """What has left it at the top, oldest first."""
+        """Return the rows that have left the screen at the top, oldest first."""
         above = self._screen.history.top
         return ["".join(row[column].data for column in range(self._screen.columns)).rstrip() for row in above]
 
@@ -71,7 +71,7 @@ class Tty:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _draw(self) -> bool:
-        """What has been written, if there is any; False at the end."""
+        """Draw the bytes that the command has written. Return False at the end."""
         if not select.select([self._master], [], [], 0.05)[0]:
             return True
         try:

@@ -80,7 +80,7 @@ def new_world(*, share_host: bool = True, echo: bool = True) -> Iterator[World]:
 
 
 def binding_of(daemon: Daemon, identity: str, protocol: str, instance: str = "default") -> BindingStatus:
-    """What the daemon's status says of one binding."""
+    """Return the entry of a binding in the daemon's status."""
     for each in daemon.status().identities:
         for binding in each.bindings:
             if (each.name, binding.protocol, binding.instance) == (identity, protocol, instance):
@@ -89,7 +89,7 @@ def binding_of(daemon: Daemon, identity: str, protocol: str, instance: str = "de
 
 
 def counts_of(daemon: Daemon, identity: str) -> dict[str, int]:
-    """What an identity's Trial has counted."""
+    """Return the counts of an identity's Trial."""
     with daemon.client() as client:
         id52 = next(each.id52 for each in daemon.status().identities if each.name == identity)
         counts: dict[str, int] = client.call(identity, id52, "Trial", request={"do": "counts"})

@@ -96,7 +96,7 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
 
 
 class Asking:
-    """One role's conversation with a vault; failures are raised."""
+    """Requests of a role to a vault; error replies are raised."""
 
     def __init__(self, link: RequestChannel) -> None:
         self.link = link

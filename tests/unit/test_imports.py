@@ -1,4 +1,4 @@
-"""What importing a package must not bring along.
+"""Modules that the import of a package must not load.
 
 The static contracts are in `pyproject.toml` (import-linter). These tests run the imports, each in an
 interpreter of its own, and so also see what is imported by a function, a name in a string, or a
@@ -46,7 +46,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 
 
 def run_isolated(code: str, argument: str) -> list[str]:
-    """The JSON list of names that `code` prints, run in a new interpreter with `argument` as argv[1]."""
+    """Run `code` in a new interpreter with `argument` as argv[1]. Return the JSON list that it prints."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, argument], capture_output=True, text=True, timeout=30, check=False
     )

@@ -1,4 +1,4 @@
-"""What the two wheels install, built from the work tree and installed into an empty environment."""
+"""Contents of the two wheels, built from the work tree and installed into an empty environment."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ def pip(*arguments: str | pathlib.Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    """Both wheels, by distribution. Built from a copy, as a build writes into the tree it builds."""
+    """The two wheels by distribution. They are built from a copy, as a build writes into its tree."""
     base = tmp_path_factory.mktemp("wheels")
     source = base / "source"
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")

@@ -60,7 +60,7 @@ def ticket_of(daemon: Daemon, name: str) -> str:
 
 
 def test_calls_both_ways_take_one_connection(world: World) -> None:
-    """Also the first ones, of which fifty need it at the same moment."""
+    """So do the first fifty calls, which need the connection at the same moment."""
 
     async def fifty(client: Client, caller: str, peer: str) -> None:
         calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
@@ -229,7 +229,7 @@ def test_a_large_payload_on_the_command_line(world: World) -> None:
 
 
 def test_two_hundred_calls_in_flight(world: World) -> None:
-    """All of them at the handler at the same time."""
+    """The handler runs two hundred times at once."""
     waiting = {"do": "wait", "seconds": 30}
 
     async def flood(client: Client) -> None:
@@ -334,7 +334,7 @@ def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
 def test_a_large_call_may_be_cancelled_at_any_moment(world: World, milliseconds: int) -> None:
-    """Also before it has arrived: the word that it is cancelled is faster than the call itself."""
+    """The cancellation may overtake the call."""
 
     async def call_and_cancel(client: Client) -> None:
         order = {"do": "wait", "value": b"x" * (4 << 20)}

@@ -136,7 +136,7 @@ def client(world: World) -> Iterator[sync.Client]:
 
 
 def call(example: Path, daemon: Daemon, *arguments: str) -> Any:
-    """What ``call.mjs`` prints: the reply, or the error."""
+    """Return the reply or the error that ``call.mjs`` prints."""
     done = subprocess.run(
         ["node", str(example / "call.mjs"), *arguments],
         env=daemon.env,

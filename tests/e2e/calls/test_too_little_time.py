@@ -30,7 +30,7 @@ async def connect(client: Client, peer: str, timeout: float) -> None:
 
 
 def connect_blocking(client: sync.Client, peer: str, timeout: float) -> None:
-    """The same."""
+    """Open a session with the blocking API within ``timeout`` seconds."""
     session = client.connect("alice", peer, "Trial", initial={"do": "echo"}, timeout=timeout)
     session.reset()
     assert timeout > 0

@@ -64,7 +64,7 @@ def carol(world: World) -> str:
 
 @pytest.fixture(scope="module")
 def dave(world: World) -> str:
-    """The same at alice's."""
+    """He goes offline and comes back at alice's daemon."""
     return world.one.identity("dave")
 
 
@@ -86,7 +86,7 @@ def test_without_await(world: World) -> None:
 
 @in_loop
 async def test_a_peer_comes_online_at_another_daemon_again_and_again(world: World, carol: str) -> None:
-    """What was known of it the time before does not count: it has left since."""
+    """Records of the time before do not count: carol has gone offline since."""
     async with Client(world.one.home) as client:
         for _ in range(3):
             await switch(world.two, "carol", False)

@@ -47,7 +47,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
-    """Everything works; where the path is too long for Unix sockets, they lie elsewhere and the home says where."""
+    """The daemon works. If the path is too long for Unix sockets, the home names their directory."""
     (short / "run").mkdir(mode=0o700)
     daemon = Daemon(short / name, short / "hosts", XDG_RUNTIME_DIR=str(short / "run"))
     try:
@@ -210,7 +210,7 @@ def on_a_small_disk(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
 
 @as_root
 def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
-    """What cannot be written is refused and changes nothing; calls go on; afterwards everything works."""
+    """The daemon rejects what it cannot write and changes nothing. Calls go on. Later the daemon writes again."""
     daemon, disk = on_a_small_disk
     alice = daemon.identity("alice")
     daemon.identity("carol", online=False)

@@ -1,4 +1,4 @@
-"""Everything changes live, and nobody else notices: protocols, identities, whole daemons."""
+"""Change protocols, identities and whole daemons while they run. Calls to the others do not fail."""
 
 from __future__ import annotations
 

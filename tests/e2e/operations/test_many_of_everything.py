@@ -29,7 +29,7 @@ def keys(count: int) -> Iterator[bytes]:
 
 
 def fill(daemon: Daemon) -> None:
-    """What took the owner years. Nobody looks at the records' signatures before they are used."""
+    """Write as many identities and peers as an owner has after years. Signatures are checked on first use only."""
     home, now = daemon.home, int(time.time())
     delegation = Signer("any").delegation(not_before=now, not_after=now + 1000)
     home.path.mkdir(mode=0o700)

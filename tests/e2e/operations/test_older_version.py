@@ -98,7 +98,7 @@ def prepare(daemon: Daemon, name: str, directory: Path) -> str:
 
 
 class Side:
-    """One daemon with its identity."""
+    """Daemon with its identity."""
 
     def __init__(self, daemon: Daemon, name: str, directory: Path) -> None:
         self.daemon = daemon

@@ -76,7 +76,7 @@ class Machine:
         self.run("run: path")
 
     def _install(self) -> None:
-        """What the commands of "Install" leave, as ``test_installing`` tests; in a tenth of the time."""
+        """Install as the commands of "Install" do, in a tenth of the time; ``test_installing`` runs the commands."""
         directory = self.home / ".local/share/fastn-p2p"
         venv.create(directory, symlinks=True)
         (site_packages,) = (directory / "lib").glob("*/site-packages")
@@ -296,7 +296,7 @@ def test_on_one_machine(tmp_path: Path) -> None:
 
 
 def save(machine: Machine, marker: str, file: str) -> None:
-    """As the text says: the block is for this file."""
+    """Save the block of code after ``marker`` as ``file``."""
     assert f"`{file}`" in TEXT
     (machine.home / file).write_text(block(marker))
 

@@ -127,7 +127,7 @@ def settled(daemon: Daemon) -> Status:
 
 
 def test_a_network_that_hangs_is_a_warning(busy: World, stopped: Callable[[str], None]) -> None:
-    """Everything else is there, also what the disk knows of identities and bindings."""
+    """The status still has all other parts, also the identities and bindings on disk."""
     stopped("network")
     done = busy.one.cli("status")
     assert (done.returncode, done.stderr) == (0, "")
@@ -145,7 +145,7 @@ def test_an_identity_that_hangs_hides_nothing(busy: World, stopped: Callable[[st
 
 
 def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callable[[str], None]) -> None:
-    """As the supervisor knows them; the command says so, and how it ends says so too."""
+    """The status shows the processes. The message and the exit code say that it is incomplete."""
     settled(busy.one)
     pids = {actor: busy.one.pid(actor) for actor in ACTORS}  # before the supervisor replaces the one that hangs
     stopped("gateway")

@@ -50,7 +50,7 @@ HARMFUL += ("\u2028", "\x85", "\x1b[2A")
 
 
 def is_harmless(tty: Tty, *, lines: bool = False, shows: bool = True) -> None:
-    """What has been written holds nothing of ``EVIL`` that acts. ``lines``: a text of several lines was shown."""
+    """Assert that the output has no control character of ``EVIL``. ``lines``: a text of several lines was shown."""
     written = tty.raw.decode()
     assert not [each for each in HARMFUL if each in written]
     assert "owned" in written or not shows, "the peer's words are shown"
@@ -74,7 +74,7 @@ def world() -> Iterator[World]:
 
 @contextlib.contextmanager
 def hostile_program(world: World) -> Iterator[None]:
-    """What bob serves: answers, errors, streams and files."""
+    """Bob's program: it answers, raises, streams and shares files."""
     server = sync.listen("bob", world.two.home)
 
     def answer(request: Any) -> Any:
@@ -227,7 +227,7 @@ ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table
 
 
 def test_every_command_was_thought_of() -> None:
-    """Whoever adds a command says here where it is shown that a peer cannot write to the terminal through it."""
+    """Each command names the test which shows that a peer cannot write to the terminal through it."""
     assert {*ELSEWHERE, "call", "stream", "chat", "mail", "files", "peer"} == {*cli.COMMANDS, *cli.UNLISTED} - {
         "identity",
         "protocol",

@@ -1,4 +1,4 @@
-"""One protocol, served in every way and called from everywhere, behaves alike."""
+"""A protocol behaves alike however it is served and from wherever it is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of the programs that serve a binding hangs: calls and sessions go to the others until it answers again."""
+"""A program that serves a binding hangs: calls and sessions go to the others until it answers again."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_one_that_is_stopped_costs_its_first_deadlines_and_comes_back(world: Wor
 
 
 def test_a_handler_that_is_slow_keeps_the_share_of_its_process(world: World, pids: list[int]) -> None:
-    """Its process answers other calls meanwhile, so it does not hang."""
+    """The process answers other calls meanwhile, so it does not hang."""
     slow, _ = pids
 
     async def scenario() -> Counter[int]:

@@ -1,4 +1,4 @@
-"""What a program serves is stopped, started and reloaded like what the daemon hosts."""
+"""Bindings of programs are stopped, started and reloaded like those of the daemon."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ async def test_what_cannot_be_served_is_said_at_once(world: World) -> None:
 
 @in_loop
 async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon) -> None:
-    """Also when it was added while the identity was offline: a program cannot keep an identity from coming online."""
+    """So it does if it was added while the identity was offline: a program cannot keep an identity offline."""
     id52 = daemon.identity("carol", echo=False)
 
     async def handle(request: dict[str, str]) -> str:

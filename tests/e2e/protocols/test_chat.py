@@ -61,7 +61,7 @@ async def conversing(
 
 
 class Watcher:
-    """Somebody who looks at a conversation: everything that ``events`` has told."""
+    """Reader of a conversation: it keeps everything that ``events`` has yielded."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -96,7 +96,7 @@ class Watcher:
         return [each.text for each in self.events if isinstance(each, ChatMessage)]
 
     def marks(self, line: ChatMessage) -> list[str]:
-        """Of one's own message, in the order in which they were told."""
+        """Return the marks of an own message in the order of their events."""
         return [
             each.mark for each in self.events if isinstance(each, ChatMessage | StateChanged) and each.id == line.id
         ]
@@ -427,7 +427,7 @@ def test_a_chat_that_was_suspended_goes_on(world: World) -> None:
 
 
 def test_piped_lines_that_are_no_text(world: World) -> None:
-    """Also one that ends in the middle of a character."""
+    """A line that ends in the middle of a character is none, either."""
     here = "--conversation", "piped-bytes"
     done = subprocess.run(
         [*CLI, "chat", "bob", *here],

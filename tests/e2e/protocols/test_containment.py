@@ -123,7 +123,7 @@ def state_of(daemon: Daemon, name: str) -> str:
 
 
 def neighbour_serves(daemon: Daemon, name: str) -> bool:
-    """Whether the Echo of the same identity answers."""
+    """Return true if the Echo of the same identity answers."""
     with suppress(P2PError):
         return call(daemon, name, "", "Echo", timeout=2) == ECHOED
     return False
@@ -188,7 +188,7 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
 
 
 def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
-    """Nobody waits for it, and it is known whose it is."""
+    """No call waits for the task, and the supervisor still knows its binding."""
     name = daemon.identity("tasks") and "tasks"
     give(daemon, name, "Misfit", place="a task", way="exit")
     give(daemon, name, "Misfit", "other", place="a task", way="exit really")
@@ -255,7 +255,7 @@ def test_hook_that_misbehaves_when_the_identity_starts(
 
 
 def test_what_is_killed_by_others_is_not_blamed(daemon: Daemon) -> None:
-    """As by somebody who kills processes at random, while a handler runs."""
+    """The process is killed from outside while a handler runs."""
     name = with_misfit(daemon, "innocent")
     for _ in range(4):
         pid = daemon.wait_actor(f"identity-{name}")

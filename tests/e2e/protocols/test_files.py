@@ -53,7 +53,7 @@ class Place:
         give(world.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
 
     def files(self, *arguments: str, daemon: Daemon | None = None) -> Ended:
-        """One of alice's commands, or of somebody else's, without the time that its start takes."""
+        """Run a command of alice, or of another daemon's owner, in this process: starting another one takes long."""
         home = str((daemon or self.world.one).home.path)
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -275,7 +275,7 @@ async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_
 
 
 async def is_idle(pid: int) -> bool:
-    """Whether the process uses next to no processor."""
+    """Return true if the process uses next to no processor time."""
     before = cpu_seconds(pid)
     await asyncio.sleep(0.3)
     return cpu_seconds(pid) - before < 0.1

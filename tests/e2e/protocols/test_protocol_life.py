@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "examples/pinboard"
 
 
 def install(source: Path, target: Path) -> None:
-    """What ``pip install`` does, into a directory of its own."""
+    """Install a distribution into a directory of its own, as ``pip install`` does."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install"]
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
     done = subprocess.run([*pip, *options, str(source)], capture_output=True, text=True, check=False)
@@ -82,7 +82,7 @@ def workspace(daemon: Daemon, instance: str, protocol: str = "Pinboard") -> Path
 
 
 def edit(daemon: Daemon, instance: str, **config: object) -> None:
-    """As with an editor."""
+    """Write the config of a binding to its file, as an editor does."""
     file = workspace(daemon, instance) / "config.json"
     content = json.loads(file.read_bytes())
     content["config"] = config
@@ -181,7 +181,7 @@ def test_a_board_lives(daemon: Daemon) -> None:
 
 
 def test_a_board_of_an_identity_that_is_offline(daemon: Daemon) -> None:
-    """Its config is checked and its end is told to its code, in a process of its own."""
+    """A one-shot worker checks its config and runs its hook at the end."""
     export = daemon.home.path.parent / "export-offline"
     export.mkdir()
     give(daemon, "alice", "Pinboard", "kitchen", export=str(export))

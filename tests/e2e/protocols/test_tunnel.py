@@ -64,7 +64,7 @@ def is_reset(connection: socket.socket) -> bool:
 
 
 def is_turned_away(forward: Forward) -> bool:
-    """Whether a new connection is reset, which may be before it has been noticed that it stands."""
+    """Return true if a new connection is reset, which may happen during connect."""
     try:
         with forward.connect() as connection:
             return is_reset(connection)

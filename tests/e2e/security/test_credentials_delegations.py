@@ -41,7 +41,7 @@ class Service:
         return encode_frame(wire.Request(number, bytes(signer.key), self.key, "Echo", "default", 10_000), REQUEST)
 
     def outcome(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> str:
-        """What a request in the name of ``signer`` ends in, after this introduction."""
+        """Return the outcome of a request as ``signer`` after this introduction."""
         with rogue(self.target, [self.talk(blob, signer, secret)]) as (account,):
             return outcome_of(account)
 
@@ -132,7 +132,7 @@ def test_request_is_refused_with_what_is_wrong_with_the_delegation(service: Serv
 
 
 def test_an_identity_cannot_be_borrowed(service: Service) -> None:
-    """Whoever has shown one identity does not speak for another one, not even for the daemon's own."""
+    """A peer that has proven one identity cannot call as another one, not even as the daemon's own."""
     with rogue(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
         assert outcome_of(account) == "bad-message"
     forged = encode_frame(wire.Request(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
@@ -160,7 +160,7 @@ def test_a_higher_epoch_once_seen_retires_the_lower_ones(service: Service) -> No
 
 
 def test_a_retired_endpoint_is_cut_off_in_the_middle_of_a_connection(service: Service) -> None:
-    """Somebody has stolen a transport key: what it was good for ends when its successor is seen, not a day later."""
+    """A stolen transport key is useless as soon as its successor is seen, not a day later."""
     robbed = Signer("robbed")
     first = Channel(HELLO + encode_frame(wire.Introduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
     thief = Talk([first, Until(frames=1)], later=[Channel(service.request(robbed, 2)), Until(frames=2)])

@@ -99,7 +99,7 @@ def peers(daemon: Daemon) -> list[tuple[str, str, int]]:
 
 
 def test_older_ticket_after_a_newer_one_is_a_replay(world: World) -> None:
-    """Also from a daemon: its earlier ticket, once a later one has been added; and after a restart."""
+    """So is the earlier ticket of a daemon once a later one has been added, also after a restart."""
     with world.two.client() as client:
         tickets = []
         for _ in range(2):
@@ -148,7 +148,7 @@ def test_damaged_memory_of_what_was_seen_is_a_warning(tmp_path: Path) -> None:
 
 
 def littered(hosts: Path, id52: str, genuine: bytes) -> None:
-    """Everything that somebody might put where records of this identity are looked for."""
+    """Fill the host directory with invalid records of this identity."""
     (hosts / f"{id52}.0000000000000000").write_bytes(b"")
     (hosts / f"{id52}.0000000000000001").write_bytes(altered(genuine, -1))
     (hosts / f"{id52}.0000000000000002").write_bytes(altered(genuine, len(genuine) // 2))

@@ -1,4 +1,4 @@
-"""What the protocols of an identity may use: set while they run, kept over restarts, and felt by them alone."""
+"""Limits of an identity's protocols: set while they run, kept over restarts, and without effect on others."""
 
 from __future__ import annotations
 

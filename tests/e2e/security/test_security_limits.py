@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def files_of(daemon: Daemon) -> set[str]:
-    """Everything below the home that is not a log, and beside it; a directory alone means nothing. The daemon writes
+    """Return all files in the home and beside it, without logs and directories. The daemon writes
     to its runtime directory whenever it likes."""
     top = daemon.home.path.parent
     files = {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and path.suffix != ".log"}

@@ -1,4 +1,4 @@
-"""What other processes of the same user can do to the daemon's: not trace them, not read them, not make them fork."""
+"""Other processes of the same user can neither trace nor read the daemon's, nor make them fork."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_status_still_knows_what_they_use(running: Daemon) -> None:
 
 
 def test_protocol_code_and_what_it_starts(running: Daemon) -> None:
-    """What it executes can be traced again, like any program: it has nothing of the daemon's in its memory.
+    """A program that it executes can be traced again: it has nothing of the daemon in its memory.
 
     The check of the config, in a process of its own, has passed before."""
     with running.client() as client:

@@ -1,4 +1,4 @@
-"""Who may say what: every mailbox refuses, with a typed error, what a role may not say, and nothing changes."""
+"""Permissions of roles: every mailbox rejects a forbidden message with a typed error, and nothing changes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def state_of(daemon: Daemon) -> object:
-    """What a request that is refused must not change."""
+    """Return the state that a rejected request must not change."""
     status = daemon.status()
     return (
         [
@@ -107,7 +107,7 @@ def unchanged(shared: Daemon) -> Iterator[Daemon]:
 
 
 def attack(daemon: Daemon, do: str, data: bytes = b"") -> Any:
-    """What code in bob's process achieves."""
+    """Run an attack in bob's process. Return its results."""
     with daemon.client() as client:
         keys = {each.name: each.id52 for each in daemon.status().identities}
         return client.call("alice", keys["bob"], "Hostile", request={"do": do, "data": data}, timeout=20)
@@ -276,7 +276,7 @@ def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> N
 def test_garbage_on_the_control_channel_costs_the_process_that_sent_it_and_nothing_else(
     shared: Daemon, garbage: bytes
 ) -> None:
-    """Also when it dies right afterwards: it is started again."""
+    """If the process crashes right afterwards, the supervisor starts it again."""
     with shared.client() as client:  # without what is remembered of the deaths that it has caused
         client.control(m.StopProtocol("bob", "Hostile", "default"))
         client.control(m.StartProtocol("bob", "Hostile", "default"))

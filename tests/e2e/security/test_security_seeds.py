@@ -1,4 +1,4 @@
-"""Where identities' secrets are while a daemon works: in the vault's locked memory and its files, nowhere else."""
+"""Secrets of identities are in the vault's locked memory and its files, and nowhere else."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(world: 
 
 
 def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(world: World) -> None:
-    """Its other sessions go on."""
+    """Other sessions of the peer go on."""
     with world.one.client() as client:
         reply = client.control(m.GetTicket("alice"))
     with world.two.client() as client:

@@ -1,4 +1,4 @@
-"""Nobody waits for one who does not read, and there are only so many sessions: all of them are in the status."""
+"""A reader that stops delays no other session. The number of sessions is limited, and the status has them all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(world: World, pee
 
 
 def test_a_handler_that_is_not_read_waits_and_goes_on(world: World, peer: str) -> None:
-    """What it has sent in the meantime is bounded, and nothing of it is lost."""
+    """The bytes that it has sent meanwhile are bounded, and none is lost."""
 
     async def talk(client: Client) -> None:
         size = 24 * MIB

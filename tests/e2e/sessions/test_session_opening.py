@@ -1,4 +1,4 @@
-"""What ``connect`` raises, far away and inside one daemon, and what has reached the handler by then."""
+"""Errors of ``connect`` to a peer daemon and inside one daemon, and what has reached the handler by then."""
 
 from __future__ import annotations
 

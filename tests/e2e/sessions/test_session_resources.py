@@ -1,4 +1,4 @@
-"""What sessions cost: a bounded amount of memory however much passes or waits, and nothing once they are over."""
+"""Sessions take a bounded amount of memory however much passes or waits, and nothing after their end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def world() -> Iterator[World]:
 
 
 def processes(world: World) -> dict[str, int]:
-    """Everybody whom a session passes through, and those whom it should not concern."""
+    """Return the processes that a session passes through, and those that it does not concern."""
     pids = {"the program": os.getpid()}
     for name, daemon in (("one", world.one), ("two", world.two)):
         pids |= {f"{name}'s {actor}": process["pid"] for actor, process in daemon.processes().items()}
@@ -130,7 +130,7 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) ->
 
 @pytest.mark.timeout(120)
 async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
-    """Of every kind and end, many at once: no session, no stream, no file and no memory."""
+    """Sessions of every kind and end leave no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
         {"do": "who"},
         {"do": "send", "size": 1000},

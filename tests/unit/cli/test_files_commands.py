@@ -1,4 +1,4 @@
-"""What the commands of ``fastn-p2p files`` print, and what is seen of a transfer; alice's side runs in this process."""
+"""Output of the commands of ``fastn-p2p files``, and progress of a transfer; alice's side runs in this process."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the command would do; it does nothing."""
+    """Record the functions that a command would run, with their arguments."""
     calls: list[tuple[Any, ...]] = []
 
     def record(*arguments: Any) -> ExitCode:

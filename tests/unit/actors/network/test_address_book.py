@@ -25,7 +25,7 @@ ELSEWHERE = bytes(Signer("another endpoint").key)
 
 
 def book_in(directory: Path) -> AddressBook:
-    """As after a start."""
+    """Return the address book in ``directory`` as a new process reads it."""
     book = AddressBook(directory, lambda: NOW)
     book.load()
     return book

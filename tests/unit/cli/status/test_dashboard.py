@@ -180,7 +180,7 @@ def test_a_connection_before_anybody_was_introduced() -> None:
 
 
 def test_a_narrow_terminal_has_a_fact_on_each_line() -> None:
-    """What is too long is cut, and says so; nothing is broken in the middle of a word."""
+    """Long text is cut and marked; no line breaks in the middle of a word."""
     lines = render_text(FULL, width=40).splitlines()
     assert f"    {ID52[:35]}…" in lines
     for line in (

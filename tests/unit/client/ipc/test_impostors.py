@@ -87,7 +87,7 @@ class Impostor:
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """One for which a daemon seems to run."""
+    """Home for which a daemon seems to run."""
     with short_path() as path:
         path.chmod(0o700)
         home = Home(path)

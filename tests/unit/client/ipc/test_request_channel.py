@@ -86,7 +86,7 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("size", [MAX_HEADER - 100, MAX_HEADER + 1, 3_000_000])
 def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, run: Run, size: int) -> None:
-    """As the status of a daemon with hundreds of identities is."""
+    """The status of a daemon with hundreds of identities is that long."""
     path = tmp_path / "m.sock"
     said = TicketText("x" * size)
 

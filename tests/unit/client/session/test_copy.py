@@ -230,7 +230,7 @@ class AsyncSinkBehindASyncMethod(SyncSink):
 
 
 class DrainingSink(SyncSink):
-    """As asyncio's stream writers are."""
+    """Sink with ``drain``, like asyncio's stream writers."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the two sides say to each other: no bytes of the other side do more harm than ending the session."""
+"""Messages of FileTransfer: no bytes of a peer do more harm than to end the session."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_programs_may_ask_in_json() -> None:
 
 
 def received(data: bytes) -> list[Any]:
-    """What somebody hears to whom these bytes are sent; the last one may be an error."""
+    """Return the messages that these bytes are decoded to; the last one may be an error."""
 
     async def conversation() -> list[Any]:
         ours, theirs = session_pair()

@@ -268,7 +268,7 @@ async def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path:
 
 
 async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Exception) -> None:
-    """One more attempt at least, which fails like that; returns when that is known."""
+    """Make at least one more attempt fail with ``answer``. Return once the failure is recorded."""
     wire.answer = always(answer)
     seen = len(wire.attempts)
     while len(wire.attempts) == seen or (await side.queue.state(TO_BOB)).last_error != str(answer):

@@ -1,4 +1,4 @@
-"""What lies on disk: each mail is accepted once and appears once, in order, whatever is lost on the way."""
+"""Inbox and outbox on disk: each mail is accepted once and appears once, in order, whatever is lost on the way."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def test_what_comes_again_after_a_lost_receipt_is_recognised(tmp_path: Pat
 
 
 async def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> None:
-    """Of a process that was killed: its request was on its way while its successor went on."""
+    """A killed process had sent the delivery; its successor has gone on meanwhile."""
     alice, bob = pair_of(tmp_path)
     async with alice, bob:
         await alice.accept("one")
@@ -202,7 +202,7 @@ async def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> Non
 
 
 async def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> None:
-    """Also when it would not be refused any more: the mail is not there, and must not look delivered."""
+    """So it is if it would be accepted by now: the mail is not there, and must not look delivered."""
     alice, bob = pair_of(tmp_path, max_message_size=100)
     async with alice, bob:
         await alice.accept("small")
@@ -276,7 +276,7 @@ async def test_streams_are_apart_and_a_new_outbox_begins_a_new_one(tmp_path: Pat
 
 
 async def test_an_old_copy_of_an_outbox_is_noticed_and_loses_nothing(tmp_path: Path) -> None:
-    """Its numbers have been those of other mails: it begins another stream instead of being taken for known."""
+    """The numbers of its mails belong to other mails: it begins another stream."""
     alice, bob = pair_of(tmp_path)
     async with bob:
         async with alice:

@@ -1,4 +1,4 @@
-"""Where a mailbox lies, and how it gets somewhere else."""
+"""Storage of an inbox, and its move to another directory."""
 
 from __future__ import annotations
 

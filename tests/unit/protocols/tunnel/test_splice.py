@@ -67,7 +67,7 @@ async def joined(pair: Any = tcp_pair) -> AsyncIterator[tuple[socket.socket, soc
 
 
 async def all_of(connection: socket.socket) -> tuple[bytes, int]:
-    """What comes, and with which error it ends (0 for an end)."""
+    """Return the received bytes, and the number of the error at the end (0 for none)."""
     loop = asyncio.get_running_loop()
     whole = bytearray()
     try:
@@ -133,7 +133,7 @@ async def test_a_client_that_had_said_everything_gets_the_answer_before_the_rese
 
 
 async def test_an_end_stays_an_end() -> None:
-    """Also when the client goes on sending to a service that has only half closed."""
+    """So it does if the client goes on sending to a service that has only half closed."""
     loop = asyncio.get_running_loop()
     async with joined() as (client, server, work):
         await loop.sock_sendall(server, b"bye")

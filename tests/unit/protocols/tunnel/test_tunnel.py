@@ -171,7 +171,7 @@ async def test_a_service_that_resets_its_connection_resets_the_session() -> None
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_a_session_that_is_reset_resets_the_connection(half_closed: bool) -> None:
-    """Also one whose other direction was complete: a service that is silent then would keep it for ever."""
+    """So it does if the other direction was complete: a silent service would keep it for ever."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -238,7 +238,7 @@ async def test_reports_an_unreachable_target_without_its_address(target: str, no
 
 
 async def test_a_target_that_does_not_answer_in_time() -> None:
-    """Its queue is full, and it takes nobody from it."""
+    """The backlog of the target is full, and it accepts no connection."""
     with short_path() as directory, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / "s"))
         listener.listen(0)

@@ -113,7 +113,7 @@ async def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
 
 
 async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
-    """Also if it fails: after several attempts, with the last reason."""
+    """If all attempts fail, each caller gets the last reason."""
     dialled: list[Any] = []
 
     async def dial(address: Any) -> Any:

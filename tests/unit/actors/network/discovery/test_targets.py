@@ -1,4 +1,4 @@
-"""Where a call, a session or a wait goes, with registry, router and grace period in memory."""
+"""Targets of calls, sessions and waits, with registry, router and grace period in memory."""
 
 from __future__ import annotations
 

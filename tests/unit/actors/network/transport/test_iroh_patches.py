@@ -100,7 +100,7 @@ def test_the_patches_are_still_needed() -> None:
 
 
 def test_behaves_the_same_with_and_without_patches() -> None:
-    """The same results, errors and cancellations, on real endpoints."""
+    """Results, errors and cancellations are equal on real endpoints."""
 
     def run(variant: str) -> str:
         done = subprocess.run(
@@ -171,7 +171,7 @@ def test_garbage_collection_of_streams_in_a_callback_does_not_deadlock() -> None
 
 @pytest.mark.parametrize("sizes", [[0], [1], [15, 1, 1], [16], [17], [3, 100_000, 5], [1 << 20], [7] * 100])
 def test_writes_the_same_bytes(sizes: list[int]) -> None:
-    """Also where the buffer has to grow, and for what is bytes-like."""
+    """The buffer may have to grow, and the payload may be any bytes-like object."""
     ffi = iroh_patches.ffi
     chunks = [bytes((position * 7 + size) % 256 for position in range(size)) for size in sizes]
     builder = ffi._UniffiRustBufferBuilder()
@@ -191,7 +191,7 @@ READY, PENDING = 0, 1
 
 
 class FakeBinding(types.SimpleNamespace):
-    """As much of the generated module as the runner uses."""
+    """The part of the generated module that the runner uses."""
 
     def __init__(self) -> None:
         super().__init__(

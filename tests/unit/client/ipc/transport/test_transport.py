@@ -1,4 +1,4 @@
-"""Both transports of the local protocol do the same, and a program chooses between them."""
+"""The two transports of the local protocol do the same, and a program chooses between them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_requests_of_any_size_are_answered(tmp_path: Path, transport: TransportN
 def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_another_mailbox(
     tmp_path: Path, transport: TransportName, run: Run
 ) -> None:
-    """Also when that has another path by now."""
+    """The other mailbox may have another path."""
 
     async def scenario() -> None:
         where = tmp_path / "a.sock"

@@ -1,4 +1,4 @@
-"""One odd file costs itself only; reasons and modes are those that a careful `cp -a` would have."""
+"""An odd file fails alone; reasons and modes are those of a careful `cp -a`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_any_time_can_be_told_and_older_daemons_understand_it(years: float) -> N
 
 
 class OldFound(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """As daemons send it that know no ``mtime_rest``."""
+    """``FileHeader`` of daemons that know no ``mtime_rest``."""
 
     size: int
     mtime_ns: int
@@ -66,7 +66,7 @@ ODD_TIMES = [-1, -YEAR, 1, 147 * YEAR + 7, 200 * YEAR, 400 * YEAR]
 
 
 def odd_directory(root: Path) -> set[str]:
-    """Everything odd that this file system takes; returns what of it can be transferred."""
+    """Make every odd file that this file system takes. Return those that can be transferred."""
     make_files(root, {"d/good": b"good", "d/e/deep": b"deep"})
     for number, time_ns in enumerate(ODD_TIMES):
         path = root / f"d/time-{number}"
@@ -182,7 +182,7 @@ def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: Path, c
 
 
 def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also as root, for whom nothing is closed."""
+    """It also runs as root, for whom no directory is closed."""
     directory = os.open(tmp_path, os.O_RDONLY)
     opening = os.open
 

@@ -1,4 +1,4 @@
-"""What is shared: real directories with everything in them that a file system allows."""
+"""Shared directories, with everything in them that a file system allows."""
 
 from __future__ import annotations
 

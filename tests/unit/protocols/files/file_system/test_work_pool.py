@@ -293,7 +293,7 @@ async def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
 
 
 def test_an_inbox_that_asks_twice_has_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the side that puts keeps checkpoints."""
+    """The sender of an offer keeps checkpoints, too."""
     monkeypatch.setattr(Version, "is_settled", True)
     (tmp_path / "home").mkdir()
     sparse(tmp_path / "home" / "a", 2 * STEP)

@@ -1,4 +1,4 @@
-"""What is there already is decided by content; offers that have ended are in nobody's way."""
+"""Files that exist already are compared by content; offers that have ended block no others."""
 
 from __future__ import annotations
 

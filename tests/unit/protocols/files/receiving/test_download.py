@@ -1,4 +1,4 @@
-"""Getting files: whole or not at all, on from where it was, never over others, whatever the other side is."""
+"""Downloads: complete or not at all, resumed, never over other files, whatever the peer sends."""
 
 from __future__ import annotations
 
@@ -488,7 +488,7 @@ def test_content_that_is_not_what_was_read_is_thrown_away(shared: SharedDirector
 
 
 def test_a_walk_without_end_is_followed_in_little_memory(shared: SharedDirectory, tmp_path: Path) -> None:
-    """Nobody takes more of it than a bounded number of files ahead."""
+    """The receiver reads only a bounded number of files ahead."""
     said = 0
 
     async def serve(session: Session, order: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which thread writes a file: the command's own while the disk is quick, another one while it is not."""
+"""The event loop's thread writes a file while the disk is fast, another thread while it is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Disk(PartialFile):
         return self.now
 
     def aside(self) -> list[bool]:
-        """Of each write since the last time: whether another thread did it."""
+        """Return for each write since the last call if another thread did it."""
         threads, self.threads = self.threads, []
         return [each != threading.get_ident() for each in threads]
 
@@ -86,7 +86,7 @@ async def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alone: bool) -> None:
-    """Also where it changes from one thread to the other in the middle."""
+    """So it is if the thread changes in the middle of the file."""
     data = os.urandom(7 * BLOCK + 17)
 
     async def scenario() -> None:

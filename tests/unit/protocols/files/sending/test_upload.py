@@ -1,4 +1,4 @@
-"""Putting files: offers that wait, what an inbox takes and from whom, and the same care as for getting."""
+"""Uploads: offers that wait, the offers that an inbox accepts, and the same care as for downloads."""
 
 from __future__ import annotations
 

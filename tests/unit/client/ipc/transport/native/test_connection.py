@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 class End:
-    """One end of a connection."""
+    """End of a connection."""
 
     def __init__(self, sock: socket.socket, kind: SocketType) -> None:
         sock.setblocking(False)
@@ -250,7 +250,7 @@ def test_session_data_neither_rejects_nor_delays_requests(run: Run) -> None:
 
 
 def test_number_of_messages_that_wait_is_limited(run: Run) -> None:
-    """Also within one turn of the loop."""
+    """The limit also holds within one iteration of the event loop."""
 
     async def scenario() -> None:
         end, other = await against_a_socket()

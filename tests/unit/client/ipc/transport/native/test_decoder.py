@@ -60,7 +60,7 @@ def wire(correlation: bytes, header: bytes, payload: Payload) -> bytes:
 
 
 def group(frames: Sequence[bytes]) -> bytes:
-    """One ZeroMQ message of any frames, all in the long form."""
+    """Return a ZeroMQ message of any frames, each in the long form."""
     last = len(frames) - 1
     return b"".join(
         bytes([2 | (number < last)]) + len(frame).to_bytes(8, "big") + frame for number, frame in enumerate(frames)
