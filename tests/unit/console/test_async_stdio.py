@@ -7,23 +7,13 @@ import os
 import pty
 import socket
 import tty
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvloop
 
 from fastn_p2p.console.async_stdio import StdinReader, StdoutWriter
-
-
-def play(scenario: Coroutine[Any, Any, None]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(in_time())
 
 
 def sockets() -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_client.errors import DaemonBusy
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 
 OLD, NEW = b"old", b"new"
 
@@ -85,25 +85,20 @@ async def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
     await waiting
 
 
-def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
+async def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
     now = 0.0
-
-    async def scenario() -> None:
-        nonlocal now
-        board = BindingWatchers(lambda: now)
-        program = Program(board)
-        await program.ask(OLD, **{"alice/default": "no"})
-        assert board.failures() == {("Shop", "alice/default"): "no"}
-        await program.is_told()
-        now = 14.0
-        waiting = removing(board)
-        await a_few_turns()
-        assert not waiting.done()
-        now = 16.0
-        await waiting
-        assert board.failures() == {}
-
-    play(scenario)
+    board = BindingWatchers(lambda: now)
+    program = Program(board)
+    await program.ask(OLD, **{"alice/default": "no"})
+    assert board.failures() == {("Shop", "alice/default"): "no"}
+    await program.is_told()
+    now = 14.0
+    waiting = removing(board)
+    await a_few_turns()
+    assert not waiting.done()
+    now = 16.0
+    await waiting
+    assert board.failures() == {}
 
 
 async def test_watchers_are_woken_by_each_change_and_by_the_end() -> None:

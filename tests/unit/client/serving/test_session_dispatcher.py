@@ -48,7 +48,6 @@ from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 from fastn_p2p_client.serving.handlers import StreamHandler
 from fastn_p2p_client.session.session import Session
-from tests.support.scenario import play
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 decode = msgspec.msgpack.Decoder(SessionMessage).decode
@@ -124,31 +123,28 @@ async def echo(session: Session, initial: Any) -> None:
 # ── the table ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_closes_the_session_when_the_handler_returns() -> None:
+async def test_closes_the_session_when_the_handler_returns() -> None:
     async def says_nothing(session: Session, initial: Any) -> None: ...
 
-    async def scenario() -> None:
-        bench = Bench(says_nothing)
-        bench.open()
-        assert bench.dispatcher.in_flight == 1
-        assert [type(message) for message in await bench.received()] == [SessionOpened, EndOfStream, StopSending]
-        bench.send(Ack(), ResetStream(0))
-        assert await bench.received() == []
-        assert bench.dispatcher.in_flight == 0
+    bench = Bench(says_nothing)
+    bench.open()
+    assert bench.dispatcher.in_flight == 1
+    assert [type(message) for message in await bench.received()] == [SessionOpened, EndOfStream, StopSending]
+    bench.send(Ack(), ResetStream(0))
+    assert await bench.received() == []
+    assert bench.dispatcher.in_flight == 0
 
-    async def echoes() -> None:
-        bench = Bench(echo)
-        bench.open()
-        assert await bench.received() == [SessionOpened(SESSION_WINDOW)]
-        bench.send(SessionData(), payload=b"hello")
-        bench.send(EndOfStream())
-        assert [type(message) for message in await bench.received()] == [Ack, SessionData, EndOfStream]
-        bench.send(Ack())
-        await bench.received()
-        assert bench.dispatcher.in_flight == 0
 
-    play(scenario)
-    play(echoes)
+async def test_closes_the_session_after_the_answers_of_the_handler() -> None:
+    bench = Bench(echo)
+    bench.open()
+    assert await bench.received() == [SessionOpened(SESSION_WINDOW)]
+    bench.send(SessionData(), payload=b"hello")
+    bench.send(EndOfStream())
+    assert [type(message) for message in await bench.received()] == [Ack, SessionData, EndOfStream]
+    bench.send(Ack())
+    await bench.received()
+    assert bench.dispatcher.in_flight == 0
 
 
 async def test_passes_peer_and_initial_data_to_the_handler() -> None:
@@ -191,10 +187,10 @@ async def test_a_handler_rejects_a_session_by_raising_before_it_accepts() -> Non
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("accept", [False, True])
-def test_another_exception_ends_its_own_session_and_is_not_sent(
+async def test_another_exception_ends_its_own_session_and_is_not_sent(
     error: BaseException, accept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario() -> None:
+    with caplog.at_level(logging.ERROR):
         bench = Bench(raising(error, accept=accept))
         bench.open()
         if accept:
@@ -208,9 +204,6 @@ def test_another_exception_ends_its_own_session_and_is_not_sent(
         assert bench.dispatcher.in_flight == 0
         bench.open(id=b"2")  # the process lives on
         assert await bench.received(b"2")
-
-    with caplog.at_level(logging.ERROR):
-        play(scenario)
     if not (accept and isinstance(error, asyncio.CancelledError)):
         assert "Traceback" in caplog.text  # the owner's log has it all
 
@@ -312,17 +305,14 @@ async def test_reading_and_writing_raise_when_the_connection_is_lost() -> None:
     assert bench.dispatcher.in_flight == 0
 
 
-def test_a_handler_that_fails_after_the_peer_is_not_logged_as_a_defect(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
+async def test_a_handler_that_fails_after_the_peer_is_not_logged_as_a_defect(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
         bench = Bench(echo)
         bench.open()
         await bench.received()
         bench.send(ResetStream(5), StopSending(5))
         assert await bench.received() == [ResetStream(5)]
         assert bench.dispatcher.in_flight == 0
-
-    with caplog.at_level(logging.WARNING):
-        play(scenario)
     assert caplog.text == ""
 
 

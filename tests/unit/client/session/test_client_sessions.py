@@ -38,7 +38,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.session import client_sessions
 from fastn_p2p_client.session.client_sessions import ClientSessions
 from fastn_p2p_client.session.session import Session
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 OPEN = OpenSession("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
@@ -116,47 +116,46 @@ async def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[
     assert len(bench.sessions) == 0
 
 
-def test_cancelling_the_opening_sends_a_cancel() -> None:
-    async def cancelled() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        assert bench.said == [OPEN, Cancel()]
-        assert len(bench.sessions) == 0
+async def test_cancelling_the_opening_sends_a_cancel() -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert bench.said == [OPEN, Cancel()]
+    assert len(bench.sessions) == 0
 
-    async def too_late() -> None:
-        bench = Bench()
-        with pytest.raises(DeadlineExceeded):
-            await bench.open(timeout=0.01)
-        assert bench.said == [OPEN, Cancel()]
-        assert len(bench.sessions) == 0
 
-    async def just_when_it_stands() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        opening.cancel()
-        bench.answer(OPENED)
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        assert bench.said == [OPEN, ResetStream(0), StopSending(0)]
-        assert len(bench.sessions) == 0
+async def test_the_deadline_of_the_opening_sends_a_cancel() -> None:
+    bench = Bench()
+    with pytest.raises(DeadlineExceeded):
+        await bench.open(timeout=0.01)
+    assert bench.said == [OPEN, Cancel()]
+    assert len(bench.sessions) == 0
 
-    async def without_a_way() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        bench.link.down = True
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        assert len(bench.sessions) == 0
 
-    for scenario in (cancelled, too_late, just_when_it_stands, without_a_way):
-        play(scenario)
+async def test_cancelling_as_the_session_opens_resets_it() -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    opening.cancel()
+    bench.answer(OPENED)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert bench.said == [OPEN, ResetStream(0), StopSending(0)]
+    assert len(bench.sessions) == 0
+
+
+async def test_cancelling_the_opening_without_a_connection_leaves_nothing() -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    bench.link.down = True
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert len(bench.sessions) == 0
 
 
 async def test_a_failed_send_leaves_nothing() -> None:

@@ -15,36 +15,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import uvloop
 
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
 from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.limits import RESET_FAILED, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair
+from tests.support.session_endpoints import read_all, standing
 
 DATA: Final = random.Random(5).randbytes(3 * SESSION_WINDOW + 17)
-Scenario = Callable[[Session, Session], Awaitable[None]]
 
 
-def play(scenario: Scenario) -> None:
-    """With a session that stands: our side, and the other one."""
-
-    async def in_time() -> None:
-        here, there = session_pair()
-        there.accept()
-        async with asyncio.timeout(20):
-            await here.opened
-            await scenario(here, there)
-
-    uvloop.run(in_time())
-
-
-async def read_all(session: Session) -> bytes:
-    return b"".join([chunk async for chunk in session])
-
-
-async def say(session: Session, data: bytes = DATA) -> None:
+async def send_all(session: Session, data: bytes = DATA) -> None:
     await session.write(data)
     await session.send_eof()
 
@@ -138,58 +120,52 @@ READERS: dict[str, Callable[[ExitStack], Any]] = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_everything_is_sent_and_then_the_end(name: str) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        with ExitStack() as stack:
-            sending = asyncio.create_task(here.copy_from(READERS[name](stack)))
-            assert await read_all(there) == DATA
-            assert await sending == len(DATA)
-        await there.write(b"goes on")
-        assert await here.read() == b"goes on"
-
-    play(scenario)
-
-
-def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        reader = asyncio.StreamReader()
-        sending = asyncio.create_task(here.copy_from(reader))
-        for start in range(0, len(DATA), 100_000):
-            reader.feed_data(DATA[start : start + 100_000])
-            await asyncio.sleep(0)
-        reader.feed_eof()
+async def test_everything_is_sent_and_then_the_end(name: str) -> None:
+    here, there = await standing()
+    with ExitStack() as stack:
+        sending = asyncio.create_task(here.copy_from(READERS[name](stack)))
         assert await read_all(there) == DATA
         assert await sending == len(DATA)
+    await there.write(b"goes on")
+    assert await here.read() == b"goes on"
 
-    async def chained(here: Session, there: Session) -> None:
-        source, far = session_pair()
-        far.accept()
-        saying = asyncio.create_task(say(far))
-        sending = asyncio.create_task(here.copy_from(source))
-        assert await read_all(there) == DATA
-        await asyncio.gather(saying, sending)
 
-    play(scenario)
-    play(chained)
+async def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
+    here, there = await standing()
+    reader = asyncio.StreamReader()
+    sending = asyncio.create_task(here.copy_from(reader))
+    for start in range(0, len(DATA), 100_000):
+        reader.feed_data(DATA[start : start + 100_000])
+        await asyncio.sleep(0)
+    reader.feed_eof()
+    assert await read_all(there) == DATA
+    assert await sending == len(DATA)
+
+
+async def test_copies_from_another_session() -> None:
+    here, there = await standing()
+    source, far = session_pair()
+    far.accept()
+    writing = asyncio.create_task(send_all(far))
+    sending = asyncio.create_task(here.copy_from(source))
+    assert await read_all(there) == DATA
+    await asyncio.gather(writing, sending)
 
 
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
-def test_small_pieces_are_sent_as_they_come(buffering: int, blocking: bool) -> None:
+async def test_small_pieces_are_sent_as_they_come(buffering: int, blocking: bool) -> None:
     """Typed lines are sent before a block is full, and an empty read of a terminal is not its end."""
-
-    async def scenario(here: Session, there: Session) -> None:
-        readable, writable = os.pipe()
-        os.set_blocking(readable, blocking)
-        with os.fdopen(readable, "rb", buffering=buffering) as reader:
-            sending = asyncio.create_task(here.copy_from(reader))
-            for _ in range(3):
-                os.write(writable, b"typed")
-                assert await there.read() == b"typed"
-                await asyncio.sleep(0.001)  # it looks again, and there is nothing
-            os.close(writable)
-            assert await sending == 15
-
-    play(scenario)
+    here, there = await standing()
+    readable, writable = os.pipe()
+    os.set_blocking(readable, blocking)
+    with os.fdopen(readable, "rb", buffering=buffering) as reader:
+        sending = asyncio.create_task(here.copy_from(reader))
+        for _ in range(3):
+            os.write(writable, b"typed")
+            assert await there.read() == b"typed"
+            await asyncio.sleep(0.001)  # it looks again, and there is nothing
+        os.close(writable)
+        assert await sending == 15
 
 
 # ── what can be written to ───────────────────────────────────────────────────────────────────────
@@ -244,98 +220,90 @@ class DrainingSink(SyncSink):
 
 
 @pytest.mark.parametrize("kind", [SyncSink, PartialSink, AsyncSink, AsyncSinkBehindASyncMethod, DrainingSink])
-def test_objects_are_given_everything(kind: type[SyncSink]) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        sink = kind()
-        saying = asyncio.create_task(say(there))
-        assert await here.copy_to(sink) == len(DATA)
-        await saying
-        assert sink.taken == DATA
-        if isinstance(sink, DrainingSink):
-            assert sink.drained
+async def test_objects_are_given_everything(kind: type[SyncSink]) -> None:
+    here, there = await standing()
+    sink = kind()
+    writing = asyncio.create_task(send_all(there))
+    assert await here.copy_to(sink) == len(DATA)
+    await writing
+    assert sink.taken == DATA
+    if isinstance(sink, DrainingSink):
+        assert sink.drained
 
-    play(scenario)
+
+async def test_a_file_in_memory_gets_everything() -> None:
+    here, there = await standing()
+    memory = io.BytesIO()
+    writing = asyncio.create_task(send_all(there))
+    assert await here.copy_to(memory) == len(DATA)
+    await writing
+    assert memory.getvalue() == DATA
 
 
 @pytest.mark.parametrize("buffering", [-1, 0])
-def test_files_are_given_everything(tmp_path: Path, buffering: int) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        memory = io.BytesIO()
-        saying = asyncio.create_task(say(there))
-        assert await here.copy_to(memory) == len(DATA)
-        await saying
-        assert memory.getvalue() == DATA
-
-    async def on_disk(here: Session, there: Session) -> None:
-        path = tmp_path / "taken"
-        with path.open("wb", buffering=buffering) as file:
-            saying = asyncio.create_task(say(there))
-            assert await here.copy_to(file) == len(DATA)
-            await saying
-        assert path.read_bytes() == DATA
-
-    play(scenario)
-    play(on_disk)
+async def test_a_file_on_disk_gets_everything(tmp_path: Path, buffering: int) -> None:
+    here, there = await standing()
+    path = tmp_path / "taken"
+    with path.open("wb", buffering=buffering) as file:
+        writing = asyncio.create_task(send_all(there))
+        assert await here.copy_to(file) == len(DATA)
+        await writing
+    assert path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
-def test_pipes_that_are_read_slowly_are_given_everything(buffering: int, blocking: bool) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        readable, writable = os.pipe()
-        os.set_blocking(writable, blocking)
-        taken: list[bytes] = []
+async def test_pipes_that_are_read_slowly_are_given_everything(buffering: int, blocking: bool) -> None:
+    here, there = await standing()
+    readable, writable = os.pipe()
+    os.set_blocking(writable, blocking)
+    taken: list[bytes] = []
 
-        def take() -> None:
-            while part := os.read(readable, 7_000):
-                taken.append(part)
+    def take() -> None:
+        while part := os.read(readable, 7_000):
+            taken.append(part)
 
-        thread = threading.Thread(target=take)
-        thread.start()
-        try:
-            with os.fdopen(writable, "wb", buffering=buffering) as writer:
-                saying = asyncio.create_task(say(there))
-                assert await here.copy_to(writer) == len(DATA)
-                await saying
-        finally:
-            await asyncio.to_thread(thread.join)
-            os.close(readable)
-        assert b"".join(taken) == DATA
-
-    play(scenario)
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        with os.fdopen(writable, "wb", buffering=buffering) as writer:
+            writing = asyncio.create_task(send_all(there))
+            assert await here.copy_to(writer) == len(DATA)
+            await writing
+    finally:
+        await asyncio.to_thread(thread.join)
+        os.close(readable)
+    assert b"".join(taken) == DATA
 
 
-def test_asyncio_streams_are_copied_both_ways() -> None:
+async def test_asyncio_streams_are_copied_both_ways() -> None:
     """A socket on one side, as a tunnel has it: half-closed each way."""
+    here, there = await standing()
+    near, far = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=near)
+    far_reader, far_writer = await asyncio.open_connection(sock=far)
 
-    async def scenario(here: Session, there: Session) -> None:
-        near, far = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=near)
-        far_reader, far_writer = await asyncio.open_connection(sock=far)
+    async def converse() -> bytes:
+        far_writer.write(DATA)
+        far_writer.write_eof()
+        return await far_reader.read()
 
-        async def converse() -> bytes:
-            far_writer.write(DATA)
-            far_writer.write_eof()
-            return await far_reader.read()
+    async def answer() -> bytes:
+        heard = await read_all(there)
+        await send_all(there, heard[::-1])
+        return heard
 
-        async def answer() -> bytes:
-            heard = await read_all(there)
-            await say(there, heard[::-1])
-            return heard
+    async def copy() -> tuple[int, int]:
+        counts = await here.copy_both(reader, writer)
+        writer.close()
+        return counts
 
-        async def copy() -> tuple[int, int]:
-            counts = await here.copy_both(reader, writer)
-            writer.close()
-            return counts
-
-        counts, heard, answered = await asyncio.gather(copy(), answer(), converse())
-        assert counts == (len(DATA), len(DATA))
-        assert heard == DATA
-        assert answered == DATA[::-1]
-        far_writer.close()
-        await far_writer.wait_closed()
-        await writer.wait_closed()
-
-    play(scenario)
+    counts, heard, answered = await asyncio.gather(copy(), answer(), converse())
+    assert counts == (len(DATA), len(DATA))
+    assert heard == DATA
+    assert answered == DATA[::-1]
+    far_writer.close()
+    await far_writer.wait_closed()
+    await writer.wait_closed()
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────
@@ -362,129 +330,116 @@ class Endless:
 
 
 @pytest.mark.parametrize("thing", [object(), None, b"bytes"])
-def test_rejects_objects_without_the_method(thing: object) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        with pytest.raises(TypeError, match="has no write method"):
-            await here.copy_to(thing)
-        with pytest.raises(TypeError, match="has no read method"):
-            await here.copy_from(thing)
-        for reader, writer in ((thing, io.BytesIO()), (io.BytesIO(), thing)):
-            here, there = session_pair()
-            there.accept()
-            with pytest.raises(TypeError, match="method"):
-                await here.copy_both(reader, writer)
-
-    play(scenario)
+async def test_rejects_objects_without_the_method(thing: object) -> None:
+    here, there = await standing()
+    with pytest.raises(TypeError, match="has no write method"):
+        await here.copy_to(thing)
+    with pytest.raises(TypeError, match="has no read method"):
+        await here.copy_from(thing)
+    for reader, writer in ((thing, io.BytesIO()), (io.BytesIO(), thing)):
+        here, there = session_pair()
+        there.accept()
+        with pytest.raises(TypeError, match="method"):
+            await here.copy_both(reader, writer)
 
 
-def test_text_is_refused() -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        with pytest.raises(TypeError):
-            await here.copy_from(io.StringIO("text"))
-        await there.write(b"x")
-        with pytest.raises(TypeError):
-            await here.copy_to(io.StringIO())
-
-    play(scenario)
+async def test_text_is_refused() -> None:
+    here, there = await standing()
+    with pytest.raises(TypeError):
+        await here.copy_from(io.StringIO("text"))
+    await there.write(b"x")
+    with pytest.raises(TypeError):
+        await here.copy_to(io.StringIO())
 
 
-def test_a_reader_that_fails_does_not_look_like_its_end() -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        with pytest.raises(OSError, match="the disk is gone"):
-            async with here:
-                await here.copy_from(Broken())
-        error = await outcome(read_all(there))
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == RESET_FAILED
-
-    play(scenario)
+async def test_a_reader_that_fails_does_not_look_like_its_end() -> None:
+    here, there = await standing()
+    with pytest.raises(OSError, match="the disk is gone"):
+        async with here:
+            await here.copy_from(Broken())
+    error = await outcome(read_all(there))
+    assert isinstance(error, StreamReset)
+    assert error.reset_code == RESET_FAILED
 
 
 @pytest.mark.parametrize("broken", ["reader", "writer"])
-def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
-    async def scenario(here: Session, there: Session) -> None:
-        await there.write(b"for the writer")
-        reader, writer = (Broken(), io.BytesIO()) if broken == "reader" else (Endless(), Broken())
-        with pytest.raises(OSError, match="the disk is"):
-            await here.copy_both(reader, writer)
-        for work in (read_all(there), there.write(b"x")):
-            error = await outcome(work)
-            assert isinstance(error, StreamReset)
-            assert error.reset_code == RESET_FAILED
-
-    play(scenario)
+async def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
+    here, there = await standing()
+    await there.write(b"for the writer")
+    reader, writer = (Broken(), io.BytesIO()) if broken == "reader" else (Endless(), Broken())
+    with pytest.raises(OSError, match="the disk is"):
+        await here.copy_both(reader, writer)
+    for work in (read_all(there), there.write(b"x")):
+        error = await outcome(work)
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == RESET_FAILED
 
 
-def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
+async def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
     """The peer has stopped reading, and the copy reports that not everything was sent."""
-
-    async def scenario(here: Session, there: Session) -> None:
-        answer = io.BytesIO()
-        copying = asyncio.create_task(here.copy_both(io.BytesIO(bytes(50_000_000)), answer))
-        await there.read()
-        assert there.stop_reading(6)
-        assert not there.stop_reading(6)
-        for _ in range(8):
-            await there.write(bytes(SESSION_WINDOW // 2))
-        await there.send_eof()
-        error = await outcome(copying)
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == 6
-        assert len(answer.getvalue()) == 4 * SESSION_WINDOW
-        assert isinstance(await outcome(there.read()), SessionClosed)
-
-    play(scenario)
+    here, there = await standing()
+    answer = io.BytesIO()
+    copying = asyncio.create_task(here.copy_both(io.BytesIO(bytes(50_000_000)), answer))
+    await there.read()
+    assert there.stop_reading(6)
+    assert not there.stop_reading(6)
+    for _ in range(8):
+        await there.write(bytes(SESSION_WINDOW // 2))
+    await there.send_eof()
+    error = await outcome(copying)
+    assert isinstance(error, StreamReset)
+    assert error.reset_code == 6
+    assert len(answer.getvalue()) == 4 * SESSION_WINDOW
+    assert isinstance(await outcome(there.read()), SessionClosed)
 
 
-def test_copying_both_directions_ends_with_the_peer_s_error() -> None:
-    async def reset(here: Session, there: Session) -> None:
-        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
-        await asyncio.sleep(0)
-        there.reset(6)
-        error = await outcome(copying)
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == 6
-
-    async def lost(here: Session, there: Session) -> None:
-        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
-        await asyncio.sleep(0)
-        here.on_message(ErrorReply.of(ConnectionLost(what="it")), b"")
-        assert isinstance(await outcome(copying), ConnectionLost)
-
-    async def cancelled(here: Session, there: Session) -> None:
-        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
-        await asyncio.sleep(0)
-        copying.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await copying
-        assert isinstance(await outcome(there.read()), StreamReset)
-        assert isinstance(await outcome(here.read()), SessionClosed)
-
-    for scenario in (reset, lost, cancelled):
-        play(scenario)
+async def test_a_reset_by_the_peer_ends_a_copy_of_both_directions() -> None:
+    here, there = await standing()
+    copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+    await asyncio.sleep(0)
+    there.reset(6)
+    error = await outcome(copying)
+    assert isinstance(error, StreamReset)
+    assert error.reset_code == 6
 
 
-def test_a_writer_that_is_slow_is_waited_for() -> None:
+async def test_the_end_of_the_connection_ends_a_copy_of_both_directions() -> None:
+    here, _there = await standing()
+    copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+    await asyncio.sleep(0)
+    here.on_message(ErrorReply.of(ConnectionLost(what="it")), b"")
+    assert isinstance(await outcome(copying), ConnectionLost)
+
+
+async def test_a_cancelled_copy_of_both_directions_resets_the_session() -> None:
+    here, there = await standing()
+    copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+    await asyncio.sleep(0)
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    assert isinstance(await outcome(there.read()), StreamReset)
+    assert isinstance(await outcome(here.read()), SessionClosed)
+
+
+async def test_a_writer_that_is_slow_is_waited_for() -> None:
     """Bytes that the writer has not taken are not read from the peer either."""
+    here, there = await standing()
+    go = asyncio.Event()
 
-    async def scenario(here: Session, there: Session) -> None:
-        go = asyncio.Event()
+    class Slow:
+        taken = 0
 
-        class Slow:
-            taken = 0
+        async def write(self, data: bytes) -> None:
+            await go.wait()
+            self.taken += len(data)
 
-            async def write(self, data: bytes) -> None:
-                await go.wait()
-                self.taken += len(data)
-
-        slow = Slow()
-        saying = asyncio.create_task(say(there))
-        copying = asyncio.create_task(here.copy_to(slow))
-        await asyncio.sleep(0.02)
-        assert here.bytes_read <= 2 * 256 * 1024
-        assert there.bytes_written <= SESSION_WINDOW + 2 * 256 * 1024
-        go.set()
-        assert await copying == slow.taken == len(DATA)
-        await saying
-
-    play(scenario)
+    slow = Slow()
+    writing = asyncio.create_task(send_all(there))
+    copying = asyncio.create_task(here.copy_to(slow))
+    await asyncio.sleep(0.02)
+    assert here.bytes_read <= 2 * 256 * 1024
+    assert there.bytes_written <= SESSION_WINDOW + 2 * 256 * 1024
+    go.set()
+    assert await copying == slow.taken == len(DATA)
+    await writing

@@ -13,7 +13,7 @@ from fastn_p2p_client.ipc.messages import SessionData, encode
 from fastn_p2p_client.limits import MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 from tests.support.in_process_hop import CHUNK, WINDOW, Hop, small_windows
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import STREAMS, standing
 
 
@@ -120,32 +120,29 @@ async def test_two_tasks_do_not_read_at_once() -> None:
     assert await reading == b"for the first"
 
 
-def test_a_cancelled_read_takes_nothing_with_it() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        for _ in range(3):
-            reading = asyncio.create_task(there.read())
-            await a_few_turns()
-            await here.write(b"kept")
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            assert await there.read() == b"kept"
+async def test_a_cancelled_read_takes_nothing_with_it() -> None:
+    here, there = await standing()
+    for _ in range(3):
+        reading = asyncio.create_task(there.read())
+        await a_few_turns()
+        await here.write(b"kept")
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await there.read() == b"kept"
 
-    async def cancelled_as_it_arrives() -> None:
-        with small_windows():
-            hop = await Hop().opened()
-            reading = asyncio.create_task(hop.server.read())
-            await a_few_turns()
-            await hop.opener.write(b"kept")
-            hop.deliver_all()
-            reading.cancel()  # woken up, and cancelled before it runs
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            assert await hop.server.read() == b"kept"
 
-    play(scenario)
-    play(cancelled_as_it_arrives)
+async def test_a_read_cancelled_as_bytes_arrive_leaves_them() -> None:
+    with small_windows():
+        hop = await Hop().opened()
+        reading = asyncio.create_task(hop.server.read())
+        await a_few_turns()
+        await hop.opener.write(b"kept")
+        hop.deliver_all()
+        reading.cancel()  # woken up, and cancelled before it runs
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await hop.server.read() == b"kept"
 
 
 async def test_a_session_shows_how_far_it_has_come() -> None:

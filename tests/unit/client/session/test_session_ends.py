@@ -22,7 +22,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session, error_for_reset_code
 from tests.support.in_process_hop import Hop
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import outcome, read_all, standing
 
 
@@ -77,35 +77,31 @@ async def test_a_code_that_is_no_protocols_is_refused(code: int) -> None:
     assert await there.read() == b"goes on"
 
 
-def test_a_handler_may_reset_before_it_has_accepted() -> None:
+async def test_a_handler_may_reset_before_it_has_accepted() -> None:
     """Then there is a session, which has ended with that code."""
+    hop = Hop()
+    hop.server.reset(7)
+    await hop.server.close()
+    await hop.settle()
+    await hop.opener.opened
+    error = await outcome(hop.opener.read())
+    assert isinstance(error, StreamReset)
+    assert error.reset_code == 7
+    assert hop.ended == [1, 1]
 
-    async def scenario() -> None:
-        hop = Hop()
-        hop.server.reset(7)
-        await hop.server.close()
-        await hop.settle()
-        await hop.opener.opened
-        error = await outcome(hop.opener.read())
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == 7
-        assert hop.ended == [1, 1]
 
-    async def by_an_exception() -> None:
-        hop = Hop()
-        with pytest.raises(KeyError):
-            async with hop.server:
-                raise KeyError
-        assert not hop.lines[1].said  # whoever serves it still may say why not
-        await hop.server.close()
-        await hop.settle()
-        error = await outcome(hop.opener.read())
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == RESET_FAILED
-        assert hop.ended == [1, 1]
-
-    play(scenario)
-    play(by_an_exception)
+async def test_an_exception_before_accepting_resets_the_session() -> None:
+    hop = Hop()
+    with pytest.raises(KeyError):
+        async with hop.server:
+            raise KeyError
+    assert not hop.lines[1].said  # whoever serves it still may say why not
+    await hop.server.close()
+    await hop.settle()
+    error = await outcome(hop.opener.read())
+    assert isinstance(error, StreamReset)
+    assert error.reset_code == RESET_FAILED
+    assert hop.ended == [1, 1]
 
 
 async def test_a_complete_direction_stays_complete() -> None:
@@ -168,22 +164,19 @@ def words(line_said: list[Message]) -> list[bytes]:
     return [encode(message) for message in line_said]
 
 
-def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
-    async def scenario() -> None:
-        hop = await Hop().opened()
-        hop.opener.on_message(StopSending(11), b"")
-        hop.opener.on_message(StopSending(12), b"")
-        assert words(hop.lines[0].said) == words([ResetStream(11)])
+async def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
+    hop = await Hop().opened()
+    hop.opener.on_message(StopSending(11), b"")
+    hop.opener.on_message(StopSending(12), b"")
+    assert words(hop.lines[0].said) == words([ResetStream(11)])
 
-    async def after_the_end() -> None:
-        hop = await Hop().opened()
-        await hop.opener.send_eof()
-        hop.opener.on_message(Ack(), b"")
-        hop.opener.on_message(StopSending(11), b"")
-        assert words(hop.lines[0].said) == words([EndOfStream()])
 
-    play(scenario)
-    play(after_the_end)
+async def test_a_stop_after_the_end_of_the_stream_sends_no_reset() -> None:
+    hop = await Hop().opened()
+    await hop.opener.send_eof()
+    hop.opener.on_message(Ack(), b"")
+    hop.opener.on_message(StopSending(11), b"")
+    assert words(hop.lines[0].said) == words([EndOfStream()])
 
 
 async def test_a_way_that_is_gone_ends_the_session() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from fastn_p2p.protocols.tunnel.error_reporter import ErrorReporter
 from fastn_p2p.protocols.tunnel.forwarder import Forwarder
@@ -25,14 +24,6 @@ from tests.support.daemons import eventually
 from tests.support.stub_daemon import short_path
 
 ANY_PORT = ServiceAddress("127.0.0.1", 0)
-
-
-def play(scenario: Coroutine[Any, Any, None]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(in_time())
 
 
 class Far:
@@ -172,68 +163,58 @@ async def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch
 # ── listening ────────────────────────────────────────────────────────────────────────────────────
 
 
-def listened(address: ServiceAddress, then: Callable[[], Awaitable[None]] | None = None) -> None:
-    async def scenario() -> None:
-        listener = await open_listener(address)
-        try:
-            if then is not None:
-                await then()
-        finally:
-            listener.close()
-
-    play(scenario())
+async def listen(address: ServiceAddress) -> None:
+    (await open_listener(address)).close()
 
 
-def test_an_address_in_use_is_said() -> None:
+async def test_an_address_in_use_is_said() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(AddressInUse, match="another process already listens there"),
     ):
-        listened(ServiceAddress("127.0.0.1", other.getsockname()[1]))
+        await listen(ServiceAddress("127.0.0.1", other.getsockname()[1]))
 
 
-def test_an_address_of_another_machine_is_refused() -> None:
+async def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match="Cannot assign requested address"):
-        listened(ServiceAddress("203.0.113.1", 0))
+        await listen(ServiceAddress("203.0.113.1", 0))
     with pytest.raises(OSError, match="host name is unknown"):
-        listened(ServiceAddress("no-such-host.invalid", 80))
+        await listen(ServiceAddress("no-such-host.invalid", 80))
 
 
-def test_a_unix_socket_is_its_owner_s_and_gone_in_the_end() -> None:
+async def test_a_unix_socket_is_its_owner_s_and_gone_in_the_end() -> None:
     with short_path() as directory:
         path = directory / "web.sock"
 
-        async def look() -> None:
-            mode = path.lstat().st_mode
-            assert stat.S_ISSOCK(mode)
-            assert stat.S_IMODE(mode) == 0o600
-            with pytest.raises(AddressInUse):
-                await open_listener(ServiceAddress("", 0, str(path)))
-
-        listened(ServiceAddress("", 0, str(path)), look)
+        listener = await open_listener(ServiceAddress("", 0, str(path)))
+        mode = path.lstat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+        with pytest.raises(AddressInUse):
+            await open_listener(ServiceAddress("", 0, str(path)))
+        listener.close()
         assert not path.exists()
 
 
-def test_a_unix_socket_that_was_left_behind_is_replaced_and_nothing_else_is() -> None:
+async def test_a_unix_socket_that_was_left_behind_is_replaced_and_nothing_else_is() -> None:
     with short_path() as directory:
         path = directory / "web.sock"
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(path))
-        listened(ServiceAddress("", 0, str(path)))
+        await listen(ServiceAddress("", 0, str(path)))
         assert not path.exists()
         path.write_text("precious")
         with pytest.raises(AddressInUse, match="is not a socket"):
-            listened(ServiceAddress("", 0, str(path)))
+            await listen(ServiceAddress("", 0, str(path)))
         assert path.read_text() == "precious"
 
 
-def test_close_keeps_a_unix_socket_that_another_process_made() -> None:
+async def test_close_keeps_a_unix_socket_that_another_process_made() -> None:
     with short_path() as directory:
         path = Path(directory / "web.sock")
 
-        async def replace() -> None:
-            path.unlink()
-            path.write_text("somebody else's")
-
-        listened(ServiceAddress("", 0, str(path)), replace)
+        listener = await open_listener(ServiceAddress("", 0, str(path)))
+        path.unlink()
+        path.write_text("precious")
+        listener.close()
         assert path.exists()

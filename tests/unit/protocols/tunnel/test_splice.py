@@ -8,12 +8,11 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvloop
 
 from fastn_p2p.protocols.tunnel import splice as splicing
 from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN, splice
@@ -21,14 +20,6 @@ from fastn_p2p_client.errors import P2PError, StreamReset
 from fastn_p2p_client.testing import session_pair
 
 AT_ONCE = struct.pack("ii", 1, 0)
-
-
-def play(scenario: Coroutine[Any, Any, None]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(in_time())
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

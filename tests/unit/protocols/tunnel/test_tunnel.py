@@ -7,14 +7,13 @@ import errno
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p.protocols.tunnel.protocol import GetTunnelState, Tunnel, TunnelState
 from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN
@@ -38,14 +37,6 @@ Service = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 def tunnel(target: str, **config: Any) -> Tunnel:
     checked = Tunnel.Config(target, **config)
     return Tunnel(BindingContext("alice", KEY, "Tunnel", "default", Path("/nowhere"), checked))
-
-
-def play(scenario: Coroutine[Any, Any, None]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(20):
-            await scenario
-
-    uvloop.run(in_time())
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import msgspec
@@ -26,7 +27,7 @@ from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.ipc.messages import Call, CallUnknown, DataMessage, Reply
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key
@@ -72,7 +73,7 @@ class Peer:
         self.answers.append(error)
 
 
-class Scene:
+class StubNetwork:
     """Calls of a daemon where bob is online and serves Slow; everything around them is a stub."""
 
     is_behind = False
@@ -138,162 +139,135 @@ class Scene:
         return True
 
 
-def scenario(work: Any) -> None:
-    async def run() -> None:
-        scene = Scene()
-        await work(scene)
-        scene.targets.close()
-        scene.calls.close()
-        scene.requests.close()
-
-    play(run)
+@pytest.fixture
+async def network() -> AsyncIterator[StubNetwork]:
+    """Calls with stubs of their neighbours, closed after the test."""
+    network = StubNetwork()
+    yield network
+    network.targets.close()
+    network.calls.close()
+    network.requests.close()
 
 
 @pytest.mark.parametrize("end", ["answer", "cancel", "expiry", "connection", "process", "unknown"])
-def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(end: str) -> None:
-    async def work(scene: Scene) -> None:
-        number = scene.call(MIB, again=True)
-        served = scene.peer.serving[number]
-        assert scene.totals == (MIB + CALL_COST, 0, 0)
-        assert scene.peer.account.bytes == MIB + CALL_COST
-        server = cast(Sender, scene.server)
-        if end == "answer":
-            scene.requests.on_answer(server, served.correlation, Reply(), b"")
-        elif end == "cancel":
-            scene.requests.on_cancel(cast(Any, scene.peer), number)
-        elif end == "expiry":
-            scene.requests._expire(served)
-        elif end == "process":
-            scene.grace.close()
-            scene.registry.remove_sender(server)
-            scene.requests.on_sender_gone(server)
-        else:
-            scene.requests.on_connection_closed(cast(Any, scene.peer))
-            assert not served.payload
-            assert scene.totals == (CALL_COST, 0, 0), "the handler goes on, and so does what is known of the call"
-            answer = CallUnknown() if end == "unknown" else Reply()
-            scene.requests.on_answer(server, served.correlation, answer, b"")
-        assert scene.totals == (0, 0, 0)
-        assert scene.peer.account.bytes == 0
+async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network: StubNetwork, end: str) -> None:
+    number = network.call(MIB, again=True)
+    served = network.peer.serving[number]
+    assert network.totals == (MIB + CALL_COST, 0, 0)
+    assert network.peer.account.bytes == MIB + CALL_COST
+    server = cast(Sender, network.server)
+    if end == "answer":
+        network.requests.on_answer(server, served.correlation, Reply(), b"")
+    elif end == "cancel":
+        network.requests.on_cancel(cast(Any, network.peer), number)
+    elif end == "expiry":
+        network.requests._expire(served)
+    elif end == "process":
+        network.grace.close()
+        network.registry.remove_sender(server)
+        network.requests.on_sender_gone(server)
+    else:
+        network.requests.on_connection_closed(cast(Any, network.peer))
         assert not served.payload
+        assert network.totals == (CALL_COST, 0, 0), "the handler goes on, and so does what is known of the call"
+        answer = CallUnknown() if end == "unknown" else Reply()
+        network.requests.on_answer(server, served.correlation, answer, b"")
+    assert network.totals == (0, 0, 0)
+    assert network.peer.account.bytes == 0
+    assert not served.payload
 
-    scenario(work)
 
-
-def test_a_call_that_is_handed_over_costs_no_payload() -> None:
-    async def work(scene: Scene) -> None:
-        scene.call(16 * MIB)
-        assert scene.totals == (CALL_COST, 0, 0)
-
-    scenario(work)
+async def test_a_call_that_is_handed_over_costs_no_payload(network: StubNetwork) -> None:
+    network.call(16 * MIB)
+    assert network.totals == (CALL_COST, 0, 0)
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_strangers_are_refused_above_their_budget_one_call_at_a_time(again: bool) -> None:
-    async def work(scene: Scene) -> None:
-        scene.server.backlog = 1
-        for _ in range(40):
-            scene.call(MIB, again=again)
-            scene.server.backlog = scene.payloads.strangers.queued
-        assert len(scene.refused) > 20
-        assert scene.payloads.strangers.total <= PAYLOADS_OF_STRANGERS + 2 * MIB
-        assert scene.payloads.strangers.queued <= QUEUED_OF_STRANGERS
-        assert "strangers" in str(cast(Any, scene.refused[0].fields["what"]))
-        newcomer = Peer(scene.payloads)
-        scene.server.backlog = 0
-        scene.call(100, peer=newcomer)
-        assert newcomer.answers == [], "one that has nothing in flight is served beside them"
-
-    scenario(work)
+async def test_strangers_are_refused_above_their_budget_one_call_at_a_time(network: StubNetwork, again: bool) -> None:
+    network.server.backlog = 1
+    for _ in range(40):
+        network.call(MIB, again=again)
+        network.server.backlog = network.payloads.strangers.queued
+    assert len(network.refused) > 20
+    assert network.payloads.strangers.total <= PAYLOADS_OF_STRANGERS + 2 * MIB
+    assert network.payloads.strangers.queued <= QUEUED_OF_STRANGERS
+    assert "strangers" in str(cast(Any, network.refused[0].fields["what"]))
+    newcomer = Peer(network.payloads)
+    network.server.backlog = 0
+    network.call(100, peer=newcomer)
+    assert newcomer.answers == [], "one that has nothing in flight is served beside them"
 
 
-def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_not() -> None:
-    async def work(scene: Scene) -> None:
-        scene.server.backlog = 5 * MIB
-        for _ in range(3):
-            scene.call(MIB)
-        total, queued, _ = scene.totals
-        assert queued > 3 * MIB
-        scene.server.backlog = 2 * MIB
-        assert 2 * MIB <= scene.totals[1] <= 2 * MIB + 4096, "the last ones of them wait"
-        assert scene.totals[0] < total - MIB
-        scene.requests.on_connection_closed(cast(Any, scene.peer))
-        assert scene.totals[1] >= 2 * MIB, "it waits although its caller has gone"
-        scene.server.backlog = 0
-        assert scene.totals == (0, 0, 0)
-
-    scenario(work)
+async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_not(network: StubNetwork) -> None:
+    network.server.backlog = 5 * MIB
+    for _ in range(3):
+        network.call(MIB)
+    total, queued, _ = network.totals
+    assert queued > 3 * MIB
+    network.server.backlog = 2 * MIB
+    assert 2 * MIB <= network.totals[1] <= 2 * MIB + 4096, "the last ones of them wait"
+    assert network.totals[0] < total - MIB
+    network.requests.on_connection_closed(cast(Any, network.peer))
+    assert network.totals[1] >= 2 * MIB, "it waits although its caller has gone"
+    network.server.backlog = 0
+    assert network.totals == (0, 0, 0)
 
 
-def test_what_waits_for_a_process_that_has_ended_is_given_back() -> None:
-    async def work(scene: Scene) -> None:
-        scene.server.backlog = 5 * MIB
-        scene.call(MIB)
-        scene.requests.on_connection_closed(cast(Any, scene.peer))
-        assert scene.totals[1] > MIB
-        scene.requests.on_sender_gone(cast(Sender, scene.server))
-        assert scene.totals == (0, 0, 0)
-
-    scenario(work)
+async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: StubNetwork) -> None:
+    network.server.backlog = 5 * MIB
+    network.call(MIB)
+    network.requests.on_connection_closed(cast(Any, network.peer))
+    assert network.totals[1] > MIB
+    network.requests.on_sender_gone(cast(Sender, network.server))
+    assert network.totals == (0, 0, 0)
 
 
 @pytest.mark.parametrize("end", ["cancel", "connection", "turn"])
-def test_a_call_that_is_held_for_a_registration_is_charged(end: str) -> None:
-    async def work(scene: Scene) -> None:
-        numbers = [scene.call(MIB, protocol="Nothing") for _ in range(30)]
-        assert len(scene.refused) > 10
-        assert 10 * MIB < scene.totals[0] <= PAYLOADS_OF_STRANGERS
-        if end == "cancel":
-            for number in numbers:
-                scene.requests.on_cancel(cast(Any, scene.peer), number)
-        elif end == "connection":
-            scene.requests.on_connection_closed(cast(Any, scene.peer))
-        else:
-            scene.grace.close()
-        assert scene.totals == (0, 0, 0)
-        assert all(not parked for parked in scene.peer.serving.values())
-
-    scenario(work)
+async def test_a_call_that_is_held_for_a_registration_is_charged(network: StubNetwork, end: str) -> None:
+    numbers = [network.call(MIB, protocol="Nothing") for _ in range(30)]
+    assert len(network.refused) > 10
+    assert 10 * MIB < network.totals[0] <= PAYLOADS_OF_STRANGERS
+    if end == "cancel":
+        for number in numbers:
+            network.requests.on_cancel(cast(Any, network.peer), number)
+    elif end == "connection":
+        network.requests.on_connection_closed(cast(Any, network.peer))
+    else:
+        network.grace.close()
+    assert network.totals == (0, 0, 0)
+    assert all(not parked for parked in network.peer.serving.values())
 
 
-def test_a_process_gets_so_much_of_strangers_at_a_time() -> None:
-    async def work(scene: Scene) -> None:
-        for _ in range(MOST_SERVED_OF_STRANGERS // (8 * MIB)):
-            scene.call(8 * MIB)
-        assert scene.refused == []
-        number = scene.call(8 * MIB)
-        assert [each.id for each in scene.refused] == [number]
-        for served in list(scene.peer.serving.values()):
-            scene.requests.on_answer(cast(Sender, scene.server), served.correlation, Reply(), b"")
-        scene.call(8 * MIB)
-        assert len(scene.refused) == 1
-
-    scenario(work)
+async def test_a_process_gets_so_much_of_strangers_at_a_time(network: StubNetwork) -> None:
+    for _ in range(MOST_SERVED_OF_STRANGERS // (8 * MIB)):
+        network.call(8 * MIB)
+    assert network.refused == []
+    number = network.call(8 * MIB)
+    assert [each.id for each in network.refused] == [number]
+    for served in list(network.peer.serving.values()):
+        network.requests.on_answer(cast(Sender, network.server), served.correlation, Reply(), b"")
+    network.call(8 * MIB)
+    assert len(network.refused) == 1
 
 
 @pytest.mark.parametrize("end", ["cancel", "program", "expiry"])
-def test_calls_that_look_for_their_peer_are_charged_to_their_program(end: str) -> None:
-    async def work(scene: Scene) -> None:
-        program = cast(Any, Process())
-        for number in range(30):
-            scene.calls.on_call(
-                program, b"%d" % number, Call("bob", "alice", "Echo", "default", 60_000), bytes(16 * MIB)
-            )
-        await a_few_turns()
-        held = scene.totals[2]
-        assert 128 * MIB < held <= 256 * MIB
-        other = cast(Any, Process())
-        scene.calls.on_call(other, b"1", Call("bob", "alice", "Echo", "default", 60_000), bytes(MIB))
-        assert scene.totals[2] == held + MIB, "another program finds something left"
-        for each in (program, other):
-            if end == "program":
-                scene.calls.on_sender_gone(each)
-                continue
-            for correlation, call in list(each.state.items()):
-                if end == "cancel":
-                    scene.calls.on_cancel(each, correlation)
-                else:
-                    call.expire()
-        assert scene.totals == (0, 0, 0)
-
-    scenario(work)
+async def test_calls_that_look_for_their_peer_are_charged_to_their_program(network: StubNetwork, end: str) -> None:
+    program = cast(Any, Process())
+    for number in range(30):
+        network.calls.on_call(program, b"%d" % number, Call("bob", "alice", "Echo", "default", 60_000), bytes(16 * MIB))
+    await a_few_turns()
+    held = network.totals[2]
+    assert 128 * MIB < held <= 256 * MIB
+    other = cast(Any, Process())
+    network.calls.on_call(other, b"1", Call("bob", "alice", "Echo", "default", 60_000), bytes(MIB))
+    assert network.totals[2] == held + MIB, "another program finds something left"
+    for each in (program, other):
+        if end == "program":
+            network.calls.on_sender_gone(each)
+            continue
+        for correlation, call in list(each.state.items()):
+            if end == "cancel":
+                network.calls.on_cancel(each, correlation)
+            else:
+                call.expire()
+    assert network.totals == (0, 0, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from tests.support.scenario import a_few_turns
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 HERE, THERE = b"1" * 32, b"2" * 32
-Work = Callable[["ProbeWorld"], Coroutine[Any, Any, None]]
 
 
 class StubConnection:
@@ -32,7 +31,7 @@ class StubConnection:
         self.asked_for.append(identity)
 
 
-class ProbeWorld:
+class StubNetwork:
     """Probe, with stubs of its pool, its router and its host directory. A test ends its delays."""
 
     def __init__(self) -> None:
@@ -104,144 +103,117 @@ class ProbeWorld:
         await a_few_turns()
 
 
-def play(work: Work) -> None:
-    async def main() -> None:
-        world = ProbeWorld()
-        async with asyncio.timeout(10):
-            await work(world)
-        world.probe.close()
-        await a_few_turns()
-        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-
-    asyncio.run(main())
-
-
 def at(endpoint: bytes, *addresses: str) -> EndpointAddress:
     return EndpointAddress(endpoint, (), addresses)
 
 
-def test_backs_off_from_an_endpoint_that_cannot_be_reached() -> None:
-    async def work(world: ProbeWorld) -> None:
-        world.candidates[BOB] = [(at(THERE, "a:1"), 1)]
-        world.probe.watch(BOB, "bob")
-        for _ in range(8):
-            await world.end_delays()
-        assert world.delays[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
-        assert len(world.dialled) == len(world.delays)
-
-    play(work)
+@pytest.fixture
+async def network() -> AsyncIterator[StubNetwork]:
+    """A probe and its stubs. The probe leaves no task."""
+    network = StubNetwork()
+    yield network
+    network.probe.close()
+    await a_few_turns()
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-def test_jitter_varies_a_delay_by_a_quarter() -> None:
-    async def work(world: ProbeWorld) -> None:
-        for chance, delay in ((0.0, 0.75), (1.0, 1.25)):
-            world.probe._jitter = lambda chance=chance: chance  # type: ignore[misc]
-            assert world.probe._varied(1) == delay
-
-    play(work)
-
-
-def test_asks_over_an_open_connection_without_dialling() -> None:
-    async def work(world: ProbeWorld) -> None:
-        world.candidates[BOB] = [(at(THERE), 1)]
-        connection = world.connections[THERE] = StubConnection(THERE)
-        world.probe.watch(BOB, "bob")
-        await a_few_turns()
-        assert (connection.asked_for, world.dialled) == ([BOB], [])
-        await world.end_delays()
-        assert (connection.asked_for, world.dialled) == ([BOB, BOB], [])
-
-    play(work)
+async def test_backs_off_from_an_endpoint_that_cannot_be_reached(network: StubNetwork) -> None:
+    network.candidates[BOB] = [(at(THERE, "a:1"), 1)]
+    network.probe.watch(BOB, "bob")
+    for _ in range(8):
+        await network.end_delays()
+    assert network.delays[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(network.dialled) == len(network.delays)
 
 
-def test_asks_the_endpoint_that_last_introduced_the_peer_without_a_record() -> None:
-    async def work(world: ProbeWorld) -> None:
-        connection = world.connections[THERE] = StubConnection(THERE)
-        stranger = world.connections[HERE] = StubConnection(HERE)
-        world.heard_at[BOB] = [connection]
-        world.probe.watch(BOB, "bob")
-        await a_few_turns()
-        assert (connection.asked_for, stranger.asked_for) == ([BOB], [])
-
-    play(work)
+async def test_jitter_varies_a_delay_by_a_quarter(network: StubNetwork) -> None:
+    for chance, delay in ((0.0, 0.75), (1.0, 1.25)):
+        network.probe._jitter = lambda chance=chance: chance  # type: ignore[misc]
+        assert network.probe._varied(1) == delay
 
 
-def test_asks_over_a_new_connection_at_once_and_reconnects_soon_after_one_ends(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_asks_over_an_open_connection_without_dialling(network: StubNetwork) -> None:
+    network.candidates[BOB] = [(at(THERE), 1)]
+    connection = network.connections[THERE] = StubConnection(THERE)
+    network.probe.watch(BOB, "bob")
+    await a_few_turns()
+    assert (connection.asked_for, network.dialled) == ([BOB], [])
+    await network.end_delays()
+    assert (connection.asked_for, network.dialled) == ([BOB, BOB], [])
+
+
+async def test_asks_the_endpoint_that_last_introduced_the_peer_without_a_record(network: StubNetwork) -> None:
+    connection = network.connections[THERE] = StubConnection(THERE)
+    stranger = network.connections[HERE] = StubConnection(HERE)
+    network.heard_at[BOB] = [connection]
+    network.probe.watch(BOB, "bob")
+    await a_few_turns()
+    assert (connection.asked_for, stranger.asked_for) == ([BOB], [])
+
+
+async def test_asks_over_a_new_connection_at_once_and_reconnects_soon_after_one_ends(
+    network: StubNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(online_probe, "_FIRST_DELAY", 0.001)
-
-    async def work(world: ProbeWorld) -> None:
-        world.candidates[BOB] = [(at(THERE), 1)]
-        world.probe.watch(BOB, "bob")
-        for _ in range(3):
-            await world.end_delays()
-        dials = len(world.dialled)
-        connection = world.connections[THERE] = StubConnection(THERE)
-        world.probe.on_connected(cast(Any, connection))
+    network.candidates[BOB] = [(at(THERE), 1)]
+    network.probe.watch(BOB, "bob")
+    for _ in range(3):
+        await network.end_delays()
+    dials = len(network.dialled)
+    connection = network.connections[THERE] = StubConnection(THERE)
+    network.probe.on_connected(cast(Any, connection))
+    await a_few_turns()
+    assert connection.asked_for == [BOB]
+    del network.connections[THERE]
+    network.probe.on_disconnected(cast(Any, connection))
+    while len(network.dialled) == dials:
         await a_few_turns()
-        assert connection.asked_for == [BOB]
-        del world.connections[THERE]
-        world.probe.on_disconnected(cast(Any, connection))
-        while len(world.dialled) == dials:
-            await a_few_turns()
-        assert world.delays[-1] == 0.001
-
-    play(work)
+    assert network.delays[-1] == 0.001
 
 
-def test_a_failed_handshake_does_not_shorten_the_delay() -> None:
-    async def work(world: ProbeWorld) -> None:
-        world.candidates[BOB] = [(at(THERE), 1)]
-        world.probe.watch(BOB, "bob")
-        await world.end_delays()
-        failed = StubConnection(THERE)
-        failed.remote_process = b""
-        world.probe.on_disconnected(cast(Any, failed))
-        await world.end_delays()
-        assert world.delays == [1, 2, 4]
-
-    play(work)
+async def test_a_failed_handshake_does_not_shorten_the_delay(network: StubNetwork) -> None:
+    network.candidates[BOB] = [(at(THERE), 1)]
+    network.probe.watch(BOB, "bob")
+    await network.end_delays()
+    failed = StubConnection(THERE)
+    failed.remote_process = b""
+    network.probe.on_disconnected(cast(Any, failed))
+    await network.end_delays()
+    assert network.delays == [1, 2, 4]
 
 
-def test_updates_its_endpoints_when_a_record_appears_changes_or_goes() -> None:
-    async def work(world: ProbeWorld) -> None:
-        world.probe.watch(BOB, "bob")
-        await a_few_turns()
-        assert world.dialled == []
-        world.candidates[BOB] = [(at(THERE, "a:1"), 1)]
-        await world.check()
-        assert world.dialled == [at(THERE, "a:1")]
-        await world.check()  # something else has changed
-        assert len(world.dialled) == 1
-        world.candidates[BOB] = [(at(THERE, "a:1"), 2)]  # the daemon has been started anew
-        await world.check()
-        world.candidates[BOB] = [(at(THERE, "a:2"), 2)]
-        await world.check()
-        assert [address.addresses for address in world.dialled] == [("a:1",), ("a:1",), ("a:2",)]
-        world.candidates[BOB] = []
-        await world.check()
-        await world.end_delays()
-        assert len(world.dialled) == 3
-
-    play(work)
+async def test_updates_its_endpoints_when_a_record_appears_changes_or_goes(network: StubNetwork) -> None:
+    network.probe.watch(BOB, "bob")
+    await a_few_turns()
+    assert network.dialled == []
+    network.candidates[BOB] = [(at(THERE, "a:1"), 1)]
+    await network.check()
+    assert network.dialled == [at(THERE, "a:1")]
+    await network.check()  # something else has changed
+    assert len(network.dialled) == 1
+    network.candidates[BOB] = [(at(THERE, "a:1"), 2)]  # the daemon has been started anew
+    await network.check()
+    network.candidates[BOB] = [(at(THERE, "a:2"), 2)]
+    await network.check()
+    assert [address.addresses for address in network.dialled] == [("a:1",), ("a:1",), ("a:2",)]
+    network.candidates[BOB] = []
+    await network.check()
+    await network.end_delays()
+    assert len(network.dialled) == 3
 
 
-def test_leaves_nothing_behind_when_no_program_waits() -> None:
-    async def work(world: ProbeWorld) -> None:
-        world.candidates = {BOB: [(at(THERE), 1), (at(HERE), 1)], CAROL: [(at(THERE), 1)]}
-        world.reachable = {THERE}
-        for target in (BOB, CAROL, BOB):
-            world.probe.watch(target, "a name")
-        await a_few_turns()
-        assert set(world.connections[THERE].asked_for) == {BOB, CAROL}
-        assert world.is_watching()
-        for target in (BOB, CAROL, CAROL):
-            world.probe.unwatch(target)
-        assert len(world.probe) == 0
-        assert not world.is_watching()
-        dials = len(world.dialled)
-        await world.end_delays()
-        assert len(world.dialled) == dials
-
-    play(work)
+async def test_leaves_nothing_behind_when_no_program_waits(network: StubNetwork) -> None:
+    network.candidates = {BOB: [(at(THERE), 1), (at(HERE), 1)], CAROL: [(at(THERE), 1)]}
+    network.reachable = {THERE}
+    for target in (BOB, CAROL, BOB):
+        network.probe.watch(target, "a name")
+    await a_few_turns()
+    assert set(network.connections[THERE].asked_for) == {BOB, CAROL}
+    assert network.is_watching()
+    for target in (BOB, CAROL, CAROL):
+        network.probe.unwatch(target)
+    assert len(network.probe) == 0
+    assert not network.is_watching()
+    dials = len(network.dialled)
+    await network.end_delays()
+    assert len(network.dialled) == dials

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,35 +18,34 @@ from fastn_p2p_client.ipc.messages import Ack, DataMessage, ErrorReply, WaitForP
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 NAMES = {"bob": BOB, "carol": CAROL}
-Work = Callable[["Scene"], Coroutine[Any, Any, None]]
 decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
-class Scene:
+class StubNetwork:
     """``OnlineWaits``, with stubs for mailbox, registry, router, grace period and probe. alice is online."""
 
     def __init__(self) -> None:
         self.online = {"alice"}
         self.online_keys: set[bytes] = set()
         self.settling = False
-        self.parked: list[Callable[[], None]] = []
+        self.held: list[Callable[[], None]] = []
         self.answers: list[tuple[object, bytes, object]] = []
-        self.spoken = asyncio.Event()
+        self.replied = asyncio.Event()
         self.watched: list[bytes] = []
         all_of_them: Any = self
         targets = TargetFinder(all_of_them, all_of_them, all_of_them)
         self.awaiting = OnlineWaits(all_of_them, targets, all_of_them)
 
-    def ask(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
+    def wait_for(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
         self.awaiting.on_wait(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
 
-    def said(self) -> list[tuple[object, int, object]]:
-        said: list[tuple[object, int, object]] = [
+    def replies(self) -> list[tuple[object, int, object]]:
+        replies: list[tuple[object, int, object]] = [
             (sender, correlation[0], message.code if isinstance(message, ErrorReply) else type(message))
             for sender, correlation, message in self.answers
         ]
         self.answers.clear()
-        return said
+        return replies
 
     def is_empty(self) -> bool:
         return not (self.watched or len(self.awaiting) or self.awaiting._programs or self.awaiting._waiting_for)
@@ -55,7 +54,7 @@ class Scene:
 
     def send(self, sender: object, correlation: bytes, header: bytes) -> None:
         self.answers.append((sender, correlation, decode(header)))
-        self.spoken.set()
+        self.replied.set()
 
     def calling_identity(self, name: str) -> object:
         if name not in self.online:
@@ -74,7 +73,7 @@ class Scene:
         return self.settling
 
     def retry_later(self, again: Callable[[], None]) -> None:
-        self.parked.append(again)
+        self.held.append(again)
 
     def watch(self, target: bytes, _peer: str) -> None:
         if target not in self.watched:
@@ -87,109 +86,90 @@ class Scene:
         self.watched.clear()
 
 
-def play(work: Work) -> None:
-    async def main() -> None:
-        scene = Scene()
-        async with asyncio.timeout(10):
-            await work(scene)
-        scene.awaiting.close()
-        assert scene.is_empty()
-
-    asyncio.run(main())
+@pytest.fixture
+async def network() -> AsyncIterator[StubNetwork]:
+    """Waits and their stubs. The end of the process leaves no wait."""
+    network = StubNetwork()
+    yield network
+    network.awaiting.close()
+    assert network.is_empty()
 
 
-def test_ends_all_waits_for_a_peer_once() -> None:
-    async def work(scene: Scene) -> None:
-        scene.ask("one", 1, "bob")
-        scene.ask("one", 2, "carol")
-        scene.ask("two", 1, "bob")
-        assert scene.watched == [BOB, CAROL]
-        assert scene.awaiting.on_online(BOB)
-        assert sorted(scene.said(), key=str) == [("one", 1, Ack), ("two", 1, Ack)]
-        assert scene.watched == [CAROL]
-        assert not scene.awaiting.on_online(BOB)
-        assert scene.awaiting.on_online(CAROL)
-        assert scene.said() == [("one", 2, Ack)]
-        assert scene.is_empty()
-
-    play(work)
+async def test_ends_all_waits_for_a_peer_once(network: StubNetwork) -> None:
+    network.wait_for("one", 1, "bob")
+    network.wait_for("one", 2, "carol")
+    network.wait_for("two", 1, "bob")
+    assert network.watched == [BOB, CAROL]
+    assert network.awaiting.on_online(BOB)
+    assert sorted(network.replies(), key=str) == [("one", 1, Ack), ("two", 1, Ack)]
+    assert network.watched == [CAROL]
+    assert not network.awaiting.on_online(BOB)
+    assert network.awaiting.on_online(CAROL)
+    assert network.replies() == [("one", 2, Ack)]
+    assert network.is_empty()
 
 
-def test_does_not_probe_for_local_or_unknown_peers() -> None:
-    async def work(scene: Scene) -> None:
-        scene.online_keys.add(BOB)
-        scene.ask("one", 1, "bob")
-        scene.ask("one", 2, "nobody")
-        scene.ask("one", 3, "carol", identity="dave")
-        assert scene.said() == [("one", 1, Ack), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
-        assert scene.is_empty()
-
-    play(work)
+async def test_does_not_probe_for_local_or_unknown_peers(network: StubNetwork) -> None:
+    network.online_keys.add(BOB)
+    network.wait_for("one", 1, "bob")
+    network.wait_for("one", 2, "nobody")
+    network.wait_for("one", 3, "carol", identity="dave")
+    assert network.replies() == [("one", 1, Ack), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
+    assert network.is_empty()
 
 
-def test_ends_a_wait_at_its_deadline() -> None:
-    async def work(scene: Scene) -> None:
-        scene.ask("one", 1, "bob", deadline_ms=-1)
-        scene.ask("one", 2, "bob")
-        await scene.spoken.wait()
-        assert scene.said() == [("one", 1, "deadline-exceeded")]
-        assert scene.watched == [BOB]
-
-    play(work)
+async def test_ends_a_wait_at_its_deadline(network: StubNetwork) -> None:
+    network.wait_for("one", 1, "bob", deadline_ms=-1)
+    network.wait_for("one", 2, "bob")
+    await network.replied.wait()
+    assert network.replies() == [("one", 1, "deadline-exceeded")]
+    assert network.watched == [BOB]
 
 
 @pytest.mark.parametrize("leaving", ["each wait is taken back", "the program has ended"])
-def test_does_not_answer_a_wait_that_was_cancelled(leaving: str) -> None:
-    async def work(scene: Scene) -> None:
-        sender = cast(Any, "one")
-        for number, peer in enumerate(("bob", "carol", "bob")):
-            scene.ask("one", number, peer)
-        scene.ask("two", 1, "carol")
-        if leaving == "the program has ended":
-            scene.awaiting.on_sender_gone(sender)
-        else:
-            for number in (0, 1, 1, 2, 99):
-                scene.awaiting.on_cancel(sender, bytes([number]))
-        assert scene.watched == [CAROL]
-        for target in (BOB, CAROL):
-            scene.awaiting.on_online(target)
-        assert scene.said() == [("two", 1, Ack)]
-        assert scene.is_empty()
-
-    play(work)
+async def test_does_not_answer_a_wait_that_was_cancelled(network: StubNetwork, leaving: str) -> None:
+    sender = cast(Any, "one")
+    for number, peer in enumerate(("bob", "carol", "bob")):
+        network.wait_for("one", number, peer)
+    network.wait_for("two", 1, "carol")
+    if leaving == "the program has ended":
+        network.awaiting.on_sender_gone(sender)
+    else:
+        for number in (0, 1, 1, 2, 99):
+            network.awaiting.on_cancel(sender, bytes([number]))
+    assert network.watched == [CAROL]
+    for target in (BOB, CAROL):
+        network.awaiting.on_online(target)
+    assert network.replies() == [("two", 1, Ack)]
+    assert network.is_empty()
 
 
-def test_holds_waits_of_an_identity_that_is_not_registered_yet() -> None:
-    async def work(scene: Scene) -> None:
-        scene.online.clear()
-        scene.settling = True
-        for number, peer in enumerate(("bob", "carol", "bob")):
-            scene.ask("one", number, peer)
-        scene.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
-        assert scene.watched == []
-        assert scene.said() == []
-        scene.online.add("alice")
-        for again in scene.parked:
-            again()
-        assert scene.watched == [BOB]
-        scene.awaiting.on_online(BOB)
-        assert sorted(scene.said(), key=str) == [("one", 0, Ack), ("one", 2, Ack)]
-
-    play(work)
+async def test_holds_waits_of_an_identity_that_is_not_registered_yet(network: StubNetwork) -> None:
+    network.online.clear()
+    network.settling = True
+    for number, peer in enumerate(("bob", "carol", "bob")):
+        network.wait_for("one", number, peer)
+    network.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
+    assert network.watched == []
+    assert network.replies() == []
+    network.online.add("alice")
+    for again in network.held:
+        again()
+    assert network.watched == [BOB]
+    network.awaiting.on_online(BOB)
+    assert sorted(network.replies(), key=str) == [("one", 0, Ack), ("one", 2, Ack)]
 
 
-def test_rejects_a_second_wait_with_the_same_id_and_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rejects_a_second_wait_with_the_same_id_and_more_than_the_limit(
+    network: StubNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(online_waits, "MAX_WAITS_PER_CLIENT", 2)
-
-    async def work(scene: Scene) -> None:
-        scene.ask("one", 1, "bob")
-        scene.ask("one", 1, "carol")
-        scene.ask("one", 2, "carol")
-        scene.ask("one", 3, "carol")
-        scene.ask("two", 1, "carol")
-        assert scene.said() == [("one", 1, "bad-message"), ("one", 3, "overloaded")]
-        scene.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
-        scene.ask("one", 3, "bob")
-        assert scene.said() == []
-
-    play(work)
+    network.wait_for("one", 1, "bob")
+    network.wait_for("one", 1, "carol")
+    network.wait_for("one", 2, "carol")
+    network.wait_for("one", 3, "carol")
+    network.wait_for("two", 1, "carol")
+    assert network.replies() == [("one", 1, "bad-message"), ("one", 3, "overloaded")]
+    network.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
+    network.wait_for("one", 3, "bob")
+    assert network.replies() == []

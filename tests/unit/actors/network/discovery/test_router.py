@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,7 +22,6 @@ from tests.support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 BOB = Signer("bob")
 KEY = bytes(BOB.key)
 ELSEWHERE = bytes(Signer("another endpoint").key)
-Work = Callable[["Neighbourhood"], Coroutine[Any, Any, None]]
 
 
 class StubConnection:
@@ -73,7 +71,7 @@ class StubPool:
         return connection
 
 
-class Neighbourhood:
+class StubNetwork:
     """``PeerRouter`` with a stub pool, and one resolver that returns ``records``."""
 
     def __init__(self, directory: Path) -> None:
@@ -98,148 +96,113 @@ class Neighbourhood:
         return self.routes.open_to(KEY) is not None
 
 
-def play(tmp_path: Path, work: Work) -> None:
-    async def main() -> None:
-        neighbourhood = Neighbourhood(tmp_path)
-        async with asyncio.timeout(5):
-            await work(neighbourhood)
-
-    asyncio.run(main())
+@pytest.fixture
+def network(tmp_path: Path) -> StubNetwork:
+    return StubNetwork(tmp_path)
 
 
 def ended() -> bytes:
     return BOB.delegation(not_before=NOW - 2 * DAY, not_after=NOW - DAY)
 
 
-def test_a_valid_delegation_needs_no_introduction(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        near.pool.has(ENDPOINT, StubConnection())
-        near.know()
-        connection = await near.reach()
-        assert connection.asked == []
-        assert connection.introductions.until == {KEY: NOW + DAY + CLOCK_SKEW}
-        assert near.has_route()
-
-    play(tmp_path, work)
+async def test_a_valid_delegation_needs_no_introduction(network: StubNetwork) -> None:
+    network.pool.has(ENDPOINT, StubConnection())
+    network.know()
+    connection = await network.reach()
+    assert connection.asked == []
+    assert connection.introductions.until == {KEY: NOW + DAY + CLOCK_SKEW}
+    assert network.has_route()
 
 
-def test_an_expired_delegation_needs_an_introduction(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        near.pool.has(ENDPOINT, StubConnection("the identity"))
-        near.know(ended())
-        connection = await near.reach()
-        assert connection.asked == [KEY]
-        assert near.has_route()
-
-    play(tmp_path, work)
+async def test_an_expired_delegation_needs_an_introduction(network: StubNetwork) -> None:
+    network.pool.has(ENDPOINT, StubConnection("the identity"))
+    network.know(ended())
+    connection = await network.reach()
+    assert connection.asked == [KEY]
+    assert network.has_route()
 
 
-def test_fails_if_the_endpoint_does_not_introduce_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fails_if_the_endpoint_does_not_introduce_the_identity(
+    network: StubNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02)
-
-    async def work(near: Neighbourhood) -> None:
-        near.pool.has(ENDPOINT, StubConnection())
-        near.know(ended())
-        with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
-            await near.reach()
-        assert not near.has_route()
-
-    play(tmp_path, work)
+    network.pool.has(ENDPOINT, StubConnection())
+    network.know(ended())
+    with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
+        await network.reach()
+    assert not network.has_route()
 
 
-def test_a_proven_identity_is_not_requested_again(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        connection = near.pool.has(ENDPOINT, StubConnection())
-        connection.introductions.add(read_delegation(BOB.delegation()))
-        near.know(ended())
-        assert await near.reach() is connection
-        assert connection.asked == []
-
-    play(tmp_path, work)
+async def test_a_proven_identity_is_not_requested_again(network: StubNetwork) -> None:
+    connection = network.pool.has(ENDPOINT, StubConnection())
+    connection.introductions.add(read_delegation(BOB.delegation()))
+    network.know(ended())
+    assert await network.reach() is connection
+    assert connection.asked == []
 
 
-def test_a_retired_transport_key_needs_a_newer_delegation(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        near.pool.has(ENDPOINT, StubConnection("the identity"))
-        near.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
-        near.know(BOB.delegation(epoch=3))
-        assert (await near.reach()).asked == [KEY]
-
-    play(tmp_path, work)
+async def test_a_retired_transport_key_needs_a_newer_delegation(network: StubNetwork) -> None:
+    network.pool.has(ENDPOINT, StubConnection("the identity"))
+    network.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
+    network.know(BOB.delegation(epoch=3))
+    assert (await network.reach()).asked == [KEY]
 
 
 @pytest.mark.parametrize("before", ["nobody answers", "its end"])
-def test_tries_the_next_endpoint_after_a_failure(tmp_path: Path, before: str) -> None:
-    async def work(near: Neighbourhood) -> None:
-        if before == "its end":
-            near.pool.has(ENDPOINT, StubConnection("its end"))
-        second = near.pool.has(ELSEWHERE, StubConnection())
-        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
-        assert await near.reach() is second
-        assert [address.endpoint for address in near.pool.dialled] == [ENDPOINT, ELSEWHERE]
-
-    play(tmp_path, work)
+async def test_tries_the_next_endpoint_after_a_failure(network: StubNetwork, before: str) -> None:
+    if before == "its end":
+        network.pool.has(ENDPOINT, StubConnection("its end"))
+    second = network.pool.has(ELSEWHERE, StubConnection())
+    network.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+    assert await network.reach() is second
+    assert [address.endpoint for address in network.pool.dialled] == [ENDPOINT, ELSEWHERE]
 
 
-def test_names_the_first_reason_when_every_endpoint_fails(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
-        with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
-            await near.reach()
-
-    play(tmp_path, work)
+async def test_names_the_first_reason_when_every_endpoint_fails(network: StubNetwork) -> None:
+    network.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+    with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
+        await network.reach()
 
 
-def test_reports_peers_of_the_book_as_connected_or_unreachable(tmp_path: Path) -> None:
+async def test_reports_peers_of_the_book_as_connected_or_unreachable(network: StubNetwork) -> None:
     """Nothing is kept of other peers, because strangers could fill it."""
-
-    async def work(near: Neighbourhood) -> None:
-        near.know()
-        with pytest.raises(PeerUnreachable):
-            await near.reach()
-        assert near.routes.reach_of(KEY) == ("", 0)  # not in the book
-        near.book.add(PublicKey(KEY).id52, "bob")
-        with pytest.raises(PeerUnreachable):
-            await near.reach()
-        assert near.routes.reach_of(KEY) == ("unreachable", 0)
-        near.pool.has(ENDPOINT, StubConnection())
-        await near.reach()
-        assert near.routes.reach_of(KEY) == ("connected", NOW * 1000)
-        near.pool.introductions.forget(ENDPOINT)
-        near.pool.reached.clear()
-        assert near.routes.reach_of(KEY) == ("", NOW * 1000)
-        with pytest.raises(PeerUnreachable):
-            await near.reach()
-        assert near.routes.reach_of(KEY) == ("unreachable", NOW * 1000)
-
-    play(tmp_path, work)
+    network.know()
+    with pytest.raises(PeerUnreachable):
+        await network.reach()
+    assert network.routes.reach_of(KEY) == ("", 0)  # not in the book
+    network.book.add(PublicKey(KEY).id52, "bob")
+    with pytest.raises(PeerUnreachable):
+        await network.reach()
+    assert network.routes.reach_of(KEY) == ("unreachable", 0)
+    network.pool.has(ENDPOINT, StubConnection())
+    await network.reach()
+    assert network.routes.reach_of(KEY) == ("connected", NOW * 1000)
+    network.pool.introductions.forget(ENDPOINT)
+    network.pool.reached.clear()
+    assert network.routes.reach_of(KEY) == ("", NOW * 1000)
+    with pytest.raises(PeerUnreachable):
+        await network.reach()
+    assert network.routes.reach_of(KEY) == ("unreachable", NOW * 1000)
 
 
-def test_ignores_a_connection_that_ended_before_its_use(tmp_path: Path) -> None:
+async def test_ignores_a_connection_that_ended_before_its_use(network: StubNetwork) -> None:
     """A stale route would let every later call wait until its deadline."""
-
-    async def work(near: Neighbourhood) -> None:
-        connection = near.pool.has(ENDPOINT, StubConnection())
-        near.know()
-        reaching = asyncio.ensure_future(near.reach())
-        await asyncio.sleep(0)
-        assert near.pool.dialled
-        connection.closed = True
-        with pytest.raises(PeerUnreachable):
-            await reaching
-        assert not near.has_route()
-
-    play(tmp_path, work)
+    connection = network.pool.has(ENDPOINT, StubConnection())
+    network.know()
+    reaching = asyncio.ensure_future(network.reach())
+    await asyncio.sleep(0)
+    assert network.pool.dialled
+    connection.closed = True
+    with pytest.raises(PeerUnreachable):
+        await reaching
+    assert not network.has_route()
 
 
-def test_fails_for_unknown_peers_and_for_own_identities_that_are_offline(tmp_path: Path) -> None:
-    async def work(near: Neighbourhood) -> None:
-        with pytest.raises(PeerUnknown):
-            await near.reach()
-        near.pool.own_endpoint = ENDPOINT
-        near.know()
-        with pytest.raises(PeerOffline):
-            await near.reach()
-        assert near.pool.dialled == []
-
-    play(tmp_path, work)
+async def test_fails_for_unknown_peers_and_for_own_identities_that_are_offline(network: StubNetwork) -> None:
+    with pytest.raises(PeerUnknown):
+        await network.reach()
+    network.pool.own_endpoint = ENDPOINT
+    network.know()
+    with pytest.raises(PeerOffline):
+        await network.reach()
+    assert network.pool.dialled == []

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import msgspec
@@ -31,7 +30,6 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from tests.support.signer import Signer
 
 ALICE = Signer("alice").key
-Work = Callable[["Scene"], Coroutine[Any, Any, None]]
 decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
@@ -45,7 +43,7 @@ class StubSender:
     is_behind = False
 
 
-class Scene:
+class StubNetwork:
     """alice, online and without protocols, a local program that calls her, and a record of all messages."""
 
     is_behind = True
@@ -53,7 +51,7 @@ class Scene:
     def __init__(self) -> None:
         self.program = cast(Any, StubSender())
         self.server = cast(Any, StubSender())
-        self.said: list[tuple[object, Message]] = []
+        self.replies: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
         """Program, number of its connections, and number of messages sent before."""
         self.registry, self.grace = Registry(), RegistrationGrace()
@@ -66,7 +64,7 @@ class Scene:
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.add_identity(self.alice)
 
-    def want(self, what: str) -> None:
+    def open(self, what: str) -> None:
         if what == "call":
             self.calls.on_call(self.program, b"1", Call("alice", "alice", "Echo", "default", 60_000), b"")
         else:
@@ -76,14 +74,14 @@ class Scene:
     # the mailbox, the routes, the address book, an access list, the programs that are expected back
 
     def send(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"", *, credited: bool = False) -> bool:
-        self.said.append((sender, decode(header)))
+        self.replies.append((sender, decode(header)))
         return True
 
     def answer(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"") -> None:
-        self.said.append((sender, decode(header)))
+        self.replies.append((sender, decode(header)))
 
     def note(self, program: Program, connections: int) -> None:
-        self.noted.append((program, connections, len(self.said)))
+        self.noted.append((program, connections, len(self.replies)))
 
     def parse_peer(self, _peer: str) -> bytes:
         return bytes(ALICE)
@@ -95,57 +93,49 @@ class Scene:
         return True
 
 
-def play(work: Work) -> None:
-    async def main() -> None:
-        scene = Scene()
-        await work(scene)
-        scene.targets.close()
-        scene.calls.close()
-        scene.sessions.close()
-
-    asyncio.run(main())
+@pytest.fixture
+async def network() -> AsyncIterator[StubNetwork]:
+    """Calls and sessions with their stubs, closed after the test."""
+    network = StubNetwork()
+    yield network
+    network.targets.close()
+    network.calls.close()
+    network.sessions.close()
 
 
 @pytest.mark.parametrize(("what", "arrives"), [("call", DeliverCall), ("session", DeliverSession)])
-def test_delivers_once_the_protocol_is_registered(what: str, arrives: type[Message]) -> None:
-    async def work(scene: Scene) -> None:
-        scene.want(what)
-        assert scene.said == []
-        scene.grace.on_registration()  # of another binding
-        assert scene.said == []
-        scene.registry.serve(scene.alice, "Echo", "default", cast(Any, scene), scene.server)
-        scene.grace.on_registration()
-        assert [(sender, type(message)) for sender, message in scene.said] == [(scene.server, arrives)]
-
-    play(work)
+async def test_delivers_once_the_protocol_is_registered(
+    network: StubNetwork, what: str, arrives: type[Message]
+) -> None:
+    network.open(what)
+    assert network.replies == []
+    network.grace.on_registration()  # of another binding
+    assert network.replies == []
+    network.registry.serve(network.alice, "Echo", "default", cast(Any, network), network.server)
+    network.grace.on_registration()
+    assert [(sender, type(message)) for sender, message in network.replies] == [(network.server, arrives)]
 
 
 @pytest.mark.parametrize("what", ["call", "session"])
-def test_fails_after_the_end_of_the_grace_period(what: str) -> None:
-    async def work(scene: Scene) -> None:
-        scene.want(what)
-        assert scene.said == []
-        scene.grace.close()
-        ((sender, message),) = scene.said
-        assert sender is scene.program
-        assert isinstance(message, ErrorReply)
-        assert message.code == "protocol-not-found"
-        scene.said.clear()
-        scene.want(what)
-        assert len(scene.said) == 1
-
-    play(work)
+async def test_fails_after_the_end_of_the_grace_period(network: StubNetwork, what: str) -> None:
+    network.open(what)
+    assert network.replies == []
+    network.grace.close()
+    ((sender, message),) = network.replies
+    assert sender is network.program
+    assert isinstance(message, ErrorReply)
+    assert message.code == "protocol-not-found"
+    network.replies.clear()
+    network.open(what)
+    assert len(network.replies) == 1
 
 
-def test_lists_a_program_before_it_gets_a_retryable_call() -> None:
-    async def work(scene: Scene) -> None:
-        for server in (scene.server, cast(Any, StubSender())):
-            access = cast(Any, scene)
-            scene.registry.serve(scene.alice, "Echo", "default", access, server, hosted=False)
-        for call_id in (b"", b"x"):
-            call = Call("alice", "alice", "Echo", "default", 60_000, call_id=call_id)
-            scene.calls.on_call(scene.program, b"1" + call_id, call, b"")
-        assert scene.noted == [(Program(7, "alice", "Echo", "default"), 2, 1)]
-        assert len(scene.said) == 2
-
-    play(work)
+async def test_lists_a_program_before_it_gets_a_retryable_call(network: StubNetwork) -> None:
+    for server in (network.server, cast(Any, StubSender())):
+        access = cast(Any, network)
+        network.registry.serve(network.alice, "Echo", "default", access, server, hosted=False)
+    for call_id in (b"", b"x"):
+        call = Call("alice", "alice", "Echo", "default", 60_000, call_id=call_id)
+        network.calls.on_call(network.program, b"1" + call_id, call, b"")
+    assert network.noted == [(Program(7, "alice", "Echo", "default"), 2, 1)]
+    assert len(network.replies) == 2
