@@ -111,6 +111,9 @@ class ConnectionSessions:
         self._spare: QuicStream | None = None
         """Stream that is ready for the next outgoing session."""
         self._opening_spare: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        """Held while a stream is opened, so that the spare one is used before any that is opened later: with a stream,
+        QUIC opens all lower ones at the peer (RFC 9000, section 2.1), which waits for the announcement of each."""
         self.peer_pauses = False
         self._much_unread = False
         self._is_pausing = False
@@ -324,11 +327,14 @@ class ConnectionSessions:
         """Open the stream of the session ``number``, and announce it.
 
         Raises:
-            IrohError: the connection has ended.
+            ConnectionLost, IrohError: the connection has ended.
         """
         self._loop.call_later(_SPARE_AFTER, self._replace_spare)
-        spare, self._spare = self._spare, None
-        stream = spare or await QuicStream.of(await self._raw.open_bi())
+        async with self._opening:
+            if self._connection.closed:
+                raise ConnectionLost(what="the connection to the peer")
+            spare, self._spare = self._spare, None
+            stream = spare or await QuicStream.of(await self._raw.open_bi())
         self._connection.send(wire.SessionStream(number, stream.number))
         return stream
 
@@ -339,7 +345,8 @@ class ConnectionSessions:
 
     async def _open_spare(self) -> None:
         try:
-            self._spare = await QuicStream.of(await self._raw.open_bi())
+            async with self._opening:
+                self._spare = await QuicStream.of(await self._raw.open_bi())
         except IrohError as error:
             log.debug("cannot open a stream for the next session with %s: %s", self.name, error.message())
         finally:

@@ -155,8 +155,8 @@ class OutgoingSession:
         try:
             stream = await sessions.open_stream(self.number)
             await stream.send.write_all(_FIRST)
-        except IrohError as error:
-            log.debug("cannot open the stream of a session over %s: %s", sessions.name, error.message())
+        except (ConnectionLost, IrohError) as error:
+            log.debug("cannot open the stream of a session over %s: %s", sessions.name, error)
             self.on_connection_lost()
             return
         sessions.count(len(_FIRST), 0)
