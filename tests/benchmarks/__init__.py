@@ -12,8 +12,8 @@ Layout, in the order of a run:
   protocol at the other end of a session; ``tcp``: client and service of a tunnel; ``hop``: a local hop alone;
 * ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them; ``memory``: how far
   they grow;
-* ``calls``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``, ``restarts``, ``starts``, ``steps``: one
-  measure each; ``sides``: what those of streams have in common;
+* ``calls``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``, ``attacks``, ``restarts``, ``starts``,
+  ``steps``: one measure each; ``sides``: what those of streams have in common;
 * ``targets``: what must be reached; ``results``: what a measure hands over;
 * ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.
 """

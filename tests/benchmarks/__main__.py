@@ -22,7 +22,22 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, files, identities, layers, mail, report, restarts, serving, starts, steps, streams, tunnel
+from . import (
+    attacks,
+    calls,
+    chart,
+    files,
+    identities,
+    layers,
+    mail,
+    report,
+    restarts,
+    serving,
+    starts,
+    steps,
+    streams,
+    tunnel,
+)
 from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System
@@ -41,6 +56,7 @@ _NAMES: Final = (
     "mail",
     "layers",
     "identities",
+    "attacks",
     "steps",
     "restarts",
     "starts",
@@ -53,6 +69,7 @@ _JUDGED: Final = {
     "tunnel": ("tunnel", "growth"),
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
+    "attacks": ("attacks",),
 }
 _CARRYING: Final = {"streams", "files", "tunnel"}
 _FILE: Final = 1024**3
@@ -88,6 +105,7 @@ class _Bench:
             "mail": self._mail,
             "layers": self._layers,
             "identities": self._identities,
+            "attacks": lambda own: attacks.measure(own, 1.0 if self._quick else 3.0, told=_tell),
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
             "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),

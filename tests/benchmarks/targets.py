@@ -61,6 +61,13 @@ TARGETS: Final = {
         Target("stream-stock", "the same against the stock binding", "×", 20.0, 40.0, more_is_better=True),
         Target("eight", "bytes/s of eight sessions at once, against one", "×", 1.0, 1.0, more_is_better=True),
         Target("beside", "p99 of calls while a session runs at full speed, against none", "×", 4.0, 2.0),
+        Target(
+            "attacks",
+            "p99 of an honest peer's calls beside the attack that slows them most, against none",
+            "×",
+            5.0,
+            2.0,
+        ),
         Target("files", "bytes/s of files get, end to end, against a session", "×", 0.8, 0.8, more_is_better=True),
         Target(
             "tunnel",

@@ -1,8 +1,9 @@
 """Daemon under attack by hostile peers, while an honest peer calls it.
 
 ``besieged`` checks what must hold for every attack: no process of the daemon was restarted; its network process stayed
-within its memory limit, and returned the memory afterwards; every call of an honest peer was answered, and fast enough.
-``attack`` runs the hostile peers of ``attackers``.
+within its memory limit, and returned the memory afterwards; every call of an honest peer was answered, over the one
+connection that it had. ``attack`` runs the hostile peers of ``attackers``. How long the calls took is the matter of
+``tests/benchmarks``.
 
     with besieged(victim) as siege:
         with attack(victim, streams_before_hello, attackers=8) as report:
@@ -32,25 +33,20 @@ from tests.support.two_daemons import World
 from .attackers import Attack, Order, Report
 from .raw import pids
 
-__all__ = ["GIVEN_BACK_WITHIN", "GROWS_BY", "KEEPS", "MIB", "Siege", "Victim", "attack", "besieged", "rss"]
+__all__ = ["MIB", "Siege", "Victim", "attack", "besieged", "rss"]
 
 MIB: Final = 1024 * 1024
-GROWS_BY: Final = 64 * MIB
+_GROWS_BY: Final = 64 * MIB
 """Bytes by which the network process may grow while it is attacked."""
-KEEPS: Final = 24 * MIB
-"""Bytes of them that it may still have ``GIVEN_BACK_WITHIN`` seconds after the attack."""
-GIVEN_BACK_WITHIN: Final = 10.0
+_KEEPS: Final = 24 * MIB
+"""Bytes of them that it may still have after the attack: within 10 seconds on a quiet machine."""
+_GIVEN_BACK_WITHIN: Final = 30.0
 _ATTACKED: Final = ("network", "identity-bob")
 """Processes whose memory is checked. bob's process runs the protocols that attackers use."""
 _CALLS_AFTER: Final = 3
-_CALL_TIMEOUT: Final = 5.0
-"""Seconds within which an honest call must be answered during an attack: 1,000 times as many as without one."""
-_IDLE_CALLS: Final = 100
+_CALL_TIMEOUT: Final = 30.0
+"""Seconds after which an honest call counts as not answered: far more than it takes on the slowest machine."""
 _SOME_CALLS: Final = 3
-_SLOWER: Final = 5
-"""Factor by which honest calls may be slower than the 99th percentile of calls without an attack."""
-_NOTICEABLE: Final = 0.05
-"""Seconds that a call may always take, because attackers and tests use the same processors."""
 _LOOK_EVERY: Final = 0.004
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -69,6 +65,7 @@ class Victim:
         daemon: daemon that is attacked.
         key: public key of bob.
         carol: ID52 of carol.
+        honest: public key of the honest daemon's endpoint, in hexadecimal.
     """
 
     def __init__(self, world: World) -> None:
@@ -79,8 +76,7 @@ class Victim:
         self.endpoint = bytes.fromhex(status.endpoint)
         self.addresses = status.addresses
         self.carol = self.daemon.identity("carol")
-        self.idle_times: list[float] = []
-        """Seconds that each call took before the first attack."""
+        self.honest = world.one.status().endpoint
         with world.one.client() as client:
             client.call("alice", self.carol, "Echo", request={"message": "hi"})
 
@@ -143,37 +139,38 @@ class Siege:
     Attributes:
         before: bytes of the network process before the attack.
         most: highest number of bytes since.
+        times: seconds that each answered call took since.
     """
 
     def __init__(self, calls: _HonestCalls, watch: _MemoryWatch, before: int) -> None:
         self._calls = calls
         self._watch = watch
+        self._earlier = len(calls.times)
         self.before = before
 
     @property
     def most(self) -> int:
         return self._watch.most
 
-    def calls(self, count: int, timeout: float = 20.0) -> None:
-        """Wait until ``count`` more honest calls have been answered."""
+    @property
+    def times(self) -> list[float]:
+        return self._calls.times[self._earlier :]
+
+    def calls(self, count: int) -> None:
+        """Wait until ``count`` more honest calls have been answered, or one has failed: ``besieged`` tells why."""
         target = len(self._calls.times) + count
         eventually(
             lambda: len(self._calls.times) >= target or self._calls.failures,
             f"{count} honest calls are answered beside the attack",
-            timeout,
+            2 * _CALL_TIMEOUT,
         )
-        assert not self._calls.failures, self._calls.failures[:5]
 
 
 @contextmanager
-def besieged(
-    victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS, answers_after: bool = True
-) -> Iterator[Siege]:
+def besieged(victim: Victim, *, answers_after: bool = True) -> Iterator[Siege]:
     """Context for an attack. At its end, check the daemon and the calls of the honest peer.
 
     Args:
-        grows_by: bytes by which the network process may grow.
-        keeps: bytes that it, and the attacked identity's process, may keep for longer than ``GIVEN_BACK_WITHIN``.
         answers_after: False if the attacked identity's process still works on requests when the attack is over. Then it
             is not called, and its memory is not checked.
     """
@@ -183,43 +180,56 @@ def besieged(
     sizes = {name: rss(processes[name]) for name in _ATTACKED}
     calls = _HonestCalls(victim)
     calls.start()
-    few = _SOME_CALLS if victim.idle_times else _IDLE_CALLS
-    eventually(lambda: len(calls.times) >= few or calls.failures, "honest calls are answered")
+    eventually(lambda: len(calls.times) >= _SOME_CALLS or calls.failures, "honest calls are answered", _CALL_TIMEOUT)
+    age = _age_of_honest_connection(victim)
     before = rss(network)
     watch = _MemoryWatch(network)
     watch.start()
-    before_it = len(calls.times)
-    idle = victim.idle_times = victim.idle_times or calls.times.copy()
     siege = Siege(calls, watch, before)
     try:
         yield siege
     finally:
         calls.end()
         watch.end()
-    beside = calls.times[before_it:]
+    after = pids(daemon)
+    assert processes.items() <= after.items(), f"{processes} became {after}\n{daemon.report()}"
+    assert not calls.failures, f"{calls.failures[:5]}\n{_log_of_honest_connection(victim)}"
+    assert _age_of_honest_connection(victim) > age, _log_of_honest_connection(victim)
     if answers_after:
         _call_right_after(victim)
     else:
         del sizes["identity-bob"]
-    after = pids(daemon)
-    assert processes.items() <= after.items(), f"{processes} became {after}\n{daemon.report()}"
-    assert not calls.failures, calls.failures[:5]
     grown = (siege.most - before) // MIB
-    assert siege.most - before <= grows_by, f"the network process grew by {grown} MiB"
-    _check_latency(idle, beside)
+    assert siege.most - before <= _GROWS_BY, f"the network process grew by {grown} MiB"
 
     def kept() -> dict[str, int]:
-        """Return the MiB by which each process that exceeds ``keeps`` has grown."""
+        """Return the MiB by which each process that exceeds ``_KEEPS`` has grown."""
         more = {name: rss(processes[name]) - size for name, size in sizes.items()}
-        return {name: size // MIB for name, size in more.items() if size > keeps}
+        return {name: size // MIB for name, size in more.items() if size > _KEEPS}
 
     eventually(
         lambda: not kept(),
         f"of the {grown} MiB by which the network process grew, and what others did, "
-        f"at most {keeps // MIB} MiB are left of each",
-        GIVEN_BACK_WITHIN,
+        f"at most {_KEEPS // MIB} MiB are left of each",
+        _GIVEN_BACK_WITHIN,
         0.1,
     )
+
+
+def _age_of_honest_connection(victim: Victim) -> int:
+    """Return the milliseconds since the honest daemon's connection was opened."""
+    found = [each.age_ms for each in victim.daemon.status().connections if each.endpoint == victim.honest]
+    return max(found, default=-1)
+
+
+def _log_of_honest_connection(victim: Victim) -> str:
+    """Return the lines about the honest daemon's connection in the logs of both daemons."""
+    name, daemons = victim.honest[:10], (victim.daemon, victim.world.one)
+    lines = [
+        line for each in daemons for log in each.home.logs.glob("network*") for line in log.read_text().splitlines()
+    ]
+    own = victim.endpoint.hex()[:10]
+    return "\n".join(["the honest peer's connection ended:", *(line for line in lines if name in line or own in line)])
 
 
 def _call_right_after(victim: Victim) -> None:
@@ -237,19 +247,6 @@ def _call_right_after(victim: Victim) -> None:
                         raise
                     time.sleep(_LOOK_EVERY)
             assert reply == {"echoed": f"Echo: {number}"}
-
-
-def _check_latency(idle: list[float], beside: list[float]) -> None:
-    """Check that nine in ten calls during the attack took at most ``_SLOWER`` times the 99th percentile without it.
-
-    The 99th percentile is not compared, because attackers, daemons and tests share few processors.
-    """
-    assert beside, "no honest call was made beside the attack"
-    allowed = max(_SLOWER * sorted(idle)[len(idle) * 99 // 100], _NOTICEABLE)
-    slow = sum(each > allowed for each in beside)
-    assert slow <= len(beside) // 10 + 1, (
-        f"{slow} of {len(beside)} honest calls took more than {allowed * 1000:.0f} ms, the slowest {max(beside):.3f} s"
-    )
 
 
 @contextmanager

@@ -26,6 +26,8 @@ Where: TypeAlias = Callable[[Victim], AbstractContextManager[None]]
 
 _CALLS = 30
 
+pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
+
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:

@@ -55,7 +55,7 @@ def serves(world: World) -> None:
 
 
 def quiet(world: World) -> None:
-    eventually(lambda: standing(world) == 0, "no session is left", 5)
+    eventually(lambda: standing(world) == 0, "no session is left")
 
 
 def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:
@@ -67,7 +67,7 @@ def say(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
     assert raw.send(id, m.encode(message), payload)
 
 
-def hear(raw: Raw, id: bytes, timeout: float = 5.0) -> list[Any]:
+def hear(raw: Raw, id: bytes, timeout: float = 15.0) -> list[Any]:
     """The next message under the id, as an array; chunks and credit are passed over."""
     while True:
         answer = raw.receive(timeout)
@@ -269,7 +269,7 @@ def test_an_identitys_mailbox_takes_no_part_in_sessions(world: World) -> None:
     with unharmed(world.one), Raw(world.one.home.mailbox("identity-alice")) as raw:
         offer = m.DeliverSession(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
         for message in (offer, ask_for(world.alice), *(message for message, _ in words() if message != m.Cancel())):
-            assert raw.ask(message, timeout=2) in ("bad-message", "forbidden"), message
+            assert raw.ask(message) in ("bad-message", "forbidden"), message
     serves(world)
 
 

@@ -54,7 +54,7 @@ class Victim:
 
     def quiet(self) -> None:
         """Nothing of what the rogue began is left."""
-        eventually(lambda: standing(self.world) == 0, "no session is left", 5)
+        eventually(lambda: standing(self.world) == 0, "no session is left")
 
 
 @pytest.fixture(scope="module")
