@@ -11,7 +11,9 @@ Layout
 ``console``      code that commands share: output, exit codes, options, JSON
 ``protocols``    the built-in protocols: ``echo``, ``tunnel``, ``chat``, ``files``, ``mail``
 ``demo``         ``fastn-p2p demo``: its steps, its daemons and its output
+``relay``        ``fastn-p2p relay``: relay, directory and address discovery in one process
 ``concurrency``  run coroutines together
+``sqlite_store`` a SQLite database on a thread of its own, with group commit
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches
 the processes, ``fastn_p2p_actors`` runs in them, ``fastn_p2p_client`` is the client library.

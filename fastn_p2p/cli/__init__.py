@@ -38,6 +38,7 @@ COMMANDS: Final = (
     "peer",
     "files",
     "mail",
+    "relay",
     "demo",
 )
 """Commands in the order of the help."""

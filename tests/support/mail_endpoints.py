@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fastn_p2p.protocols._shared.sqlite_store import SqliteStore
 from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.mail.delivery import DeliveryManager
 from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import Inbox
 from fastn_p2p.protocols.mail.outbox import Outbox
 from fastn_p2p.protocols.mail.schema import SCHEMA
+from fastn_p2p.sqlite_store import SqliteStore
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail import MailAccepted, MailContent, MailSummary, OutboxEntry
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt

@@ -1,6 +1,5 @@
 """Modules that several protocols use; imports no protocol.
 
-- ``sqlite_store``: SQLite database on a thread of its own, with group commit.
 - ``change_signal``: a condition to wait on.
 - ``path_names``: file names and paths of a peer that are safe to use.
 - ``name_risks``: safe names that can still do harm, and are accepted by name only.

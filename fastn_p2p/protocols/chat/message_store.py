@@ -11,7 +11,7 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 from fastn_p2p_client.chat.messages import MAX_BATCH, ChatMessage, ConversationSummary, MessageState, OutgoingMessage
 from fastn_p2p_client.errors import ApplicationError
 
-from .._shared.sqlite_store import DatabaseSchema, SqliteStore
+from ...sqlite_store import DatabaseSchema, SqliteStore
 from .config import ChatConfig
 
 P = ParamSpec("P")

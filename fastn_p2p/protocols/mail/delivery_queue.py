@@ -9,8 +9,8 @@ from typing import NamedTuple
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, DeliveryReceipt, OutgoingMail
 
+from ...sqlite_store import SqliteStore
 from .._shared.change_signal import ChangeSignal
-from .._shared.sqlite_store import SqliteStore
 from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, add_usage
 
 

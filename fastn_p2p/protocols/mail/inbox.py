@@ -23,8 +23,8 @@ from fastn_p2p_client.mail.messages import (
 )
 from fastn_p2p_client.peer import Peer
 
+from ...sqlite_store import SqliteStore
 from .._shared.change_signal import ChangeSignal
-from .._shared.sqlite_store import SqliteStore
 from .config import MailConfig
 from .schema import TOTAL_USAGE, StorageUsage, add_usage, read_usage
 from .validation import decode_mail

@@ -11,8 +11,8 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import MailAccepted, MailContent, OutboxEntry, OutboxPage, OutboxState
 
+from ...sqlite_store import SqliteStore
 from .._shared.change_signal import ChangeSignal
-from .._shared.sqlite_store import SqliteStore
 from .config import MailConfig
 from .delivery_queue import DeliveryQueue, Recipient
 from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, WAITING, add_usage

@@ -12,7 +12,7 @@ from fastn_p2p_client.mail import messages as m
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 
-from .._shared.sqlite_store import SqliteStore
+from ...sqlite_store import SqliteStore
 from .config import MailConfig
 from .delivery import CallTransport, DeliveryManager
 from .delivery_queue import Recipient

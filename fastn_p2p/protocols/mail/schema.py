@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .._shared.sqlite_store import BUSY_TIMEOUT, DatabaseSchema
+from ...sqlite_store import BUSY_TIMEOUT, DatabaseSchema
 
 WAITING: Final = 0
 DELIVERED: Final = 1

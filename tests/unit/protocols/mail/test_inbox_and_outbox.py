@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fastn_p2p.protocols._shared.sqlite_store import SqliteStore
 from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import MAX_STREAMS, MEMORY
 from fastn_p2p.protocols.mail.schema import SCHEMA
+from fastn_p2p.sqlite_store import SqliteStore
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail

@@ -1,0 +1,213 @@
+"""Relay, directory, address discovery and metrics in one process: start, reload, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from fastn_p2p_actors.runtime.process_setup import raise_file_limit
+from fastn_p2p_supervisor.sd_notify import SystemdNotifier
+
+from .access_list import AccessList, InvalidAccessList
+from .address_discovery import DiscoveryRefusal
+from .config import ListenAddress, RelayConfig
+from .directory import PATH, Directory
+from .directory_store import DirectoryStore
+from .http_server import HttpServer, answer_index, answer_no_content, answer_ping
+from .log_sampling import configure_log
+from .metrics import CONTENT_TYPE, Metrics, MetricsPage
+from .relay import Relay
+from .tls_files import TlsFiles
+
+log = logging.getLogger(__name__)
+
+_EXPIRY_INTERVAL: Final = 600.0
+"""Seconds between two removals of expired packets."""
+
+
+class RelayServer:
+    """The whole process. Use it in one event loop.
+
+    Raises:
+        OSError: a file cannot be read, or certificate and key do not belong together.
+        InvalidAccessList: the access list has a line that is no key.
+    """
+
+    def __init__(self, config: RelayConfig) -> None:
+        self._config = config
+        self.metrics = Metrics()
+        self._access = AccessList(config.allow)
+        self._tls = None
+        if config.certificate is not None and config.key is not None:
+            self._tls = TlsFiles(config.certificate, config.key)
+        self._store = DirectoryStore(config.directory_file, config.limits.packets)
+        self.relay = Relay(config.limits, self._access, self.metrics)
+        directory = Directory(self._store, self._access, self.metrics)
+        self._http = HttpServer(
+            {
+                "/": answer_index,
+                "/relay": self.relay.serve,
+                "/ping": answer_ping,
+                "/generate_204": answer_no_content,
+                PATH: directory.answer,
+            },
+            config.limits,
+            self.metrics,
+        )
+        self._metrics_page: web.AppRunner | None = None
+        self._discovery: list[DiscoveryRefusal] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.addresses: list[ListenAddress] = []
+        """Addresses that are bound."""
+        self.metrics_addresses: list[ListenAddress] = []
+
+    async def start(self) -> None:
+        """Open the directory, and listen.
+
+        Raises:
+            OSError: an address cannot be bound.
+            StorageFailed: the directory's file cannot be read or written.
+            StorageDamaged: the directory's file is damaged.
+        """
+        config = self._config
+        await self._store.open()
+        self.metrics.add_gauge("clients", "Clients that are connected.", lambda: len(self.relay.clients))
+        self.metrics.add_gauge("open_connections", "Connections that are open.", lambda: len(self._http))
+        self.metrics.add_gauge("packets", "Packets in the directory.", lambda: len(self._store))
+        context = self._tls.context if self._tls else None
+        for bound in await self._http.listen(config.listen.bound_host, config.listen.port, context):
+            self.addresses.append(ListenAddress(*bound))
+        for host in {address.host for address in self.addresses}:
+            await self._serve_discovery(host)
+        if config.metrics is not None:
+            await self._serve_metrics(config.metrics)
+        self._tasks = [
+            asyncio.create_task(self.relay.sweep_forever()),
+            asyncio.create_task(self._expire_forever()),
+        ]
+
+    def describe(self) -> list[str]:
+        """Return a line for each service and address: its name and its URL."""
+        scheme = "http" if self._tls is None else "https"
+        lines = []
+        for address in self.addresses:
+            base = f"{scheme}://{address}"
+            lines += [f"relay {base}/", f"directory {base}{PATH.rstrip('/')}"]
+        return lines + [f"metrics http://{address}/metrics" for address in self.metrics_addresses]
+
+    def reload(self) -> None:
+        """Read the access list and the certificate again. What cannot be read stays as it was, with a log line."""
+        for what, again in self._reloadable():
+            try:
+                again()
+            except (OSError, InvalidAccessList) as error:
+                log.error("the %s stays as it was: %s", what, error)
+            else:
+                log.info("the %s was read again", what)
+        self.relay.disconnect_denied()
+
+    async def stop(self) -> None:
+        """Stop listening, announce the end to the clients, and close everything."""
+        self._http.stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        for discovery in self._discovery:
+            discovery.close()
+        await self.relay.stop()
+        await self._http.close()
+        if self._metrics_page is not None:
+            await self._metrics_page.cleanup()
+        await self._store.close()
+
+    def _reloadable(self) -> list[tuple[str, Callable[[], None]]]:
+        found: list[tuple[str, Callable[[], None]]] = []
+        if self._config.allow is not None:
+            found.append(("access list", self._access.reload))
+        if self._tls is not None:
+            found.append(("certificate", self._tls.reload))
+        return found
+
+    async def _serve_discovery(self, host: str) -> None:
+        try:
+            _, discovery = await asyncio.get_running_loop().create_datagram_endpoint(
+                DiscoveryRefusal, (host, self._config.discovery_port)
+            )
+        except OSError as error:
+            log.warning(
+                "UDP port %d is not free (%s): daemons take 3 s to connect to this relay",
+                self._config.discovery_port,
+                error.strerror,
+            )
+            return
+        self._discovery.append(discovery)
+
+    async def _serve_metrics(self, address: ListenAddress) -> None:
+        page = MetricsPage(self.metrics)
+
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=page.text(), headers={"Content-Type": CONTENT_TYPE})
+
+        application = web.Application()
+        application.router.add_get("/metrics", answer)
+        self._metrics_page = web.AppRunner(application, access_log=None, handle_signals=False)
+        await self._metrics_page.setup()
+        await web.TCPSite(self._metrics_page, address.bound_host, address.port).start()
+        self.metrics_addresses = [ListenAddress(*bound[:2]) for bound in self._metrics_page.addresses]
+
+    async def _expire_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRY_INTERVAL)
+            try:
+                await self._store.remove_expired()
+            except Exception:
+                log.exception("expired packets could not be removed")
+
+
+def run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:
+    """Run until SIGINT or SIGTERM. SIGHUP reloads.
+
+    Args:
+        on_start: called when everything listens.
+
+    Raises:
+        OSError: a file cannot be read, or an address cannot be bound.
+        InvalidAccessList: the access list has a line that is no key.
+        StorageFailed: the directory's file cannot be read or written.
+        StorageDamaged: the directory's file is damaged.
+    """
+    configure_log()
+    raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(config, on_start))
+
+
+async def _run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:
+    notifier = SystemdNotifier.take_from(os.environ, os.getpid())
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    server = RelayServer(config)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    try:
+        await server.start()
+        on_start(server)
+        notifier.ready("relaying")
+        while not stop.is_set():
+            notifier.alive()
+            try:
+                async with asyncio.timeout(notifier.watchdog):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+    finally:
+        notifier.stopping("telling the clients")
+        await server.stop()
+        notifier.close()

@@ -1,0 +1,1 @@
+"""Relay, directory and address discovery over real sockets, with real iroh endpoints."""
