@@ -33,11 +33,11 @@ At the callee's daemon:
 
 6. ``connections/call_channel`` reads and decodes the ``Request``; ``connections/connection_requests`` checks that the
    caller's identity is proven.
-7. ``event_router`` passes it to ``calls/incoming``.
+7. ``event_router`` passes it to ``calls/peer_calls``, which holds it if its binding is not registered yet.
 8. ``calls/incoming`` finds the binding in ``serving/registry``, asks its ``serving/access_list`` for permission and its
    ``serving/load_balancer`` for a process, and sends a ``DeliverCall`` to that process.
-9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` and ``connections/connection_requests`` send it
-   back.
+9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` ends the call, and ``calls/peer_calls`` and
+   ``connections/connection_requests`` send the reply back.
 
 At the caller's daemon again, ``connections/connection`` finds the call by its id, and ``calls/outgoing`` sends the
 ``Reply`` to the program.

@@ -41,6 +41,7 @@ from .admin import Admin
 from .admin_messages import NetworkRequest
 from .calls.incoming import IncomingCalls
 from .calls.outgoing import OutgoingCalls
+from .calls.peer_calls import PeerCalls
 from .clock import ClockWatch
 from .connections.connection import PeerConnection
 from .connections.payload_memory import PayloadMemory
@@ -129,7 +130,8 @@ class Network:
         self._targets = TargetFinder(registry, router, self._grace)
         self._outgoing = OutgoingCalls(mailbox, self._targets, self._incoming, payloads)
         self._sessions = SessionManager(mailbox, registry, self._targets, book, self._grace, payloads)
-        self._events = EventRouter(registry, book, self._clock, router, self._incoming, self._sessions)
+        calls = PeerCalls(self._incoming, registry, self._grace)
+        self._events = EventRouter(registry, book, self._clock, router, calls, self._sessions)
         self._pool = router.pool = ConnectionPool(
             self._endpoint, self._events, introductions=self._introductions, payloads=payloads, wall=self._wall
         )

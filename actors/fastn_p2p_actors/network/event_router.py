@@ -10,7 +10,7 @@ from fastn_p2p_client.keys import PublicKey
 from ..credentials import Delegation
 from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook
-from .calls.incoming import IncomingCalls
+from .calls.peer_calls import PeerCalls
 from .clock import ClockJump, ClockWatch
 from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
@@ -37,14 +37,14 @@ class EventRouter:
         book: AddressBook,
         clock: ClockWatch,
         router: PeerRouter,
-        incoming: IncomingCalls,
+        calls: PeerCalls,
         sessions: SessionManager,
     ) -> None:
         self._registry = registry
         self._book = book
         self._clock = clock
         self._router = router
-        self._incoming = incoming
+        self._calls = calls
         self._sessions = sessions
         self._pool: ConnectionPool
         self._probe: OnlineProbe
@@ -75,17 +75,17 @@ class EventRouter:
 
     def on_closed(self, connection: PeerConnection) -> None:
         self._pool.forget(connection)
-        self._incoming.on_connection_closed(connection)
+        self._calls.on_connection_closed(connection)
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
 
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
 
     def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
-        self._incoming.on_request(connection, request, payload)
+        self._calls.on_request(connection, request, payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
-        self._incoming.on_cancel(connection, number)
+        self._calls.on_cancel(connection, number)
 
     def on_arrival(self, arrival: IncomingSession) -> None:
         self._sessions.on_arrival(arrival)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Final, Protocol
-
-from msgspec.structs import replace
+from typing import Final
 
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
@@ -23,255 +20,23 @@ from fastn_p2p_client.ipc.messages import (
     Reply,
     encode,
 )
-from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
-from ..connections.connection import PeerConnection
-from ..connections.network_path import LOCAL, NetworkPath
-from ..connections.payload_memory import MOST_SERVED_OF_STRANGERS, Account, PayloadMemory
+from ..connections.payload_memory import MOST_SERVED_OF_STRANGERS, PayloadMemory
 from ..serving.expected_programs import ExpectedPrograms, Program
 from ..serving.load_balancer import ServingProcess
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
+from .served_call import DEADLINE_MARGIN, ReplyTarget, ServedCall
 
 _CANCEL: Final = encode(Cancel())
 _DAEMON_ID: Final = 1 << 63
 """Bit of the correlation ids that this process chooses. A process that serves also makes calls over the same
 connection, with ids of its own."""
-_MAX_CANCELLED_EARLY: Final = 1024
-"""Cancelled calls of one connection that are remembered until their requests arrive."""
-DEADLINE_MARGIN: Final = 0.05
-"""Seconds before its deadline from which a cancelled call counts as one that has missed it: the caller has a clock of
-its own, and often cancels first."""
-
-
-class ReplyTarget(Protocol):
-    """Caller of a call that is served here. It gets exactly one of the four outcomes."""
-
-    @property
-    def path(self) -> NetworkPath:
-        """Path over which the caller is connected."""
-        ...
-
-    @property
-    def account(self) -> Account:
-        """Account on which memory for the caller is reserved."""
-        ...
-
-    def on_reply(self, payload: bytes) -> None:
-        """Send the reply."""
-        ...
-
-    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
-        """Send the application error that the handler raised."""
-        ...
-
-    def on_error(self, error: P2PError) -> None:
-        """Send an error of the system."""
-        ...
-
-    def on_rejected(self, error: P2PError) -> None:
-        """Send an error that precedes every handler: there is no such binding, or it does not admit the caller."""
-        ...
-
-
-class _RemoteCaller:
-    """``ReplyTarget`` for a call of a peer."""
-
-    __slots__ = ("connection", "number")
-
-    def __init__(self, connection: PeerConnection, number: int) -> None:
-        self.connection = connection
-        self.number = number
-
-    @property
-    def path(self) -> NetworkPath:
-        return self.connection.path()
-
-    @property
-    def account(self) -> Account:
-        return self.connection.memory.account
-
-    def on_reply(self, payload: bytes) -> None:
-        requests = self.connection.requests
-        requests.serving.pop(self.number, None)
-        requests.answer(wire.Reply(self.number), payload)
-
-    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
-        self._forget()
-        self.connection.requests.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
-
-    def on_error(self, error: P2PError) -> None:
-        self._forget()
-        self.connection.requests.answer(wire.ErrorReply(self.number, error.code, error.fields()))
-
-    def on_rejected(self, error: P2PError) -> None:
-        self._forget()
-        self.connection.requests.refuse(self.number, error)
-
-    def _forget(self) -> None:
-        self.connection.requests.serving.pop(self.number, None)
-
-
-class _DisconnectedCaller:
-    """``ReplyTarget`` of a retryable call whose connection has ended: all outcomes are dropped.
-
-    It does not refer to the connection, because QUIC keeps its buffers as long as that exists.
-    """
-
-    __slots__ = ("account",)
-
-    path = LOCAL
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-
-    def on_reply(self, payload: bytes) -> None:
-        pass
-
-    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
-        pass
-
-    def on_error(self, error: P2PError) -> None:
-        pass
-
-    def on_rejected(self, error: P2PError) -> None:
-        pass
-
-
-class ServedCall:
-    """Call that a local process is executing, or that waits for one.
-
-    Attributes:
-        source, target: keys of the caller and the callee.
-        payload: kept only while the call may be sent to another process.
-        account: on which the call and its payload are reserved.
-        reserved: bytes reserved there.
-        size: bytes of the payload.
-        seconds: timeout.
-        expires: deadline, in the event loop's time.
-        started: when a process got it, in seconds of ``time.monotonic()``; 0 before.
-        server: process that has it; None while it waits.
-        correlation: id under which that process has it.
-        is_abandoned: true if the caller has gone, so no other process gets it.
-        denied_by: senders of processes that have answered "call unknown" to a retried call.
-        done: true if it has its outcome, or needs none.
-    """
-
-    __slots__ = (
-        "_requests",
-        "account",
-        "correlation",
-        "denied_by",
-        "done",
-        "expires",
-        "is_abandoned",
-        "origin",
-        "payload",
-        "request",
-        "reserved",
-        "seconds",
-        "server",
-        "size",
-        "source",
-        "started",
-        "target",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        requests: IncomingCalls,
-        origin: ReplyTarget,
-        source: bytes,
-        target: bytes,
-        request: Call | wire.Request,
-        payload: bytes,
-    ) -> None:
-        self._requests = requests
-        self.origin = origin
-        self.source = source
-        self.target = target
-        self.request = request
-        self.payload = payload
-        self.account = origin.account
-        self.reserved = 0
-        self.size = len(payload)
-        self.is_abandoned = False
-        self.seconds = min(request.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        self.expires = 0.0
-        self.started = 0.0
-        self.server: ServingProcess | None = None
-        self.correlation = b""
-        self.denied_by: set[Sender] = set()
-        self.done = False
-
-    @property
-    def is_retryable(self) -> bool:
-        """True if it continues after the end of its connection, because its caller will send it again."""
-        return bool(self.request.call_id)
-
-    def cancel(self) -> None:
-        """Stop it: its caller no longer waits."""
-        self._requests.cancel(self)
-
-    def reserve(self) -> Overloaded | None:
-        """Reserve memory for it until it is answered. Return an error if too much is reserved already."""
-        size = self.account.budget.call_cost + (len(self.payload) if self.request.call_id else 0)
-        overload = self.account.reserve(size) if size else None
-        if overload is None:
-            self.reserved = size
-        return overload
-
-    def release(self) -> None:
-        """Drop the payload and release its memory."""
-        self.payload = b""
-        if self.reserved:
-            self.account.release(self.reserved)
-            self.reserved = 0
-
-    def abandon(self) -> None:
-        """Let its process finish it, but give it to no other: the caller has gone, and will send it again."""
-        self.is_abandoned = True
-        self.origin = _DisconnectedCaller(self.account)
-        self.payload = b""
-        if self.server is None:
-            self.done = True
-            self.release()
-        elif self.reserved:
-            cost = self.account.budget.call_cost
-            self.account.release(self.reserved - cost)
-            self.reserved = cost
-
-
-class _HeldRequest:
-    """Request of a peer that waits for a registration. Its connection lists it among the calls that are served."""
-
-    __slots__ = ("_size", "account", "payload", "request", "reserved")
-
-    is_retryable = False
-
-    def __init__(self, account: Account, request: wire.Request, payload: bytes) -> None:
-        self.account = account
-        self.request: wire.Request | None = request
-        self.payload = payload
-        self.reserved = 0
-        self._size = account.budget.call_cost + len(request.target) + len(payload)
-
-    def reserve(self) -> Overloaded | None:
-        """Reserve memory for it. Return an error if too much is reserved already."""
-        overload = self.account.reserve(self._size)
-        if overload is None:
-            self.reserved = self._size
-        return overload
-
-    def cancel(self) -> None:
-        """Drop it and release its memory at once: its retry may come seconds later."""
-        self.request, self.payload = None, b""
-        self.account.release(self.reserved)
-        self.reserved = 0
 
 
 class IncomingCalls:
@@ -316,68 +81,6 @@ class IncomingCalls:
         self._idle = asyncio.Event()
         if self._served:
             await self._idle.wait()
-
-    # ── from peers ───────────────────────────────────────────────────────────────────────────────
-
-    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
-        """Serve a peer's call, or hold it until its binding is registered."""
-        requests = connection.requests
-        if connection.closed or request.id in requests.serving:
-            return  # no caller waits, or only the first call with this id is answered
-        if request.id in requests.cancelled_early:
-            del requests.cancelled_early[request.id]
-            return
-        origin = _RemoteCaller(connection, request.id)
-        found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
-            self._hold_request(origin, request, payload)
-            return
-        served = self.serve(origin, request.source, request.target, request, payload)
-        if served is not None:
-            requests.serving[request.id] = served
-
-    def _hold_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
-        connection = origin.connection
-        held = _HeldRequest(connection.memory.account, request, payload)
-        overload = held.reserve()
-        if overload is not None:
-            origin.on_error(overload)
-            return
-        connection.requests.serving[request.id] = held
-        self._grace.retry_later(
-            partial(self._retry_held, connection, held, self._grace.remaining_ms(request.deadline_ms))
-        )
-
-    def _retry_held(self, connection: PeerConnection, held: _HeldRequest, left: Callable[[], int]) -> None:
-        request, payload = held.request, held.payload
-        serving = connection.requests.serving
-        if request is not None and serving.get(request.id) is held:
-            del serving[request.id]
-            held.cancel()
-            self.on_request(connection, replace(request, deadline_ms=left()), payload)
-
-    def on_cancel(self, connection: PeerConnection, number: int) -> None:
-        """Cancel a peer's call. Remember the id if its request, on a stream of its own, has not arrived yet."""
-        served = connection.requests.serving.pop(number, None)
-        if served is not None:
-            served.cancel()
-            return
-        early = connection.requests.cancelled_early
-        early[number] = None
-        if len(early) > _MAX_CANCELLED_EARLY:
-            del early[next(iter(early))]
-
-    def on_connection_closed(self, connection: PeerConnection) -> None:
-        """Cancel the calls of this connection. Retryable ones continue: their callers will send them again."""
-        serving = list(connection.requests.serving.values())
-        connection.requests.serving.clear()
-        for served in serving:
-            if served.is_retryable:
-                served.abandon()
-            else:
-                served.cancel()
-
-    # ── to local processes ───────────────────────────────────────────────────────────────────────
 
     def serve(
         self, origin: ReplyTarget, source: bytes, target: bytes, request: Call | wire.Request, payload: bytes

@@ -95,7 +95,7 @@ class _OutgoingCall:
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
         """Send the call to a local process."""
-        served = self._calls.requests.serve(self, source.raw, target, message, payload)
+        served = self._calls.incoming.serve(self, source.raw, target, message, payload)
         self.cancel = served.cancel if served is not None else None
 
     def on_connection(
@@ -175,7 +175,7 @@ class OutgoingCalls:
     Args:
         mailbox: of the network process.
         targets: finds where each call goes.
-        requests: serves calls whose target is a local binding.
+        incoming: serves calls whose target is a local binding.
         payloads: memory for payloads of calls that wait.
     """
 
@@ -183,13 +183,13 @@ class OutgoingCalls:
         self,
         mailbox: Mailbox,
         targets: TargetFinder,
-        requests: IncomingCalls,
+        incoming: IncomingCalls,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.mailbox = mailbox
         self._targets = targets
-        self.requests = requests
+        self.incoming = incoming
         self._payloads = payloads
         self._deadlines: DeadlineTimer[_OutgoingCall] = DeadlineTimer(self._loop, _OutgoingCall.expire)
         self._idle: asyncio.Event | None = None

@@ -45,7 +45,7 @@ from fastn_p2p_client.names import check_name
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
-from ..calls.incoming import DEADLINE_MARGIN
+from ..calls.served_call import DEADLINE_MARGIN
 from ..connections.backpressure import Backpressure
 from ..connections.network_path import LOCAL, NetworkPath
 from ..connections.payload_memory import CALL_COST, Account, PayloadMemory

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.calls.incoming import IncomingCalls
+from fastn_p2p_actors.network.calls.peer_calls import PeerCalls
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import (
@@ -86,6 +87,7 @@ class StubNetwork:
         self.registry, self.grace = Registry(), RegistrationGrace()
         anything = cast(Any, self)
         self.requests = IncomingCalls(anything, self.registry, anything, self.grace, anything, self.payloads)
+        self.peers = PeerCalls(self.requests, self.registry, self.grace)
         self.targets = TargetFinder(self.registry, anything, self.grace)
         self.calls = OutgoingCalls(anything, self.targets, self.requests, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
@@ -99,7 +101,7 @@ class StubNetwork:
         request = wire.Request(
             number, bytes(ALICE), bytes(BOB), protocol, "default", 60_000, call_id=b"again" if again else b""
         )
-        self.requests.on_request(cast(Any, peer or self.peer), request, bytes(size))
+        self.peers.on_request(cast(Any, peer or self.peer), request, bytes(size))
         return number
 
     @property
@@ -159,7 +161,7 @@ async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network
     if end == "answer":
         network.requests.on_answer(server, served.correlation, Reply(), b"")
     elif end == "cancel":
-        network.requests.on_cancel(cast(Any, network.peer), number)
+        network.peers.on_cancel(cast(Any, network.peer), number)
     elif end == "expiry":
         network.requests._expire(served)
     elif end == "process":
@@ -167,7 +169,7 @@ async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network
         network.registry.remove_sender(server)
         network.requests.on_sender_gone(server)
     else:
-        network.requests.on_connection_closed(cast(Any, network.peer))
+        network.peers.on_connection_closed(cast(Any, network.peer))
         assert not served.payload
         assert network.totals == (CALL_COST, 0, 0), "the handler goes on, and so does what is known of the call"
         answer = CallUnknown() if end == "unknown" else Reply()
@@ -207,7 +209,7 @@ async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_no
     network.server.backlog = 2 * MIB
     assert 2 * MIB <= network.totals[1] <= 2 * MIB + 4096, "the last ones of them wait"
     assert network.totals[0] < total - MIB
-    network.requests.on_connection_closed(cast(Any, network.peer))
+    network.peers.on_connection_closed(cast(Any, network.peer))
     assert network.totals[1] >= 2 * MIB, "it waits although its caller has gone"
     network.server.backlog = 0
     assert network.totals == (0, 0, 0)
@@ -216,7 +218,7 @@ async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_no
 async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: StubNetwork) -> None:
     network.server.backlog = 5 * MIB
     network.call(MIB)
-    network.requests.on_connection_closed(cast(Any, network.peer))
+    network.peers.on_connection_closed(cast(Any, network.peer))
     assert network.totals[1] > MIB
     network.requests.on_sender_gone(cast(Sender, network.server))
     assert network.totals == (0, 0, 0)
@@ -229,9 +231,9 @@ async def test_a_call_that_is_held_for_a_registration_is_charged(network: StubNe
     assert 10 * MIB < network.totals[0] <= PAYLOADS_OF_STRANGERS
     if end == "cancel":
         for number in numbers:
-            network.requests.on_cancel(cast(Any, network.peer), number)
+            network.peers.on_cancel(cast(Any, network.peer), number)
     elif end == "connection":
-        network.requests.on_connection_closed(cast(Any, network.peer))
+        network.peers.on_connection_closed(cast(Any, network.peer))
     else:
         network.grace.close()
     assert network.totals == (0, 0, 0)

@@ -1,0 +1,161 @@
+"""Calls of peers: serve each, or hold it until its binding is registered, and send the outcome to the peer daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import Overloaded, P2PError
+
+from ..connections.connection import PeerConnection
+from ..connections.network_path import NetworkPath
+from ..connections.payload_memory import Account
+from ..serving.registration_grace import RegistrationGrace
+from ..serving.registry import RegisteredBinding, Registry
+from ..wire import messages as wire
+from .incoming import IncomingCalls
+
+_MAX_CANCELLED_EARLY: Final = 1024
+"""Cancelled calls of one connection that are remembered until their requests arrive."""
+
+
+class _RemoteCaller:
+    """``ReplyTarget`` for a call of a peer."""
+
+    __slots__ = ("connection", "number")
+
+    def __init__(self, connection: PeerConnection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+
+    @property
+    def path(self) -> NetworkPath:
+        return self.connection.path()
+
+    @property
+    def account(self) -> Account:
+        return self.connection.memory.account
+
+    def on_reply(self, payload: bytes) -> None:
+        requests = self.connection.requests
+        requests.serving.pop(self.number, None)
+        requests.answer(wire.Reply(self.number), payload)
+
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
+        self._forget()
+        self.connection.requests.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
+
+    def on_error(self, error: P2PError) -> None:
+        self._forget()
+        self.connection.requests.answer(wire.ErrorReply(self.number, error.code, error.fields()))
+
+    def on_rejected(self, error: P2PError) -> None:
+        self._forget()
+        self.connection.requests.refuse(self.number, error)
+
+    def _forget(self) -> None:
+        self.connection.requests.serving.pop(self.number, None)
+
+
+class _HeldRequest:
+    """Request of a peer that waits for a registration. Its connection lists it among the calls that are served."""
+
+    __slots__ = ("_size", "account", "payload", "request", "reserved")
+
+    is_retryable = False
+
+    def __init__(self, account: Account, request: wire.Request, payload: bytes) -> None:
+        self.account = account
+        self.request: wire.Request | None = request
+        self.payload = payload
+        self.reserved = 0
+        self._size = account.budget.call_cost + len(request.target) + len(payload)
+
+    def reserve(self) -> Overloaded | None:
+        """Reserve memory for it. Return an error if too much is reserved already."""
+        overload = self.account.reserve(self._size)
+        if overload is None:
+            self.reserved = self._size
+        return overload
+
+    def cancel(self) -> None:
+        """Drop it and release its memory at once: its retry may come seconds later."""
+        self.request, self.payload = None, b""
+        self.account.release(self.reserved)
+        self.reserved = 0
+
+
+class PeerCalls:
+    """Calls of peers, by their connection: ``ConnectionRequests`` keeps those that have no outcome yet.
+
+    Args:
+        incoming: serves them.
+        registry: finds bindings.
+        grace: holds calls whose binding is not registered yet.
+    """
+
+    def __init__(self, incoming: IncomingCalls, registry: Registry, grace: RegistrationGrace) -> None:
+        self._incoming = incoming
+        self._registry = registry
+        self._grace = grace
+
+    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
+        """Serve a peer's call, or hold it until its binding is registered."""
+        requests = connection.requests
+        if connection.closed or request.id in requests.serving:
+            return  # no caller waits, or only the first call with this id is answered
+        if request.id in requests.cancelled_early:
+            del requests.cancelled_early[request.id]
+            return
+        origin = _RemoteCaller(connection, request.id)
+        found = self._registry.find(request.target, request.protocol, request.instance)
+        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
+            self._hold_request(origin, request, payload)
+            return
+        served = self._incoming.serve(origin, request.source, request.target, request, payload)
+        if served is not None:
+            requests.serving[request.id] = served
+
+    def _hold_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
+        connection = origin.connection
+        held = _HeldRequest(connection.memory.account, request, payload)
+        overload = held.reserve()
+        if overload is not None:
+            origin.on_error(overload)
+            return
+        connection.requests.serving[request.id] = held
+        self._grace.retry_later(
+            partial(self._retry_held, connection, held, self._grace.remaining_ms(request.deadline_ms))
+        )
+
+    def _retry_held(self, connection: PeerConnection, held: _HeldRequest, left: Callable[[], int]) -> None:
+        request, payload = held.request, held.payload
+        serving = connection.requests.serving
+        if request is not None and serving.get(request.id) is held:
+            del serving[request.id]
+            held.cancel()
+            self.on_request(connection, replace(request, deadline_ms=left()), payload)
+
+    def on_cancel(self, connection: PeerConnection, number: int) -> None:
+        """Cancel a peer's call. Remember the id if its request, on a stream of its own, has not arrived yet."""
+        served = connection.requests.serving.pop(number, None)
+        if served is not None:
+            served.cancel()
+            return
+        early = connection.requests.cancelled_early
+        early[number] = None
+        if len(early) > _MAX_CANCELLED_EARLY:
+            del early[next(iter(early))]
+
+    def on_connection_closed(self, connection: PeerConnection) -> None:
+        """Cancel the calls of this connection. Retryable ones continue: their callers will send them again."""
+        serving = list(connection.requests.serving.values())
+        connection.requests.serving.clear()
+        for served in serving:
+            if served.is_retryable:
+                served.abandon()
+            else:
+                served.cancel()
