@@ -13,8 +13,9 @@ import msgspec
 from fastn_p2p_actors.network.sessions import relay
 from fastn_p2p_client import limits, testing
 from fastn_p2p_client.ipc.messages import Message, SessionMessage, encode
-from fastn_p2p_client.session import session
-from fastn_p2p_client.session.session import Payload, Session
+from fastn_p2p_client.session import session, session_state
+from fastn_p2p_client.session.session import Session
+from fastn_p2p_client.session.session_state import Payload
 from tests.support.scenario import a_few_turns
 
 __all__ = ["CHUNK", "COST", "WINDOW", "Hop", "Line", "RelayedHop", "small_windows"]
@@ -31,7 +32,8 @@ Take = Callable[[bytes, Message, bytes], object]
 def small_windows() -> Iterator[None]:
     """A few hundred bytes fill a window: what takes megabytes otherwise happens at once."""
     with (
-        patch.multiple(session, SESSION_WINDOW=WINDOW, MAX_CHUNK=CHUNK),
+        patch.object(session, "MAX_CHUNK", CHUNK),
+        patch.object(session_state, "SESSION_WINDOW", WINDOW),
         patch.object(testing, "SESSION_WINDOW", WINDOW),
         patch.object(relay, "SESSION_WINDOW", WINDOW),
     ):
@@ -39,8 +41,8 @@ def small_windows() -> Iterator[None]:
 
 
 def window() -> int:
-    """Return the present size of a session's window."""
-    return int(vars(session)["SESSION_WINDOW"])
+    """Return the present size of a session\'s window."""
+    return int(vars(session_state)["SESSION_WINDOW"])
 
 
 class Line:

@@ -1,6 +1,7 @@
 """Sessions: one bidirectional byte stream with flow control.
 
-- ``session``: ``Session``.
+- ``session``: ``Session``, with the methods of programs.
+- ``session_state``: its state machine: credit, windows, ends, messages.
 - ``blocking_session``: the same without ``await``.
 - ``copy``: copy between a session and files or streams.
 - ``framing``: length-prefixed messages on a session.

@@ -14,7 +14,8 @@ from ..ipc import messages as m
 from ..ipc.request_channel import RequestChannel
 from ..limits import MAX_SESSIONS_PER_CLIENT
 from ..peer import from_message
-from .session import Session, Waits
+from .session import Session
+from .session_state import Waits
 
 _session_message: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _CANCEL: Final = m.encode(m.Cancel())

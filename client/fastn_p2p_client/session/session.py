@@ -6,74 +6,28 @@ the peer (``StreamReset`` with its code), or broken (``ConnectionLost``).
 Flow control: a writer that is faster than its reader waits. Each process on the path buffers at most
 ``SESSION_WINDOW`` bytes per direction.
 
-This module implements the session messages of the local protocol (``ipc.messages.data``) without any socket.
+``SessionState`` has the state and the messages of the local protocol; ``Session`` adds the methods of programs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import warnings
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ..affinity import LoopBound, place_of_caller, running_loop, used_elsewhere
-from ..errors import BadMessage, ConnectionLost, P2PError, SessionClosed, StreamReset
-from ..ipc.messages import (
-    Ack,
-    EndOfStream,
-    ErrorReply,
-    Message,
-    ResetStream,
-    SessionData,
-    SessionOpened,
-    StopSending,
-    WindowUpdate,
-    encode,
-)
-from ..limits import CHUNK_COST, MAX_CHUNK, MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
+from ..errors import P2PError, SessionClosed, StreamReset
+from ..ipc.messages import ResetStream, SessionData, StopSending, encode
+from ..limits import CHUNK_COST, MAX_CHUNK, MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST
 from ..peer import Peer
-
-Payload: TypeAlias = bytes | memoryview
-Send: TypeAlias = Callable[[bytes, Payload], object]
-"""Sends header and payload of one message with the session's id. Raises P2PError when the connection has ended."""
+from .session_state import Send, SessionState
 
 _CHUNK: Final = encode(SessionData())
-_EOF: Final = encode(EndOfStream())
-_ACK: Final = encode(Ack())
-_SMALLEST_WINDOW: Final = 4096
-"""Bytes: the smallest window, however few the daemon asks for."""
 _YIELD_EVERY: Final = 32
 """Number of writes without waiting after which ``write`` yields to other tasks."""
-
-
-def error_for_reset_code(code: int) -> P2PError:
-    """Return the error that a reader or writer gets when the peer has ended the session with this code."""
-    if code == RESET_LOST:
-        return ConnectionLost(what="the program at the other end of the session")
-    return StreamReset(reset_code=code)
-
-
-class Waits:
-    """The futures that tasks wait for in one session. An object that holds them keeps the tasks and the session alive.
-
-    Attributes:
-        opened: done when the session is open, or failed.
-        reader: done when there is something to read.
-        writer: done when the credit or the state of the writing direction has changed.
-        closed: the session itself, from when the program has finished with it until both directions have ended.
-    """
-
-    __slots__ = ("closed", "opened", "reader", "writer")
-
-    def __init__(self, opened: asyncio.Future[None]) -> None:
-        self.opened = opened
-        self.reader: asyncio.Future[None] | None = None
-        self.writer: asyncio.Future[None] | None = None
-        self.closed: object = None
 
 
 def _reset_dropped(send: Send, outgoing: bool, incoming: bool, on_end: Callable[[], object]) -> None:
@@ -86,7 +40,7 @@ def _reset_dropped(send: Send, outgoing: bool, incoming: bool, on_end: Callable[
     on_end()
 
 
-class Session(LoopBound):
+class Session(SessionState):
     """A byte stream each way between this program and a peer. ``connect`` opens one; session handlers are given one.
 
     One task may read while another one writes. A session belongs to the event loop and process in which it was opened:
@@ -107,65 +61,6 @@ class Session(LoopBound):
         bytes_read, bytes_written: bytes that the program has read and written so far.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        *,
-        protocol: str,
-        instance: str,
-        peer: Peer | None = None,
-        credit: int | None = None,
-        window: int | None = None,
-        on_end: Callable[[], object] = lambda: None,
-    ) -> None:
-        """For ``connect`` and for the dispatchers of handlers, not for programs.
-
-        Args:
-            credit: bytes that the caller takes at first, on the handler's side; None on the caller's side.
-            window: bytes that this side takes before they are read; ``SESSION_WINDOW`` at most and by default.
-            on_end: called once, when both directions have ended.
-        """
-        self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        """The event loop that it belongs to; None in a forked child."""
-        self._pid = os.getpid()
-        self._client: object = None
-        """The client that has opened it; it has to live as long."""
-        self.opened_at = ""
-        """Place in the program, ``file:line``, for the warning about a session that was not closed."""
-        self._send_message = send
-        self._peer = peer
-        self.protocol = protocol
-        self.instance = instance
-        self.bytes_read = 0
-        self.bytes_written = 0
-        self._on_end = on_end
-        self._serving = credit is not None
-        self.opened: asyncio.Future[None] = self._loop.create_future()
-        """Done when the session is open, or failed."""
-        self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.waits = Waits(self.opened)
-        # The reading direction
-        self._chunks: deque[bytes] = deque()
-        self._offset = 0
-        """Bytes of the first chunk that have been read already."""
-        self._window = self._granted = min(max(window or SESSION_WINDOW, _SMALLEST_WINDOW), SESSION_WINDOW)
-        self._grant_at = self._window // 4
-        """Read bytes after which this side grants more: seldom enough to cost nothing, early enough that the peer does
-        not wait."""
-        self._consumed = 0
-        self._complete = False
-        """True once the peer has sent everything."""
-        self._read_error: P2PError | None = None
-        self._read_ended = False
-        # The writing direction
-        self._credit = credit or 0
-        self._eof_sent = False
-        self._write_error: P2PError | None = None
-        self._write_ended = False
-        self._aborted_with: int | None = None
-        """Code of a session that was aborted before it was accepted."""
-        self._writes = 0
-
     def __repr__(self) -> str:
         return f"<Session {self.protocol} ({self.instance}): {self.bytes_read} read, {self.bytes_written} written>"
 
@@ -179,16 +74,6 @@ class Session(LoopBound):
                 )
         message = f"unclosed {self!r}, opened at {self.opened_at}. Use `with`, or call close()"
         warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-
-    @property
-    def _is_finished(self) -> bool:
-        """True if this program has finished with both directions."""
-        return (self._eof_sent or self._write_error is not None) and (self._complete or self._read_error is not None)
-
-    def _keep_alive(self) -> None:
-        """Keep the session alive without the program until both directions have ended."""
-        if self._client is not None and self._is_finished and not self.is_over:
-            self.waits.closed = self
 
     def _set_client(self, client: LoopBound) -> None:
         """Bind the session to the client that has opened it. The stack must be that of the program."""
@@ -209,11 +94,6 @@ class Session(LoopBound):
         if self._peer is None:
             raise SessionClosed(what="peer was read before the session was open, or")
         return self._peer
-
-    @property
-    def is_over(self) -> bool:
-        """True if both directions have ended."""
-        return self._read_ended and self._write_ended
 
     async def __aenter__(self) -> Session:
         return self
@@ -504,153 +384,3 @@ class Session(LoopBound):
 
     def _used_elsewhere(self) -> P2PError:
         return used_elsewhere("this session", self._pid, self._loop)
-
-    def _accept(self) -> None:
-        if self._serving and not self.opened.done():
-            self.opened.set_result(None)
-            self._send(encode(SessionOpened(self._window)))
-            if self._aborted_with is not None:
-                self._send(encode(ResetStream(self._aborted_with)))
-                self._send(encode(StopSending(self._aborted_with)))
-
-    # ── messages from the network process ────────────────────────────────────────────────────────
-
-    def on_message(self, message: Message, payload: bytes) -> None:
-        """Handle the next message with the session's id."""
-        if type(message) is SessionData:
-            self._on_chunk(payload)
-        elif isinstance(message, WindowUpdate):
-            self._credit = min(self._credit + max(message.size, 0), SESSION_WINDOW)
-            self._wake_writer()
-        elif isinstance(message, EndOfStream):
-            self._send(_ACK)
-            self._complete = True
-            self._on_read_end()
-            self._keep_alive()
-        elif isinstance(message, ResetStream):
-            self._fail_reading(error_for_reset_code(message.code))
-            self._on_read_end()
-        elif isinstance(message, StopSending):
-            self._on_stop(message.code)
-        elif isinstance(message, Ack):
-            if self._eof_sent:
-                self._on_write_end()
-        elif isinstance(message, ErrorReply):
-            self.fail(message.error())
-        elif isinstance(message, SessionOpened) and not self.opened.done():
-            self._credit = message.credit
-            self._wake_writer()
-            self.opened.set_result(None)
-
-    def set_peer(self, peer: Peer) -> None:
-        """Set the peer once the network process has named it."""
-        self._peer = peer
-
-    def fail(self, error: P2PError) -> None:
-        """End both directions with this error, unless they were complete."""
-        if not self.opened.done():
-            self.opened.set_exception(error)
-        self._fail_reading(error)
-        if self._write_error is None and not self._write_ended:
-            self._write_error = error
-        self._on_read_end()
-        self._on_write_end()
-
-    # ── inside ───────────────────────────────────────────────────────────────────────────────────
-
-    def _send(self, header: bytes, payload: Payload = b"") -> None:
-        try:
-            self._send_message(header, payload)
-        except P2PError as error:
-            self.fail(error)
-
-    def _on_chunk(self, payload: bytes) -> None:
-        if self._read_ended:
-            return
-        self._granted -= len(payload) + CHUNK_COST
-        if self._granted < 0 or not payload:
-            error = BadMessage(reason="session data beyond the window, or without bytes")
-            self._send(encode(ErrorReply.of(error)))
-            self.fail(error)
-        elif self._read_error is None:
-            self._chunks.append(payload)
-            self._wake_reader()
-
-    def _credit_read_bytes(self, cost: int) -> None:
-        self._consumed += cost
-        if self._consumed >= self._grant_at and not self._read_ended:
-            self._granted += self._consumed
-            self._send(encode(WindowUpdate(self._consumed)))
-            self._consumed = 0
-
-    async def _wait_writable(self) -> None:
-        """Wait until the credit or the state of the writing direction has changed."""
-        if self._write_error is not None:
-            raise self._write_error
-        if self.waits.writer is None:
-            self.waits.writer = self.opened.get_loop().create_future()
-        await asyncio.shield(self.waits.writer)
-
-    def _send_end(self) -> None:
-        if not self._eof_sent and self._write_error is None:
-            self._eof_sent = True
-            self._send(_EOF)
-            self._keep_alive()
-
-    def abort(self, code: int) -> None:
-        """End both directions, as ``reset`` does, with any code and from any place.
-
-        It does not accept the session: if it was not accepted yet, the peer is notified when it is.
-        """
-        closed = SessionClosed(what="a read or write")
-        if self._serving and not self.opened.done():
-            self._aborted_with = code if self._aborted_with is None else self._aborted_with
-        else:
-            if not self._write_ended:
-                self._send(encode(ResetStream(code)))
-            if not self._read_ended:
-                self._send(encode(StopSending(code)))
-        if self._write_error is None:
-            self._write_error = closed
-        self._fail_reading(closed)
-        self._on_write_end()
-
-    def _on_stop(self, code: int) -> None:
-        if not self._write_ended and self._write_error is None:
-            self._write_error = error_for_reset_code(code)
-            self._send(encode(ResetStream(code)))
-            self._on_write_end()
-
-    def _fail_reading(self, error: P2PError) -> None:
-        if not self._complete or isinstance(error, SessionClosed):  # complete data can still be read
-            self._read_error = self._read_error or error
-            self._chunks.clear()
-        self._wake_reader()
-        self._keep_alive()
-
-    def _on_read_end(self) -> None:
-        self._wake_reader()
-        if not self._read_ended:
-            self._read_ended = True
-            if self._write_ended:
-                self._both_ended()
-
-    def _on_write_end(self) -> None:
-        self._wake_writer()
-        if not self._write_ended:
-            self._write_ended = True
-            if self._read_ended:
-                self._both_ended()
-
-    def _both_ended(self) -> None:
-        self.waits.closed = None
-        self._on_end()
-
-    def _wake_reader(self) -> None:
-        if self.waits.reader is not None and not self.waits.reader.done():
-            self.waits.reader.set_result(None)
-
-    def _wake_writer(self) -> None:
-        writer, self.waits.writer = self.waits.writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)

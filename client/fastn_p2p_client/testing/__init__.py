@@ -17,7 +17,8 @@ import msgspec
 from ..ipc.messages import SessionMessage
 from ..limits import SESSION_WINDOW
 from ..peer import Peer
-from ..session.session import Payload, Session
+from ..session.session import Session
+from ..session.session_state import Payload
 from .conformance import Conformance, check_errors, check_requests, check_streams
 from .in_memory import ANONYMOUS_PEER, serve
 from .protocol_client import ProtocolClient, SupportsCalls

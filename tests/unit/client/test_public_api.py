@@ -72,13 +72,19 @@ def exported_things() -> Iterator[tuple[str, Any]]:
             yield f"{module.__name__}.{name}", getattr(module, name)
 
 
+def members(cls: type) -> dict[str, Any]:
+    """Return the members of a class, with those that it inherits from classes of this package."""
+    bases = [base for base in reversed(cls.__mro__) if base.__module__.startswith("fastn_p2p_client")]
+    return {name: value for base in bases for name, value in vars(base).items()}
+
+
 def callables() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every function and method that is exported."""
     for name, thing in exported_things():
         if inspect.isfunction(thing):
             yield name, thing
         elif inspect.isclass(thing) and not issubclass(thing, BaseException):
-            for attribute, value in vars(thing).items():
+            for attribute, value in members(thing).items():
                 function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
                 made = getattr(function, "__module__", "") == "typing"  # of a typing.Protocol
                 if inspect.isfunction(function) and not made and (attribute[0] != "_" or attribute == "__init__"):
@@ -120,7 +126,7 @@ def described(function: Callable[..., Any]) -> list[tuple[object, ...]]:
 
 def methods(cls: type) -> dict[str, Any]:
     kept = {"__init__", *ENTERING, *ENTERING.values()}
-    return {name: value for name, value in vars(cls).items() if not name.startswith("_") or name in kept}
+    return {name: value for name, value in members(cls).items() if not name.startswith("_") or name in kept}
 
 
 def function_of(member: Any) -> Any:
@@ -149,7 +155,7 @@ def test_the_blocking_session_has_the_same_members() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(methods(Session)) - PLUMBING - {"__init__"}))
 def test_methods_of_the_blocking_session_take_the_same(name: str) -> None:
-    awaited = function_of(vars(Session)[name])
+    awaited = function_of(members(Session)[name])
     blocking = function_of(vars(sync.Session)[ENTERING.get(name, name)])
     assert described(blocking) == described(awaited)
     assert not inspect.iscoroutinefunction(blocking)
