@@ -99,8 +99,8 @@ class SessionState(LoopBound):
         self._peer = peer
         self.protocol = protocol
         self.instance = instance
-        self.bytes_read = 0
-        self.bytes_written = 0
+        self.bytes_read: int = 0
+        self.bytes_written: int = 0
         self._on_end = on_end
         self._serving = credit is not None
         self.opened: asyncio.Future[None] = self._loop.create_future()
