@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.calls.incoming import IncomingCalls
-from fastn_p2p_actors.network.calls.peer_calls import PeerCalls
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
+from fastn_p2p_actors.network.calls.peer_calls import PeerCalls
 from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import (
     CALL_COST,
