@@ -33,22 +33,29 @@ class Backoff:
     Args:
         first: seconds of the first pause; each later pause is twice as long.
         longest: seconds of the longest pause.
-        chance: function that returns a random number from 0 to 1, 1 excluded. Each pause is shortened at random by up
-            to one half, so that clients which failed together do not retry together.
+        jitter: share by which each pause is shortened at random at most, so that clients which failed together do not
+            retry together. 0 for a caller that must not come early, or that varies the pause by itself.
+        chance: function that returns a random number from 0 to 1, 1 excluded.
     """
 
     def __init__(
-        self, first: float = FIRST, longest: float = LONGEST, *, chance: Callable[[], float] = _random.random
+        self,
+        first: float = FIRST,
+        longest: float = LONGEST,
+        *,
+        jitter: float = 0.5,
+        chance: Callable[[], float] = _random.random,
     ) -> None:
         self._first = first
         self._longest = longest
+        self._jitter = jitter
         self._chance = chance
         self._next = first
 
     def pause(self) -> float:
         """Return the seconds until the next attempt: longer each time, until ``reset``."""
         pause, self._next = self._next, min(2 * self._next, self._longest)
-        return pause * (1 - self._chance() / 2)
+        return pause * (1 - self._jitter * self._chance())
 
     def reset(self) -> None:
         """Start with the first pause again, after an attempt has succeeded."""

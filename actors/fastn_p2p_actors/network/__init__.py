@@ -78,10 +78,10 @@ RUST_DIAGNOSTICS: Final = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_ERROR_L
 failed handshake, and put paths of iroh's build machine into error messages."""
 
 
-async def serve(stage: ActorContext) -> None:
-    """Run the network process until ``stage.stop_requested`` is set."""
+async def serve(context: ActorContext) -> None:
+    """Run the network process until ``context.stop_requested`` is set."""
     for variable in RUST_DIAGNOSTICS:
         os.environ.pop(variable, None)
     from .actor import serve  # imported here because a process that only needs the messages needs no iroh
 
-    await serve(stage)
+    await serve(context)

@@ -87,20 +87,20 @@ _DRAIN: Final = 4.0
 class Network:
     """Parts of the network process. ``start`` creates and joins them; ``stop`` ends them."""
 
-    def __init__(self, stage: ActorContext, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
-        self._stage = stage
+    def __init__(self, context: ActorContext, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
+        self._context = context
         self._settings = settings
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._registry = Registry()
-        self._book = AddressBook(stage.home.peers, wall, lambda identity: identity in self._introductions)
+        self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
         self._mailbox = Mailbox(
-            stage.home.mailbox("network"),
+            context.home.mailbox("network"),
             self._on_message,
             on_gone=self._on_gone,
-            limits=stage.connection_limits(),
+            limits=context.connection_limits(),
         )
 
     async def start(self) -> None:
@@ -110,10 +110,10 @@ class Network:
             IrohError: no port could be bound.
             P2PError: the vault refuses the transport key.
         """
-        run = self._stage.home.path / "run"
+        run = self._context.home.path / "run"
         registry, book, mailbox = self._registry, self._book, self._mailbox
         await asyncio.to_thread(book.load)
-        self._vault = RequestChannel(self._stage.home.mailbox("vault"), "vault", curve=self._settings.vault)
+        self._vault = RequestChannel(self._context.home.mailbox("vault"), "vault", curve=self._settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
         transport = await vault.transport()
@@ -252,10 +252,10 @@ class Network:
         self._waits.on_sender_gone(sender)
 
 
-async def serve(stage: ActorContext) -> None:
-    """Run the network process until ``stage.stop_requested`` is set."""
-    network = Network(stage, stage.load_settings(NetworkSettings))
+async def serve(context: ActorContext) -> None:
+    """Run the network process until ``context.stop_requested`` is set."""
+    network = Network(context, context.load_settings(NetworkSettings))
     await network.start()
-    stage.ready()
-    await stage.stop_requested.wait()
+    context.ready()
+    await context.stop_requested.wait()
     await network.stop()

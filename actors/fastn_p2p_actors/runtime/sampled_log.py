@@ -22,6 +22,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final, TextIO, TypeAlias
 
+from fastn_p2p_client.retry import Backoff
+
 from .rate_limiter import Rate, TokenBucket
 
 DAY: Final = 24 * 3600.0
@@ -98,7 +100,8 @@ class SampledFileHandler(RotatingFileHandler):
         self._shared = TokenBucket(Rate(total * _SHARED_PER_DAY / DAY, total * _SHARED_BURST), now())
         self._shared.spend(now(), min(_written_lately(path, kept), total * _SHARED_BURST))
         self._samples: OrderedDict[_Kind, _Sample] = OrderedDict()
-        self._window = FIRST_WINDOW
+        self._windows = Backoff(FIRST_WINDOW, LONGEST_WINDOW, jitter=0)
+        self._window = self._windows.pause()
         self._timed = False
         self._closing = False
 
@@ -163,7 +166,9 @@ class SampledFileHandler(RotatingFileHandler):
             if self._closing:
                 return
             lasting = self._count_left_out()
-            self._window = min(2 * self._window, LONGEST_WINDOW) if lasting else FIRST_WINDOW
+            if not lasting:
+                self._windows.reset()
+            self._window = self._windows.pause()
             if lasting:  # check again whether the flood goes on
                 self._later(self._window, self._end_window)
                 self._timed = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from fastn_p2p_client.retry import Backoff
+
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 60.0
 """Seconds between two lines: the first pause, and the longest."""
@@ -34,13 +36,15 @@ class ErrorReporter:
         self._state = self._reported = ""
         self._failures = 0
         self._last_line = self._last_failure = -LONGEST_PAUSE
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0)
+        self._pause = self._backoff.pause()
         self._waiting = False
 
     def report_failure(self, problem: str) -> None:
         """Count a failed connection, and report the problem if it is new."""
         if self._now() - self._last_failure >= LONGEST_PAUSE:
-            self._pause = FIRST_PAUSE
+            self._backoff.reset()
+            self._pause = self._backoff.pause()
         self._last_failure = self._now()
         self._state = problem
         self._failures += 1
@@ -67,7 +71,7 @@ class ErrorReporter:
             self._report()
 
     def _report(self) -> None:
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = self._backoff.pause()
         self._last_line = self._now()
         self._reported = self._state
         if self._state:

@@ -15,6 +15,7 @@ from iroh.iroh_ffi import Connection
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
+from fastn_p2p_client.retry import Backoff
 
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
@@ -210,7 +211,7 @@ class ConnectionPool:
             attempts.cancel()
 
     async def _try_to_dial(self, address: EndpointAddress) -> PeerConnection:
-        backoff = _FIRST_BACKOFF
+        backoff = Backoff(_FIRST_BACKOFF, jitter=0)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await self._dial_once(address)
@@ -218,8 +219,7 @@ class ConnectionPool:
                 log.info("attempt %d to reach %s failed: %s", attempt, address.endpoint.hex()[:10], error)
                 if attempt == _ATTEMPTS:
                     raise _unreachable(address, error) from error
-            await asyncio.sleep(backoff * (0.5 + self._jitter()))
-            backoff *= 2
+            await asyncio.sleep(backoff.pause() * (0.5 + self._jitter()))
         raise AssertionError("the last attempt returns or raises")
 
     async def _dial_once(self, address: EndpointAddress) -> PeerConnection:

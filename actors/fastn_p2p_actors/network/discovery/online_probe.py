@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.tickets import Ticket
 
 from ...runtime.loop_turns import in_turns
@@ -47,13 +48,13 @@ async def sleep_until_woken(wake: asyncio.Event, seconds: float) -> None:
 class _ProbeTarget:
     """Endpoint at which an awaited peer may come online."""
 
-    __slots__ = ("address", "delay", "sequence", "task", "wake")
+    __slots__ = ("address", "backoff", "sequence", "task", "wake")
 
     def __init__(self, address: EndpointAddress, sequence: int) -> None:
         self.address = address
         self.sequence = sequence
         """Sequence of the newest record that names the endpoint; 0 without a record."""
-        self.delay = _FIRST_DELAY
+        self.backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, jitter=0)
         self.wake = asyncio.Event()
         """Set when another attempt is worthwhile."""
         self.task: asyncio.Task[None] | None = None
@@ -65,7 +66,7 @@ class _ProbeTarget:
 
     def retry_now(self) -> None:
         """Ask again at once, and begin the backoff anew."""
-        self.delay = _FIRST_DELAY
+        self.backoff.reset()
         self.wake.set()
 
 
@@ -222,8 +223,7 @@ class OnlineProbe:
                 log.debug("cannot ask the endpoint %s for a peer: %s", target.address.endpoint.hex()[:10], error)
             except Exception:
                 log.exception("cannot ask the endpoint %s for a peer", target.address.endpoint.hex()[:10])
-            delay, target.delay = target.delay, min(2 * target.delay, _LONGEST_DELAY)
-            await self._rest(target.wake, self._varied(delay))
+            await self._rest(target.wake, self._varied(target.backoff.pause()))
 
     def _varied(self, seconds: float) -> float:
         return seconds * (0.75 + 0.5 * self._jitter())

@@ -274,9 +274,9 @@ class SessionManager:
             message.credit, payload, LOCAL,
         )  # fmt: skip
 
-    def _set_peer_info(self, relay: SessionRelay, key: bytes, way: NetworkPath) -> None:
+    def _set_peer_info(self, relay: SessionRelay, key: bytes, path: NetworkPath) -> None:
         """Add key, name and path of the peer to the ``SessionOpened`` that the opener will get."""
-        relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *way)
+        relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *path)
 
     def open_at_peer(
         self,
@@ -383,7 +383,7 @@ class SessionManager:
         deadline_ms: int,
         credit: int,
         payload: bytes,
-        way: NetworkPath,
+        path: NetworkPath,
     ) -> None:
         """Offer a session to the least busy process of its binding, or fail it.
 
@@ -392,7 +392,7 @@ class SessionManager:
             deadline_ms: time left for the handler to accept.
             credit: bytes that the opener takes at first.
             payload: bytes that the opener sends with its request.
-            way: path over which the opener is connected.
+            path: path over which the opener is connected.
         """
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, RegisteredBinding):
@@ -410,7 +410,7 @@ class SessionManager:
         self._next_number = number = self._next_number + 1
         leg = LocalLeg(self._mailbox, server.sender, (_DAEMON_ID | number).to_bytes(8, "big"))
         offer = DeliverSession(
-            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *path
         )
         if isinstance(relay.opener, IncomingSession):
             relay.opener.backpressure = self._backpressure_of(server.sender)
