@@ -48,6 +48,14 @@ and a third more for each router.
 - ``reboot_outside_address()``, ``forget_flows()``, ``set_nat(kind)``, ``link(False)``, ``counts()``.
   An address from which a router has gone vanishes, as one that never was.
 
+**Load**: ``running_load(alice_daemon, bob_daemon, "bob")`` calls Echo every 100 ms and gets a file again and again::
+
+    with running_load(alice, bob, "bob") as load:          # begins when a call was answered
+        two_homes.alice.set_address()
+        seconds = load.wait_call()                         # until a call that began from now on is answered
+    load.check()                                           # all calls answered, all files bit-identical
+    assert load.longest_gap < 2 and load.transfers
+
 **End**: leaving the laboratory ends every program and fails when a daemon leaves a process. A killed test leaves
 nothing either: namespaces have no names, and a keeper kills what runs in them when the test's process is gone.
 

@@ -1,10 +1,11 @@
-"""Program that ends what a killed test leaves in its namespaces: ``keeper.py``, with the namespaces on its input.
+"""Program that ends what a killed test leaves in its namespaces: ``keeper.py DIRECTORY``.
 
 Each line of the input is the file of a namespace, which the keeper holds open. The input ends with the test process.
-Then each process in one of the namespaces is killed.
+Then each process in one of the namespaces is killed, and the directory deleted.
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def main() -> None:
         print("held", flush=True)
     while _kill(inodes):
         pass
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 def _kill(inodes: set[int]) -> int:

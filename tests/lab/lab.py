@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -45,21 +44,22 @@ class Lab:
     Attributes:
         net: the public network, 198.51.100.0/24 and 2001:db8::/64. Packets to addresses that do not exist vanish.
         hosts: by name.
+        keeper_pid: process that ends the hosts' programs when this process is gone.
     """
 
     def __init__(self, seed: int = 1) -> None:
         self._seed = seed
         self._closing = ExitStack()
         self._directory = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
-        self._closing.callback(shutil.rmtree, self._directory)
         # Descriptors of namespaces are this process's: the keeper learns of its end, however that comes, by the pipe.
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_KEEPER)],
+            [sys.executable, "-I", "-S", str(_KEEPER), str(self._directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        self.keeper_pid = self._keeper.pid
         self._closing.callback(self._end_keeper)
         self._switch = namespace.Namespace()
         self._closing.callback(self._switch.close)

@@ -117,6 +117,12 @@ class Router:
     def _send(self, message: Request) -> None:
         self._control.send(msgspec.msgpack.encode(message))
 
+    @property
+    def pid(self) -> int:
+        """Process that forwards."""
+        assert self._process is not None
+        return self._process.pid
+
     def wait_ready(self) -> None:
         """Wait until the process forwards."""
         for _ in range(self._unanswered):

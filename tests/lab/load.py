@@ -1,0 +1,218 @@
+"""Calls and file transfers that go on while a test disturbs the network, with a record of each."""
+
+from __future__ import annotations
+
+import asyncio
+import filecmp
+import itertools
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from fastn_p2p.protocols.files.client import FilesClient
+from fastn_p2p_client import Client
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.ipc.messages import RemoveProtocol
+from tests.support.daemons import Daemon
+from tests.support.two_daemons import give
+
+__all__ = ["CallRecord", "Load", "running_load"]
+
+_EVERY = 0.1
+"""Seconds between two calls, however long each of them takes."""
+_LAST_CALLS = 60.0
+"""Seconds that calls and the transfer in flight have after the load's end."""
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One call: when it began and ended (``time.monotonic``), and its error, empty for a right reply."""
+
+    number: int
+    began: float
+    ended: float
+    error: str
+
+    @property
+    def seconds(self) -> float:
+        """Time that the call took."""
+        return self.ended - self.began
+
+
+@dataclass
+class Load:
+    """What has happened so far.
+
+    Attributes:
+        calls: in order of their ends.
+        transfers: number of files that arrived bit-identical.
+        transfer_errors: what went wrong with others.
+    """
+
+    began: float = field(default_factory=time.monotonic)
+    calls: list[CallRecord] = field(default_factory=list)
+    transfers: int = 0
+    transfer_errors: list[str] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def answered(self) -> list[CallRecord]:
+        """Calls that got their reply, in order of their ends."""
+        return [call for call in self.calls if not call.error]
+
+    @property
+    def failed(self) -> list[CallRecord]:
+        """Calls that ended with an error."""
+        return [call for call in self.calls if call.error]
+
+    @property
+    def longest_gap(self) -> float:
+        """Longest time in seconds during which no reply arrived."""
+        ends = [self.began, *(call.ended for call in self.answered)]
+        return max((later - earlier for earlier, later in itertools.pairwise(ends)), default=0.0)
+
+    def percentile(self, fraction: float) -> float:
+        """Return the seconds within which this fraction of the answered calls got their reply."""
+        seconds = sorted(call.seconds for call in self.answered)
+        return seconds[min(len(seconds) - 1, int(fraction * len(seconds)))]
+
+    def wait_failure(self, timeout: float = 30.0) -> None:
+        """Wait until a call has failed."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.failed, timeout), f"no call failed: {self}"
+
+    def wait_call(self, *, after: float | None = None, timeout: float = 30.0) -> float:
+        """Wait until a call that began after that time (default: now) is answered; the seconds from then on."""
+        since = time.monotonic() if after is None else after
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: any(call.began >= since and not call.error for call in self.calls), timeout
+            ), f"no call answered within {timeout:g} s; {self}"
+            return min(call.ended for call in self.answered if call.began >= since) - since
+
+    def check(self) -> None:
+        """Assert that every call was answered and every file arrived as it was."""
+        assert not self.failed, str(self)
+        assert not self.transfer_errors, str(self)
+        assert self.calls, "no call was made"
+
+    def record(self, call: CallRecord) -> None:
+        """Add a call."""
+        with self._changed:
+            self.calls.append(call)
+            self._changed.notify_all()
+
+    def __str__(self) -> str:
+        errors = sorted({f"{call.error} at {call.began - self.began:.1f} s" for call in self.failed})[:10]
+        return (
+            f"{len(self.answered)} of {len(self.calls)} calls answered, longest gap {self.longest_gap:.2f} s, "
+            f"errors {errors}; {self.transfers} files transferred, errors {self.transfer_errors}"
+        )
+
+
+@contextmanager
+def running_load(
+    caller: Daemon,
+    callee: Daemon,
+    peer: str,
+    *,
+    identity: str = "alice",
+    callee_identity: str = "bob",
+    every: float = _EVERY,
+    timeout: float = 30.0,
+    retry: bool = True,
+    file_size: int = 4 << 20,
+) -> Iterator[Load]:
+    """Call Echo at ``peer`` every 100 ms, and get a file from it again and again, until the block ends.
+
+    At the end the calls and the transfer in flight are finished; then see the ``Load``: ``load.check()``. Calls wait
+    for the first answered one: the path to the peer is there when the block begins.
+
+    Args:
+        peer: a petname or an ID52 that ``identity`` can reach.
+        callee_identity: name of the peer at its own daemon; it gets an instance ``load`` of FileTransfer.
+        every: seconds between two calls.
+        timeout, retry: of each call.
+        file_size: bytes; 0: no file is transferred.
+    """
+    shared, received = (Path(tempfile.mkdtemp(prefix="load-", dir=daemon.home.path)) for daemon in (callee, caller))
+    (shared / "file").write_bytes(Random(file_size).randbytes(file_size))
+    give(callee, callee_identity, "FileTransfer", "load", "everyone", root=str(shared))
+    load = Load()
+    stopping = threading.Event()
+    failures: list[BaseException] = []
+
+    async def run() -> None:
+        async with Client(caller.home, program="load") as client:
+            transfers = None
+            if file_size:
+                transfers = asyncio.create_task(_transfer(client, identity, peer, shared, received, load, stopping))
+            calls: list[asyncio.Task[None]] = []
+            try:
+                while not stopping.is_set():
+                    calls.append(asyncio.create_task(_call(client, identity, peer, len(calls), timeout, retry, load)))
+                    await asyncio.sleep(every)
+                async with asyncio.timeout(_LAST_CALLS):
+                    await asyncio.gather(*calls, *([transfers] if transfers else []))
+            finally:
+                for task in (*calls, *([transfers] if transfers else [])):
+                    task.cancel()
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=main, name="load")
+    thread.start()
+    try:
+        load.wait_call(after=load.began, timeout=timeout)
+        yield load
+    finally:
+        stopping.set()
+        thread.join()
+        with suppress(P2PError), callee.client() as client:
+            client.control(RemoveProtocol(callee_identity, "FileTransfer", "load"))
+        shutil.rmtree(shared)
+        shutil.rmtree(received)
+    for failure in failures:
+        raise failure
+
+
+async def _call(client: Client, identity: str, peer: str, number: int, timeout: float, retry: bool, load: Load) -> None:
+    began = time.monotonic()
+    request, error = {"message": f"call {number}"}, ""
+    try:
+        reply = await client.call(identity, peer, "Echo", request=request, timeout=timeout, retry=retry)
+        if reply != {"echoed": f"Echo: call {number}"}:
+            error = f"another reply: {reply!r}"
+    except P2PError as problem:
+        error = f"{problem.code}: {problem}"
+    load.record(CallRecord(number, began, time.monotonic(), error))
+
+
+async def _transfer(
+    client: Client, identity: str, peer: str, shared: Path, received: Path, load: Load, stopping: threading.Event
+) -> None:
+    """Get the file until the load ends, at least once, and compare it."""
+    files = FilesClient(client, identity, peer, "load")
+    while not (stopping.is_set() and (load.transfers or load.transfer_errors)):
+        try:
+            await files.get(["file"], received)
+        except P2PError as error:
+            load.transfer_errors.append(f"{error.code}: {error}")
+            await asyncio.sleep(_EVERY)
+            continue
+        copy = received / "file"
+        if copy.exists() and filecmp.cmp(copy, shared / "file", shallow=False):
+            load.transfers += 1
+        else:
+            load.transfer_errors.append("the file is not the same")
+        copy.unlink(missing_ok=True)
