@@ -56,6 +56,9 @@ and a third more for each router.
     load.check()                                           # all calls answered, all files bit-identical
     assert load.longest_gap < 2 and load.transfers
 
+**Limits**: a router spends 18 µs of processor time on a packet: 55,000 packets or 68 MB for each second of a core.
+On two shared cores a TCP connection through it carried 20 MB/s. Its delays are exact to a millisecond.
+
 **End**: leaving the laboratory ends every program and fails when a daemon leaves a process. A killed test leaves
 nothing either: namespaces have no names, and a keeper kills what runs in them when the test's process is gone.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import subprocess
@@ -13,8 +12,10 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import TracebackType
 
-from tests.lab import namespace
+from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+
 from tests.lab.host import Host
+from tests.lab.namespace import Namespace
 from tests.lab.router import NatKind, Router
 from tests.lab.segment import Segment
 
@@ -28,13 +29,10 @@ def reason_to_skip() -> str:
     if os.geteuid() != 0:
         return "the laboratory makes network namespaces: only root can"
     try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-        namespace.Namespace().close()
-    except OSError as error:
-        what = error.filename or "network namespaces"
-        return (
-            f"the laboratory needs network namespaces and /dev/net/tun: {what}: {os.strerror(error.errno or errno.EIO)}"
-        )
+        with Lab() as lab:
+            lab.router(wait=False)
+    except (OSError, NetlinkError) as error:
+        return f"the laboratory needs network namespaces, bridges and /dev/net/tun: {error}"
     return ""
 
 
@@ -50,6 +48,13 @@ class Lab:
     def __init__(self, seed: int = 1) -> None:
         self._seed = seed
         self._closing = ExitStack()
+        try:
+            self._set_up()
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _set_up(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
         # Descriptors of namespaces are this process's: the keeper learns of its end, however that comes, by the pipe.
         self._keeper = subprocess.Popen(
@@ -61,7 +66,7 @@ class Lab:
         )
         self.keeper_pid = self._keeper.pid
         self._closing.callback(self._end_keeper)
-        self._switch = namespace.Namespace()
+        self._switch = Namespace()
         self._closing.callback(self._switch.close)
         self._routers = self._lans = 0
         self.hosts: dict[str, Host] = {}

@@ -86,6 +86,13 @@ class Namespace:
 
         self.fd = _run_in_thread(unshare)
         self.inode = os.fstat(self.fd).st_ino
+        try:
+            self._set_up()
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _set_up(self) -> None:
         self.sysctl(
             {
                 "ipv4/conf/default/rp_filter": 0,

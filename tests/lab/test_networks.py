@@ -9,10 +9,12 @@ import statistics
 import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from tests.benchmarks.processes import cpu_seconds
 from tests.lab.conftest import TwoHomes
 from tests.lab.host import Host
 from tests.lab.lab import Lab
@@ -291,6 +293,30 @@ class TestImpairment:
                 public.recvfrom(2048)
             assert time.perf_counter() - began >= 0.29  # 25 * 1,200 bytes
         assert 30 <= two_homes.home_a.counts()["out_overflowed"] <= 60
+
+
+@pytest.mark.lab_long
+def test_router_is_fast_enough(two_homes: TwoHomes) -> None:
+    """A packet takes a router less than 50 µs of processor time, or its tests would measure the router."""
+    data = bytes(1 << 20)
+    with two_homes.public.socket(type=socket.SOCK_STREAM) as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        listener.settimeout(5)
+        with two_homes.alice.socket(type=socket.SOCK_STREAM) as caller:
+            caller.connect((two_homes.public.address, _port(listener)))
+            with listener.accept()[0] as callee, ThreadPoolExecutor(1) as executor:
+                callee.settimeout(20)
+                before = cpu_seconds(two_homes.home_a.pid)
+                sending = executor.submit(lambda: [caller.sendall(data) for _ in range(32)])
+                received = 0
+                while received < 32 * len(data):
+                    received += len(callee.recv(1 << 20))
+                sending.result()
+    counts = two_homes.home_a.counts()
+    packets = counts["out_forwarded"] + counts["in_forwarded"]
+    assert packets > 20_000
+    assert cpu_seconds(two_homes.home_a.pid) - before < packets * 50e-6
 
 
 class TestLan:
