@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -16,6 +17,9 @@ _NO_DAD = 0x02
 """``IFA_F_NODAD``: an IPv6 address is usable at once."""
 _FIRST_HOST = 30
 """Number of the first host in its network; lower ones are for tests that want an address of their choice."""
+_FORWARDING = 3
+"""State of a bridge port (IEEE 802.1D)."""
+_LINK_TIMEOUT = 5.0
 _FIRST_PORT = 1000
 """Index of the first bridge port. Linux lets a virtual cable whose ends have the same index wait a second for its
 carrier; no host has so many interfaces."""
@@ -73,6 +77,8 @@ class Interface:
         self.address6: IPv6Address | None = None
         self._switch = switch
         self._namespace = namespace
+        self._up = True
+        self._silent = False
         self._port = next(self._ports)
         port = f"port{self._port}"
         switch.ip.link(
@@ -87,6 +93,20 @@ class Interface:
         # The port last: a bridge forwards from the moment at which a port with a carrier goes up.
         namespace.ip.link("set", index=self.index, state="up")
         switch.ip.link("set", index=self._port, state="up")
+        self._wait_link()
+
+    def _wait_link(self) -> None:
+        """Wait until both ends of the cable are in use, which takes Linux milliseconds: an ARP request before that is
+        lost, and the next one follows after a second."""
+        deadline = time.monotonic() + _LINK_TIMEOUT
+        while True:
+            (port,) = self._switch.ip.get_links(self._port)
+            (card,) = self._namespace.ip.get_links(self.index)
+            states = port.get_attr("IFLA_OPERSTATE"), card.get_attr("IFLA_OPERSTATE")
+            if states == ("UP", "UP") and (self._silent or _is_forwarding(port)):
+                return
+            assert time.monotonic() < deadline, f"the cable of {self.name} does not work: {states}"
+            time.sleep(0.001)
 
     def set_address(self, address: str | IPv4Address | None, address6: str | IPv6Address | None = None) -> None:
         """Replace the addresses. None: the interface has none of that kind. Its routes are made anew."""
@@ -129,15 +149,25 @@ class Interface:
 
     def set_link(self, up: bool) -> None:
         """Pull the cable, or plug it in again: the host sees at once that the carrier is gone. Addresses stay."""
+        self._up = up
         self._switch.ip.link("set", index=self._port, state="up" if up else "down")
         if up:
+            self._wait_link()
             self._add_default_routes()
 
     def set_silent(self, silent: bool) -> None:
         """Lose every packet, while the host sees a working link."""
+        self._silent = silent
         self._switch.ip.link("set", index=self._port, master=0 if silent else self._bridge)
+        if self._up and not silent:
+            self._wait_link()
 
     def detach(self) -> None:
         """Remove the interface, as a card that is pulled out."""
         self._switch.ip.link("del", index=self._port)
         self.address = self.address6 = None
+
+
+def _is_forwarding(port: Any) -> bool:
+    bridge_port = port.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
+    return bool(bridge_port.get_attr("IFLA_BRPORT_STATE") == _FORWARDING)

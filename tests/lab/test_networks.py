@@ -234,6 +234,17 @@ class TestChange:
             with _udp(two_homes.alice, 0, socket.AF_INET6) as alice6, _udp(two_homes.public, 0, socket.AF_INET6) as six:
                 assert _seen_by(six, alice6, two_homes.public.address6)[0] == two_homes.alice.address6
 
+    def test_link_and_silence_are_independent(self, two_homes: TwoHomes) -> None:
+        host = two_homes.alice
+        ends = [lambda: host.silence(False), lambda: host.link(True)]
+        for first, second in (ends, ends[::-1]):
+            host.link(False)
+            host.silence()
+            first()
+            second()
+            with _udp(two_homes.alice) as alice, _udp(two_homes.public) as public:
+                assert _seen_by(public, alice, two_homes.public.address)[0] == "198.51.100.11"
+
     @pytest.mark.parametrize("direction", ["out", "in", "both"])
     def test_blocked_udp(self, two_homes: TwoHomes, direction: str) -> None:
         with _udp(two_homes.alice) as alice, _udp(two_homes.public) as public:
