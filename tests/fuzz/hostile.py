@@ -58,7 +58,7 @@ class Hostile(Protocol):
                 control_channel.GetProcesses(),
             ):
                 try:
-                    outcomes.append(type(await context.ask_supervisor(ask, 5)).__name__)
+                    outcomes.append(type(await context.request_from_supervisor(ask, 5)).__name__)
                 except Exception as error:
                     outcomes.append(type(error).__name__)
             return outcomes

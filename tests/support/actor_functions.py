@@ -61,7 +61,7 @@ async def ask(context: ActorContext, order: str) -> None:
         "tree": wire.GetProcesses(),
     }
     try:
-        reply: object = await context.ask_supervisor(requests[what], 20)
+        reply: object = await context.request_from_supervisor(requests[what], 20)
     except P2PError as error:
         reply = error
     note(context, f"answer {reply}")

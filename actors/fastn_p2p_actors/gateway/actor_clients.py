@@ -145,7 +145,7 @@ class SupervisorClient:
             IdentityFailed: it does not serve in time, or keeps ending.
         """
         try:
-            await self._actor.ask_supervisor(control_channel.StartIdentity(identity), START_SECONDS)
+            await self._actor.request_from_supervisor(control_channel.StartIdentity(identity), START_SECONDS)
         except DeadlineExceeded as error:
             reason = f"it was not ready within {START_SECONDS:g} s"
             raise IdentityFailed(identity=identity, reason=reason) from error
@@ -178,6 +178,6 @@ class SupervisorClient:
 
     async def _request(self, request: control_channel.Request, timeout: float) -> Ack | control_channel.ProcessList:
         try:
-            return await self._actor.ask_supervisor(request, timeout)
+            return await self._actor.request_from_supervisor(request, timeout)
         except DeadlineExceeded as error:
             raise DaemonBusy(actor="supervisor") from error

@@ -74,7 +74,7 @@ class EventRouter:
         self._reconnect_list.changed()
 
     def on_closed(self, connection: PeerConnection) -> None:
-        self._pool.forget(connection)
+        self._pool.remove(connection)
         self._calls.on_connection_closed(connection)
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()

@@ -59,7 +59,7 @@ class ActorContext:
     """Context of an actor: its settings and its channel to the supervisor. Create it inside the running event loop.
 
     Without a control channel (a test that runs ``serve`` by itself), ``ready`` only sets ``is_ready``, and
-    ``ask_supervisor`` raises ``DaemonBusy``.
+    ``request_from_supervisor`` raises ``DaemonBusy``.
 
     Attributes:
         name: name of the actor and of its mailbox.
@@ -110,7 +110,7 @@ class ActorContext:
         if self._channel is not None:
             self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
 
-    async def ask_supervisor(self, request: wire.Request, timeout: float) -> Ack | wire.ProcessList:
+    async def request_from_supervisor(self, request: wire.Request, timeout: float) -> Ack | wire.ProcessList:
         """Send a request to the supervisor and return its reply.
 
         Raises:

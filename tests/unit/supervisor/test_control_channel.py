@@ -50,8 +50,8 @@ def test_ready_then_heartbeats(channel: tuple[socket.socket, socket.socket]) -> 
 
 async def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socket]) -> None:
     context = ActorContext(SPEC, channel[1])
-    start = asyncio.create_task(context.ask_supervisor(wire.StartIdentity("alice"), 10))
-    tree = asyncio.create_task(context.ask_supervisor(wire.GetProcesses(), 10))
+    start = asyncio.create_task(context.request_from_supervisor(wire.StartIdentity("alice"), 10))
+    tree = asyncio.create_task(context.request_from_supervisor(wire.GetProcesses(), 10))
     asked = [await receive(channel[0]), await receive(channel[0])]
     assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
     report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
@@ -66,16 +66,16 @@ async def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket
 
 async def test_failed_requests_to_the_supervisor(channel: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(DaemonBusy):
-        await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
+        await ActorContext(SPEC).request_from_supervisor(wire.GetProcesses(), 10)
     context = ActorContext(SPEC, channel[1])
     with pytest.raises(DeadlineExceeded):
-        await context.ask_supervisor(wire.GetProcesses(), 0.01)
+        await context.request_from_supervisor(wire.GetProcesses(), 0.01)
     with pytest.raises(PayloadTooLarge):
-        await context.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
+        await context.request_from_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
     while wire.send(channel[1], wire.Heartbeat()):
         pass
     with pytest.raises(DaemonBusy):
-        await context.ask_supervisor(wire.GetProcesses(), 10)
+        await context.request_from_supervisor(wire.GetProcesses(), 10)
 
 
 async def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket.socket]) -> None:

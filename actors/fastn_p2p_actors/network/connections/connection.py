@@ -344,8 +344,8 @@ class PeerConnection:
             raise ConnectionLost(what="the connection to the peer")
         await self.identities.request(identity)
 
-    def ask_for(self, identity: bytes) -> None:
-        """Ask the peer daemon to prove ``identity`` as soon as it is online there. The owner is told by a callback."""
+    def send_introduction_request(self, identity: bytes) -> None:
+        """Request a proof of ``identity`` as soon as it is online at the peer daemon. A callback tells the owner."""
         self._write(encode_frame(wire.RequestIntroduction(identity)))
         self.expect_reply()
 

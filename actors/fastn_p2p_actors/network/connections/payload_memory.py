@@ -159,7 +159,7 @@ class _Queue:
 
 
 class PayloadMemory:
-    """All budgets, and the reservations that wait for local processes that do not read.
+    """Budgets of peers and programs, and the reservations that wait for local processes that do not read.
 
     A process reads its socket in order. So at most the last ``backlog`` bytes that were sent to it still wait, and the
     oldest reservations are released first. That happens only on demand, so it costs nothing while processes read.

@@ -175,7 +175,7 @@ class ConnectionPool:
         chosen = self.open_to(endpoint)
         self.introductions.of(endpoint).connection = chosen if chosen is not None and chosen.ready.done() else None
 
-    def forget(self, connection: PeerConnection) -> None:
+    def remove(self, connection: PeerConnection) -> None:
         """Remove a connection that has ended."""
         group = self._connections.get(connection.endpoint)
         if group is not None and connection in group:
@@ -185,7 +185,7 @@ class ConnectionPool:
                 self._choose(connection.endpoint)
             else:
                 del self._connections[connection.endpoint]
-                self.introductions.forget(connection.endpoint)
+                self.introductions.remove(connection.endpoint)
 
     def close(self) -> None:
         """Close all connections, and accept none any more."""

@@ -170,7 +170,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
             found = self._endpoints[endpoint] = ProvenIdentities(self)
         return found
 
-    def forget(self, endpoint: bytes) -> None:
+    def remove(self, endpoint: bytes) -> None:
         """Remove an endpoint: the last connection with it has ended."""
         introductions = self._endpoints.pop(endpoint, None)
         if introductions is not None:

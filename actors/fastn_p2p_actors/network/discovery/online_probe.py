@@ -218,7 +218,7 @@ class OnlineProbe:
                 if connection is None or not connection.ready.done():
                     async with self._dials:
                         connection = await self._pool.connect(target.address)
-                connection.ask_for(identity)
+                connection.send_introduction_request(identity)
             except P2PError as error:
                 log.debug("cannot ask the endpoint %s for a peer: %s", target.address.endpoint.hex()[:10], error)
             except Exception:

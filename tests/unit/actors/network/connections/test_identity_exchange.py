@@ -69,7 +69,7 @@ async def test_reports_a_repeated_introduction_as_online() -> None:
     connection = new_connection(owner, lambda: now)
     shown = wire.Introduce(BOB.delegation())
     connection.handle(shown, b"")
-    connection.ask_for(KEY)
+    connection.send_introduction_request(KEY)
     wanting = asyncio.ensure_future(connection.request_introduction(KEY))
     await asyncio.sleep(0)
     assert owner.introduced == [KEY]

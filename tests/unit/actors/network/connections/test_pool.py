@@ -105,10 +105,10 @@ async def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
     greet(pool, before)
     greet(pool, after)
     assert "restarted" in before.end
-    pool.forget(cast(Any, before))
+    pool.remove(cast(Any, before))
     assert used(pool, HIGHER) is after
     assert after.introductions.connection is cast(Any, after)
-    pool.forget(cast(Any, after))
+    pool.remove(cast(Any, after))
     assert after.introductions.connection is None
 
 

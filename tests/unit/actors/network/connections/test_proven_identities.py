@@ -50,7 +50,7 @@ def test_a_flood_over_many_endpoints_displaces_its_own_identities(monkeypatch: p
     assert registry.strangers == 40
     assert sum(len(registry.of(endpoint(number)).until) for number in range(20)) == 39
     for number in range(20):
-        registry.forget(endpoint(number))
+        registry.remove(endpoint(number))
     assert (registry.strangers, registry._fullest) == (1, 1)
 
 
@@ -100,11 +100,11 @@ def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connec
     assert route() == 0
     places[0].connection = None
     assert route() == 2
-    registry.forget(endpoint(2))
+    registry.remove(endpoint(2))
     assert route() == 1
     assert route(NOW + 2000) is None
-    registry.forget(endpoint(0))
-    registry.forget(endpoint(1))
+    registry.remove(endpoint(0))
+    registry.remove(endpoint(1))
     assert route() is None
     assert key(1) not in registry
 
@@ -120,7 +120,7 @@ def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
 def test_what_comes_after_the_last_connection_has_ended_leaves_nothing() -> None:
     registry = IntroductionRegistry[Any]()
     at = registry.of(endpoint(1))
-    registry.forget(endpoint(1))
+    registry.remove(endpoint(1))
     at.add(delegation(1))
     assert (held(at), key(1) in registry, registry.strangers) == ([], False, 0)
 
@@ -146,7 +146,7 @@ def works(registry: IntroductionRegistry[Any]) -> list[Callable[[], object]]:
         lambda: fresh.add(second),
         lambda: registry.route_to(bytes(BOB.key), NOW),
         lambda: registry.prefer(fresh, bytes(BOB.key)),
-        lambda: registry.forget(b"fresh"),
+        lambda: registry.remove(b"fresh"),
     ]
 
 

@@ -27,7 +27,7 @@ class StubConnection:
         self.ready.set_result(None)
         self.asked_for: list[bytes] = []
 
-    def ask_for(self, identity: bytes) -> None:
+    def send_introduction_request(self, identity: bytes) -> None:
         self.asked_for.append(identity)
 
 

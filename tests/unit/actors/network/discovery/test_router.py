@@ -177,7 +177,7 @@ async def test_reports_peers_of_the_book_as_connected_or_unreachable(network: St
     network.pool.has(ENDPOINT, StubConnection())
     await network.reach()
     assert network.routes.reach_of(KEY) == ("connected", NOW * 1000)
-    network.pool.introductions.forget(ENDPOINT)
+    network.pool.introductions.remove(ENDPOINT)
     network.pool.reached.clear()
     assert network.routes.reach_of(KEY) == ("", NOW * 1000)
     with pytest.raises(PeerUnreachable):
