@@ -59,12 +59,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def files_of(daemon: Daemon) -> set[str]:
-    """Return all files in the home and beside it, without logs and directories. The daemon writes
-    to its runtime directory whenever it likes."""
+    """Return the files in the home and beside it, without directories and what comes and goes by itself: logs,
+    temporary files of atomic writes, and the time that the network process notes."""
     top = daemon.home.path.parent
-    files = {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and path.suffix != ".log"}
-    run = daemon.home.path / "run"
-    return files - {str(each.relative_to(top)) for each in (run / "time", run / "tree.tmp", run / "programs.tmp")}
+    paths = (path for path in top.rglob("*") if path.suffix not in (".log", ".tmp") and not path.is_dir())
+    return {str(path.relative_to(top)) for path in paths} - {str((daemon.home.path / "run/time").relative_to(top))}
 
 
 COMMANDS: Final[dict[str, Callable[[str], m.RequestFor[m.Message]]]] = {

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -54,9 +55,13 @@ def family(pid: int) -> dict[int, str]:
     return found
 
 
-def files(*folders: Path) -> Iterator[Path]:
+def files(*folders: Path) -> Iterator[tuple[Path, bytes]]:
+    """Each file with its content. A temporary file of an atomic write may be gone before it is read."""
     for folder in folders:
-        yield from (path for path in folder.rglob("*") if path.is_file())
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path, path.read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into the vault's memory")
@@ -94,8 +99,8 @@ def test_ten_seeds_are_in_the_vaults_locked_memory_and_in_its_files_and_nowhere_
     assert not key_files[DELETED].exists()
     holders = {
         path
-        for path in files(daemon.home.path, daemon.home.sockets, hosts)
-        if any(each in path.read_bytes() for each in needles.values())
+        for path, content in files(daemon.home.path, daemon.home.sockets, hosts)
+        if any(each in content for each in needles.values())
     }
     assert holders == {path for name, path in key_files.items() if name != DELETED}
 
