@@ -17,6 +17,7 @@ import pytest
 from fastn_p2p.protocols.tunnel import splice as splicing
 from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN, splice
 from fastn_p2p_client.errors import P2PError, StreamReset
+from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.testing import session_pair
 
 AT_ONCE = struct.pack("ii", 1, 0)
@@ -166,6 +167,25 @@ async def test_a_program_that_reads_a_tunnel_learns_of_the_reset_behind_the_byte
         await here.wait_sent()
     with pytest.raises(StreamReset):
         await here.close()
+    await work
+
+
+async def test_delivers_before_a_reset_what_has_waited_for_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last bytes were received long before the session could take them. They are in transit all the same."""
+    monkeypatch.setattr(splicing, "_QUIET_SECONDS", 0.1)
+    theirs, server = tcp_pair()
+    here, there = session_pair("Tunnel")
+    there.accept()
+    await here.opened
+    work = asyncio.ensure_future(splice(there, theirs))
+    loop = asyncio.get_running_loop()
+    await here.write(bytes(100))
+    await loop.sock_recv(server, 1)
+    reply = bytes(SESSION_WINDOW + 1000)
+    await loop.sock_sendall(server, reply)
+    await close_with_unread(server)
+    await asyncio.sleep(0.2)  # the reader is slow
+    assert b"".join([chunk async for chunk in here]) == reply
     await work
 
 
