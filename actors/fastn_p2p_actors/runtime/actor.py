@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ HEAP_RECHECK_SECONDS: Final = 1.0
 """Seconds until the heap is checked again, if the process was too busy to trim it."""
 MEASURE_SECONDS: Final = 30.0
 """Seconds between two measurements of the process's memory. Only the process itself may read it, in about 1 ms."""
+MEASURE_AFTER_WORK: Final = 0.01
+"""Seconds of processor time between two measurements: in less, memory does not change much. An idle process would spend
+a third of its time with measuring else."""
 TEARDOWN_SECONDS: Final = 2
 """Seconds that the event loop may take to close after ``serve`` has returned. Then SIGALRM ends the process."""
 
@@ -80,6 +84,7 @@ class ActorContext:
         self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._measure_at = 0.0
+        self._worked_at_measurement = -MEASURE_AFTER_WORK
         self._heap = HeapWatch(self._run_in_thread)
         self._heap_timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
@@ -149,12 +154,20 @@ class ActorContext:
 
     def _send_heartbeat(self) -> None:
         self._check_heap()
-        memory = 0
-        if self._loop.time() >= self._measure_at:
-            self._measure_at = self._loop.time() + MEASURE_SECONDS
-            memory = process_setup.own_memory()
-        self._send(wire.Heartbeat(memory))
+        self._send(wire.Heartbeat(self._memory_if_due()))
         self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
+
+    def _memory_if_due(self) -> int:
+        """Return the memory of this process, or 0 if it is not time to measure it."""
+        now = self._loop.time()
+        if now < self._measure_at:
+            return 0
+        self._measure_at = now + MEASURE_SECONDS
+        if time.process_time() - self._worked_at_measurement < MEASURE_AFTER_WORK:
+            return 0
+        memory = process_setup.own_memory()
+        self._worked_at_measurement = time.process_time()
+        return memory
 
     def _check_heap(self) -> None:
         if self._heap_timer is not None:
