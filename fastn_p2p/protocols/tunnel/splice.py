@@ -33,8 +33,8 @@ _DISCARD_SECONDS: Final = 5.0
 _TRANSIT_SECONDS: Final = 1.0
 """Seconds that the last bytes get to arrive before a reset that would overtake them."""
 _QUIET_SECONDS: Final = 10.0
-"""Seconds without a byte after which none is in transit, so that a reset of the session loses nothing. On a busy machine
-five processes pass bytes on slowly: with 20 processes for 2 cores, 1 second lost one reply in 250."""
+"""Seconds without a byte after which none is in transit, so that a reset of the session loses nothing. On a busy
+machine bytes take long through five processes: with 20 processes for 2 cores, 1 second lost one reply in 250."""
 _STOP_SECONDS: Final = 0.003
 """Seconds that an end waits for a stop that turns it into a reset. Between daemons the two have no order."""
 _POLL_SECONDS: Final = 0.01
