@@ -179,7 +179,7 @@ def test_the_worked_example_holds() -> None:
     checked = verify_delegation(delegation, now=now, endpoint=endpoint)
     assert checked == Delegation(1, public, endpoint, lineage, epoch, now, now + day, ("speak",))
     assert Ticket(ticket).record_bytes == record
-    assert verify_record(record, now=now).addresses == (given["address"],)
+    assert verify_record(record, now=now).endpoints[0].addresses == (given["address"],)
 
     key = bytes.fromhex(given["grant key"])
     grant = hashlib.blake2b(b"alice", key=key, digest_size=16, person=b"fastn-p2p-grant").digest()

@@ -65,3 +65,9 @@ class Signer:
         who = bytes(self.key) if identity is None else identity
         signed = [self.delegation()] if delegations is None else delegations
         return self.sign("record", [version, who, sequence, issued, expires, signed, relays, addresses])
+
+    def record_of_endpoints(
+        self, *entries: Sequence[Any], sequence: int = 1, issued: float = NOW, expires: float = NOW + DAY
+    ) -> bytes:
+        """A record of the second version; each entry is ``[delegation, sequence, relays, addresses]``."""
+        return self.sign("record", [2, bytes(self.key), sequence, issued, expires, entries])

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from fastn_p2p_client.errors import BadMessage, DelegationExpired, DelegationNotYetValid, WrongEndpoint
 
-from .envelope import CLOCK_SKEW, Body, KeyBytes, UnixTime, open_signed
+from .envelope import CLOCK_SKEW, Body, KeyBytes, UnixTime, open_signed, peek_signed
 from .replay_protection import EpochTracker
 
 DELEGATION_VERSION: Final = 1
@@ -50,7 +50,7 @@ class Delegation(Body, frozen=True):
     """Rights of the endpoint in the identity's name. Unknown names have no effect."""
 
 
-_decoder = msgspec.msgpack.Decoder(Delegation)
+_decoders: Final = {DELEGATION_VERSION: msgspec.msgpack.Decoder(Delegation)}
 
 
 def read_delegation(blob: bytes) -> Delegation:
@@ -72,7 +72,16 @@ def open_delegation(blob: bytes) -> Delegation:
         BadMessage: it is no delegation.
         BadSignature: its identity has not signed it.
     """
-    return open_signed("delegation", blob, _decoder, DELEGATION_VERSION, MAX_DELEGATION)
+    return open_signed("delegation", blob, _decoders, MAX_DELEGATION)
+
+
+def peek_delegation(blob: bytes) -> Delegation:
+    """Return the delegation in ``blob`` without verifying its signature. It must not be trusted.
+
+    Raises:
+        BadMessage: it is no delegation.
+    """
+    return peek_signed("delegation", blob, _decoders, MAX_DELEGATION)
 
 
 def verify_delegation(

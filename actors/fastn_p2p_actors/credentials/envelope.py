@@ -6,7 +6,8 @@ kind is never valid for another. A body and a signature have exactly one envelop
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -44,7 +45,15 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_u
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
+
+class _Version(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """First field of every body."""
+
+    version: int
+
+
 _encoder = msgspec.msgpack.Encoder()
+_version = msgspec.msgpack.Decoder(_Version)
 _envelope = msgspec.msgpack.Decoder(_Envelope)
 encode_body = _encoder.encode
 
@@ -59,21 +68,24 @@ def seal(body: bytes, signature: bytes) -> bytes:
     return _encoder.encode(_Envelope(body, signature))
 
 
-def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
+Decoders: TypeAlias = Mapping[int, msgspec.msgpack.Decoder[AnyBody]]
+"""Decoder of each known version of a body."""
+
+
+def open_signed(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int) -> AnyBody:
     """Return the body of ``blob``, after verifying its signature.
 
     Args:
         kind: key of ``PREFIXES``.
         blob: the envelope.
-        decoder: decoder of the body.
-        version: version that the body must have.
+        decoders: decoders of the versions that the body may have.
         limit: bytes that the blob may have.
 
     Raises:
         BadMessage: it is larger than ``limit``, has another shape, or is of another version.
         BadSignature: the identity that it names has not signed it.
     """
-    envelope, body = _decode(kind, blob, decoder, version, limit)
+    envelope, body = _decode(kind, blob, decoders, limit)
     if verify(body.identity, signing_input(kind, envelope.body), envelope.signature):
         return body  # the identity is a key: libsodium accepts none that is no point, not canonical or of small order
     try:
@@ -83,27 +95,28 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
     raise BadSignature(what=kind, identity=identity.id52)
 
 
-def peek_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
+def peek_signed(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int) -> AnyBody:
     """Return the body of ``blob`` without verifying its signature.
 
     Raises:
         BadMessage: it is larger than ``limit``, has another shape, or is of another version.
     """
-    return _decode(kind, blob, decoder, version, limit)[1]
+    return _decode(kind, blob, decoders, limit)[1]
 
 
-def _decode(
-    kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int
-) -> tuple[_Envelope, AnyBody]:
+def _decode(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int) -> tuple[_Envelope, AnyBody]:
     if len(blob) > limit:
         raise BadMessage(reason=f"a signed {kind} of {len(blob)} bytes, the limit is {limit}")
     try:
         envelope = _envelope.decode(blob)
+        version = _version.decode(envelope.body).version
+        decoder = decoders.get(version)
+        if decoder is None:
+            known = " and ".join(map(str, decoders))
+            raise BadMessage(reason=f"a {kind} of version {version}, this daemon reads {known}: update it")
         body = decoder.decode(envelope.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec does not convert the latter
         raise BadMessage(reason=f"no signed {kind}: {error}") from None
     if seal(envelope.body, envelope.signature) != blob:
         raise BadMessage(reason=f"the envelope of a signed {kind} is not in its shortest form")
-    if body.version != version:
-        raise BadMessage(reason=f"a {kind} of version {body.version}, this daemon knows {version}")
     return envelope, body

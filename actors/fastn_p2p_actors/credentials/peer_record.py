@@ -7,32 +7,48 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, BadSignature, DelegationExpired, DelegationNotYetValid, P2PError
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.tickets import MAX_RECORD
 
-from .delegation import MAX_DELEGATION, Delegation, check_lifetime, check_times, check_validity, open_delegation
-from .envelope import Body, UnixTime, open_signed, peek_signed
+from .delegation import (
+    MAX_DELEGATION,
+    Delegation,
+    check_lifetime,
+    check_times,
+    check_validity,
+    open_delegation,
+    peek_delegation,
+)
+from .envelope import Body, Decoders, UnixTime, encode_body, open_signed, peek_signed
 from .replay_protection import SequenceTracker
+from .sodium import SIGNATURE_BYTES
 
-RECORD_VERSION: Final = 1
+FIRST_VERSION: Final = 1
+"""Version whose addresses hold for every endpoint. Signed for a single endpoint, so that older daemons can read it."""
+SECOND_VERSION: Final = 2
+"""Version with own relays and addresses for each endpoint."""
 MAX_DELEGATIONS: Final = 8
-"""Delegations in a record."""
+"""Endpoints in a record, each with one delegation."""
 MAX_RELAYS: Final = 4
-"""Relays in a record."""
+"""Relays of one endpoint."""
 MAX_RELAY: Final = 256
 """Characters of a relay's URL."""
 MAX_ADDRESSES: Final = 16
-"""Addresses in a record."""
+"""Addresses of one endpoint."""
 MAX_ADDRESS: Final = 64
 """Characters of an address, ``ip:port`` or ``[ip]:port``."""
+MAX_PUBLISHED: Final = 900
+"""Bytes of a signed record that a directory takes: a packet has 1,000 bytes (BEP 44), the rest is its DNS header, two
+names and a margin."""
 
 Relays = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=MAX_RELAY)], ...],
@@ -42,22 +58,53 @@ Addresses = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=MAX_ADDRESS)], ...],
     Meta(max_length=MAX_ADDRESSES),
 ]
+Sequence = Annotated[int, Meta(ge=0, lt=2**62)]
+"""Milliseconds since 1970. A statement with a higher sequence replaces one with a lower sequence."""
+SignedDelegation = Annotated[bytes, Meta(max_length=MAX_DELEGATION)]
+
+
+class EndpointEntry(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """One endpoint in a record: the right to speak for the identity, and where the endpoint is.
+
+    A daemon that publishes a record copies the entries of other daemons of the same identity. So each entry has the
+    sequence of the record in which its own daemon stated it.
+    """
+
+    delegation: SignedDelegation
+    sequence: Sequence
+    relays: Relays
+    """``https`` or ``http`` URLs, the most useful first."""
+    addresses: Addresses
+    """``ip:port``, IPv6 in brackets, the most useful first."""
+
+
+class _FirstBody(Body, frozen=True):
+    """Body of a record of the first version."""
+
+    sequence: Sequence
+    issued: UnixTime
+    expires: UnixTime
+    delegations: Annotated[tuple[SignedDelegation, ...], Meta(min_length=1, max_length=MAX_DELEGATIONS)]
+    relays: Relays
+    addresses: Addresses
 
 
 class RecordBody(Body, frozen=True):
-    """Body that the identity signs."""
+    """Body of a record of the second version. Bodies of the first version are read as one, too."""
 
-    sequence: Annotated[int, Meta(ge=0, lt=2**62)]
-    """Milliseconds since 1970. A record with a higher sequence replaces one with a lower sequence."""
+    sequence: Sequence
     issued: UnixTime
     expires: UnixTime
-    delegations: Annotated[
-        tuple[Annotated[bytes, Meta(max_length=MAX_DELEGATION)], ...],
-        Meta(min_length=1, max_length=MAX_DELEGATIONS),
-    ]
-    """Signed delegations of the same identity, one for each endpoint that serves it."""
-    relays: Relays
-    addresses: Addresses
+    endpoints: Annotated[tuple[EndpointEntry, ...], Meta(min_length=1, max_length=MAX_DELEGATIONS)]
+
+
+class RecordEndpoint(msgspec.Struct, frozen=True):
+    """Endpoint of a record whose signatures were verified. The fields are those of ``EndpointEntry``."""
+
+    delegation: Delegation
+    sequence: int
+    relays: tuple[str, ...]
+    addresses: tuple[str, ...]
 
 
 class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,15 +114,65 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     issued: int
     expires: int
-    delegations: tuple[Delegation, ...]
-    """At least one delegation."""
-    relays: tuple[str, ...]
-    """``https`` URLs."""
-    addresses: tuple[str, ...]
-    """``ip:port``, IPv6 in brackets."""
+    endpoints: tuple[RecordEndpoint, ...]
+    """At least one endpoint."""
 
 
-_decoder = msgspec.msgpack.Decoder(RecordBody)
+_decoders: Final[Decoders[_FirstBody | RecordBody]] = {
+    FIRST_VERSION: msgspec.msgpack.Decoder(_FirstBody),
+    SECOND_VERSION: msgspec.msgpack.Decoder(RecordBody),
+}
+
+
+def build_record(
+    identity: bytes, sequence: int, now: float, seconds: int, endpoints: tuple[EndpointEntry, ...]
+) -> Body:
+    """Return the body of a new record, for the identity to sign. Less useful addresses are left out of a large one.
+
+    Args:
+        identity: public key that will sign, 32 bytes.
+        sequence: of the record.
+        now: Unix time.
+        seconds: lifetime.
+        endpoints: entries, the daemon's own first.
+    """
+    times = int(now), int(now) + seconds
+    while True:
+        body = RecordBody(SECOND_VERSION, identity, sequence, *times, endpoints)
+        excess = len(encode_body(body)) + SIGNATURE_BYTES + _ENVELOPE - MAX_PUBLISHED
+        smaller = _without_least_useful(endpoints) if excess > 0 else None
+        if smaller is None:
+            break
+        endpoints = smaller
+    only = endpoints[0]
+    if len(endpoints) > 1 or only.sequence != sequence or not all(url.startswith("https:") for url in only.relays):
+        return body
+    return _FirstBody(FIRST_VERSION, identity, sequence, *times, (only.delegation,), only.relays, only.addresses)
+
+
+_ENVELOPE: Final = 6
+"""Bytes that the envelope adds to a body and its signature."""
+
+
+def _without_least_useful(endpoints: tuple[EndpointEntry, ...]) -> tuple[EndpointEntry, ...] | None:
+    """Leave out the last address, or else the last relay but one, of the entry with most. Return None if none is left.
+
+    An entry keeps its first relay, or its first address if it has no relay. If that does not suffice, the last endpoint
+    is left out.
+    """
+
+    def spare(entry: EndpointEntry) -> int:
+        return max(0, len(entry.relays) - 1) + len(entry.addresses) - (0 if entry.relays else 1)
+
+    position = max(range(len(endpoints)), key=lambda index: spare(endpoints[index]))
+    entry = endpoints[position]
+    if spare(entry) <= 0:
+        return endpoints[:-1] if len(endpoints) > 1 else None
+    if len(entry.addresses) > (0 if entry.relays else 1):
+        entry = replace(entry, addresses=entry.addresses[:-1])
+    else:
+        entry = replace(entry, relays=entry.relays[:-1])
+    return (*endpoints[:position], entry, *endpoints[position + 1 :])
 
 
 def read_record(blob: bytes) -> PeerRecord:
@@ -88,7 +185,7 @@ def read_record(blob: bytes) -> PeerRecord:
         BadSignature: the record or a delegation in it is not signed by the identity.
     """
     body = _open(blob)
-    return _record(body, _delegations(body))
+    return _record(body, _endpoints(body))
 
 
 def peek_record(blob: bytes) -> RecordBody:
@@ -97,7 +194,16 @@ def peek_record(blob: bytes) -> RecordBody:
     Raises:
         BadMessage: it has another shape, is of another version, or lasts too long.
     """
-    return _checked(peek_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD))
+    return _checked(peek_signed("record", blob, _decoders, MAX_RECORD))
+
+
+def peek_endpoints(body: RecordBody) -> dict[bytes, int]:
+    """Return the sequence at which each endpoint of an unverified body was stated.
+
+    Raises:
+        BadMessage: a delegation in it is invalid.
+    """
+    return {peek_delegation(entry.delegation).endpoint: entry.sequence for entry in body.endpoints}
 
 
 def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None = None) -> PeerRecord:
@@ -117,12 +223,12 @@ def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None 
     """
     body = _open(blob)
     check_times(body, body.issued, body.expires, now)
-    valid: list[Delegation] = []
+    valid: list[RecordEndpoint] = []
     problem: P2PError | None = None
-    for delegation in _delegations(body):
+    for endpoint in _endpoints(body):
         try:
-            check_validity(delegation, now)
-            valid.append(delegation)
+            check_validity(endpoint.delegation, now)
+            valid.append(endpoint)
         except (DelegationExpired, DelegationNotYetValid) as error:
             problem = error
     if problem is not None and not valid:
@@ -134,51 +240,60 @@ def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None 
     return record
 
 
-def check_reachability(relays: Sequence[str], addresses: Sequence[str]) -> None:
-    """Check number, length and form of a record's relays and addresses.
+def check_reachability(relays: Collection[str], addresses: Collection[str]) -> None:
+    """Check number, length and form of an endpoint's relays and addresses.
 
     Raises:
-        BadMessage: a record cannot contain them.
+        BadMessage: a record must not contain them.
     """
     if len(relays) > MAX_RELAYS or len(addresses) > MAX_ADDRESSES:
         raise BadMessage(reason=f"more than {MAX_RELAYS} relays or {MAX_ADDRESSES} addresses")
     for relay in relays:
         if not _is_relay(relay):
-            raise BadMessage(reason=f"{relay[:MAX_RELAY]!r} is no https URL of a relay")
+            raise BadMessage(reason=f"{relay[:MAX_RELAY]!r} is no URL of a relay, such as https://relay.example/")
     for address in addresses:
         if not _is_address(address):
             raise BadMessage(reason=f"{address[:MAX_ADDRESS]!r} is not ip:port")
 
 
+def check_entry(entry: EndpointEntry, identity: bytes) -> RecordEndpoint:
+    """Return an entry of a record, after checking its parts and that ``identity`` has signed its delegation.
+
+    Raises:
+        BadMessage: a part is invalid.
+        BadSignature: the identity has not signed the delegation.
+    """
+    delegation = open_delegation(entry.delegation)
+    if delegation.identity != identity:
+        raise BadSignature(what="delegation in the record", identity=proven_key(identity).id52)
+    check_lifetime(delegation.not_before, delegation.not_after)
+    check_reachability(entry.relays, entry.addresses)
+    return RecordEndpoint(delegation, entry.sequence, entry.relays, entry.addresses)
+
+
 def _open(blob: bytes) -> RecordBody:
-    return _checked(open_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD))
+    return _checked(open_signed("record", blob, _decoders, MAX_RECORD))
 
 
-def _checked(body: RecordBody) -> RecordBody:
+def _checked(body: _FirstBody | RecordBody) -> RecordBody:
     check_lifetime(body.issued, body.expires)
-    check_reachability(body.relays, body.addresses)
+    if isinstance(body, _FirstBody):
+        entries = (EndpointEntry(each, body.sequence, body.relays, body.addresses) for each in body.delegations)
+        body = RecordBody(body.version, body.identity, body.sequence, body.issued, body.expires, tuple(entries))
+    for entry in body.endpoints:
+        check_reachability(entry.relays, entry.addresses)
+        if entry.sequence > body.sequence:
+            raise BadMessage(reason="an endpoint in the record is newer than the record")
     return body
 
 
-def _delegations(body: RecordBody) -> tuple[Delegation, ...]:
-    """Return the record's delegations, after checking that the record's identity signed each."""
-    delegations = tuple(map(open_delegation, body.delegations))
-    if any(delegation.identity != body.identity for delegation in delegations):
-        raise BadSignature(what="delegation in the record", identity=body.key.id52)
-    for delegation in delegations:
-        check_lifetime(delegation.not_before, delegation.not_after)
-    return delegations
+def _endpoints(body: RecordBody) -> tuple[RecordEndpoint, ...]:
+    return tuple(check_entry(entry, body.identity) for entry in body.endpoints)
 
 
-def _record(body: RecordBody, delegations: tuple[Delegation, ...]) -> PeerRecord:
+def _record(body: RecordBody, endpoints: tuple[RecordEndpoint, ...]) -> PeerRecord:
     return PeerRecord(
-        identity=body.key,
-        sequence=body.sequence,
-        issued=body.issued,
-        expires=body.expires,
-        delegations=delegations,
-        relays=body.relays,
-        addresses=body.addresses,
+        identity=body.key, sequence=body.sequence, issued=body.issued, expires=body.expires, endpoints=endpoints
     )
 
 
@@ -190,7 +305,7 @@ def _is_relay(text: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    return parts.scheme == "https" and bool(parts.hostname) and parts.username is None and port != 0
+    return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.username is None and port != 0
 
 
 def _is_address(text: str) -> bool:

@@ -12,21 +12,31 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
+from fastn_p2p_client.errors import (
+    InvalidName,
+    InvalidTicket,
+    P2PError,
+    PeerNameTaken,
+    PeerNameUnknown,
+    RecordReplayed,
+    StorageFailed,
+)
 from fastn_p2p_client.ipc.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
-from ..credentials import PeerRecord, is_from_future, peek_record, read_record, verify_record
+from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
 from .known_peers import KnownPeers
+from .known_records import KnownRecords
 from .seen_store import SeenStore
 
 log = logging.getLogger(__name__)
 
 _MAX_TICKETS: Final = 1024
-"""Number of peers outside of the book whose newest ticket is remembered, because a program called them by it."""
+"""Number of peers outside of the book whose records are remembered: a program called them, and a ticket or another
+source had the records."""
 
 
 class _PeerFile(msgspec.Struct, kw_only=True):
@@ -36,49 +46,40 @@ class _PeerFile(msgspec.Struct, kw_only=True):
     id52: str
     added: str
     record: str = ""
-    """Signed record in base64; empty if only the key is known."""
+    """Newest signed record in base64; empty if only the key is known."""
+    older_records: tuple[str, ...] = ()
+    """Records of endpoints that the newest one does not name."""
 
 
 class AddressBookEntry:
     """Peer in the address book.
 
-    A record is verified before it is added to the book. A record from a file is verified when it is first used, because
-    10,000 signatures take seconds.
-
     Raises:
-        InvalidTicket: the record belongs to another identity.
+        InvalidTicket: a record belongs to another identity.
     """
 
-    __slots__ = ("_verified", "added", "endpoints", "key", "name", "record", "renamed_from", "sequence")
+    __slots__ = ("added", "key", "name", "records", "renamed_from")
 
-    def __init__(self, name: str, key: PublicKey, added: str, record: bytes) -> None:
+    def __init__(self, name: str, key: PublicKey, added: str, records: KnownRecords) -> None:
         self.name = name
         self.key = key
         self.added = added
-        self.record = record
+        self.records = records
+        """Records were verified before they were added to the book. Those from a file are verified when first used."""
         self.renamed_from = ""
         """Petname of the same peer before it was added under this one; empty if there was none."""
-        self._verified: PeerRecord | None = None
-        body = peek_record(record) if record else None
-        if body is not None and body.identity != bytes(key):
+        if records.identities - {bytes(key)}:
             raise InvalidTicket(reason="the record is another identity's")
-        self.endpoints = len(body.delegations) if body is not None else 0
-        self.sequence = body.sequence if body is not None else -1
-
-    def verified(self) -> PeerRecord | None:
-        """Return the record with a valid signature, perhaps out of date. None if only the key is known.
-
-        Raises:
-            BadMessage, BadSignature: the file holds a damaged or forged record.
-        """
-        if self._verified is None and self.record:
-            self._verified = read_record(self.record)
-        return self._verified
 
     def info(self, reach: str = "", seen_ms: int = 0) -> PeerInfo:
         """Return the entry as programs see it. ``reach`` and ``seen_ms`` as in ``PeerInfo``."""
         return PeerInfo(
-            name=self.name, id52=self.key.id52, endpoints=self.endpoints, added=self.added, reach=reach, seen_ms=seen_ms
+            name=self.name,
+            id52=self.key.id52,
+            endpoints=self.records.endpoints,
+            added=self.added,
+            reach=reach,
+            seen_ms=seen_ms,
         )
 
 
@@ -106,7 +107,7 @@ class AddressBook:
         self._by_key: dict[bytes, AddressBookEntry] = {}
         self._sorted: list[str] = []
         self._sorted_generation = -1
-        self._called_by_ticket: dict[bytes, AddressBookEntry] = {}
+        self._called_by_ticket: dict[bytes, KnownRecords] = {}
         self.known = KnownPeers(self._by_key.__contains__, self._keep_seen)
         self._seen = SeenStore(directory, self.known.__contains__, is_present)
         self.epochs = self._seen.epochs
@@ -121,8 +122,9 @@ class AddressBook:
                 continue
             try:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
-                record = base64.b64decode(saved.record, validate=True)
-                peer = AddressBookEntry(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, record)
+                texts = filter(None, (saved.record, *saved.older_records))
+                records = KnownRecords([base64.b64decode(text, validate=True) for text in texts])
+                peer = AddressBookEntry(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, records)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
             except (OSError, *UNDECODABLE, P2PError) as error:
@@ -160,8 +162,8 @@ class AddressBook:
     def add(self, text: str, name: str) -> AddressBookEntry:
         """Add a peer, or rename it: a peer has one name. Return the entry, which is on disk by then.
 
-        The newest record of the peer is kept: the one of this ticket, an earlier one, or one by which a program has
-        called the peer.
+        For each endpoint of the peer, the newest record is kept: the one of this ticket, an earlier one, or one by
+        which a program has called the peer.
 
         Args:
             text: a ticket or an ID52.
@@ -174,22 +176,20 @@ class AddressBook:
             StorageFailed: the file cannot be written.
         """
         check_name(name, "a peer")
+        blobs: tuple[bytes, ...] = ()
         if Ticket.is_ticket(text):
-            record = Ticket(text).record_bytes
-            key = verify_record(record, now=self._now(), sequences=self.sequences).identity
+            blobs = (Ticket(text).record_bytes,)
+            key = self._verify(blobs[0])
         else:
-            record, key = b"", PublicKey(text)
+            key = PublicKey(text)
         holder = self._by_name.get(name)
         if holder is not None and holder.key != key:
             raise PeerNameTaken(name=name)
         earlier = self._by_key.get(bytes(key))
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
-        peer = AddressBookEntry(name, key, added, record)
-        for other in (earlier, self._called_by_ticket.pop(bytes(key), None)):
-            if other is None or other.sequence <= peer.sequence:
-                continue
-            if not record or not is_from_future(other.sequence, self._now()):
-                peer = AddressBookEntry(name, key, added, other.record)
+        records = self._records_of(bytes(key)).merged(blobs, self._now())
+        self._called_by_ticket.pop(bytes(key), None)
+        peer = AddressBookEntry(name, key, added, records)
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
@@ -198,26 +198,52 @@ class AddressBook:
         self._keep_seen(bytes(key))
         return peer
 
-    def note_record(self, record: PeerRecord, blob: bytes) -> None:
-        """Keep the verified record of a ticket by which a program named a peer, if it is newer than the known one."""
-        key = bytes(record.identity)
-        known = self._by_key.get(key) or self._called_by_ticket.get(key)
-        if known is not None and record.sequence <= known.sequence and not is_from_future(known.sequence, self._now()):
-            return
-        peer = AddressBookEntry(
-            known.name if known is not None else "", record.identity, known.added if known else "", blob
-        )
-        if key in self._by_key:
+    def _verify(self, blob: bytes) -> PublicKey:
+        """Return the identity of a ticket's record, and note its sequence. See ``add`` for the errors."""
+        record = verify_record(blob, now=self._now())
+        try:
+            verify_record(blob, now=self._now(), sequences=self.sequences)
+        except RecordReplayed:
+            known = self._records_of(bytes(record.identity))
+            if not known.blobs or known.merged((blob,), self._now()).blobs == known.blobs:
+                raise
+        return record.identity
+
+    def _records_of(self, key: bytes) -> KnownRecords:
+        """Return the records of a peer, in the book or called by a ticket."""
+        entry, called = self._by_key.get(key), self._called_by_ticket.get(key)
+        if entry is None or called is None:
+            found = entry.records if entry is not None else called
+            return found if found is not None else KnownRecords()
+        return entry.records.merged(called.blobs, self._now())
+
+    def note_record(self, key: bytes, blob: bytes) -> bool:
+        """Keep a verified record of a peer as far as it is newer than the known ones.
+
+        Args:
+            key: identity of the record.
+            blob: a record that was verified, from a ticket by which a program named the peer, or from another source.
+
+        Returns:
+            True if it says something new.
+        """
+        entry = self._by_key.get(key)
+        known = self._records_of(key)
+        records = known.merged((blob,), self._now())
+        if records.blobs == known.blobs:
+            return False
+        if entry is not None:
+            entry.records = records
             try:
-                write_atomically(self._path(peer.name), self._encoded(peer))
+                write_atomically(self._path(entry.name), self._encoded(entry))
             except StorageFailed as error:
-                log.warning("cannot write the newer record of %s, which a restart will forget: %s", peer.name, error)
-            self._by_name[peer.name] = self._by_key[key] = peer  # names and keys stay, so the generation too
-            return
+                log.warning("cannot write the newer record of %s, which a restart will forget: %s", entry.name, error)
+            return True
         self._called_by_ticket.pop(key, None)
-        self._called_by_ticket[key] = peer
+        self._called_by_ticket[key] = records
         if len(self._called_by_ticket) > _MAX_TICKETS:
             del self._called_by_ticket[next(iter(self._called_by_ticket))]
+        return True
 
     def remove(self, name: str) -> None:
         """Remove the peer and its file.
@@ -238,16 +264,16 @@ class AddressBook:
         self.generation += 1
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
-        """Return the peer's record, if one is known. It may be out of date."""
-        peer = self._by_key.get(key) or self._called_by_ticket.get(key)
+        """Return the peer's records, newest first. They may be out of date."""
+        entry = self._by_key.get(key)
+        records = entry.records if entry is not None else self._called_by_ticket.get(key)
         try:
-            record = peer.verified() if peer is not None else None
+            return records.verified() if records is not None else []
         except P2PError as error:
-            if peer is not None:
-                self._warn(self._path(peer.name), error)
-                peer.record = b""
+            if entry is not None:
+                self._warn(self._path(entry.name), error)
+                entry.records = KnownRecords()
             return []
-        return [record] if record is not None else []
 
     def is_known(self, key: bytes) -> bool:
         """Return whether the owner deals with the identity, or did so before a restart."""
@@ -276,5 +302,13 @@ class AddressBook:
 
     @staticmethod
     def _encoded(peer: AddressBookEntry) -> bytes:
-        record = base64.b64encode(peer.record).decode()
-        return msgspec.json.encode(_PeerFile(name=peer.name, id52=peer.key.id52, added=peer.added, record=record))
+        texts = tuple(base64.b64encode(blob).decode() for blob in peer.records.blobs)
+        return msgspec.json.encode(
+            _PeerFile(
+                name=peer.name,
+                id52=peer.key.id52,
+                added=peer.added,
+                record=texts[0] if texts else "",
+                older_records=texts[1:],
+            )
+        )

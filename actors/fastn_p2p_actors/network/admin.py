@@ -82,7 +82,8 @@ class Admin:
         if isinstance(message, CreateTicket):
             blob = await self._publisher.fresh_record(self._registry.calling_identity(message.identity))
             body = peek_record(blob)
-            return TicketText(str(Ticket.of_record(blob)), body.expires, body.relays, body.addresses)
+            own = body.endpoints[0]
+            return TicketText(str(Ticket.of_record(blob)), body.expires, own.relays, own.addresses)
         if isinstance(message, SavePeer):
             peer = self._book.add(message.peer, message.name)
             reply = PeerReply(peer.info(), peer.renamed_from)

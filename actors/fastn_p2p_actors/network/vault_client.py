@@ -44,9 +44,9 @@ class VaultClient:
         """Return a new delegation of the identity to this daemon's endpoint."""
         return await self._request(SignDelegation(identity), SignedDelegation)
 
-    async def record(self, identity: str, relays: tuple[str, ...], addresses: tuple[str, ...]) -> SignedRecord:
-        """Return a new peer record of the identity, with these URLs of relays and ``ip:port`` addresses."""
-        return await self._request(SignRecord(identity, relays, addresses), SignedRecord)
+    async def record(self, request: SignRecord) -> SignedRecord:
+        """Return a new peer record of an identity."""
+        return await self._request(request, SignedRecord)
 
     async def _request(self, message: Message, kind: type[Kind]) -> Kind:
         try:

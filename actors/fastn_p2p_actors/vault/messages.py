@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
+from fastn_p2p_actors.credentials.peer_record import EndpointEntry
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
 from fastn_p2p_client.limits import MAX_NAME
 
@@ -57,12 +58,14 @@ class SignDelegation(Message, frozen=True, tag=204):
 class SignRecord(Message, frozen=True, tag=205):
     """Sign a peer record with a new delegation and a higher sequence than before. The reply is ``SignedRecord``.
 
-    ``relays`` are https URLs, ``addresses`` are ``ip:port``, both within the limits of a record.
+    ``relays`` are URLs, ``addresses`` are ``ip:port``, both the most useful first, within the limits of a record.
     """
 
     identity: Name
     relays: tuple[str, ...]
     addresses: tuple[str, ...]
+    others: tuple[EndpointEntry, ...] = ()
+    """Entries of other endpoints of the same identity, copied from their records. Expired ones are left out."""
 
 
 # ── vault → gateway, network ─────────────────────────────────────────────────────────────────────

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
-from fastn_p2p_actors.credentials.peer_record import RECORD_VERSION, RecordBody
+from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
@@ -61,9 +61,8 @@ class Vault:
         match request:
             case SignDelegation(identity):
                 return self._sign_delegation(self._store.find(identity))
-            case SignRecord(identity, relays, addresses):
-                check_reachability(relays, addresses)
-                return self._sign_record(self._store.find(identity), relays, addresses)
+            case SignRecord(identity):
+                return self._sign_record(self._store.find(identity), request)
             case GetTransport():
                 return self._transport()
             case ListKeys(after):
@@ -103,21 +102,29 @@ class Vault:
         )
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
 
-    def _sign_record(self, key: StoredKey, relays: tuple[str, ...], addresses: tuple[str, ...]) -> SignedRecord:
+    def _sign_record(self, key: StoredKey, request: SignRecord) -> SignedRecord:
+        check_reachability(request.relays, request.addresses)
         now = self._now()
         name = key.header.name
         sequence = self._sequences[name] = max(self._sequences.get(name, 0) + 1, int(now * 1000))
-        record = RecordBody(
-            RECORD_VERSION,
-            key.pair.public,
-            sequence,
-            int(now),
-            int(now) + RECORD_SECONDS,
-            (self._sign_delegation(key).blob,),
-            relays,
-            addresses,
-        )
-        return SignedRecord(_sign(key, "record", record), record.expires)
+        own = EndpointEntry(self._sign_delegation(key).blob, sequence, request.relays, request.addresses)
+        others = self._valid_entries(key, request.others, sequence, now)
+        record = build_record(key.pair.public, sequence, now, RECORD_SECONDS, (own, *others))
+        return SignedRecord(_sign(key, "record", record), int(now) + RECORD_SECONDS)
+
+    def _valid_entries(
+        self, key: StoredKey, entries: tuple[EndpointEntry, ...], sequence: int, now: float
+    ) -> Iterator[EndpointEntry]:
+        """Yield the entries of other endpoints that the identity itself has signed, and that are valid now.
+
+        Raises:
+            BadMessage, BadSignature: an entry is invalid.
+        """
+        own = self._store.transport.pair.public
+        for entry in entries[: MAX_DELEGATIONS - 1]:
+            delegation = check_entry(entry, key.pair.public).delegation
+            if delegation.endpoint != own and now < delegation.not_after and entry.sequence < sequence:
+                yield entry
 
 
 def _sign(key: StoredKey, kind: str, body: Body) -> bytes:

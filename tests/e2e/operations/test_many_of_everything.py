@@ -12,7 +12,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from fastn_p2p_actors.credentials.envelope import encode_body, seal
-from fastn_p2p_actors.credentials.peer_record import RECORD_VERSION, RecordBody
+from fastn_p2p_actors.credentials.peer_record import EndpointEntry, build_record
 from fastn_p2p_actors.storage.identity_store import IdentityFile
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import id52_of
@@ -36,7 +36,7 @@ def fill(daemon: Daemon) -> None:
     home.peers.mkdir(mode=0o700)
     home.identities.mkdir(mode=0o700)
     for number, key in enumerate(keys(PEERS)):
-        body = RecordBody(RECORD_VERSION, key, 1, now, now + 1000, (delegation,), (), ("192.0.2.1:1",))
+        body = build_record(key, 1, now, 1000, (EndpointEntry(delegation, 1, (), ("192.0.2.1:1",)),))
         record = base64.b64encode(seal(encode_body(body), bytes(64))).decode()
         entry = {"name": f"peer{number:05}", "id52": id52_of(key), "added": "2026-01-01T00:00:00Z", "record": record}
         (home.peers / f"peer{number:05}.json").write_bytes(msgspec.json.encode(entry))

@@ -16,6 +16,7 @@ from fastn_p2p_client.errors import InternalError, P2PError
 
 from ...credentials import read_delegation, read_record
 from ...runtime.mailbox import Sender
+from ...vault.messages import SignRecord
 from ..address_book import AddressBook
 from ..clock import JUMP, ClockJump, ClockWatch
 from ..serving.registry import OnlineIdentity, Registry
@@ -134,7 +135,7 @@ class IdentityPublisher:
 
     async def _sign_record(self, identity: OnlineIdentity) -> None:
         address = self._endpoint.address()
-        signed = await self._vault.record(identity.name, address.relays, address.addresses)
+        signed = await self._vault.record(SignRecord(identity.name, address.relays, address.addresses))
         if read_record(signed.blob).identity != identity.key:
             raise InternalError(reason="the vault signed with another key")
         identity.record = signed.blob

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from ...credentials import Delegation, PeerRecord
+from ...credentials import Delegation, PeerRecord, RecordEndpoint
 from ..transport.endpoint import EndpointAddress
 
 
@@ -26,34 +26,29 @@ class Candidate(msgspec.Struct, frozen=True):
     delegation: Delegation
     """The newest one known. If it has expired, the endpoint must show a newer one."""
     sequence: int
-    """Sequence of the newest record that names the endpoint."""
+    """Sequence of the newest statement about the endpoint."""
 
 
 def resolve_candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
     """Return each endpoint of the identity once, with all addresses that any resolver knows.
 
-    The endpoints of the newest record come first, and its addresses before those of older records, whichever resolver
-    has it. Among records with equal sequences, the first resolver's comes first.
+    The endpoint that was stated last comes first, and newer addresses before older ones, whichever resolver has them.
+    Among equal sequences, the first resolver's comes first.
     """
-    records = [record for resolver in resolvers for record in resolver.records_of(key)]
-    records.sort(key=lambda record: record.sequence, reverse=True)
-    delegations: dict[bytes, Delegation] = {}
-    relays: dict[bytes, dict[str, None]] = {}
-    addresses: dict[bytes, dict[str, None]] = {}
-    sequences: dict[bytes, int] = {}
-    for record in records:
-        for delegation in record.delegations:
-            known = delegations.get(delegation.endpoint)
-            if known is None or known.not_after < delegation.not_after:
-                delegations[delegation.endpoint] = delegation
-            sequences.setdefault(delegation.endpoint, record.sequence)
-            relays.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.relays))
-            addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
+    stated = [each for resolver in resolvers for record in resolver.records_of(key) for each in record.endpoints]
+    stated.sort(key=lambda each: each.sequence, reverse=True)
+    by_endpoint: dict[bytes, list[RecordEndpoint]] = {}
+    for each in stated:
+        by_endpoint.setdefault(each.delegation.endpoint, []).append(each)
     return [
         Candidate(
-            EndpointAddress(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])),
-            delegation,
-            sequences[endpoint],
+            EndpointAddress(
+                endpoint,
+                tuple(dict.fromkeys(relay for each in entries for relay in each.relays)),
+                tuple(dict.fromkeys(address for each in entries for address in each.addresses)),
+            ),
+            max((each.delegation for each in entries), key=lambda delegation: delegation.not_after),
+            entries[0].sequence,
         )
-        for endpoint, delegation in delegations.items()
+        for endpoint, entries in by_endpoint.items()
     ]

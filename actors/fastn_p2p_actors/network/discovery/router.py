@@ -128,8 +128,9 @@ class PeerRouter:
         if Ticket.is_ticket(peer):
             blob = Ticket(peer).record_bytes
             record = verify_record(blob, now=self._wall())
-            self._book.note_record(record, blob)
-            return bytes(record.identity)
+            key = bytes(record.identity)
+            self._book.note_record(key, blob)
+            return key
         if len(peer) < 40:  # a name, not a mistyped ID52
             raise PeerUnknown(peer=peer)
         return bytes(PublicKey(peer))

@@ -233,9 +233,10 @@ def test_any_other_value_in_a_signed_record_is_refused_or_kept_as_it_is(field: i
 def test_record_that_holds() -> None:
     record = verify_record(RECORD, now=NOW)
     assert (record.identity, record.sequence, record.issued, record.expires) == (ALICE.key, 1, NOW, NOW + DAY)
-    assert [delegation.endpoint for delegation in record.delegations] == [ENDPOINT]
-    assert record.relays == ("https://relay.example/",)
-    assert record.addresses == ("192.0.2.1:4433", "[2001:db8::1]:4433")
+    (endpoint,) = record.endpoints
+    assert (endpoint.delegation.endpoint, endpoint.sequence) == (ENDPOINT, 1)
+    assert endpoint.relays == ("https://relay.example/",)
+    assert endpoint.addresses == ("192.0.2.1:4433", "[2001:db8::1]:4433")
 
 
 def test_record_that_has_ended_can_be_read_but_does_not_hold() -> None:
@@ -243,14 +244,14 @@ def test_record_that_has_ended_can_be_read_but_does_not_hold() -> None:
         verify_record(RECORD, now=NOW + 2 * DAY)
     with pytest.raises(DelegationNotYetValid):
         verify_record(RECORD, now=NOW - DAY)
-    assert read_record(RECORD).delegations[0].endpoint == ENDPOINT
+    assert read_record(RECORD).endpoints[0].delegation.endpoint == ENDPOINT
 
 
 def test_delegations_that_do_not_hold_now_are_left_out() -> None:
     old = ALICE.delegation(not_before=NOW - 2 * DAY, not_after=NOW - DAY, endpoint=bytes(BOB.key))
     coming = ALICE.delegation(not_before=NOW + DAY, not_after=NOW + 2 * DAY)
     record = verify_record(ALICE.record(delegations=[old, DELEGATION, coming]), now=NOW)
-    assert [delegation.endpoint for delegation in record.delegations] == [ENDPOINT]
+    assert [each.delegation.endpoint for each in record.endpoints] == [ENDPOINT]
     with pytest.raises(DelegationExpired):
         verify_record(ALICE.record(delegations=[old]), now=NOW)
 
@@ -276,7 +277,7 @@ BAD_ADDRESSES = [
     "[fe80::1%eth0]:1", " 192.0.2.1:1", "192.0.2.1:1\n", "[" + "0:" * 40 + "1]:1",
 ]  # fmt: skip
 BAD_RELAYS = [
-    "", "relay", "http://relay.example/", "https://", "https:///x", "https://a b/", "https://u:p@h/", "https://h:99999/",
+    "", "relay", "ftp://relay.example/", "http://", "https://", "https:///x", "https://a b/", "https://u:p@h/", "https://h:99999/",
     "https://h:0/", "https://é/", "https://h/\n", "https://[/", "https://h/" + "x" * 256,
 ]  # fmt: skip
 
@@ -299,7 +300,7 @@ def test_record_at_its_limits_holds_and_beyond_each_is_refused() -> None:
         "relays": [f"https://relay-{number}.example/" for number in range(MAX_RELAYS)],
         "addresses": [f"192.0.2.1:{number + 1}" for number in range(MAX_ADDRESSES)],
     }
-    assert len(verify_record(ALICE.record(**full), now=NOW).delegations) == MAX_DELEGATIONS
+    assert len(verify_record(ALICE.record(**full), now=NOW).endpoints) == MAX_DELEGATIONS
     for name, values in full.items():
         with pytest.raises(BadMessage):
             verify_record(ALICE.record(**{**full, name: [*values, values[0]]}), now=NOW)

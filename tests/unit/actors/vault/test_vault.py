@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_actors.credentials import EpochTracker, SequenceTracker, verify_delegation, verify_record
+from fastn_p2p_actors.credentials import EndpointEntry, EpochTracker, SequenceTracker, verify_delegation, verify_record
+from fastn_p2p_actors.credentials.envelope import seal, signing_input
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.actor import VaultServer
@@ -37,6 +38,7 @@ from fastn_p2p_actors.vault.messages import (
 from fastn_p2p_actors.vault.vault import DELEGATION_SECONDS, Vault
 from fastn_p2p_client.errors import (
     BadMessage,
+    BadSignature,
     Forbidden,
     IdentityExists,
     IdentityNotFound,
@@ -47,7 +49,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, GetStatus, encode
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER
-from tests.support.signer import NOW
+from tests.support.signer import NOW, Signer
 
 REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     CreateKey: CreateKey("bob"),
@@ -244,24 +246,47 @@ def test_record_holds_and_each_one_replaces_the_one_before(room: Room) -> None:
         signed = room.ask(NETWORK, SignRecord("alice", ("https://relay.example/",), ("192.0.2.1:1", "[::1]:2")))
         assert isinstance(signed, SignedRecord)
         record = verify_record(signed.blob, now=room.clock.now, sequences=sequences)
-        assert [delegation.endpoint for delegation in record.delegations] == [transport.public]
-        assert (record.relays, record.addresses) == (("https://relay.example/",), ("192.0.2.1:1", "[::1]:2"))
+        (own,) = record.endpoints
+        assert (own.delegation.endpoint, own.sequence) == (transport.public, record.sequence)
+        assert (own.relays, own.addresses) == (("https://relay.example/",), ("192.0.2.1:1", "[::1]:2"))
         assert signed.expires == record.expires
         seen.append(record.sequence)
     assert seen == sorted(set(seen))
 
 
+def test_record_keeps_valid_endpoints_of_other_daemons(room: Room) -> None:
+    key = room.ask(GATEWAY, ListKeys()).identities[0].public
+    alice = next(each for each in room.vault._store.page("", 1).keys)
+    transport = room.ask(NETWORK, GetTransport()).public
+
+    def stated(endpoint: bytes, sequence: int, until: float = NOW + 3600) -> EndpointEntry:
+        fields = [1, key, endpoint, bytes(16), 1, NOW - 3600, int(until), ["speak"]]
+        body = msgspec.msgpack.encode(fields)
+        delegation = seal(body, alice.pair.sign(signing_input("delegation", body)))
+        return EndpointEntry(delegation, sequence, (), ("192.0.2.9:9",))
+
+    now = int(room.clock.now * 1000)
+    good = stated(b"2" * 32, now - 5)
+    left_out = [stated(transport, now - 5), stated(b"3" * 32, now - 5, NOW - 60), stated(b"4" * 32, now + 60_000)]
+    signed = room.ask(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",), (good, *left_out)))
+    record = verify_record(signed.blob, now=room.clock.now)
+    assert [each.delegation.endpoint for each in record.endpoints] == [transport, b"2" * 32]
+    assert [each.sequence for each in record.endpoints] == [record.sequence, now - 5]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
-        SignRecord("alice", ("http://plain.example/",), ()),
+        SignRecord("alice", ("ftp://plain.example/",), ()),
         SignRecord("alice", (), ("host.example:1",)),
+        SignRecord("alice", (), (), (EndpointEntry(Signer("mallory").delegation(), 1, (), ()),)),
+        SignRecord("alice", (), (), (EndpointEntry(b"no delegation", 1, (), ()),)),
         SignRecord("alice", (), ("192.0.2.1:1",) * 17),
         SignRecord("alice", ("https://relay.example/",) * 5, ()),
     ],
 )
 def test_invalid_record_is_not_signed(room: Room, request_: SignRecord) -> None:
-    with pytest.raises(BadMessage):
+    with pytest.raises((BadMessage, BadSignature)):
         room.ask(NETWORK, request_)
 
 

@@ -71,7 +71,7 @@ async def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningV
         delegation = verify_delegation(signed.blob, now=signed.not_after - 1, endpoint=transport.public)
         assert delegation.identity == alice.public
         record = await network(SignRecord("alice", (), ("192.0.2.1:1",)))
-        assert verify_record(record.blob, now=record.expires - 1).addresses == ("192.0.2.1:1",)
+        assert verify_record(record.blob, now=record.expires - 1).endpoints[0].addresses == ("192.0.2.1:1",)
         with pytest.raises(Forbidden):
             await gateway(GetTransport())
         with pytest.raises(Forbidden):
