@@ -11,7 +11,16 @@ from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded
 from fastn_p2p_client.ipc.messages import ErrorReply, Message
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
-from ..vault.messages import GetTransport, SignDelegation, SignedDelegation, SignedRecord, SignRecord, Transport
+from ..vault.messages import (
+    GetTransport,
+    SignDelegation,
+    SignedDelegation,
+    SignedPacket,
+    SignedRecord,
+    SignPacket,
+    SignRecord,
+    Transport,
+)
 from ..vault.messages import VaultReply as _VaultReply
 
 log = logging.getLogger(__name__)
@@ -47,6 +56,10 @@ class VaultClient:
     async def record(self, request: SignRecord) -> SignedRecord:
         """Return a new peer record of an identity."""
         return await self._request(request, SignedRecord)
+
+    async def packet(self, request: SignPacket) -> SignedPacket:
+        """Return a new peer record of an identity, and the packet with it for directories."""
+        return await self._request(request, SignedPacket)
 
     async def _request(self, message: Message, kind: type[Kind]) -> Kind:
         try:

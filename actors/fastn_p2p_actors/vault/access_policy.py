@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.errors import Forbidden
 from fastn_p2p_client.ipc.messages import Cancel
 
-from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, SignDelegation, SignRecord
+from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, SignDelegation, SignPacket, SignRecord
 
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
@@ -40,6 +40,7 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     GetTransport: {VaultState.OPEN: _network},
     SignDelegation: {VaultState.OPEN: _network},
     SignRecord: {VaultState.OPEN: _network},
+    SignPacket: {VaultState.OPEN: _network},
     Cancel: {VaultState.OPEN: _gateway | _network},
 }
 """Roles that may send a request, by request and state."""

@@ -68,6 +68,13 @@ class SignRecord(Message, frozen=True, tag=205):
     """Entries of other endpoints of the same identity, copied from their records. Expired ones are left out."""
 
 
+class SignPacket(SignRecord, frozen=True, tag=206):
+    """Sign a peer record as for ``SignRecord``, and the packet with it for directories. The reply is ``SignedPacket``.
+
+    The vault builds the packet itself. It signs no bytes that it is given.
+    """
+
+
 # ── vault → gateway, network ─────────────────────────────────────────────────────────────────────
 
 
@@ -115,8 +122,20 @@ class SignedRecord(Message, frozen=True, tag=224):
     expires: int
 
 
-VaultRequest: TypeAlias = CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | Cancel
+class SignedPacket(Message, frozen=True, tag=225):
+    record: bytes
+    """The signed peer record."""
+    expires: int
+    body: bytes
+    """Signature, sequence and DNS message with the record, as directories take it."""
+
+
+VaultRequest: TypeAlias = (
+    CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | SignPacket | Cancel
+)
 """Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 
-VaultReply: TypeAlias = IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | Ack | ErrorReply
+VaultReply: TypeAlias = (
+    IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | SignedPacket | Ack | ErrorReply
+)
 """Every reply of the vault."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability
+from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
+from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
@@ -23,7 +24,9 @@ from .messages import (
     ListKeys,
     SignDelegation,
     SignedDelegation,
+    SignedPacket,
     SignedRecord,
+    SignPacket,
     SignRecord,
     Transport,
     VaultReply,
@@ -61,6 +64,8 @@ class Vault:
         match request:
             case SignDelegation(identity):
                 return self._sign_delegation(self._store.find(identity))
+            case SignPacket(identity):
+                return self._sign_packet(self._store.find(identity), request)
             case SignRecord(identity):
                 return self._sign_record(self._store.find(identity), request)
             case GetTransport():
@@ -101,6 +106,13 @@ class Vault:
             (SPEAK,),
         )
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+
+    def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedPacket:
+        record = self._sign_record(key, request)
+        sequence = 1000 * self._sequences[key.header.name]
+        packet = encode_record_packet(key.pair.public, record.blob)
+        signature = key.pair.sign(pkarr.signing_input(sequence, packet))
+        return SignedPacket(record.blob, record.expires, pkarr.join_body(signature, sequence, packet))
 
     def _sign_record(self, key: StoredKey, request: SignRecord) -> SignedRecord:
         check_reachability(request.relays, request.addresses)

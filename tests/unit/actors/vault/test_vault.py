@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from fastn_p2p_actors.credentials import EndpointEntry, EpochTracker, SequenceTracker, verify_delegation, verify_record
 from fastn_p2p_actors.credentials.envelope import seal, signing_input
+from fastn_p2p_actors.credentials.pkarr import HEADER_BYTES, MAX_PACKET, read_signed_packet
+from fastn_p2p_actors.credentials.record_packet import record_in
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.actor import VaultServer
@@ -30,6 +32,7 @@ from fastn_p2p_actors.vault.messages import (
     SignDelegation,
     SignedDelegation,
     SignedRecord,
+    SignPacket,
     SignRecord,
     Transport,
     VaultReply,
@@ -58,6 +61,7 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     GetTransport: GetTransport(),
     SignDelegation: SignDelegation("alice"),
     SignRecord: SignRecord("alice", (), ()),
+    SignPacket: SignPacket("alice", (), ()),
     Cancel: Cancel(),
 }
 """One of each kind, for a vault that has alice."""
@@ -119,6 +123,7 @@ def test_table_of_permissions() -> None:
         ("GetTransport", "open"): [NETWORK],
         ("SignDelegation", "open"): [NETWORK],
         ("SignRecord", "open"): [NETWORK],
+        ("SignPacket", "open"): [NETWORK],
         ("Cancel", "open"): [GATEWAY, NETWORK],
     }
 
@@ -272,6 +277,25 @@ def test_record_keeps_valid_endpoints_of_other_daemons(room: Room) -> None:
     record = verify_record(signed.blob, now=room.clock.now)
     assert [each.delegation.endpoint for each in record.endpoints] == [transport, b"2" * 32]
     assert [each.sequence for each in record.endpoints] == [record.sequence, now - 5]
+
+
+def test_packet_holds_the_record_and_each_one_replaces_the_one_before(room: Room) -> None:
+    key = room.ask(GATEWAY, ListKeys()).identities[0].public
+    sequences: list[int] = []
+    for step in (0.0, 0.0, -3600.0):
+        room.clock.now += step
+        signed = room.ask(NETWORK, SignPacket("alice", ("https://relay.example/",), ("192.0.2.1:1",)))
+        packet = read_signed_packet(key, signed.body)
+        assert record_in(packet) == signed.record
+        assert verify_record(signed.record, now=room.clock.now).expires == signed.expires
+        sequences.append(packet.sequence)
+    assert sequences == sorted(set(sequences))
+
+
+def test_the_largest_record_fits_into_a_packet(room: Room) -> None:
+    addresses = tuple(f"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:{number:x}]:65535" for number in range(16))
+    signed = room.ask(NETWORK, SignPacket("alice", ("https://relay.example/",) * 4, addresses))
+    assert 900 < len(signed.body) - HEADER_BYTES <= MAX_PACKET
 
 
 @pytest.mark.parametrize(
