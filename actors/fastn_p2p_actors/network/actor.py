@@ -52,6 +52,7 @@ from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
+from .discovery.record_finder import RecordFinder
 from .discovery.router import PeerRouter
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
@@ -123,7 +124,8 @@ class Network:
         hosts = HostDirectory.find(self._endpoint.id)
         hosts.open()
         self._grace = RegistrationGrace()
-        router = PeerRouter(book, [book, hosts], self._wall, self._introductions, registry.key_of)
+        self._finder = RecordFinder(book, self._wall)
+        router = PeerRouter(book, [book, hosts], self._wall, self._introductions, self._finder, registry.key_of)
         self._expected = ExpectedPrograms(run / "programs.json", registry.programs)
         payloads = PayloadMemory()
         self._incoming = IncomingCalls(mailbox, registry, book, self._grace, self._expected, payloads)
@@ -135,7 +137,8 @@ class Network:
         self._pool = router.pool = ConnectionPool(
             self._endpoint, self._events, introductions=self._introductions, payloads=payloads, wall=self._wall
         )
-        probe = OnlineProbe(self._pool, router, hosts, book)
+        probe = OnlineProbe(self._pool, router, hosts, book, look_up=self._finder.look_up)
+        self._finder.on_news = probe.on_news
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._events.attach(self._pool, probe, self._waits, self._reconnect_list)
@@ -182,6 +185,7 @@ class Network:
         self._sessions.close()
         self._waits.close()
         self._publisher.close()
+        self._finder.close()
         self._pool.close()
         self._events.close()
         for task in self._tasks:

@@ -1,7 +1,8 @@
 """Online probe: asks the endpoints at which an awaited peer may come online, with exponential backoff.
 
 A daemon that is reached is asked once, and answers when the peer comes online. It is asked again only in case it has
-forgotten the request. A daemon that is not reached is dialled again, less and less often.
+forgotten the request. A daemon that is not reached is dialled again, less and less often, and so are the record sources
+asked for newer addresses.
 """
 
 from __future__ import annotations
@@ -73,11 +74,14 @@ class _ProbeTarget:
 class _AwaitedPeer:
     """Endpoints at which one awaited peer may come online."""
 
-    __slots__ = ("peer", "targets")
+    __slots__ = ("delay", "next_lookup", "peer", "targets")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
         """Text by which a program named the peer: perhaps a ticket, which has addresses."""
+        self.next_lookup = 0.0
+        """Time at which the record sources are asked again."""
+        self.delay = _FIRST_DELAY
         self.targets: dict[bytes, _ProbeTarget] = {}
 
 
@@ -85,6 +89,7 @@ class OnlineProbe:
     """Asks the daemons of awaited peers for an introduction as soon as the peer is online.
 
     Args:
+        look_up: asks the record sources for the records of an identity.
         jitter: returns a number from 0 to 1, by which each delay is varied.
         rest: waits for an event, at most so many seconds.
     """
@@ -96,6 +101,7 @@ class OnlineProbe:
         hosts: HostDirectory,
         book: AddressBook,
         *,
+        look_up: Callable[[bytes], object] = lambda _: None,
         jitter: Callable[[], float] = random.random,
         rest: Rest = sleep_until_woken,
     ) -> None:
@@ -104,6 +110,7 @@ class OnlineProbe:
         self._router = router
         self._hosts = hosts
         self._book = book
+        self._look_up = look_up
         self._jitter = jitter
         self._rest = rest
         self._awaited: dict[bytes, _AwaitedPeer] = {}
@@ -150,6 +157,12 @@ class OnlineProbe:
         if self._updating is not None:
             self._updating.cancel()
 
+    def on_news(self, identity: bytes) -> None:
+        """A newer record of an identity was found."""
+        awaited = self._awaited.get(identity)
+        if awaited is not None:
+            self._update(identity, awaited)
+
     # ── events ───────────────────────────────────────────────────────────────────────────────────
 
     def on_connected(self, connection: PeerConnection) -> None:
@@ -165,6 +178,13 @@ class OnlineProbe:
 
     def _check(self) -> None:
         self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+        now = self._loop.time()
+        for identity, awaited in self._awaited.items():
+            if now >= awaited.next_lookup:
+                awaited.next_lookup = now + self._varied(awaited.delay)
+                awaited.delay = min(2 * awaited.delay, _LONGEST_DELAY)
+                if self._router.open_to(identity) is None:
+                    self._look_up(identity)
         state = self._state()
         if state != self._checked_state and (self._updating is None or self._updating.done()):
             self._checked_state = state

@@ -10,7 +10,6 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
-    P2PError,
     PeerOffline,
     PeerUnknown,
     PeerUnreachable,
@@ -24,6 +23,8 @@ from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.pool import ConnectionPool
 from ..connections.proven_identities import IntroductionRegistry
+from .candidate_race import CandidateRace
+from .record_finder import RecordFinder
 from .resolver import Candidate, Resolver, resolve_candidates
 from .search import Search
 
@@ -38,6 +39,7 @@ class PeerRouter:
 
     Args:
         wall: returns Unix time.
+        finder: looks for records in the sources.
         own: returns the key of this daemon's online identity of a name.
 
     Attributes:
@@ -50,6 +52,7 @@ class PeerRouter:
         resolvers: Sequence[Resolver],
         wall: Callable[[], float],
         introductions: IntroductionRegistry[PeerConnection],
+        finder: RecordFinder,
         own: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         self._book = book
@@ -57,6 +60,7 @@ class PeerRouter:
         self._resolvers = resolvers
         self._wall = wall
         self._introductions = introductions
+        self._finder = finder
         self.pool: ConnectionPool | None = None
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
@@ -145,31 +149,28 @@ class PeerRouter:
             search: records the attempts.
 
         Raises:
-            PeerUnknown: no resolver knows the identity.
+            PeerUnknown: no resolver and no source knows the identity.
             PeerOffline: it is an identity of this daemon, and offline.
             PeerUnreachable: every attempt failed; the reason lists them.
         """
-        now = asyncio.get_running_loop().time
-        search = search or Search(now())
+        search = search or Search(asyncio.get_running_loop().time())
         known = resolve_candidates(target, self._resolvers_for(peer))
-        if not known:
-            raise PeerUnknown(peer=display_name(target, peer))
-        elsewhere = self._without_own_endpoint(known)
-        for candidate in elsewhere:
-            search.begin(candidate.address, now())
-            try:
-                connection = await self._try(target, candidate)
-                if connection.closed:  # closed while this task waited to run
-                    raise ConnectionLost(what="the connection to the peer")
-            except P2PError as error:
-                search.failed(getattr(error, "reason", "") or str(error), now())
-                continue
+        if known and not self._without_own_endpoint(known):
+            raise PeerOffline(peer=display_name(target, peer))
+        race = CandidateRace(
+            lambda: self.known(target, peer),
+            lambda candidate: self._try(target, candidate),
+            lambda: self._finder.look_up(target),
+            search,
+        )
+        connection = await race.run()
+        if connection is not None:
             self.prefer(connection, target)
             return connection
-        if not elsewhere:
-            raise PeerOffline(peer=display_name(target, peer))
+        if not self.known(target, peer):
+            raise PeerUnknown(peer=display_name(target, peer))
         self._note(target, reached=False)
-        raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(now()))
+        raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(asyncio.get_running_loop().time()))
 
     def known(self, target: bytes, peer: str) -> list[Candidate]:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..transport.endpoint import EndpointAddress
+from .record_finder import Lookup, SourceAnswer
 
 TOO_SHORT: Final = 0.25
 """Seconds below which a fruitless search says nothing about the peer."""
@@ -12,8 +13,15 @@ _SHOWN: Final = 4
 """Number of addresses, of relays and of attempts that the text names."""
 
 
-class _Attempt:
-    """Attempt to reach an endpoint. ``result`` is empty while there is no answer."""
+class Attempt:
+    """Attempt to reach an endpoint.
+
+    Attributes:
+        address: addresses and relays that are tried.
+        began: when it began.
+        ended: when it failed.
+        result: reason for which it failed; empty while there is no answer.
+    """
 
     __slots__ = ("address", "began", "ended", "result")
 
@@ -23,39 +31,63 @@ class _Attempt:
         self.ended = 0.0
         self.result = ""
 
+    def fail(self, result: str, now: float) -> None:
+        """End the attempt with this error."""
+        self.ended, self.result = now, result
+
 
 class Search:
-    """Attempts of one search. ``words`` may be called at any time. Times are seconds of one clock."""
+    """Attempts of one search. ``words`` may be called at any time. Times are seconds of one clock.
 
-    __slots__ = ("_attempts", "_began")
+    Attributes:
+        lookup: lookup of the peer's records in the sources; None if they were not asked.
+    """
+
+    __slots__ = ("_attempts", "_began", "lookup")
 
     def __init__(self, now: float) -> None:
         self._began = now
-        self._attempts: list[_Attempt] = []
+        self._attempts: list[Attempt] = []
+        self.lookup: Lookup | None = None
 
-    def begin(self, address: EndpointAddress, now: float) -> None:
-        """Add an attempt to reach an endpoint."""
-        self._attempts.append(_Attempt(address, now))
-
-    def failed(self, result: str, now: float) -> None:
-        """End the newest attempt with this error."""
-        self._attempts[-1].ended, self._attempts[-1].result = now, result
+    def begin(self, address: EndpointAddress, now: float) -> Attempt:
+        """Add and return an attempt to reach an endpoint."""
+        attempt = Attempt(address, now)
+        self._attempts.append(attempt)
+        return attempt
 
     def seconds(self, now: float) -> float:
         """Return how long the search has taken."""
         return now - self._began
 
     def words(self, now: float) -> str:
-        """Describe each attempt for an error message: its addresses, its result and its duration."""
-        if not self._attempts:
-            return f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"
-        told = [_words(attempt, now) for attempt in self._attempts[:_SHOWN]]
+        """Describe each attempt for an error message: its addresses, its result and its duration; then the sources."""
+        described = [_words(attempt, now) for attempt in self._attempts[:_SHOWN]]
         if len(self._attempts) > _SHOWN:
-            told.append(f"and {len(self._attempts) - _SHOWN} more endpoints")
-        return "; ".join(told)
+            described.append(f"and {len(self._attempts) - _SHOWN} more attempts")
+        if not described:
+            described = [f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"]
+        if self.lookup is not None and self.lookup.answers:
+            described.append(_asked(self.lookup))
+        return "; ".join(described)
 
 
-def _words(attempt: _Attempt, now: float) -> str:
+def _asked(lookup: Lookup) -> str:
+    """Describe the answers of the sources."""
+    return "asked " + _some([f"{answer.name} ({_answer(answer)})" for answer in lookup.answers])
+
+
+def _answer(answer: SourceAnswer) -> str:
+    if answer.problem:
+        return answer.problem
+    if any(not record.problem for record in answer.records):
+        return "it knows the peer"
+    if answer.records:
+        return answer.records[0].problem
+    return "no answer yet" if answer.seconds is None else "it does not know the peer"
+
+
+def _words(attempt: Attempt, now: float) -> str:
     places = _some(list(attempt.address.addresses))
     if attempt.address.relays:
         noun = "relay" if len(attempt.address.relays) == 1 else "relays"

@@ -13,6 +13,7 @@ from fastn_p2p_actors.credentials import CLOCK_SKEW, PeerRecord, read_delegation
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connections.proven_identities import IntroductionRegistry, ProvenIdentities
 from fastn_p2p_actors.network.discovery import router
+from fastn_p2p_actors.network.discovery.record_finder import RecordFinder
 from fastn_p2p_actors.network.discovery.router import PeerRouter
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown, PeerUnreachable
@@ -51,9 +52,11 @@ class StubPool:
         self.introductions = introductions
         self.reached: dict[bytes, StubConnection] = {}
         self.dialled: list[EndpointAddress] = []
+        self.was_dialled = asyncio.Event()
 
     async def connect(self, address: EndpointAddress) -> StubConnection:
         self.dialled.append(address)
+        self.was_dialled.set()
         await asyncio.sleep(0)
         if address.endpoint not in self.reached:
             raise PeerUnreachable(peer="endpoint", reason="nobody answers")
@@ -82,7 +85,8 @@ class StubNetwork:
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
-        self.routes = PeerRouter(book, [cast(Any, resolver)], lambda: NOW, introductions)
+        finder = RecordFinder(book, lambda: NOW)
+        self.routes = PeerRouter(book, [cast(Any, resolver)], lambda: NOW, introductions, finder)
         self.routes.pool = cast(Any, self.pool)
 
     def know(self, *delegations: bytes) -> None:
@@ -190,8 +194,7 @@ async def test_ignores_a_connection_that_ended_before_its_use(network: StubNetwo
     connection = network.pool.has(ENDPOINT, StubConnection())
     network.know()
     reaching = asyncio.ensure_future(network.reach())
-    await asyncio.sleep(0)
-    assert network.pool.dialled
+    await network.pool.was_dialled.wait()
     connection.closed = True
     with pytest.raises(PeerUnreachable):
         await reaching

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from fastn_p2p_actors.network.discovery.record_finder import FoundRecord, Lookup, SourceAnswer
 from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 
 
 def test_names_addresses_result_and_duration_of_each_attempt() -> None:
     search = Search(100.0)
-    search.begin(EndpointAddress(b"1" * 32, ("https://relay.example/",), ("192.0.2.1:1", "[2001:db8::1]:1")), 100.0)
-    search.failed("no answer to the handshake", 110.0)
+    address = EndpointAddress(b"1" * 32, ("https://relay.example/",), ("192.0.2.1:1", "[2001:db8::1]:1"))
+    search.begin(address, 100.0).fail("no answer to the handshake", 110.0)
     search.begin(EndpointAddress(b"2" * 32, (), ("192.0.2.2:2",)), 110.0)
     assert search.words(112.5) == (
         "tried 192.0.2.1:1, [2001:db8::1]:1 and relay https://relay.example/ for 10.0 s: no answer to the handshake; "
@@ -25,12 +26,25 @@ def test_says_that_no_address_was_found() -> None:
     assert "no address is known" in search.words(104.0)
 
 
+async def test_says_what_each_source_answered() -> None:
+    search = Search(0.0)
+    answers = [SourceAnswer(name) for name in ("LAN", "one", "two", "three")]
+    search.lookup = Lookup(answers)
+    answers[0].seconds = 0.5
+    answers[1].records, answers[1].seconds = [FoundRecord(7, 1)], 0.1
+    answers[2].problem = "no answer within 10 s"
+    assert search.words(2.0).endswith(
+        "asked LAN (it does not know the peer), one (it knows the peer), two (no answer within 10 s), "
+        "three (no answer yet)"
+    )
+
+
 def test_stays_short_however_many_attempts() -> None:
     search = Search(0.0)
     for _ in range(100):
-        search.begin(EndpointAddress(b"1" * 32, ("https://relay.example/",) * 20, ("192.0.2.1:1",) * 50), 0.0)
-        search.failed("no answer", 1.0)
+        address = EndpointAddress(b"1" * 32, ("https://relay.example/",) * 20, ("192.0.2.1:1",) * 50)
+        search.begin(address, 0.0).fail("no answer", 1.0)
     words = search.words(100.0)
     assert "and 46 more" in words
-    assert "and 96 more endpoints" in words
+    assert "and 96 more attempts" in words
     assert len(words) < 2000
