@@ -101,7 +101,7 @@ class StubNetwork:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> StubNetwork:
+async def network(tmp_path: Path) -> StubNetwork:
     return StubNetwork(tmp_path)
 
 
