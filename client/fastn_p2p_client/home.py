@@ -131,6 +131,11 @@ class Home:
         return self.path / "logs"
 
     @property
+    def config_file(self) -> Path:
+        """File with the settings of the daemon (TOML). It need not exist."""
+        return self.path / "config.toml"
+
+    @property
     def process_file(self) -> Path:
         """File in which the supervisor lists its processes (JSON). It can be read when no process answers."""
         return self.path / "run" / "processes.json"

@@ -23,6 +23,7 @@ PROGRAM: Final = "fastn-p2p"
 COMMANDS: Final = (
     "daemon",
     "status",
+    "config",
     "identity",
     "create-identity",
     "identity-online",

@@ -15,6 +15,13 @@ def format_count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def format_setting(value: object) -> list[str]:
+    """Return the lines of a setting's value, as ``config set`` takes it back: ``none`` for an empty list."""
+    if isinstance(value, tuple):
+        return list(map(str, value)) or ["none"]
+    return [str(value).lower() if isinstance(value, bool) else str(value)]
+
+
 def format_size(size: int) -> str:
     """Return a number of bytes in decimal units: ``999 B``, ``1.5 kB``, ``20.0 MB``, ``123 MB``."""
     return _scaled(size, 1000, _SIZE_UNITS, decimal_below=99.95)

@@ -42,6 +42,18 @@ def identity_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in found if name.startswith(incomplete)]
 
 
+def setting_keys(incomplete: str) -> list[str]:
+    """Return the keys of settings for shell completion."""
+    from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
+
+    return [each.key for each in SETTINGS if each.key.startswith(incomplete)]
+
+
+SettingArgument = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="Key of the setting, such as network.relays.", autocompletion=setting_keys),
+]
+
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the identity.", autocompletion=identity_names)
 ]

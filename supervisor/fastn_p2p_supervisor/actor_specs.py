@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings
@@ -51,6 +52,8 @@ class DaemonConfig:
     """Bytes of data that an identity process may have; 0 for no limit."""
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
+    fixed_settings: tuple[str, ...] = ()
+    """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
@@ -61,7 +64,7 @@ class ActorSpecs:
         core: specifications of the core actors, in start order.
     """
 
-    def __init__(self, home: Home, network_mode: str, started_ms: int, config: DaemonConfig) -> None:
+    def __init__(self, home: Home, network: NetworkSection, started_ms: int, config: DaemonConfig) -> None:
         self._home = str(home.path)
         self._config = config
         self._grant_key = secrets.token_bytes(GRANT_KEY_BYTES)
@@ -71,12 +74,13 @@ class ActorSpecs:
             "network": NetworkSettings(
                 vault=roles.network,
                 grant_key=self._grant_key,
-                mode=network_mode,
+                network=network,
+                fixed=config.fixed_settings,
             ),
             "gateway": GatewaySettings(
                 vault=roles.gateway,
                 grant_key=self._grant_key,
-                network_mode=network_mode,
+                network_mode=network.mode,
                 started_ms=started_ms,
                 memory=config.identity_memory,
             ),

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import random
 from typing import Any, Final
 
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime import last_exit, process_setup
 from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_client.home import Home
@@ -40,7 +41,7 @@ STARTUP_TIMEOUT: Final = 20.0
 log = logging.getLogger("supervisor")
 
 
-def run(home: Home, network_mode: str, config: DaemonConfig = DaemonConfig()) -> int:  # noqa: B008  (immutable)
+def run(home: Home, network: NetworkSection, config: DaemonConfig = DaemonConfig()) -> int:  # noqa: B008  (immutable)
     """Run the daemon until it is told to stop (SIGTERM, SIGINT) or cannot go on. Return the exit code.
 
     It prints a line on stderr when everything is ready, and one when it ends by itself. Call it in the main thread of a
@@ -48,7 +49,7 @@ def run(home: Home, network_mode: str, config: DaemonConfig = DaemonConfig()) ->
 
     Args:
         home: the daemon's home directory.
-        network_mode: one of ``NetworkMode.ALL``.
+        network: mode, relays and directories at the start. ``config.toml`` is read for later changes only.
         config: actors and time limits; tests change them.
 
     Raises:
@@ -73,7 +74,7 @@ def run(home: Home, network_mode: str, config: DaemonConfig = DaemonConfig()) ->
         reaper = OrphanReaper(lambda: forks.pid)
         try:
             forks.ensure_running()  # loads its modules while this process loads its own
-            daemon = _Daemon(home, network_mode, config, forks, reaper, notifier)
+            daemon = _Daemon(home, network, config, forks, reaper, notifier)
             code = _run_on_uvloop(daemon.serve(started_ms))
             if code != EXIT_FAILED:
                 last_exit.note(home, code, "it was stopped")
@@ -94,14 +95,14 @@ class _Daemon:
     def __init__(
         self,
         home: Home,
-        network_mode: str,
+        network: NetworkSection,
         config: DaemonConfig,
         forks: ForkServer,
         reaper: OrphanReaper,
         notifier: SystemdNotifier,
     ) -> None:
         self._home = home
-        self._network_mode = network_mode
+        self._network = network
         self._config = config
         self._forks = forks
         self._reaper = reaper
@@ -114,7 +115,7 @@ class _Daemon:
         self._started_ms = started_ms
         self._stop = asyncio.Event()
         self._file = ProcessFile(self._home.process_file, self._process_report)
-        specs = ActorSpecs(self._home, self._network_mode, started_ms, self._config)
+        specs = ActorSpecs(self._home, self._network, started_ms, self._config)
         self._tree = ProcessTree(
             specs.core,
             specs.identity,
@@ -124,7 +125,7 @@ class _Daemon:
             timeouts=self._config.timeouts,
         )
         self._listen_to_signals()
-        log.info("starting for %s, network %s, pid %d", self._home.path, self._network_mode, os.getpid())
+        log.info("starting for %s, network %s, pid %d", self._home.path, self._network.mode, os.getpid())
         self._tree.start(online_identities(self._home))
         readiness = asyncio.create_task(self._announce_ready())
         watchdog = asyncio.create_task(self._watchdog_loop())
@@ -150,7 +151,7 @@ class _Daemon:
         await self._tree.core_ready()
         states = [child.state for child in self._tree.identities.values()]
         online = states.count(ProcessState.READY)
-        status = f"network {self._network_mode}, {online} {'identity' if online == 1 else 'identities'} online"
+        status = f"network {self._network.mode}, {online} {'identity' if online == 1 else 'identities'} online"
         if online < len(states):
             status += f", {len(states) - online} not"
         line = f"fastn-p2p {_version()} ready in {_age():.2f} s: home {self._home.path}, {status} (pid {os.getpid()})"
@@ -208,7 +209,7 @@ class _Daemon:
             "started_ms": self._started_ms,
             "version": _version(),
             "python": sys.executable,
-            "network": self._network_mode,
+            "network": self._network.mode,
             "processes": [
                 {
                     "name": child.name,

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_client import Session
 from fastn_p2p_client.protocol import Protocol, request, stream
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
@@ -154,7 +155,7 @@ def main() -> None:
         identity_memory=MEMORY * 1024 * 1024,
         timeouts=Timeouts(ready=8, silence=3),
     )
-    sys.exit(run(Home.find(None), "local", plan))
+    sys.exit(run(Home.find(None), NetworkSection(mode="local"), plan))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
@@ -192,7 +193,7 @@ def main() -> int:
         timeouts=Timeouts(**fields),
     )
     try:
-        return run(home, "local", plan)
+        return run(home, NetworkSection(mode="local"), plan)
     except P2PError as error:
         print(error, file=sys.stderr)
         return 3

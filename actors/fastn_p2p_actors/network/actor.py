@@ -62,6 +62,7 @@ from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import Registry
 from .sessions.manager import SessionManager, is_daemon_id
+from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
 from .vault_client import VaultClient
 
@@ -118,7 +119,10 @@ class Network:
         self._vault.open()
         vault = VaultClient(self._vault)
         transport = await vault.transport()
-        self._endpoint = await NetworkEndpoint.bind(transport.secret, self._settings.mode, run / "network.port")
+        settings = SettingsReload(self._stage.home.config_file, self._settings)
+        await settings.at_start()
+        live = settings.live
+        self._endpoint = await NetworkEndpoint.bind(transport.secret, live.mode, run / "network.port", live.relays)
         del transport
         self._clock = ClockWatch(run / "time", self._wall)
         hosts = HostDirectory.find(self._endpoint.id)
@@ -167,6 +171,7 @@ class Network:
             hosts=hosts,
             clock=self._clock,
             mailbox=mailbox,
+            settings=settings,
         )
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt)

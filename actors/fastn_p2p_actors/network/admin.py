@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.errors import BadMessage, Forbidden
-from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, TicketText
+from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, SettingsReply, TicketText
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials.peer_record import peek_record
@@ -19,6 +21,7 @@ from .admin_messages import (
     GetPeers,
     NetworkReport,
     NetworkReportReply,
+    ReloadNetworkSettings,
     SavePeer,
 )
 from .clock import ClockWatch
@@ -27,6 +30,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .report import Reporter
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
+from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
 
 
@@ -49,6 +53,7 @@ class Admin:
         hosts: HostDirectory,
         clock: ClockWatch,
         mailbox: Mailbox,
+        settings: SettingsReload,
     ) -> None:
         self._grant_key = grant_key
         self._registry = registry
@@ -60,6 +65,7 @@ class Admin:
         self._hosts = hosts
         self._clock = clock
         self._mailbox = mailbox
+        self._settings = settings
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -97,6 +103,10 @@ class Admin:
             limit = min(message.limit or MAX_PAGE, MAX_PAGE)
             peers = await self._reporter.peers(message.after, limit + 1)
             return PeerList(peers[:limit], len(peers) > limit)
+        if isinstance(message, ReloadNetworkSettings):
+            fixed = await self._settings.reload()
+            await self._endpoint.set_relays(self._settings.live.relays)
+            return SettingsReply(fixed)
         if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
@@ -106,9 +116,19 @@ class Admin:
         warnings = self._clock.warnings() + self._book.warnings
         if self._hosts.problem:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
-        return await self._reporter.report(
+        if self._settings.problem:
+            warnings.append(self._settings.problem)
+        report = await self._reporter.report(
             message,
             addresses=(*address.addresses, *address.relays),
             clients=self._mailbox.clients,
             warnings=warnings,
+        )
+        live = self._settings.live
+        return replace(
+            report,
+            relays=list(live.relays),
+            home_relay=address.relays[0] if address.relays else "",
+            directories=list(live.directories),
+            lan=live.lan,
         )

@@ -57,6 +57,10 @@ class GetNetworkReport(Message, frozen=True, tag=105):
     """Name of the only identity in the report, which then has no peers and no connections. Empty for all."""
 
 
+class ReloadNetworkSettings(Message, frozen=True, tag=106):
+    """Requests that ``config.toml`` is read again. Answered by ``SettingsReply``, or by an error if it is invalid."""
+
+
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """State of the network process, for ``status``. Identities have ``wanted=True``."""
 
@@ -71,6 +75,14 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """Number of identities that are online."""
     peers_total: int = 0
     connections_total: int = 0
+    relays: list[str] = []
+    """URLs of the relays in use."""
+    home_relay: str = ""
+    """URL of the relay that the endpoint is connected to; empty without one."""
+    directories: list[str] = []
+    """URLs of the directories in use."""
+    lan: bool = False
+    """True if peers are found on the LAN."""
 
 
 class NetworkReportReply(Message, frozen=True, tag=150):
@@ -78,6 +90,13 @@ class NetworkReportReply(Message, frozen=True, tag=150):
 
 
 NetworkRequest: TypeAlias = (
-    DataRequest | AuthenticateGateway | CreateTicket | SavePeer | DeletePeer | GetPeers | GetNetworkReport
+    DataRequest
+    | AuthenticateGateway
+    | CreateTicket
+    | SavePeer
+    | DeletePeer
+    | GetPeers
+    | GetNetworkReport
+    | ReloadNetworkSettings
 )
 """Every message that the network process accepts in its mailbox."""

@@ -6,21 +6,13 @@ each start of the daemon. They contain no secret of an identity.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 
-
-class NetworkMode:
-    """How the endpoint reaches peer daemons."""
-
-    LOCAL: Final = "local"
-    """Loopback only; no relay, no discovery service."""
-    INTERNET: Final = "internet"
-    """Public relays and discovery of iroh."""
-    ALL: Final = (LOCAL, INTERNET)
+from ..daemon_settings.sections import NetworkSection
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +63,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     vault: VaultAccess
     grant_key: bytes
-    mode: str
+    network: NetworkSection = NetworkSection(mode="local")
+    fixed: tuple[str, ...] = ()
+    """Keys of settings whose value is from the command line or the environment, so ``config.toml`` cannot change
+    it."""
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):

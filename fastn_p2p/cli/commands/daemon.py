@@ -11,46 +11,86 @@ from ...console.options import HomeOption
 
 class Network(enum.StrEnum):
     LOCAL = "local"
+    LAN = "lan"
     INTERNET = "internet"
 
 
 def run(
     home: HomeOption = None,
     network: Annotated[
-        Network,
+        Network | None,
         typer.Option(
-            envvar="FASTN_NETWORK",
-            show_envvar=False,
-            help="local: only this machine. internet: also relays and discovery.  [env: FASTN_NETWORK]",
+            help="local: only this machine. lan: also the local network. internet: also relays and directories.  "
+            "[env: FASTN_NETWORK; default: internet]",
         ),
-    ] = Network.INTERNET,
+    ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Relay to use in place of the default ones; repeatable. `none`: no relay.  [env: FASTN_RELAYS]",
+        ),
+    ] = None,
+    directory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Directory to use in place of the default one; repeatable. `none`: no directory.  "
+            "[env: FASTN_DIRECTORIES]",
+        ),
+    ] = None,
+    lan: Annotated[
+        bool | None,
+        typer.Option("--lan/--no-lan", help="Find peers on the local network.  [env: FASTN_LAN; default: lan]"),
+    ] = None,
     memory: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="MIB",
             min=0,
-            envvar="FASTN_MEMORY",
-            show_envvar=False,
-            help="Memory limit for the protocols of one identity. 0: no limit.  [env: FASTN_MEMORY]",
+            help="Memory limit for the protocols of one identity. 0: no limit.  [env: FASTN_MEMORY; default: 2048]",
         ),
-    ] = 2048,
+    ] = None,
     connections: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="NUMBER",
             min=1,
-            envvar="FASTN_CONNECTIONS",
-            show_envvar=False,
-            help="Most connections of one program to each process of the daemon.  [env: FASTN_CONNECTIONS]",
+            help="Most connections of one program to each process of the daemon.  "
+            "[env: FASTN_CONNECTIONS; default: 128]",
         ),
-    ] = 128,
+    ] = None,
 ) -> None:
-    """Run the daemon until Ctrl-C or SIGTERM."""
+    """Run the daemon until Ctrl-C or SIGTERM.
+
+    Options come before environment variables, and these before `config.toml` in the home; see `fastn-p2p config`.
+    """
+    from fastn_p2p_actors.daemon_settings.resolution import warnings_of
     from fastn_p2p_client.home import Home
     from fastn_p2p_supervisor.actor_specs import DaemonConfig
     from fastn_p2p_supervisor.daemon import EXIT_FAILED
     from fastn_p2p_supervisor.daemon import run as run_daemon
 
-    plan = DaemonConfig(identity_memory=memory * 1024 * 1024, program_connections=connections)
-    code = run_daemon(Home.find(home), network.value, plan)
+    from ...console.daemon_settings import resolve
+    from ...console.output import write_message
+
+    given = {
+        "network.mode": network and network.value,
+        "network.relays": relay,
+        "network.directories": directory,
+        "network.lan": lan,
+        "limits.memory": memory,
+        "limits.connections": connections,
+    }
+    found = Home.find(home)
+    resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
+    for warning in warnings_of(resolved):
+        write_message(f"fastn-p2p: {warning}")
+    limits = resolved.settings.limits
+    plan = DaemonConfig(
+        identity_memory=limits.memory * 1024 * 1024,
+        program_connections=limits.connections,
+        fixed_settings=resolved.fixed,
+    )
+    code = run_daemon(found, resolved.settings.network, plan)
     raise typer.Exit(ExitCode.DAEMON if code == EXIT_FAILED else code)

@@ -13,6 +13,7 @@ import fastn_p2p_supervisor.daemon as supervisor
 from fastn_p2p.cli import main
 from fastn_p2p.cli.commands import call
 from fastn_p2p.console import control_request
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_client.errors import ApplicationError, IdentityExists, InternalError, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
@@ -284,8 +285,8 @@ def test_daemon(
 ) -> None:
     started: list[tuple[Home, str, int, int]] = []
 
-    def run(home: Home, network_mode: str, plan: DaemonConfig) -> int:
-        started.append((home, network_mode, plan.identity_memory // 1024 // 1024, plan.program_connections))
+    def run(home: Home, network: NetworkSection, plan: DaemonConfig) -> int:
+        started.append((home, network.mode, plan.identity_memory // 1024 // 1024, plan.program_connections))
         return ended
 
     monkeypatch.setattr(supervisor, "run", run)

@@ -6,10 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.grants import verify_grant
 from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings, VaultSettings
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import ActorSpecs, DaemonConfig, online_identities
+
+LOCAL = NetworkSection(mode="local")
 
 
 def delivered(spec: ActorSpec) -> ActorSpec:
@@ -18,7 +21,7 @@ def delivered(spec: ActorSpec) -> ActorSpec:
 
 
 def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: Path) -> None:
-    specs = ActorSpecs(Home(tmp_path), "local", 1234, DaemonConfig())
+    specs = ActorSpecs(Home(tmp_path), LOCAL, 1234, DaemonConfig())
     vault_spec, network_spec, gateway_spec = map(delivered, specs.core)
     assert [spec.name for spec in specs.core] == ["vault", "network", "gateway"]
     assert {spec.heartbeat for spec in specs.core} == {1.0}
@@ -29,7 +32,7 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
     assert vault.roles == {gateway.vault.public: "gateway", network.vault.public: "network"}
     assert {gateway.vault.server_public, network.vault.server_public} == {vault.server_public}
     assert gateway.grant_key == network.grant_key
-    assert (network.mode, gateway.network_mode, gateway.started_ms) == ("local", "local", 1234)
+    assert (network.network.mode, gateway.network_mode, gateway.started_ms) == ("local", "local", 1234)
 
     alice_spec = delivered(specs.identity("alice"))
     alice = msgspec.convert(alice_spec.settings, IdentitySettings)
@@ -38,12 +41,12 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
 
 
 def test_an_identity_is_given_no_key(tmp_path: Path) -> None:
-    settings = ActorSpecs(Home(tmp_path), "local", 0, DaemonConfig()).identity("alice").settings
+    settings = ActorSpecs(Home(tmp_path), LOCAL, 0, DaemonConfig()).identity("alice").settings
     assert settings.keys() == {"identity", "grant", "memory"}
 
 
 def test_each_start_has_keys_of_its_own(tmp_path: Path) -> None:
-    first, second = (ActorSpecs(Home(tmp_path), "local", 0, DaemonConfig()) for _ in range(2))
+    first, second = (ActorSpecs(Home(tmp_path), LOCAL, 0, DaemonConfig()) for _ in range(2))
     assert first.core[0].settings["server_secret"] != second.core[0].settings["server_secret"]
     assert first.identity("alice").settings["grant"] != second.identity("alice").settings["grant"]
 

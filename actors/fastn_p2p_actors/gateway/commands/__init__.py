@@ -6,6 +6,7 @@
 - ``programs``: programs that serve bindings.
 - ``peers``: address book and tickets.
 - ``protocols``: installed protocols.
+- ``settings``: reload of ``config.toml``.
 - ``status``: state of the whole daemon.
 """
 
@@ -26,6 +27,7 @@ from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
 from .removal import remove_protocol
+from .settings import reload_settings
 from .status import get_status
 
 
@@ -45,6 +47,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.AddProtocol: Command(add_protocol, changes=True),
     m.RemoveProtocol: Command(remove_protocol, changes=True),
     m.SetProtocol: Command(set_protocol, changes=True),
+    m.ReloadSettings: Command(reload_settings, changes=True),
     m.GetStatus: Command(get_status, changes=False),
     m.GetTicket: Command(get_ticket, changes=False),
     m.AddPeer: Command(add_peer, changes=True),

@@ -102,6 +102,10 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         peers_total=max(network.peers_total, len(network.peers)) if network else 0,
         connections_total=max(network.connections_total, len(network.connections)) if network else 0,
         processes_total=len(processes or []),
+        relays=network.relays if network else [],
+        home_relay=network.home_relay if network else "",
+        directories=network.directories if network else [],
+        lan=network.lan if network else False,
     )
 
 

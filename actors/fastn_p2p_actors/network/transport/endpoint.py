@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,14 @@ from iroh.iroh_ffi import (
     IncomingAddr,
     IrohError,
     Preset,
+    RelayConfig,
+    RelayMap,
     RelayMode,
 )
 
 from fastn_p2p_client.errors import PeerUnreachable
 
-from ...runtime.specs import NetworkMode
+from ...daemon_settings.sections import NetworkMode
 from ..wire.messages import ALPN
 from .iroh_patches import install
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
@@ -40,6 +42,8 @@ _RETRY_ABOVE: Final = 64
 takes no memory here, and a sender with a forged address never receives it."""
 _MAX_HANDSHAKES: Final = 512
 """Handshakes in progress above which further ones are refused."""
+_DISCOVERY_PORT: Final = 7842
+"""UDP port of a relay's QUIC address discovery: the one that iroh sets for relays that are given at the start."""
 
 
 class EndpointAddress(msgspec.Struct, frozen=True):
@@ -51,29 +55,30 @@ class EndpointAddress(msgspec.Struct, frozen=True):
 
 
 class _Preset(Preset):
-    """Settings of the endpoint in one ``NetworkMode``.
+    """Settings of the endpoint: no discovery service of iroh's, and our own relays.
+
+    The map of relays is a custom one also when it is empty: iroh ignores relays that are added later to a disabled map.
 
     Args:
+        relays: URLs of the relays.
         hosts: local addresses to bind, all at the same port.
     """
 
-    def __init__(self, mode: str, port: int, hosts: tuple[str, ...]) -> None:
-        self._mode = mode
+    def __init__(self, relays: RelayMap, port: int, hosts: tuple[str, ...]) -> None:
+        self._relays = relays
         self._port = port
         self._hosts = hosts
 
     def apply(self, builder: EndpointBuilder) -> None:
-        if self._mode == NetworkMode.LOCAL:
-            builder.apply_minimal()
-            builder.relay_mode(RelayMode.disabled())
-        else:
-            builder.apply_n0()
+        builder.apply_minimal()
+        builder.relay_mode(RelayMode.custom(self._relays))
         for host in self._hosts:
             builder.bind_addr(f"{host}:{self._port}")
 
 
 _HOSTS: Final = {
     NetworkMode.LOCAL: ("127.0.0.1", "[::1]"),
+    NetworkMode.LAN: ("0.0.0.0", "[::]"),  # noqa: S104
     NetworkMode.INTERNET: ("0.0.0.0", "[::]"),  # noqa: S104
 }
 
@@ -87,9 +92,11 @@ class NetworkEndpoint:
         retried: number of incoming handshakes that were answered by a QUIC Retry.
     """
 
-    def __init__(self, raw: Endpoint, mode: str) -> None:
+    def __init__(self, raw: Endpoint, mode: str, relays: frozenset[str]) -> None:
         self._raw = raw
         self._mode = mode
+        self._relays = relays
+        """URLs of its relays, in iroh's spelling."""
         self._loop = asyncio.get_running_loop()
         self._limits = PeerLimits()
         self._handshakes = 0
@@ -100,29 +107,34 @@ class NetworkEndpoint:
         self.retried = 0
 
     @classmethod
-    async def bind(cls, secret: bytes, mode: str, port_file: Path) -> NetworkEndpoint:
+    async def bind(cls, secret: bytes, mode: str, port_file: Path, relays: Sequence[str] = ()) -> NetworkEndpoint:
         """Bind under the secret key (32 bytes), on the port in ``port_file`` if it is free, else on any port.
 
         Where the machine has no IPv6, only IPv4 is bound.
 
+        Args:
+            mode: one of ``NetworkMode.ALL``.
+            relays: URLs of the relays. Peers reach the endpoint through the one of them that is nearest.
+
         Raises:
-            IrohError: no port could be bound.
+            IrohError: no port could be bound, or a URL is invalid.
         """
         install(asyncio.get_running_loop())
         hosts = _HOSTS[mode]
+        own_relays = RelayMap.from_urls(list(relays))
         last: IrohError | None = None
         for port in (_read_port(port_file), _free_port(hosts[0])):
             for bound in (hosts, hosts[:1]):
                 if port == 0:
                     continue
                 try:
-                    options = EndpointOptions(preset=_Preset(mode, port, bound), secret_key=secret, alpns=[ALPN])
+                    options = EndpointOptions(preset=_Preset(own_relays, port, bound), secret_key=secret, alpns=[ALPN])
                     raw = await Endpoint.bind(options)
                 except IrohError as error:
                     last = error
                     continue
                 _write_port(port_file, port)
-                return cls(raw, mode)
+                return cls(raw, mode, frozenset(own_relays.urls()))
         raise last or RuntimeError("no port to bind")
 
     async def close(self) -> None:
@@ -142,7 +154,22 @@ class NetworkEndpoint:
         addresses = [a for a in current.direct_addresses() if not _unspecified(a)]
         if self._mode == NetworkMode.LOCAL:
             addresses = [a for a in self._raw.bound_sockets() if not _unspecified(a)]
-        return EndpointAddress(self.id, (relay,) if relay else (), tuple(sorted(addresses)))
+        # iroh keeps the address of a removed relay for seconds
+        relays = (relay,) if relay in self._relays else ()
+        return EndpointAddress(self.id, relays, tuple(sorted(addresses)))
+
+    async def set_relays(self, relays: Sequence[str]) -> None:
+        """Use these relays (URLs) from now on, and no others. New ones are added before old ones are removed.
+
+        Raises:
+            IrohError: a URL is invalid. Nothing was changed.
+        """
+        wanted = frozenset(RelayMap.from_urls(list(relays)).urls())
+        before, self._relays = self._relays, wanted
+        for url in sorted(wanted - before):
+            await self._raw.insert_relay(RelayConfig(url=url, quic_port=_DISCOVERY_PORT))
+        for url in sorted(before - wanted):
+            await self._raw.remove_relay(url)
 
     async def dial(self, address: EndpointAddress) -> Connection:
         """Open a connection to the endpoint. The handshake proves that the peer daemon holds the endpoint's key.
@@ -150,12 +177,12 @@ class NetworkEndpoint:
         Raises:
             PeerUnreachable: the handshake failed, or took longer than 10 seconds.
         """
+        relay = address.relays[0] if address.relays and self._mode == NetworkMode.INTERNET else None
+        if relay is None and address.relays and not address.addresses:
+            reason = f"it is reached through relays only, and network mode {self._mode} uses none"
+            raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=reason)
         try:
-            target = EndpointAddr(
-                EndpointId.from_bytes(address.endpoint),
-                address.relays[0] if address.relays else None,
-                list(address.addresses),
-            )
+            target = EndpointAddr(EndpointId.from_bytes(address.endpoint), relay, list(address.addresses))
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
                 return await self._raw.connect(target, ALPN)
         except TimeoutError:

@@ -36,6 +36,7 @@ __all__ = [
     "PeerReply",
     "ProtocolList",
     "ReloadProtocol",
+    "ReloadSettings",
     "RemovePeer",
     "RemoveProtocol",
     "RequestFor",
@@ -43,6 +44,7 @@ __all__ = [
     "SetIdentityOnline",
     "SetLimits",
     "SetProtocol",
+    "SettingsReply",
     "StartProtocol",
     "StateReply",
     "StatusReply",
@@ -151,6 +153,13 @@ class BindingReply(Message, frozen=True, tag=52):
     """Changes whenever the config or the access list changes, as in ``BindingInfo``."""
     allow: tuple[str, ...] = ()
     """Access list, with the entries of ``AddProtocol``."""
+
+
+class SettingsReply(Message, frozen=True, tag=53):
+    """The daemon has read its settings again."""
+
+    fixed: tuple[str, ...] = ()
+    """Keys that the file cannot change, because the daemon was started with an option or an environment variable."""
 
 
 # ── program → gateway ────────────────────────────────────────────────────────────────────────────
@@ -345,6 +354,15 @@ class StopProtocol(Message, frozen=True, tag=26):
     instance: str
 
 
+class ReloadSettings(Message, frozen=True, tag=37):
+    """Read ``config.toml`` in the home again. Its relays and directories take effect at once.
+
+    An invalid file is answered by the error ``storage-damaged``, and changes nothing.
+    """
+
+    reply_type = SettingsReply
+
+
 class ListProtocols(Message, frozen=True, tag=27):
     """List the protocols that are installed where the daemon runs."""
 
@@ -399,6 +417,7 @@ ControlRequest: TypeAlias = (
     | StartProtocol
     | StopProtocol
     | ListProtocols
+    | ReloadSettings
     | WatchBindings
     | GetBinding
     | Cancel
@@ -419,6 +438,7 @@ ControlReply: TypeAlias = (
     | StateReply
     | BindingList
     | BindingReply
+    | SettingsReply
     | Ack
     | LongReply
     | ErrorReply

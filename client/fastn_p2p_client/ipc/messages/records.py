@@ -157,6 +157,14 @@ class Status(Record, frozen=True):
     peers_total: int = 0
     connections_total: int = 0
     processes_total: int = 0
+    relays: list[str] = msgspec.field(default_factory=list)
+    """URLs of the relays in use."""
+    home_relay: str = ""
+    """URL of the relay that the daemon is connected to; empty without one."""
+    directories: list[str] = msgspec.field(default_factory=list)
+    """URLs of the directories in use."""
+    lan: bool = False
+    """True if peers are found on the LAN."""
 
 
 class BindingInfo(Record, frozen=True):

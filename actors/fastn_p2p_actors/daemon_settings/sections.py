@@ -1,0 +1,80 @@
+"""Settings of the daemon as typed structs, one for each section of ``config.toml``, and the defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
+
+
+class NetworkMode:
+    """Networks that the daemon uses to reach peer daemons."""
+
+    LOCAL: Final = "local"
+    """Loopback only; no relay, no directory."""
+    LAN: Final = "lan"
+    """All interfaces; no relay, no directory."""
+    INTERNET: Final = "internet"
+    """All interfaces, relays and directories."""
+    ALL: Final = (LOCAL, LAN, INTERNET)
+
+
+Mode: TypeAlias = Literal["local", "lan", "internet"]
+
+DEFAULT_RELAYS: Final = (
+    "https://aps1-1.relay.n0.iroh.link./",
+    "https://euc1-1.relay.n0.iroh.link./",
+    "https://use1-1.relay.n0.iroh.link./",
+    "https://usw1-1.relay.n0.iroh.link./",
+)
+"""Relays of mode ``internet``: n0's public ones, as ``RelayMode.default_mode()`` of iroh 1.2.0 has them."""
+DEFAULT_DIRECTORIES: Final = ("https://dns.iroh.link/pkarr",)
+"""Directories of mode ``internet``: n0's public pkarr relay server, ``N0_DNS_PKARR_RELAY_PROD`` in iroh's
+``address_lookup/pkarr.rs``."""
+
+
+class NetworkSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[network]``. ``None`` stands for the default of the mode, and an empty list for none."""
+
+    mode: Mode = "internet"
+    relays: tuple[str, ...] | None = None
+    directories: tuple[str, ...] | None = None
+    lan: bool = True
+
+    @property
+    def used_relays(self) -> tuple[str, ...]:
+        """URLs of the relays that the daemon keeps a connection to one of."""
+        return self._used(self.relays, DEFAULT_RELAYS)
+
+    @property
+    def used_directories(self) -> tuple[str, ...]:
+        """URLs of the directories. ``/<z-base-32 key>`` is appended to each."""
+        return self._used(self.directories, DEFAULT_DIRECTORIES)
+
+    @property
+    def uses_lan(self) -> bool:
+        """True if the daemon finds peers on the LAN, and is found there."""
+        return self.lan and self.mode != NetworkMode.LOCAL
+
+    def _used(self, chosen: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+        if self.mode != NetworkMode.INTERNET:
+            return ()
+        return default if chosen is None else chosen
+
+
+class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[limits]``."""
+
+    memory: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 2048
+    """MiB of data that each identity's process may have; 0 for no limit."""
+    connections: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = MAX_CLIENTS_PER_PROGRAM
+    """Connections that one program may have to each process of the daemon."""
+
+
+class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of a daemon."""
+
+    network: NetworkSection = NetworkSection()
+    limits: LimitsSection = LimitsSection()

@@ -1,0 +1,15 @@
+"""Commands of the group ``fastn-p2p config``."""
+
+from __future__ import annotations
+
+from ....console.options import HomeOption
+from ...lazy_groups import lazy_group
+
+app = lazy_group(
+    "fastn_p2p.cli.commands.config", ("show", "get", "set", "path"), "Show and change the settings of the daemon."
+)
+
+
+@app.callback()
+def _options(home: HomeOption = None) -> None:
+    """Accept ``--home`` before the command of the group."""
