@@ -19,7 +19,9 @@ import typer
 
 from fastn_p2p import cli
 from fastn_p2p.console.exit_codes import EXITS, TABLE
+from fastn_p2p.console.formatting import format_setting
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
+from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.vault import access_policy
 from fastn_p2p_client import errors, limits
@@ -172,7 +174,25 @@ _MESSAGE: Final = ("tag", "message", "fields", "meaning")
 _REQUEST: Final = ("tag", "message", "fields", "answered by")
 
 
+def _settings(_: list[str]) -> Rows:
+    return [
+        [
+            f"`{each.key}`",
+            _code(each.option.split(", ")),
+            f"`{each.environment}`",
+            "of the mode" if each.default is None else f"`{format_setting(each.default)[0]}`",
+            each.allowed,
+            "at once" if each.is_live else "next start",
+            each.purpose,
+        ]
+        for each in SETTINGS
+    ]
+
+
 GENERATED: Final[dict[str, Generated]] = {
+    "settings": Generated(
+        ("setting", "option", "variable", "default", "allowed", "a change applies", "meaning"), _settings
+    ),
     "commands": Generated(("command", "what it does", "options"), _every_command),
     "exit codes": Generated(("exit code", "meaning"), _exit_codes),
     "messages of both": Generated(_MESSAGE, _messages(m.ErrorReply, m.Cancel, m.Ack, m.LongReply)),

@@ -47,7 +47,7 @@ def test_a_ticket_connects_two_machines(make_daemon: MakeDaemon, namespaces: tup
     daemons: list[Daemon] = []
     for number, namespace in enumerate(namespaces):
         daemon = make_daemon(
-            f"host{number}", FASTN_NETWORK="internet", FASTN_HOST_DIRECTORY=str(tmp_path / f"hosts{number}")
+            f"host{number}", FASTN_NETWORK="lan", FASTN_HOST_DIRECTORY=str(tmp_path / f"hosts{number}")
         )
         daemon.launch(prefix=("ip", "netns", "exec", namespace))
         daemons.append(daemon)
