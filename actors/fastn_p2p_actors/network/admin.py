@@ -128,7 +128,7 @@ class Admin:
         return replace(
             report,
             relays=list(live.relays),
-            home_relay=address.relays[0] if address.relays else "",
+            home_relay=self._endpoint.connected_relay(),
             directories=list(live.directories),
             lan=live.lan,
         )

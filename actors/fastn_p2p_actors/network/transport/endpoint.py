@@ -158,6 +158,16 @@ class NetworkEndpoint:
         relays = (relay,) if relay in self._relays else ()
         return EndpointAddress(self.id, relays, tuple(sorted(addresses)))
 
+    def connected_relay(self) -> str:
+        """Return the URL of the relay that the endpoint is connected to; empty without one.
+
+        iroh names the relay that it has chosen also while no connection to it succeeds. Its counters tell.
+        """
+        counters = self._raw.stats()
+        opened, closed = (counters[f"socket:relay_conns_{event}"].value for event in ("success", "closed"))
+        relays = self.address().relays
+        return relays[0] if relays and opened > closed else ""
+
     async def set_relays(self, relays: Sequence[str]) -> None:
         """Use these relays (URLs) from now on, and no others. New ones are added before old ones are removed.
 
