@@ -78,8 +78,7 @@ def test_command_line_comes_before_environment_before_file(make_daemon: MakeDaem
 
 
 def test_relays_change_while_the_daemon_runs(make_daemon: MakeDaemon, spy: RelaySpy) -> None:
-    daemon = started(make_daemon("one", FASTN_NETWORK="internet"), "--directory", "none", "--no-lan", "--relay", "none")
-    daemon.stop()
+    daemon = make_daemon("one", FASTN_NETWORK="internet")
     assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
     started(daemon, *QUIET)
     assert network(daemon) == ("internet", [], [], False)

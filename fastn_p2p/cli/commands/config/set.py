@@ -46,7 +46,7 @@ def run(
 
 def _effect(home: Home, setting: Setting) -> str:
     """Apply the file to the running daemon, if there is one, and return the sentence that says what came of it."""
-    from fastn_p2p_client.errors import DaemonNotRunning
+    from fastn_p2p_client.errors import DaemonNotRunning, P2PError
     from fastn_p2p_client.ipc.messages import ReloadSettings
 
     from ....console.control_request import request_daemon
@@ -60,6 +60,9 @@ def _effect(home: Home, setting: Setting) -> str:
         fixed = request_daemon(home.path, ReloadSettings()).fixed
     except DaemonNotRunning:
         return f"{saved} The daemon uses it from its next start."
+    except P2PError:
+        write_message(f"{saved} The running daemon has not taken it; it uses it from its next start. The reason:")
+        raise
     if setting.key in fixed:
         first = f"{setting.option} or {setting.environment}"
         return f"{saved} The running daemon was started with {first}, which comes first: restart it without that."
