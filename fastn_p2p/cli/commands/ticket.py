@@ -54,7 +54,7 @@ def run(
     if local:
         write_message(
             "Works only on this machine, because the daemon has only loopback addresses. For other machines, start it "
-            "without `--network local`."
+            "with `--network lan` or `--network internet` instead of `--network local`, and with a network."
         )
 
 

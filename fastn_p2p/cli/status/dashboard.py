@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, narrow_lines, short
+from .narrow_dashboard import ago, narrow_lines, servers, short
 
 _COLOURS: Final = {
     "ready": "green",
@@ -114,6 +114,8 @@ def _heading(status: Status) -> RenderableType:
         facts.add_row("endpoint", plain(status.endpoint))
     if status.addresses:
         facts.add_row("listens at", plain("  ".join(status.addresses)))
+    for label, value in servers(status):
+        facts.add_row(label, plain(value))
     return Group(first, Padding(facts, (0, 0, 0, 2)))
 
 

@@ -26,6 +26,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
     facts += [("programs", str(status.clients) if status.clients else "")]
     facts += [("listens at", address) for address in status.addresses]
+    facts += servers(status)
     yield from (Text.assemble((f"  {name}  ", "dim"), plain(value)) for name, value in facts if value)
     if status.warnings:
         yield from _title("Warnings", "bold yellow")
@@ -93,6 +94,18 @@ def _connection(each: ConnectionStatus, names: dict[str, str]) -> Iterator[Text]
     rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
     yield Text(f"    up {format_duration(each.age_ms)}{rtt}", "dim")
     yield Text(f"    {format_memory(each.sent)} out, {format_memory(each.received)} in", "dim")
+
+
+def servers(status: Status) -> list[tuple[str, str]]:
+    """Return label and value of relays and directories. Empty without the network process and in other modes."""
+    if not status.endpoint or status.network_mode != "internet":
+        return []
+    if status.home_relay:
+        others = len(status.relays) - 1
+        relay = f"{status.home_relay} (connected)" + (f", {others} more known" if others > 0 else "")
+    else:
+        relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
+    return [("relay", relay), ("directories", "  ".join(status.directories) or "none")]
 
 
 def ago(reach: str, seen_ms: int) -> str:

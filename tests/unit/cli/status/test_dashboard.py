@@ -418,3 +418,30 @@ def test_watching_needs_a_daemon_to_begin_with(
     monkeypatch.setattr(collect, "collect_status", Sequence(GONE))
     assert main(["status", "--watch"]) == 3
     assert capsys.readouterr() == ("", f"fastn-p2p: {GONE}\n")
+
+
+@pytest.mark.parametrize("width", [60, 120])
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"relays": [], "directories": []}, ["relay none", "directories none"]),
+        (
+            {"relays": ["https://a/", "https://b/"], "directories": ["https://d", "https://e"]},
+            ["relay not connected to https://a/ or https://b/", "directories https://d https://e"],
+        ),
+        (
+            {"relays": ["https://a/", "https://b/"], "home_relay": "https://b/"},
+            ["relay https://b/ (connected), 1 more known", "directories none"],
+        ),
+        ({"relays": ["https://a/"], "home_relay": "https://a/"}, ["relay https://a/ (connected)"]),
+    ],
+)
+def test_shows_relays_and_directories(width: int, changes: dict[str, Any], lines: list[str]) -> None:
+    shown = [" ".join(line.split()) for line in render_text(replace(EMPTY, **changes), width=width).splitlines()]
+    for line in lines:
+        assert line in shown
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_shows_no_relays_in_modes_that_use_none(width: int) -> None:
+    assert "relay" not in render_text(replace(EMPTY, network_mode="lan"), width=width)
