@@ -119,7 +119,7 @@ class Network:
         self._vault.open()
         vault = VaultClient(self._vault)
         transport = await vault.transport()
-        settings = SettingsReload(self._stage.home.config_file, self._settings)
+        settings = SettingsReload(self._context.home.config_file, self._settings)
         await settings.at_start()
         live = settings.live
         self._endpoint = await NetworkEndpoint.bind(transport.secret, live.mode, run / "network.port", live.relays)
