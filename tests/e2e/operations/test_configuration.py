@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import CLI, Daemon, eventually
 
 NO_RELAY = "http://127.0.0.1:1"
 """Nothing listens there. The tests use mode ``internet`` with servers on loopback only."""
@@ -162,3 +163,22 @@ def test_warns_of_http_outside_private_networks(make_daemon: MakeDaemon) -> None
     done = daemon.cli("config", "set", "network.relays", "http://relay.example", "http://10.0.0.1:3340")
     assert "http://relay.example is not encrypted" in done.stderr
     assert "10.0.0.1" not in done.stderr
+
+
+def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("one", FASTN_NETWORK="internet")
+    assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
+    started(daemon, *QUIET)
+    with subprocess.Popen(
+        [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
+    ) as relay:
+        assert relay.stdout is not None
+        url = relay.stdout.readline().split()[1]
+        assert daemon.cli("config", "set", "network.relays", url).returncode == 0
+        eventually(lambda: daemon.status().home_relay == url, "the daemon is connected to the relay", 20)
+        assert f"{url} (connected)" in daemon.cli("status").stdout
+        assert url in daemon.status().addresses
+        assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
+        assert (daemon.status().home_relay, daemon.status().relays) == ("", [])
+        assert url not in daemon.status().addresses
+        relay.terminate()
