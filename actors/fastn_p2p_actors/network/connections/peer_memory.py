@@ -388,7 +388,7 @@ class PeerMemory:
         else:
             most = UNREAD_BEFORE_HELLO
             above = unread > most
-        if not above:
+        if not above or (holder.greeted and self._forgive([usage], usage.bytes - most)):
             usage.above_since = 0.0
             return False
         if not usage.above_since:
@@ -409,6 +409,8 @@ class PeerMemory:
         if total <= limit:
             return
         usages = [(usage, holder) for holder, usage in self._watched.items() if holder.known is known]
+        if self._forgive([usage for usage, _ in usages], total - limit):
+            return
         for usage, holder in sorted(usages, key=lambda each: each[0].score, reverse=True):
             if total <= limit or ((known or total <= at_once) and (usage.falls or usage.is_new)):
                 continue
@@ -416,6 +418,18 @@ class PeerMemory:
             self._abort(
                 holder, f"peers hold more than {limit // MIB} MiB together; this one holds most for the longest time"
             )
+
+    def _forgive(self, usages: list[_Usage], excess: int) -> bool:
+        """Charge hidden bytes no longer if they cause the excess, but the process has not grown by half as much.
+
+        QUIC drops bytes that arrive for a stream that nobody reads any more, and its counters do not say so.
+        """
+        hidden = _UNREAD_COST * sum(usage.unread.hidden for usage in usages)
+        if hidden < excess or self._size() - self._quiet > hidden / 2:
+            return False
+        for usage in usages:
+            usage.unread.forgive()
+        return True
 
     def _abort(self, holder: Holder, reason: str) -> None:
         holder.abort(reason)
@@ -429,7 +443,9 @@ class PeerMemory:
         size = self._size()
         if not pressed and held < _MUCH:
             self._quiet = size
-        elif size > self._quiet + held + _GARBAGE and now - self._trimmed_at >= _TRIM_AGAIN:
+            return
+        self._quiet = min(self._quiet, size)
+        if size > self._quiet + held + _GARBAGE and now - self._trimmed_at >= _TRIM_AGAIN:
             self._trimmed_at = now
             self._return_memory()
 

@@ -40,17 +40,24 @@ class Unread:
 
     Attributes:
         bytes: the estimate of the last update.
+        hidden: part of it that belongs to no stream with something to read.
     """
 
-    __slots__ = ("_drift", "_ended", "_hidden", "_read", "_sent", "bytes")
+    __slots__ = ("_drift", "_ended", "_read", "_sent", "bytes", "hidden")
 
     def __init__(self) -> None:
         self.bytes = 0
         self._drift = 0
-        self._hidden = 0
+        self.hidden = 0
         self._read = 0
         self._sent = 0
         self._ended = 0
+
+    def forgive(self) -> None:
+        """Charge the hidden bytes no longer: QUIC has dropped them."""
+        self._drift += self.hidden
+        self.bytes -= self.hidden
+        self.hidden = 0
 
     def update(self, traffic: Traffic, read: int, backlog: int, ended: int) -> int:
         """Update the estimate, and return it.
@@ -62,21 +69,21 @@ class Unread:
             ended: streams that have ended so far; their bytes are gone.
         """
         heard = traffic.udp_rx_bytes - _PACKET_COST * traffic.udp_rx_datagrams
-        unread = heard - read - self._drift - self._hidden
+        unread = heard - read - self._drift - self.hidden
         most = backlog * STREAM_WINDOW
         if unread > most:
             drift = unread - most
             excused = _UNEXPLAINED + read - self._read + (traffic.udp_tx_bytes - self._sent) // _ACKNOWLEDGING
             if drift > excused and ended == self._ended:
-                self._hidden += drift
+                self.hidden += drift
             else:
                 self._drift += drift
             unread = most
         elif unread < 0:
-            seen = min(self._hidden, -unread)  # these bytes had arrived in full and were about to be read
-            self._hidden -= seen
+            seen = min(self.hidden, -unread)  # these bytes had arrived in full and were about to be read
+            self.hidden -= seen
             self._drift += unread + seen
             unread = 0
         self._read, self._sent, self._ended = read, traffic.udp_tx_bytes, ended
-        self.bytes = unread + self._hidden
+        self.bytes = unread + self.hidden
         return self.bytes

@@ -96,12 +96,13 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.trims = 0
+        self.size = 0
         self.memory = PeerMemory(
             cast(asyncio.AbstractEventLoop, self.clock),
             strangers=Share(20 * MIB, 30 * MIB),
             known=Share(200 * MIB, 300 * MIB),
             trim=self._trim,
-            size=lambda: 0,
+            size=lambda: self.size,
         )
 
     def _trim(self) -> None:
@@ -302,3 +303,42 @@ def test_bytes_that_were_about_to_be_read_are_not_charged_for_good() -> None:
     assert unread.update(heard(3 * MIB), 0, 0, 0) == 3 * MIB
     assert unread.update(heard(3 * MIB), 3 * MIB, 0, 0) == 0
     assert unread.update(heard(4 * MIB), 4 * MIB, 0, 0) == 0
+
+
+# ── bytes that QUIC has dropped ──────────────────────────────────────────────────────────────────
+
+
+def send_unreadable(scene: Scene, peer: Peer, *, grows: bool) -> None:
+    """Let 40 MiB arrive that make no stream readable, one at a time."""
+    peer.backlog = lambda: 0  # type: ignore[method-assign]
+    for _ in range(40):
+        peer.arrived += MIB
+        scene.size += int(1.6 * MIB) if grows else 0
+        scene.clock.pass_on(0.1)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_bytes_that_were_dropped_close_no_connection(scene: Scene, known: bool) -> None:
+    peer = scene.peer(known=known)
+    peer.arrived = MIB
+    send_unreadable(scene, peer, grows=False)
+    assert not peer.closed
+
+
+def test_unreadable_bytes_that_take_memory_close_the_connection(scene: Scene) -> None:
+    peer = scene.peer()
+    send_unreadable(scene, peer, grows=True)
+    assert peer.closed
+
+
+def test_memory_that_others_have_given_back_hides_no_growth(scene: Scene) -> None:
+    """The size to compare with is the lowest since peers hold much."""
+    scene.size = 100 * MIB
+    peer = scene.peer()
+    scene.clock.pass_on(0.1)
+    peer.arrived += 2 * MIB
+    scene.clock.pass_on(0.1)
+    scene.size = 20 * MIB
+    scene.clock.pass_on(0.1)
+    send_unreadable(scene, peer, grows=True)
+    assert peer.closed
