@@ -9,7 +9,8 @@ and can read no packet.
 - ``relay``: life of one relay connection. ``handshake``, ``frames``: the bytes of iroh's relay protocol.
 - ``client_connection``, ``client_registry``: one connected client; all of them, and datagrams between them.
 - ``directory``, ``directory_store``: pkarr over HTTP; the packets in memory and in SQLite.
-- ``address_discovery``: the observed address of a QUIC client. ``tls_files``: the certificate of both.
+- ``address_discovery``, ``reporting_connection``: QUIC clients are told their observed address.
+- ``tls_files``: certificate of the HTTP server and of address discovery.
 - ``access_list``: keys that may use the relay and publish. ``metrics``: counters. ``log_sampling``: a bounded log.
 
 The relay protocol is iroh's (version 1 and 2), so that every iroh endpoint can use the relay.

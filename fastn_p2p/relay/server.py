@@ -15,8 +15,8 @@ from aiohttp import web
 from fastn_p2p_actors.runtime.process_setup import raise_file_limit
 from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 
-from .access_list import AccessList, InvalidAccessList
-from .address_discovery import DiscoveryRefusal
+from .access_list import AccessList
+from .address_discovery import AddressDiscovery, DiscoveryRefusal
 from .config import ListenAddress, RelayConfig
 from .directory import PATH, Directory
 from .directory_store import DirectoryStore
@@ -32,11 +32,20 @@ _EXPIRY_INTERVAL: Final = 600.0
 """Seconds between two removals of expired packets."""
 
 
+class AddressUnusable(Exception):
+    """An address cannot be bound. The message names the option."""
+
+    def __init__(self, option: str, address: ListenAddress, error: OSError) -> None:
+        reason = os.strerror(error.errno) if error.errno else error.strerror
+        super().__init__(f"{option}: cannot listen on {address}: {reason}. Choose another address or port")
+
+
 class RelayServer:
     """The whole process. Use it in one event loop.
 
     Raises:
-        OSError: a file cannot be read, or certificate and key do not belong together.
+        OSError: a file cannot be read.
+        InvalidCertificate: certificate and key do not belong together, or are none.
         InvalidAccessList: the access list has a line that is no key.
     """
 
@@ -62,17 +71,18 @@ class RelayServer:
             self.metrics,
         )
         self._metrics_page: web.AppRunner | None = None
-        self._discovery: list[DiscoveryRefusal] = []
+        self._discovery: list[AddressDiscovery | DiscoveryRefusal] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.addresses: list[ListenAddress] = []
         """Addresses that are bound."""
+        self.discovery_addresses: list[ListenAddress] = []
         self.metrics_addresses: list[ListenAddress] = []
 
     async def start(self) -> None:
         """Open the directory, and listen.
 
         Raises:
-            OSError: an address cannot be bound.
+            AddressUnusable: an address cannot be bound.
             StorageFailed: the directory's file cannot be read or written.
             StorageDamaged: the directory's file is damaged.
         """
@@ -82,8 +92,11 @@ class RelayServer:
         self.metrics.add_gauge("open_connections", "Connections that are open.", lambda: len(self._http))
         self.metrics.add_gauge("packets", "Packets in the directory.", lambda: len(self._store))
         context = self._tls.context if self._tls else None
-        for bound in await self._http.listen(config.listen.bound_host, config.listen.port, context):
-            self.addresses.append(ListenAddress(*bound))
+        try:
+            bound = await self._http.listen(config.listen.bound_host, config.listen.port, context)
+        except OSError as error:
+            raise AddressUnusable("--listen", config.listen, error) from None
+        self.addresses = [ListenAddress(*each) for each in bound]
         for host in {address.host for address in self.addresses}:
             await self._serve_discovery(host)
         if config.metrics is not None:
@@ -100,6 +113,7 @@ class RelayServer:
         for address in self.addresses:
             base = f"{scheme}://{address}"
             lines += [f"relay {base}/", f"directory {base}{PATH.rstrip('/')}"]
+        lines += [f"address discovery udp://{address}" for address in self.discovery_addresses]
         return lines + [f"metrics http://{address}/metrics" for address in self.metrics_addresses]
 
     def reload(self) -> None:
@@ -107,7 +121,7 @@ class RelayServer:
         for what, again in self._reloadable():
             try:
                 again()
-            except (OSError, InvalidAccessList) as error:
+            except (OSError, ValueError) as error:
                 log.error("the %s stays as it was: %s", what, error)
             else:
                 log.info("the %s was read again", what)
@@ -132,21 +146,28 @@ class RelayServer:
             found.append(("access list", self._access.reload))
         if self._tls is not None:
             found.append(("certificate", self._tls.reload))
+            found += [("certificate", each.reload) for each in self._discovery if isinstance(each, AddressDiscovery)]
         return found
 
     async def _serve_discovery(self, host: str) -> None:
+        """Serve address discovery at ``host``. Without a certificate, refuse it there."""
+        address = ListenAddress(host, self._config.discovery_port)
+        loop = asyncio.get_running_loop()
+        if self._tls is None:
+            try:
+                self._discovery.append((await loop.create_datagram_endpoint(DiscoveryRefusal, address))[1])
+            except OSError as error:
+                log.warning("UDP %s cannot be used (%s): daemons connect 3 s later", address, error.strerror)
+            return
+        tls, metrics = self._tls, self.metrics
         try:
-            _, discovery = await asyncio.get_running_loop().create_datagram_endpoint(
-                DiscoveryRefusal, (host, self._config.discovery_port)
+            transport, discovery = await loop.create_datagram_endpoint(
+                lambda: AddressDiscovery(tls.certificate, tls.key, metrics), address
             )
         except OSError as error:
-            log.warning(
-                "UDP port %d is not free (%s): daemons take 3 s to connect to this relay",
-                self._config.discovery_port,
-                error.strerror,
-            )
-            return
+            raise AddressUnusable("--qad-port", address, error) from None
         self._discovery.append(discovery)
+        self.discovery_addresses.append(ListenAddress(*transport.get_extra_info("sockname")[:2]))
 
     async def _serve_metrics(self, address: ListenAddress) -> None:
         page = MetricsPage(self.metrics)
@@ -158,7 +179,10 @@ class RelayServer:
         application.router.add_get("/metrics", answer)
         self._metrics_page = web.AppRunner(application, access_log=None, handle_signals=False)
         await self._metrics_page.setup()
-        await web.TCPSite(self._metrics_page, address.bound_host, address.port).start()
+        try:
+            await web.TCPSite(self._metrics_page, address.bound_host, address.port).start()
+        except OSError as error:
+            raise AddressUnusable("--metrics", address, error) from None
         self.metrics_addresses = [ListenAddress(*bound[:2]) for bound in self._metrics_page.addresses]
 
     async def _expire_forever(self) -> None:
@@ -177,7 +201,9 @@ def run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:
         on_start: called when everything listens.
 
     Raises:
-        OSError: a file cannot be read, or an address cannot be bound.
+        OSError: a file cannot be read.
+        InvalidCertificate: certificate and key do not belong together, or are none.
+        AddressUnusable: an address cannot be bound.
         InvalidAccessList: the access list has a line that is no key.
         StorageFailed: the directory's file cannot be read or written.
         StorageDamaged: the directory's file is damaged.

@@ -6,6 +6,10 @@ import ssl
 from pathlib import Path
 
 
+class InvalidCertificate(ValueError):
+    """The files are no certificate and its key. The message names them."""
+
+
 class TlsFiles:
     """Certificate chain and secret key, in PEM.
 
@@ -13,7 +17,8 @@ class TlsFiles:
         context: for listeners. A reload changes what the next handshake uses; open connections go on.
 
     Raises:
-        OSError: a file cannot be read, or the two do not belong together (``ssl.SSLError``).
+        OSError: a file cannot be read.
+        InvalidCertificate: the files are no certificate and its key.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -28,7 +33,13 @@ class TlsFiles:
         """Read the files again. If that fails, the certificate of before stays.
 
         Raises:
-            OSError: a file cannot be read, or the two do not belong together (``ssl.SSLError``).
+            OSError: a file cannot be read.
+            InvalidCertificate: the files are no certificate and its key.
         """
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise InvalidCertificate(
+                f"{self.certificate} and {self.key} are no certificate and its key, in PEM: {error.reason}"
+            ) from None
         self.context.load_cert_chain(self.certificate, self.key)

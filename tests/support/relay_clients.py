@@ -27,12 +27,20 @@ DEADLINE = 10.0
 
 @contextlib.asynccontextmanager
 async def running_relay(
-    directory_file: Path | None = None, *, allow: Path | None = None, discovery_port: int = 0, **limits: int
+    directory_file: Path | None = None,
+    *,
+    allow: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    discovery_port: int = 0,
+    **limits: int,
 ) -> AsyncIterator[RelayServer]:
     """A relay on a free port of loopback."""
     config = RelayConfig(
         listen=ListenAddress("127.0.0.1", 0),
         directory_file=directory_file,
+        certificate=certificate,
+        key=key,
         discovery_port=discovery_port,
         allow=allow,
         limits=RelayLimits(**limits),
@@ -59,7 +67,7 @@ class RelayClient:
         """Open a WebSocket without a handshake."""
         session = aiohttp.ClientSession()
         try:
-            websocket = await session.ws_connect(f"{url}relay", protocols=[version], max_msg_size=0)
+            websocket = await session.ws_connect(f"{url}relay", protocols=[version], max_msg_size=0, ssl=False)
         except BaseException:
             await session.close()
             raise

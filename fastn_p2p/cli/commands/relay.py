@@ -68,6 +68,7 @@ def run(
     from ...relay.access_list import InvalidAccessList
     from ...relay.config import RelayConfig
     from ...relay.limits import RelayLimits
+    from ...relay.tls_files import InvalidCertificate
 
     config = RelayConfig(
         listen=_address("--listen", listen),
@@ -88,8 +89,12 @@ def run(
     )
     try:
         server.run(config, _print_addresses)
+    except server.AddressUnusable as error:
+        raise CommandLineError(str(error)) from None
     except InvalidAccessList as error:
         raise CommandLineError(f"--allow: {error}") from None
+    except InvalidCertificate as error:
+        raise CommandLineError(f"--tls-cert: {error}") from None
     raise typer.Exit(ExitCode.OK)
 
 
