@@ -9,7 +9,7 @@ from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.events import Event, TransferSummary
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
-from tests.support.file_peers import ALICE, InProcessClient, run
+from tests.support.file_peers import ALICE, InProcessClient
 
 __all__ = ["OfferInbox", "SharedDirectory"]
 
@@ -25,13 +25,10 @@ class SharedDirectory:
         self.client = InProcessClient(directory / "workspace", root=str(self.root))
         self.events: list[Event] = []
 
-    def get(self, *paths: str, client: InProcessClient | None = None, **options: Any) -> TransferSummary:
-        async def get() -> TransferSummary:
-            files = (client or self.client).files()
-            return await files.get(list(paths) or ["/"], self.to, report=self.events.append, **options)
-
+    async def get(self, *paths: str, client: InProcessClient | None = None, **options: Any) -> TransferSummary:
         self.events.clear()
-        return run(get())
+        files = (client or self.client).files()
+        return await files.get(list(paths) or ["/"], self.to, report=self.events.append, **options)
 
     def partial(self, name: str) -> Path:
         return self.to / partial_name(name, ALICE.id52)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -33,7 +33,6 @@ __all__ = [
     "Snapshot",
     "kinds",
     "make_files",
-    "run",
     "snapshot",
     "until",
 ]
@@ -226,16 +225,6 @@ def snapshot(root: Path) -> Snapshot:
         content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
         found[str(path.relative_to(root))] = content, stat.S_IMODE(status.st_mode), status.st_mtime_ns
     return found
-
-
-def run(work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
-    """Return the result of ``work``. Fail if it takes longer than ``seconds``."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(seconds):
-            return await work
-
-    return asyncio.run(bounded())
 
 
 async def until(condition: Callable[[], object]) -> None:

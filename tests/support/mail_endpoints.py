@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,21 +23,11 @@ from fastn_p2p_client.peer import Peer
 
 from .file_peers import ALICE, BOB
 
-__all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "Side", "Wire", "run", "until"]
+__all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "Side", "Wire", "until"]
 
 T = TypeVar("T")
 
 TO_BOB = Recipient(bytes(BOB), "default")
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """In an event loop of its own, for ten seconds at most."""
-
-    async def in_time() -> T:
-        async with asyncio.timeout(10):
-            return await work
-
-    return asyncio.run(in_time())
 
 
 async def until(look: Callable[[], Awaitable[object]]) -> None:

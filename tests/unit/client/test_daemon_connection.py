@@ -28,7 +28,7 @@ async def outcomes(client: Client, timeout: float) -> set[type[BaseException | N
     return {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)}
 
 
-def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     daemon_pid = Home.daemon_pid
 
@@ -43,7 +43,7 @@ def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.Monkey
 
     premises = HomeLock.acquire(home)  # as a daemon does, of which no process listens
     monkeypatch.setattr(Home, "daemon_pid", counted)
-    asyncio.run(scenario())
+    await scenario()
     premises.release()
     assert 1 < looks < CALLS
 

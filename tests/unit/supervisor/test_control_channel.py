@@ -35,14 +35,11 @@ async def receive(channel: socket.socket) -> wire.FromChild:
         return wire.receive_from_child(channel)
 
 
-def test_ready_then_heartbeats(channel: tuple[socket.socket, socket.socket]) -> None:
-    async def play() -> list[wire.FromChild]:
-        context = ActorContext(SPEC, channel[1])
-        context.ready()
-        context.ready()
-        return [await receive(channel[0]) for _ in range(3)]
-
-    ready, first, second = asyncio.run(play())
+async def test_ready_then_heartbeats(channel: tuple[socket.socket, socket.socket]) -> None:
+    context = ActorContext(SPEC, channel[1])
+    context.ready()
+    context.ready()
+    ready, first, second = [await receive(channel[0]) for _ in range(3)]
     assert (ready, second) == (wire.Ready(), wire.Heartbeat())
     assert isinstance(first, wire.Heartbeat)
     assert first.memory > 0, "now and then it says what it uses"
@@ -85,11 +82,11 @@ async def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket
         await context.stop_requested.wait()
 
 
-def test_settings_are_checked() -> None:
+async def test_settings_are_checked() -> None:
     async def play() -> IdentitySettings:
         return ActorContext(SPEC).load_settings(IdentitySettings)
 
-    assert asyncio.run(play()) == IdentitySettings(identity="alice", grant=b"\x00\xff")
+    assert await play() == IdentitySettings(identity="alice", grant=b"\x00\xff")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_client.call_context import CallContext
 from fastn_p2p_client.errors import (
@@ -144,10 +143,10 @@ async def test_sends_a_p2p_error_of_the_handler_as_it_is() -> None:
     [ValueError("the secret is 42"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), RecursionError()],
     ids=lambda error: type(error).__name__,
 )
-def test_another_exception_ends_its_own_call_and_is_not_sent(
+async def test_another_exception_ends_its_own_call_and_is_not_sent(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario() -> None:
+    with caplog.at_level(logging.ERROR):
         bench = Bench(raising(error))
         bench.deliver()
         failed = await bench.error()
@@ -157,9 +156,6 @@ def test_another_exception_ends_its_own_call_and_is_not_sent(
         bench.binding.handlers[""] = RequestHandler(typed)
         bench.deliver("still there")
         assert isinstance((await bench.answer())[1], Reply)
-
-    with caplog.at_level(logging.ERROR):
-        uvloop.run(scenario())
     assert "Traceback" in caplog.text  # the owner's log has it all
 
 
@@ -420,21 +416,18 @@ async def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> 
     assert without.reason == "it takes no requests without a command; its commands: text.take"
 
 
-def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
+async def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     seen: list[Any] = []
 
     async def handle(request: None, call: CallContext, peer: Peer) -> None:
         seen.extend((call, peer))
 
-    async def scenario() -> None:
-        bench = Bench(None)
-        bench.binding.handlers["a.b"] = RequestHandler(handle)
-        bench.deliver(
-            command="a.b", call_id=b"0123456789abcdef", ms=5000, path="relayed", address="https://relay", rtt_ms=12
-        )
-        await bench.answer()
-
-    uvloop.run(scenario())
+    bench = Bench(None)
+    bench.binding.handlers["a.b"] = RequestHandler(handle)
+    bench.deliver(
+        command="a.b", call_id=b"0123456789abcdef", ms=5000, path="relayed", address="https://relay", rtt_ms=12
+    )
+    await bench.answer()
     call, peer = seen
     assert (call.command, call.call_id, call.cancelled) == ("a.b", b"0123456789abcdef", False)
     assert 0 < call.remaining() <= 5

@@ -144,8 +144,8 @@ SERVED: list[Handler] = [
 
 
 @pytest.mark.parametrize("function", SERVED)
-def test_serves_every_kind_of_callable(function: Handler) -> None:
-    assert asyncio.run(answer(function, "x")) == "x"
+async def test_serves_every_kind_of_callable(function: Handler) -> None:
+    assert await answer(function, "x") == "x"
 
 
 async def peer_by_name(text: str, *, peer: Peer) -> str:
@@ -184,8 +184,8 @@ async def peer_after_a_ghost(text: str, ghost: Ghost = None, peer: Peer | None =
         logged(peer_by_name),
     ],
 )
-def test_passes_the_peer_to_every_kind_of_parameter(function: Handler) -> None:
-    assert asyncio.run(answer(function, "x", ANONYMOUS_PEER)) == f"x {ANONYMOUS_PEER}"
+async def test_passes_the_peer_to_every_kind_of_parameter(function: Handler) -> None:
+    assert await answer(function, "x", ANONYMOUS_PEER) == f"x {ANONYMOUS_PEER}"
 
 
 def yields(text: str) -> Iterator[str]:
@@ -317,15 +317,15 @@ Text = NewType("Text", str)
         (None, None, None),
     ],
 )
-def test_types_that_a_request_may_have(kind: Any, request_: Any, decoded: Any) -> None:
+async def test_types_that_a_request_may_have(kind: Any, request_: Any, decoded: Any) -> None:
     async def handle(request: Any) -> Any:
         return request
 
     handle.__annotations__["request"] = kind
-    assert asyncio.run(answer(handle, request_)) == decoded
+    assert await answer(handle, request_) == decoded
 
 
-def test_types_that_are_local_to_a_function() -> None:
+async def test_types_that_are_local_to_a_function() -> None:
     class Local(msgspec.Struct):
         text: str
 
@@ -337,9 +337,9 @@ def test_types_that_are_local_to_a_function() -> None:
         async def ask(self, request: Local) -> str:
             return request.text
 
-    assert asyncio.run(answer(handle, {"text": "x"})) == "x"
-    assert asyncio.run(ask(Serves, {"text": "x"})) == "x"
-    assert asyncio.run(ask(made_elsewhere(), {"number": 1})) == 1
+    assert await answer(handle, {"text": "x"}) == "x"
+    assert await ask(Serves, {"text": "x"}) == "x"
+    assert await ask(made_elsewhere(), {"number": 1}) == 1
     server = BindingServer()
     server.handle_requests("Test", handle)
     server.protocol(made_elsewhere())
@@ -395,8 +395,8 @@ class Names(Protocol):
 
 
 @pytest.mark.parametrize("name", ["list", "str", "dict", "public", "context"])
-def test_a_method_may_have_any_name(name: str) -> None:
-    assert asyncio.run(ask(Names, ["x"], name)) == ["x", name]
+async def test_a_method_may_have_any_name(name: str) -> None:
+    assert await ask(Names, ["x"], name) == ["x", name]
 
 
 def test_a_method_called_public_does_not_make_the_protocol_public() -> None:
@@ -520,24 +520,24 @@ class Decorated(Protocol):
         (Decorated, "callable", "x", "x"),
     ],
 )
-def test_serves_every_kind_of_method(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
-    assert asyncio.run(ask(code, request_, command)) == reply
+async def test_serves_every_kind_of_method(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
+    assert await ask(code, request_, command) == reply
     BindingServer().protocol(code)
 
 
 @pytest.mark.parametrize(("code", "said"), [(Inherits, b"base"), (Overrides, b"over"), (MarksAnew, b"base")])
-def test_streams_are_inherited_and_overridden(code: type[Protocol], said: bytes) -> None:
+async def test_streams_are_inherited_and_overridden(code: type[Protocol], said: bytes) -> None:
     async def scenario() -> bytes:
         async with serve(code) as contact, await contact.connect() as session:
             return b"".join([part async for part in session])
 
-    assert asyncio.run(scenario()) == said
+    assert await scenario() == said
 
 
 @pytest.mark.parametrize("code", [MarksAnew, Removes])
-def test_a_subclass_can_remove_a_handler(code: type[Protocol]) -> None:
+async def test_a_subclass_can_remove_a_handler(code: type[Protocol]) -> None:
     with pytest.raises(P2PError, match="without a command"):
-        asyncio.run(ask(code, {"text": "x"}))
+        await ask(code, {"text": "x"})
 
 
 class TakesAGhost(Protocol):
@@ -560,9 +560,9 @@ class Streams(Protocol):
     ("code", "reason"),
     [(TakesAGhost, "'Ghost' is not defined"), (TwoForOne, "several request handlers"), (Streams, "is a generator")],
 )
-def test_rejects_a_class_with_a_handler_that_cannot_be_called(code: type[Protocol], reason: str) -> None:
+async def test_rejects_a_class_with_a_handler_that_cannot_be_called(code: type[Protocol], reason: str) -> None:
     with pytest.raises(HandlerFailed, match=reason):
-        asyncio.run(ask(code))
+        await ask(code)
     for server in (BindingServer(), sync.BindingServer()):
         with pytest.raises(InvalidHandler, match=reason):
             server.protocol(code)
@@ -696,8 +696,8 @@ async def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(
             await contact.connect(timeout=5)
 
 
-def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fails, "what", Stricter(peer="p", protocol="Fails", instance="i", extra=1))
     with pytest.raises(Denied) as caught:
-        asyncio.run(ask(Fails))
+        await ask(Fails)
     assert type(caught.value) is Denied

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -240,11 +239,11 @@ def context(config: object) -> BindingContext:
 
 
 @pytest.mark.parametrize(("cls", "reply"), [(Base, "hello you"), (Derived, "HELLO YOU")])
-def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base], reply: str) -> None:
+async def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base], reply: str) -> None:
     handler = RequestHandler.of_protocol(cls(context(Base.Config())))
     assert handler is not None
     asked = handler.call(handler.decode(pack({"name": "you"})), from_fields(bytes(KEY), ""))
-    assert asyncio.run(asked) == reply
+    assert await asked == reply
 
 
 def test_protocol_has_one_request_handler_or_none() -> None:

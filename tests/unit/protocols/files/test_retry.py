@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from fastn_p2p.protocols.files import retry as module
@@ -14,7 +12,7 @@ LOST = ConnectionLost(what="the connection")
 
 
 @pytest.mark.parametrize(("gaps", "attempts"), [([3.0] * 40, 21), ([7200.0] + [3.0] * 40, 22), ([3.0, 1e6] * 3, 6)])
-def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps: list[float], attempts: int) -> None:
+async def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps: list[float], attempts: int) -> None:
     """A laptop that slept, or Ctrl-Z and fg two hours later, is not the end of a transfer."""
     monkeypatch.setattr(module, "_FIRST_PAUSE", 0.0)
     now = 0.0
@@ -28,11 +26,8 @@ def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps: list[
         made += 1
         raise LOST
 
-    async def main() -> None:
-        patience = TransferRetry(lambda _: None, 60.0, clock=lambda: now)
-        patience.reset()
-        with pytest.raises((ConnectionLost, KeyError)):
-            await patience.run(fail)
-
-    asyncio.run(main())
+    patience = TransferRetry(lambda _: None, 60.0, clock=lambda: now)
+    patience.reset()
+    with pytest.raises((ConnectionLost, KeyError)):
+        await patience.run(fail)
     assert made == attempts

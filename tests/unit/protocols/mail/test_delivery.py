@@ -39,7 +39,7 @@ from fastn_p2p_client.mail import MailContent
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt, RejectedMail
 from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.retry import Backoff
-from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run, until
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, until
 
 Answer: TypeAlias = Callable[[DeliverMail], Awaitable[DeliveryReceipt]]
 
@@ -110,31 +110,28 @@ async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile
         await delivery.stop()
 
 
-def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            lost = 0
+async def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        lost = 0
 
-            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
-                nonlocal lost
-                receipt = await bob.mailbox.accept_delivery(delivery, Peer(ALICE, None))
-                lost += 1
-                if lost % 3:
-                    raise ConnectionLost(what="the connection")
-                return receipt
+        async def answer(delivery: DeliverMail) -> DeliveryReceipt:
+            nonlocal lost
+            receipt = await bob.mailbox.accept_delivery(delivery, Peer(ALICE, None))
+            lost += 1
+            if lost % 3:
+                raise ConnectionLost(what="the connection")
+            return receipt
 
-            wire = Wire(answer)
-            wire.back.set()
-            delivery = alice.delivery(wire)
-            await delivery.start()
-            for number in range(5):
-                await alice.accept(f"{number}")
-                assert (await alice.outbox.track(f"{number}", 10)).state == "delivered"
-            assert await bob.ids() == ["0", "1", "2", "3", "4"]
-            assert lost > 5
-            await delivery.stop()
-
-    run(main())
+        wire = Wire(answer)
+        wire.back.set()
+        delivery = alice.delivery(wire)
+        await delivery.start()
+        for number in range(5):
+            await alice.accept(f"{number}")
+            assert (await alice.outbox.track(f"{number}", 10)).state == "delivered"
+        assert await bob.ids() == ["0", "1", "2", "3", "4"]
+        assert lost > 5
+        await delivery.stop()
 
 
 async def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tmp_path: Path) -> None:
@@ -463,17 +460,14 @@ async def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_pat
         assert [to for to, _ in wire.attempts] == [ticket, BOB.id52]
 
 
-def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.accept("one")
-            wire = Wire.to(bob)
-            wire.answer = failing(RuntimeError("a defect"), then=wire.answer)
-            wire.back.set()
-            await route_of(alice, wire).run()
-            assert await bob.ids() == ["one"]
-
-    run(main())
+async def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        await alice.accept("one")
+        wire = Wire.to(bob)
+        wire.answer = failing(RuntimeError("a defect"), then=wire.answer)
+        wire.back.set()
+        await route_of(alice, wire).run()
+        assert await bob.ids() == ["one"]
     assert "a defect" in caplog.text
 
 
@@ -542,9 +536,9 @@ async def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_q
         ("fastn1" + "!" * 100, InvalidTicket),
     ],
 )
-def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -> None:
+async def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -> None:
     async def nobody() -> dict[str, str]:
         return {}
 
     with pytest.raises(error):
-        run(RecipientLookup(nobody).find(to))
+        await RecipientLookup(nobody).find(to)

@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFai
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
 from fastn_p2p_client.peer import Peer
-from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire
 
 
 def pair_of(tmp_path: Path, **config: object) -> tuple[Side, Side]:
@@ -83,22 +83,24 @@ async def test_a_closed_database_says_so_and_has_written_everything(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("content", "error"), [(b"this is no database " * 100, StorageDamaged), (None, StorageFailed)])
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: bytes | None, error: type[Exception]) -> None:
+async def test_a_file_that_is_none_of_ours_is_refused(
+    tmp_path: Path, content: bytes | None, error: type[Exception]
+) -> None:
     path = tmp_path / "mail"
     if content is None:
         path.mkdir()
     else:
         path.write_bytes(content)
     with pytest.raises(error):
-        run(SqliteStore(path, SCHEMA, "mail").open())
+        await SqliteStore(path, SCHEMA, "mail").open()
 
 
-def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "mail")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StorageDamaged, match="version 99"):
-        run(SqliteStore(tmp_path / "mail", SCHEMA, "mail").open())
+        await SqliteStore(tmp_path / "mail", SCHEMA, "mail").open()
 
 
 # ── accepting ────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ import pytest
 
 from fastn_p2p.protocols.mail.storage import FILE, Storage, check_storage_dir
 from fastn_p2p_client.errors import StorageFailed
-from tests.support.mail_endpoints import BOB, Clock, Side, run
+from tests.support.mail_endpoints import BOB, Clock, Side
 
 
 @pytest.fixture
@@ -24,37 +24,31 @@ def var_mail(tmp_path: Path) -> Path:
     return tmp_path / "mail"
 
 
-def write(path: Path, *ids: str) -> None:
-    async def main() -> None:
-        async with Side(path, Clock()) as side:
-            for id in ids:
-                await side.accept(id)
-
-    run(main())
+async def write(path: Path, *ids: str) -> None:
+    async with Side(path, Clock()) as side:
+        for id in ids:
+            await side.accept(id)
 
 
-def ids(path: Path) -> list[str]:
-    async def main() -> list[str]:
-        async with Side(path, Clock()) as side:
-            return list(await side.sent())
-
-    return run(main())
+async def ids(path: Path) -> list[str]:
+    async with Side(path, Clock()) as side:
+        return list(await side.sent())
 
 
-def test_mail_moves_to_a_private_directory_and_back(workspace: Path, var_mail: Path) -> None:
-    write(workspace / FILE, "one", "two")
+async def test_mail_moves_to_a_private_directory_and_back(workspace: Path, var_mail: Path) -> None:
+    await write(workspace / FILE, "one", "two")
     storage = Storage(workspace, BOB, "work")
     path = storage.prepare(str(var_mail))
     assert path == var_mail / BOB.id52 / "work" / FILE
-    assert ids(path) == ["one", "two"]
+    assert await ids(path) == ["one", "two"]
     assert stat.S_IMODE(path.parent.stat().st_mode) == stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not (workspace / FILE).exists()
     assert storage.prepare(str(var_mail)) == path
     storage.release()
-    write(path, "three")
+    await write(path, "three")
     assert Storage(workspace, BOB, "work").prepare("") == workspace / FILE
-    assert ids(workspace / FILE) == ["one", "two", "three"]
+    assert await ids(workspace / FILE) == ["one", "two", "three"]
     assert list(var_mail.iterdir()) == []
 
 
@@ -72,11 +66,11 @@ def test_bindings_and_daemons_with_one_directory_do_not_meet(workspace: Path, va
     other.release()
 
 
-def test_mail_stays_where_it_was_when_it_cannot_move(workspace: Path, var_mail: Path, tmp_path: Path) -> None:
-    write(workspace / FILE, "ours")
+async def test_mail_stays_where_it_was_when_it_cannot_move(workspace: Path, var_mail: Path, tmp_path: Path) -> None:
+    await write(workspace / FILE, "ours")
     there = var_mail / BOB.id52 / "default"
     there.mkdir(parents=True)
-    write(there / FILE, "others")
+    await write(there / FILE, "others")
     storage = Storage(workspace, BOB, "default")
     with pytest.raises(StorageFailed, match="contains mail already"):
         storage.prepare(str(var_mail))
@@ -85,11 +79,11 @@ def test_mail_stays_where_it_was_when_it_cannot_move(workspace: Path, var_mail: 
     (tmp_path / "link" / BOB.id52).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageFailed):
         storage.prepare(str(tmp_path / "link"))
-    assert (ids(workspace / FILE), ids(there / FILE)) == (["ours"], ["others"])
+    assert (await ids(workspace / FILE), await ids(there / FILE)) == (["ours"], ["others"])
 
 
-def test_what_a_move_that_was_cut_short_has_left_goes(workspace: Path, var_mail: Path) -> None:
-    write(workspace / FILE, "one")
+async def test_what_a_move_that_was_cut_short_has_left_goes(workspace: Path, var_mail: Path) -> None:
+    await write(workspace / FILE, "one")
     old = (workspace / FILE).read_bytes()
     storage = Storage(workspace, BOB, "default")
     path = storage.prepare(str(var_mail))

@@ -282,9 +282,9 @@ def test_nothing_that_a_peer_says_is_an_address() -> None:
         ("unix:web.sock", "target: the path of a Unix socket must be absolute"),
     ],
 )
-def test_a_target_that_is_no_address_is_refused(target: str, words: str) -> None:
+async def test_a_target_that_is_no_address_is_refused(target: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        asyncio.run(tunnel(target).on_check())
+        await tunnel(target).on_check()
 
 
 @pytest.mark.parametrize(

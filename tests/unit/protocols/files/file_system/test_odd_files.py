@@ -23,7 +23,7 @@ from fastn_p2p.protocols.files.receiving.partial_file import PartialFile
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from tests.support.file_commands import FileCommands
 from tests.support.file_directories import OfferInbox, SharedDirectory
-from tests.support.file_peers import make_files, run, snapshot
+from tests.support.file_peers import make_files, snapshot
 
 SECOND = 1_000_000_000
 YEAR = 365 * 24 * 3600 * SECOND
@@ -93,15 +93,15 @@ SKIPPED = {"pipe", "dangling", "loop", "socket", "\\xff\\xfe", "line\\nbreak", "
 
 
 @pytest.mark.parametrize("direction", ["get", "put"])
-def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str) -> None:
+async def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str) -> None:
     if direction == "get":
         shared = SharedDirectory(tmp_path)
         good = odd_directory(shared.root)
-        summary, source, target = shared.get("d", parallel=1), shared.root, shared.to
+        summary, source, target = await shared.get("d", parallel=1), shared.root, shared.to
     else:
         inbox = OfferInbox(tmp_path, trust=["bob"])
         good = odd_directory(inbox.home)
-        summary, source, target = run(inbox.put("d")), inbox.home, inbox.inbox
+        summary, source, target = await inbox.put("d"), inbox.home, inbox.inbox
     there, here = snapshot(source), snapshot(target)
     files = {path for path in here if (target / path).is_file()}
     assert good < files
@@ -112,23 +112,20 @@ def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str)
     assert left == SKIPPED | ({"Readme", "README"} - {Path(path).name for path in files})
 
 
-def test_an_odd_directory_is_listed_with_what_is_left_out(tmp_path: Path) -> None:
+async def test_an_odd_directory_is_listed_with_what_is_left_out(tmp_path: Path) -> None:
     shared = SharedDirectory(tmp_path)
     good = odd_directory(shared.root)
 
-    async def listed() -> list[f.DirectoryPage]:
-        return [page async for page in shared.client.files().list("d")]
-
-    (page,) = run(listed())
+    (page,) = [page async for page in shared.client.files().list("d")]
     assert {f"d/{entry.path}" for entry in page.entries} >= {path for path in good if path.count("/") == 1}
     assert {each.path for each in page.skipped} == {name for name in SKIPPED if "\\" in name}
 
 
-def test_sizes_beyond_all_bounds_are_counted_as_far_as_possible(tmp_path: Path) -> None:
+async def test_sizes_beyond_all_bounds_are_counted_as_far_as_possible(tmp_path: Path) -> None:
     inbox = OfferInbox(tmp_path, max_file_size=1 << 63, max_total=1 << 70)
     entries = [f.Entry(str(number), "file", f.MAX_SIZE) for number in range(4)]
-    run(inbox.client.files().offer(entries))
-    assert run(inbox.offers())[0].bytes == f.MAX_SIZE
+    await inbox.client.files().offer(entries)
+    assert (await inbox.offers())[0].bytes == f.MAX_SIZE
 
 
 def test_a_time_that_cannot_be_set_costs_nothing(tmp_path: Path) -> None:
@@ -169,12 +166,12 @@ def test_reasons_are_those_of_the_system(code: int, kind: str, words: str, at: s
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("closed", [".", "d"])
-def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: Path, closed: str) -> None:
+async def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: Path, closed: str) -> None:
     inbox = OfferInbox(tmp_path, trust=["bob"])
     make_files(inbox.home, {"d/a": b"a"})
     make_files(inbox.inbox, {"d/": b""})
     (inbox.inbox / closed).chmod(0o555)
-    summary = run(inbox.put("d"))
+    summary = await inbox.put("d")
     (inbox.inbox / closed).chmod(0o755)
     if closed == "d":
         assert [(each.path, each.kind) for each in summary.failures] == [("d/a", "Unwritable")]
@@ -199,13 +196,13 @@ def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text(""), lambda path: path.symlink_to("nowhere")])
-def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable[[Path], Any]) -> None:
     inbox = OfferInbox(tmp_path, trust=["bob"])
     make_files(inbox.home, {"d/e/f/a": b"a", "d/empty/": b"", "d/b": b"b"})
     make_files(inbox.inbox, {"d/": b""})
     for name in ("e", "empty"):
         make(inbox.inbox / "d" / name)
-    summary = run(inbox.put("d"))
+    summary = await inbox.put("d")
     assert summary.done == 1
     found = {each.path: each.message for each in summary.failures}
     assert "'d/e'" in found["d/e/f/a"]
@@ -215,7 +212,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable
 
 
 @pytest.mark.parametrize("mine", [0o700, 0o750, 0o777])
-def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -> None:
+async def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -> None:
     shared = SharedDirectory(tmp_path)
     make_files(shared.root, {"photos/1": b"1", "photos/new/deep/2": b"2"})
     for name in ("photos", "photos/new", "photos/new/deep"):
@@ -223,7 +220,7 @@ def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -
     make_files(shared.to, {"photos/mine": b""})
     (shared.to / "photos").chmod(mine)
     for force in (False, True):
-        assert shared.get("photos", force=force).failures == []
+        assert (await shared.get("photos", force=force)).failures == []
         modes = {path: mode for path, (_, mode, _) in snapshot(shared.to).items() if (shared.to / path).is_dir()}
         assert modes == {"photos": mine, "photos/new": 0o775, "photos/new/deep": 0o775}
 

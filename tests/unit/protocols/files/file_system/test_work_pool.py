@@ -24,7 +24,7 @@ from fastn_p2p.protocols.files.protocol import MAX_WALKS
 from fastn_p2p.protocols.files.receiving.partial_file import PartialFile, partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.session.session import Session
-from tests.support.file_peers import BOB, CAROL, InProcessClient, make_files, run, snapshot, until
+from tests.support.file_peers import BOB, CAROL, InProcessClient, make_files, snapshot, until
 
 GIB = 1024**3
 LONG_AGO = 1_700_000_000_000_000_000
@@ -239,12 +239,12 @@ async def test_a_step_that_nobody_awaits_any_more_counts_until_it_is_over() -> N
     assert await second == "done"
 
 
-def test_what_a_step_raises_is_raised() -> None:
+async def test_what_a_step_raises_is_raised() -> None:
     def failing() -> None:
         raise FileError("Unreadable", "no")
 
     with pytest.raises(FileError, match="no"):
-        run(_once(failing))
+        await _once(failing)
 
 
 async def _once(step: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_LIST, MAX_LISTS, MAX_WAITING
 from tests.support.file_commands import FileCommands
 from tests.support.file_directories import OfferInbox, SharedDirectory
-from tests.support.file_peers import make_files, run, snapshot
+from tests.support.file_peers import make_files, snapshot
 
 RISKY: list[tuple[str, int, list[Risk]]] = [
     ("report.pdf", 0o644, []),
@@ -73,17 +73,17 @@ def offered(inbox: OfferInbox) -> list[str]:
 FLAGGED = {".bash_profile", ".ssh", ".ssh/authorized_keys", "tool", "zzz.desktop"}
 
 
-def test_trust_takes_no_risky_names(trusting: OfferInbox) -> None:
-    summary = run(trusting.put(*offered(trusting)))
+async def test_trust_takes_no_risky_names(trusting: OfferInbox) -> None:
+    summary = await trusting.put(*offered(trusting))
     assert trusting.failures(summary) == dict.fromkeys(FLAGGED, "NotAccepted")
     assert summary.done == 30
     assert set(snapshot(trusting.inbox)) == {f"{number:02}.jpg" for number in range(30)}
-    (offer,) = run(trusting.offers())
+    (offer,) = await trusting.offers()
     assert (offer.flagged, offer.failed, offer.state) == (5, 5, "accepted")
 
 
 @pytest.mark.parametrize("names", [[], [".ssh"], [".ssh/authorized_keys", "tool"]])
-def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: OfferInbox, names: list[str]) -> None:
+async def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: OfferInbox, names: list[str]) -> None:
     tops = offered(wary)
 
     async def story() -> set[str]:
@@ -102,7 +102,7 @@ def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: OfferInbox, na
         return set(wary.failures(await wary.put(*tops)))
 
     taken = {path for path in FLAGGED if not names or is_named(path, names)}
-    assert run(story()) == FLAGGED - taken
+    assert await story() == FLAGGED - taken
     here = set(snapshot(wary.inbox))
     assert {path for path in FLAGGED if path in here} == taken | ({".ssh"} if names else set())
     if not names:
@@ -206,24 +206,24 @@ async def test_rejected_lists_go_before_new_ones_are_refused(wary: OfferInbox, m
     assert [each.state for each in await wary.offers()] == ["waiting"]
 
 
-def test_a_trusted_peer_may_offer_many(trusting: OfferInbox) -> None:
-    assert run(trusting.client.files().offer(entries(9000))).state == "accepted"
+async def test_a_trusted_peer_may_offer_many(trusting: OfferInbox) -> None:
+    assert (await trusting.client.files().offer(entries(9000))).state == "accepted"
 
 
 # ── other places where a file gets a peer's name ─────────────────────────────────────────────────
 
 
-def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -> None:
+async def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -> None:
     shared = SharedDirectory(tmp_path)
     make_files(
         shared.root, {".bashrc": b"evil", "d/.git/hooks/x": b"evil", "d/.git/y": b"", "d/a": b"a", "d/.ssh/": b""}
     )
     (shared.root / "d/a").chmod(0o755)
-    summary = shared.get("/")
+    summary = await shared.get("/")
     assert set(snapshot(shared.to)) == {"d", "d/a"}
     assert sorted(event.path for event in summary.left_out) == [".bashrc", "d/.git", "d/.ssh"]
-    assert shared.get(".bashrc").done == 1
-    assert shared.get("d/.git").done == 2
+    assert (await shared.get(".bashrc")).done == 1
+    assert (await shared.get("d/.git")).done == 2
     assert {".bashrc", ".git", ".git/hooks/x", ".git/y"} <= set(snapshot(shared.to))
-    shared.get("/", hidden=True)
+    await shared.get("/", hidden=True)
     assert set(snapshot(shared.root)) <= set(snapshot(shared.to))

@@ -23,7 +23,7 @@ from fastn_p2p.protocols.files.receiving.download import normalize_paths
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
 from tests.support.file_directories import SharedDirectory
-from tests.support.file_peers import Contents, FaultyPeerClient, InProcessClient, kinds, make_files, run, snapshot
+from tests.support.file_peers import Contents, FaultyPeerClient, InProcessClient, kinds, make_files, snapshot
 
 SOME: Contents = {
     "a": b"a",
@@ -36,23 +36,23 @@ SOME: Contents = {
 }
 
 
-def test_what_is_got_is_the_same_with_modes_and_times(shared: SharedDirectory) -> None:
+async def test_what_is_got_is_the_same_with_modes_and_times(shared: SharedDirectory) -> None:
     make_files(shared.root, SOME)
     (shared.root / "a").chmod(0o755)
     (shared.root / "big").chmod(0o400)
     (shared.root / "d/e").chmod(0o550)
     os.utime(shared.root / "d/e", ns=(0, 1_600_000_000_123_456_789))
-    summary = shared.get()
+    summary = await shared.get()
     assert snapshot(shared.to) == snapshot(shared.root)
     assert (summary.done, summary.kept, summary.failures) == (6, 0, [])
     assert summary.moved == sum(path.stat().st_size for path in shared.root.rglob("*") if path.is_file())
-    again = shared.get()
+    again = await shared.get()
     assert (again.done, again.kept, again.moved) == (0, 6, 0)
 
 
-def test_each_path_ends_up_under_its_last_part(shared: SharedDirectory) -> None:
+async def test_each_path_ends_up_under_its_last_part(shared: SharedDirectory) -> None:
     make_files(shared.root, SOME)
-    shared.get("/d/e/", "./a", "d/b")
+    await shared.get("/d/e/", "./a", "d/b")
     assert {name for name, (content, *_) in snapshot(shared.to).items() if content} == {"e/c", "a", "b"}
 
 
@@ -66,23 +66,23 @@ def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
         normalize_paths(["../up"])
 
 
-def test_a_path_that_is_not_there_costs_itself_only(shared: SharedDirectory) -> None:
+async def test_a_path_that_is_not_there_costs_itself_only(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"a"})
-    summary = shared.get("gone", "a")
+    summary = await shared.get("gone", "a")
     assert shared.failures(summary) == {"gone": "NotFound"}
     assert (shared.to / "a").read_bytes() == b"a"
 
 
-def test_nothing_is_shared_without_a_root(shared: SharedDirectory, tmp_path: Path) -> None:
+async def test_nothing_is_shared_without_a_root(shared: SharedDirectory, tmp_path: Path) -> None:
     client = InProcessClient(tmp_path / "workspace", inbox=str(tmp_path))
-    assert shared.failures(shared.get("a", client=client)) == {"a": "NotShared"}
+    assert shared.failures(await shared.get("a", client=client)) == {"a": "NotShared"}
 
 
-def test_links_and_pipes_are_skipped_and_said_so(shared: SharedDirectory) -> None:
+async def test_links_and_pipes_are_skipped_and_said_so(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"a"})
     (shared.root / "link").symlink_to("a")
     os.mkfifo(shared.root / "pipe")
-    summary = shared.get()
+    summary = await shared.get()
     assert summary.omitted == 2
     assert set(snapshot(shared.to)) == {"a"}
 
@@ -91,10 +91,10 @@ def test_links_and_pipes_are_skipped_and_said_so(shared: SharedDirectory) -> Non
 
 
 @pytest.mark.parametrize("cut", [1, 300, 600, 5_000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 700, 3 * BLOCK])
-def test_a_connection_that_breaks_at_any_byte_costs_nothing(shared: SharedDirectory, cut: int) -> None:
+async def test_a_connection_that_breaks_at_any_byte_costs_nothing(shared: SharedDirectory, cut: int) -> None:
     make_files(shared.root, {"big": 3 * BLOCK + 17})
     shared.client.cuts = [0, cut, cut, cut]
-    summary = shared.get("big")
+    summary = await shared.get("big")
     assert snapshot(shared.to) == snapshot(shared.root)
     begins = [event.offset for event in shared.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
@@ -103,68 +103,70 @@ def test_a_connection_that_breaks_at_any_byte_costs_nothing(shared: SharedDirect
     assert "FileRestarted" not in kinds(shared.events)
 
 
-def test_breaks_again_and_again_while_many_files_move(shared: SharedDirectory) -> None:
+async def test_breaks_again_and_again_while_many_files_move(shared: SharedDirectory) -> None:
     make_files(shared.root, {**SOME, **{f"many/{number}": 1000 * number for number in range(60)}})
     shared.client.cuts = [700 + 40_000 * (number % 5) for number in range(40)]
-    summary = shared.get()
+    summary = await shared.get()
     assert snapshot(shared.to) == snapshot(shared.root)
     assert summary.failures == []
 
 
-def test_a_new_command_goes_on_where_another_was_killed(shared: SharedDirectory) -> None:
+async def test_a_new_command_goes_on_where_another_was_killed(shared: SharedDirectory) -> None:
     make_files(shared.root, {"big": 4 * BLOCK})
     content = (shared.root / "big").read_bytes()
     shared.partial("big").write_bytes(content[: 3 * BLOCK + 5])
-    summary = shared.get("big")
+    summary = await shared.get("big")
     assert summary.moved == BLOCK - 5
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
 @pytest.mark.parametrize("there", ["other", "longer", "damaged"])
-def test_what_is_there_of_another_file_is_not_mixed_with_this_one(shared: SharedDirectory, there: str) -> None:
+async def test_what_is_there_of_another_file_is_not_mixed_with_this_one(shared: SharedDirectory, there: str) -> None:
     make_files(shared.root, {"big": 2 * BLOCK})
     content = (shared.root / "big").read_bytes()
     damaged = content[:BLOCK] + bytes([content[BLOCK] ^ 1]) + content[BLOCK + 1 :]
     wrong = {"other": b"other", "longer": content + b"x", "damaged": damaged}
     shared.partial("big").write_bytes(wrong[there])
-    shared.get("big")
+    await shared.get("big")
     assert kinds(shared.events) == ["FileRestarted", "FileStarted", "FileCompleted"]
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_complete_partial_only_gets_its_name(shared: SharedDirectory) -> None:
+async def test_a_complete_partial_only_gets_its_name(shared: SharedDirectory) -> None:
     make_files(shared.root, {"big": 2 * BLOCK})
     shared.partial("big").write_bytes((shared.root / "big").read_bytes())
     shared.partial("big").chmod(0o400)  # killed just before
-    assert shared.get("big").moved == 0
+    assert (await shared.get("big")).moved == 0
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_partial_that_is_the_complete_file_too_is_left_alone(shared: SharedDirectory) -> None:
+async def test_a_partial_that_is_the_complete_file_too_is_left_alone(shared: SharedDirectory) -> None:
     """A rename in two steps was cut short between them: the file must not be written through its other name."""
     make_files(shared.root, {"a": b"new content"})
     make_files(shared.to, {"a": b"old content!"})
     os.link(shared.to / "a", shared.partial("a"))
     with (shared.to / "a").open("rb") as old:
-        assert shared.get("a", force=True).done == 1
+        assert (await shared.get("a", force=True)).done == 1
         assert old.read() == b"old content!"
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_it_is_given_up_after_some_time_without_progress(shared: SharedDirectory) -> None:
+async def test_it_is_given_up_after_some_time_without_progress(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"a"})
     shared.client.cuts = [1] * 100
     with pytest.raises(ConnectionLost):
-        shared.get("a", patience=0.3)
+        await shared.get("a", patience=0.3)
     assert kinds(shared.events).count("Retrying") >= 2
 
 
-def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(shared: SharedDirectory) -> None:
+async def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(
+    shared: SharedDirectory,
+) -> None:
     make_files(shared.root, {"a": 5 * BLOCK})
     offline = PeerOffline(peer="alice")
     shared.client.refusals = [PeerUnknown(peer="alice")]
     with pytest.raises(PeerUnknown):
-        shared.get("a")
+        await shared.get("a")
     connect, opened = shared.client.connect, 0
 
     async def after_the_walk(*arguments: Any) -> Session:
@@ -175,7 +177,7 @@ def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_no
         return await connect(*arguments)
 
     shared.client.connect = after_the_walk  # type: ignore[method-assign, assignment]
-    shared.get("a")
+    await shared.get("a")
     assert snapshot(shared.to) == snapshot(shared.root)
     assert kinds(shared.events).count("Retrying") == 2
 
@@ -204,38 +206,38 @@ def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     return arrange
 
 
-def test_a_file_that_changes_while_it_is_read_is_begun_anew(
+async def test_a_file_that_changes_while_it_is_read_is_begun_anew(
     shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
     make_files(shared.root, {"big": 3 * BLOCK})
     after_a_block(lambda: (shared.root / "big").write_bytes(os.urandom(2 * BLOCK)), 1)
-    summary = shared.get("big")
+    summary = await shared.get("big")
     assert snapshot(shared.to) == snapshot(shared.root)
     assert (summary.done, summary.failures) == (1, [])
 
 
-def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
+async def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
     shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
     make_files(shared.root, {"big": 2 * BLOCK, "a": b"a"})
     after_a_block(lambda: (shared.root / "big").write_bytes(os.urandom(2 * BLOCK)), 100)
-    summary = shared.get("big", "a", parallel=1)
+    summary = await shared.get("big", "a", parallel=1)
     assert shared.failures(summary) == {"big": "Changed"}
     assert not (shared.to / "big").exists()
     assert (shared.to / "a").read_bytes() == b"a"
 
 
-def test_a_file_that_is_replaced_while_it_is_read_arrives_as_it_was(
+async def test_a_file_that_is_replaced_while_it_is_read_arrives_as_it_was(
     shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
     make_files(shared.root, {"big": 2 * BLOCK, "new": 2 * BLOCK})
     before = (shared.root / "big").read_bytes()
     after_a_block(lambda: (shared.root / "new").rename(shared.root / "big"), 1)
-    shared.get("big")
+    await shared.get("big")
     assert (shared.to / "big").read_bytes() == before
 
 
-def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(shared: SharedDirectory) -> None:
+async def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(shared: SharedDirectory) -> None:
     make_files(shared.root, {"big": 3 * BLOCK})
     new = os.urandom(3 * BLOCK)
     connect = shared.client.connect
@@ -247,7 +249,7 @@ def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(shared: Sh
 
     shared.client.connect = changing  # type: ignore[method-assign, assignment]
     shared.client.cuts = [0, 2 * BLOCK]
-    shared.get("big")
+    await shared.get("big")
     assert (shared.to / "big").read_bytes() == new
     assert "FileRestarted" in kinds(shared.events)
 
@@ -255,59 +257,59 @@ def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(shared: Sh
 # ── what is there already ────────────────────────────────────────────────────────────────────────
 
 
-def test_nothing_is_overwritten_unless_that_is_wanted(shared: SharedDirectory) -> None:
+async def test_nothing_is_overwritten_unless_that_is_wanted(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"new", "d/b": b"new b", "link": b"new link", "c": b"c"})
     make_files(shared.to, {"other": b"", "a": b"old", "d/b": b"old"})
     (shared.to / "link").symlink_to("d/b")
-    summary = shared.get()
+    summary = await shared.get()
     assert shared.failures(summary) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
     assert [(shared.to / name).read_bytes() for name in ("a", "d/b", "link", "c")] == [b"old", b"old", b"old", b"c"]
-    assert shared.get(force=True).failures == []
+    assert (await shared.get(force=True)).failures == []
     (shared.to / "other").unlink()
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(shared: SharedDirectory) -> None:
+async def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"file", "d/b": b"b"})
     make_files(shared.to, {"a/inside": b"", "d": b"file"})
-    summary = shared.get(force=True)
+    summary = await shared.get(force=True)
     assert set(shared.failures(summary)) == {"a", "d", "d/b"}
     assert (shared.to / "d").read_bytes() == b"file"
     assert (shared.to / "a" / "inside").exists()
 
 
-def test_a_link_at_the_destination_leads_nowhere(shared: SharedDirectory, tmp_path: Path) -> None:
+async def test_a_link_at_the_destination_leads_nowhere(shared: SharedDirectory, tmp_path: Path) -> None:
     make_files(shared.root, {"d/b": b"b"})
     (tmp_path / "elsewhere").mkdir()
     (shared.to / "d").symlink_to(tmp_path / "elsewhere")
-    assert shared.failures(shared.get(force=True)) == {"d": "NotADirectory", "d/b": "NotADirectory"}
+    assert shared.failures(await shared.get(force=True)) == {"d": "NotADirectory", "d/b": "NotADirectory"}
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten(
+async def test_a_file_that_appears_meanwhile_is_not_overwritten(
     shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
     make_files(shared.root, {"a": 2 * BLOCK})
     after_a_block(lambda: make_files(shared.to, {"a": b"somebody else's"}), 1)
-    assert shared.failures(shared.get("a")) == {"a": "Exists"}
+    assert shared.failures(await shared.get("a")) == {"a": "Exists"}
     assert (shared.to / "a").read_bytes() == b"somebody else's"
     assert shared.partial("a").stat().st_size == 2 * BLOCK
-    assert shared.get("a", force=True).moved == 0
+    assert (await shared.get("a", force=True)).moved == 0
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_two_commands_at_once_do_not_write_the_same_file(shared: SharedDirectory) -> None:
+async def test_two_commands_at_once_do_not_write_the_same_file(shared: SharedDirectory) -> None:
     make_files(shared.root, {"a": b"a"})
     with shared.partial("a").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert shared.failures(shared.get("a")) == {"a": "Busy"}
-    assert shared.get("a").done == 1
+        assert shared.failures(await shared.get("a")) == {"a": "Busy"}
+    assert (await shared.get("a")).done == 1
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_names_that_are_too_much_alike_are_not_got_both(shared: SharedDirectory) -> None:
+async def test_names_that_are_too_much_alike_are_not_got_both(shared: SharedDirectory) -> None:
     make_files(shared.root, {"Readme": b"1", "README": b"2", "caf\u00e9/a": b"", "cafe\u0301/b": b""})
-    summary = shared.get(parallel=1)
+    summary = await shared.get(parallel=1)
     assert set(shared.failures(summary).values()) == {"Collision"}
     got = {name for name in snapshot(shared.to) if (shared.to / name).is_file()}
     assert len(got) == 2
@@ -326,22 +328,22 @@ def small_files() -> Iterator[Callable[[], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_it_and_loses_nothing(shared: SharedDirectory, small_files: Callable[[], None]) -> None:
+async def test_a_full_disk_ends_it_and_loses_nothing(shared: SharedDirectory, small_files: Callable[[], None]) -> None:
     make_files(shared.to, {"other": b"other"})
     make_files(shared.root, {"a": b"a"})
     (shared.root / "big").touch()
     os.truncate(shared.root / "big", 2 * BLOCK)
-    shared.get("a")
+    await shared.get("a")
     small_files()
     make_files(shared.root, {"big": 3 * BLOCK})
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, resource.RLIM_INFINITY))
     with pytest.raises(FileError) as caught:
-        shared.get("big")
+        await shared.get("big")
     assert caught.value.kind == "DiskFull"
     assert shared.partial("big").stat().st_size == 2 * BLOCK + 100
     assert (shared.to / "other").read_bytes() == b"other"
     small_files()
-    assert shared.get("big").moved == BLOCK - 100
+    assert (await shared.get("big")).moved == BLOCK - 100
     assert (shared.to / "big").read_bytes() == (shared.root / "big").read_bytes()
 
 
@@ -387,19 +389,21 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_hostile_names_are_refused_and_the_others_arrive(shared: SharedDirectory, tmp_path: Path, path: str) -> None:
+async def test_hostile_names_are_refused_and_the_others_arrive(
+    shared: SharedDirectory, tmp_path: Path, path: str
+) -> None:
     before = set(snapshot(tmp_path))
     peer = FaultyPeerClient(
         sharing([f.Entry(path, "file", 4), f.Entry(path, "directory"), f.Entry("good", "file", 4)]), tmp_path
     )
-    summary = shared.get("shared", client=peer)
+    summary = await shared.get("shared", client=peer)
     assert [each.kind for each in summary.failures] == ["UnsafeName", "UnsafeName"]
     assert set(snapshot(tmp_path)) - before == {"to/shared", "to/shared/good"}
 
 
-def test_a_peer_cannot_have_links_or_special_modes_made(shared: SharedDirectory, tmp_path: Path) -> None:
+async def test_a_peer_cannot_have_links_or_special_modes_made(shared: SharedDirectory, tmp_path: Path) -> None:
     peer = FaultyPeerClient(sharing([f.Entry("link", "other"), f.Entry("a", "file", 4, mode=0o777)]), tmp_path)
-    shared.get("shared", client=peer)
+    await shared.get("shared", client=peer)
     assert snapshot(shared.to)["shared/a"][1] == 0o777
     assert set(snapshot(shared.to)) == {"shared", "shared/a"}
 
@@ -452,7 +456,7 @@ async def noise(frames: FrameStream) -> None:
     [too_much, too_little, elsewhere, beyond, out_of_turn, walking, no_end, noise],
     ids=lambda each: each.__name__,
 )
-def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
+async def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
     shared: SharedDirectory, tmp_path: Path, say: Callable[[FrameStream], Awaitable[None]]
 ) -> None:
     async def serve(session: Session, order: Any) -> None:
@@ -466,11 +470,11 @@ def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
         await frames.receive()
 
     with pytest.raises(Exception, match=r"not a message|BadMessage"):
-        shared.get("a", client=FaultyPeerClient(serve, tmp_path))
+        await shared.get("a", client=FaultyPeerClient(serve, tmp_path))
     assert [name for name in snapshot(shared.to) if not name.startswith(".fastn-")] == []
 
 
-def test_content_that_is_not_what_was_read_is_thrown_away(shared: SharedDirectory, tmp_path: Path) -> None:
+async def test_content_that_is_not_what_was_read_is_thrown_away(shared: SharedDirectory, tmp_path: Path) -> None:
     async def serve(session: Session, order: Any) -> None:
         frames = FrameStream(session)
         if isinstance(order, f.WalkDirectory):
@@ -482,12 +486,12 @@ def test_content_that_is_not_what_was_read_is_thrown_away(shared: SharedDirector
             await frames.send_block(bytearray(HEAD) + b"evil")
             await frames.send_message(f.FileEnd(Digest(b"good").digest()))
 
-    summary = shared.get("a", client=FaultyPeerClient(serve, tmp_path))
+    summary = await shared.get("a", client=FaultyPeerClient(serve, tmp_path))
     assert shared.failures(summary) == {"a": "Corrupt"}
     assert snapshot(shared.to) == {}
 
 
-def test_a_walk_without_end_is_followed_in_little_memory(shared: SharedDirectory, tmp_path: Path) -> None:
+async def test_a_walk_without_end_is_followed_in_little_memory(shared: SharedDirectory, tmp_path: Path) -> None:
     """The receiver reads only a bounded number of files ahead."""
     said = 0
 
@@ -503,11 +507,8 @@ def test_a_walk_without_end_is_followed_in_little_memory(shared: SharedDirectory
         session.accept()
         await asyncio.Event().wait()
 
-    async def get() -> None:
-        files = FaultyPeerClient(serve, tmp_path).files()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await files.get(["x"], shared.to)
-
-    run(get())
+    files = FaultyPeerClient(serve, tmp_path).files()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await files.get(["x"], shared.to)
     assert said < 100_000

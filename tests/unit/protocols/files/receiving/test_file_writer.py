@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -85,18 +84,15 @@ async def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alone: bool) -> None:
+async def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alone: bool) -> None:
     """So it is if the thread changes in the middle of the file."""
     data = os.urandom(7 * BLOCK + 17)
 
-    async def scenario() -> None:
-        writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
-        for start in range(0, len(data), 100_000):
-            disk.takes = SLOW if start // BLOCK == 3 else 0.0
-            await writer.add(memoryview(data)[start : start + 100_000])
-        await writer.flush()
-
-    asyncio.run(scenario())
+    writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
+    for start in range(0, len(data), 100_000):
+        disk.takes = SLOW if start // BLOCK == 3 else 0.0
+        await writer.add(memoryview(data)[start : start + 100_000])
+    await writer.flush()
     (path,) = tmp_path.iterdir()
     assert path.read_bytes() == data
     assert disk.size == len(data)

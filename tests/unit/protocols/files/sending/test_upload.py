@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.errors import ConnectionLost
 from tests.support.file_directories import OfferInbox
-from tests.support.file_peers import ALICE, BOB, CAROL, Contents, InProcessClient, make_files, run, snapshot, until
+from tests.support.file_peers import ALICE, BOB, CAROL, Contents, InProcessClient, make_files, snapshot, until
 
 SOME: Contents = {
     "things/a": b"a",
@@ -35,45 +36,43 @@ SOME: Contents = {
 }
 
 
-def refused(work: Any) -> FileError:
+async def rejection(work: Awaitable[object]) -> FileError:
+    """Return the error of a rejected upload."""
     with pytest.raises(FileError) as caught:
-        run(work)
+        await work
     return caught.value
 
 
 # ── what arrives ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_put_is_the_same_with_modes_and_times(trusting: OfferInbox) -> None:
+async def test_what_is_put_is_the_same_with_modes_and_times(trusting: OfferInbox) -> None:
     make_files(trusting.home, {**SOME, "single": b"single"})
     (trusting.home / "things/a").chmod(0o640)
     (trusting.home / "things/d").chmod(0o500)
     (trusting.home / "link").symlink_to("single")
-    summary = run(trusting.put("things", "link"))
+    summary = await trusting.put("things", "link")
     expected = {name: each for name, each in snapshot(trusting.home).items() if name not in ("link", "single")}
     expected["link"] = snapshot(trusting.home)["single"]
     assert snapshot(trusting.inbox) == expected
     assert (summary.done, summary.failures) == (5, [])
     assert [event.state for event in trusting.events if isinstance(event, OfferChanged)] == ["accepted", "finished"]
-    again = run(trusting.put("things", "link"))
+    again = await trusting.put("things", "link")
     assert (again.done, again.kept, again.moved) == (0, 5, 0)
-    assert run(trusting.offers())[0].state == "finished"
+    assert (await trusting.offers())[0].state == "finished"
 
 
-def test_an_offer_waits_until_it_is_accepted(wary: OfferInbox) -> None:
+async def test_an_offer_waits_until_it_is_accepted(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
 
-    async def story() -> TransferSummary:
-        putting = asyncio.create_task(wary.put(wait=None))
-        await until(lambda: wary.events)
-        (offer,) = await wary.offers()
-        assert (offer.peer, offer.name, offer.state) == (BOB.id52, "bob", "waiting")
-        assert (offer.files, offer.examples) == (4, ["things"])
-        assert snapshot(wary.inbox) == {}
-        await wary.decide(accept=True)
-        return await putting
-
-    summary = run(story())
+    putting = asyncio.create_task(wary.put(wait=None))
+    await until(lambda: wary.events)
+    (offer,) = await wary.offers()
+    assert (offer.peer, offer.name, offer.state) == (BOB.id52, "bob", "waiting")
+    assert (offer.files, offer.examples) == (4, ["things"])
+    assert snapshot(wary.inbox) == {}
+    await wary.decide(accept=True)
+    summary = await putting
     assert summary.done == 4
     assert [event.state for event in wary.events if isinstance(event, OfferChanged)] == [
         "waiting",
@@ -83,22 +82,19 @@ def test_an_offer_waits_until_it_is_accepted(wary: OfferInbox) -> None:
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
-def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: OfferInbox) -> None:
+async def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
 
-    async def story() -> None:
-        for _ in range(2):
-            with pytest.raises(FileError) as caught:
-                await wary.put()
-            assert caught.value.kind == "OfferWaits"
-            await wary.client.restart()
-            (offer,) = await wary.offers()
-            assert offer.id in caught.value.message
-        await wary.decide(accept=True)
+    for _ in range(2):
+        with pytest.raises(FileError) as caught:
+            await wary.put()
+        assert caught.value.kind == "OfferWaits"
         await wary.client.restart()
-        assert (await wary.put()).done == 4
-
-    run(story())
+        (offer,) = await wary.offers()
+        assert offer.id in caught.value.message
+    await wary.decide(accept=True)
+    await wary.client.restart()
+    assert (await wary.put()).done == 4
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
@@ -115,54 +111,48 @@ async def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: 
     assert (await wary.put()).done == 4
 
 
-def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: OfferInbox) -> None:
+async def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: OfferInbox) -> None:
     make_files(wary.home, {"big": 3 * BLOCK, "small": b"small"})
 
-    async def story() -> None:
-        with pytest.raises(FileError):
-            await wary.put("big", "small")
-        await wary.decide(accept=True)
-        wary.client.cuts = [2 * BLOCK + 5] * 100
-        with pytest.raises(ConnectionLost):
-            await wary.put("big", "small", patience=0, parallel=1)
-        partial = wary.inbox / partial_name("big", BOB.id52)
-        await until(lambda: partial.stat().st_size > BLOCK)
-        await wary.decide(accept=False)
-
-    run(story())
+    with pytest.raises(FileError):
+        await wary.put("big", "small")
+    await wary.decide(accept=True)
+    wary.client.cuts = [2 * BLOCK + 5] * 100
+    with pytest.raises(ConnectionLost):
+        await wary.put("big", "small", patience=0, parallel=1)
+    partial = wary.inbox / partial_name("big", BOB.id52)
+    await until(lambda: partial.stat().st_size > BLOCK)
+    await wary.decide(accept=False)
     assert list(wary.inbox.iterdir()) == []
 
 
-def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(wary: OfferInbox) -> None:
+async def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(wary: OfferInbox) -> None:
     make_files(wary.home, {"a": b"new", "b": b"b"})
     make_files(wary.inbox, {"x": b"", "a": b"old"})
 
-    async def story() -> None:
-        with pytest.raises(FileError):
-            await wary.put("a", "b")
-        await wary.decide(accept=True)
-        summary = await wary.put("a", "b")
-        assert wary.failures(summary) == {"a": "Exists"}
-        assert (wary.inbox / "a").read_bytes() == b"old"
-        assert (wary.inbox / "b").read_bytes() == b"b"
-        assert (await wary.offers())[0].state == "accepted"
-        await wary.decide(accept=True, force=True)
-        summary = await wary.put("a", "b")
-        assert (summary.done, summary.kept, summary.failures) == (1, 1, [])
-        assert (await wary.offers())[0].state == "finished"
-
-    run(story())
+    with pytest.raises(FileError):
+        await wary.put("a", "b")
+    await wary.decide(accept=True)
+    summary = await wary.put("a", "b")
+    assert wary.failures(summary) == {"a": "Exists"}
+    assert (wary.inbox / "a").read_bytes() == b"old"
+    assert (wary.inbox / "b").read_bytes() == b"b"
+    assert (await wary.offers())[0].state == "accepted"
+    await wary.decide(accept=True, force=True)
+    summary = await wary.put("a", "b")
+    assert (summary.done, summary.kept, summary.failures) == (1, 1, [])
+    assert (await wary.offers())[0].state == "finished"
     assert (wary.inbox / "a").read_bytes() == b"new"
 
 
-def test_directories_that_were_there_keep_their_modes(trusting: OfferInbox) -> None:
+async def test_directories_that_were_there_keep_their_modes(trusting: OfferInbox) -> None:
     make_files(trusting.home, {"things/new/a": b"a", "things/old/b": b"b"})
     make_files(trusting.inbox, {"things/old/": b""})
     for name in ("things", "things/old", "things/new"):
         (trusting.home / name).chmod(0o777)
     (trusting.inbox / "things").chmod(0o700)
     (trusting.inbox / "things/old").chmod(0o700)
-    run(trusting.put())
+    await trusting.put()
     modes = {name: mode for name, (_, mode, _) in snapshot(trusting.inbox).items()}
     assert (modes["things"], modes["things/old"], modes["things/new"]) == (0o700, 0o700, 0o777)
 
@@ -171,10 +161,10 @@ def test_directories_that_were_there_keep_their_modes(trusting: OfferInbox) -> N
 
 
 @pytest.mark.parametrize("cut", [300, 5_000, BLOCK, 2 * BLOCK + 700])
-def test_a_connection_that_breaks_at_any_byte_costs_nothing(trusting: OfferInbox, cut: int) -> None:
+async def test_a_connection_that_breaks_at_any_byte_costs_nothing(trusting: OfferInbox, cut: int) -> None:
     make_files(trusting.home, {"big": 3 * BLOCK + 17})
     trusting.client.cuts = [cut, cut, cut]
-    summary = run(trusting.put("big"))
+    summary = await trusting.put("big")
     assert snapshot(trusting.inbox) == snapshot(trusting.home)
     assert summary.failures == []
     begins = [event.offset for event in trusting.events if isinstance(event, FileStarted)]
@@ -182,23 +172,20 @@ def test_a_connection_that_breaks_at_any_byte_costs_nothing(trusting: OfferInbox
     assert begins[-1] >= cut - 500
 
 
-def test_the_receiving_process_may_be_killed_again_and_again(trusting: OfferInbox) -> None:
+async def test_the_receiving_process_may_be_killed_again_and_again(trusting: OfferInbox) -> None:
     make_files(trusting.home, {**SOME, **{f"things/many/{number}": 3000 for number in range(50)}})
 
-    async def story() -> TransferSummary:
-        putting = asyncio.create_task(trusting.put())
-        for _ in range(4):
-            more = len(trusting.events) + 5
-            await until(lambda: len(trusting.events) >= more or putting.done())  # noqa: B023
-            await trusting.client.restart()
-        return await putting
-
-    summary = run(story())
+    putting = asyncio.create_task(trusting.put())
+    for _ in range(4):
+        more = len(trusting.events) + 5
+        await until(lambda: len(trusting.events) >= more or putting.done())  # noqa: B023
+        await trusting.client.restart()
+    summary = await putting
     assert (summary.failures, summary.done + summary.kept) == ([], 54)
     assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
 
-def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(trusting: OfferInbox) -> None:
+async def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(trusting: OfferInbox) -> None:
     """The receiving side does not know yet that the first session is dead: it is there, and silent."""
     make_files(trusting.home, {"a": b"a"})
 
@@ -214,7 +201,7 @@ def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(tru
         silent.reset()
         return await putting
 
-    assert run(story()).done == 1
+    assert (await story()).done == 1
     assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
 
@@ -234,17 +221,17 @@ async def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_off
     assert len(await wary.offers()) == 2
 
 
-def test_a_full_disk_is_told_and_the_rest_arrives_later(trusting: OfferInbox) -> None:
+async def test_a_full_disk_is_told_and_the_rest_arrives_later(trusting: OfferInbox) -> None:
     make_files(trusting.home, {"big": 4 * BLOCK, "small": b"small"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, before[1]))
     try:
-        summary = run(trusting.put("big", "small", parallel=1))
+        summary = await trusting.put("big", "small", parallel=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert trusting.failures(summary) == {"big": "DiskFull"}
     assert (trusting.inbox / "small").read_bytes() == b"small"
-    summary = run(trusting.put("big", "small"))
+    summary = await trusting.put("big", "small")
     assert (summary.done, summary.kept, summary.moved) == (1, 1, 2 * BLOCK - 100)
     assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
@@ -252,50 +239,50 @@ def test_a_full_disk_is_told_and_the_rest_arrives_later(trusting: OfferInbox) ->
 # ── who may do what ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_the_identity_itself_decides(wary: OfferInbox) -> None:
+async def test_only_the_identity_itself_decides(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
-    refused(wary.put())
-    (offer,) = run(wary.offers())
+    await rejection(wary.put())
+    (offer,) = await wary.offers()
     bob = wary.client.files()
-    assert refused(bob.offers()).kind == "NotOwner"
-    assert refused(bob.decide(offer.id, accept=True)).kind == "NotOwner"
+    assert (await rejection(bob.offers())).kind == "NotOwner"
+    assert (await rejection(bob.decide(offer.id, accept=True))).kind == "NotOwner"
     carol = wary.client.as_peer(CAROL).files()
-    assert refused(carol.await_offer(offer.id)).kind == "OfferUnknown"
-    assert refused(carol.open(f.UploadOffer(offer.id))).kind == "OfferUnknown"
-    assert refused(bob.open(f.UploadOffer(offer.id))).kind == "OfferWaits"
-    assert refused(wary.client.as_peer(ALICE).files().decide("nonsense", accept=True)).kind == "OfferUnknown"
+    assert (await rejection(carol.await_offer(offer.id))).kind == "OfferUnknown"
+    assert (await rejection(carol.open(f.UploadOffer(offer.id)))).kind == "OfferUnknown"
+    assert (await rejection(bob.open(f.UploadOffer(offer.id)))).kind == "OfferWaits"
+    assert (await rejection(wary.client.as_peer(ALICE).files().decide("nonsense", accept=True))).kind == "OfferUnknown"
 
 
-def test_the_same_files_of_another_peer_are_another_offer(trusting: OfferInbox) -> None:
+async def test_the_same_files_of_another_peer_are_another_offer(trusting: OfferInbox) -> None:
     make_files(trusting.home, {"a": b"a"})
-    assert run(trusting.put("a")).done == 1
-    assert refused(trusting.put("a", client=trusting.client.as_peer(CAROL))).kind == "OfferWaits"
-    assert {offer.state for offer in run(trusting.offers())} == {"finished", "waiting"}
+    assert (await trusting.put("a")).done == 1
+    assert (await rejection(trusting.put("a", client=trusting.client.as_peer(CAROL)))).kind == "OfferWaits"
+    assert {offer.state for offer in await trusting.offers()} == {"finished", "waiting"}
 
 
-def test_trust_is_by_petname_or_by_key(tmp_path: Path) -> None:
+async def test_trust_is_by_petname_or_by_key(tmp_path: Path) -> None:
     inbox = OfferInbox(tmp_path, trust=[CAROL.id52])
     make_files(inbox.home, {"a": b"a"})
-    assert refused(inbox.put("a")).kind == "OfferWaits"
-    assert run(inbox.put("a", client=inbox.client.as_peer(CAROL, "bobby"))).done == 1
+    assert (await rejection(inbox.put("a"))).kind == "OfferWaits"
+    assert (await inbox.put("a", client=inbox.client.as_peer(CAROL, "bobby"))).done == 1
 
 
-def test_nothing_is_taken_without_an_inbox(tmp_path: Path) -> None:
+async def test_nothing_is_taken_without_an_inbox(tmp_path: Path) -> None:
     inbox = OfferInbox(tmp_path)
     make_files(inbox.home, {"a": b"a"})
     client = InProcessClient(tmp_path / "other", root=str(tmp_path))
-    assert refused(inbox.put("a", client=client)).kind == "NotShared"
+    assert (await rejection(inbox.put("a", client=client))).kind == "NotShared"
 
 
 @pytest.mark.parametrize(
     ("config", "kind"),
     [({"max_file_size": 11}, "TooLarge"), ({"max_total": 20}, "TooLarge"), ({"max_files": 1}, "TooMany")],
 )
-def test_limits_hold_before_anything_is_sent(tmp_path: Path, config: dict[str, int], kind: str) -> None:
+async def test_limits_hold_before_anything_is_sent(tmp_path: Path, config: dict[str, int], kind: str) -> None:
     inbox = OfferInbox(tmp_path, trust=["bob"], **config)
     make_files(inbox.home, {"a": 12, "b": 10})
-    assert refused(inbox.put("a", "b")).kind == kind
-    assert run(inbox.offers()) == []
+    assert (await rejection(inbox.put("a", "b"))).kind == kind
+    assert await inbox.offers() == []
 
 
 async def test_one_peer_cannot_fill_the_inbox_with_offers(wary: OfferInbox) -> None:
@@ -336,48 +323,45 @@ async def test_one_peer_has_a_bounded_number_of_sessions(trusting: OfferInbox, t
         (["a", "a"], "Collision"),
     ],
 )
-def test_offers_with_hostile_names_are_refused_whole(trusting: OfferInbox, paths: list[str], kind: str) -> None:
+async def test_offers_with_hostile_names_are_refused_whole(trusting: OfferInbox, paths: list[str], kind: str) -> None:
     entries = [f.Entry(path, "file", 1) for path in paths]
-    assert refused(trusting.client.files().offer(entries)).kind == kind
-    assert refused(trusting.client.files().offer([f.Entry("link", "other")])).kind == "NotAFile"
-    assert run(trusting.offers()) == []
+    assert (await rejection(trusting.client.files().offer(entries))).kind == kind
+    assert (await rejection(trusting.client.files().offer([f.Entry("link", "other")]))).kind == "NotAFile"
+    assert await trusting.offers() == []
 
 
-def test_a_peer_that_sends_something_else_than_it_offered_is_refused(trusting: OfferInbox) -> None:
-    async def story() -> None:
-        bob = trusting.client.files()
-        reply = await bob.offer([f.Entry("a", "file", 1, tag="offered")])
-        async with await bob.open(f.UploadOffer(reply.offer)) as session:
-            frames = FrameStream(session)
-            assert isinstance(await frames.receive(), f.FileRequest)
-            await frames.send_message(f.FileHeader(1 << 40, 0, 0o600, "offered", 0))
-            refusal = await frames.receive()
-            assert isinstance(refusal, f.FileDeclined)
-            assert (refusal.path, refusal.kind) == ("a", "Changed")
-            await frames.send_block(bytearray(HEAD) + b"x" * 1000)
-            await frames.send_message(f.FileFailed("Stopped", ""))
-            assert await frames.receive() is None
-
-    run(story())
+async def test_a_peer_that_sends_something_else_than_it_offered_is_rejection(trusting: OfferInbox) -> None:
+    bob = trusting.client.files()
+    reply = await bob.offer([f.Entry("a", "file", 1, tag="offered")])
+    async with await bob.open(f.UploadOffer(reply.offer)) as session:
+        frames = FrameStream(session)
+        assert isinstance(await frames.receive(), f.FileRequest)
+        await frames.send_message(f.FileHeader(1 << 40, 0, 0o600, "offered", 0))
+        refusal = await frames.receive()
+        assert isinstance(refusal, f.FileDeclined)
+        assert (refusal.path, refusal.kind) == ("a", "Changed")
+        await frames.send_block(bytearray(HEAD) + b"x" * 1000)
+        await frames.send_message(f.FileFailed("Stopped", ""))
+        assert await frames.receive() is None
     assert list(trusting.inbox.iterdir()) == []
 
 
-def test_a_link_in_the_inbox_leads_nowhere(trusting: OfferInbox, tmp_path: Path) -> None:
+async def test_a_link_in_the_inbox_leads_nowhere(trusting: OfferInbox, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (trusting.inbox / "things").symlink_to(tmp_path / "elsewhere")
     make_files(trusting.home, {"things/a": b"a"})
-    assert trusting.failures(run(trusting.put())) == {"things/a": "NotADirectory"}
+    assert trusting.failures(await trusting.put()) == {"things/a": "NotADirectory"}
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_damaged_offers_cost_themselves_only(wary: OfferInbox, tmp_path: Path) -> None:
+async def test_damaged_offers_cost_themselves_only(wary: OfferInbox, tmp_path: Path) -> None:
     make_files(wary.home, {"a": b"a", "b": b"b"})
-    refused(wary.put("a"))
+    await rejection(wary.put("a"))
     (file,) = (tmp_path / "workspace" / "offers").glob("*.json")
-    refused(wary.put("b"))
+    await rejection(wary.put("b"))
     file.write_bytes(b"{")
-    run(wary.client.restart())
-    assert len(run(wary.offers())) == 1
+    await wary.client.restart()
+    assert len(await wary.offers()) == 1
     entries = next((tmp_path / "workspace" / "offers").glob("*.entries"))
     assert msgspec.msgpack.decode(entries.read_bytes())
 
