@@ -15,7 +15,7 @@ from .load import Load
 StartLoad = Callable[..., Load]
 
 
-class Couple(NamedTuple):
+class Daemons(NamedTuple):
     """alice calls, bob echoes; each has a daemon of their own."""
 
     alice: Daemon
@@ -43,7 +43,7 @@ KEPT_IN_RUN: Final = {"network.port", "time", "last-exit.json", "previous-exit.j
 
 
 @pytest.fixture(scope="module")
-def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     """Two daemons, shared by the tests of a module. Each test leaves them running and unharmed."""
     place = tmp_path_factory.mktemp("couple")
     # The variable is one that developers have set, and that a process full of Rust must not follow.
@@ -53,21 +53,21 @@ def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
         bob.start()
         assert alice.wait_ready(), alice.report()
         alice.identity("alice", echo=False)
-        couple = Couple(alice, bob, place / "hosts", bob.identity("bob", config='{"max_length": 8000000}'))
-        yield couple
-        couple.stop()
+        daemons = Daemons(alice, bob, place / "hosts", bob.identity("bob", config='{"max_length": 8000000}'))
+        yield daemons
+        daemons.stop()
     finally:
         alice.clean_up()
         bob.clean_up()
 
 
 @pytest.fixture
-def start_load(couple: Couple) -> Iterator[StartLoad]:
+def start_load(daemons: Daemons) -> Iterator[StartLoad]:
     """Starts programs in which alice calls bob; each is calling with success when it is returned."""
     started: list[Load] = []
 
     def start(**order: Any) -> Load:
-        load = Load(couple.alice, couple.peer, **order)
+        load = Load(daemons.alice, daemons.peer, **order)
         started.append(load)
         load.goes_well()
         return load

@@ -115,5 +115,5 @@ class Load:
         assert account.failures.keys() <= self._honest, account.examples
         # Only whoever gave up, or gave a process up, can be answered after the end.
         given_up = account.failures.get("DeadlineExceeded", 0) + account.failures.get("ConnectionLost", 0)
-        assert account.strays <= given_up, account
+        assert account.unexpected <= given_up, account
         return account

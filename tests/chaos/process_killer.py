@@ -16,7 +16,7 @@ from tests.support.daemons import Daemon
 
 from .event_log import fork_server
 
-__all__ = ["DISTURBANCE", "Reaper"]
+__all__ = ["DISTURBANCE", "ProcessKiller"]
 
 _BEAT: Final = 0.2
 """Seconds between two kills."""
@@ -37,7 +37,7 @@ class _Victim(NamedTuple):
     process: str
 
 
-class Reaper:
+class ProcessKiller:
     """Spares the supervisors, and whom they would give up.
 
     Args:
@@ -83,9 +83,9 @@ class Reaper:
 
     def strike(self) -> None:
         """Kill one process, if there is one that may die."""
-        everyone = [_Victim(side, process) for side in self._sides for process in self._processes(side)]
-        self._chance.shuffle(everyone)
-        for victim in everyone:
+        candidates = [_Victim(side, process) for side in self._sides for process in self._processes(side)]
+        self._chance.shuffle(candidates)
+        for victim in candidates:
             if victim.side not in self.spared and self._may_die(victim) and self._kill(victim):
                 return
 
@@ -98,7 +98,7 @@ class Reaper:
     def _processes(self, side: str) -> list[str]:
         return [*_CORE, f"identity-{side}", _FORK_SERVER]
 
-    def _struck(self, victim: _Victim) -> list[_Victim]:
+    def _ending_with(self, victim: _Victim) -> list[_Victim]:
         """Return the processes that end with the victim: for the fork server, all that it has forked."""
         if victim.process != _FORK_SERVER:
             return [victim]
@@ -108,8 +108,8 @@ class Reaper:
         now = time.monotonic()
         if victim.process == _FORK_SERVER and self._killed[victim] and now - self._killed[victim][-1] < _PERIOD:
             return False
-        deaths = [self._killed[each] for each in self._struck(victim)]
-        return all(len(each) < _MOST or now - each[0] > _PERIOD for each in deaths)
+        crashes = [self._killed[each] for each in self._ending_with(victim)]
+        return all(len(each) < _MOST or now - each[0] > _PERIOD for each in crashes)
 
     def _kill(self, victim: _Victim) -> bool:
         daemon = self._sides[victim.side]
@@ -122,7 +122,7 @@ class Reaper:
         daemon.remember()
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        for each in self._struck(victim):
+        for each in self._ending_with(victim):
             self._killed[each].append(time.monotonic())
         self.kills[f"{victim.side}'s {victim.process}"] += 1
         return True

@@ -53,7 +53,7 @@ class Account(msgspec.Struct, kw_only=True):
     """What the first exception of each kind said."""
     faults: list[str] = []
     """Outcomes that must not be: a reply to something else, an exception without a type, an end after the deadline."""
-    strays: int = 0
+    unexpected: int = 0
     """Answers to calls that had ended already."""
     first_failure: float = 0.0
     """Since the last mark."""
@@ -79,7 +79,7 @@ class Program:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        setattr(daemon_connection, "RequestChannel", partial(RequestChannel, on_message=self._on_stray))  # noqa: B010
+        setattr(daemon_connection, "RequestChannel", partial(RequestChannel, on_message=self._on_unexpected))  # noqa: B010
         loop.add_reader(sys.stdin.fileno(), self._on_line)
         async with Client(self._order.home, program="chaos") as client:
             await asyncio.gather(*(self._keep_calling(client) for _ in range(self._order.callers)))
@@ -123,8 +123,8 @@ class Program:
         account.replies_in_a_row = 0
         return False
 
-    def _on_stray(self, _correlation: bytes, _header: bytes, _payload: bytes) -> None:
-        self._account.strays += 1
+    def _on_unexpected(self, _correlation: bytes, _header: bytes, _payload: bytes) -> None:
+        self._account.unexpected += 1
 
     def _on_line(self) -> None:
         line = os.read(sys.stdin.fileno(), 16).strip()  # whoever asks waits for the answer: one line at a time

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.daemons import eventually
 
-from .conftest import Couple, StartLoad
+from .conftest import Daemons, StartLoad
 from .load import Load
 
 TIMEOUT = 1.5
@@ -34,9 +34,9 @@ def wait_for_deadlines(load: Load) -> None:
 
 @pytest.mark.parametrize(("side", "actor"), [("alice", "network"), ("bob", "network"), ("bob", "identity-bob")])
 def test_calls_end_by_their_deadline_while_a_process_hangs(
-    side: str, actor: str, couple: Couple, start_load: StartLoad
+    side: str, actor: str, daemons: Daemons, start_load: StartLoad
 ) -> None:
-    daemon = couple.side(side)
+    daemon = daemons.side(side)
     load = start_load(timeout=TIMEOUT)
     load.mark()
     pid = daemon.pid(actor)
@@ -50,8 +50,8 @@ def test_calls_end_by_their_deadline_while_a_process_hangs(
 
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
-def test_a_network_process_that_hangs_is_replaced(side: str, couple: Couple, start_load: StartLoad) -> None:
-    daemon = couple.side(side)
+def test_a_network_process_that_hangs_is_replaced(side: str, daemons: Daemons, start_load: StartLoad) -> None:
+    daemon = daemons.side(side)
     load = start_load(timeout=TIMEOUT)
     load.mark()
     pid = daemon.pid("network")

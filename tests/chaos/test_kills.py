@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.daemons import eventually, is_alive
 
-from .conftest import Couple, StartLoad
+from .conftest import Daemons, StartLoad
 from .event_log import fork_server, when
 
 NOTICED = 2.5
@@ -33,8 +33,8 @@ ORPHANED = 2.5
         ("bob", "identity-bob"),
     ],
 )
-def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, couple: Couple, start_load: StartLoad) -> None:
-    daemon = couple.side(side)
+def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, daemons: Daemons, start_load: StartLoad) -> None:
+    daemon = daemons.side(side)
     load = start_load()
     load.mark()
     killed = time.time()
@@ -61,9 +61,9 @@ def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, couple: Co
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 def test_a_killed_supervisor_takes_everything_with_it_and_the_next_one_starts(
-    side: str, couple: Couple, start_load: StartLoad
+    side: str, daemons: Daemons, start_load: StartLoad
 ) -> None:
-    daemon = couple.side(side)
+    daemon = daemons.side(side)
     before = daemon.status()
     load = start_load()
     load.mark()

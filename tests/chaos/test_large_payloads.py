@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.daemons import Daemon, eventually
 
-from .conftest import Couple, StartLoad
+from .conftest import Daemons, StartLoad
 from .load import Load
 
 LARGE = {"callers": 4, "timeout": 10.0, "sizes": (1_000_000, 4_000_000, 100)}
@@ -21,9 +21,9 @@ def in_flight(daemon: Daemon) -> int:
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 def test_a_network_process_is_killed_while_megabytes_pass_through_it(
-    side: str, couple: Couple, start_load: StartLoad
+    side: str, daemons: Daemons, start_load: StartLoad
 ) -> None:
-    daemon = couple.side(side)
+    daemon = daemons.side(side)
     load = start_load(**LARGE)
     load.mark()
     for _ in range(3):
@@ -31,20 +31,20 @@ def test_a_network_process_is_killed_while_megabytes_pass_through_it(
         load.goes_well()
     print(f"{side}'s network killed three times: {load.failures}")
     load.stop()
-    eventually(lambda: not in_flight(couple.alice) and not in_flight(couple.bob), "nothing is in flight")
+    eventually(lambda: not in_flight(daemons.alice) and not in_flight(daemons.bob), "nothing is in flight")
 
 
-def test_a_killed_program_leaves_nothing_in_flight(couple: Couple, start_load: StartLoad) -> None:
+def test_a_killed_program_leaves_nothing_in_flight(daemons: Daemons, start_load: StartLoad) -> None:
     steady = start_load(callers=1, timeout=10.0)
     steady.mark()
-    clients = couple.alice.status().clients
+    clients = daemons.alice.status().clients
     doomed: list[Load] = [start_load(**LARGE), start_load()]
-    eventually(lambda: in_flight(couple.alice) and in_flight(couple.bob), "calls are in flight")
+    eventually(lambda: in_flight(daemons.alice) and in_flight(daemons.bob), "calls are in flight")
     for load in doomed:
         load.kill()
     steady.goes_well()
     assert not steady.failures
     steady.stop()
-    eventually(lambda: not in_flight(couple.alice) and not in_flight(couple.bob), "nothing is in flight")
-    eventually(lambda: couple.alice.status().clients < clients, "the programs are forgotten")
-    assert not couple.alice.errors[1:]
+    eventually(lambda: not in_flight(daemons.alice) and not in_flight(daemons.bob), "nothing is in flight")
+    eventually(lambda: daemons.alice.status().clients < clients, "the programs are forgotten")
+    assert not daemons.alice.errors[1:]

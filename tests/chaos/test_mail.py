@@ -14,8 +14,8 @@ import pytest
 from fastn_p2p_client import P2PError
 from fastn_p2p_client.ipc.messages import AddProtocol
 from fastn_p2p_client.mail import Attachment, MailClient, MailContent, MailSummary
-from tests.chaos.conftest import Couple
-from tests.chaos.process_killer import Reaper
+from tests.chaos.conftest import Daemons
+from tests.chaos.process_killer import ProcessKiller
 from tests.support.daemons import Daemon
 from tests.support.two_daemons import until_awaited
 
@@ -32,7 +32,7 @@ PACE: Final = 3 * SPELL * LANES / MAILS
 
 
 @pytest.fixture(scope="module")
-def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     place = tmp_path_factory.mktemp("mail")
     alice, bob = (Daemon(place / name, place / "hosts") for name in ("one", "two"))
     try:
@@ -43,13 +43,13 @@ def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
         for daemon, name, peer in ((alice, "alice", keys[1]), (bob, "bob", keys[0])):
             with daemon.client() as client:
                 client.control(AddProtocol(name, "Mail", "default", (peer,)))
-        yield Couple(alice, bob, place / "hosts", keys[1])
+        yield Daemons(alice, bob, place / "hosts", keys[1])
     finally:
         alice.clean_up()
         bob.clean_up()
 
 
-class Correspondent:
+class MailPeer:
     """Sender and receiver of mails. Remembers the number under which each mail was accepted."""
 
     def __init__(self, name: str, daemon: Daemon, peer: str, chance: random.Random) -> None:
@@ -92,7 +92,7 @@ class Correspondent:
                 if not page.more:
                     return found
 
-    async def check(self, sender: Correspondent) -> None:
+    async def check(self, sender: MailPeer) -> None:
         """Assert that every mail of the sender has come once, in order, with every byte."""
         summaries = await self.received()
         in_order = sorted(sender.accepted, key=sender.accepted.__getitem__)
@@ -113,20 +113,20 @@ def _letter(id: str, chance: random.Random) -> MailContent:
 
 
 @pytest.mark.timeout(120)
-async def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
+async def test_two_thousand_mails_while_processes_are_killed(daemons: Daemons) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = random.Random(seed)
-    sides = {"alice": couple.alice, "bob": couple.bob}
-    alice_key = couple.alice.status().identities[0].id52
-    alice = Correspondent("alice", couple.alice, couple.peer, chance)
-    bob = Correspondent("bob", couple.bob, alice_key, chance)
-    reaper = Reaper(sides, chance)
+    sides = {"alice": daemons.alice, "bob": daemons.bob}
+    alice_key = daemons.alice.status().identities[0].id52
+    alice = MailPeer("alice", daemons.alice, daemons.peer, chance)
+    bob = MailPeer("bob", daemons.bob, alice_key, chance)
+    killer = ProcessKiller(sides, chance)
     began = time.monotonic()
-    disturbing = asyncio.create_task(reaper.disturb())
+    disturbing = asyncio.create_task(killer.disturb())
     await asyncio.gather(alice.send_all(), bob.send_all(), disturbing)
     disturbed = time.monotonic()
-    assert len(reaper.kills) == 10, "no process was spared"
+    assert len(killer.kills) == 10, "no process was spared"
     assert len(alice.accepted) == len(bob.accepted) == MAILS
 
     async def all_there() -> bool:
@@ -134,7 +134,7 @@ async def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> 
 
     await until_awaited(all_there, "all mails have arrived", 30)
     print(
-        f"{reaper.kills.total()} kills in {disturbed - began:.1f} s: {dict(reaper.kills)}; {2 * MAILS} mails were "
+        f"{killer.kills.total()} kills in {disturbed - began:.1f} s: {dict(killer.kills)}; {2 * MAILS} mails were "
         f"accepted in {alice.attempts + bob.attempts} attempts; the last was there "
         f"{time.monotonic() - disturbed:.1f} s after the last kill"
     )

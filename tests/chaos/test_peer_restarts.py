@@ -6,50 +6,50 @@ import time
 
 from tests.support.daemons import eventually
 
-from .conftest import Couple, StartLoad
+from .conftest import Daemons, StartLoad
 from .load import HONEST
 
 
-def test_the_next_call_after_a_restart_of_the_peer_succeeds(couple: Couple) -> None:
-    before = couple.bob.status()
-    with couple.alice.client() as client:
+def test_the_next_call_after_a_restart_of_the_peer_succeeds(daemons: Daemons) -> None:
+    before = daemons.bob.status()
+    with daemons.alice.client() as client:
         for number in range(3):
             request = {"message": str(number)}
-            assert client.call("alice", couple.peer, "Echo", request=request) == {"echoed": f"Echo: {number}"}
-            assert couple.bob.stop() == 0
-            couple.bob.start()
-        assert client.call("alice", couple.peer, "Echo", request={"message": "x"}) == {"echoed": "Echo: x"}
-    after = couple.bob.status()
+            assert client.call("alice", daemons.peer, "Echo", request=request) == {"echoed": f"Echo: {number}"}
+            assert daemons.bob.stop() == 0
+            daemons.bob.start()
+        assert client.call("alice", daemons.peer, "Echo", request={"message": "x"}) == {"echoed": "Echo: x"}
+    after = daemons.bob.status()
     assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
 
 
-def test_a_restart_of_the_peer_under_load(couple: Couple, start_load: StartLoad) -> None:
+def test_a_restart_of_the_peer_under_load(daemons: Daemons, start_load: StartLoad) -> None:
     # A daemon that stops takes its records out of the host directory: meanwhile nobody knows the peer.
     load = start_load(honest=HONEST | {"PeerUnknown"})
     load.mark()
-    assert couple.bob.stop() == 0
-    couple.bob.start()
+    assert daemons.bob.stop() == 0
+    daemons.bob.start()
     load.goes_well()
     print(f"bob's daemon restarted: {load.failures}")
     load.stop()
 
 
-def test_a_restart_of_the_own_daemon_under_load(couple: Couple, start_load: StartLoad) -> None:
+def test_a_restart_of_the_own_daemon_under_load(daemons: Daemons, start_load: StartLoad) -> None:
     load = start_load()
     load.mark()
-    assert couple.alice.stop() == 0
-    couple.alice.start()
+    assert daemons.alice.stop() == 0
+    daemons.alice.start()
     load.goes_well()
     print(f"alice's daemon restarted: {load.failures}")
     load.stop()
 
 
-def test_a_peer_that_was_away_for_longer_than_its_connections(couple: Couple, start_load: StartLoad) -> None:
+def test_a_peer_that_was_away_for_longer_than_its_connections(daemons: Daemons, start_load: StartLoad) -> None:
     load = start_load(timeout=2.0)
     load.mark()
-    couple.bob.kill()
+    daemons.bob.kill()
     eventually(lambda: load.look() and "PeerUnreachable" in load.failures, "the connection is given up", 20, 0.05)
-    couple.bob.start()
+    daemons.bob.start()
     started = time.time()
     load.goes_well()
     print(

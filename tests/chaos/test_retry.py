@@ -17,8 +17,8 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client import Client
-from tests.chaos.conftest import Couple
-from tests.chaos.process_killer import DISTURBANCE, Reaper
+from tests.chaos.conftest import Daemons
+from tests.chaos.process_killer import DISTURBANCE, ProcessKiller
 from tests.support.daemons import eventually
 
 CALLS: Final = 20_000
@@ -46,17 +46,17 @@ asyncio.run(server.serve())
 
 
 @pytest.fixture
-def programs(couple: Couple, tmp_path: Path) -> Iterator[list[Path]]:
+def programs(daemons: Daemons, tmp_path: Path) -> Iterator[list[Path]]:
     """Two that serve bob's Count; the files in which they note what they do."""
     effects = [tmp_path / "first", tmp_path / "second"]
     with ExitStack() as stack:
         for path in effects:
-            process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], env=couple.bob.env)
+            process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], env=daemons.bob.env)
             stack.callback(process.wait)
             stack.callback(process.kill)
 
         def both_serve() -> bool:
-            bindings = [each for identity in couple.bob.status().identities for each in identity.bindings]
+            bindings = [each for identity in daemons.bob.status().identities for each in identity.bindings]
             return any(each.programs == 2 for each in bindings)
 
         eventually(both_serve, "both serve")
@@ -64,31 +64,31 @@ def programs(couple: Couple, tmp_path: Path) -> Iterator[list[Path]]:
 
 
 @pytest.mark.timeout(150)
-def test_twenty_thousand_calls_while_processes_are_killed(couple: Couple, programs: list[Path]) -> None:
+def test_twenty_thousand_calls_while_processes_are_killed(daemons: Daemons, programs: list[Path]) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = random.Random(seed)
-    sides = {"alice": couple.alice, "bob": couple.bob}
-    reaper = Reaper(sides, chance)
+    sides = {"alice": daemons.alice, "bob": daemons.bob}
+    killer = ProcessKiller(sides, chance)
     outcomes: Counter[int] = Counter()
 
     async def lane(client: Client, numbers: range) -> None:
         for number in numbers:
             began = time.monotonic()
-            reply = await client.call("alice", couple.peer, "Count", request=number, timeout=60, retry=True)
+            reply = await client.call("alice", daemons.peer, "Count", request=number, timeout=60, retry=True)
             assert reply == -number
             outcomes[number] += 1
             await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
 
     async def main() -> None:
-        async with Client(couple.alice.home) as client:
-            disturbing = asyncio.create_task(reaper.disturb())
+        async with Client(daemons.alice.home) as client:
+            disturbing = asyncio.create_task(killer.disturb())
             await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
 
     asyncio.run(main())
     effects = Counter(int(line) for path in programs for line in path.read_text().split())
-    print(f"{reaper.kills.total()} kills: {dict(reaper.kills)}; {effects.total()} effects")
-    assert len(reaper.kills) == 10, "no process was spared"
+    print(f"{killer.kills.total()} kills: {dict(killer.kills)}; {effects.total()} effects")
+    assert len(killer.kills) == 10, "no process was spared"
     assert len(outcomes) == outcomes.total() == CALLS
     assert {number: count for number, count in effects.items() if count > 1} == {}
     assert len(effects) == CALLS

@@ -13,7 +13,7 @@ import pytest
 from tests.support.daemons import eventually
 from tests.support.processes import open_files, resident
 
-from .conftest import Couple, StartLoad
+from .conftest import Daemons, StartLoad
 from .event_log import fork_server
 from .load import Load
 
@@ -44,7 +44,7 @@ class Chance:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._killed: defaultdict[Victim, deque[float]] = defaultdict(lambda: deque(maxlen=MOST))
-        self.everyone = [Victim(side, actor) for side, actors in ACTORS.items() for actor in actors]
+        self.candidates = [Victim(side, actor) for side, actors in ACTORS.items() for actor in actors]
 
     def plan(self) -> list[str]:
         """Round by round, the side whose supervisor dies, or nothing."""
@@ -56,7 +56,7 @@ class Chance:
 
     def victims(self) -> list[Victim]:
         """Choose one process, or two to kill at the same moment."""
-        several = self._random.sample(self.everyone, len(self.everyone))
+        several = self._random.sample(self.candidates, len(self.candidates))
         count = 2 if self._random.random() < 0.25 else 1
         chosen = eventually(lambda: [victim for victim in several if self._may_die(victim)], "somebody may die")[:count]
         for victim in chosen:
@@ -65,7 +65,7 @@ class Chance:
 
     def forget(self, side: str) -> None:
         """Clear the record of kills on this side: its new supervisor has counted no crashes."""
-        for victim in self.everyone:
+        for victim in self.candidates:
             if victim.side == side:
                 self._killed[victim].clear()
 
@@ -78,11 +78,11 @@ class Chance:
         return len(killed) < MOST or time.monotonic() - killed[0] > PERIOD
 
 
-def sizes(couple: Couple, load: Load) -> dict[str, tuple[int, int]]:
+def sizes(daemons: Daemons, load: Load) -> dict[str, tuple[int, int]]:
     """Descriptors and bytes of the processes that live through it all, and of those that were not chosen lately."""
     pids = {"program": load.pid}
     for side, actors in ACTORS.items():
-        daemon = couple.side(side)
+        daemon = daemons.side(side)
         assert daemon.process is not None
         pids |= {f"{side}'s supervisor": daemon.process.pid, f"{side}'s fork server": fork_server(daemon)}
         pids |= {f"{side}'s {actor}": daemon.pid(actor) for actor in actors}
@@ -90,7 +90,7 @@ def sizes(couple: Couple, load: Load) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.timeout(150)
-def test_fifty_rounds(couple: Couple, start_load: StartLoad) -> None:
+def test_fifty_rounds(daemons: Daemons, start_load: StartLoad) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = Chance(seed)
@@ -101,30 +101,30 @@ def test_fifty_rounds(couple: Couple, start_load: StartLoad) -> None:
     for number, side in enumerate(chance.plan()):
         if number == WARM:
             load.goes_well()
-            before = sizes(couple, load)
+            before = sizes(daemons, load)
         if side:
             print(f"{number}: {side} supervisor")
             kills += 1
-            couple.side(side).kill()
-            couple.side(side).start()
+            daemons.side(side).kill()
+            daemons.side(side).start()
             chance.forget(side)
         else:
             victims = chance.victims()
             print(f"{number}: {' and '.join(f'{victim.side} {victim.actor}' for victim in victims)}")
             kills += len(victims)
-            pids = [couple.side(victim.side).kill_actor(victim.actor) for victim in victims]
+            pids = [daemons.side(victim.side).kill_actor(victim.actor) for victim in victims]
             for victim, pid in zip(victims, pids, strict=True):
-                couple.side(victim.side).wait_actor(victim.actor, not_pid=pid)
+                daemons.side(victim.side).wait_actor(victim.actor, not_pid=pid)
         if chance.waits():
             load.goes_well()
     load.goes_well()
-    after = sizes(couple, load)
+    after = sizes(daemons, load)
     print(f"{kills} processes killed; {load.account.replies} replies, {load.failures}")
     for name, (files, memory) in after.items():
         print(f"{name}: {before[name][0]} → {files} descriptors, {before[name][1] >> 10} → {memory >> 10} KiB")
         assert files <= before[name][0] + MORE_DESCRIPTORS
         assert memory <= before[name][1] + MORE_MEMORY
-    for daemon in (couple.alice, couple.bob):
+    for daemon in (daemons.alice, daemons.bob):
         assert all(process["state"] == "ready" for process in daemon.tree()["processes"])
     account = load.stop()
     assert account.replies > sum(account.failures.values())

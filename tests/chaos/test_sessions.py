@@ -19,7 +19,7 @@ import pytest
 
 from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
 from fastn_p2p_client.ipc.messages import AddProtocol
-from tests.chaos.conftest import Couple
+from tests.chaos.conftest import Daemons
 from tests.chaos.traffic import Traffic
 from tests.support.daemons import Daemon, eventually
 from tests.support.processes import open_files
@@ -37,7 +37,7 @@ SILENCE: Final = 8.0
 
 
 @pytest.fixture(scope="module")
-def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     """Two daemons, where bob has a Trial. Each test leaves them running and unharmed."""
     folder = tmp_path_factory.mktemp("sessions")
     env = install_protocols(folder / "packages")
@@ -47,47 +47,49 @@ def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
         bob.start()
         assert alice.wait_ready(), alice.report()
         alice.identity("alice", echo=False)
-        couple = Couple(alice, bob, folder / "hosts", bob.identity("bob", echo=False))
+        daemons = Daemons(alice, bob, folder / "hosts", bob.identity("bob", echo=False))
         with bob.client() as client:
             client.control(AddProtocol("bob", "Trial", "default"))
-        yield couple
-        couple.stop()
+        yield daemons
+        daemons.stop()
     finally:
         alice.clean_up()
         bob.clean_up()
 
 
-def run(couple: Couple, work: Callable[[Client], Awaitable[None]]) -> None:
+def run(daemons: Daemons, work: Callable[[Client], Awaitable[None]]) -> None:
     async def in_time() -> None:
-        async with asyncio.timeout(50), Client(couple.alice.home, program="tests") as client:
+        async with asyncio.timeout(50), Client(daemons.alice.home, program="tests") as client:
             await work(client)
 
     asyncio.run(in_time())
 
 
-def standing(couple: Couple) -> int:
+def count_sessions(daemons: Daemons) -> int:
     """By the status of both daemons."""
-    return sessions_in(couple.alice.status()) + sessions_in(couple.bob.status())
+    return sessions_in(daemons.alice.status()) + sessions_in(daemons.bob.status())
 
 
-async def nothing_is_left(couple: Couple, client: Client) -> None:
+async def nothing_is_left(daemons: Daemons, client: Client) -> None:
     """No session at the daemons, none in the program, and no handler that has not noticed."""
-    await until(lambda: standing(couple) == 0, "no session stands any more", 5)
+    await until(lambda: count_sessions(daemons) == 0, "no session stands any more", 5)
     assert len(client._sessions) == 0
 
     def all_noticed() -> bool:
-        counts = counts_of(couple.bob, "bob")
+        counts = counts_of(daemons.bob, "bob")
         return counts["begun"] == counts["ended"]
 
     await until(all_noticed, "every handler has noticed", 5)
 
 
-async def well(couple: Couple, client: Client) -> None:
+async def well(daemons: Daemons, client: Client) -> None:
     """A new session works."""
 
     async def answers() -> bool:
         try:
-            async with await client.connect("alice", couple.peer, "Trial", initial={"do": "who"}, timeout=5) as session:
+            async with await client.connect(
+                "alice", daemons.peer, "Trial", initial={"do": "who"}, timeout=5
+            ) as session:
                 return bool(await session.read())
         except Exception as error:
             print("not yet:", repr(error))
@@ -96,9 +98,9 @@ async def well(couple: Couple, client: Client) -> None:
     await until_awaited(answers, "a new session works")
 
 
-async def complete_session(couple: Couple, client: Client) -> Session:
+async def complete_session(daemons: Daemons, client: Client) -> Session:
     """Return a session whose bytes have all arrived, and of which none has been read."""
-    session = await client.connect("alice", couple.peer, "Trial", initial={"do": "send", "size": 500_000})
+    session = await client.connect("alice", daemons.peer, "Trial", initial={"do": "send", "size": 500_000})
     await until(lambda: session._complete, "all of it has come", 5)  # no event tells of what has not been read
     return session
 
@@ -144,13 +146,13 @@ def bring_back(daemon: Daemon, actor: str, pid: int) -> None:
         ("bob", "supervisor", SILENCE, 1),
     ],
 )
-def test_a_process_on_the_way_dies(couple: Couple, side: str, actor: str, bound: float, rounds: int) -> None:
-    daemon = couple.side(side)
+def test_a_process_on_the_way_dies(daemons: Daemons, side: str, actor: str, bound: float, rounds: int) -> None:
+    daemon = daemons.side(side)
 
     async def one_round(client: Client) -> None:
-        traffic = Traffic(client, "alice", couple.peer)
+        traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
-        complete = await complete_session(couple, client)
+        complete = await complete_session(daemons, client)
         await traffic.flows_on(MIB)
         killed = time.monotonic()
         pid = await asyncio.to_thread(kill, daemon, actor)
@@ -162,69 +164,69 @@ def test_a_process_on_the_way_dies(couple: Couple, side: str, actor: str, bound:
         complete.reset()
         if not (actor == "supervisor" and side == "bob"):
             await asyncio.to_thread(bring_back, daemon, actor, pid)
-        await well(couple, client)
-        await nothing_is_left(couple, client)
+        await well(daemons, client)
+        await nothing_is_left(daemons, client)
 
     async def all_rounds(client: Client) -> None:
         for _ in range(rounds):
             await one_round(client)
 
-    run(couple, all_rounds)
+    run(daemons, all_rounds)
 
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 @pytest.mark.parametrize("actor", ["gateway", "vault"])
-def test_sessions_do_not_notice_who_is_not_on_their_way(couple: Couple, side: str, actor: str) -> None:
-    daemon = couple.side(side)
+def test_sessions_do_not_notice_who_is_not_on_their_way(daemons: Daemons, side: str, actor: str) -> None:
+    daemon = daemons.side(side)
 
     async def work(client: Client) -> None:
-        traffic = Traffic(client, "alice", couple.peer)
+        traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
         pid = await asyncio.to_thread(daemon.kill_actor, actor)
         await traffic.flows_on(MIB)
         await asyncio.to_thread(daemon.wait_actor, actor, pid)
         await traffic.flows_on(MIB)
         await traffic.stop()
-        await nothing_is_left(couple, client)
+        await nothing_is_left(daemons, client)
 
-    run(couple, work)
+    run(daemons, work)
 
 
-def test_a_killed_program_is_missed_on_both_sides(couple: Couple) -> None:
-    network = [couple.alice.pid("network"), couple.bob.pid("network")]
+def test_a_killed_program_is_missed_on_both_sides(daemons: Daemons) -> None:
+    network = [daemons.alice.pid("network"), daemons.bob.pid("network")]
 
     async def work(client: Client) -> None:
-        await well(couple, client)
-        await nothing_is_left(couple, client)
+        await well(daemons, client)
+        await nothing_is_left(daemons, client)
         before = [open_files(pid) for pid in network]
         for _ in range(3):
-            command = [sys.executable, "-m", "tests.chaos.traffic", str(couple.alice.home.path), couple.peer]
+            command = [sys.executable, "-m", "tests.chaos.traffic", str(daemons.alice.home.path), daemons.peer]
             root = Path(__file__).resolve().parents[2]
             program = await asyncio.to_thread(
-                subprocess.Popen, command, env=couple.alice.env, cwd=root, stdout=subprocess.PIPE
+                subprocess.Popen, command, env=daemons.alice.env, cwd=root, stdout=subprocess.PIPE
             )
             assert program.stdout is not None
             assert await asyncio.to_thread(program.stdout.readline) == b"flowing\n"
-            assert binding_of(couple.bob, "bob", "Trial").sessions == 5
+            assert binding_of(daemons.bob, "bob", "Trial").sessions == 5
             program.kill()
             killed = time.monotonic()
             program.wait()
             program.stdout.close()
-            await until(lambda: standing(couple) == 0, "the sessions have ended", AT_ONCE)
+            await until(lambda: count_sessions(daemons) == 0, "the sessions have ended", AT_ONCE)
             print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
-            await nothing_is_left(couple, client)
+            await nothing_is_left(daemons, client)
         eventually(lambda: [open_files(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
 
-    run(couple, work)
+    run(daemons, work)
 
 
-def test_a_peer_that_falls_silent_is_given_up(couple: Couple) -> None:
+def test_a_peer_that_falls_silent_is_given_up(daemons: Daemons) -> None:
     """The peer daemon is stopped, as by a machine that sleeps. It continues, and learns that its session has ended."""
-    assert couple.bob.process is not None
-    pids = [couple.bob.process.pid, couple.bob.pid("network")]  # awake, the supervisor would replace the other one
+    assert daemons.bob.process is not None
+    pids = [daemons.bob.process.pid, daemons.bob.pid("network")]  # awake, the supervisor would replace the other one
 
     async def work(client: Client) -> None:
-        traffic = Traffic(client, "alice", couple.peer)
+        traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
         await traffic.flows_on(MIB)
         for pid in pids:
@@ -236,29 +238,29 @@ def test_a_peer_that_falls_silent_is_given_up(couple: Couple) -> None:
                 os.kill(pid, signal.SIGCONT)
         print(f"a silent peer was given up after {slowest:.1f} s")
         assert slowest > 1
-        assert couple.bob.pid("network") == pids[1]
-        await well(couple, client)
-        await nothing_is_left(couple, client)
+        assert daemons.bob.pid("network") == pids[1]
+        await well(daemons, client)
+        await nothing_is_left(daemons, client)
 
-    run(couple, work)
+    run(daemons, work)
 
 
-def test_a_daemon_that_stops_in_order_breaks_its_sessions(couple: Couple) -> None:
+def test_a_daemon_that_stops_in_order_breaks_its_sessions(daemons: Daemons) -> None:
     """A stop is no end of a stream: neither side takes what has come for the whole."""
 
     async def work(client: Client) -> None:
         for side in ("bob", "alice"):
-            traffic = Traffic(client, "alice", couple.peer)
+            traffic = Traffic(client, "alice", daemons.peer)
             await traffic.start()
             stopping = time.monotonic()
-            assert await asyncio.to_thread(couple.side(side).stop) == 0
+            assert await asyncio.to_thread(daemons.side(side).stop) == 0
             slowest = await is_told(traffic, stopping, 12)
             print(f"{side}'s daemon stopped: the sessions ended after {slowest:.1f} s")
             if side == "alice":
                 with pytest.raises(DaemonNotRunning):
-                    await client.connect("alice", couple.peer, "Trial")
-            await asyncio.to_thread(couple.side(side).start)
-            await well(couple, client)
-            await nothing_is_left(couple, client)
+                    await client.connect("alice", daemons.peer, "Trial")
+            await asyncio.to_thread(daemons.side(side).start)
+            await well(daemons, client)
+            await nothing_is_left(daemons, client)
 
-    run(couple, work)
+    run(daemons, work)

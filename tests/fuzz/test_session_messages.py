@@ -18,7 +18,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
 from tests.support.daemons import eventually
 from tests.support.protocols import BLOCK
-from tests.support.sessions import run, standing
+from tests.support.sessions import count_sessions, run
 from tests.support.two_daemons import World, binding_of, new_world
 
 from .raw import Raw, unharmed
@@ -55,7 +55,7 @@ def serves(world: World) -> None:
 
 
 def quiet(world: World) -> None:
-    eventually(lambda: standing(world) == 0, "no session is left")
+    eventually(lambda: count_sessions(world) == 0, "no session is left")
 
 
 def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:

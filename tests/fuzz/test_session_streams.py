@@ -16,7 +16,7 @@ from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.support.daemons import eventually
-from tests.support.sessions import run, standing
+from tests.support.sessions import count_sessions, run
 from tests.support.signer import Signer
 from tests.support.two_daemons import World, binding_of, new_world
 
@@ -54,7 +54,7 @@ class Victim:
 
     def quiet(self) -> None:
         """Nothing of what the rogue began is left."""
-        eventually(lambda: standing(self.world) == 0, "no session is left")
+        eventually(lambda: count_sessions(self.world) == 0, "no session is left")
 
 
 @pytest.fixture(scope="module")

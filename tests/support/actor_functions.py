@@ -70,8 +70,8 @@ async def ask(context: ActorContext, order: str) -> None:
 def note(context: ActorContext, what: str) -> None:
     """Adds a line to the file in which the tests follow what happens."""
     line = f"{time.monotonic_ns()} {os.getpid()} {context.name} {what}\n"
-    with Path(context.home.path / "diary").open("a") as diary:
-        diary.write(line)
+    with Path(context.home.path / "diary").open("a") as notes:
+        notes.write(line)
 
 
 def channel(context: ActorContext) -> socket.socket:

@@ -9,13 +9,13 @@ from typing import Final
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair
 
-__all__ = ["STREAMS", "outcome", "read_all", "standing"]
+__all__ = ["STREAMS", "open_pair", "outcome", "read_all"]
 
 STREAMS: Final = [random.Random(side).randbytes(200_000) for side in (0, 1)]
 """What each side says, from the first byte on."""
 
 
-async def standing() -> tuple[Session, Session]:
+async def open_pair() -> tuple[Session, Session]:
     """A pair whose session stands."""
     here, there = session_pair()
     there.accept()

@@ -13,7 +13,7 @@ from tests.support.daemons import Daemon
 from tests.support.protocols import BLOCK
 from tests.support.two_daemons import World
 
-__all__ = ["connected", "fill", "outcome", "place", "read_all", "run", "sessions_in", "standing"]
+__all__ = ["connected", "count_sessions", "daemon_of", "fill", "outcome", "read_all", "run", "sessions_in"]
 
 T = TypeVar("T")
 STOPPED: Final = 0.3
@@ -30,7 +30,7 @@ def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(session())
 
 
-def standing(world: World) -> int:
+def count_sessions(world: World) -> int:
     """How many sessions stand, by the status of both daemons."""
     return sessions_in(world.one.status()) + sessions_in(world.two.status())
 
@@ -41,7 +41,7 @@ def sessions_in(status: m.Status) -> int:
     return served + sum(connection.streams - 1 for connection in status.connections)
 
 
-def place(world: World, peer: str) -> tuple[Daemon, str]:
+def daemon_of(world: World, peer: str) -> tuple[Daemon, str]:
     """Return the peer's daemon, and its name there."""
     return (world.two, "bob") if peer == world.bob else (world.one, "alice")
 

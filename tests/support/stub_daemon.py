@@ -91,18 +91,18 @@ class StubDaemon:
         _, stderr = self.process.communicate(timeout=within)
         return self.process.returncode, stderr
 
-    def tree(self) -> dict[str, Any]:
+    def process_file(self) -> dict[str, Any]:
         """`processes.json`; empty while there is none."""
         try:
-            tree: dict[str, Any] = json.loads(Home(self.home).process_file.read_bytes())
+            process_file: dict[str, Any] = json.loads(Home(self.home).process_file.read_bytes())
         except FileNotFoundError:
             return {}
-        return tree
+        return process_file
 
     def child(self, name: str) -> dict[str, Any]:
         """Return the entry of a process in `processes.json`; empty if there is none."""
         found: dict[str, Any] = {}
-        for found in self.tree().get("processes", []):
+        for found in self.process_file().get("processes", []):
             if found["name"] == name:
                 return found
         return {}
@@ -116,7 +116,7 @@ class StubDaemon:
 
         return eventually(look, within)
 
-    def diary(self, name: str, what: str) -> list[str]:
+    def notes(self, name: str, what: str) -> list[str]:
         """Return the notes of the stub actor `name` that begin with `what`, without that."""
         try:
             lines = (self.home / "diary").read_text().splitlines()
@@ -127,7 +127,7 @@ class StubDaemon:
 
     def answer(self, name: str) -> str:
         """Return the supervisor's answer to the actor's request."""
-        return eventually(lambda: self.diary(name, "answer"))[0]
+        return eventually(lambda: self.notes(name, "answer"))[0]
 
     def order(self, name: str, order: str) -> None:
         """From its next start on, the actor does this."""

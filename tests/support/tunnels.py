@@ -23,7 +23,7 @@ class Forward:
     """
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.process = subprocess.Popen(
             [*CLI, "forward", *arguments],
             env=daemon.env,
@@ -36,16 +36,16 @@ class Forward:
         self._reader.start()
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
-        assert self.address, self.told
+        assert self.address, self.messages
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.told.append(line.rstrip("\n"))
+            self.messages.append(line.rstrip("\n"))
 
-    def wait_told(self, words: str) -> str:
+    def wait_for_message(self, words: str) -> str:
         """The line with these words."""
-        return eventually(lambda: next((line for line in self.told if words in line), ""), f"it says {words!r}")
+        return eventually(lambda: next((line for line in self.messages if words in line), ""), f"it says {words!r}")
 
     def connect(self) -> socket.socket:
         return connected(self.address)

@@ -19,7 +19,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
-__all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vault", "scan"]
+__all__ = ["Region", "RunningVault", "VaultRequests", "regions", "running_vault", "scan", "vault_requests"]
 
 PROGRAM = """
 import asyncio, ctypes, resource, signal, sys
@@ -95,7 +95,7 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
             process.kill()
 
 
-class Asking:
+class VaultRequests:
     """Requests of a role to a vault; error replies are raised."""
 
     def __init__(self, link: RequestChannel) -> None:
@@ -109,11 +109,11 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(vault: RunningVault, role: str) -> AsyncIterator[Asking]:
+async def vault_requests(vault: RunningVault, role: str) -> AsyncIterator[VaultRequests]:
     link = RequestChannel(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
     link.open()
     try:
-        yield Asking(link)
+        yield VaultRequests(link)
     finally:
         link.close()
 

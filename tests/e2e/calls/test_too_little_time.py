@@ -96,7 +96,7 @@ def test_too_little_time_on_the_command_line(world: World, command: str, timeout
 
 
 @pytest.fixture(scope="module")
-def forsaken() -> Iterator[World]:
+def unreachable() -> Iterator[World]:
     """alice knows bob and his address; his daemon has gone."""
     with new_world(share_host=False, echo=False) as world:
         with world.two.client() as two, world.one.client() as one:
@@ -106,8 +106,8 @@ def forsaken() -> Iterator[World]:
         yield world
 
 
-async def test_the_error_says_what_was_tried(forsaken: World) -> None:
-    async with Client(forsaken.one.home) as client:
+async def test_the_error_says_what_was_tried(unreachable: World) -> None:
+    async with Client(unreachable.one.home) as client:
         for work in (
             client.call("alice", "bob", "Echo", request=HI, timeout=1),
             client.connect("alice", "bob", "Echo", timeout=1),
@@ -124,13 +124,13 @@ COMMANDS: Final = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_people_are_told_that_a_peer_is_not_reached_yet(forsaken: World, name: str) -> None:
-    with on_terminal(forsaken.one.env, *COMMANDS[name]) as tty:
+def test_people_are_told_that_a_peer_is_not_reached_yet(unreachable: World, name: str) -> None:
+    with on_terminal(unreachable.one.env, *COMMANDS[name]) as tty:
         tty.until(lambda rows: any("connecting to bob..." in row for row in rows), "the notice")
 
 
-def test_pipes_are_told_nothing(forsaken: World) -> None:
-    done = forsaken.one.cli(*COMMANDS["call"])
+def test_pipes_are_told_nothing(unreachable: World) -> None:
+    done = unreachable.one.cli(*COMMANDS["call"])
     assert done.returncode == 4
     assert "connecting" not in done.stderr
     assert "tried 127.0.0.1:" in done.stderr

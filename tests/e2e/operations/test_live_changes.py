@@ -143,7 +143,7 @@ def test_offline_and_online_again(world: World) -> None:
 
     async def change(control: Client) -> None:
         async with (
-            stream_of_calls(world.one, "alice", world.bob) as neighbour,
+            stream_of_calls(world.one, "alice", world.bob) as other,
             stream_of_calls(world.one, "alice", hugo) as own,
             Client(world.one.home) as client,
         ):
@@ -153,7 +153,7 @@ def test_offline_and_online_again(world: World) -> None:
                     await client.call("alice", hugo, "Echo", request=HI)
                 await control.control(SetIdentityOnline("hugo", True))
                 assert await client.call("alice", hugo, "Echo", request=HI) == ECHOED
-        assert set(neighbour) == {"ok"}, neighbour
+        assert set(other) == {"ok"}, other
         assert set(own) == {"ok", "peer-offline"}, own
 
     with_control(world.two, change)

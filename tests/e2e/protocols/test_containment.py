@@ -97,7 +97,7 @@ def starts(daemon: Daemon, bystander: Bystander) -> Iterator[dict[str, Future[No
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_notices(bystander: Bystander, starts: object) -> Iterator[None]:
+def others_serve(bystander: Bystander, starts: object) -> Iterator[None]:
     before = bystander.outcomes["ok"]
     yield
     eventually(lambda: bystander.outcomes["ok"] > before + 3, "calls of others go on")
@@ -122,7 +122,7 @@ def state_of(daemon: Daemon, name: str) -> str:
     return binding_of(daemon, name, "Misfit").state
 
 
-def neighbour_serves(daemon: Daemon, name: str) -> bool:
+def echo_serves(daemon: Daemon, name: str) -> bool:
     """Return true if the Echo of the same identity answers."""
     with suppress(P2PError):
         return call(daemon, name, "", "Echo", timeout=2) == ECHOED
@@ -138,12 +138,12 @@ def with_misfit(daemon: Daemon, name: str, **config: str) -> str:
 def kill_with_calls(daemon: Daemon, name: str, way: str, times: int) -> str:
     """Calls that each end the identity's process; the state of the binding after the last one."""
     for _ in range(times):
-        eventually(lambda: neighbour_serves(daemon, name), f"{name} is up", 20)
+        eventually(lambda: echo_serves(daemon, name), f"{name} is up", 20)
         pid = daemon.pid(f"identity-{name}")
         with pytest.raises((ConnectionLost, HandlerFailed)):
             call(daemon, name, way)
         daemon.wait_actor(f"identity-{name}", not_pid=pid)
-    eventually(lambda: neighbour_serves(daemon, name), f"{name} is up without it", 20)
+    eventually(lambda: echo_serves(daemon, name), f"{name} is up without it", 20)
     with pytest.raises(ProtocolNotFound):
         call(daemon, name, "nothing")
     return state_of(daemon, name)
@@ -194,7 +194,7 @@ def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
     give(daemon, name, "Misfit", "other", place="a task", way="exit really")
     eventually(lambda: binding_of(daemon, name, "Misfit", "other").state.startswith("failed: "), "it is left out", 20)
     assert "3 times, the last time in on_activate" in binding_of(daemon, name, "Misfit", "other").state
-    eventually(lambda: neighbour_serves(daemon, name), "its neighbour serves")
+    eventually(lambda: echo_serves(daemon, name), "its neighbour serves")
     assert state_of(daemon, name) == "serving"  # an exit of a task that is polite ends the task
 
 
@@ -205,7 +205,7 @@ def test_handler_that_eats_memory(daemon: Daemon) -> None:
     with pytest.raises(HandlerFailed, match="MemoryError"):
         call(daemon, name, "eat")
     assert call(daemon, name, "nothing") == pid
-    assert neighbour_serves(daemon, name)
+    assert echo_serves(daemon, name)
 
 
 def test_handler_that_keeps_the_memory_that_it_ate(daemon: Daemon) -> None:
@@ -266,5 +266,5 @@ def test_what_is_killed_by_others_is_not_blamed(daemon: Daemon) -> None:
             with pytest.raises(ConnectionLost):
                 called.result()
         daemon.wait_actor(f"identity-{name}", not_pid=pid)
-        eventually(lambda: neighbour_serves(daemon, name), "it is up")
+        eventually(lambda: echo_serves(daemon, name), "it is up")
     assert state_of(daemon, name) == "serving"

@@ -39,7 +39,7 @@ class Ended(NamedTuple):
     stderr: str
 
 
-class Place:
+class FilesSetup:
     """bob, at the second daemon, shares ``root`` and trusts alice, who is at the first; ``wary`` trusts nobody."""
 
     def __init__(self, world: World, directory: Path) -> None:
@@ -70,15 +70,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def _place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def _setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilesSetup]:
     with new_world(echo=False) as world:
-        yield Place(world, tmp_path_factory.mktemp("files"))
+        yield FilesSetup(world, tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture
-def place(_place: Place) -> Iterator[Place]:
-    yield _place
-    _place.clear()
+def setup(_setup: FilesSetup) -> Iterator[FilesSetup]:
+    yield _setup
+    _setup.clear()
 
 
 SOME: Contents = {"a.txt": b"a", "d/big": 3 * MIB + 17, "d/e/c": 12345, "d/empty": b"", "d/nothing/": b"", "ü/ö": b"x"}
@@ -87,76 +87,76 @@ SOME: Contents = {"a.txt": b"a", "d/big": 3 * MIB + 17, "d/e/c": 12345, "d/empty
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_a_peer_shares_is_listed_and_got(place: Place) -> None:
-    make_files(place.root, SOME)
-    (place.root / "link").symlink_to("a.txt")
-    listed = place.files("ls", place.world.bob)
+def test_what_a_peer_shares_is_listed_and_got(setup: FilesSetup) -> None:
+    make_files(setup.root, SOME)
+    (setup.root / "link").symlink_to("a.txt")
+    listed = setup.files("ls", setup.world.bob)
     assert [line.split("\t")[::3] for line in listed.stdout.splitlines()] == [
         ["file", "a.txt"],
         ["directory", "d"],
         ["other", "link"],
         ["directory", "ü"],
     ]
-    assert place.files("ls", place.world.bob, "d/e/c").stdout == "file\t12345\t2023-11-14T22:13:22Z\td/e/c\n"
-    assert json.loads(place.files("ls", place.world.bob, "ü", "--json").stdout)["path"] == "ö"
+    assert setup.files("ls", setup.world.bob, "d/e/c").stdout == "file\t12345\t2023-11-14T22:13:22Z\td/e/c\n"
+    assert json.loads(setup.files("ls", setup.world.bob, "ü", "--json").stdout)["path"] == "ö"
 
-    got = place.files("get", place.world.bob, "/", "--to", str(place.here))
+    got = setup.files("get", setup.world.bob, "/", "--to", str(setup.here))
     assert (got.returncode, got.stdout) == (14, "")
     assert "link: skipped: it is a link" in got.stderr
     assert "5 files, 3.2 MB" in got.stderr
-    (place.root / "link").unlink()
-    assert snapshot(place.here) == snapshot(place.root)
+    (setup.root / "link").unlink()
+    assert snapshot(setup.here) == snapshot(setup.root)
 
-    again = place.files("get", place.world.bob, "/", "--to", str(place.here), "--json")
+    again = setup.files("get", setup.world.bob, "/", "--to", str(setup.here), "--json")
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert sorted(line["event"] for line in lines) == ["end", "expected", *["kept"] * 5]
     assert lines[-1]["event"] == "end"
     assert (lines[-1]["kept"], lines[-1]["moved"], again.stderr) == (5, 0, "")
 
-    (place.here / "a.txt").write_text("mine")
-    refused = place.files("get", place.world.bob, "a.txt", "d", "--to", str(place.here))
+    (setup.here / "a.txt").write_text("mine")
+    refused = setup.files("get", setup.world.bob, "a.txt", "d", "--to", str(setup.here))
     assert refused.returncode == 8
     assert "a.txt: another file has this name already" in refused.stderr
-    assert (place.here / "a.txt").read_text() == "mine"
-    assert place.files("get", place.world.bob, "a.txt", "--to", str(place.here), "--force").returncode == 0
-    assert (place.here / "a.txt").read_bytes() == b"a"
+    assert (setup.here / "a.txt").read_text() == "mine"
+    assert setup.files("get", setup.world.bob, "a.txt", "--to", str(setup.here), "--force").returncode == 0
+    assert (setup.here / "a.txt").read_bytes() == b"a"
 
 
-def test_what_is_put_waits_until_it_is_accepted(place: Place) -> None:
-    make_files(place.here, SOME)
-    put = ["put", place.world.bob, str(place.here / "d"), str(place.here / "a.txt"), "--instance", "wary"]
-    waits = place.files(*put, "--timeout", "0")
+def test_what_is_put_waits_until_it_is_accepted(setup: FilesSetup) -> None:
+    make_files(setup.here, SOME)
+    put = ["put", setup.world.bob, str(setup.here / "d"), str(setup.here / "a.txt"), "--instance", "wary"]
+    waits = setup.files(*put, "--timeout", "0")
     assert waits.returncode == 6
     assert "Run the same command again to resume" in waits.stderr
 
-    bob = place.world.two
-    (line,) = place.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()
+    bob = setup.world.two
+    (line,) = setup.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()
     offer, peer, state, files, size, _, names = line.split("\t")
-    assert (peer, state, files, size, names) == (place.world.alice, "waiting", "4", "3158091", "a.txt, d")
-    assert place.files("offers", "--instance", "wary", "--as", "carol", daemon=bob).returncode == 7
-    assert place.files("accept", "0123", "--instance", "wary", daemon=bob).returncode == 7
+    assert (peer, state, files, size, names) == (setup.world.alice, "waiting", "4", "3158091", "a.txt, d")
+    assert setup.files("offers", "--instance", "wary", "--as", "carol", daemon=bob).returncode == 7
+    assert setup.files("accept", "0123", "--instance", "wary", daemon=bob).returncode == 7
 
-    with running(place.world.one, "files", *put, "--json") as process:
+    with running(setup.world.one, "files", *put, "--json") as process:
         assert next_event(process, "offer")["state"] == "waiting"
-        assert place.files("accept", offer, "--instance", "wary", daemon=bob).returncode == 0
+        assert setup.files("accept", offer, "--instance", "wary", daemon=bob).returncode == 0
         assert process.wait(20) == 0
-    assert snapshot(place.wary / "d") == snapshot(place.here / "d")
-    assert json.loads(place.files("offers", "--instance", "wary", "--json", daemon=bob).stdout)["state"] == "finished"
+    assert snapshot(setup.wary / "d") == snapshot(setup.here / "d")
+    assert json.loads(setup.files("offers", "--instance", "wary", "--json", daemon=bob).stdout)["state"] == "finished"
 
-    make_files(place.here, {"more": b"more"})
-    put[2:4] = [str(place.here / "more")]
-    assert place.files(*put, "--timeout", "0").returncode == 6
-    offer = place.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()[-1].split("\t")[0]
-    assert place.files("reject", offer, "--instance", "wary", daemon=bob).returncode == 0
-    rejected = place.files(*put)
+    make_files(setup.here, {"more": b"more"})
+    put[2:4] = [str(setup.here / "more")]
+    assert setup.files(*put, "--timeout", "0").returncode == 6
+    offer = setup.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()[-1].split("\t")[0]
+    assert setup.files("reject", offer, "--instance", "wary", daemon=bob).returncode == 0
+    rejected = setup.files(*put)
     assert (rejected.returncode, rejected.stdout) == (1, "")
     assert "has rejected offer" in rejected.stderr
 
 
-def test_how_commands_end_that_cannot_succeed(place: Place) -> None:
-    make_files(place.root, {"a": b"a"})
-    make_files(place.here, {"x": b"x"})
-    bob = place.world.bob
+def test_how_commands_end_that_cannot_succeed(setup: FilesSetup) -> None:
+    make_files(setup.root, {"a": b"a"})
+    make_files(setup.here, {"x": b"x"})
+    bob = setup.world.bob
     for code, words, *command in (
         (1, "no file or directory with this name", "ls", bob, "gone"),
         (1, "no file or directory with this name", "get", bob, "gone"),
@@ -166,36 +166,36 @@ def test_how_commands_end_that_cannot_succeed(place: Place) -> None:
         (5, "does not let you use", "ls", bob, "--instance", "private"),
         (7, "no instance", "get", bob, "a", "--instance", "other"),
         (1, "shares no files", "ls", bob, "--instance", "wary"),
-        (74, "No such file", "put", bob, str(place.here / "gone")),
-        (2, "--timeout", "put", bob, str(place.here / "x"), "--timeout", "-1"),
+        (74, "No such file", "put", bob, str(setup.here / "gone")),
+        (2, "--timeout", "put", bob, str(setup.here / "x"), "--timeout", "-1"),
         (4, "nothing is known about", "get", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "a"),
     ):
-        ended = place.files(*command)
+        ended = setup.files(*command)
         assert ended.returncode == code, (command, ended.stderr)
         assert words in ended.stderr, (command, ended.stderr)
         assert "Traceback" not in ended.stderr
 
 
-def test_a_full_disk_here_is_told_and_the_rest_is_got_later(place: Place) -> None:
-    make_files(place.root, {"big": 3 * MIB})
-    limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {place.world.bob} big --to {place.here}"]
+def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -> None:
+    make_files(setup.root, {"big": 3 * MIB})
+    limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {setup.world.bob} big --to {setup.here}"]
     full = subprocess.run(
-        ["bash", "-c", *limited], env=place.world.one.env, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", *limited], env=setup.world.one.env, capture_output=True, text=True, timeout=30, check=False
     )
     assert full.returncode == 74
     assert "no space left" in full.stderr
-    assert [path.stat().st_size for path in place.here.iterdir()] == [2000 * 1024]
-    assert place.files("get", place.world.bob, "big", "--to", str(place.here)).returncode == 0
-    assert snapshot(place.here) == snapshot(place.root)
+    assert [path.stat().st_size for path in setup.here.iterdir()] == [2000 * 1024]
+    assert setup.files("get", setup.world.bob, "big", "--to", str(setup.here)).returncode == 0
+    assert snapshot(setup.here) == snapshot(setup.root)
 
 
 # ── one file as bytes ────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_files(place.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
-    peer, got = place.world.bob, place.here / "got"
-    monkeypatch.setenv("FASTN_HOME", str(place.world.one.home.path))
+def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(setup.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
+    peer, got = setup.world.bob, setup.here / "got"
+    monkeypatch.setenv("FASTN_HOME", str(setup.world.one.home.path))
 
     async def fetch(path: str) -> None:
         async with await connect("alice", peer, "FileTransfer", "default", path) as session:
@@ -209,12 +209,12 @@ def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: 
     async def fetch_all() -> None:
         for path in ("report.pdf", "d/ü/small", "empty"):
             await fetch(path)
-            assert got.read_bytes() == (place.root / path).read_bytes()
+            assert got.read_bytes() == (setup.root / path).read_bytes()
 
     asyncio.run(fetch_all())
     for path in ("report.pdf", "d/ü/small", "empty"):
         fetch_blocking(path)
-        assert got.read_bytes() == (place.root / path).read_bytes()
+        assert got.read_bytes() == (setup.root / path).read_bytes()
     for path, kind in (
         ("gone", "NotFound"),
         ("d/gone", "NotFound"),
@@ -237,12 +237,12 @@ def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: 
     assert failed.value.kind == "NotShared"
 
 
-async def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place) -> None:
-    make_files(place.root, {"big": 40 * MIB})
-    async with Client(place.world.one.home) as client:
-        session = await client.connect("alice", place.world.bob, "FileTransfer", initial="big")
+async def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(setup: FilesSetup) -> None:
+    make_files(setup.root, {"big": 40 * MIB})
+    async with Client(setup.world.one.home) as client:
+        session = await client.connect("alice", setup.world.bob, "FileTransfer", initial="big")
         await session.read()
-        os.truncate(place.root / "big", 20 * MIB)
+        os.truncate(setup.root / "big", 20 * MIB)
         with pytest.raises(StreamReset):
             await session.copy_to(io.BytesIO())
         session.reset()
@@ -251,13 +251,15 @@ async def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place
 # ── a peer that wants much ───────────────────────────────────────────────────────────────────────
 
 
-async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(place: Place) -> None:
+async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(
+    setup: FilesSetup,
+) -> None:
     """Sixteen sessions want the end of a file of 40 GiB that has no content."""
-    (place.root / "huge").touch()
-    os.truncate(place.root / "huge", 40 * 1024 * MIB)
-    make_files(place.root, {"small": b"small"})
-    async with Client(place.world.one.home) as client, asyncio.timeout(30):
-        files = FilesClient(client, "alice", place.world.bob)
+    (setup.root / "huge").touch()
+    os.truncate(setup.root / "huge", 40 * 1024 * MIB)
+    make_files(setup.root, {"small": b"small"})
+    async with Client(setup.world.one.home) as client, asyncio.timeout(30):
+        files = FilesClient(client, "alice", setup.world.bob)
         sessions = [await files.open(DownloadFiles()) for _ in range(16)]
         for number, session in enumerate(sessions):
             await FrameStream(session).send_message(FileRequest("huge", 40 * 1024 * MIB - number, bytes(32)))
@@ -267,10 +269,10 @@ async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_
             session.reset()
 
         async def got() -> bool:
-            return (await files.get(["small"], place.here)).failures == []
+            return (await files.get(["small"], setup.here)).failures == []
 
         await until_awaited(got, "the sessions are over", 10)
-        pid = place.world.two.processes()["identity-bob"]["pid"]
+        pid = setup.world.two.processes()["identity-bob"]["pid"]
         await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
 
 
@@ -308,15 +310,15 @@ def next_event(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("direction", ["get", "put"])
-def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(place: Place, direction: str) -> None:
-    source, target = (place.root, place.here) if direction == "get" else (place.here, place.inbox)
+def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(setup: FilesSetup, direction: str) -> None:
+    source, target = (setup.root, setup.here) if direction == "get" else (setup.here, setup.inbox)
     make_files(source, {"big": 40 * MIB})
-    command = ["get", place.world.bob, "big", "--to", str(target)]
+    command = ["get", setup.world.bob, "big", "--to", str(target)]
     if direction == "put":
-        command = ["put", place.world.bob, str(source / "big")]
-    peer = place.world.bob if direction == "get" else place.world.alice
+        command = ["put", setup.world.bob, str(source / "big")]
+    peer = setup.world.bob if direction == "get" else setup.world.alice
     part = target / partial_name("big", peer)
-    with running(place.world.one, "files", *command, "--json") as process:
+    with running(setup.world.one, "files", *command, "--json") as process:
         next_event(process, "begun")
         eventually(lambda: part.exists() and part.stat().st_size > MIB, "something has arrived")
         process.send_signal(signal.SIGKILL)
@@ -324,7 +326,7 @@ def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(place: Place, 
     assert not (target / "big").exists()
     arrived = part.stat().st_size
 
-    with running(place.world.one, "files", *command, "--json") as process:
+    with running(setup.world.one, "files", *command, "--json") as process:
         assert next_event(process, "begun")["offset"] >= arrived
         end = next_event(process, "end")
         assert process.wait(20) == 0
@@ -356,10 +358,10 @@ class Assassin:
         return not self._victims
 
 
-def transfer(place: Place, work: Callable[[FilesClient], Any]) -> TransferSummary:
+def transfer(setup: FilesSetup, work: Callable[[FilesClient], Any]) -> TransferSummary:
     async def conversation() -> TransferSummary:
-        async with Client(place.world.one.home) as client, asyncio.timeout(50):
-            summary: TransferSummary = await work(FilesClient(client, "alice", place.world.bob))
+        async with Client(setup.world.one.home) as client, asyncio.timeout(50):
+            summary: TransferSummary = await work(FilesClient(client, "alice", setup.world.bob))
             return summary
 
     return asyncio.run(conversation())
@@ -376,30 +378,30 @@ def victims(world: World) -> list[tuple[Daemon, str]]:
 
 
 @pytest.mark.parametrize("direction", ["get", "put"])
-def test_every_process_may_be_killed_while_files_move(place: Place, direction: str) -> None:
+def test_every_process_may_be_killed_while_files_move(setup: FilesSetup, direction: str) -> None:
     """The result is bit-identical, and what had arrived is not sent again."""
-    source, target = (place.root, place.here) if direction == "get" else (place.here, place.inbox)
+    source, target = (setup.root, setup.here) if direction == "get" else (setup.here, setup.inbox)
     make_files(source, {f"things/{number}": 20 * MIB for number in range(4)})
-    assassin = Assassin(*victims(place.world))
+    assassin = Assassin(*victims(setup.world))
     if direction == "get":
-        summary = transfer(place, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
+        summary = transfer(setup, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
     else:
         manifest = OfferManifest.scan([source / "things"])
-        summary = transfer(place, lambda files: files.put(manifest, report=assassin.report, parallel=2))
+        summary = transfer(setup, lambda files: files.put(manifest, report=assassin.report, parallel=2))
     assert assassin.done(), "the transfer was over too early"
     assert summary.failures == []
     assert snapshot(target) == snapshot(source)
     assert any(isinstance(event, Retrying) for event in assassin.events)
     assert any(isinstance(event, FileStarted) and event.offset for event in assassin.events)
     assert summary.moved < 1.5 * 80 * MIB
-    for daemon, actor in victims(place.world):
+    for daemon, actor in victims(setup.world):
         daemon.wait_actor(actor)
 
 
 @pytest.mark.parametrize("side", ["one", "two"])
-def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: str) -> None:
-    daemon: Daemon = getattr(place.world, side)
-    make_files(place.root, {"big": 60 * MIB})
+def test_a_whole_daemon_may_be_restarted_while_files_move(setup: FilesSetup, side: str) -> None:
+    daemon: Daemon = getattr(setup.world, side)
+    make_files(setup.root, {"big": 60 * MIB})
     restarted = False
 
     async def restart() -> None:
@@ -415,10 +417,10 @@ def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: st
                 restarted = True
                 tasks.append(asyncio.create_task(restart()))
 
-        summary = await files.get(["big"], place.here, report=report)
+        summary = await files.get(["big"], setup.here, report=report)
         await asyncio.gather(*tasks)
         return summary
 
-    assert transfer(place, get).done == 1
+    assert transfer(setup, get).done == 1
     assert restarted
-    assert snapshot(place.here) == snapshot(place.root)
+    assert snapshot(setup.here) == snapshot(setup.root)

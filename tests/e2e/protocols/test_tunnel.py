@@ -63,7 +63,7 @@ def is_reset(connection: socket.socket) -> bool:
     return False
 
 
-def is_turned_away(forward: Forward) -> bool:
+def is_rejected(forward: Forward) -> bool:
     """Return true if a new connection is reset, which may happen during connect."""
     try:
         with forward.connect() as connection:
@@ -149,12 +149,12 @@ def test_a_service_that_goes_away_and_comes_back(world: World) -> None:
         assert works(forward.address)
         service.stop()
         for _ in range(5):
-            assert is_turned_away(forward)
-        assert "cannot be reached: connection refused" in forward.wait_told("a connection was closed")
+            assert is_rejected(forward)
+        assert "cannot be reached: connection refused" in forward.wait_for_message("a connection was closed")
         service.start()
         assert works(forward.address)
-        forward.wait_told("connections work again")
-        assert len(forward.told) == 3
+        forward.wait_for_message("connections work again")
+        assert len(forward.messages) == 3
     service.stop()
 
 
@@ -191,19 +191,19 @@ def test_it_ends_when_it_is_told_to(world: World, number: signal.Signals, code: 
         assert connection.recv(2) == b"hi"
         assert forward.end(number) == code
         assert is_reset(connection)
-    assert len(forward.told) == 1, "nothing but what it said at the beginning"
+    assert len(forward.messages) == 1, "nothing but what it said at the beginning"
     with pytest.raises(ConnectionRefusedError):
         connected(forward.address)
 
 
 def test_it_says_what_it_listens_at(web: Forward) -> None:
     assert web.address.startswith("127.0.0.1:")
-    assert web.wait_told("Ctrl-C") == web.told[0]
+    assert web.wait_for_message("Ctrl-C") == web.messages[0]
 
 
 def test_an_open_address_is_warned_of(world: World) -> None:
     with forwarding(world.one, world.bob, "web", "--listen", "0.0.0.0:0") as forward:
-        forward.wait_told("Every machine that can reach this address")
+        forward.wait_for_message("Every machine that can reach this address")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_process_is_killed(world: World, web: Forward, daemon: str, actor: str
         assert is_reset(connection)
     where.wait_actor(actor, not_pid=killed)
     eventually(lambda: works(web.address), "connections work again", 20)
-    web.wait_told("a connection was reset")
+    web.wait_for_message("a connection was reset")
 
 
 def test_daemons_are_restarted(world: World, web: Forward) -> None:
@@ -268,11 +268,11 @@ def test_daemons_are_restarted(world: World, web: Forward) -> None:
             assert connection.recv(2) == b"hi"
             daemon.stop()
             assert is_reset(connection)
-        turned_away = threading.Thread(target=is_turned_away, args=(web,))
-        turned_away.start()
+        rejected = threading.Thread(target=is_rejected, args=(web,))
+        rejected.start()
         daemon.start()
-        turned_away.join(20)
-        assert not turned_away.is_alive()
+        rejected.join(20)
+        assert not rejected.is_alive()
         eventually(lambda: works(web.address), "connections work again", 20)
     assert web.process.poll() is None
 
@@ -283,8 +283,8 @@ def test_a_peer_that_is_not_online_yet(world: World) -> None:
     assert world.one.cli("peer", "add", ticket, "--name", "bob").returncode == 0
     assert world.two.cli("identity-offline", "bob").returncode == 0
     with forwarding(world.one, "bob", "web", "--listen", "127.0.0.1:0") as forward:
-        forward.wait_told("Connections will work when")
-        assert is_turned_away(forward)
+        forward.wait_for_message("Connections will work when")
+        assert is_rejected(forward)
         assert world.two.cli("identity-online", "bob").returncode == 0
         eventually(lambda: works(forward.address), "connections get through", 20)
-        forward.wait_told("connections work again")
+        forward.wait_for_message("connections work again")

@@ -22,7 +22,7 @@ from tests.fuzz.raw import Keys, Raw, hello, pids, unharmed
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
-from tests.support.vault_process import asking, running_vault
+from tests.support.vault_process import running_vault, vault_requests
 
 NO_GRANT: Final = bytes(16)
 EVERY_VAULT_MESSAGE: Final = [
@@ -125,7 +125,7 @@ def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_p
     """Every message from every role over the real socket, and from keys that no role has, with the right server key."""
 
     async def scenario() -> None:
-        async with asking(running, "gateway") as gateway, asking(running, "network") as net:
+        async with vault_requests(running, "gateway") as gateway, vault_requests(running, "network") as net:
             created = await gateway(vault.CreateKey("alice"))
             for role, ask in (("gateway", gateway), ("network", net)):
                 for message in EVERY_VAULT_MESSAGE:

@@ -13,7 +13,7 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
 from tests.support.daemons import Daemon, eventually
-from tests.support.sessions import connected, outcome, place, read_all, run
+from tests.support.sessions import connected, daemon_of, outcome, read_all, run
 from tests.support.two_daemons import World, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
@@ -32,7 +32,7 @@ def test_a_reset_arrives_with_its_code(world: World, peer: str, code: int) -> No
         await outcome(session.close())
 
     async def by_the_program(client: Client) -> None:
-        daemon, name = place(world, peer)
+        daemon, name = daemon_of(world, peer)
         before = counts_of(daemon, name)["ended"]
         session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
         assert await session.read()
@@ -64,7 +64,7 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(world: World, peer: st
         assert error.reset_code == RESET_CLOSED
         await session.close()  # no error: everything has been said about it
 
-        daemon, name = place(world, peer)
+        daemon, name = daemon_of(world, peer)
         before = counts_of(daemon, name)["ended"]
         async with connected(client, peer, "hold") as session:
             assert await session.read()
@@ -75,7 +75,7 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(world: World, peer: st
 
 def test_what_was_written_before_the_end_of_the_program_arrives(world: World, peer: str) -> None:
     """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
-    daemon, name = place(world, peer)
+    daemon, name = daemon_of(world, peer)
     before = binding_of(daemon, name, "Trial")
 
     async def talk(client: Client) -> None:
@@ -92,7 +92,7 @@ def test_what_was_written_before_the_end_of_the_program_arrives(world: World, pe
 
 
 def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> None:
-    daemon, name = place(world, peer)
+    daemon, name = daemon_of(world, peer)
 
     async def talk(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})

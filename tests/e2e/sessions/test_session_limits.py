@@ -15,7 +15,7 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.limits import CHUNK_COST, MAX_SESSIONS_PER_PEER
 from tests.support.protocols import BLOCK
 from tests.support.requests import agrees
-from tests.support.sessions import connected, fill, outcome, place, read_all, run
+from tests.support.sessions import connected, daemon_of, fill, outcome, read_all, run
 from tests.support.two_daemons import World, binding_of, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -59,7 +59,7 @@ def test_a_handler_that_is_not_read_waits_and_goes_on(world: World, peer: str) -
 
 
 def test_status_shows_sessions_as_long_as_they_stand(world: World, peer: str) -> None:
-    daemon, name = place(world, peer)
+    daemon, name = daemon_of(world, peer)
 
     async def talk(client: Client) -> None:
         before = binding_of(daemon, name, "Trial").opened

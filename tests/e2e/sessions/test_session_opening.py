@@ -14,7 +14,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, agrees
-from tests.support.sessions import outcome, place, read_all, run
+from tests.support.sessions import daemon_of, outcome, read_all, run
 from tests.support.two_daemons import World, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
@@ -104,7 +104,7 @@ def test_a_stranger_is_denied_before_the_handler_is_asked(world: World) -> None:
 
 def test_a_connect_that_is_cancelled_cancels_the_handler(world: World, peer: str) -> None:
     """Long before its deadline."""
-    daemon, name = place(world, peer)
+    daemon, name = daemon_of(world, peer)
     before = counts_of(daemon, name)["cancelled"]
 
     async def ask(client: Client) -> None:

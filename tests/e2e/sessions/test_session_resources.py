@@ -15,7 +15,7 @@ from fastn_p2p_client import ApplicationError, Client, P2PError, Session
 from tests.support.daemons import eventually
 from tests.support.processes import open_files, resident
 from tests.support.protocols import BLOCK
-from tests.support.sessions import fill, run, standing
+from tests.support.sessions import count_sessions, fill, run
 from tests.support.two_daemons import World, new_world
 
 MIB: Final = 1024 * 1024
@@ -164,7 +164,7 @@ async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
         await asyncio.gather(*(some() for _ in range(32)))
         for _ in range(count % 32):
             await one(client, next(numbers))
-        await asyncio.to_thread(eventually, lambda: standing(world) == 0, "no session is left")
+        await asyncio.to_thread(eventually, lambda: count_sessions(world) == 0, "no session is left")
         assert len(client._sessions) == 0
 
     def held() -> dict[str, tuple[int, int]]:

@@ -16,7 +16,7 @@ from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Record the functions that a command would run, with their arguments."""
     calls: list[tuple[Any, ...]] = []
 
@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(arguments) == ExitCode.USAGE
     out, err = capsys.readouterr()
     assert out == ""
@@ -37,17 +37,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err
 
 
-def test_stream(asked: list[tuple[Any, ...]]) -> None:
+def test_stream(calls: list[tuple[Any, ...]]) -> None:
     assert main(["stream", "bob", "Chat"]) == 0
-    assert asked == [(None, None, "bob", "Chat", "default", None, 10.0, False)]
+    assert calls == [(None, None, "bob", "Chat", "default", None, 10.0, False)]
 
 
-def test_stream_with_everything(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+def test_stream_with_everything(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
     file = tmp_path / "initial.json"
     file.write_text('{"room": "kitchen"}')
     options = ["--data", f"@{file}", "--as", "alice", "--timeout", "2.5", "--home", "/a"]
     assert main(["stream", "bob", "Chat", "backup", *options]) == 0
-    assert asked == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False)]
+    assert calls == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False)]
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_stream_with_everything(asked: list[tuple[Any, ...]], tmp_path: Path) ->
     ],
 )
 def test_stream_misused(
-    capsys: pytest.CaptureFixture[str], asked: list[tuple[Any, ...]], arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str], calls: list[tuple[Any, ...]], arguments: list[str], words: str
 ) -> None:
-    assert words in refused(capsys, "stream", *arguments)
-    assert asked == []
+    assert words in usage_error(capsys, "stream", *arguments)
+    assert calls == []
 
 
 def test_stream_without_standard_output(
@@ -86,10 +86,10 @@ def test_stream_without_standard_output(
         ("unix:/run/web.sock", ServiceAddress("", 0, "/run/web.sock")),
     ],
 )
-def test_forward(asked: list[tuple[Any, ...]], listen: str, address: ServiceAddress) -> None:
+def test_forward(calls: list[tuple[Any, ...]], listen: str, address: ServiceAddress) -> None:
     assert main(["forward", "bob", "web", "--listen", listen, "--as", "alice", "--home", "/a"]) == 0
     assert main(["forward", "bob", "--listen", listen]) == 0
-    assert asked == [(Path("/a"), "alice", "bob", "web", address), (None, None, "bob", "default", address)]
+    assert calls == [(Path("/a"), "alice", "bob", "web", address), (None, None, "bob", "default", address)]
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def test_forward(asked: list[tuple[Any, ...]], listen: str, address: ServiceAddr
     ],
 )
 def test_forward_misused(
-    capsys: pytest.CaptureFixture[str], asked: list[tuple[Any, ...]], arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str], calls: list[tuple[Any, ...]], arguments: list[str], words: str
 ) -> None:
-    assert words in refused(capsys, "forward", *arguments)
-    assert asked == []
+    assert words in usage_error(capsys, "forward", *arguments)
+    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_forward_misused(
     ],
 )
 def test_forward_where_it_cannot_listen(capsys: pytest.CaptureFixture[str], listen: str, words: str) -> None:
-    assert words in refused(capsys, "forward", "bob", "web", "--listen", listen)
+    assert words in usage_error(capsys, "forward", "bob", "web", "--listen", listen)
 
 
 def test_forward_where_something_listens_already(capsys: pytest.CaptureFixture[str]) -> None:

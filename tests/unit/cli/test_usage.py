@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_arguments: Any, **_options: Any) -> None:
         pytest.fail("the daemon was asked")
 

@@ -41,18 +41,18 @@ async def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.
         async with Client(home) as client:
             assert await outcomes(client, 0.7) == {DaemonBusy}
 
-    premises = HomeLock.acquire(home)  # as a daemon does, of which no process listens
+    lock = HomeLock.acquire(home)  # as a daemon does, of which no process listens
     monkeypatch.setattr(Home, "daemon_pid", counted)
     await scenario()
-    premises.release()
+    lock.release()
     assert 1 < looks < CALLS
 
 
 async def test_all_waiting_calls_fail_when_the_daemon_ends(home: Home) -> None:
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     async with Client(home) as client:
         waiting = asyncio.create_task(outcomes(client, 50))
         while not client._daemon.waiting:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
-        premises.release()
+        lock.release()
         assert await waiting == {DaemonNotRunning}

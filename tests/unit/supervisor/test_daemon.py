@@ -28,11 +28,15 @@ def test_ready_line_start_order_and_clean_end(home: Path) -> None:
         line = daemon.ready()
         status = f"network local, 2 identities online (pid {daemon.pid})"
         assert re.fullmatch(rf"fastn-p2p \S+ ready in \d\.\d\d s: home {home}, {re.escape(status)}\n", line)
-        tree = daemon.tree()
-        assert (tree["supervisor"], tree["state"], tree["network"]) == (daemon.pid, "ready", "local")
-        assert [child["name"] for child in tree["processes"]] == [*CORE, "identity-alice", "identity-bob"]
-        assert {child["state"] for child in tree["processes"]} == {"ready"}
-        assert {child["restarts"] for child in tree["processes"]} == {0}
+        process_file = daemon.process_file()
+        assert (process_file["supervisor"], process_file["state"], process_file["network"]) == (
+            daemon.pid,
+            "ready",
+            "local",
+        )
+        assert [child["name"] for child in process_file["processes"]] == [*CORE, "identity-alice", "identity-bob"]
+        assert {child["state"] for child in process_file["processes"]} == {"ready"}
+        assert {child["restarts"] for child in process_file["processes"]} == {0}
         assert len(processes(home)) == 1 + 1 + 5  # the supervisor, the fork server, the actors; no resource tracker
         left = seconds_until_gone(processes(home), lambda: daemon.process.send_signal(signal.SIGTERM))
         assert daemon.end() == (0, "")
@@ -65,7 +69,7 @@ def test_a_stuck_actor_is_killed_and_restarted(home: Path) -> None:
 
 def test_an_actor_that_never_gets_ready_is_killed(home: Path) -> None:
     with stub_daemon(home, orders={"gateway": "never ready"}, ready=1.0, tick=0.1) as daemon:
-        eventually(lambda: daemon.diary("gateway", "started"))
+        eventually(lambda: daemon.notes("gateway", "started"))
         daemon.order("gateway", "")
         assert daemon.wait_child("gateway", restarts=1)["last_exit"] == "not ready within 1 s"
         daemon.ready()
@@ -77,7 +81,7 @@ def test_a_core_actor_in_a_crash_loop_ends_the_daemon(home: Path) -> None:
         assert code == 1
         reason = "vault keeps ending (exit code 1: ValueError: as ordered)"
         assert stderr == f"fastn-p2p: {reason}; see {home}/logs. `fastn-p2p daemon` starts it again\n"
-        assert len(daemon.diary("vault", "started")) == 6
+        assert len(daemon.notes("vault", "started")) == 6
         assert processes(home) == []
     assert "Traceback" in (home / "logs" / "vault.log").read_text()
 
@@ -121,7 +125,7 @@ def test_stopping_an_identity_that_does_not_listen(home: Path) -> None:
 def test_a_reply_reaches_the_requesting_process_and_no_successor(home: Path) -> None:
     orders = {"gateway": "ask start alice", "identity-alice": "crash", "identity-bob": "crash"}
     with stub_daemon(home, orders=orders) as daemon:
-        eventually(lambda: len(daemon.diary("identity-alice", "started")) >= 3)
+        eventually(lambda: len(daemon.notes("identity-alice", "started")) >= 3)
         daemon.order("gateway", "ask start bob")  # its first request has the same number
         signal_process(daemon.child("gateway")["pid"], signal.SIGKILL)
         assert "'bob' keeps crashing" in daemon.answer("gateway")

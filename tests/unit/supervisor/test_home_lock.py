@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 
 def test_everything_is_made_and_private(path: Path) -> None:
     home = Home(path / "a" / "b")
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     assert sorted(path.name for path in home.path.iterdir()) == [
         "identities",
         "lock",
@@ -41,13 +41,13 @@ def test_everything_is_made_and_private(path: Path) -> None:
     assert mode(home.path) == 0o700
     assert mode(home.lock) == 0o600
     assert home.lock.read_text() == f"{os.getpid()}\n"
-    premises.release()
+    lock.release()
     assert home.lock.read_text() == ""
 
 
 def test_the_second_daemon_is_rejected_with_the_pid_of_the_first(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     with pytest.raises(DaemonAlreadyRunning) as refused:
         HomeLock.acquire(home)
     assert refused.value.pid == os.getpid()
@@ -55,7 +55,7 @@ def test_the_second_daemon_is_rejected_with_the_pid_of_the_first(tmp_path: Path)
         f"a daemon is already running for {tmp_path} (pid {os.getpid()}). Stop it first, or use another --home"
     )
     assert home.lock.read_text() == f"{os.getpid()}\n"
-    premises.release()
+    lock.release()
     HomeLock.acquire(home).release()
 
 
@@ -98,21 +98,21 @@ def test_stale_sockets_go_and_other_files_stay(path: Path) -> None:
     for socket_path in (home.control_socket, home.mailbox("network")):
         with socket.socket(socket.AF_UNIX) as left_behind:
             left_behind.bind(str(socket_path))
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     assert not home.control_socket.exists()
     assert [entry.name for entry in (path / "run").iterdir()] == ["notes.txt"]
-    premises.release()
+    lock.release()
 
 
 def test_a_long_home_has_its_sockets_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path / "runtime").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(path / "runtime"))
     home = Home(path / ("long" * 30))
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     assert home.sockets.parent == path / "runtime" / "fastn-p2p"
     assert mode(home.sockets) == mode(home.sockets.parent) == mode(home.sockets / "run") == 0o700
     assert home.socket_directory_file.read_text() == f"{home.sockets}\n"
-    premises.release()
+    lock.release()
 
 
 def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,10 +120,10 @@ def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monk
     (path / "mine").mkdir()
     (path / "fastn-p2p").symlink_to(path / "mine")
     home = Home(path / ("long" * 30))
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     assert home.sockets.parent == temporary_directory()
     assert not list((path / "mine").iterdir())
-    premises.release()
+    lock.release()
 
 
 def test_sockets_get_a_new_directory_if_others_took_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +135,11 @@ def test_sockets_get_a_new_directory_if_others_took_all(path: Path, monkeypatch:
     for module in (home_module, home_lock):
         monkeypatch.setattr(module, "temporary_directory", lambda: squatted)
     home = Home(path / ("long" * 30))
-    premises = HomeLock.acquire(home)
+    lock = HomeLock.acquire(home)
     assert home.sockets.parent.name.startswith("fastn-p2p-0-")
     assert mode(home.sockets.parent) == mode(home.sockets) == 0o700
     home.check()
-    premises.release()
+    lock.release()
     assert not list(squatted.iterdir())
     assert [each.name for each in path.iterdir() if each.name.startswith("fastn")] == [squatted.name]
 

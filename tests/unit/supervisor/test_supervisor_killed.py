@@ -32,7 +32,7 @@ def test_every_process_goes_when_the_supervisor_is_killed(home: Path) -> None:
 
 def test_every_process_goes_when_the_supervisor_is_killed_while_it_starts(home: Path) -> None:
     with stub_daemon(home, identities=tuple(f"i{number}" for number in range(20))) as daemon:
-        eventually(lambda: daemon.diary("identity-i0", "started"))
+        eventually(lambda: daemon.notes("identity-i0", "started"))
         daemon.process.kill()
         daemon.process.wait()
         eventually(lambda: not processes(home), within=GENEROUS)
@@ -54,14 +54,14 @@ def test_a_daemon_starts_after_one_that_was_killed(home: Path) -> None:
 def test_the_fork_server_can_die(home: Path) -> None:
     with stub_daemon(home, identities=("alice",)) as daemon:
         daemon.ready()
-        before = [child["pid"] for child in daemon.tree()["processes"]]
+        before = [child["pid"] for child in daemon.process_file()["processes"]]
         fork_server = parent(before[0])
         assert {parent(pid) for pid in before} == {fork_server}
         assert seconds_until_gone([fork_server, *before], lambda: os.kill(fork_server, signal.SIGKILL)) < GENEROUS
         for name in ("vault", "network", "gateway", "identity-alice"):
             child = daemon.wait_child(name, state="ready", restarts=1)
             assert child["last_exit"] == "killed together with the fork server"
-        after = [child["pid"] for child in daemon.tree()["processes"]]
+        after = [child["pid"] for child in daemon.process_file()["processes"]]
         assert set(before).isdisjoint(after)
         assert len(processes(home)) == 1 + 1 + 4
 

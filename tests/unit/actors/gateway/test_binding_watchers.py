@@ -16,25 +16,25 @@ OLD, NEW = b"old", b"new"
 class Program:
     """Program that watches Shop."""
 
-    def __init__(self, board: BindingWatchers, name: bytes = b"1") -> None:
-        self._board = board
+    def __init__(self, watchers: BindingWatchers, name: bytes = b"1") -> None:
+        self._board = watchers
         self._name = name
-        self._told = asyncio.Event()
+        self._notified = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def ask(self, seen: bytes, **failed: str) -> None:
-        self._told.clear()
+        self._notified.clear()
 
         async def wait() -> None:
             with self._board.watching(self._name, "Shop", seen, failed):
-                await self._told.wait()
+                await self._notified.wait()
 
         self._task = asyncio.create_task(wait())
         await a_few_turns()
 
-    async def is_told(self) -> None:
+    async def is_notified(self) -> None:
         """Return its reply. The program is busy from now on."""
-        self._told.set()
+        self._notified.set()
         await a_few_turns()
 
     async def gives_up(self) -> None:
@@ -43,12 +43,12 @@ class Program:
         await a_few_turns()
 
 
-def removing(board: BindingWatchers) -> asyncio.Task[None]:
+def removing(watchers: BindingWatchers) -> asyncio.Task[None]:
 
     async def revision() -> bytes:
         return NEW
 
-    return asyncio.create_task(board.wait_until_seen("Shop", revision, 10))
+    return asyncio.create_task(watchers.wait_until_seen("Shop", revision, 10))
 
 
 async def test_without_watchers_the_remover_does_not_wait() -> None:
@@ -56,59 +56,59 @@ async def test_without_watchers_the_remover_does_not_wait() -> None:
 
 
 async def test_the_remover_waits_until_the_program_polls_again() -> None:
-    board = BindingWatchers()
-    one, other = Program(board), Program(board, b"2")
+    watchers = BindingWatchers()
+    one, other = Program(watchers), Program(watchers, b"2")
     await one.ask(OLD)
     await other.ask(NEW)
-    waiting = removing(board)
+    waiting = removing(watchers)
     await a_few_turns()
-    await one.is_told()
+    await one.is_notified()
     assert not waiting.done()
     await one.ask(NEW)
     await waiting
 
 
 async def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
-    board = BindingWatchers()
-    program = Program(board)
+    watchers = BindingWatchers()
+    program = Program(watchers)
     await program.ask(OLD)
-    waiting = removing(board)
+    waiting = removing(watchers)
     await a_few_turns()
     await program.gives_up()
     await waiting
     await program.ask(OLD)
-    await program.is_told()
-    waiting = removing(board)
+    await program.is_notified()
+    waiting = removing(watchers)
     await a_few_turns()
     assert not waiting.done()
-    board.forget([b"1"])
+    watchers.forget([b"1"])
     await waiting
 
 
 async def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
     now = 0.0
-    board = BindingWatchers(lambda: now)
-    program = Program(board)
+    watchers = BindingWatchers(lambda: now)
+    program = Program(watchers)
     await program.ask(OLD, **{"alice/default": "no"})
-    assert board.failures() == {("Shop", "alice/default"): "no"}
-    await program.is_told()
+    assert watchers.failures() == {("Shop", "alice/default"): "no"}
+    await program.is_notified()
     now = 14.0
-    waiting = removing(board)
+    waiting = removing(watchers)
     await a_few_turns()
     assert not waiting.done()
     now = 16.0
     await waiting
-    assert board.failures() == {}
+    assert watchers.failures() == {}
 
 
 async def test_watchers_are_woken_by_each_change_and_by_the_end() -> None:
-    board = BindingWatchers()
-    change = board.next_change()
-    board.notify()
+    watchers = BindingWatchers()
+    change = watchers.next_change()
+    watchers.notify()
     assert change.is_set()
-    change = board.next_change()
+    change = watchers.next_change()
     assert not change.is_set()
-    board.close()
+    watchers.close()
     assert change.is_set()
     with pytest.raises(DaemonBusy):
-        board.next_change()
+        watchers.next_change()

@@ -58,7 +58,7 @@ class Pool:
         return self._connections
 
 
-class Scene:
+class ReportSetup:
     """Three identities online, three peers, and 50 connections, of which one has a known peer among many."""
 
     def __init__(self, directory: Path) -> None:
@@ -84,33 +84,33 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def setup(tmp_path: Path) -> ReportSetup:
+    return ReportSetup(tmp_path)
 
 
-def test_reports_everything_without_a_limit(scene: Scene) -> None:
-    report = scene.report()
+def test_reports_everything_without_a_limit(setup: ReportSetup) -> None:
+    report = setup.report()
     assert [each.name for each in report.identities] == ["alice", "blog", "shop"]
     assert [each.name for each in report.peers] == ["bob", "carol", "dave"]
     assert len(report.connections) == 50
     assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
 
 
-def test_a_limit_keeps_the_first_names_and_connections_of_known_peers(scene: Scene) -> None:
-    report = scene.report(2)
+def test_a_limit_keeps_the_first_names_and_connections_of_known_peers(setup: ReportSetup) -> None:
+    report = setup.report(2)
     assert [each.name for each in report.identities] == ["alice", "blog"]
     assert [each.name for each in report.peers] == ["bob", "carol"]
     assert [each.endpoint for each in report.connections] == [endpoint(7).hex(), endpoint(49).hex()]
     assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
 
 
-def test_a_connection_names_known_peers_first(scene: Scene) -> None:
-    (first,) = scene.report(1).connections
+def test_a_connection_names_known_peers_first(setup: ReportSetup) -> None:
+    (first,) = setup.report(1).connections
     assert (len(first.identities), first.identities_total) == (MOST_IDENTITIES_SHOWN, 5064)
 
 
-def test_reports_one_identity(scene: Scene) -> None:
-    report = scene.report(1, "shop")
+def test_reports_one_identity(setup: ReportSetup) -> None:
+    report = setup.report(1, "shop")
     assert [each.name for each in report.identities] == ["shop"]
     assert (report.peers, report.connections, report.peers_total) == ([], [], 3)
-    assert scene.report(1, "nobody").identities == []
+    assert setup.report(1, "nobody").identities == []

@@ -52,12 +52,12 @@ class Relay:
 
 
 async def test_sessions_of_an_identity_that_goes_end_while_others_have_their_turns() -> None:
-    standing = SessionRevocation(Registry())
+    revocation = SessionRevocation(Registry())
     sessions = [Relay() for _ in range(5000)]
     for number, each in enumerate(sessions):
-        standing.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
+        revocation.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
     gone = cast(Any, SimpleNamespace(raw=b"gone", name="alice", sender=object()))
-    await standing.identity_offline(gone)
+    await revocation.identity_offline(gone)
     assert [each.failed for each in sessions] == [bool(number % 2) for number in range(5000)]
 
 

@@ -77,27 +77,27 @@ class Clock:
         return self.now
 
 
-class Room(NamedTuple):
+class VaultSetup(NamedTuple):
     """Vault without a process."""
 
     vault: Vault
-    desk: VaultServer
+    server: VaultServer
     clock: Clock
     folder: Path
 
-    def ask(self, role: str, request: Any) -> Any:
+    def request(self, role: str, request: Any) -> Any:
         return self.vault.answer(role, request)
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
+def setup(tmp_path: Path) -> Iterator[VaultSetup]:
     memory, clock = LockedMemory(), Clock()
     folder = tmp_path / "vault"
     store = KeyStore(folder, memory, clock)
     store.open()
     vault = Vault(store, clock)
     vault.answer(GATEWAY, CreateKey("alice"))
-    yield Room(vault, VaultServer(vault, logging.getLogger("vault")), clock, folder)
+    yield VaultSetup(vault, VaultServer(vault, logging.getLogger("vault")), clock, folder)
     memory.wipe()
 
 
@@ -138,16 +138,16 @@ STRANGERS = ["", "identity-alice", "supervisor", "Gateway", "gateway "]
 @pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
-    room: Room, kind: type[msgspec.Struct], role: str
+    setup: VaultSetup, kind: type[msgspec.Struct], role: str
 ) -> None:
     if role in TABLE[kind][VaultState.OPEN]:
-        room.ask(role, REQUESTS[kind])
+        setup.request(role, REQUESTS[kind])
         return
-    before = sorted(path.name for path in room.folder.rglob("*"))
+    before = sorted(path.name for path in setup.folder.rglob("*"))
     with pytest.raises(Forbidden) as caught:
-        room.ask(role, REQUESTS[kind])
+        setup.request(role, REQUESTS[kind])
     assert caught.value.request == kind.__name__
-    assert sorted(path.name for path in room.folder.rglob("*")) == before
+    assert sorted(path.name for path in setup.folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
@@ -156,41 +156,41 @@ def test_requests_outside_the_table_are_forbidden(role: str) -> None:
         check_allowed(role, VaultState.OPEN, GetStatus())
 
 
-def test_forbidden_comes_before_any_other_answer(room: Room) -> None:
+def test_forbidden_comes_before_any_other_answer(setup: VaultSetup) -> None:
     """A sender without permission does not learn whether an identity exists."""
     for request in (SignDelegation("nobody"), SignDelegation("NOT A NAME"), SignRecord("alice", ("x",), ())):
         with pytest.raises(Forbidden):
-            room.ask(GATEWAY, request)
+            setup.request(GATEWAY, request)
 
 
 # ── identities ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_identities_are_made_listed_and_deleted(room: Room) -> None:
-    bob = room.ask(GATEWAY, CreateKey("bob"))
+def test_identities_are_made_listed_and_deleted(setup: VaultSetup) -> None:
+    bob = setup.request(GATEWAY, CreateKey("bob"))
     assert isinstance(bob, IdentityKey)
     assert (bob.name, bob.created, PublicKey(bob.public).id52[:0]) == ("bob", "2027-01-15T08:00:00Z", "")
-    listed = room.ask(GATEWAY, ListKeys())
+    listed = setup.request(GATEWAY, ListKeys())
     assert isinstance(listed, IdentityKeys)
     assert [key.name for key in listed.identities] == ["alice", "bob"]
     assert (listed.identities[1], listed.damaged, listed.more) == (bob, (), False)
-    assert room.ask(GATEWAY, DeleteKey("alice")) == Ack()
-    assert [key.name for key in room.ask(GATEWAY, ListKeys()).identities] == ["bob"]
+    assert setup.request(GATEWAY, DeleteKey("alice")) == Ack()
+    assert [key.name for key in setup.request(GATEWAY, ListKeys()).identities] == ["bob"]
     with pytest.raises(IdentityNotFound):
-        room.ask(NETWORK, SignDelegation("alice"))
-    again = room.ask(GATEWAY, CreateKey("alice"))
+        setup.request(NETWORK, SignDelegation("alice"))
+    again = setup.request(GATEWAY, CreateKey("alice"))
     assert again.public != bob.public
 
 
-def test_identity_that_exists_is_left_alone(room: Room) -> None:
-    before = room.ask(GATEWAY, ListKeys())
+def test_identity_that_exists_is_left_alone(setup: VaultSetup) -> None:
+    before = setup.request(GATEWAY, ListKeys())
     with pytest.raises(IdentityExists):
-        room.ask(GATEWAY, CreateKey("alice"))
-    assert room.ask(GATEWAY, ListKeys()) == before
+        setup.request(GATEWAY, CreateKey("alice"))
+    assert setup.request(GATEWAY, ListKeys()) == before
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "Alice", "a" * 65, "a/b", ".", "alice.key", "\0"])
-def test_bad_names_are_refused_everywhere(room: Room, name: str) -> None:
+def test_bad_names_are_refused_everywhere(setup: VaultSetup, name: str) -> None:
     for role, request in (
         (GATEWAY, CreateKey(name)),
         (GATEWAY, DeleteKey(name)),
@@ -198,59 +198,59 @@ def test_bad_names_are_refused_everywhere(room: Room, name: str) -> None:
         (NETWORK, SignRecord(name, (), ())),
     ):
         with pytest.raises(InvalidName):
-            room.ask(role, request)
+            setup.request(role, request)
 
 
-def test_unknown_identities(room: Room) -> None:
+def test_unknown_identities(setup: VaultSetup) -> None:
     for role, request in (
         (GATEWAY, DeleteKey("nobody")),
         (NETWORK, SignDelegation("nobody")),
         (NETWORK, SignRecord("nobody", (), ())),
     ):
         with pytest.raises(IdentityNotFound):
-            room.ask(role, request)
+            setup.request(role, request)
 
 
-def test_many_identities_are_listed_page_by_page(room: Room) -> None:
+def test_many_identities_are_listed_page_by_page(setup: VaultSetup) -> None:
     wanted = {"alice"} | {f"id{number:04}-{'x' * 50}" for number in range(PAGE + 20)}
     for name in sorted(wanted - {"alice"}):
-        room.ask(GATEWAY, CreateKey(name))
+        setup.request(GATEWAY, CreateKey(name))
     names: list[str] = []
-    page = room.ask(GATEWAY, ListKeys())
+    page = setup.request(GATEWAY, ListKeys())
     while True:
         assert len(encode(page)) <= MAX_HEADER
         names += [key.name for key in page.identities]
         if not page.more:
             break
-        page = room.ask(GATEWAY, ListKeys(page.last))
+        page = setup.request(GATEWAY, ListKeys(page.last))
     assert names == sorted(wanted)
 
 
 # ── what is signed ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_delegation_is_for_the_vaults_own_transport_key_alone(room: Room) -> None:
-    transport = room.ask(NETWORK, GetTransport())
+def test_delegation_is_for_the_vaults_own_transport_key_alone(setup: VaultSetup) -> None:
+    transport = setup.request(NETWORK, GetTransport())
     assert isinstance(transport, Transport)
-    signed = room.ask(NETWORK, SignDelegation("alice"))
+    signed = setup.request(NETWORK, SignDelegation("alice"))
     assert isinstance(signed, SignedDelegation)
     delegation = verify_delegation(signed.blob, now=NOW, endpoint=transport.public, epochs=EpochTracker())
-    alice = room.ask(GATEWAY, ListKeys()).identities[0]
+    alice = setup.request(GATEWAY, ListKeys()).identities[0]
     assert delegation.identity == alice.public
     assert (delegation.epoch, delegation.lineage) == (transport.epoch, transport.lineage)
     assert (delegation.not_before, delegation.not_after) == (NOW, NOW + DELEGATION_SECONDS)
     assert signed.not_after == delegation.not_after
 
 
-def test_record_holds_and_each_one_replaces_the_one_before(room: Room) -> None:
+def test_record_holds_and_each_one_replaces_the_one_before(setup: VaultSetup) -> None:
     sequences = SequenceTracker()
-    transport = room.ask(NETWORK, GetTransport())
+    transport = setup.request(NETWORK, GetTransport())
     seen: list[int] = []
     for step in (0.0, 0.0, 10.0, -3600.0):
-        room.clock.now += step
-        signed = room.ask(NETWORK, SignRecord("alice", ("https://relay.example/",), ("192.0.2.1:1", "[::1]:2")))
+        setup.clock.now += step
+        signed = setup.request(NETWORK, SignRecord("alice", ("https://relay.example/",), ("192.0.2.1:1", "[::1]:2")))
         assert isinstance(signed, SignedRecord)
-        record = verify_record(signed.blob, now=room.clock.now, sequences=sequences)
+        record = verify_record(signed.blob, now=setup.clock.now, sequences=sequences)
         (own,) = record.endpoints
         assert (own.delegation.endpoint, own.sequence) == (transport.public, record.sequence)
         assert (own.relays, own.addresses) == (("https://relay.example/",), ("192.0.2.1:1", "[::1]:2"))
@@ -309,9 +309,9 @@ def test_the_largest_record_fits_into_a_packet(room: Room) -> None:
         SignRecord("alice", ("https://relay.example/",) * 5, ()),
     ],
 )
-def test_invalid_record_is_not_signed(room: Room, request_: SignRecord) -> None:
+def test_invalid_record_is_not_signed(setup: VaultSetup, request_: SignRecord) -> None:
     with pytest.raises((BadMessage, BadSignature)):
-        room.ask(NETWORK, request_)
+        setup.request(NETWORK, request_)
 
 
 def test_transport_key_is_not_printed() -> None:
@@ -321,7 +321,7 @@ def test_transport_key_is_not_printed() -> None:
 # ── the desk ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_server_replies_with_errors_instead_of_raising(room: Room) -> None:
+def test_server_replies_with_errors_instead_of_raising(setup: VaultSetup) -> None:
     for header, error in (
         (encode(GetTransport()), Forbidden),
         (encode(SignDelegation("x")), Forbidden),
@@ -330,20 +330,20 @@ def test_server_replies_with_errors_instead_of_raising(room: Room) -> None:
         (b"", BadMessage),
         (b"\x92\xcc\xc8\xa1\xff", BadMessage),
     ):
-        answer = room.desk.handle(GATEWAY, header)
+        answer = setup.server.handle(GATEWAY, header)
         assert answer is not None
         reply = _replies.decode(answer)
         assert isinstance(reply, ErrorReply)
         assert type(reply.error()) is error
-    assert room.desk.handle(GATEWAY, encode(Cancel())) is None
+    assert setup.server.handle(GATEWAY, encode(Cancel())) is None
 
 
-def test_defect_is_answered_without_its_details(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_is_answered_without_its_details(setup: VaultSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(role: str, request: object) -> None:
         raise RuntimeError("something private")
 
-    monkeypatch.setattr(room.vault, "answer", broken)
-    reply = _replies.decode(room.desk.handle(GATEWAY, encode(ListKeys())) or b"")
+    monkeypatch.setattr(setup.vault, "answer", broken)
+    reply = _replies.decode(setup.server.handle(GATEWAY, encode(ListKeys())) or b"")
     assert isinstance(reply, ErrorReply)
     assert isinstance(reply.error(), InternalError)
     assert "private" not in str(reply.error())
@@ -366,8 +366,8 @@ FUZZED_ARRAYS = st.tuples(TAGS, st.lists(ANYTHING | st.lists(ANYTHING, max_size=
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(role=st.sampled_from(["", *ROLES]), header=st.binary(max_size=80) | FUZZED_REQUESTS | FUZZED_ARRAYS)
-def test_whatever_arrives_is_answered_in_the_promised_way(room: Room, role: str, header: bytes) -> None:
-    answer = room.desk.handle(role, header)
+def test_whatever_arrives_is_answered_in_the_promised_way(setup: VaultSetup, role: str, header: bytes) -> None:
+    answer = setup.server.handle(role, header)
     if answer is None:
         assert header[1:2] == encode(Cancel())[1:2]
         return

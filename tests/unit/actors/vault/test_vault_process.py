@@ -29,7 +29,7 @@ from fastn_p2p_actors.vault.messages import (
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, Forbidden, P2PError
 from fastn_p2p_client.ipc.messages import Cancel, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from tests.support.vault_process import Asking, RunningVault, asking, regions, running_vault, scan
+from tests.support.vault_process import RunningVault, VaultRequests, regions, running_vault, scan, vault_requests
 
 NAMES = [f"id{number}" for number in range(10)]
 
@@ -64,7 +64,7 @@ def written(seed: bytes) -> dict[str, bytes]:
 
 
 async def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningVault) -> None:
-    async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
+    async with vault_requests(vault, "gateway") as gateway, vault_requests(vault, "network") as network:
         alice = await gateway(CreateKey("alice"))
         transport = await network(GetTransport())
         signed = await network(SignDelegation("alice"))
@@ -90,7 +90,7 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
     """With ten identities in use, the vault's memory and every file of the home are searched for their secrets."""
 
     async def use() -> None:
-        async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
+        async with vault_requests(vault, "gateway") as gateway, vault_requests(vault, "network") as network:
             for name in NAMES:
                 await gateway(CreateKey(name))
             await gateway(ListKeys())
@@ -99,7 +99,7 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
                 await network(SignRecord(name, (), ("192.0.2.1:1",)))
 
     async def finish() -> None:
-        async with asking(vault, "gateway") as gateway:
+        async with vault_requests(vault, "gateway") as gateway:
             for name in NAMES:
                 await gateway(DeleteKey(name))
 
@@ -132,12 +132,12 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
 
 def test_vault_that_was_restarted_reads_secrets_into_locked_memory_alone(tmp_path: Path) -> None:
     async def create(vault: RunningVault) -> None:
-        async with asking(vault, "gateway") as gateway:
+        async with vault_requests(vault, "gateway") as gateway:
             for name in NAMES:
                 await gateway(CreateKey(name))
 
     async def use(vault: RunningVault) -> None:
-        async with asking(vault, "network") as network:
+        async with vault_requests(vault, "network") as network:
             for name in NAMES:
                 await network(SignDelegation(name))
 
@@ -214,7 +214,7 @@ async def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault:
                 except OSError:
                     continue
 
-    async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
+    async with vault_requests(vault, "gateway") as gateway, vault_requests(vault, "network") as network:
         alice = await gateway(CreateKey("alice"))
         for link in (gateway.link, network.link):
             await throw(link, 1000)
@@ -230,13 +230,13 @@ async def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault:
 
 def test_stopping_answers_what_has_arrived_and_ends_in_order(vault: RunningVault) -> None:
     async def scenario() -> None:
-        async with asking(vault, "gateway") as gateway:
+        async with vault_requests(vault, "gateway") as gateway:
             await gateway(CreateKey("alice"))
             vault.process.send_signal(signal.SIGTERM)
             with pytest.raises((ConnectionLost, DaemonBusy)):
                 await ask_forever(gateway)
 
-    async def ask_forever(gateway: Asking) -> None:
+    async def ask_forever(gateway: VaultRequests) -> None:
         while True:
             assert len((await gateway(ListKeys(), timeout=1)).identities) == 1
 
@@ -263,7 +263,7 @@ def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: P
             if number == after:
                 vault.process.kill()
 
-        async with asking(vault, "gateway") as gateway:
+        async with vault_requests(vault, "gateway") as gateway:
             await gateway(ListKeys())
             await asyncio.gather(*(create(number) for number in range(40)))
 
@@ -272,7 +272,7 @@ def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: P
             uvloop.run(create_until_killed(vault, round_))
 
     async def listed(vault: RunningVault) -> dict[str, bytes]:
-        async with asking(vault, "gateway") as gateway:
+        async with vault_requests(vault, "gateway") as gateway:
             page = await gateway(ListKeys())
             assert page.damaged == ()
             return {key.name: key.public for key in page.identities}

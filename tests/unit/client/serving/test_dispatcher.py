@@ -45,7 +45,7 @@ decode = msgspec.msgpack.Decoder(DataRequest).decode
 Handle = Callable[[Any], Awaitable[Any]]
 
 
-class Bench:
+class DispatcherSetup:
     """Dispatcher with one binding, and the answers that it sends."""
 
     def __init__(self, handle: Handle | None, *, serve: bool = True) -> None:
@@ -96,13 +96,13 @@ def returning(value: object) -> Handle:
 
 
 async def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:
-    bench = Bench(echo)
-    bench.deliver({"n": 1}, id=b"first")
-    bench.deliver({"n": 2}, id=b"second")
-    assert bench.dispatcher.in_flight == bench.binding.in_flight == 2
+    setup = DispatcherSetup(echo)
+    setup.deliver({"n": 1}, id=b"first")
+    setup.deliver({"n": 2}, id=b"second")
+    assert setup.dispatcher.in_flight == setup.binding.in_flight == 2
     for id, n in ((b"first", 1), (b"second", 2)):
-        assert await bench.answer() == (id, Reply(), msgspec.msgpack.encode({"n": n}))
-    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+        assert await setup.answer() == (id, Reply(), msgspec.msgpack.encode({"n": n}))
+    assert setup.dispatcher.in_flight == setup.binding.in_flight == 0
 
 
 async def test_passes_the_caller_to_the_handler() -> None:
@@ -111,29 +111,29 @@ async def test_passes_the_caller_to_the_handler() -> None:
     async def handle(request: int, peer: Peer) -> None:
         seen.append(peer)
 
-    bench = Bench(None)
-    bench.binding.handlers[""] = RequestHandler(handle)
-    bench.deliver(1)
-    await bench.answer()
-    bench.deliver(1, petname="")
-    await bench.answer()
+    setup = DispatcherSetup(None)
+    setup.binding.handlers[""] = RequestHandler(handle)
+    setup.deliver(1)
+    await setup.answer()
+    setup.deliver(1, petname="")
+    await setup.answer()
     assert seen == [Peer(KEY, "bob"), Peer(KEY, None)]
-    bench.deliver(1, peer=b"no key")
-    assert isinstance(await bench.error(), InvalidKey)
+    setup.deliver(1, peer=b"no key")
+    assert isinstance(await setup.error(), InvalidKey)
 
 
 async def test_application_error_keeps_kind_message_and_payload() -> None:
-    bench = Bench(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
-    bench.deliver()
-    _, answer, payload = await bench.answer()
+    setup = DispatcherSetup(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
+    setup.deliver()
+    _, answer, payload = await setup.answer()
     assert answer == ApplicationErrorReply("TooLong", "it is too long")
     assert msgspec.msgpack.decode(payload) == {"length": 7}
 
 
 async def test_sends_a_p2p_error_of_the_handler_as_it_is() -> None:
-    bench = Bench(raising(PeerUnknown(peer="carol")))
-    bench.deliver()
-    error = await bench.error()
+    setup = DispatcherSetup(raising(PeerUnknown(peer="carol")))
+    setup.deliver()
+    error = await setup.error()
     assert isinstance(error, PeerUnknown)
     assert error.peer == "carol"
 
@@ -147,15 +147,15 @@ async def test_another_exception_ends_its_own_call_and_is_not_sent(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        bench = Bench(raising(error))
-        bench.deliver()
-        failed = await bench.error()
+        setup = DispatcherSetup(raising(error))
+        setup.deliver()
+        failed = await setup.error()
         assert isinstance(failed, HandlerFailed)
         assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
-        assert bench.binding.in_flight == 0
-        bench.binding.handlers[""] = RequestHandler(typed)
-        bench.deliver("still there")
-        assert isinstance((await bench.answer())[1], Reply)
+        assert setup.binding.in_flight == 0
+        setup.binding.handlers[""] = RequestHandler(typed)
+        setup.deliver("still there")
+        assert isinstance((await setup.answer())[1], Reply)
     assert "Traceback" in caplog.text  # the owner's log has it all
 
 
@@ -182,10 +182,10 @@ async def takes_two(request: Two) -> None: ...
     ],
 )
 async def test_rejects_a_request_that_does_not_fit_the_annotation(payload: bytes, reason: str) -> None:
-    bench = Bench(None)
-    bench.binding.handlers[""] = RequestHandler(takes_two)
-    bench.deliver(payload)
-    error = await bench.error()
+    setup = DispatcherSetup(None)
+    setup.binding.handlers[""] = RequestHandler(takes_two)
+    setup.deliver(payload)
+    error = await setup.error()
     assert isinstance(error, BadRequest)
     assert error.protocol == "Test"
     with pytest.raises(AssertionError, match=reason):
@@ -193,26 +193,26 @@ async def test_rejects_a_request_that_does_not_fit_the_annotation(payload: bytes
 
 
 async def test_rejects_deep_nesting() -> None:
-    bench = Bench(echo)
-    bench.deliver(b"\x91" * 100_000)
-    assert isinstance(await bench.error(), BadRequest)
+    setup = DispatcherSetup(echo)
+    setup.deliver(b"\x91" * 100_000)
+    assert isinstance(await setup.error(), BadRequest)
 
 
 async def test_rejects_requests_to_a_protocol_without_request_handlers() -> None:
-    bench = Bench(None)
-    bench.deliver()
-    assert isinstance(await bench.error(), BadRequest)
+    setup = DispatcherSetup(None)
+    setup.deliver()
+    assert isinstance(await setup.error(), BadRequest)
 
 
 async def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
-    bench = Bench(returning(object()))
-    bench.deliver()
-    error = await bench.error()
+    setup = DispatcherSetup(returning(object()))
+    setup.deliver()
+    error = await setup.error()
     assert isinstance(error, HandlerFailed)
     assert error.reason == "TypeError"
-    bench = Bench(returning(bytes(MAX_PAYLOAD + 1)))
-    bench.deliver()
-    large = await bench.error()
+    setup = DispatcherSetup(returning(bytes(MAX_PAYLOAD + 1)))
+    setup.deliver()
+    large = await setup.error()
     assert isinstance(large, PayloadTooLarge)
     assert large.size > large.limit == MAX_PAYLOAD
 
@@ -228,17 +228,17 @@ async def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
     ],
 )
 async def test_an_error_that_cannot_be_sent_is_an_error_of_the_handler(error: Exception) -> None:
-    bench = Bench(raising(error))
-    bench.deliver()
-    failed = await bench.error()
+    setup = DispatcherSetup(raising(error))
+    setup.deliver()
+    failed = await setup.error()
     assert isinstance(failed, HandlerFailed)
     assert failed.reason == type(error).__name__
 
 
 async def test_cuts_long_texts_of_an_application_error_to_fit_a_header() -> None:
-    bench = Bench(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
-    bench.deliver()
-    answer = (await bench.answer())[1]
+    setup = DispatcherSetup(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
+    setup.deliver()
+    answer = (await setup.answer())[1]
     assert len(msgspec.msgpack.encode(answer)) < MAX_HEADER
 
 
@@ -251,25 +251,25 @@ async def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
         finally:
             cancelled.set()
 
-    bench = Bench(handle)
-    bench.deliver(ms=30)
-    error = await bench.error()
+    setup = DispatcherSetup(handle)
+    setup.deliver(ms=30)
+    error = await setup.error()
     assert isinstance(error, DeadlineExceeded)
     assert error.seconds == 0.03
     async with asyncio.timeout(5):
         await cancelled.wait()
     await a_few_turns()
-    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
-    assert bench.answers.empty()
+    assert setup.dispatcher.in_flight == setup.binding.in_flight == 0
+    assert setup.answers.empty()
 
 
 async def test_a_deadline_that_has_passed_ends_the_call_at_once() -> None:
     async def never(request: Any) -> None:
         await asyncio.Event().wait()
 
-    bench = Bench(never)
-    bench.deliver(ms=0)
-    assert isinstance(await bench.error(), DeadlineExceeded)
+    setup = DispatcherSetup(never)
+    setup.deliver(ms=0)
+    assert isinstance(await setup.error(), DeadlineExceeded)
 
 
 async def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
@@ -285,19 +285,19 @@ async def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
         finally:
             ended.set()
 
-    bench = Bench(handle)
-    bench.deliver(id=b"at once")
-    bench.dispatcher.cancel(b"at once")
-    bench.dispatcher.cancel(b"never heard of")
-    bench.deliver(id=b"later")
+    setup = DispatcherSetup(handle)
+    setup.deliver(id=b"at once")
+    setup.dispatcher.cancel(b"at once")
+    setup.dispatcher.cancel(b"never heard of")
+    setup.deliver(id=b"later")
     await started.wait()
-    bench.dispatcher.cancel(b"later")
+    setup.dispatcher.cancel(b"later")
     await ended.wait()
     await a_few_turns()
-    bench.deliver("quick", id=b"next")
-    assert (await bench.answer())[0] == b"next"
-    assert bench.answers.empty()
-    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+    setup.deliver("quick", id=b"next")
+    assert (await setup.answer())[0] == b"next"
+    assert setup.answers.empty()
+    assert setup.dispatcher.in_flight == setup.binding.in_flight == 0
 
 
 async def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_other_call() -> None:
@@ -311,44 +311,44 @@ async def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_o
                 continue
         return request
 
-    bench = Bench(handle)
-    bench.deliver("stubborn", ms=20)
-    assert isinstance(await bench.error(), DeadlineExceeded)
-    bench.deliver("next")  # under the same id
-    assert (await bench.answer())[2] == msgspec.msgpack.encode("next")
-    assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+    setup = DispatcherSetup(handle)
+    setup.deliver("stubborn", ms=20)
+    assert isinstance(await setup.error(), DeadlineExceeded)
+    setup.deliver("next")  # under the same id
+    assert (await setup.answer())[2] == msgspec.msgpack.encode("next")
+    assert (setup.dispatcher.in_flight, setup.binding.in_flight) == (0, 1)
     let_go.set()
     await a_few_turns()
-    assert bench.binding.in_flight == 0
-    assert bench.answers.empty()  # its late return value is not sent
+    assert setup.binding.in_flight == 0
+    assert setup.answers.empty()  # its late return value is not sent
 
 
 async def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
-    bench = Bench(echo)
+    setup = DispatcherSetup(echo)
     for changed, expected in (
         ({"identity": "bob"}, PeerOffline),
         ({"protocol": "Other"}, ProtocolNotFound),
         ({"instance": "other"}, InstanceNotFound),
     ):
-        bench.deliver(**changed)  # type: ignore[arg-type]
-        assert type(await bench.error()) is expected
-    bench.dispatcher.remove(bench.binding)
-    bench.deliver()
-    assert isinstance(await bench.error(), PeerOffline)
+        setup.deliver(**changed)  # type: ignore[arg-type]
+        assert type(await setup.error()) is expected
+    setup.dispatcher.remove(setup.binding)
+    setup.deliver()
+    assert isinstance(await setup.error(), PeerOffline)
 
 
 async def test_rejects_more_calls_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_client.serving.dispatcher.MAX_CALLS_PER_BINDING", 2)
-    bench = Bench(echo)
+    setup = DispatcherSetup(echo)
     for number in range(3):
-        bench.deliver(number, id=b"%d" % number)
-    id, answer, _ = await bench.answer()
+        setup.deliver(number, id=b"%d" % number)
+    id, answer, _ = await setup.answer()
     assert (id, type(answer.error())) == (b"2", Overloaded)
-    bench = Bench(echo)
-    bench.deliver()
-    bench.deliver()
-    assert isinstance(await bench.error(), BadMessage)  # the same id twice
-    assert isinstance((await bench.answer())[1], Reply)
+    setup = DispatcherSetup(echo)
+    setup.deliver()
+    setup.deliver()
+    assert isinstance(await setup.error(), BadMessage)  # the same id twice
+    assert isinstance((await setup.answer())[1], Reply)
 
 
 async def test_drain_finishes_calls_in_flight_and_rejects_further_ones() -> None:
@@ -358,60 +358,60 @@ async def test_drain_finishes_calls_in_flight_and_rejects_further_ones() -> None
         await go.wait()
         return request
 
-    bench = Bench(handle)
-    bench.deliver("in flight", id=b"1")
-    draining = asyncio.ensure_future(bench.dispatcher.drain(5))
+    setup = DispatcherSetup(handle)
+    setup.deliver("in flight", id=b"1")
+    draining = asyncio.ensure_future(setup.dispatcher.drain(5))
     await asyncio.sleep(0)
-    bench.deliver("too late", id=b"2")
-    assert isinstance(await bench.error(), PeerOffline)
+    setup.deliver("too late", id=b"2")
+    assert isinstance(await setup.error(), PeerOffline)
     go.set()
     assert await draining
-    assert (await bench.answer())[0] == b"1"
+    assert (await setup.answer())[0] == b"1"
 
 
 async def test_drain_cancels_calls_that_do_not_end_in_time() -> None:
     async def never(request: Any) -> None:
         await asyncio.Event().wait()
 
-    bench = Bench(never)
-    bench.deliver()
-    assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.02)
-    assert isinstance(await bench.error(), HandlerFailed)
-    assert await bench.dispatcher.drain(0.02)
+    setup = DispatcherSetup(never)
+    setup.deliver()
+    assert not await setup.dispatcher.wait_for_binding(setup.binding, 0.02)
+    assert isinstance(await setup.error(), HandlerFailed)
+    assert await setup.dispatcher.drain(0.02)
 
 
 async def test_sends_no_answer_after_the_network_process_has_ended() -> None:
     async def never(request: Any) -> None:
         await asyncio.Event().wait()
 
-    bench = Bench(never)
+    setup = DispatcherSetup(never)
     for number in range(10):
-        bench.deliver(id=b"%d" % number)
+        setup.deliver(id=b"%d" % number)
     await asyncio.sleep(0)
-    bench.dispatcher.cancel_all()
+    setup.dispatcher.cancel_all()
     await a_few_turns()
-    assert bench.binding.in_flight == 0
-    assert bench.answers.empty()
-    bench.dispatcher.close()
+    assert setup.binding.in_flight == 0
+    assert setup.answers.empty()
+    setup.dispatcher.close()
 
 
 # ── commands, and what handlers know of their call ───────────────────────────────────────────────
 
 
 async def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> None:
-    bench = Bench(echo)
-    bench.binding.handlers["text.take"] = RequestHandler(typed)
-    bench.deliver("x", command="text.take")
-    assert (await bench.answer())[2] == msgspec.msgpack.encode("x")
-    bench.deliver(1, command="text.take")
-    assert isinstance(await bench.error(), BadRequest)
-    bench.deliver(command="text.give")
-    error = await bench.error()
+    setup = DispatcherSetup(echo)
+    setup.binding.handlers["text.take"] = RequestHandler(typed)
+    setup.deliver("x", command="text.take")
+    assert (await setup.answer())[2] == msgspec.msgpack.encode("x")
+    setup.deliver(1, command="text.take")
+    assert isinstance(await setup.error(), BadRequest)
+    setup.deliver(command="text.give")
+    error = await setup.error()
     assert isinstance(error, CommandNotFound)
     assert error.fields() == {"peer": KEY.id52, "protocol": "Test", "command": "text.give"}
-    del bench.binding.handlers[""]
-    bench.deliver()
-    without = await bench.error()
+    del setup.binding.handlers[""]
+    setup.deliver()
+    without = await setup.error()
     assert isinstance(without, BadRequest)
     assert without.reason == "it takes no requests without a command; its commands: text.take"
 
@@ -422,12 +422,12 @@ async def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     async def handle(request: None, call: CallContext, peer: Peer) -> None:
         seen.extend((call, peer))
 
-    bench = Bench(None)
-    bench.binding.handlers["a.b"] = RequestHandler(handle)
-    bench.deliver(
+    setup = DispatcherSetup(None)
+    setup.binding.handlers["a.b"] = RequestHandler(handle)
+    setup.deliver(
         command="a.b", call_id=b"0123456789abcdef", ms=5000, path="relayed", address="https://relay", rtt_ms=12
     )
-    await bench.answer()
+    await setup.answer()
     call, peer = seen
     assert (call.command, call.call_id, call.cancelled) == ("a.b", b"0123456789abcdef", False)
     assert 0 < call.remaining() <= 5
@@ -443,18 +443,18 @@ async def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_h
         begun.set()
         let_go.wait(10)
 
-    bench = Bench(None)
-    bench.binding.handlers[""] = RequestHandler(handle)
-    bench.deliver(id=b"1")
+    setup = DispatcherSetup(None)
+    setup.binding.handlers[""] = RequestHandler(handle)
+    setup.deliver(id=b"1")
     await asyncio.to_thread(begun.wait, 5)
     assert not seen[0].cancelled
-    bench.dispatcher.cancel(b"1")
+    setup.dispatcher.cancel(b"1")
     await a_few_turns()
     assert seen[0].cancelled
-    assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+    assert (setup.dispatcher.in_flight, setup.binding.in_flight) == (0, 1)
     let_go.set()
-    await until(lambda: not bench.binding.in_flight, "it has ended")
-    assert bench.answers.empty()
+    await until(lambda: not setup.binding.in_flight, "it has ended")
+    assert setup.answers.empty()
 
 
 async def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_once_cancelled() -> None:
@@ -466,18 +466,18 @@ async def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_onc
         time.sleep(0.011)  # noqa: ASYNC251 it computes: the whole loop waits
         return request
 
-    bench = Bench(long)
+    setup = DispatcherSetup(long)
     others = bytes(32)
     for number in range(200):
-        bench.deliver("many", id=b"a%d" % number, peer=others)
-    bench.deliver("one", id=b"b")
+        setup.deliver("many", id=b"a%d" % number, peer=others)
+    setup.deliver("one", id=b"b")
     await a_few_turns()
     assert "one" in started
     assert len(started) < 20
     for number in range(200):
-        bench.dispatcher.cancel(b"a%d" % number)
+        setup.dispatcher.cancel(b"a%d" % number)
     count = len(started)
     await a_few_turns()
     assert len(started) == count
-    assert bench.binding.in_flight == 0
-    assert bench.answers.qsize() == count
+    assert setup.binding.in_flight == 0
+    assert setup.answers.qsize() == count

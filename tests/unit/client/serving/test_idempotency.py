@@ -11,12 +11,12 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, CallUnknown, DeliverCall, Reply
 from fastn_p2p_client.serving import idempotency
 from fastn_p2p_client.serving.idempotency import IdempotencyCache
-from tests.unit.client.serving.test_dispatcher import KEY, Bench
+from tests.unit.client.serving.test_dispatcher import KEY, DispatcherSetup
 
 ID = b"0123456789abcdef"
 
 
-class Once(Bench):
+class Once(DispatcherSetup):
     """Dispatcher whose handler waits for ``go_on`` and counts its executions."""
 
     def __init__(self) -> None:
@@ -48,93 +48,93 @@ async def a_few_iterations() -> None:
 
 
 async def test_a_duplicate_gets_the_outcome_of_the_call_that_runs() -> None:
-    bench = Once()
+    setup = Once()
     for attempt, id in enumerate((b"1", b"2", b"3")):
-        bench.deliver("x", id=id, call_id=ID, attempt=attempt)
+        setup.deliver("x", id=id, call_id=ID, attempt=attempt)
     await a_few_iterations()
-    bench.go_on.set()
-    assert await bench.results(3) == {b"1": 1, b"2": 1, b"3": 1}
-    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+    setup.go_on.set()
+    assert await setup.results(3) == {b"1": 1, b"2": 1, b"3": 1}
+    assert setup.dispatcher.in_flight == setup.binding.in_flight == 0
 
 
 async def test_stores_the_outcome_of_replies_and_errors() -> None:
-    bench = Once()
-    bench.go_on.set()
+    setup = Once()
+    setup.go_on.set()
     for request, call_id in (("x", ID), ("refuse", b"other")):
         outcomes = []
         for attempt in range(3):
-            bench.deliver(request, call_id=call_id, attempt=attempt)
-            outcomes.append((await bench.answer())[1:])
+            setup.deliver(request, call_id=call_id, attempt=attempt)
+            outcomes.append((await setup.answer())[1:])
         assert outcomes == [outcomes[0]] * 3
         assert isinstance(outcomes[0][0], Reply if request == "x" else ApplicationErrorReply)
-    assert bench.executed == 2
+    assert setup.executed == 2
 
 
 async def test_does_not_execute_an_unknown_call_that_is_marked_as_a_retry() -> None:
-    bench = Once()
-    bench.deliver("x", call_id=ID, attempt=1)
-    assert (await bench.answer())[1] == CallUnknown()
-    assert bench.executed == 0
+    setup = Once()
+    setup.deliver("x", call_id=ID, attempt=1)
+    assert (await setup.answer())[1] == CallUnknown()
+    assert setup.executed == 0
 
 
 async def test_the_same_id_of_another_caller_or_for_another_binding_is_another_call() -> None:
-    bench = Once()
-    bench.go_on.set()
-    bench.deliver("x", id=b"1", call_id=ID)
-    bench.deliver("x", id=b"2", call_id=ID, peer=bytes(reversed(bytes(KEY))))
-    bench.deliver("x", id=b"3", call_id=ID + b"!"[:0], command="")
-    bench.deliver("x", id=b"4", call_id=ID[:-1])
-    assert await bench.results(4) == {b"1": 1, b"2": 2, b"3": 1, b"4": 3}
+    setup = Once()
+    setup.go_on.set()
+    setup.deliver("x", id=b"1", call_id=ID)
+    setup.deliver("x", id=b"2", call_id=ID, peer=bytes(reversed(bytes(KEY))))
+    setup.deliver("x", id=b"3", call_id=ID + b"!"[:0], command="")
+    setup.deliver("x", id=b"4", call_id=ID[:-1])
+    assert await setup.results(4) == {b"1": 1, b"2": 2, b"3": 1, b"4": 3}
 
 
 async def test_goes_on_when_the_network_process_has_ended() -> None:
     """A call without a call id ends."""
-    bench = Once()
-    bench.deliver("x", id=b"1", call_id=ID)
-    bench.deliver("x", id=b"2")
+    setup = Once()
+    setup.deliver("x", id=b"1", call_id=ID)
+    setup.deliver("x", id=b"2")
     await a_few_iterations()
-    bench.dispatcher.cancel_all()
+    setup.dispatcher.cancel_all()
     await a_few_iterations()
-    assert (bench.executed, bench.cancelled) == (2, 1)
-    bench.deliver("x", id=b"1", call_id=ID, attempt=1)  # the next one begins with its ids anew
-    bench.deliver("x", id=b"2")
-    bench.go_on.set()
-    assert await bench.results(2) == {b"1": 3, b"2": 3}
-    assert bench.answers.empty()
+    assert (setup.executed, setup.cancelled) == (2, 1)
+    setup.deliver("x", id=b"1", call_id=ID, attempt=1)  # the next one begins with its ids anew
+    setup.deliver("x", id=b"2")
+    setup.go_on.set()
+    assert await setup.results(2) == {b"1": 3, b"2": 3}
+    assert setup.answers.empty()
 
 
 async def test_is_cancelled_with_its_last_waiter() -> None:
-    bench = Once()
-    bench.deliver("x", id=b"1", call_id=ID)
-    bench.deliver("x", id=b"2", call_id=ID)
+    setup = Once()
+    setup.deliver("x", id=b"1", call_id=ID)
+    setup.deliver("x", id=b"2", call_id=ID)
     await a_few_iterations()
-    bench.dispatcher.cancel(b"1")
-    bench.dispatcher.cancel(b"1")
+    setup.dispatcher.cancel(b"1")
+    setup.dispatcher.cancel(b"1")
     await a_few_iterations()
-    assert bench.cancelled == 0
-    bench.dispatcher.cancel(b"2")
+    assert setup.cancelled == 0
+    setup.dispatcher.cancel(b"2")
     await a_few_iterations()
-    assert (bench.cancelled, bench.dispatcher.in_flight, bench.binding.in_flight) == (1, 0, 0)
-    bench.deliver("x", id=b"3", call_id=ID, attempt=1)
-    assert (await bench.answer())[1] == CallUnknown()
+    assert (setup.cancelled, setup.dispatcher.in_flight, setup.binding.in_flight) == (1, 0, 0)
+    setup.deliver("x", id=b"3", call_id=ID, attempt=1)
+    assert (await setup.answer())[1] == CallUnknown()
 
 
 async def test_the_deadline_ends_it_for_every_waiter() -> None:
-    bench = Once()
-    bench.deliver("x", id=b"1", ms=20, call_id=ID)
-    bench.deliver("x", id=b"2", ms=20, call_id=ID)
-    assert {(await bench.answer())[0] for _ in range(2)} == {b"1", b"2"}
+    setup = Once()
+    setup.deliver("x", id=b"1", ms=20, call_id=ID)
+    setup.deliver("x", id=b"2", ms=20, call_id=ID)
+    assert {(await setup.answer())[0] for _ in range(2)} == {b"1", b"2"}
     await a_few_iterations()
-    assert (bench.cancelled, bench.dispatcher.in_flight) == (1, 0)
+    assert (setup.cancelled, setup.dispatcher.in_flight) == (1, 0)
 
 
 async def test_close_cancels_it() -> None:
-    bench = Once()
-    bench.deliver("x", call_id=ID)
+    setup = Once()
+    setup.deliver("x", call_id=ID)
     await a_few_iterations()
-    bench.dispatcher.close()
+    setup.dispatcher.close()
     await a_few_iterations()
-    assert bench.cancelled == 1
+    assert setup.cancelled == 1
 
 
 # ── what is remembered ───────────────────────────────────────────────────────────────────────────

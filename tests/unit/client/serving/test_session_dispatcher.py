@@ -60,7 +60,7 @@ class Start(msgspec.Struct):
 Converse = Callable[[Session, Any], Awaitable[Any]]
 
 
-class Bench:
+class DispatcherSetup:
     """Dispatcher with one binding, and the caller's end of each session."""
 
     def __init__(self, converse: Converse | None) -> None:
@@ -126,25 +126,25 @@ async def echo(session: Session, initial: Any) -> None:
 async def test_closes_the_session_when_the_handler_returns() -> None:
     async def says_nothing(session: Session, initial: Any) -> None: ...
 
-    bench = Bench(says_nothing)
-    bench.open()
-    assert bench.dispatcher.in_flight == 1
-    assert [type(message) for message in await bench.received()] == [SessionOpened, EndOfStream, StopSending]
-    bench.send(Ack(), ResetStream(0))
-    assert await bench.received() == []
-    assert bench.dispatcher.in_flight == 0
+    setup = DispatcherSetup(says_nothing)
+    setup.open()
+    assert setup.dispatcher.in_flight == 1
+    assert [type(message) for message in await setup.received()] == [SessionOpened, EndOfStream, StopSending]
+    setup.send(Ack(), ResetStream(0))
+    assert await setup.received() == []
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_closes_the_session_after_the_answers_of_the_handler() -> None:
-    bench = Bench(echo)
-    bench.open()
-    assert await bench.received() == [SessionOpened(SESSION_WINDOW)]
-    bench.send(SessionData(), payload=b"hello")
-    bench.send(EndOfStream())
-    assert [type(message) for message in await bench.received()] == [Ack, SessionData, EndOfStream]
-    bench.send(Ack())
-    await bench.received()
-    assert bench.dispatcher.in_flight == 0
+    setup = DispatcherSetup(echo)
+    setup.open()
+    assert await setup.received() == [SessionOpened(SESSION_WINDOW)]
+    setup.send(SessionData(), payload=b"hello")
+    setup.send(EndOfStream())
+    assert [type(message) for message in await setup.received()] == [Ack, SessionData, EndOfStream]
+    setup.send(Ack())
+    await setup.received()
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_passes_peer_and_initial_data_to_the_handler() -> None:
@@ -156,29 +156,29 @@ async def test_passes_peer_and_initial_data_to_the_handler() -> None:
     async def needs_nothing(session: Session) -> None:
         seen.append(session.peer)
 
-    bench = Bench(None)
-    bench.binding.streams = StreamHandler(converse)
-    bench.open({"path": "x"})
-    await bench.received()
-    bench.binding.streams = StreamHandler(needs_nothing)
-    bench.open(b"whatever", id=b"2", petname="")
-    await bench.received()
+    setup = DispatcherSetup(None)
+    setup.binding.streams = StreamHandler(converse)
+    setup.open({"path": "x"})
+    await setup.received()
+    setup.binding.streams = StreamHandler(needs_nothing)
+    setup.open(b"whatever", id=b"2", petname="")
+    await setup.received()
     assert seen == [(Peer(KEY, "bob"), "Test", "default", "x"), Peer(KEY, None)]
 
 
 async def test_a_handler_rejects_a_session_by_raising_before_it_accepts() -> None:
-    bench = Bench(raising(ApplicationError("TooLate", "come back tomorrow", {"hours": 12})))
-    bench.open()
+    setup = DispatcherSetup(raising(ApplicationError("TooLate", "come back tomorrow", {"hours": 12})))
+    setup.open()
     for _ in range(5):
         await asyncio.sleep(0)
-    ((answer, payload),) = bench.sent[b"1"]
+    ((answer, payload),) = setup.sent[b"1"]
     assert answer == ApplicationErrorReply("TooLate", "come back tomorrow")
     assert msgspec.msgpack.decode(payload) == {"hours": 12}
-    assert bench.dispatcher.in_flight == 0
-    bench = Bench(raising(PeerUnknown(peer="carol")))
-    bench.open()
-    assert isinstance(await bench.error(), PeerUnknown)
-    assert bench.dispatcher.in_flight == 0
+    assert setup.dispatcher.in_flight == 0
+    setup = DispatcherSetup(raising(PeerUnknown(peer="carol")))
+    setup.open()
+    assert isinstance(await setup.error(), PeerUnknown)
+    assert setup.dispatcher.in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -191,19 +191,19 @@ async def test_another_exception_ends_its_own_session_and_is_not_sent(
     error: BaseException, accept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        bench = Bench(raising(error, accept=accept))
-        bench.open()
+        setup = DispatcherSetup(raising(error, accept=accept))
+        setup.open()
         if accept:
             code = RESET_LOST if isinstance(error, asyncio.CancelledError) else RESET_FAILED
-            assert await bench.received() == [SessionOpened(SESSION_WINDOW), ResetStream(code), StopSending(code)]
-            bench.send(ResetStream(code))
+            assert await setup.received() == [SessionOpened(SESSION_WINDOW), ResetStream(code), StopSending(code)]
+            setup.send(ResetStream(code))
         else:
-            failed = await bench.error()
+            failed = await setup.error()
             assert isinstance(failed, HandlerFailed)
             assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
-        assert bench.dispatcher.in_flight == 0
-        bench.open(id=b"2")  # the process lives on
-        assert await bench.received(b"2")
+        assert setup.dispatcher.in_flight == 0
+        setup.open(id=b"2")  # the process lives on
+        assert await setup.received(b"2")
     if not (accept and isinstance(error, asyncio.CancelledError)):
         assert "Traceback" in caplog.text  # the owner's log has it all
 
@@ -220,38 +220,38 @@ async def test_an_exception_inside_async_with_rejects_the_session_too() -> None:
         except KeyError:
             return
 
-    bench = Bench(converse)
-    bench.open()
-    assert await bench.received() == [ApplicationErrorReply("No", "in the block")]
-    bench = Bench(swallows)
-    bench.open()
-    assert await bench.received() == [
+    setup = DispatcherSetup(converse)
+    setup.open()
+    assert await setup.received() == [ApplicationErrorReply("No", "in the block")]
+    setup = DispatcherSetup(swallows)
+    setup.open()
+    assert await setup.received() == [
         SessionOpened(SESSION_WINDOW),
         ResetStream(RESET_FAILED),
         StopSending(RESET_FAILED),
     ]
-    bench.send(ResetStream(RESET_FAILED))
-    assert bench.dispatcher.in_flight == 0
+    setup.send(ResetStream(RESET_FAILED))
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_a_reset_before_the_first_byte_resets_the_session() -> None:
     async def converse(session: Session, initial: Any) -> None:
         session.reset(7)
 
-    bench = Bench(converse)
-    bench.open()
-    assert await bench.received() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
-    bench.send(ResetStream(7))
-    assert bench.dispatcher.in_flight == 0
+    setup = DispatcherSetup(converse)
+    setup.open()
+    assert await setup.received() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
+    setup.send(ResetStream(7))
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_a_cancelled_handler_resets_with_the_code_for_lost() -> None:
-    bench = Bench(echo)
-    bench.open()
-    bench.send(SessionData(), payload=b"x")
-    await bench.received()
-    assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.01)
-    assert await bench.received() == [ResetStream(RESET_LOST), StopSending(RESET_LOST)]
+    setup = DispatcherSetup(echo)
+    setup.open()
+    setup.send(SessionData(), payload=b"x")
+    await setup.received()
+    assert not await setup.dispatcher.wait_for_binding(setup.binding, 0.01)
+    assert await setup.received() == [ResetStream(RESET_LOST), StopSending(RESET_LOST)]
 
 
 @pytest.mark.parametrize("accepted", [False, True])
@@ -268,17 +268,17 @@ async def test_the_callers_cancellation_reaches_the_handler(accepted: bool) -> N
             ends.append(error)
             raise
 
-    bench = Bench(converse)
-    bench.dispatcher.cancel(b"1")
-    bench.open()
+    setup = DispatcherSetup(converse)
+    setup.dispatcher.cancel(b"1")
+    setup.open()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    bench.dispatcher.cancel(b"1")
-    assert await bench.received() == ([SessionOpened(SESSION_WINDOW)] if accepted else [])
+    setup.dispatcher.cancel(b"1")
+    assert await setup.received() == ([SessionOpened(SESSION_WINDOW)] if accepted else [])
     assert [type(end) for end in ends] == [ConnectionLost if accepted else asyncio.CancelledError]
-    assert bench.dispatcher.in_flight == 0
-    bench.dispatcher.cancel(b"1")
-    bench.send(Cancel(), SessionData(), EndOfStream())
+    assert setup.dispatcher.in_flight == 0
+    setup.dispatcher.cancel(b"1")
+    setup.send(Cancel(), SessionData(), EndOfStream())
 
 
 async def test_reading_and_writing_raise_when_the_connection_is_lost() -> None:
@@ -294,25 +294,25 @@ async def test_reading_and_writing_raise_when_the_connection_is_lost() -> None:
             ends.append(error)
             raise
 
-    bench = Bench(converse)
-    bench.open("read", id=b"1")
-    bench.open("write", id=b"2")
-    await bench.received()
-    bench.dispatcher.cancel_all()
-    bench.is_lost = True
-    await bench.received(b"2")
+    setup = DispatcherSetup(converse)
+    setup.open("read", id=b"1")
+    setup.open("write", id=b"2")
+    await setup.received()
+    setup.dispatcher.cancel_all()
+    setup.is_lost = True
+    await setup.received(b"2")
     assert [type(end) for end in ends] == [ConnectionLost, ConnectionLost]
-    assert bench.dispatcher.in_flight == 0
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_a_handler_that_fails_after_the_peer_is_not_logged_as_a_defect(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        bench = Bench(echo)
-        bench.open()
-        await bench.received()
-        bench.send(ResetStream(5), StopSending(5))
-        assert await bench.received() == [ResetStream(5)]
-        assert bench.dispatcher.in_flight == 0
+        setup = DispatcherSetup(echo)
+        setup.open()
+        await setup.received()
+        setup.send(ResetStream(5), StopSending(5))
+        assert await setup.received() == [ResetStream(5)]
+        assert setup.dispatcher.in_flight == 0
     assert caplog.text == ""
 
 
@@ -326,28 +326,28 @@ async def test_a_cancelled_handler_that_still_runs_disturbs_no_later_session_wit
             await go.wait()
         await session.write(b"x")
 
-    bench = Bench(converse)
-    bench.open("slow")
-    await bench.received()
-    bench.dispatcher.cancel_all()
-    bench.open("quick")
-    assert [type(message) for message in await bench.received()] == [
+    setup = DispatcherSetup(converse)
+    setup.open("slow")
+    await setup.received()
+    setup.dispatcher.cancel_all()
+    setup.open("quick")
+    assert [type(message) for message in await setup.received()] == [
         SessionOpened,
         SessionData,
         EndOfStream,
         StopSending,
     ]
     go.set()
-    assert await bench.received() == []
-    bench.send(Ack(), ResetStream(0))
-    assert bench.dispatcher.in_flight == 0
+    assert await setup.received() == []
+    setup.send(Ack(), ResetStream(0))
+    assert setup.dispatcher.in_flight == 0
 
 
 # ── what is not served ───────────────────────────────────────────────────────────────────────────
 
 
 async def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
-    bench = Bench(echo)
+    setup = DispatcherSetup(echo)
     cases: list[tuple[dict[str, Any], type[P2PError]]] = [
         ({"identity": "bob"}, PeerOffline),
         ({"protocol": "Other"}, ProtocolNotFound),
@@ -355,16 +355,16 @@ async def test_the_error_names_the_missing_identity_protocol_or_instance() -> No
         ({"peer": b"no key"}, InvalidKey),
     ]
     for changed, expected in cases:
-        bench.open(**changed)
-        assert type(await bench.error()) is expected
-    assert bench.dispatcher.in_flight == 0
+        setup.open(**changed)
+        assert type(await setup.error()) is expected
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_rejects_sessions_with_a_protocol_without_a_session_handler() -> None:
-    bench = Bench(None)
-    bench.open()
-    assert isinstance(await bench.error(), BadRequest)
-    assert bench.dispatcher.in_flight == 0
+    setup = DispatcherSetup(None)
+    setup.open()
+    assert isinstance(await setup.error(), BadRequest)
+    assert setup.dispatcher.in_flight == 0
 
 
 async def takes_number(session: Session, number: int) -> None: ...
@@ -372,51 +372,51 @@ async def takes_number(session: Session, number: int) -> None: ...
 
 @pytest.mark.parametrize("payload", [b"", b"\xa1x", b"\xa1\xff", b"\x01\x01", b"\x91" * 60_000])
 async def test_rejects_initial_data_that_do_not_fit_the_annotation(payload: bytes) -> None:
-    bench = Bench(None)
-    bench.binding.streams = StreamHandler(takes_number)
-    bench.open(payload)
-    error = await bench.error()
+    setup = DispatcherSetup(None)
+    setup.binding.streams = StreamHandler(takes_number)
+    setup.open(payload)
+    error = await setup.error()
     assert isinstance(error, BadRequest)
     assert error.protocol == "Test"
-    assert bench.dispatcher.in_flight == 0
+    assert setup.dispatcher.in_flight == 0
 
 
 async def test_rejects_more_sessions_than_the_limit_and_an_id_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_client.serving.session_dispatcher.MAX_SESSIONS_PER_BINDING", 2)
-    bench = Bench(echo)
-    bench.open(id=b"1")
-    await bench.received()
-    bench.open(id=b"1")
-    assert isinstance(await bench.error(), BadMessage)
-    bench.open(id=b"2")
-    bench.open(id=b"3")
-    assert isinstance(await bench.error(b"3"), Overloaded)
-    bench.send(ResetStream(1), StopSending(1), id=b"2")
-    await bench.received(b"2")
-    bench.open(id=b"3")
-    assert await bench.received(b"3") == [SessionOpened(SESSION_WINDOW)]
-    assert bench.dispatcher.in_flight == 2
+    setup = DispatcherSetup(echo)
+    setup.open(id=b"1")
+    await setup.received()
+    setup.open(id=b"1")
+    assert isinstance(await setup.error(), BadMessage)
+    setup.open(id=b"2")
+    setup.open(id=b"3")
+    assert isinstance(await setup.error(b"3"), Overloaded)
+    setup.send(ResetStream(1), StopSending(1), id=b"2")
+    await setup.received(b"2")
+    setup.open(id=b"3")
+    assert await setup.received(b"3") == [SessionOpened(SESSION_WINDOW)]
+    assert setup.dispatcher.in_flight == 2
 
 
 async def test_drain_finishes_open_sessions_and_rejects_further_ones() -> None:
-    bench = Bench(echo)
-    bench.open()
-    await bench.received()
-    draining = asyncio.ensure_future(bench.dispatcher.drain(5))
+    setup = DispatcherSetup(echo)
+    setup.open()
+    await setup.received()
+    draining = asyncio.ensure_future(setup.dispatcher.drain(5))
     await asyncio.sleep(0)
-    bench.open(id=b"2")
-    assert isinstance(await bench.error(b"2"), PeerOffline)
-    bench.send(SessionData(), payload=b"last")
-    bench.send(EndOfStream())
-    assert [type(message) for message in await bench.received()][-1] is EndOfStream
+    setup.open(id=b"2")
+    assert isinstance(await setup.error(b"2"), PeerOffline)
+    setup.send(SessionData(), payload=b"last")
+    setup.send(EndOfStream())
+    assert [type(message) for message in await setup.received()][-1] is EndOfStream
     assert not draining.done()
-    bench.send(Ack())
+    setup.send(Ack())
     assert await draining
-    bench.dispatcher.close()
+    setup.dispatcher.close()
 
 
 async def test_ignores_messages_of_unknown_sessions() -> None:
-    bench = Bench(echo)
+    setup = DispatcherSetup(echo)
     for message in (
         SessionData(),
         EndOfStream(),
@@ -426,8 +426,8 @@ async def test_ignores_messages_of_unknown_sessions() -> None:
         SessionOpened(5),
         ErrorReply("denied", {}),
     ):
-        bench.send(message, id=b"unknown", payload=b"x")
-    assert bench.sent == {}
+        setup.send(message, id=b"unknown", payload=b"x")
+    assert setup.sent == {}
 
 
 async def test_the_caller_sees_a_reset_as_a_typed_error() -> None:
@@ -437,25 +437,25 @@ async def test_the_caller_sees_a_reset_as_a_typed_error() -> None:
         await session.read()
         session.reset(42)
 
-    bench = Bench(converse)
+    setup = DispatcherSetup(converse)
     opener = Session(
-        lambda header, payload: bench.send(decode(header), payload=bytes(payload)),
+        lambda header, payload: setup.send(decode(header), payload=bytes(payload)),
         protocol="Test",
         instance="default",
     )
 
     async def pump() -> None:
         while not opener.is_over:
-            queue = bench.sent.get(b"1", deque())
+            queue = setup.sent.get(b"1", deque())
             while queue:
                 opener.on_message(*queue.popleft())
             await asyncio.sleep(0)
 
     pumping = asyncio.create_task(pump())
-    bench.open()
+    setup.open()
     await opener.write(b"x")
     with pytest.raises(StreamReset) as caught:
         await opener.read()
     assert caught.value.reset_code == 42
     await pumping
-    assert bench.dispatcher.in_flight == 0
+    assert setup.dispatcher.in_flight == 0

@@ -46,7 +46,7 @@ OPENED = SessionOpened(SESSION_WINDOW, bytes(KEY), "bob")
 decode = msgspec.msgpack.Decoder(DataRequest).decode
 
 
-class FakeLink:
+class FakeChannel:
     """Channel that records what is sent."""
 
     def __init__(self) -> None:
@@ -62,38 +62,38 @@ class FakeLink:
         self.sent.append((correlation, decode(header)))
 
 
-class Bench:
+class SessionsSetup:
     def __init__(self) -> None:
-        self.link = FakeLink()
+        self.channel = FakeChannel()
         self.sessions = ClientSessions()
 
     def open(self, timeout: float = 5) -> asyncio.Task[Session]:
-        return asyncio.ensure_future(self.sessions.open(cast(RequestChannel, self.link), OPEN, b"", timeout))
+        return asyncio.ensure_future(self.sessions.open(cast(RequestChannel, self.channel), OPEN, b"", timeout))
 
     def answer(self, message: Message, payload: bytes = b"", *, id: bytes = b"0") -> None:
         self.sessions.on_message(id, encode(message), payload)
 
     @property
-    def said(self) -> list[Message]:
-        return [message for _, message in self.link.sent]
+    def messages(self) -> list[Message]:
+        return [message for _, message in self.channel.sent]
 
 
 async def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
-    assert bench.said == [OPEN]
-    bench.answer(OPENED)
+    assert setup.messages == [OPEN]
+    setup.answer(OPENED)
     session = await opening
     assert (session.peer.key, session.peer.name) == (KEY, "bob")
-    bench.answer(SessionData(), b"x")
-    bench.answer(EndOfStream())
+    setup.answer(SessionData(), b"x")
+    setup.answer(EndOfStream())
     assert await session.read() == b"x"
-    assert len(bench.sessions) == 1
+    assert len(setup.sessions) == 1
     session.reset(3)
-    assert len(bench.sessions) == 0
+    assert len(setup.sessions) == 0
     for message in (SessionData(), WindowUpdate(1), StopSending(1), OPENED):
-        bench.answer(message, b"late")
+        setup.answer(message, b"late")
 
 
 REFUSALS: list[tuple[Message, type[Exception]]] = [
@@ -106,108 +106,108 @@ REFUSALS: list[tuple[Message, type[Exception]]] = [
 
 @pytest.mark.parametrize(("message", "error"), REFUSALS)
 async def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Exception]) -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
-    bench.answer(message)
+    setup.answer(message)
     with pytest.raises(error):
         await opening
-    assert bench.said == [OPEN]
-    assert len(bench.sessions) == 0
+    assert setup.messages == [OPEN]
+    assert len(setup.sessions) == 0
 
 
 async def test_cancelling_the_opening_sends_a_cancel() -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    assert bench.said == [OPEN, Cancel()]
-    assert len(bench.sessions) == 0
+    assert setup.messages == [OPEN, Cancel()]
+    assert len(setup.sessions) == 0
 
 
 async def test_the_deadline_of_the_opening_sends_a_cancel() -> None:
-    bench = Bench()
+    setup = SessionsSetup()
     with pytest.raises(DeadlineExceeded):
-        await bench.open(timeout=0.01)
-    assert bench.said == [OPEN, Cancel()]
-    assert len(bench.sessions) == 0
+        await setup.open(timeout=0.01)
+    assert setup.messages == [OPEN, Cancel()]
+    assert len(setup.sessions) == 0
 
 
 async def test_cancelling_as_the_session_opens_resets_it() -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
     opening.cancel()
-    bench.answer(OPENED)
+    setup.answer(OPENED)
     with pytest.raises(asyncio.CancelledError):
         await opening
-    assert bench.said == [OPEN, ResetStream(0), StopSending(0)]
-    assert len(bench.sessions) == 0
+    assert setup.messages == [OPEN, ResetStream(0), StopSending(0)]
+    assert len(setup.sessions) == 0
 
 
 async def test_cancelling_the_opening_without_a_connection_leaves_nothing() -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
-    bench.link.down = True
+    setup.channel.down = True
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    assert len(bench.sessions) == 0
+    assert len(setup.sessions) == 0
 
 
 async def test_a_failed_send_leaves_nothing() -> None:
-    bench = Bench()
-    bench.link.down = True
+    setup = SessionsSetup()
+    setup.channel.down = True
     with pytest.raises(DaemonBusy):
-        await bench.open()
-    assert len(bench.sessions) == 0
+        await setup.open()
+    assert len(setup.sessions) == 0
 
 
 async def test_a_daemon_that_dies_ends_them_all() -> None:
-    bench = Bench()
-    first, second = bench.open(), bench.open()
+    setup = SessionsSetup()
+    first, second = setup.open(), setup.open()
     await a_few_turns()
-    bench.answer(OPENED)
+    setup.answer(OPENED)
     session = await first
     reading = asyncio.create_task(session.read())
     await a_few_turns()
-    bench.sessions.connection_lost()
+    setup.sessions.connection_lost()
     for work in (reading, second):
         with pytest.raises(ConnectionLost):
             await work
     with pytest.raises(ConnectionLost):
         await session.close()
-    assert len(bench.sessions) == 0
-    assert bench.said == [OPEN, OPEN]
+    assert len(setup.sessions) == 0
+    assert setup.messages == [OPEN, OPEN]
 
 
 async def test_a_message_that_is_none_ends_its_session() -> None:
-    bench = Bench()
-    opening = bench.open()
+    setup = SessionsSetup()
+    opening = setup.open()
     await a_few_turns()
-    bench.answer(OPENED)
+    setup.answer(OPENED)
     session = await opening
-    bench.sessions.on_message(b"0", b"\xc1", b"")
+    setup.sessions.on_message(b"0", b"\xc1", b"")
     with pytest.raises(BadReply):
         await session.read()
-    assert len(bench.sessions) == 0
-    bench.sessions.on_message(b"0", b"\xc1", b"")
+    assert len(setup.sessions) == 0
+    setup.sessions.on_message(b"0", b"\xc1", b"")
 
 
 async def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_sessions, "MAX_SESSIONS_PER_CLIENT", 1)
-    bench = Bench()
-    first = bench.open()
+    setup = SessionsSetup()
+    first = setup.open()
     await a_few_turns()
     with pytest.raises(Overloaded):
-        await bench.open()
-    bench.answer(OPENED)
+        await setup.open()
+    setup.answer(OPENED)
     (await first).reset()
-    bench.answer(ResetStream(0))
-    second: Any = bench.open()
+    setup.answer(ResetStream(0))
+    second: Any = setup.open()
     await a_few_turns()
     second.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.limits import RESET_FAILED, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair
-from tests.support.session_endpoints import read_all, standing
+from tests.support.session_endpoints import open_pair, read_all
 
 DATA: Final = random.Random(5).randbytes(3 * SESSION_WINDOW + 17)
 
@@ -121,7 +121,7 @@ READERS: dict[str, Callable[[ExitStack], Any]] = {
 
 @pytest.mark.parametrize("name", READERS)
 async def test_everything_is_sent_and_then_the_end(name: str) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     with ExitStack() as stack:
         sending = asyncio.create_task(here.copy_from(READERS[name](stack)))
         assert await read_all(there) == DATA
@@ -131,7 +131,7 @@ async def test_everything_is_sent_and_then_the_end(name: str) -> None:
 
 
 async def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     reader = asyncio.StreamReader()
     sending = asyncio.create_task(here.copy_from(reader))
     for start in range(0, len(DATA), 100_000):
@@ -143,7 +143,7 @@ async def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None
 
 
 async def test_copies_from_another_session() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     source, far = session_pair()
     far.accept()
     writing = asyncio.create_task(send_all(far))
@@ -155,7 +155,7 @@ async def test_copies_from_another_session() -> None:
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
 async def test_small_pieces_are_sent_as_they_come(buffering: int, blocking: bool) -> None:
     """Typed lines are sent before a block is full, and an empty read of a terminal is not its end."""
-    here, there = await standing()
+    here, there = await open_pair()
     readable, writable = os.pipe()
     os.set_blocking(readable, blocking)
     with os.fdopen(readable, "rb", buffering=buffering) as reader:
@@ -221,7 +221,7 @@ class DrainingSink(SyncSink):
 
 @pytest.mark.parametrize("kind", [SyncSink, PartialSink, AsyncSink, AsyncSinkBehindASyncMethod, DrainingSink])
 async def test_objects_are_given_everything(kind: type[SyncSink]) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     sink = kind()
     writing = asyncio.create_task(send_all(there))
     assert await here.copy_to(sink) == len(DATA)
@@ -232,7 +232,7 @@ async def test_objects_are_given_everything(kind: type[SyncSink]) -> None:
 
 
 async def test_a_file_in_memory_gets_everything() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     memory = io.BytesIO()
     writing = asyncio.create_task(send_all(there))
     assert await here.copy_to(memory) == len(DATA)
@@ -242,7 +242,7 @@ async def test_a_file_in_memory_gets_everything() -> None:
 
 @pytest.mark.parametrize("buffering", [-1, 0])
 async def test_a_file_on_disk_gets_everything(tmp_path: Path, buffering: int) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     path = tmp_path / "taken"
     with path.open("wb", buffering=buffering) as file:
         writing = asyncio.create_task(send_all(there))
@@ -253,7 +253,7 @@ async def test_a_file_on_disk_gets_everything(tmp_path: Path, buffering: int) ->
 
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
 async def test_pipes_that_are_read_slowly_are_given_everything(buffering: int, blocking: bool) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     readable, writable = os.pipe()
     os.set_blocking(writable, blocking)
     taken: list[bytes] = []
@@ -277,7 +277,7 @@ async def test_pipes_that_are_read_slowly_are_given_everything(buffering: int, b
 
 async def test_asyncio_streams_are_copied_both_ways() -> None:
     """A socket on one side, as a tunnel has it: half-closed each way."""
-    here, there = await standing()
+    here, there = await open_pair()
     near, far = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=near)
     far_reader, far_writer = await asyncio.open_connection(sock=far)
@@ -331,7 +331,7 @@ class Endless:
 
 @pytest.mark.parametrize("thing", [object(), None, b"bytes"])
 async def test_rejects_objects_without_the_method(thing: object) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     with pytest.raises(TypeError, match="has no write method"):
         await here.copy_to(thing)
     with pytest.raises(TypeError, match="has no read method"):
@@ -344,7 +344,7 @@ async def test_rejects_objects_without_the_method(thing: object) -> None:
 
 
 async def test_text_is_refused() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     with pytest.raises(TypeError):
         await here.copy_from(io.StringIO("text"))
     await there.write(b"x")
@@ -353,7 +353,7 @@ async def test_text_is_refused() -> None:
 
 
 async def test_a_reader_that_fails_does_not_look_like_its_end() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     with pytest.raises(OSError, match="the disk is gone"):
         async with here:
             await here.copy_from(Broken())
@@ -364,7 +364,7 @@ async def test_a_reader_that_fails_does_not_look_like_its_end() -> None:
 
 @pytest.mark.parametrize("broken", ["reader", "writer"])
 async def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     await there.write(b"for the writer")
     reader, writer = (Broken(), io.BytesIO()) if broken == "reader" else (Endless(), Broken())
     with pytest.raises(OSError, match="the disk is"):
@@ -377,7 +377,7 @@ async def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> N
 
 async def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
     """The peer has stopped reading, and the copy reports that not everything was sent."""
-    here, there = await standing()
+    here, there = await open_pair()
     answer = io.BytesIO()
     copying = asyncio.create_task(here.copy_both(io.BytesIO(bytes(50_000_000)), answer))
     await there.read()
@@ -394,7 +394,7 @@ async def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
 
 
 async def test_a_reset_by_the_peer_ends_a_copy_of_both_directions() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
     await asyncio.sleep(0)
     there.reset(6)
@@ -404,7 +404,7 @@ async def test_a_reset_by_the_peer_ends_a_copy_of_both_directions() -> None:
 
 
 async def test_the_end_of_the_connection_ends_a_copy_of_both_directions() -> None:
-    here, _there = await standing()
+    here, _there = await open_pair()
     copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
     await asyncio.sleep(0)
     here.on_message(ErrorReply.of(ConnectionLost(what="it")), b"")
@@ -412,7 +412,7 @@ async def test_the_end_of_the_connection_ends_a_copy_of_both_directions() -> Non
 
 
 async def test_a_cancelled_copy_of_both_directions_resets_the_session() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
     await asyncio.sleep(0)
     copying.cancel()
@@ -424,7 +424,7 @@ async def test_a_cancelled_copy_of_both_directions_resets_the_session() -> None:
 
 async def test_a_writer_that_is_slow_is_waited_for() -> None:
     """Bytes that the writer has not taken are not read from the peer either."""
-    here, there = await standing()
+    here, there = await open_pair()
     go = asyncio.Event()
 
     class Slow:

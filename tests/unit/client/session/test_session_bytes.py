@@ -14,7 +14,7 @@ from fastn_p2p_client.limits import MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 from tests.support.in_process_hop import CHUNK, WINDOW, Hop, small_windows
 from tests.support.scenario import a_few_turns
-from tests.support.session_endpoints import STREAMS, standing
+from tests.support.session_endpoints import STREAMS, open_pair
 
 
 @settings(max_examples=60)
@@ -45,7 +45,7 @@ async def test_bytes_arrive_unchanged_however_they_are_written_and_read(
         return b"".join(parts)
 
     with small_windows():
-        here, far = await standing()
+        here, far = await open_pair()
         said, answered, heard_there, heard_here = await asyncio.gather(
             write(here, STREAMS[0], there),
             write(far, STREAMS[1], back),
@@ -62,7 +62,7 @@ async def test_bytes_arrive_unchanged_however_they_are_written_and_read(
 
 
 async def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     data = random.Random(3).randbytes(5 * SESSION_WINDOW + 1)
     writing = asyncio.create_task(here.write(data))
     parts = [await there.read()]
@@ -75,7 +75,7 @@ async def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size(
 
 async def test_a_written_buffer_may_be_changed_afterwards() -> None:
     """A reused buffer does not change bytes that were sent."""
-    here, there = await standing()
+    here, there = await open_pair()
     buffer = bytearray(b"first")
     await here.write(buffer)
     buffer[:] = b"other"
@@ -85,7 +85,7 @@ async def test_a_written_buffer_may_be_changed_afterwards() -> None:
 
 
 async def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     reading = asyncio.create_task(there.read_exactly(6))
     await here.write(b"abc")
     await a_few_turns()
@@ -101,7 +101,7 @@ async def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> Non
 
 async def test_nothing_that_is_asked_for_is_no_end() -> None:
     """``b""`` means the end, so a read of nothing is refused; and a write of nothing says nothing."""
-    here, there = await standing()
+    here, there = await open_pair()
     await here.write(b"x")
     for limit in (0, -1):
         with pytest.raises(ValueError, match="at least one"):
@@ -111,7 +111,7 @@ async def test_nothing_that_is_asked_for_is_no_end() -> None:
 
 
 async def test_two_tasks_do_not_read_at_once() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     reading = asyncio.create_task(there.read())
     await a_few_turns()
     with pytest.raises(RuntimeError, match="another task"):
@@ -121,7 +121,7 @@ async def test_two_tasks_do_not_read_at_once() -> None:
 
 
 async def test_a_cancelled_read_takes_nothing_with_it() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     for _ in range(3):
         reading = asyncio.create_task(there.read())
         await a_few_turns()
@@ -146,7 +146,7 @@ async def test_a_read_cancelled_as_bytes_arrive_leaves_them() -> None:
 
 
 async def test_a_session_shows_how_far_it_has_come() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     await here.write(b"12345")
     assert await there.read(2) == b"12"
     assert repr(there) == "<Session Test (default): 2 read, 0 written>"

@@ -11,11 +11,11 @@ from fastn_p2p_client.ipc.messages import ErrorReply, StopSending
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.support.scenario import a_few_turns
-from tests.support.session_endpoints import outcome, read_all, standing
+from tests.support.session_endpoints import open_pair, outcome, read_all
 
 
 async def test_closing_delivers_written_bytes_and_discards_unread_ones() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     await there.write(b"never read")
     await here.write(b"all of it")
     await here.close()
@@ -32,12 +32,12 @@ async def test_closing_delivers_written_bytes_and_discards_unread_ones() -> None
 
 
 async def test_leaving_the_block_closes_and_an_exception_resets() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     async with here:
         await here.write(b"whole")
     assert await read_all(there) == b"whole"
     for error in (KeyError("x"), asyncio.CancelledError()):
-        here, there = await standing()
+        here, there = await open_pair()
         await here.write(b"part")
         with pytest.raises(type(error)):
             async with here:
@@ -48,7 +48,7 @@ async def test_leaving_the_block_closes_and_an_exception_resets() -> None:
 
 
 async def test_cancelling_a_task_that_waits_in_a_session_resets_it() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
 
     async def serve() -> None:
         async with there:
@@ -80,7 +80,7 @@ async def test_closing_raises_if_written_bytes_were_not_passed_on() -> None:
 
 async def test_closing_after_reading_to_the_end_raises_nothing() -> None:
     """A reader that has everything sees no error of the peer's end."""
-    here, there = await standing()
+    here, there = await open_pair()
     await there.write(b"everything")
     await there.close()
     assert await read_all(here) == b"everything"

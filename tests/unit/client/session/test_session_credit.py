@@ -12,11 +12,11 @@ from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, Stop
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.support.scenario import a_few_turns
-from tests.support.session_endpoints import STREAMS, outcome, standing
+from tests.support.session_endpoints import STREAMS, open_pair, outcome
 
 
 async def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     writing = asyncio.create_task(here.write(bytes(10 * SESSION_WINDOW)))
     await a_few_turns()
     await a_few_turns()
@@ -31,7 +31,7 @@ async def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
 
 async def test_small_chunks_take_more_than_their_bytes() -> None:
     """Many of them take memory too: a window holds a number of them, not a million."""
-    here, there = await standing()
+    here, there = await open_pair()
 
     async def drip() -> None:
         while True:
@@ -114,7 +114,7 @@ async def test_credit_never_adds_up_to_more_than_a_window() -> None:
 
 
 async def test_a_write_copies_buffers_unless_told_not_to() -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     buffer = bytearray(STREAMS[0])
     await here.write(buffer)
     buffer[:] = bytes(len(buffer))

@@ -24,12 +24,12 @@ from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.session.session_state import error_for_reset_code
 from tests.support.in_process_hop import Hop
 from tests.support.scenario import a_few_turns
-from tests.support.session_endpoints import outcome, read_all, standing
+from tests.support.session_endpoints import open_pair, outcome, read_all
 
 
 @pytest.mark.parametrize("side", [0, 1])
 async def test_each_side_may_end_its_direction_and_still_read(side: int) -> None:
-    pair = await standing()
+    pair = await open_pair()
     first, second = pair[side], pair[1 - side]
     await first.write(b"question")
     await first.send_eof()
@@ -51,7 +51,7 @@ async def test_each_side_may_end_its_direction_and_still_read(side: int) -> None
 @pytest.mark.parametrize("code", [0, 1, 7, MAX_RESET_CODE])
 @pytest.mark.parametrize("side", [0, 1])
 async def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code: int) -> None:
-    pair = await standing()
+    pair = await open_pair()
     first, second = pair[side], pair[1 - side]
     await first.write(b"lost")
     reading = asyncio.create_task(second.read_exactly(100))
@@ -71,7 +71,7 @@ async def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code:
 
 @pytest.mark.parametrize("code", [-1, MAX_RESET_CODE + 1])
 async def test_a_code_that_is_no_protocols_is_refused(code: int) -> None:
-    here, there = await standing()
+    here, there = await open_pair()
     with pytest.raises(ValueError, match="reset code"):
         here.reset(code)
     await here.write(b"goes on")

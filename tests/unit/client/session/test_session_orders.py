@@ -83,7 +83,7 @@ class Player:
                 yield error
 
 
-def is_told_the_truth(player: Player, other: Player, *, broken: bool = False) -> None:
+def assert_consistent(player: Player, other: Player, *, broken: bool = False) -> None:
     """Check what one side has received against what the other one has sent."""
     assert other._stream.startswith(player.heard)
     assert player.session.bytes_read == len(player.heard)
@@ -142,8 +142,8 @@ def test_both_sides_end_in_any_order_of_events(
         assert hop.ended == [1, 1]
         assert [end.is_over for end in hop.ends] == [True, True]
         assert [player.waits for player in players] == [False, False]
-        is_told_the_truth(players[0], players[1])
-        is_told_the_truth(players[1], players[0])
+        assert_consistent(players[0], players[1])
+        assert_consistent(players[1], players[0])
         if isinstance(hop, RelayedHop):
             assert hop.relay.done
             assert hop.relay_ended == 1
@@ -153,9 +153,9 @@ def test_both_sides_end_in_any_order_of_events(
 
 
 @settings(max_examples=250)
-@given(actions=actions, dead=st.integers(0, 1), more=actions, last=st.sampled_from(["close", "reset", "read"]))
+@given(actions=actions, crashed_side=st.integers(0, 1), more=actions, last=st.sampled_from(["close", "reset", "read"]))
 def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
-    actions: list[tuple[str, int, int]], dead: int, more: list[tuple[str, int, int]], last: str
+    actions: list[tuple[str, int, int]], crashed_side: int, more: list[tuple[str, int, int]], last: str
 ) -> None:
     """Invariant: a direction that was received completely was sent completely, and no task waits for it."""
 
@@ -164,37 +164,39 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
         hop.server.accept()
         hop.deliver_all()
         players = [Player(session, stream) for session, stream in zip(hop.ends, STREAMS, strict=True)]
-        survivor, victim = players[1 - dead], players[dead]
+        survivor, crashed = players[1 - crashed_side], players[crashed_side]
 
         async def act(actions: list[tuple[str, int, int]], *, alive: bool) -> None:
             for what, where, size in actions:
                 if what == "deliver":
                     for _ in range(size):
                         hop.lines[where].deliver()
-                elif alive or where != dead:
+                elif alive or where != crashed_side:
                     players[where].do(what, size)
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
 
         await act(actions, alive=True)
-        victim.die()
-        towards_relay, towards_victim = (hop.lines[0], hop.lines[3]) if dead == 0 else (hop.lines[2], hop.lines[1])
+        crashed.die()
+        towards_relay, towards_crashed = (
+            (hop.lines[0], hop.lines[3]) if crashed_side == 0 else (hop.lines[2], hop.lines[1])
+        )
         while towards_relay.deliver():  # what it had said before counts
             pass
-        (hop.relay.opener_gone if dead == 0 else hop.relay.server_gone)()
+        (hop.relay.opener_gone if crashed_side == 0 else hop.relay.server_gone)()
         assert hop.relay.done
         assert hop.relay_ended == 1
-        towards_victim.waiting.clear()
+        towards_crashed.waiting.clear()
         await act(more, alive=False)
         survivor.do(last, 0)
         await hop.settle()
         if last == "read":  # it reads on until there is an end, and then everything is over
-            while survivor.session.bytes_read < victim.session.bytes_written and not survivor.errors:
+            while survivor.session.bytes_read < crashed.session.bytes_written and not survivor.errors:
                 survivor.do("read", CHUNK)
                 await hop.settle()
         assert not survivor.waits
         assert survivor.session.is_over
-        is_told_the_truth(survivor, victim, broken=True)
+        assert_consistent(survivor, crashed, broken=True)
 
     with small_windows():
         play(scenario)

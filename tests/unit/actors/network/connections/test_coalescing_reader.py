@@ -17,7 +17,7 @@ MUCH: Final = bytes(int(FAST * WINDOW) + 1)
 """Bytes in one window that make a stream fast."""
 
 
-class Bench:
+class ReaderSetup:
     """Stub of the binding's stream, read by a ``CoalescingReader`` whose clock the test sets."""
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class Bench:
         self.inflow = CoalescingReader(cast(Any, self.stream), lambda: self.now)
 
     @classmethod
-    async def fast(cls) -> Bench:
-        bench = cls()
-        await bench.window(MUCH)
-        return bench
+    async def fast(cls) -> ReaderSetup:
+        setup = cls()
+        await setup.window(MUCH)
+        return setup
 
     async def window(self, data: bytes) -> None:
         """Let a window pass in which ``data`` arrives."""
@@ -46,52 +46,52 @@ class Bench:
 
 
 async def test_a_stream_that_is_not_fast_brings_each_piece_at_once() -> None:
-    bench = Bench()
+    setup = ReaderSetup()
     for piece in (b"first", b"second", bytes(1000)):
-        assert (await bench.meanwhile(piece)).result() == piece
+        assert (await setup.meanwhile(piece)).result() == piece
 
 
 async def test_few_bytes_of_a_fast_stream_come_with_those_behind_them() -> None:
-    bench = await Bench.fast()
-    reading = await bench.meanwhile(b"few ")
+    setup = await ReaderSetup.fast()
+    reading = await setup.meanwhile(b"few ")
     assert not reading.done()
-    bench.stream.feed(b"and more")
+    setup.stream.feed(b"and more")
     assert await reading == b"few and more"
 
 
 async def test_few_bytes_without_more_behind_them_come_alone_and_nothing_is_lost() -> None:
-    bench = await Bench.fast()
-    assert await (await bench.meanwhile(b"few")) == b"few"
-    assert await (await bench.meanwhile(b"later")) == b"later"
+    setup = await ReaderSetup.fast()
+    assert await (await setup.meanwhile(b"few")) == b"few"
+    assert await (await setup.meanwhile(b"later")) == b"later"
 
 
 async def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
-    bench = await Bench.fast()
-    assert (await bench.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
-    reading = await bench.meanwhile(b"few")
-    bench.stream.feed(bytes(2 * LIMIT))
+    setup = await ReaderSetup.fast()
+    assert (await setup.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
+    reading = await setup.meanwhile(b"few")
+    setup.stream.feed(bytes(2 * LIMIT))
     assert await reading == b"few" + bytes(LIMIT - 3)
-    assert await bench.inflow.read(LIMIT) == bytes(LIMIT)
-    assert await bench.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
+    assert await setup.inflow.read(LIMIT) == bytes(LIMIT)
+    assert await setup.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 async def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
-    bench = await Bench.fast()
-    reading = await bench.meanwhile(b"last words")
+    setup = await ReaderSetup.fast()
+    reading = await setup.meanwhile(b"last words")
     if how == "end":
-        bench.stream.end()
+        setup.stream.end()
         assert await reading == b"last words"
-        assert await bench.inflow.read(LIMIT) == b""
+        assert await setup.inflow.read(LIMIT) == b""
     else:
-        bench.stream.end(broken("Reset(7)"))
+        setup.stream.end(broken("Reset(7)"))
         assert await reading == b"last words"
         with pytest.raises(IrohError):
-            await bench.inflow.read(LIMIT)
+            await setup.inflow.read(LIMIT)
 
 
 async def test_a_fast_stream_that_slows_down_is_not_held_any_more() -> None:
-    bench = await Bench.fast()
-    bench.now += WINDOW
-    assert await (await bench.meanwhile(b"few")) == b"few"
-    assert (await bench.meanwhile(b"few")).result() == b"few"
+    setup = await ReaderSetup.fast()
+    setup.now += WINDOW
+    assert await (await setup.meanwhile(b"few")) == b"few"
+    assert (await setup.meanwhile(b"few")).result() == b"few"

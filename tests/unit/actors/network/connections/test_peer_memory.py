@@ -67,7 +67,7 @@ class Peer:
         self.received = self.sent = self.held = self.waiting = self.arrived = 0
         self.open_streams, self.ended_streams = 1, 0
         self.asked: list[str] = []
-        self.shed_for: list[str] = []
+        self.abort_reasons: list[str] = []
 
     def backlog(self) -> int:
         return 200
@@ -89,10 +89,10 @@ class Peer:
 
     def abort(self, reason: str) -> None:
         self.closed = True
-        self.shed_for.append(reason)
+        self.abort_reasons.append(reason)
 
 
-class Scene:
+class MemorySetup:
     def __init__(self) -> None:
         self.clock = Clock()
         self.trims = 0
@@ -116,8 +116,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def setup() -> MemorySetup:
+    return MemorySetup()
 
 
 def test_unread_bytes_are_those_received_less_those_read() -> None:
@@ -155,132 +155,132 @@ def test_acknowledgements_are_no_data() -> None:
     assert unread.update(heard(2 * MIB, sent=100 * MIB), 0, 0, 0) == 0
 
 
-def test_much_before_a_hello_closes_the_connection(scene: Scene) -> None:
-    quiet, loud = scene.peer(greeted=False), scene.peer(greeted=False)
+def test_much_before_a_hello_closes_the_connection(setup: MemorySetup) -> None:
+    quiet, loud = setup.peer(greeted=False), setup.peer(greeted=False)
     quiet.arrived = UNREAD_BEFORE_HELLO - 1
     loud.arrived = UNREAD_BEFORE_HELLO + 1
-    scene.clock.pass_on(0.1)
-    assert (len(quiet.shed_for), len(loud.shed_for)) == (0, 1)
-    assert "no hello" in loud.shed_for[0]
+    setup.clock.pass_on(0.1)
+    assert (len(quiet.abort_reasons), len(loud.abort_reasons)) == (0, 1)
+    assert "no hello" in loud.abort_reasons[0]
 
 
-def test_a_hello_that_was_only_waiting_to_be_read_is_in_time(scene: Scene) -> None:
-    peer = scene.peer(greeted=False)
+def test_a_hello_that_was_only_waiting_to_be_read_is_in_time(setup: MemorySetup) -> None:
+    peer = setup.peer(greeted=False)
     peer.arrived = MIB
-    scene.clock.pass_on(0.01)
+    setup.clock.pass_on(0.01)
     peer.greeted = True
-    scene.clock.pass_on(1)
-    assert not peer.shed_for
+    setup.clock.pass_on(1)
+    assert not peer.abort_reasons
 
 
-def test_more_than_its_share_closes_a_connection(scene: Scene) -> None:
-    peer, friend = scene.peer(), scene.peer(known=True)
+def test_more_than_its_share_closes_a_connection(setup: MemorySetup) -> None:
+    peer, friend = setup.peer(), setup.peer(known=True)
     peer.arrived = friend.arrived = 19 * MIB
-    scene.clock.pass_on(1)
-    assert len(peer.shed_for) == 1
-    assert not friend.shed_for
+    setup.clock.pass_on(1)
+    assert len(peer.abort_reasons) == 1
+    assert not friend.abort_reasons
     assert "tighten" in friend.asked
 
 
-def test_what_is_read_as_fast_as_it_comes_stays(scene: Scene) -> None:
+def test_what_is_read_as_fast_as_it_comes_stays(setup: MemorySetup) -> None:
     """After the process was busy, many bytes have arrived at once."""
-    peer = scene.peer()
+    peer = setup.peer()
     peer.arrived = 20 * MIB
     for _ in range(100):
         peer.received += MIB
         peer.received = min(peer.received, peer.arrived)
-        scene.clock.pass_on(0.01)
-    assert not peer.shed_for
+        setup.clock.pass_on(0.01)
+    assert not peer.abort_reasons
 
 
-def test_however_fast_strangers_are_read_all_together_stay_within_a_limit(scene: Scene) -> None:
+def test_however_fast_strangers_are_read_all_together_stay_within_a_limit(setup: MemorySetup) -> None:
     """More may have arrived while the process was busy than peers may hold."""
-    peers = [scene.peer() for _ in range(8)]
+    peers = [setup.peer() for _ in range(8)]
     for peer in peers:
         peer.arrived = 6 * MIB
     for _ in range(50):
         for peer in peers:
             peer.arrived += MIB
             peer.received += MIB
-        scene.clock.pass_on(0.01)
-    assert 0 < sum(bool(peer.shed_for) for peer in peers) < 8
-    assert sum(peer.arrived - peer.received for peer in peers if not peer.shed_for) < 30 * MIB
+        setup.clock.pass_on(0.01)
+    assert 0 < sum(bool(peer.abort_reasons) for peer in peers) < 8
+    assert sum(peer.arrived - peer.received for peer in peers if not peer.abort_reasons) < 30 * MIB
 
 
-def test_the_more_sessions_strangers_have_the_less_they_may_hold_beside(scene: Scene) -> None:
-    peers = [scene.peer() for _ in range(2)]
+def test_the_more_sessions_strangers_have_the_less_they_may_hold_beside(setup: MemorySetup) -> None:
+    peers = [setup.peer() for _ in range(2)]
     for peer in peers:
         peer.held = 8 * MIB
-    scene.clock.pass_on(1)
-    assert not any(peer.shed_for for peer in peers)
-    windows = [scene.memory.window_of_session(peers[0]) for _ in range(1600)]
-    scene.clock.pass_on(1)
-    assert any(peer.shed_for for peer in peers)
+    setup.clock.pass_on(1)
+    assert not any(peer.abort_reasons for peer in peers)
+    windows = [setup.memory.window_of_session(peers[0]) for _ in range(1600)]
+    setup.clock.pass_on(1)
+    assert any(peer.abort_reasons for peer in peers)
     for window in windows:
-        scene.memory.session_ended(window)
-    scene.clock.pass_on(1)
-    again = scene.peer()
+        setup.memory.session_ended(window)
+    setup.clock.pass_on(1)
+    again = setup.peer()
     again.held = 8 * MIB
-    scene.clock.pass_on(1)
-    assert not again.shed_for
+    setup.clock.pass_on(1)
+    assert not again.abort_reasons
 
 
-def test_of_all_together_the_one_that_makes_least_of_it_is_closed(scene: Scene) -> None:
-    busy, hoarder, other = (scene.peer() for _ in range(3))
+def test_of_all_together_the_one_that_makes_least_of_it_is_closed(setup: MemorySetup) -> None:
+    busy, hoarder, other = (setup.peer() for _ in range(3))
     hoarder.held = other.held = 9 * MIB
     for step in range(100):
         busy.held = min(14, step) * MIB
         busy.received += MIB
-        scene.clock.pass_on(0.01)
-    assert not busy.shed_for
-    assert len(hoarder.shed_for) + len(other.shed_for) == 1
+        setup.clock.pass_on(0.01)
+    assert not busy.abort_reasons
+    assert len(hoarder.abort_reasons) + len(other.abort_reasons) == 1
 
 
-def test_holding_much_demands_signs_of_life(scene: Scene) -> None:
-    peer = scene.peer()
+def test_holding_much_demands_signs_of_life(setup: MemorySetup) -> None:
+    peer = setup.peer()
     peer.held = 2 * MIB
-    scene.clock.pass_on(0.2)
+    setup.clock.pass_on(0.2)
     assert "life" in peer.asked
 
 
-def test_memory_is_given_back_after_the_end(scene: Scene) -> None:
-    peer = scene.peer()
+def test_memory_is_given_back_after_the_end(setup: MemorySetup) -> None:
+    peer = setup.peer()
     peer.held = 2 * MIB
-    scene.clock.pass_on(0.2)
-    scene.memory.on_connection_closed(peer)
-    assert not scene.trims
-    scene.clock.pass_on(10)
-    assert scene.trims
+    setup.clock.pass_on(0.2)
+    setup.memory.on_connection_closed(peer)
+    assert not setup.trims
+    setup.clock.pass_on(10)
+    assert setup.trims
 
 
-def test_idle_connections_are_not_looked_at(scene: Scene) -> None:
-    peer = scene.peer()
+def test_idle_connections_are_not_looked_at(setup: MemorySetup) -> None:
+    peer = setup.peer()
     peer.open_streams = 0
-    scene.clock.pass_on(1)
-    assert len(scene.memory) == 0
-    assert not scene.clock.due
+    setup.clock.pass_on(1)
+    assert len(setup.memory) == 0
+    assert not setup.clock.due
 
 
-def test_windows_of_strangers_shrink_and_those_of_known_peers_do_not(scene: Scene) -> None:
-    stranger, friend = scene.peer(), scene.peer(known=True)
-    windows = [scene.memory.window_of_session(stranger) for _ in range(2000)]
+def test_windows_of_strangers_shrink_and_those_of_known_peers_do_not(setup: MemorySetup) -> None:
+    stranger, friend = setup.peer(), setup.peer(known=True)
+    windows = [setup.memory.window_of_session(stranger) for _ in range(2000)]
     assert windows[0] == SESSION_WINDOW
     assert windows == sorted(windows, reverse=True)
     assert sum(windows) < 32 * MIB
     assert min(windows) >= 4096, "a process takes that many, whatever it is asked for"
-    assert scene.memory.window_of_session(friend) == SESSION_WINDOW
+    assert setup.memory.window_of_session(friend) == SESSION_WINDOW
     for window in windows:
-        scene.memory.session_ended(window)
-    assert scene.memory.window_of_session(stranger) == SESSION_WINDOW
+        setup.memory.session_ended(window)
+    assert setup.memory.window_of_session(stranger) == SESSION_WINDOW
 
 
-def test_strangers_have_so_many_sessions_together_and_known_peers_their_own(scene: Scene) -> None:
-    strangers, friend = [scene.peer(), scene.peer()], scene.peer(known=True)
-    windows = [scene.memory.window_of_session(strangers[0]) for _ in range(SESSIONS_OF_STRANGERS)]
-    assert all(scene.memory.sessions_overload(peer) for peer in strangers)
-    assert scene.memory.sessions_overload(friend) is None
-    scene.memory.session_ended(windows[0])
-    assert scene.memory.sessions_overload(strangers[1]) is None
+def test_strangers_have_so_many_sessions_together_and_known_peers_their_own(setup: MemorySetup) -> None:
+    strangers, friend = [setup.peer(), setup.peer()], setup.peer(known=True)
+    windows = [setup.memory.window_of_session(strangers[0]) for _ in range(SESSIONS_OF_STRANGERS)]
+    assert all(setup.memory.sessions_overload(peer) for peer in strangers)
+    assert setup.memory.sessions_overload(friend) is None
+    setup.memory.session_ended(windows[0])
+    assert setup.memory.sessions_overload(strangers[1]) is None
 
 
 async def test_large_payloads_of_strangers_take_turns() -> None:

@@ -87,18 +87,18 @@ def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> N
 
 def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connection() -> None:
     registry = IntroductionRegistry[Any]()
-    places = [registry.of(endpoint(number)) for number in range(3)]
-    for number, place in enumerate(places):
-        place.connection = cast(Any, number)
-        place.add(delegation(1))
+    proven = [registry.of(endpoint(number)) for number in range(3)]
+    for number, each in enumerate(proven):
+        each.connection = cast(Any, number)
+        each.add(delegation(1))
 
     def route(now: float = NOW) -> Any:
         return registry.route_to(key(1), now)
 
     assert route() == 2
-    registry.prefer(places[0], key(1))
+    registry.prefer(proven[0], key(1))
     assert route() == 0
-    places[0].connection = None
+    proven[0].connection = None
     assert route() == 2
     registry.remove(endpoint(2))
     assert route() == 1

@@ -46,9 +46,9 @@ class Connection:
     def __init__(self) -> None:
         self.pacer = StreamPacer(time.monotonic, lambda: None)
         self.stream = FakeStream()
-        self.said: list[Any] = []
-        self.told: list[Message] = []
-        self.heard = b""
+        self.answers: list[Any] = []
+        self.notices: list[Message] = []
+        self.data = b""
 
     @property
     def sessions(self) -> SessionCarrier:
@@ -56,8 +56,8 @@ class Connection:
 
     def emit(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
-        self.told.append(message)
-        self.heard += payload
+        self.notices.append(message)
+        self.data += payload
 
     def request(
         self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
@@ -65,10 +65,10 @@ class Connection:
         return 5
 
     def cancel(self, session: OutgoingSession) -> None:
-        self.said.append("cancel")
+        self.answers.append("cancel")
 
     def remove(self, session: OutgoingSession | IncomingSession) -> None:
-        self.said.append("end")
+        self.answers.append("end")
 
     def reserve_window(self) -> int:
         return SESSION_WINDOW
@@ -77,7 +77,7 @@ class Connection:
         pass
 
     def forget(self, arrival: IncomingSession) -> None:
-        self.said.append("forget")
+        self.answers.append("forget")
 
     def answer(
         self,
@@ -85,13 +85,13 @@ class Connection:
         answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
         payload: bytes,
     ) -> None:
-        self.said.append((answer, payload))
+        self.answers.append((answer, payload))
 
     def count(self, sent: int, received: int) -> None:
         pass
 
     async def open_stream(self, number: int) -> QuicStream:
-        self.said.append(("stream", number))
+        self.answers.append(("stream", number))
         return self.stream.halves()
 
 
@@ -115,11 +115,11 @@ async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
     connection = Connection()
     ours = approach(connection)
     ours.on_accept(b"hello")
-    assert [type(message) for message in connection.told] == [SessionOpened, SessionData]
-    assert connection.heard == b"hello"
+    assert [type(message) for message in connection.notices] == [SessionOpened, SessionData]
+    assert connection.data == b"hello"
     take(ours, SessionData(), payload=b"x")
     await a_few_turns()
-    assert connection.said == [("stream", 5)]
+    assert connection.answers == [("stream", 5)]
     assert connection.stream.sending.written == b"\0x"
     ours.close()
 
@@ -127,12 +127,12 @@ async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
 async def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset() -> None:
     early, late = Connection(), Connection()
     approach(early).close()
-    assert early.said == ["end", "cancel"]
+    assert early.answers == ["end", "cancel"]
     ours = approach(late)
     ours.on_accept(b"")
     ours.close()
     await a_few_turns()
-    assert late.said == ["end", ("stream", 5)]
+    assert late.answers == ["end", ("stream", 5)]
     assert late.stream.sending.written == b"\0"
     assert late.stream.sending.ends == [RESET_LOST]
     assert late.stream.receiving.stopped_with == [RESET_LOST]
@@ -149,9 +149,9 @@ async def test_every_answer_reaches_the_relay() -> None:
         connection = Connection()
         ours = approach(connection)
         answer(ours)
-        assert connection.told == [message]
+        assert connection.notices == [message]
         ours.close()
-        assert connection.said == ["end"]
+        assert connection.answers == ["end"]
 
 
 async def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
@@ -159,17 +159,17 @@ async def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None
     theirs = arrival(connection)
     take(theirs, SessionOpened(1000))
     take(theirs, SessionData(), payload=b"first")
-    assert connection.said == []
+    assert connection.answers == []
     await a_few_turns()
-    assert connection.said == [(wire.SessionAccepted(5), b"first")]
-    assert [type(message) for message in connection.told] == [WindowUpdate]
+    assert connection.answers == [(wire.SessionAccepted(5), b"first")]
+    assert [type(message) for message in connection.notices] == [WindowUpdate]
     take(theirs, SessionData(), payload=b"second")
     assert theirs.on_stream(connection.stream.halves())
     connection.stream.receiving.feed(b"\0question")
     await a_few_turns()
     assert connection.stream.sending.written == b"second"
-    assert connection.heard == b"question"
-    assert "forget" in connection.said
+    assert connection.data == b"question"
+    assert "forget" in connection.answers
     theirs.close()
 
 
@@ -179,7 +179,7 @@ async def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
     assert not theirs.on_stream(connection.stream.halves())
     take(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
     assert not theirs.on_stream(connection.stream.halves())
-    assert [type(answer) for answer, _ in connection.said] == [wire.ErrorReply]
+    assert [type(answer) for answer, _ in connection.answers] == [wire.ErrorReply]
 
 
 async def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
@@ -201,19 +201,19 @@ async def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.
     theirs = arrival(connection)
     take(theirs, SessionOpened(1000))
     await a_few_turns()
-    assert [type(message) for message in connection.told] == [ErrorReply]
-    assert "forget" in connection.said
+    assert [type(message) for message in connection.notices] == [ErrorReply]
+    assert "forget" in connection.answers
 
 
 async def test_a_request_that_is_taken_back_is_not_answered() -> None:
     connection = Connection()
     theirs = arrival(connection)
     theirs.on_cancel()
-    assert connection.told == [Cancel()]
+    assert connection.notices == [Cancel()]
     theirs.close()
     take(theirs, SessionOpened(1000))
     await a_few_turns()
-    assert connection.said == ["forget", "end"]
+    assert connection.answers == ["forget", "end"]
 
 
 async def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:

@@ -33,7 +33,7 @@ class End:
         self.up = asyncio.Event()
         self.ended = asyncio.Event()
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        self.misfits: list[list[bytes]] = []
+        self.invalid: list[list[bytes]] = []
         self.connection = ZmtpConnection(
             sock,
             kind,
@@ -41,7 +41,7 @@ class End:
             on_ready=self.up.set,
             on_message=lambda *message: self.messages.put_nowait(message),
             on_end=self.ended.set,
-            on_invalid=lambda frames, _: self.misfits.append(frames),
+            on_invalid=lambda frames, _: self.invalid.append(frames),
         )
         self.connection.start()
 
@@ -353,13 +353,13 @@ def test_ping_is_answered(run: Run) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("said", [b"", b"\xff", GREETING, GREETING + ready("DEALER")[:-1]], ids=len)
-def test_a_peer_without_a_handshake_is_dropped(run: Run, said: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"\xff", GREETING, GREETING + ready("DEALER")[:-1]], ids=len)
+def test_a_peer_without_a_handshake_is_dropped(run: Run, data: bytes) -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
         theirs.settimeout(5)
         with theirs:
-            theirs.sendall(said)
+            theirs.sendall(data)
             loop = asyncio.get_running_loop()
             began = loop.time()
             end = End(ours, "ROUTER")

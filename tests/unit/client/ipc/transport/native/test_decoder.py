@@ -31,9 +31,9 @@ class Reader:
     def __init__(self, kind: SocketType = "ROUTER") -> None:
         self.ready = 0
         self.messages: list[Message] = []
-        self.misfits: list[tuple[list[bytes], str]] = []
+        self.invalid: list[tuple[list[bytes], str]] = []
         self.pings: list[bytes] = []
-        self.decoder = ZmtpDecoder(kind, self.on_ready, self.on_message, self.on_misfit, self.pings.append)
+        self.decoder = ZmtpDecoder(kind, self.on_ready, self.on_message, self.on_invalid_message, self.pings.append)
 
     def on_ready(self) -> None:
         self.ready += 1
@@ -41,8 +41,8 @@ class Reader:
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         self.messages.append((correlation, header, payload))
 
-    def on_misfit(self, frames: list[bytes], reason: str) -> None:
-        self.misfits.append((frames, reason))
+    def on_invalid_message(self, frames: list[bytes], reason: str) -> None:
+        self.invalid.append((frames, reason))
 
     def feed(self, *pieces: bytes) -> Reader:
         for piece in pieces:
@@ -85,7 +85,7 @@ def test_any_split_of_the_bytes_is_the_same_messages(sent: list[Message], groupe
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         assert reader.decoder.feed(stream[start:stop])
     assert reader.messages == sent
-    assert (reader.ready, reader.misfits) == (1, [])
+    assert (reader.ready, reader.invalid) == (1, [])
 
 
 def test_byte_by_byte() -> None:
@@ -140,14 +140,14 @@ def test_a_burst_ends_after_so_many_and_goes_on_where_it_was(sent: list[Message]
 )
 def test_invalid_frames_are_reported_and_cost_nothing_else(frames: list[bytes]) -> None:
     reader = opened().feed(group(frames) + wire(b"id", b"next", b""))
-    assert [each[0] for each in reader.misfits] == [frames]
+    assert [each[0] for each in reader.invalid] == [frames]
     assert reader.messages == [(b"id", b"next", b"")]
 
 
 def test_an_invalid_message_in_a_group_costs_the_others_nothing() -> None:
     reader = opened().feed(group([b"1", b"a", b"", b"i" * 17, b"b", b"", b"3", b"c", b""]))
     assert reader.messages == [(b"1", b"a", b""), (b"3", b"c", b"")]
-    assert [each[0] for each in reader.misfits] == [[b"i" * 17, b"b", b""]]
+    assert [each[0] for each in reader.invalid] == [[b"i" * 17, b"b", b""]]
 
 
 def test_frames_of_one_message_are_limited() -> None:
@@ -155,7 +155,7 @@ def test_frames_of_one_message_are_limited() -> None:
     assert len(opened().feed(group(frames)).messages) == MAX_GROUP
     for more in (1, 3, 100_000):
         reader = opened().feed(group(frames + [b"x"] * more) + wire(b"id", b"next", b""))
-        assert len(reader.misfits[0][0]) == 3 * MAX_GROUP + 1
+        assert len(reader.invalid[0][0]) == 3 * MAX_GROUP + 1
         assert reader.messages == [(b"id", b"next", b"")]
 
 
@@ -242,7 +242,9 @@ def test_an_exception_costs_the_message_that_it_is_about(caplog: pytest.LogCaptu
     for stream in (wire(b"1", b"", b"") + wire(b"2", b"", b""), group([b"1", b"", b"", b"2", b"", b""])):
         seen = []
         caplog.clear()
-        reader.decoder = ZmtpDecoder("ROUTER", reader.on_ready, fail_once, reader.on_misfit, reader.pings.append)
+        reader.decoder = ZmtpDecoder(
+            "ROUTER", reader.on_ready, fail_once, reader.on_invalid_message, reader.pings.append
+        )
         reader.feed(OPENING + stream)
         assert seen == [b"1", b"2"]
         assert "a defect" in caplog.text
@@ -258,6 +260,6 @@ def test_nothing_is_handed_over_after_stop() -> None:
 
     for stream in (wire(b"1", b"", b"") + wire(b"2", b"", b""), group([b"1", b"", b"", b"2", b"", b""])):
         seen.clear()
-        reader.decoder = ZmtpDecoder("ROUTER", reader.on_ready, once, reader.on_misfit, reader.pings.append)
+        reader.decoder = ZmtpDecoder("ROUTER", reader.on_ready, once, reader.on_invalid_message, reader.pings.append)
         reader.feed(OPENING + stream, wire(b"3", b"", b""))
         assert seen == [b"1"]
