@@ -1,4 +1,4 @@
-"""A session's ends with the messages between them in a test's hands: it says which of them arrives next."""
+"""Two ends of a session; the test decides which message between them arrives next."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.session.session_state import Payload
 from tests.support.scenario import a_few_turns
 
-__all__ = ["CHUNK", "COST", "WINDOW", "Hop", "Line", "RelayedHop", "small_windows"]
+__all__ = ["CHUNK", "COST", "WINDOW", "Hop", "MessageQueue", "RelayedHop", "small_windows"]
 
 WINDOW: Final = 1000
 CHUNK: Final = 300
 COST: Final = limits.CHUNK_COST
 
 decode: Final = msgspec.msgpack.Decoder(SessionMessage).decode
-Take = Callable[[bytes, Message, bytes], object]
+Deliver = Callable[[bytes, Message, bytes], object]
 
 
 @contextmanager
 def small_windows() -> Iterator[None]:
-    """A few hundred bytes fill a window: what takes megabytes otherwise happens at once."""
+    """Let a few hundred bytes fill a window, instead of megabytes."""
     with (
         patch.object(session, "MAX_CHUNK", CHUNK),
         patch.object(session_state, "SESSION_WINDOW", WINDOW),
@@ -45,85 +45,85 @@ def window() -> int:
     return int(vars(session_state)["SESSION_WINDOW"])
 
 
-class Line:
+class MessageQueue:
     """Messages on their way in one direction, in order."""
 
-    def __init__(self, take: Take) -> None:
-        self._take = take
+    def __init__(self, on_message: Deliver) -> None:
+        self._on_message = on_message
         self.waiting: deque[tuple[bytes, bytes]] = deque()
-        self.said: list[Message] = []
-        """All that has ever been sent, for tests that look at the words."""
+        self.sent: list[Message] = []
+        """Every message that was ever sent."""
 
     def send(self, header: bytes, payload: Payload = b"") -> None:
         self.waiting.append((bytes(header), bytes(payload)))
-        self.said.append(decode(header))
+        self.sent.append(decode(header))
 
     def deliver(self) -> bool:
-        """The next message arrives; False when there is none."""
+        """Deliver the next message. Return False if there is none."""
         if not self.waiting:
             return False
         header, payload = self.waiting.popleft()
-        self._take(header, decode(header), payload)
+        self._on_message(header, decode(header), payload)
         return True
 
 
 class Hop:
-    """The side that has asked for a session, and the side that serves it.
+    """Opener and server of a session, and the messages between them.
 
     Attributes:
-        opener, server: the two.
-        ended: how often each has said that it is over.
-        lines: what is on its way.
+        opener, server: the two ends.
+        ended: how often each end has reported its end.
+        queues: messages on their way.
     """
 
-    lines: list[Line]
+    queues: list[MessageQueue]
 
     def __init__(self) -> None:
-        towards_server = Line(lambda header, message, payload: self.server.on_message(message, payload))
-        towards_opener = Line(lambda header, message, payload: self.opener.on_message(message, payload))
-        self.lines = [towards_server, towards_opener]
+        towards_server = MessageQueue(lambda header, message, payload: self.server.on_message(message, payload))
+        towards_opener = MessageQueue(lambda header, message, payload: self.opener.on_message(message, payload))
+        self.queues = [towards_server, towards_opener]
         self._make(towards_server, towards_opener)
 
-    def _make(self, from_opener: Line, from_server: Line) -> None:
+    def _make(self, from_opener: MessageQueue, from_server: MessageQueue) -> None:
         self.ended = [0, 0]
         common: dict[str, Any] = {"protocol": "Test", "instance": "default"}
-        self.opener = Session(from_opener.send, **common, on_end=lambda: self._over(0))
-        self.server = Session(from_server.send, **common, credit=window(), on_end=lambda: self._over(1))
+        self.opener = Session(from_opener.send, **common, on_end=lambda: self._on_end(0))
+        self.server = Session(from_server.send, **common, credit=window(), on_end=lambda: self._on_end(1))
         self.ends = [self.opener, self.server]
 
-    def _over(self, side: int) -> None:
+    def _on_end(self, side: int) -> None:
         self.ended[side] += 1
 
     def deliver_all(self) -> None:
         """Deliver all messages, also the answers to them."""
-        while any(line.deliver() for line in self.lines):
+        while any(queue.deliver() for queue in self.queues):
             pass
 
-    async def settle(self) -> None:
+    async def deliver_until_idle(self) -> None:
         """Deliver all messages and run the tasks that wait for them, until nothing happens any more."""
         while True:
             await a_few_turns()
-            if not any(line.waiting for line in self.lines):
+            if not any(queue.waiting for queue in self.queues):
                 return
             self.deliver_all()
 
     async def opened(self) -> Hop:
-        """Once the session stands."""
+        """Open the session."""
         self.server.accept()
         self.deliver_all()
         await self.opener.opened
         return self
 
 
-class _LegLine:
-    """A relay's leg, the far end of which is a line."""
+class _QueueLeg:
+    """Leg of a relay that sends into a queue."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, queue: MessageQueue) -> None:
+        self._queue = queue
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
-        self._line.send(header, payload)
+        self._queue.send(header, payload)
 
 
 class RelayedHop(Hop):
@@ -131,19 +131,19 @@ class RelayedHop(Hop):
 
     def __init__(self) -> None:
         out = [
-            Line(lambda header, message, payload: self.relay.from_opener(header, message, payload)),
-            Line(lambda header, message, payload: self.server.on_message(message, payload)),
+            MessageQueue(lambda header, message, payload: self.relay.from_opener(header, message, payload)),
+            MessageQueue(lambda header, message, payload: self.server.on_message(message, payload)),
         ]
         back = [
-            Line(lambda header, message, payload: self.relay.from_server(header, message, payload)),
-            Line(lambda header, message, payload: self.opener.on_message(message, payload)),
+            MessageQueue(lambda header, message, payload: self.relay.from_server(header, message, payload)),
+            MessageQueue(lambda header, message, payload: self.opener.on_message(message, payload)),
         ]
-        self.lines = [*out, *back]
+        self.queues = [*out, *back]
         self.relay_ended = 0
-        self.relay = relay.SessionRelay(_LegLine(back[1]), window())
-        self.relay.server = _LegLine(out[1])
-        self.relay.at_end.append(self._relay_over)
+        self.relay = relay.SessionRelay(_QueueLeg(back[1]), window())
+        self.relay.server = _QueueLeg(out[1])
+        self.relay.at_end.append(self._on_relay_end)
         self._make(out[0], back[0])
 
-    def _relay_over(self) -> None:
+    def _on_relay_end(self) -> None:
         self.relay_ended += 1

@@ -23,7 +23,7 @@ from fastn_p2p_client.peer import Peer
 
 from .file_peers import ALICE, BOB
 
-__all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "Side", "Wire", "until"]
+__all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "MailEndpoint", "Wire", "until"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Clock:
         return self.now / 1000
 
 
-class Side:
+class MailEndpoint:
     """Inbox and outbox of an identity."""
 
     def __init__(self, path: Path, clock: Clock, **config: Any) -> None:
@@ -61,7 +61,7 @@ class Side:
         self.queue = self.outbox.queue
         self.mailbox = Inbox(self.database, lambda: self.settings, clock)
 
-    async def __aenter__(self) -> Side:
+    async def __aenter__(self) -> MailEndpoint:
         await self.database.open()
         return self
 
@@ -71,7 +71,7 @@ class Side:
     async def accept(self, id: str, letter: MailContent | None = None, pair: Recipient = TO_BOB) -> MailAccepted:
         return await self.outbox.accept(id, pair, PublicKey(pair.key).id52, letter or MailContent(f"about {id}"))
 
-    async def deliver_to(self, other: Side, name: str | None = "alice") -> DeliveryReceipt:
+    async def deliver_to(self, other: MailEndpoint, name: str | None = "alice") -> DeliveryReceipt:
         """Deliver as alice what waits. The outbox does not get the receipt."""
         parcels = await self.queue.batch(TO_BOB)
         delivery = DeliverMail((await self.queue.state(TO_BOB)).stream, "default", parcels)
@@ -112,7 +112,7 @@ class Wire:
         """This machine has one."""
 
     @classmethod
-    def to(cls, other: Side) -> Wire:
+    def to(cls, other: MailEndpoint) -> Wire:
         return cls(lambda delivery: other.mailbox.accept_delivery(delivery, Peer(ALICE, "alice")))
 
     async def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> DeliveryReceipt:

@@ -1,4 +1,4 @@
-"""Scenarios: what a test does in an event loop of its own, which nothing may hold up."""
+"""Scenarios that a synchronous test runs in an event loop of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Scenario = Callable[[], Awaitable[None]]
 
 
 def play(scenario: Scenario) -> None:
-    """The whole of it, within 20 seconds."""
+    """Run a scenario in a new event loop, within 20 seconds."""
 
     async def in_time() -> None:
         async with asyncio.timeout(20):
@@ -23,6 +23,6 @@ def play(scenario: Scenario) -> None:
 
 
 async def a_few_turns() -> None:
-    """The event loop gets to what is due already."""
+    """Let the event loop run everything that is due."""
     for _ in range(12):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The two sides of a session in one process, what they say, and what they are told."""
+"""Two ends of a session in one process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fastn_p2p_client.testing import session_pair
 __all__ = ["STREAMS", "open_pair", "outcome", "read_all"]
 
 STREAMS: Final = [random.Random(side).randbytes(200_000) for side in (0, 1)]
-"""What each side says, from the first byte on."""
+"""Bytes that each end writes."""
 
 
 async def open_pair() -> tuple[Session, Session]:
-    """A pair whose session stands."""
+    """Return the two ends of an open session."""
     here, there = session_pair()
     there.accept()
     await here.opened

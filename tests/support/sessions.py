@@ -31,7 +31,7 @@ def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
 
 
 def count_sessions(world: World) -> int:
-    """How many sessions stand, by the status of both daemons."""
+    """Return the number of open sessions in the status of both daemons."""
     return sessions_in(world.one.status()) + sessions_in(world.two.status())
 
 
@@ -64,7 +64,7 @@ async def outcome(work: Awaitable[object]) -> object:
 
 
 async def fill(session: Session) -> int:
-    """Write until a write does not return: the writer has been stopped. How much that was."""
+    """Write until a write does not return. Return the number of bytes written."""
     with suppress(TimeoutError):
         while True:
             async with asyncio.timeout(STOPPED):

@@ -46,14 +46,14 @@ async def test_bytes_arrive_unchanged_however_they_are_written_and_read(
 
     with small_windows():
         here, far = await open_pair()
-        said, answered, heard_there, heard_here = await asyncio.gather(
+        sent, answered, read_there, read_here = await asyncio.gather(
             write(here, STREAMS[0], there),
             write(far, STREAMS[1], back),
             read(far, taken_there),
             read(here, taken_here),
         )
-        assert (heard_there, heard_here) == (said, answered)
-        assert (here.bytes_written, far.bytes_read) == (len(said), len(said))
+        assert (read_there, read_here) == (sent, answered)
+        assert (here.bytes_written, far.bytes_read) == (len(sent), len(sent))
         assert (far.bytes_written, here.bytes_read) == (len(answered), len(answered))
         await here.close()
         await far.close()
@@ -160,7 +160,7 @@ async def test_chunks_are_never_larger_than_they_may_be() -> None:
         sizes: list[int] = []
         while not writing.done():
             await a_few_turns()
-            sizes += [len(payload) for header, payload in hop.lines[0].waiting if header == encode(SessionData())]
+            sizes += [len(payload) for header, payload in hop.queues[0].waiting if header == encode(SessionData())]
             hop.deliver_all()
             await hop.server.read()
             hop.deliver_all()

@@ -99,10 +99,10 @@ async def test_tasks_that_wait_learn_that_the_session_was_closed() -> None:
             await a_few_turns()
             if end == "close":
                 closing = asyncio.create_task(hop.opener.close())
-                await hop.settle()
+                await hop.deliver_until_idle()
                 await closing
             else:
                 hop.opener.reset()
-                await hop.settle()
+                await hop.deliver_until_idle()
             assert isinstance(await outcome(reading), SessionClosed)
             assert isinstance(await outcome(writing), SessionClosed)

@@ -56,13 +56,13 @@ async def test_credit_is_granted_for_all_bytes_read_in_any_parts() -> None:
             writing = asyncio.create_task(hop.opener.write(STREAMS[0][: 5 * WINDOW]))
             heard = b""
             while len(heard) < 5 * WINDOW:
-                await hop.settle()
+                await hop.deliver_until_idle()
                 heard += await hop.server.read(limit)
-            await hop.settle()
+            await hop.deliver_until_idle()
             await writing
             assert heard == STREAMS[0][: 5 * WINDOW]
-        spent = sum(message.size for message in hop.lines[1].said if isinstance(message, WindowUpdate))
-        chunks = sum(isinstance(message, SessionData) for message in hop.lines[0].said)
+        spent = sum(message.size for message in hop.queues[1].sent if isinstance(message, WindowUpdate))
+        chunks = sum(isinstance(message, SessionData) for message in hop.queues[0].sent)
         assert 20 * WINDOW + chunks * COST - WINDOW // 4 <= spent <= 20 * WINDOW + chunks * COST
 
 
@@ -95,7 +95,7 @@ async def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> 
         hop.server.on_message(SessionData(), bytes(size))
         assert type(await outcome(reading)) is BadMessage
         assert type(await outcome(hop.server.write(b"x"))) is BadMessage
-        await hop.settle()
+        await hop.deliver_until_idle()
         assert type(await outcome(writing)) is BadMessage
         assert hop.ended == [1, 1]
 

@@ -83,7 +83,7 @@ async def test_a_handler_may_reset_before_it_has_accepted() -> None:
     hop = Hop()
     hop.server.reset(7)
     await hop.server.close()
-    await hop.settle()
+    await hop.deliver_until_idle()
     await hop.opener.opened
     error = await outcome(hop.opener.read())
     assert isinstance(error, StreamReset)
@@ -96,9 +96,9 @@ async def test_an_exception_before_accepting_resets_the_session() -> None:
     with pytest.raises(KeyError):
         async with hop.server:
             raise KeyError
-    assert not hop.lines[1].said  # whoever serves it still may say why not
+    assert not hop.queues[1].sent  # whoever serves it still may say why not
     await hop.server.close()
-    await hop.settle()
+    await hop.deliver_until_idle()
     error = await outcome(hop.opener.read())
     assert isinstance(error, StreamReset)
     assert error.reset_code == RESET_FAILED
@@ -143,9 +143,9 @@ async def test_nothing_is_sent_or_received_after_the_end() -> None:
     hop = await Hop().opened()
     await hop.opener.send_eof()
     await hop.server.send_eof()
-    await hop.settle()
+    await hop.deliver_until_idle()
     assert hop.ended == [1, 1]
-    said = [len(line.said) for line in hop.lines]
+    sent = [len(queue.sent) for queue in hop.queues]
     for end in hop.ends:
         for message, payload in afterwards:
             end.on_message(message, payload)
@@ -156,20 +156,20 @@ async def test_nothing_is_sent_or_received_after_the_end() -> None:
     assert hop.ended == [1, 1]
     # An end that comes twice is confirmed twice; that is all.
     assert [
-        [message for message in line.said[count:] if not isinstance(message, Ack)]
-        for line, count in zip(hop.lines, said, strict=True)
+        [message for message in queue.sent[count:] if not isinstance(message, Ack)]
+        for queue, count in zip(hop.queues, sent, strict=True)
     ] == [[], []]
 
 
-def words(line_said: list[Message]) -> list[bytes]:
-    return [encode(message) for message in line_said]
+def words(sent: list[Message]) -> list[bytes]:
+    return [encode(message) for message in sent]
 
 
 async def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
     hop = await Hop().opened()
     hop.opener.on_message(StopSending(11), b"")
     hop.opener.on_message(StopSending(12), b"")
-    assert words(hop.lines[0].said) == words([ResetStream(11)])
+    assert words(hop.queues[0].sent) == words([ResetStream(11)])
 
 
 async def test_a_stop_after_the_end_of_the_stream_sends_no_reset() -> None:
@@ -177,7 +177,7 @@ async def test_a_stop_after_the_end_of_the_stream_sends_no_reset() -> None:
     await hop.opener.send_eof()
     hop.opener.on_message(Ack(), b"")
     hop.opener.on_message(StopSending(11), b"")
-    assert words(hop.lines[0].said) == words([EndOfStream()])
+    assert words(hop.queues[0].sent) == words([EndOfStream()])
 
 
 async def test_a_way_that_is_gone_ends_the_session() -> None:

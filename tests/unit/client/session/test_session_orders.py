@@ -129,7 +129,7 @@ def test_both_sides_end_in_any_order_of_events(
         for what, where, size in actions:
             if what == "deliver":
                 for _ in range(size):
-                    hop.lines[where % len(hop.lines)].deliver()
+                    hop.queues[where % len(hop.queues)].deliver()
             elif where or hop.opener.opened.done():
                 players[where].do(what, size)
             await asyncio.sleep(0)
@@ -137,8 +137,8 @@ def test_both_sides_end_in_any_order_of_events(
         for player, what in zip(reversed(players), last, strict=True):
             player.do(what, 0)
             if not hop.opener.opened.done():
-                await hop.settle()
-        await hop.settle()
+                await hop.deliver_until_idle()
+        await hop.deliver_until_idle()
         assert hop.ended == [1, 1]
         assert [end.is_over for end in hop.ends] == [True, True]
         assert [player.waits for player in players] == [False, False]
@@ -170,7 +170,7 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
             for what, where, size in actions:
                 if what == "deliver":
                     for _ in range(size):
-                        hop.lines[where].deliver()
+                        hop.queues[where].deliver()
                 elif alive or where != crashed_side:
                     players[where].do(what, size)
                 await asyncio.sleep(0)
@@ -179,7 +179,7 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
         await act(actions, alive=True)
         crashed.die()
         towards_relay, towards_crashed = (
-            (hop.lines[0], hop.lines[3]) if crashed_side == 0 else (hop.lines[2], hop.lines[1])
+            (hop.queues[0], hop.queues[3]) if crashed_side == 0 else (hop.queues[2], hop.queues[1])
         )
         while towards_relay.deliver():  # what it had said before counts
             pass
@@ -189,11 +189,11 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
         towards_crashed.waiting.clear()
         await act(more, alive=False)
         survivor.do(last, 0)
-        await hop.settle()
+        await hop.deliver_until_idle()
         if last == "read":  # it reads on until there is an end, and then everything is over
             while survivor.session.bytes_read < crashed.session.bytes_written and not survivor.errors:
                 survivor.do("read", CHUNK)
-                await hop.settle()
+                await hop.deliver_until_idle()
         assert not survivor.waits
         assert survivor.session.is_over
         assert_consistent(survivor, crashed, broken=True)

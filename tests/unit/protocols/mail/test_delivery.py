@@ -39,7 +39,7 @@ from fastn_p2p_client.mail import MailContent
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt, RejectedMail
 from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.retry import Backoff
-from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, until
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, MailEndpoint, Wire, until
 
 Answer: TypeAlias = Callable[[DeliverMail], Awaitable[DeliveryReceipt]]
 
@@ -48,7 +48,7 @@ NEVER = 1e6
 """Seconds: a pause that does not end while a test runs."""
 
 
-def route_of(side: Side, wire: Wire, first: float = 0.001) -> RecipientWorker:
+def route_of(side: MailEndpoint, wire: Wire, first: float = 0.001) -> RecipientWorker:
     backoff = Backoff(first, NEVER, chance=lambda: 0.0)
     return RecipientWorker(
         TO_BOB, side.queue, wire, lambda: side.settings, "x", clock=side.clock.seconds, backoff=backoff
@@ -84,7 +84,7 @@ def test_pauses_grow_with_jitter_and_begin_again() -> None:
 
 
 async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         delivery = alice.delivery(Wire.to(bob))
         await alice.accept("0")
         await delivery.start()
@@ -97,7 +97,7 @@ async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_p
 
 async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
     """It is killed, or its time is over, while the disk is being synced."""
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         delivery = alice.delivery(Wire.to(bob))
         await delivery.start()
         for sending in (alice.accept("one"), alice.accept("two")):
@@ -111,7 +111,7 @@ async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile
 
 
 async def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         lost = 0
 
         async def answer(delivery: DeliverMail) -> DeliveryReceipt:
@@ -135,7 +135,7 @@ async def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_pa
 
 
 async def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         await alice.accept("one")
         wire = Wire.to(bob)
         wire.answer = failing(OFFLINE, then=wire.answer)
@@ -151,7 +151,7 @@ async def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pa
 
 async def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
     """It is said to be there each time, at once; the pauses grow all the same."""
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
         moments: list[float] = []
 
@@ -179,7 +179,7 @@ async def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tm
 async def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause(
     tmp_path: Path, error: P2PError
 ) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
         wire = Wire(always(error))
         wire.back.set()
@@ -196,7 +196,7 @@ async def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause
 
 
 async def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         await alice.accept("one")
         wire = Wire.to(bob)
         wire.answer = failing(OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail"), then=wire.answer)
@@ -211,7 +211,7 @@ async def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
 
 async def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
     error = Denied(peer="bob", protocol="Mail", instance="default")
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         for id in ("one", "two"):
             await alice.accept(id)
         await route_of(alice, Wire(always(error)), first=NEVER).run()
@@ -228,7 +228,7 @@ async def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
-    async with Side(tmp_path / "a", Clock(), refused_after=60) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock(), refused_after=60) as alice:
         await alice.accept("one")
         alice.clock.now += 30_000
         wire = Wire(always(error))
@@ -254,7 +254,10 @@ async def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error
 
 
 async def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock(), refused_after=0.5) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with (
+        MailEndpoint(tmp_path / "a", Clock(), refused_after=0.5) as alice,
+        MailEndpoint(tmp_path / "b", alice.clock) as bob,
+    ):
         await alice.accept("one")
         wire = Wire.to(bob)
         wire.answer = failing(ProtocolNotFound(peer="bob", protocol="Mail"), OFFLINE, then=wire.answer)
@@ -264,7 +267,7 @@ async def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path:
         assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=True)).rejected == 0
 
 
-async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Exception) -> None:
+async def attempt(side: MailEndpoint, wire: Wire, route: RecipientWorker, answer: Exception) -> None:
     """Make at least one more attempt fail with ``answer``. Return once the failure is recorded."""
     wire.answer = always(answer)
     seen = len(wire.attempts)
@@ -274,7 +277,7 @@ async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Except
 
 
 async def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock(), bounce_after=7200) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=7200) as alice:
         await alice.accept("old")
         wire = Wire(always(OFFLINE))
         route = route_of(alice, wire, first=NEVER)
@@ -298,7 +301,7 @@ async def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_w
 @pytest.mark.parametrize("error", [OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail")])
 async def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int, error: P2PError) -> None:
     """Nor does it lengthen the time for which a mailbox has turned us away."""
-    async with Side(tmp_path / "a", Clock(), bounce_after=60, refused_after=60) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=60, refused_after=60) as alice:
         await alice.accept("one")
         wire = Wire(always(error))
         backoff = Backoff(0.001, 0.01, chance=lambda: 0.0)
@@ -315,7 +318,7 @@ async def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int
 async def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_counts(tmp_path: Path) -> None:
     clock = Clock()
     for lap in range(3):
-        async with Side(tmp_path / "a", clock, bounce_after=60) as alice:
+        async with MailEndpoint(tmp_path / "a", clock, bounce_after=60) as alice:
             if lap == 0:
                 await alice.accept("one")
             wire = Wire(always(OFFLINE))
@@ -349,7 +352,7 @@ async def test_what_had_nothing_to_do_with_the_peer_does_not_count(
     tmp_path: Path, error: P2PError, network: bool
 ) -> None:
     """Nor does the time between a failure of ours and one of the peer's."""
-    async with Side(tmp_path / "a", Clock(), bounce_after=60) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=60) as alice:
         await alice.accept("one")
         wire = Wire(always(error))
         wire.network = network
@@ -364,7 +367,7 @@ async def test_what_had_nothing_to_do_with_the_peer_does_not_count(
 
 async def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> None:
     """More than the pause and the attempt were to take does not count."""
-    async with Side(tmp_path / "a", Clock(), bounce_after=86_400) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=86_400) as alice:
         await alice.accept("one")
         wire = Wire(always(OFFLINE))
         route = route_of(alice, wire, first=60.0)
@@ -378,7 +381,7 @@ async def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> N
 
 
 async def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
         await alice.queue.record_failure(TO_BOB, "no", spent=0, rejected=True)
     file = sqlite3.connect(tmp_path / "a")
@@ -387,10 +390,10 @@ async def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
         "UPDATE route SET refused = 1600000000000; PRAGMA user_version = 1;"
     )
     file.close()
-    async with Side(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
+    async with MailEndpoint(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
         assert await alice.queue.record_failure(TO_BOB, "no", spent=1000, rejected=True) == (0, 0)
         assert (await alice.sent())["one"].state == "waiting"
-    async with Side(tmp_path / "a", alice.clock) as alice:
+    async with MailEndpoint(tmp_path / "a", alice.clock) as alice:
         assert [parcel.id for parcel in await alice.queue.batch(TO_BOB)] == ["one"]
 
 
@@ -411,7 +414,7 @@ def test_routes_of_the_kernel(tmp_path: Path) -> None:
 
 
 async def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         for id in ("one", "two", "three"):
             await alice.accept(id)
 
@@ -432,7 +435,7 @@ async def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path
     [DeliveryReceipt(0), DeliveryReceipt(0, (), "no room"), DeliveryReceipt(0, (RejectedMail(1, "Odd", ""),))],
 )
 async def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
 
         async def answer(delivery: DeliverMail) -> DeliveryReceipt:
@@ -452,7 +455,7 @@ async def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, re
 
 async def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_path: Path) -> None:
     ticket = "fastn1" + "x" * 100
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         await alice.outbox.accept("one", TO_BOB, ticket, MailContent("hi"))
         wire = Wire.to(bob)
         wire.answer = failing(InvalidTicket(reason="old"), then=wire.answer)
@@ -461,7 +464,7 @@ async def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_pat
 
 
 async def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         await alice.accept("one")
         wire = Wire.to(bob)
         wire.answer = failing(RuntimeError("a defect"), then=wire.answer)
@@ -472,7 +475,7 @@ async def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.Log
 
 
 async def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         wire = Wire.to(bob)
         delivery = alice.delivery(wire)
         await delivery.start()
@@ -487,12 +490,12 @@ async def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path
 
 
 async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
-    async with Side(tmp_path / "a", Clock()) as alice:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
         stopped = alice.delivery(Wire(always(OFFLINE)))
         await stopped.start()
         await stopped.stop()
-    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+    async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         delivery = alice.delivery(Wire.to(bob))
         await delivery.start()
         assert (await alice.outbox.track("one", 10)).state == "delivered"

@@ -18,12 +18,12 @@ from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFai
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
 from fastn_p2p_client.peer import Peer
-from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, MailEndpoint, Wire
 
 
-def pair_of(tmp_path: Path, **config: object) -> tuple[Side, Side]:
+def pair_of(tmp_path: Path, **config: object) -> tuple[MailEndpoint, MailEndpoint]:
     clock = Clock()
-    return Side(tmp_path / "alice", clock), Side(tmp_path / "bob", clock, **config)
+    return MailEndpoint(tmp_path / "alice", clock), MailEndpoint(tmp_path / "bob", clock, **config)
 
 
 def refusal(error: pytest.ExceptionInfo[ApplicationError]) -> str:
@@ -34,7 +34,7 @@ def refusal(error: pytest.ExceptionInfo[ApplicationError]) -> str:
 
 
 async def test_every_commit_is_synced(tmp_path: Path) -> None:
-    async with Side(tmp_path / "mail", Clock()) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         for ask in (side.database.write, side.database.read):
             assert await ask(lambda each: each.execute("PRAGMA synchronous").fetchone()) == (2,)
             assert await ask(lambda each: each.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
@@ -52,7 +52,7 @@ async def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fail
         connection.execute("DELETE FROM route")
         connection.execute("no SQL")
 
-    async with Side(tmp_path / "mail", Clock()) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         database = side.database
         await database.write(lambda each: each.set_trace_callback(statements.append))
         outcomes = await asyncio.gather(
@@ -69,7 +69,7 @@ async def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fail
 
 
 async def test_a_closed_database_says_so_and_has_written_everything(tmp_path: Path) -> None:
-    side = Side(tmp_path / "mail", Clock())
+    side = MailEndpoint(tmp_path / "mail", Clock())
     await side.database.open()
     accepting = [asyncio.create_task(side.accept(f"{number}")) for number in range(50)]
     await asyncio.sleep(0)
@@ -78,7 +78,7 @@ async def test_a_closed_database_says_so_and_has_written_everything(tmp_path: Pa
     for ask in (side.database.write, side.database.read):
         with pytest.raises(StorageFailed):
             await ask(lambda each: None)
-    async with Side(tmp_path / "mail", Clock()) as again:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as again:
         assert len(await again.sent()) == 50
 
 
@@ -107,7 +107,7 @@ async def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_the_same_mail_with_the_same_id_is_one_mail(tmp_path: Path) -> None:
-    async with Side(tmp_path / "mail", Clock()) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         first = await side.accept("one")
         side.clock.now += 1000
         assert await side.accept("one") == first
@@ -122,7 +122,7 @@ async def test_the_same_mail_with_the_same_id_is_one_mail(tmp_path: Path) -> Non
 
 
 async def test_an_outbox_that_is_full_says_so_until_there_is_room(tmp_path: Path) -> None:
-    async with Side(tmp_path / "mail", Clock(), max_outbox_messages=2, max_outbox_bytes=1000) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock(), max_outbox_messages=2, max_outbox_bytes=1000) as side:
         with pytest.raises(ApplicationError) as caught:
             await side.accept("large", MailContent(body="x" * 1000))
         assert refusal(caught) == "OutboxFull"
@@ -137,7 +137,7 @@ async def test_an_outbox_that_is_full_says_so_until_there_is_room(tmp_path: Path
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "a\nb", "\u202egpj.exe", ".fastn-x", "a\0b", "a\\b"])
 async def test_an_attachment_with_a_harmful_name_is_neither_sent_nor_taken(tmp_path: Path, name: str) -> None:
     letter = MailContent("hi", "", (Attachment(name, b""),))
-    async with Side(tmp_path / "mail", Clock()) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         with pytest.raises(ApplicationError) as caught:
             await side.accept("one", letter)
         assert refusal(caught) == "UnsafeName"
@@ -148,7 +148,7 @@ async def test_an_attachment_with_a_harmful_name_is_neither_sent_nor_taken(tmp_p
 
 
 async def test_attachments_that_some_file_system_takes_for_one_are_refused(tmp_path: Path) -> None:
-    async with Side(tmp_path / "mail", Clock()) as side:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         with pytest.raises(ApplicationError) as caught:
             await side.accept("one", MailContent("", "", (Attachment("a.txt", b""), Attachment("A.TXT", b""))))
         assert refusal(caught) == "UnsafeName"
@@ -212,7 +212,7 @@ async def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> N
         await alice.accept("last")
         lost = await alice.deliver_to(bob)
         assert [(each.sequence, each.kind) for each in lost.refused] == [(2, "TooLarge")]
-        bob.settings = Side(tmp_path / "unused", bob.clock).settings
+        bob.settings = MailEndpoint(tmp_path / "unused", bob.clock).settings
         receipt = await alice.deliver_to(bob)
         assert receipt == lost
         await alice.settle(receipt)
@@ -269,7 +269,7 @@ async def test_a_full_mailbox_takes_what_fits_in_order_and_the_rest_when_there_i
 
 async def test_streams_are_apart_and_a_new_outbox_begins_a_new_one(tmp_path: Path) -> None:
     alice, bob = pair_of(tmp_path)
-    async with alice, bob, Side(tmp_path / "new", alice.clock) as anew:
+    async with alice, bob, MailEndpoint(tmp_path / "new", alice.clock) as anew:
         await alice.accept("one")
         await alice.deliver_to(bob)
         await anew.accept("one", MailContent("of another life"))
@@ -285,10 +285,10 @@ async def test_an_old_copy_of_an_outbox_is_noticed_and_loses_nothing(tmp_path: P
             await alice.accept("before")
             await alice.settle(await alice.deliver_to(bob))
         shutil.copy(tmp_path / "alice", tmp_path / "backup")
-        async with Side(tmp_path / "alice", alice.clock) as alice:
+        async with MailEndpoint(tmp_path / "alice", alice.clock) as alice:
             await alice.accept("forgotten")
             await alice.settle(await alice.deliver_to(bob))
-        async with Side(tmp_path / "backup", alice.clock) as restored:
+        async with MailEndpoint(tmp_path / "backup", alice.clock) as restored:
             await restored.accept("after")
             with pytest.raises(ApplicationError) as caught:
                 await restored.deliver_to(bob)
@@ -316,7 +316,7 @@ async def test_a_sender_cannot_fill_the_books(tmp_path: Path) -> None:
 
 
 async def test_a_delivery_out_of_order_is_refused(tmp_path: Path) -> None:
-    async with Side(tmp_path / "mail", Clock()) as bob:
+    async with MailEndpoint(tmp_path / "mail", Clock()) as bob:
         for sequences in ((2, 1), (1, 1)):
             parcels = tuple(OutgoingMail(sequence, f"{sequence}", 0, b"") for sequence in sequences)
             with pytest.raises(ApplicationError) as caught:

@@ -9,7 +9,7 @@ import pytest
 
 from fastn_p2p.protocols.mail.storage import FILE, Storage, check_storage_dir
 from fastn_p2p_client.errors import StorageFailed
-from tests.support.mail_endpoints import BOB, Clock, Side
+from tests.support.mail_endpoints import BOB, Clock, MailEndpoint
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def var_mail(tmp_path: Path) -> Path:
 
 
 async def write(path: Path, *ids: str) -> None:
-    async with Side(path, Clock()) as side:
+    async with MailEndpoint(path, Clock()) as side:
         for id in ids:
             await side.accept(id)
 
 
 async def ids(path: Path) -> list[str]:
-    async with Side(path, Clock()) as side:
+    async with MailEndpoint(path, Clock()) as side:
         return list(await side.sent())
 
 
