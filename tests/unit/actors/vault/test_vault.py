@@ -259,10 +259,10 @@ def test_record_holds_and_each_one_replaces_the_one_before(setup: VaultSetup) ->
     assert seen == sorted(set(seen))
 
 
-def test_record_keeps_valid_endpoints_of_other_daemons(room: Room) -> None:
-    key = room.ask(GATEWAY, ListKeys()).identities[0].public
-    alice = next(each for each in room.vault._store.page("", 1).keys)
-    transport = room.ask(NETWORK, GetTransport()).public
+def test_record_keeps_valid_endpoints_of_other_daemons(setup: VaultSetup) -> None:
+    key = setup.request(GATEWAY, ListKeys()).identities[0].public
+    alice = next(each for each in setup.vault._store.page("", 1).keys)
+    transport = setup.request(NETWORK, GetTransport()).public
 
     def stated(endpoint: bytes, sequence: int, until: float = NOW + 3600) -> EndpointEntry:
         fields = [1, key, endpoint, bytes(16), 1, NOW - 3600, int(until), ["speak"]]
@@ -270,31 +270,31 @@ def test_record_keeps_valid_endpoints_of_other_daemons(room: Room) -> None:
         delegation = seal(body, alice.pair.sign(signing_input("delegation", body)))
         return EndpointEntry(delegation, sequence, (), ("192.0.2.9:9",))
 
-    now = int(room.clock.now * 1000)
+    now = int(setup.clock.now * 1000)
     good = stated(b"2" * 32, now - 5)
     left_out = [stated(transport, now - 5), stated(b"3" * 32, now - 5, NOW - 60), stated(b"4" * 32, now + 60_000)]
-    signed = room.ask(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",), (good, *left_out)))
-    record = verify_record(signed.blob, now=room.clock.now)
+    signed = setup.request(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",), (good, *left_out)))
+    record = verify_record(signed.blob, now=setup.clock.now)
     assert [each.delegation.endpoint for each in record.endpoints] == [transport, b"2" * 32]
     assert [each.sequence for each in record.endpoints] == [record.sequence, now - 5]
 
 
-def test_packet_holds_the_record_and_each_one_replaces_the_one_before(room: Room) -> None:
-    key = room.ask(GATEWAY, ListKeys()).identities[0].public
+def test_packet_holds_the_record_and_each_one_replaces_the_one_before(setup: VaultSetup) -> None:
+    key = setup.request(GATEWAY, ListKeys()).identities[0].public
     sequences: list[int] = []
     for step in (0.0, 0.0, -3600.0):
-        room.clock.now += step
-        signed = room.ask(NETWORK, SignPacket("alice", ("https://relay.example/",), ("192.0.2.1:1",)))
+        setup.clock.now += step
+        signed = setup.request(NETWORK, SignPacket("alice", ("https://relay.example/",), ("192.0.2.1:1",)))
         packet = read_signed_packet(key, signed.body)
         assert record_in(packet) == signed.record
-        assert verify_record(signed.record, now=room.clock.now).expires == signed.expires
+        assert verify_record(signed.record, now=setup.clock.now).expires == signed.expires
         sequences.append(packet.sequence)
     assert sequences == sorted(set(sequences))
 
 
-def test_the_largest_record_fits_into_a_packet(room: Room) -> None:
+def test_the_largest_record_fits_into_a_packet(setup: VaultSetup) -> None:
     addresses = tuple(f"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:{number:x}]:65535" for number in range(16))
-    signed = room.ask(NETWORK, SignPacket("alice", ("https://relay.example/",) * 4, addresses))
+    signed = setup.request(NETWORK, SignPacket("alice", ("https://relay.example/",) * 4, addresses))
     assert 900 < len(signed.body) - HEADER_BYTES <= MAX_PACKET
 
 
