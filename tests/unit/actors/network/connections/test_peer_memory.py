@@ -308,37 +308,37 @@ def test_bytes_that_were_about_to_be_read_are_not_charged_for_good() -> None:
 # ── bytes that QUIC has dropped ──────────────────────────────────────────────────────────────────
 
 
-def send_unreadable(scene: Scene, peer: Peer, *, grows: bool) -> None:
+def send_unreadable(setup: MemorySetup, peer: Peer, *, grows: bool) -> None:
     """Let 40 MiB arrive that make no stream readable, one at a time."""
     peer.backlog = lambda: 0  # type: ignore[method-assign]
     for _ in range(40):
         peer.arrived += MIB
-        scene.size += int(1.6 * MIB) if grows else 0
-        scene.clock.pass_on(0.1)
+        setup.size += int(1.6 * MIB) if grows else 0
+        setup.clock.pass_on(0.1)
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_bytes_that_were_dropped_close_no_connection(scene: Scene, known: bool) -> None:
-    peer = scene.peer(known=known)
+def test_bytes_that_were_dropped_close_no_connection(setup: MemorySetup, known: bool) -> None:
+    peer = setup.peer(known=known)
     peer.arrived = MIB
-    send_unreadable(scene, peer, grows=False)
+    send_unreadable(setup, peer, grows=False)
     assert not peer.closed
 
 
-def test_unreadable_bytes_that_take_memory_close_the_connection(scene: Scene) -> None:
-    peer = scene.peer()
-    send_unreadable(scene, peer, grows=True)
+def test_unreadable_bytes_that_take_memory_close_the_connection(setup: MemorySetup) -> None:
+    peer = setup.peer()
+    send_unreadable(setup, peer, grows=True)
     assert peer.closed
 
 
-def test_memory_that_others_have_given_back_hides_no_growth(scene: Scene) -> None:
+def test_memory_that_others_have_given_back_hides_no_growth(setup: MemorySetup) -> None:
     """The size to compare with is the lowest since peers hold much."""
-    scene.size = 100 * MIB
-    peer = scene.peer()
-    scene.clock.pass_on(0.1)
+    setup.size = 100 * MIB
+    peer = setup.peer()
+    setup.clock.pass_on(0.1)
     peer.arrived += 2 * MIB
-    scene.clock.pass_on(0.1)
-    scene.size = 20 * MIB
-    scene.clock.pass_on(0.1)
-    send_unreadable(scene, peer, grows=True)
+    setup.clock.pass_on(0.1)
+    setup.size = 20 * MIB
+    setup.clock.pass_on(0.1)
+    send_unreadable(setup, peer, grows=True)
     assert peer.closed
