@@ -71,7 +71,7 @@ async def _start(own: AsyncExitStack) -> Victim:
 
 def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], seconds: float) -> _Attacked:
     try:
-        with besieged(victim, answers_after=what.__module__ != payload_attacks.__name__) as siege:
+        with besieged(victim, gives_back=what.__module__ != payload_attacks.__name__) as siege:
             time.sleep(_IDLE_SECONDS)
             idle = siege.times
             with attack(victim, what, _ATTACKERS, **options):

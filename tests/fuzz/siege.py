@@ -167,12 +167,13 @@ class Siege:
 
 
 @contextmanager
-def besieged(victim: Victim, *, answers_after: bool = True) -> Iterator[Siege]:
+def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = True) -> Iterator[Siege]:
     """Context for an attack. At its end, check the daemon and the calls of the honest peer.
 
     Args:
-        answers_after: False if the attacked identity's process still works on requests when the attack is over. Then it
-            is not called, and its memory is not checked.
+        answers_after: False if the attacked identity's process cannot answer when the attack is over. Then it is not
+            called.
+        gives_back: False if that process has had much in memory and may keep its heap. Then its memory is not checked.
     """
     daemon = victim.daemon
     processes = pids(daemon)
@@ -197,7 +198,7 @@ def besieged(victim: Victim, *, answers_after: bool = True) -> Iterator[Siege]:
     assert _age_of_honest_connection(victim) > age, _log_of_honest_connection(victim)
     if answers_after:
         _call_right_after(victim)
-    else:
+    if not gives_back:
         del sizes["identity-bob"]
     grown = (siege.most - before) // MIB
     assert siege.most - before <= _GROWS_BY, f"the network process grew by {grown} MiB"
