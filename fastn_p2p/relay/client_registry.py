@@ -34,6 +34,10 @@ class ClientRegistry:
         for older in self._older.values():
             yield from older
 
+    def find(self, key: bytes) -> ClientConnection | None:
+        """Return the active connection of a key."""
+        return self._active.get(key)
+
     def add(self, client: ClientConnection) -> None:
         before = self._active.get(client.key)
         self._active[client.key] = client

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from nacl.signing import SigningKey
@@ -97,6 +97,19 @@ class RelayClient:
         """Send a datagram without ECN marks."""
         await self.send(bytes((DATAGRAM_TO_RELAY,)) + receiver + b"\0" + content)
 
+    async def flood(self, receiver: bytes, content: bytes) -> None:
+        """Send datagrams as fast as the relay reads, until cancelled."""
+        while True:
+            await self.send_to(receiver, content)
+            await asyncio.sleep(0)
+
+    def pause_reading(self) -> None:
+        """Read nothing from the socket any more."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
     async def receive(self) -> bytes:
         """Return the next frame."""
         message = await self._next()
@@ -108,6 +121,19 @@ class RelayClient:
         while (await self._next()).type is aiohttp.WSMsgType.BINARY:
             pass
         return self._websocket.close_code
+
+    async def abort(self) -> None:
+        """End the connection without a goodbye, unless the relay has ended it."""
+        connection = self._websocket._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        await self._session.close()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        connection = self._websocket._response.connection
+        assert connection is not None
+        return cast(asyncio.Transport, connection.transport)
 
     async def close(self) -> None:
         await self._websocket.close()
