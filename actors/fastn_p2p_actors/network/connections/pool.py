@@ -13,15 +13,15 @@ from typing import Final
 
 from iroh.iroh_ffi import Connection
 
-from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
+from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
-from fastn_p2p_client.retry import Backoff
 
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
 from ..wire import messages as wire
-from ..wire.messages import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION
-from .connection import HELLO_TIMEOUT, PeerConnection
+from ..wire.messages import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION
+from .connection import PeerConnection
+from .endpoint_dial import EndpointDial
 from .events import ConnectionEvents
 from .identity_exchange import Wants
 from .payload_memory import PayloadMemory
@@ -42,10 +42,6 @@ SUPERSEDED_TIMEOUT: Final = 10.0
 """Seconds until an idle connection is closed, if calls use another connection to the same endpoint."""
 _SWEEP_INTERVAL: Final = 30.0
 """Seconds between searches for idle connections."""
-_FIRST_BACKOFF: Final = 0.1
-"""Seconds before the second attempt to reach an endpoint. Doubles for each further attempt, with jitter."""
-_ATTEMPTS: Final = 3
-"""Attempts to reach an endpoint."""
 
 
 class ConnectionPool:
@@ -91,9 +87,8 @@ class ConnectionPool:
         self._count = 0
         self._idlest: list[tuple[float, PeerConnection]] = []
         """Candidates for eviction, with the time of their last use. The idlest comes last."""
-        self._running_dials: dict[bytes, asyncio.Task[PeerConnection]] = {}
-        self._ready_dials: dict[bytes, asyncio.Future[PeerConnection]] = {}
-        """Endpoints that are dialled: done when a connection with them has its hello, opened by either daemon."""
+        self._dials: dict[bytes, tuple[EndpointDial, asyncio.Task[PeerConnection]]] = {}
+        """Dials that run, by endpoint."""
         self._hello = wire.Hello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
@@ -123,23 +118,28 @@ class ConnectionPool:
         return connection.ready.done(), lower_dialled, connection.opened_at
 
     async def connect(self, address: EndpointAddress) -> PeerConnection:
-        """Return the connection to this endpoint. Dial it if there is none; concurrent callers share the attempt.
+        """Return the connection to this endpoint. Dial it if there is none.
+
+        Concurrent callers share the dial, and it tries the addresses and relays of each of them.
 
         Raises:
             PeerUnreachable: several attempts have failed.
             Overloaded: the pool is full, and every connection is in use.
         """
-        while True:
-            found = self.open_to(address.endpoint)
+        found = self.open_to(address.endpoint)
+        if found is not None and found.ready.done():
+            return found
+        running = self._dials.get(address.endpoint)
+        if running is None:
             if found is not None:
-                if not found.ready.done():
-                    await asyncio.shield(found.ready)
+                await asyncio.shield(found.ready)
                 return found
-            task = self._running_dials.get(address.endpoint)
-            if task is None:
-                task = self._running_dials[address.endpoint] = self._loop.create_task(self._dial(address))
-                task.add_done_callback(lambda done: self._dialled(address.endpoint, done))
-            return await asyncio.shield(task)
+            dial = EndpointDial(address, self._open_path, self._jitter)
+            running = self._dials[address.endpoint] = dial, self._loop.create_task(dial.run())
+            running[1].add_done_callback(lambda done: self._on_dialled(address.endpoint, done))
+        else:
+            running[0].offer(address)
+        return await asyncio.shield(running[1])
 
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Add a connection whose handshake is complete. It is closed at once if there are too many."""
@@ -165,9 +165,8 @@ class ConnectionPool:
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is not connection and other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
-        ready = self._ready_dials.get(connection.endpoint)
-        if ready is not None and not ready.done():
-            ready.set_result(connection)
+        if connection.endpoint in self._dials:
+            self._dials[connection.endpoint][0].on_hello(connection)
         self._choose(connection.endpoint)
 
     def _choose(self, endpoint: bytes) -> None:
@@ -193,50 +192,27 @@ class ConnectionPool:
         self._memory.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for task in self._running_dials.values():
+        for _, task in self._dials.values():
             task.cancel()
         for connection in self.all():
             connection.close(CLOSE_SHUTDOWN, "the daemon is stopping")
 
-    async def _dial(self, address: EndpointAddress) -> PeerConnection:
-        """Return a new connection, or the one that the peer daemon opens meanwhile."""
-        ready = self._ready_dials[address.endpoint] = self._loop.create_future()
-        attempts = self._loop.create_task(self._try_to_dial(address))
-        attempts.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            await asyncio.wait((ready, attempts), return_when=asyncio.FIRST_COMPLETED)
-            return ready.result() if ready.done() else attempts.result()
-        finally:
-            del self._ready_dials[address.endpoint]
-            attempts.cancel()
+    async def _open_path(self, path: EndpointAddress) -> PeerConnection:
+        """Open a connection over the addresses and the relay of ``path``, and wait for its hello.
 
-    async def _try_to_dial(self, address: EndpointAddress) -> PeerConnection:
-        backoff = Backoff(_FIRST_BACKOFF, jitter=0)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return await self._dial_once(address)
-            except (PeerUnreachable, ConnectionLost, TimeoutError) as error:
-                log.info("attempt %d to reach %s failed: %s", attempt, address.endpoint.hex()[:10], error)
-                if attempt == _ATTEMPTS:
-                    raise _unreachable(address, error) from error
-            await asyncio.sleep(backoff.pause() * (0.5 + self._jitter()))
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _dial_once(self, address: EndpointAddress) -> PeerConnection:
+        Raises:
+            PeerUnreachable, ConnectionLost, TimeoutError: no connection, or no hello.
+            Overloaded: the pool is full, and every connection is in use.
+        """
         if len(self) >= MAX_CONNECTIONS and not self._evict_idle():
             raise Overloaded(what="connections in use", limit=MAX_CONNECTIONS)
         self.dials += 1
-        connection = self.adopt(await self._endpoint.dial(address), outgoing=True)
-        try:
-            async with asyncio.timeout(HELLO_TIMEOUT):
-                await asyncio.shield(connection.ready)
-        except TimeoutError:
-            connection.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
-            raise
+        connection = self.adopt(await self._endpoint.dial(path), outgoing=True)
+        await asyncio.shield(connection.ready)
         return connection
 
-    def _dialled(self, endpoint: bytes, done: asyncio.Task[PeerConnection]) -> None:
-        self._running_dials.pop(endpoint, None)
+    def _on_dialled(self, endpoint: bytes, done: asyncio.Task[PeerConnection]) -> None:
+        self._dials.pop(endpoint, None)
         if not done.cancelled():
             done.exception()  # retrieved here; the callers that waited have raised it
 
@@ -262,8 +238,3 @@ class ConnectionPool:
                 connection.close(CLOSE_IDLE, "idle")
         if len(self) and not self._closed:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
-
-
-def _unreachable(address: EndpointAddress, error: Exception) -> PeerUnreachable:
-    reason = error.reason if isinstance(error, PeerUnreachable) else str(error) or "no hello came"
-    return PeerUnreachable(peer=address.endpoint.hex()[:10], reason=reason)

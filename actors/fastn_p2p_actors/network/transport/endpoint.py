@@ -42,6 +42,8 @@ _RETRY_ABOVE: Final = 64
 takes no memory here, and a sender with a forged address never receives it."""
 _MAX_HANDSHAKES: Final = 512
 """Handshakes in progress above which further ones are refused."""
+_ROUND_TRIP: Final = 0.2
+"""Seconds of a handshake in progress after which another one from the same address must prove the address."""
 _DISCOVERY_PORT: Final = 7842
 """UDP port of a relay's QUIC address discovery: the one that iroh sets for relays that are given at the start."""
 
@@ -101,6 +103,8 @@ class NetworkEndpoint:
         self._limits = PeerLimits()
         self._handshakes = 0
         """Number of incoming handshakes in progress."""
+        self._sources: dict[str, list[float]] = {}
+        """When the handshakes in progress began, by the IP address and port from which each came."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
@@ -217,34 +221,59 @@ class NetworkEndpoint:
 
     async def _shake_hands(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
-            if not await self._admits(incoming):
+            address = await incoming.remote_addr()
+            if not await self._admits(incoming, address):
                 return
-            self._handshakes += 1
+            source = address.addr if isinstance(address, IncomingAddr.IP) else ""
+            began = self._begin(source)
             try:
                 async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
                     connection = await (await incoming.accept()).connect()
             finally:
-                self._handshakes -= 1
+                self._end(source, began)
         except (IrohError, TimeoutError) as error:
             log.info("the handshake of an incoming connection failed: %s", error)
             return
         on_connection(connection)
 
-    async def _admits(self, incoming: Incoming) -> bool:
+    def _begin(self, source: str) -> float:
+        self._handshakes += 1
+        began = self._loop.time()
+        if source:
+            self._sources.setdefault(source, []).append(began)
+        return began
+
+    def _end(self, source: str, began: float) -> None:
+        self._handshakes -= 1
+        if source:
+            times = self._sources[source]
+            times.remove(began)
+            if not times:
+                del self._sources[source]
+
+    async def _admits(self, incoming: Incoming, address: IncomingAddr) -> bool:
         """Return whether the handshake may begin. If not, refuse it or answer it by a Retry.
 
         Addresses that a Retry has proved have rate limits of their own, so a sender that forges addresses takes no
         tokens from their owners.
+
+        A peer daemon sends the first packet of a handshake to every address of this endpoint and through relays, and
+        the one that arrives first decides where the replies go. If replies to that address are lost, every handshake
+        would fail although the relay works. So while one from an address is unanswered, the next one must prove the
+        address, and the copy that comes through a relay is accepted.
         """
-        address = await incoming.remote_addr()
         endpoint, network = b"", ""
+        now = self._loop.time()
         proved = await incoming.remote_addr_validated()
+        doubtful = False
         if isinstance(address, IncomingAddr.RELAY):
             endpoint, proved = bytes(address.endpoint_id.to_bytes()), True
         elif isinstance(address, IncomingAddr.IP):
             network = network_of(address.addr) + (" proved" if proved else "")
-        limited = self._limits.take(HANDSHAKES, endpoint, network, self._loop.time()) is not None
-        if not proved and (limited or self._handshakes >= _RETRY_ABOVE):
+            times = self._sources.get(address.addr)
+            doubtful = times is not None and now - times[0] >= _ROUND_TRIP
+        limited = self._limits.take(HANDSHAKES, endpoint, network, now) is not None
+        if not proved and (limited or doubtful or self._handshakes >= _RETRY_ABOVE):
             self.retried += 1
             await incoming.retry()
             return False

@@ -127,7 +127,7 @@ async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
     assert {type(end) for end in ends} == {PeerUnreachable}
     assert {getattr(end, "reason", "") for end in ends} == {"attempt 3"}
     assert pool.dials == len(dialled) == 3
-    assert pool._running_dials == {}
+    assert pool._dials == {}
 
 
 async def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
