@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -153,21 +154,22 @@ class RelayServer:
         """Serve address discovery at ``host``. Without a certificate, refuse it there."""
         address = ListenAddress(host, self._config.discovery_port)
         loop = asyncio.get_running_loop()
-        if self._tls is None:
-            try:
-                self._discovery.append((await loop.create_datagram_endpoint(DiscoveryRefusal, address))[1])
-            except OSError as error:
-                log.warning("UDP %s cannot be used (%s): daemons connect 3 s later", address, error.strerror)
-            return
         tls, metrics = self._tls, self.metrics
         try:
-            transport, discovery = await loop.create_datagram_endpoint(
-                lambda: AddressDiscovery(tls.certificate, tls.key, metrics), address
-            )
+            bound = _bind_udp(address)
         except OSError as error:
-            raise AddressUnusable("--qad-port", address, error) from None
+            if tls is not None:
+                raise AddressUnusable("--qad-port", address, error) from None
+            log.warning("UDP %s cannot be used (%s): daemons connect 3 s later", address, error.strerror)
+            return
+        if tls is None:
+            self._discovery.append((await loop.create_datagram_endpoint(DiscoveryRefusal, sock=bound))[1])
+            return
+        _, discovery = await loop.create_datagram_endpoint(
+            lambda: AddressDiscovery(tls.certificate, tls.key, metrics), sock=bound
+        )
         self._discovery.append(discovery)
-        self.discovery_addresses.append(ListenAddress(*transport.get_extra_info("sockname")[:2]))
+        self.discovery_addresses.append(ListenAddress(*bound.getsockname()[:2]))
 
     async def _serve_metrics(self, address: ListenAddress) -> None:
         page = MetricsPage(self.metrics)
@@ -192,6 +194,20 @@ class RelayServer:
                 await self._store.remove_expired()
             except Exception:
                 log.exception("expired packets could not be removed")
+
+
+def _bind_udp(address: ListenAddress) -> socket.socket:
+    """Return a UDP socket of one address family: one for all IPv6 addresses leaves IPv4 to another socket."""
+    made = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setblocking(False)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from fastn_p2p.cli import main
+from tests.support.certificates import make_certificate
 from tests.support.relay_clients import DEADLINE, RelayClient, signed_packet, z32
 
 LOOPBACK = ("--listen", "127.0.0.1:0", "--qad-port", "0")
@@ -21,9 +22,10 @@ LOOPBACK = ("--listen", "127.0.0.1:0", "--qad-port", "0")
 class RelayProcess:
     """The command, and the addresses that it has printed."""
 
-    def __init__(self, process: asyncio.subprocess.Process, addresses: dict[str, str]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, printed: list[str]) -> None:
         self.process = process
-        self.addresses = addresses
+        self.printed = printed
+        self.addresses = {line.split()[0]: line.split()[-1] for line in printed}
 
     @classmethod
     async def start(cls, *arguments: str, lines: int = 2) -> RelayProcess:
@@ -32,8 +34,7 @@ class RelayProcess:
         )
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE * 2):
-            printed = [(await process.stdout.readline()).decode().split() for _ in range(lines)]
-        return cls(process, {line[0]: line[-1] for line in printed})
+            return cls(process, [(await process.stdout.readline()).decode().rstrip() for _ in range(lines)])
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -73,6 +74,17 @@ async def test_it_starts_reloads_stops_and_keeps_its_directory(tmp_path: Path) -
         async with http.get(f"{relay.addresses['directory']}/{z32(alice)}") as response:
             assert await response.read() == signed_packet(alice, 1)
         assert await relay.stop() == 0
+
+
+async def test_all_addresses_are_served_in_both_families(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tls = ("--tls-cert", str(certificate), "--tls-key", str(key), "--qad-port", "0", "--listen", "*:0")
+    relay = await RelayProcess.start(*tls, lines=6)
+    services = {*relay.printed}
+    assert await relay.stop() == 0
+    hosts = {line.rpartition("//")[2].rpartition(":")[0] for line in services}
+    assert hosts == {"0.0.0.0", "[::]"}
+    assert sum(line.startswith("address discovery udp://") for line in services) == 2
 
 
 def test_an_address_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
