@@ -125,6 +125,13 @@ class Region(NamedTuple):
     end: int
     name: str
     flags: frozenset[str]
+    anonymous: int
+    """KiB that are no longer the file's."""
+
+    @property
+    def is_unchanged_file(self) -> bool:
+        """True if it has only bytes of a file on disk, such as the code of a library."""
+        return self.name.startswith("/") and not self.anonymous and "sh" not in self.flags
 
     @property
     def guarded(self) -> bool:
@@ -136,11 +143,14 @@ def regions(pid: int) -> list[Region]:
     """Raises PermissionError where only root may look."""
     found: list[Region] = []
     head: list[str] = []
+    anonymous = 0
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if line.startswith("VmFlags:"):
             start, end = (int(part, 16) for part in head[0].split("-"))
             name = head[5] if len(head) > 5 else ""
-            found.append(Region(start, end, name, frozenset(line.split()[1:])))
+            found.append(Region(start, end, name, frozenset(line.split()[1:]), anonymous))
+        elif line.startswith("Anonymous:"):
+            anonymous = int(line.split()[1])
         elif not line.split()[0].endswith(":"):
             head = line.split()
     return found
@@ -151,6 +161,8 @@ def scan(pid: int, needles: dict[str, bytes]) -> dict[str, list[Region]]:
     hits: dict[str, list[Region]] = {name: [] for name in needles}
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for region in regions(pid):
+            if region.is_unchanged_file:
+                continue
             if "rd" not in region.flags or region.name in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
                 continue
             memory.seek(region.start)
