@@ -1,4 +1,4 @@
-"""DNS messages (RFC 1035) with TXT records of raw bytes, as pkarr packets hold them.
+"""DNS messages (RFC 1035) with TXT records of raw bytes: pkarr packets, and multicast DNS on the LAN.
 
 A value is cut into strings of 255 bytes, because a string of a TXT record has no more. Everything that is read comes
 from strangers: each length and each pointer is checked, and a message must end with its last record.
@@ -6,11 +6,14 @@ from strangers: each length and each pointer is checked, and a message must end 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from fastn_p2p_client.errors import BadMessage
 
+TYPE_PTR: Final = 12
 TYPE_TXT: Final = 16
+TYPE_SRV: Final = 33
 CLASS_IN: Final = 1
 MAX_STRING: Final = 255
 """Bytes of one string in a TXT record."""
@@ -55,19 +58,46 @@ def encode_txt_packet(name: str, value: bytes, *, ttl: int) -> bytes:
     """
     if len(value) > MAX_VALUE or not 0 <= ttl < 2**31:
         raise BadMessage(reason=f"a DNS record cannot hold {len(value)} bytes for {ttl} s")
+    return encode_response([DnsRecord(_parse_name(name), TYPE_TXT, CLASS_IN, ttl, txt_data(value))])
+
+
+def encode_response(records: Sequence[DnsRecord]) -> bytes:
+    """Return an authoritative response with these answers. Their names must be valid."""
+    parts = [_numbers(2, 0, _RESPONSE, 0, len(records), 0, 0)]
+    for record in records:
+        parts += encode_name(record.name), _numbers(2, record.type, record.class_), _numbers(4, record.ttl)
+        parts += _numbers(2, len(record.data)), record.data
+    return b"".join(parts)
+
+
+def encode_questions(names: Sequence[Name], type_: int) -> bytes:
+    """Return a query for the records of one type that these names have."""
+    questions = (encode_name(name) + _numbers(2, type_, CLASS_IN) for name in names)
+    return _numbers(2, 0, 0, len(names), 0, 0, 0) + b"".join(questions)
+
+
+def encode_name(name: Name) -> bytes:
+    """Return a name as it is in a message, not compressed."""
+    return b"".join(bytes((len(label),)) + label for label in name) + b"\0"
+
+
+def txt_data(value: bytes) -> bytes:
+    """Return the data of a TXT record that holds ``value``, at most ``MAX_VALUE`` bytes."""
     pieces = [value[start : start + MAX_STRING] for start in range(0, len(value), MAX_STRING)] or [b""]
-    data = b"".join(bytes((len(piece),)) + piece for piece in pieces)
-    return b"".join(
-        [
-            _numbers(2, 0, _RESPONSE, 0, 1, 0, 0),
-            *(bytes((len(label),)) + label for label in _parse_name(name)),
-            b"\0",
-            _numbers(2, TYPE_TXT, CLASS_IN),
-            _numbers(4, ttl),
-            _numbers(2, len(data)),
-            data,
-        ]
-    )
+    return b"".join(bytes((len(piece),)) + piece for piece in pieces)
+
+
+def txt_value(data: bytes) -> bytes:
+    """Return the value in the data of a TXT record: its strings, joined.
+
+    Raises:
+        BadMessage: a string is cut off.
+    """
+    reader = _Reader(data)
+    pieces = []
+    while reader.position < len(data):
+        pieces.append(reader.take(reader.number(1)))
+    return b"".join(pieces)
 
 
 def read_txt_values(packet: bytes, name: str) -> tuple[bytes, ...]:
@@ -78,7 +108,7 @@ def read_txt_values(packet: bytes, name: str) -> tuple[bytes, ...]:
     """
     wanted = _parse_name(name)
     return tuple(
-        _join_strings(record.data)
+        txt_value(record.data)
         for record in read_records(packet)
         if record.name == wanted and record.type == TYPE_TXT and record.class_ == CLASS_IN
     )
@@ -154,14 +184,6 @@ def _parse_name(text: str) -> Name:
     if not all(0 < len(label) <= MAX_LABEL for label in labels) or sum(map(len, labels)) + len(labels) >= MAX_NAME:
         raise BadMessage(reason=f"{text[:80]!r} is no name of a DNS record")
     return labels
-
-
-def _join_strings(data: bytes) -> bytes:
-    reader = _Reader(data)
-    pieces = []
-    while reader.position < len(data):
-        pieces.append(reader.take(reader.number(1)))
-    return b"".join(pieces)
 
 
 def _numbers(size: int, *values: int) -> bytes:

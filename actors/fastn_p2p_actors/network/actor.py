@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -50,6 +51,7 @@ from .connections.proven_identities import IntroductionRegistry
 from .connections.reconnect_list import ReconnectList
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
+from .discovery.lan.lan_source import LAN, LanSource
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.record_finder import RecordFinder
@@ -129,6 +131,7 @@ class Network:
         hosts.open()
         self._grace = RegistrationGrace()
         self._finder = RecordFinder(book, self._wall)
+        lan = self._open_lan() if live.lan else None
         router = PeerRouter(book, [book, hosts], self._wall, self._introductions, self._finder, registry.key_of)
         self._expected = ExpectedPrograms(run / "programs.json", registry.programs)
         payloads = PayloadMemory()
@@ -147,7 +150,15 @@ class Network:
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._events.attach(self._pool, probe, self._waits, self._reconnect_list)
         self._publisher = IdentityPublisher(
-            self._endpoint, vault, registry, hosts, book, self._wall, self._clock, self._events.on_clock_set
+            self._endpoint,
+            vault,
+            registry,
+            hosts,
+            book,
+            self._wall,
+            self._clock,
+            self._events.on_clock_set,
+            self._finder.sources,
         )
         self._registrations = RegistrationRequests(
             self._settings.grant_key,
@@ -172,6 +183,7 @@ class Network:
             clock=self._clock,
             mailbox=mailbox,
             settings=settings,
+            lan=lan,
         )
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt)
@@ -202,6 +214,13 @@ class Network:
         self._vault.close()
         self._clock.save()
         self._book.save_seen()
+
+    def _open_lan(self) -> LanSource:
+        """Find records on the LAN from now on, and publish them there."""
+        lan = LanSource(partial(self._finder.on_announcement, source=LAN))
+        lan.open()
+        self._finder.sources.append(lan)
+        return lan
 
     # ── the mailbox ──────────────────────────────────────────────────────────────────────────────
 

@@ -27,6 +27,7 @@ from .admin_messages import (
 from .clock import ClockWatch
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
+from .discovery.lan.lan_source import LanSource
 from .report import Reporter
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
@@ -54,6 +55,7 @@ class Admin:
         clock: ClockWatch,
         mailbox: Mailbox,
         settings: SettingsReload,
+        lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
         self._registry = registry
@@ -66,6 +68,7 @@ class Admin:
         self._clock = clock
         self._mailbox = mailbox
         self._settings = settings
+        self._lan = lan
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -116,6 +119,8 @@ class Admin:
         warnings = self._clock.warnings() + self._book.warnings
         if self._hosts.problem:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
+        if self._lan is not None and self._lan.problem:
+            warnings.append(f"peers on the LAN are not found, and do not find this daemon: {self._lan.problem}")
         if self._settings.problem:
             warnings.append(self._settings.problem)
         report = await self._reporter.report(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from ..serving.registry import OnlineIdentity, Registry
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..vault_client import VaultClient
 from .host_directory import HostDirectory
+from .record_source import RecordSource
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ class IdentityPublisher:
         wall: Callable[[], float],
         clock: ClockWatch,
         on_clock_set: Callable[[ClockJump, list[OnlineIdentity]], None],
+        sources: Sequence[RecordSource] = (),
     ) -> None:
         """Start the renewals.
 
         Args:
             wall: returns Unix time.
             on_clock_set: called with the identities that were renewed because the clock was set or the machine slept.
+            sources: get every record, too.
         """
         self._endpoint = endpoint
         self._vault = vault
@@ -63,6 +66,7 @@ class IdentityPublisher:
         self._wall = wall
         self._clock = clock
         self._on_clock_set = on_clock_set
+        self._sources = sources
         self._next_check = 0.0
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._on_online: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
@@ -111,6 +115,8 @@ class IdentityPublisher:
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
             self._hosts.withdraw(identity.key)
+            for source in self._sources:
+                source.withdraw(identity)
 
     async def fresh_record(self, identity: OnlineIdentity) -> bytes:
         """Sign and return a record with the endpoint's present addresses. Raise P2PError if the vault does not."""
@@ -130,7 +136,7 @@ class IdentityPublisher:
         waiting = self._on_online.pop(name, [])
         while waiting:
             waiting.pop()(identity)
-        self._hosts.publish(identity.key, identity.record)
+        self._publish(identity)
         log.info("%s is online as %s", name, identity.key)
 
     async def _sign_record(self, identity: OnlineIdentity) -> None:
@@ -147,8 +153,13 @@ class IdentityPublisher:
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         await self._sign_record(identity)
         if self._registry.by_name(identity.name) is identity:
-            self._hosts.publish(identity.key, identity.record)
+            self._publish(identity)
         log.info("delegation of %s renewed", identity.name)
+
+    def _publish(self, identity: OnlineIdentity) -> None:
+        self._hosts.publish(identity.key, identity.record)
+        for source in self._sources:
+            source.publish(identity)
 
     async def _renew_loop(self) -> None:
         """Renew what is due, and everything when the addresses or the clock have changed. Retry failures."""

@@ -116,6 +116,10 @@ class RecordFinder:
                 task.add_done_callback(self._tasks.discard)
         return lookup
 
+    def on_announcement(self, key: bytes, blob: bytes, source: str) -> None:
+        """Take a record that a source has received without being asked at the moment."""
+        self._take(key, blob, self._lookups.get(key), source)
+
     def close(self) -> None:
         """Stop all lookups, and close the sources."""
         for task in self._tasks:
@@ -146,7 +150,7 @@ class RecordFinder:
                 self._lookups.pop(key, None)
                 lookup.notify()
 
-    def _take(self, key: bytes, blob: bytes, lookup: Lookup, source: str) -> FoundRecord:
+    def _take(self, key: bytes, blob: bytes, lookup: Lookup | None, source: str) -> FoundRecord:
         """Verify a record, and keep it if it is new."""
         try:
             record = verify_record(blob, now=self._wall())
@@ -156,6 +160,7 @@ class RecordFinder:
         if bytes(record.identity) != key:
             return FoundRecord(record.sequence, len(record.endpoints), f"it is the record of {record.identity}")
         if self._book.note_record(key, blob):
-            lookup.notify()
+            if lookup is not None:
+                lookup.notify()
             self.on_news(key)
         return FoundRecord(record.sequence, len(record.endpoints))
