@@ -512,10 +512,20 @@ class PeerUnknown(RemoteError):
     code = "peer-unknown"
     retryable = True
     template = (
-        "nothing is known about {peer}. Ask for its ticket and add it: fastn-p2p peer add TICKET --name NAME. "
-        "An identity of this daemon has to be online"
+        "nothing is known about {peer}. An identity of this daemon has to be online. "
+        "Ask for its ticket and add it: fastn-p2p peer add TICKET --name NAME"
     )
     peer: str
+
+    def __str__(self) -> str:
+        if len(self.peer) != 52:  # not an ID52
+            return super().__str__()
+        from .plain_text import plain
+
+        return plain(
+            f"nothing is known about {self.peer}. Ask for its ticket, or see which sources were asked: "
+            f"fastn-p2p explain {self.peer}"
+        )
 
 
 class PeerUnreachable(RemoteError):
@@ -523,7 +533,7 @@ class PeerUnreachable(RemoteError):
 
     code = "peer-unreachable"
     retryable = True
-    template = "{peer} cannot be reached: {reason}. Is its daemon running?"
+    template = "{peer} cannot be reached: {reason}. Is its daemon running? See each step: fastn-p2p explain {peer}"
     peer: str
     reason: str
 
@@ -534,7 +544,10 @@ class PeerOffline(RemoteError):
     code = "peer-offline"
     retryable = True
     transient = True
-    template = "the daemon of {peer} answers, but the identity is not online there. Try again when it is"
+    template = (
+        "the daemon of {peer} answers, but the identity is not online there. Try again when it is. "
+        "Its owner brings it online: fastn-p2p identity-online NAME"
+    )
     peer: str
 
 
@@ -543,7 +556,9 @@ class ProtocolNotFound(RemoteError):
 
     code = "protocol-not-found"
     transient = True
-    template = "{peer} does not offer {protocol} to you"
+    template = (
+        "{peer} does not offer {protocol} to you. Its owner adds it: fastn-p2p add-protocol NAME --protocol {protocol}"
+    )
     peer: str
     protocol: str
 
@@ -553,7 +568,10 @@ class InstanceNotFound(RemoteError):
 
     code = "instance-not-found"
     transient = True
-    template = "{peer} offers {protocol}, but has no instance {instance!r} of it for you"
+    template = (
+        "{peer} offers {protocol}, but has no instance {instance!r} of it for you. "
+        "Its owner lists the instances: fastn-p2p status"
+    )
     peer: str
     protocol: str
     instance: str
@@ -573,7 +591,10 @@ class Denied(RemoteError):
     """The binding's access list does not admit the caller."""
 
     code = "denied"
-    template = "{peer} does not let you use {protocol} ({instance}). Its owner can add you: --allow"
+    template = (
+        "{peer} does not let you use {protocol} ({instance}). "
+        "Its owner can add you: fastn-p2p protocol set NAME --protocol {protocol} --allow YOUR-ID52"
+    )
     peer: str
     protocol: str
     instance: str
@@ -597,7 +618,9 @@ class BadSignature(CredentialError):
     """The signature of a delegation or peer record does not match."""
 
     code = "bad-signature"
-    template = "the signature on the {what} of {identity} is not valid"
+    template = (
+        "the signature on the {what} of {identity} is not valid. Ask the peer for a new ticket: fastn-p2p ticket NAME"
+    )
     what: str
     identity: str
 
@@ -624,7 +647,9 @@ class DelegationNotYetValid(CredentialError):
     """A delegation starts in ``seconds`` seconds."""
 
     code = "delegation-not-yet-valid"
-    template = "the delegation of {identity} starts in {seconds} s. Check the clocks of both machines"
+    template = (
+        "the delegation of {identity} starts in {seconds} s. Check the clocks of both machines: fastn-p2p netcheck"
+    )
     identity: str
     seconds: int
 
@@ -633,7 +658,10 @@ class WrongEndpoint(CredentialError):
     """A delegation names another endpoint than the one that presents it."""
 
     code = "wrong-endpoint"
-    template = "the delegation of {identity} is for another endpoint than the one that presents it"
+    template = (
+        "the delegation of {identity} is for another endpoint than the one that presents it. "
+        "Ask the peer for a new ticket: fastn-p2p ticket NAME"
+    )
     identity: str
 
 
@@ -641,7 +669,10 @@ class EpochRetired(CredentialError):
     """A delegation is of an older epoch than one that has been seen."""
 
     code = "epoch-retired"
-    template = "the delegation of {identity} has epoch {epoch}, which the newer epoch {newest} has replaced"
+    template = (
+        "the delegation of {identity} has epoch {epoch}, which the newer epoch {newest} has replaced. "
+        "Ask the peer for a new ticket: fastn-p2p ticket NAME"
+    )
     identity: str
     epoch: int
     newest: int
@@ -651,7 +682,10 @@ class RecordReplayed(CredentialError):
     """A peer record is older than one that has been seen."""
 
     code = "record-replayed"
-    template = "the record of {identity} has sequence {sequence}, and sequence {newest} is known already"
+    template = (
+        "the record of {identity} has sequence {sequence}, and sequence {newest} is known already. "
+        "Ask the peer for a new ticket: fastn-p2p ticket NAME"
+    )
     identity: str
     sequence: int
     newest: int

@@ -37,6 +37,8 @@ COMMANDS: Final = (
     "chat",
     "ticket",
     "peer",
+    "ping",
+    "explain",
     "files",
     "mail",
     "relay",

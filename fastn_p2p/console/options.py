@@ -78,7 +78,7 @@ PeerArgument = Annotated[
 
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="NAME", help="Identity that calls. Needed if several are online."),
+    typer.Option("--as", "--identity", metavar="NAME", help="Identity that calls. Needed if several are online."),
 ]
 
 OwnerOption = Annotated[

@@ -20,7 +20,17 @@ from fastn_p2p_client.errors import (
     Overloaded,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import Ack, ErrorReply, PeerList, PeerReply, SettingsReply, TicketText, encode
+from fastn_p2p_client.ipc.messages import (
+    Ack,
+    ErrorReply,
+    PeerList,
+    PeerReply,
+    PeerTraceReply,
+    PingReply,
+    SettingsReply,
+    TicketText,
+    encode,
+)
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..identity.messages import IdentityAnswer
@@ -43,7 +53,15 @@ _AUTHENTICATION: Final = b"manage"
 
 _vault_reply: Final = msgspec.msgpack.Decoder(VaultReply)
 _network_reply: Final = msgspec.msgpack.Decoder(
-    Ack | ErrorReply | TicketText | SettingsReply | PeerReply | PeerList | NetworkReportReply
+    Ack
+    | ErrorReply
+    | TicketText
+    | SettingsReply
+    | PeerReply
+    | PeerList
+    | PingReply
+    | PeerTraceReply
+    | NetworkReportReply
 )
 _identity_answer: Final = msgspec.msgpack.Decoder(IdentityAnswer)
 

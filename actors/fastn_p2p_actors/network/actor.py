@@ -54,6 +54,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
+from .discovery.peer_trace import PeerTracer
 from .discovery.record_finder import RecordFinder
 from .discovery.router import PeerRouter
 from .discovery.targets import TargetFinder
@@ -184,6 +185,7 @@ class Network:
             mailbox=mailbox,
             settings=settings,
             lan=lan,
+            tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
         )
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt)

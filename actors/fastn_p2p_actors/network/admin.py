@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, Forbidden
-from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, SettingsReply, TicketText
+from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, PeerTraceReply, SettingsReply, TicketText
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials.peer_record import peek_record
@@ -19,15 +19,18 @@ from .admin_messages import (
     DeletePeer,
     GetNetworkReport,
     GetPeers,
+    MeasureRoundTrip,
     NetworkReport,
     NetworkReportReply,
     ReloadNetworkSettings,
     SavePeer,
+    TracePeer,
 )
 from .clock import ClockWatch
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LanSource
+from .discovery.peer_trace import PeerTracer
 from .report import Reporter
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
@@ -55,6 +58,7 @@ class Admin:
         clock: ClockWatch,
         mailbox: Mailbox,
         settings: SettingsReload,
+        tracer: PeerTracer,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -69,6 +73,7 @@ class Admin:
         self._mailbox = mailbox
         self._settings = settings
         self._lan = lan
+        self._tracer = tracer
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -110,6 +115,10 @@ class Admin:
             fixed = await self._settings.reload()
             await self._endpoint.set_relays(self._settings.live.relays)
             return SettingsReply(fixed)
+        if isinstance(message, MeasureRoundTrip):
+            return await self._tracer.ping(message)
+        if isinstance(message, TracePeer):
+            return PeerTraceReply(await self._tracer.trace(message))
         if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")

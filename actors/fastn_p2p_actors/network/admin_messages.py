@@ -61,6 +61,24 @@ class ReloadNetworkSettings(Message, frozen=True, tag=106):
     """Requests that ``config.toml`` is read again. Answered by ``SettingsReply``, or by an error if it is invalid."""
 
 
+class MeasureRoundTrip(Message, frozen=True, tag=107):
+    """Requests one ping of a peer; the fields are those of ``PingPeer``. Answered by ``PingReply``."""
+
+    identity: str
+    peer: str
+    timeout_ms: int
+
+
+class TracePeer(Message, frozen=True, tag=108):
+    """Requests each step to a peer; the fields are those of ``ExplainPeer``. Answered by ``PeerTraceReply``."""
+
+    identity: str
+    peer: str
+    protocol: str
+    instance: str
+    timeout_ms: int
+
+
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """State of the network process, for ``status``. Identities have ``wanted=True``."""
 
@@ -98,5 +116,7 @@ NetworkRequest: TypeAlias = (
     | GetPeers
     | GetNetworkReport
     | ReloadNetworkSettings
+    | MeasureRoundTrip
+    | TracePeer
 )
 """Every message that the network process accepts in its mailbox."""

@@ -39,6 +39,8 @@ MANAGING: Final = [
     network.DeletePeer("carol"),
     network.GetPeers(),
     network.GetNetworkReport(),
+    network.MeasureRoundTrip("alice", "carol", 100),
+    network.TracePeer("alice", "carol", "", "", 100),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),
@@ -52,6 +54,8 @@ COMMANDS: Final = [
     m.AddPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
     m.ListPeers(),
     m.RemovePeer("carol"),
+    m.PingPeer("alice", "carol", 100),
+    m.ExplainPeer("alice", "carol", "", "", 100),
 ]
 DATA: Final = [
     m.Call("alice", "carol", "Echo", "default", 1000),
@@ -185,7 +189,7 @@ def test_messages_of_other_conversations_are_no_messages_for_the_network(unchang
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in wrong:
             assert raw.ask(message) == "bad-message", message
-        for tag in (3, 99, 106, 400, -1, 2**63):
+        for tag in (3, 99, 126, 400, -1, 2**63):
             assert raw.ask(msgspec.msgpack.encode([tag])) == "bad-message"
 
 

@@ -5,6 +5,7 @@
 - ``binding_state``: check, change, reload, start and stop a binding.
 - ``programs``: programs that serve bindings.
 - ``peers``: address book and tickets.
+- ``reach``: round trips to peers, and the steps to them.
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
 - ``status``: state of the whole daemon.
@@ -26,6 +27,7 @@ from .identities import create_identity, delete_identity, list_identities, set_l
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
+from .reach import explain_peer, ping_peer
 from .removal import remove_protocol
 from .settings import reload_settings
 from .status import get_status
@@ -53,6 +55,8 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.AddPeer: Command(add_peer, changes=True),
     m.ListPeers: Command(list_peers, changes=False),
     m.RemovePeer: Command(remove_peer, changes=True),
+    m.PingPeer: Command(ping_peer, changes=False),
+    m.ExplainPeer: Command(explain_peer, changes=False),
     m.RequestGrant: Command(register, changes=False),
     m.CheckProtocol: Command(check_protocol, changes=False),
     m.ReloadProtocol: Command(reload_protocol, changes=True),

@@ -37,6 +37,7 @@ from .network_path import NetworkPath, selected_path
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
+from .round_trip import RoundTrip
 from .session_handshake import IncomingSession, run_to_end
 from .stream_pacing import StreamPacer
 
@@ -86,6 +87,7 @@ class PeerConnection:
         sessions: sessions over this connection.
         memory: memory that the peer makes this process hold over this connection.
         pacer: slows the sessions down while calls are in flight.
+        round_trip: measures the round trip.
         sent, received: bytes of all streams.
     """
 
@@ -131,6 +133,7 @@ class PeerConnection:
         self._on_request = self.requests.on_request
         self.sessions = ConnectionSessions(self, raw)
         self.pacer = StreamPacer(time.perf_counter, self._send_ping)
+        self.round_trip = RoundTrip(loop, self.probe)
         self._keepalive = Keepalive(
             loop,
             lambda: pending or self.sessions,
@@ -208,6 +211,7 @@ class PeerConnection:
         self.identities.on_connection_lost(reason)
         self.requests.on_connection_lost()
         self.sessions.on_connection_lost()
+        self.round_trip.on_connection_lost()
         self._bulk.on_connection_lost()
         self._raw = ended_connection()  # QUIC frees what it holds with the last reference to the connection
         self._channel.stop()
@@ -279,6 +283,10 @@ class PeerConnection:
         paths = self._raw.paths()
         addresses = tuple(path.remote_addr for path in paths if path.is_ip)
         return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
+
+    def path_now(self) -> NetworkPath:
+        """Return the path to the peer daemon at this moment."""
+        return selected_path(self._raw)
 
     def path(self) -> NetworkPath:
         """Return the path to the peer daemon, at most a second old."""
@@ -402,6 +410,7 @@ class PeerConnection:
             self._channel.write_pong()
         elif isinstance(message, wire.Pong):
             self.pacer.on_pong()
+            self.round_trip.on_pong()
         elif isinstance(message, wire.Pause | wire.Resume):
             self.sessions.on_pause(message)
         elif isinstance(message, wire.Hello):

@@ -108,4 +108,5 @@ class CandidateRace:
         except P2PError as error:
             attempt.fail(getattr(error, "reason", "") or str(error), self._loop.time())
             return None
+        attempt.succeed(self._loop.time())
         return connection

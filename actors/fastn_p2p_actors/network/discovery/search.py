@@ -19,17 +19,23 @@ class Attempt:
     Attributes:
         address: addresses and relays that are tried.
         began: when it began.
-        ended: when it failed.
+        ended: when it ended.
+        connected: True if it has opened a connection.
         result: reason for which it failed; empty while there is no answer.
     """
 
-    __slots__ = ("address", "began", "ended", "result")
+    __slots__ = ("address", "began", "connected", "ended", "result")
 
     def __init__(self, address: EndpointAddress, began: float) -> None:
         self.address = address
         self.began = began
         self.ended = 0.0
+        self.connected = False
         self.result = ""
+
+    def succeed(self, now: float) -> None:
+        """End the attempt with an open connection."""
+        self.ended, self.connected = now, True
 
     def fail(self, result: str, now: float) -> None:
         """End the attempt with this error."""
@@ -40,20 +46,21 @@ class Search:
     """Attempts of one search. ``words`` may be called at any time. Times are seconds of one clock.
 
     Attributes:
+        attempts: in the order in which they began.
         lookup: lookup of the peer's records in the sources; None if they were not asked.
     """
 
-    __slots__ = ("_attempts", "_began", "lookup")
+    __slots__ = ("_began", "attempts", "lookup")
 
     def __init__(self, now: float) -> None:
         self._began = now
-        self._attempts: list[Attempt] = []
+        self.attempts: list[Attempt] = []
         self.lookup: Lookup | None = None
 
     def begin(self, address: EndpointAddress, now: float) -> Attempt:
         """Add and return an attempt to reach an endpoint."""
         attempt = Attempt(address, now)
-        self._attempts.append(attempt)
+        self.attempts.append(attempt)
         return attempt
 
     def seconds(self, now: float) -> float:
@@ -62,9 +69,9 @@ class Search:
 
     def words(self, now: float) -> str:
         """Describe each attempt for an error message: its addresses, its result and its duration; then the sources."""
-        described = [_words(attempt, now) for attempt in self._attempts[:_SHOWN]]
-        if len(self._attempts) > _SHOWN:
-            described.append(f"and {len(self._attempts) - _SHOWN} more attempts")
+        described = [_words(attempt, now) for attempt in self.attempts[:_SHOWN]]
+        if len(self.attempts) > _SHOWN:
+            described.append(f"and {len(self.attempts) - _SHOWN} more attempts")
         if not described:
             described = [f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"]
         if self.lookup is not None and self.lookup.answers:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from .base import Ack, Cancel, ErrorReply, LongReply, Message
-from .records import IdentityInfo, PeerInfo, ProtocolInfo, Status
+from .records import IdentityInfo, PeerInfo, PeerTrace, ProtocolInfo, Status
 
 __all__ = [
     "AddPeer",
@@ -22,6 +22,7 @@ __all__ = [
     "ControlRequest",
     "CreateIdentity",
     "DeleteIdentity",
+    "ExplainPeer",
     "GetBinding",
     "GetStatus",
     "GetTicket",
@@ -34,6 +35,9 @@ __all__ = [
     "ListProtocols",
     "PeerList",
     "PeerReply",
+    "PeerTraceReply",
+    "PingPeer",
+    "PingReply",
     "ProtocolList",
     "ReloadProtocol",
     "ReloadSettings",
@@ -160,6 +164,23 @@ class SettingsReply(Message, frozen=True, tag=53):
 
     fixed: tuple[str, ...] = ()
     """Keys that the file cannot change, because the daemon was started with an option or an environment variable."""
+
+
+class PingReply(Message, frozen=True, tag=54):
+    """The peer daemon has answered a ping."""
+
+    id52: str
+    """ID52 of the peer."""
+    path: str
+    """``local``, ``direct``, ``relayed`` or ``unknown``."""
+    address: str
+    """IP address and port of the peer daemon, or the URL of the relay; empty if unknown or local."""
+    rtt_ms: float
+    """Milliseconds between the ping and its answer."""
+
+
+class PeerTraceReply(Message, frozen=True, tag=55):
+    trace: PeerTrace
 
 
 # ── program → gateway ────────────────────────────────────────────────────────────────────────────
@@ -363,6 +384,36 @@ class ReloadSettings(Message, frozen=True, tag=37):
     reply_type = SettingsReply
 
 
+class PingPeer(Message, frozen=True, tag=38):
+    """Connect to the daemon of a peer, if it is not connected, and measure one round trip. No protocol takes part."""
+
+    reply_type = PingReply
+    identity: str
+    """Name of a local identity that must be online; empty if it does not matter."""
+    peer: str
+    """A petname, an ID52, a ticket, a URI, or the name of an identity of this daemon."""
+    timeout_ms: int
+
+
+class ExplainPeer(Message, frozen=True, tag=39):
+    """Follow each step from the name of a peer to the process that serves it, also if one of them fails.
+
+    Asks every source for the peer's records, and connects. With a protocol, asks the peer daemon whether its access
+    list admits the identity; no handler runs for that.
+    """
+
+    reply_type = PeerTraceReply
+    identity: str
+    """Name of the identity that would call; empty for the only one online."""
+    peer: str
+    """As in ``PingPeer``."""
+    protocol: str
+    """Protocol that would be called; empty if only the way to the peer matters."""
+    instance: str
+    timeout_ms: int
+    """Time for the sources, for connecting, and for the peer's answer; 10 seconds are enough for most peers."""
+
+
 class ListProtocols(Message, frozen=True, tag=27):
     """List the protocols that are installed where the daemon runs."""
 
@@ -418,6 +469,8 @@ ControlRequest: TypeAlias = (
     | StopProtocol
     | ListProtocols
     | ReloadSettings
+    | PingPeer
+    | ExplainPeer
     | WatchBindings
     | GetBinding
     | Cancel
@@ -439,6 +492,8 @@ ControlReply: TypeAlias = (
     | BindingList
     | BindingReply
     | SettingsReply
+    | PingReply
+    | PeerTraceReply
     | Ack
     | LongReply
     | ErrorReply

@@ -16,9 +16,13 @@ __all__ = [
     "IdentityLimits",
     "IdentityStatus",
     "PeerInfo",
+    "PeerTrace",
     "ProcessStatus",
     "ProtocolInfo",
     "Status",
+    "TraceAttempt",
+    "TraceRecord",
+    "TraceSource",
 ]
 
 
@@ -199,3 +203,79 @@ class ProtocolInfo(Record, frozen=True):
     """True if it takes sessions."""
     config_schema: dict[str, Any] = msgspec.field(default_factory=dict)
     """JSON Schema of its config."""
+
+
+class TraceRecord(Record, frozen=True):
+    """A signed record of a peer's endpoints, as one source has it."""
+
+    signed_ms: int
+    """Unix time in milliseconds at which the peer signed it; 0 if the record cannot be read."""
+    endpoints: int
+    """Number of endpoints that it names."""
+    problem: str = ""
+    """Reason for which it is not used; empty if it is verified and in date."""
+
+
+class TraceSource(Record, frozen=True):
+    """A place where this daemon looked for records of a peer, and the records that it has."""
+
+    name: str
+    """``ticket``, ``address book``, ``this machine``, ``LAN``, or the URL of a directory."""
+    records: list[TraceRecord]
+    problem: str = ""
+    """Reason for which it did not answer; empty if it did."""
+    ms: int | None = None
+    """Milliseconds until it had answered; None of a source that is read at once, and while there is no answer."""
+
+
+class TraceAttempt(Record, frozen=True):
+    """One attempt to connect to an endpoint of a peer."""
+
+    endpoint: str
+    """Id of the endpoint, 64 hex digits."""
+    addresses: list[str]
+    relays: list[str]
+    ms: int
+    """Milliseconds until its result, or until now if there is none yet."""
+    result: str
+    """``connected``, ``not needed`` (another one was faster), ``no answer yet``, or the reason why it failed."""
+
+
+class PeerTrace(Record, frozen=True):
+    """Each step from the name of a peer to the process that serves it."""
+
+    peer: str
+    """The peer as it was named; a ticket is shown as its ID52."""
+    kind: str
+    """Kind of that name: ``petname``, ``ID52``, ``ticket``, ``own identity``, or ``unknown``."""
+    id52: str = ""
+    """Empty if the name is unknown."""
+    petname: str = ""
+    """Its name in the address book; empty if it is not there."""
+    sources: list[TraceSource] = msgspec.field(default_factory=list)
+    was_connected: bool = False
+    """True if there was a connection already."""
+    attempts: list[TraceAttempt] = msgspec.field(default_factory=list)
+    connected: bool = False
+    """True if there is a connection over which the identity is proven, or if it is an identity of this daemon."""
+    endpoint: str = ""
+    """Id of the peer daemon's endpoint, 64 hex digits; empty without a connection."""
+    path: str = ""
+    """Path of the connection, as in ``ConnectionStatus``, or ``local``; empty without a connection."""
+    address: str = ""
+    rtt_ms: float | None = None
+    """Milliseconds of one ping over the connection; None if it was not answered."""
+    identity: str = ""
+    """Local identity that would call; empty if there is none."""
+    protocol: str = ""
+    instance: str = ""
+    access: str = ""
+    """``allowed``, ``denied``, ``not offered`` or ``unknown``."""
+    access_reason: str = ""
+    """Reason of an access that is not ``allowed``."""
+    served_by: str = ""
+    """Words about the process that serves the protocol; empty if that is not known."""
+    problem: str = ""
+    """The first step that fails, in words; empty if a call can be made."""
+    advice: str = ""
+    """The one thing to do about the problem."""
