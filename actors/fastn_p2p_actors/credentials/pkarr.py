@@ -94,6 +94,11 @@ def join_body(signature: bytes, sequence: int, packet: bytes) -> bytes:
     return signature + sequence.to_bytes(8, "big") + packet
 
 
+def sequence_of(body: bytes) -> int:
+    """Return the sequence in a body that was verified, or that this daemon's vault has made."""
+    return int.from_bytes(body[SIGNATURE_BYTES:HEADER_BYTES], "big")
+
+
 def read_signed_packet(key: bytes, body: bytes) -> SignedPacket:
     """Return the packet in ``body``, after verifying that ``key`` signed it. It may be out of date.
 
@@ -109,7 +114,7 @@ def read_signed_packet(key: bytes, body: bytes) -> SignedPacket:
     if len(key) != KEY_BYTES or len(body) < HEADER_BYTES:
         raise BadMessage(reason=f"a packet of {len(body)} bytes under a key of {len(key)} bytes is no signed packet")
     signature = bytes(body[:SIGNATURE_BYTES])
-    sequence = int.from_bytes(body[SIGNATURE_BYTES:HEADER_BYTES], "big")
+    sequence = sequence_of(body)
     packet = bytes(body[HEADER_BYTES:])
     if not verify(key, signing_input(sequence, packet), signature):
         raise BadSignature(what="packet of the directory", identity=id52_of(key))

@@ -16,12 +16,12 @@ _TTL: Final = 300
 
 
 def encode_record_packet(identity: bytes, record: bytes) -> bytes:
-    """Return the DNS message for the signed record of an identity (32 bytes)."""
+    """Return the DNS message for the signed record of an identity (32 bytes). An empty one withdraws an earlier one."""
     return encode_txt_packet(_name(identity), record, ttl=_TTL)
 
 
 def record_in(packet: SignedPacket) -> bytes:
-    """Return the signed record in a packet. The caller must verify it.
+    """Return the signed record in a packet, empty if the identity has withdrawn it. The caller must verify it.
 
     Raises:
         BadMessage: there is none, or more than one.

@@ -83,8 +83,8 @@ def warnings_of(resolved: ResolvedSettings) -> list[str]:
     network = resolved.settings.network
     found = [
         f"network.{name} is not used in network mode {network.mode}: that needs mode {NetworkMode.INTERNET}"
-        for name in ("relays", "directories")
-        if getattr(network, name) and network.mode != NetworkMode.INTERNET
+        for name, used in (("relays", network.used_relays), ("directories", network.used_directories))
+        if getattr(network, name) and not used
     ]
     for kind, urls in (("relay", network.used_relays), ("directory", network.used_directories)):
         found += [

@@ -8,12 +8,14 @@ import msgspec
 
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 
+from .server_urls import is_on_loopback
+
 
 class NetworkMode:
     """Networks that the daemon uses to reach peer daemons."""
 
     LOCAL: Final = "local"
-    """Loopback only; no relay, no directory."""
+    """Loopback only; no relay, and no directory but those on loopback."""
     LAN: Final = "lan"
     """All interfaces; no relay, no directory."""
     INTERNET: Final = "internet"
@@ -50,7 +52,9 @@ class NetworkSection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def used_directories(self) -> tuple[str, ...]:
-        """URLs of the directories. ``/<z-base-32 key>`` is appended to each."""
+        """URLs of the directories. ``/<z-base-32 key>`` is appended to each. Mode ``local`` has those on loopback."""
+        if self.mode == NetworkMode.LOCAL:
+            return tuple(filter(is_on_loopback, self.directories or ()))
         return self._used(self.directories, DEFAULT_DIRECTORIES)
 
     @property

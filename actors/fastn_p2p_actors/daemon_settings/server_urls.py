@@ -44,6 +44,15 @@ def is_unencrypted_and_public(url: str) -> bool:
         return host != "localhost" and not host.endswith(_PRIVATE_NAMES)
 
 
+def is_on_loopback(url: str) -> bool:
+    """Return whether the host of a valid URL is this machine, by its name or by an address of loopback."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)

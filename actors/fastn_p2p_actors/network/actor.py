@@ -49,6 +49,7 @@ from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
 from .connections.reconnect_list import ReconnectList
+from .discovery.directory_set import DirectorySet
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
@@ -56,6 +57,7 @@ from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.peer_trace import PeerTracer
 from .discovery.record_finder import RecordFinder
+from .discovery.record_publisher import RecordPublisher
 from .discovery.router import PeerRouter
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
@@ -150,16 +152,10 @@ class Network:
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._events.attach(self._pool, probe, self._waits, self._reconnect_list)
+        records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
+        DirectorySet(live, self._finder, self._wall, records.on_newer, records.publish_all_soon)
         self._publisher = IdentityPublisher(
-            self._endpoint,
-            vault,
-            registry,
-            hosts,
-            book,
-            self._wall,
-            self._clock,
-            self._events.on_clock_set,
-            self._finder.sources,
+            vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
         )
         self._registrations = RegistrationRequests(
             self._settings.grant_key,

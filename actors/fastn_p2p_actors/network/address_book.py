@@ -263,6 +263,10 @@ class AddressBook:
         del self._by_key[bytes(peer.key)]
         self.generation += 1
 
+    def newest_signed_record(self, key: bytes) -> bytes:
+        """Return the newest signed record of a peer; empty if there is none."""
+        return next(iter(self._records_of(key).blobs), b"")
+
     def records_of(self, key: bytes) -> list[PeerRecord]:
         """Return the peer's records, newest first. They may be out of date."""
         entry = self._by_key.get(key)

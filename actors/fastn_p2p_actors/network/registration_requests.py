@@ -74,7 +74,7 @@ class RegistrationRequests:
         """
         if isinstance(message, RegisterIdentity):
             check_grant(self._grant_key, message.identity, message.grant)
-            await self._publisher.bring_online(message.identity, sender)
+            await self._publisher.bring_online(message.identity, sender, listed=message.listed)
             self._on_online(message.identity)
             self._grace.on_registration()
         elif isinstance(message, RegisterBinding):
@@ -85,7 +85,7 @@ class RegistrationRequests:
             self._expected.changed()
         else:
             identity = self._identity_of(message.identity, sender)
-            self._publisher.take_offline(identity)
+            await self._publisher.take_offline(identity)
             await self._revocation.identity_offline(identity)
         return Ack()
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import Meta
 
 from fastn_p2p_actors.credentials.peer_record import EndpointEntry
+from fastn_p2p_actors.credentials.pkarr import MAX_SEQUENCE
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
 from fastn_p2p_client.limits import MAX_NAME
 
@@ -74,6 +75,11 @@ class SignPacket(SignRecord, frozen=True, tag=206):
     The vault builds the packet itself. It signs no bytes that it is given.
     """
 
+    above: Annotated[int, Meta(ge=0, lt=MAX_SEQUENCE)] = 0
+    """Sequence of the packet that a directory has. The new one gets a higher sequence, so that it replaces that one."""
+    withdrawn: bool = False
+    """Leave out this daemon's endpoint. If there are no ``others``, the packet has no record."""
+
 
 # ── vault → gateway, network ─────────────────────────────────────────────────────────────────────
 
@@ -124,7 +130,7 @@ class SignedRecord(Message, frozen=True, tag=224):
 
 class SignedPacket(Message, frozen=True, tag=225):
     record: bytes
-    """The signed peer record."""
+    """The signed peer record; empty if the packet has none."""
     expires: int
     body: bytes
     """Signature, sequence and DNS message with the record, as directories take it."""

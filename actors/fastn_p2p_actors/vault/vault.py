@@ -108,20 +108,23 @@ class Vault:
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
 
     def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedPacket:
-        record = self._sign_record(key, request)
-        sequence = 1000 * self._sequences[key.header.name]
+        record = self._sign_record(key, request, withdrawn=request.withdrawn)
+        sequence = max(1000 * self._sequences[key.header.name], request.above + 1)
         packet = encode_record_packet(key.pair.public, record.blob)
         signature = key.pair.sign(pkarr.signing_input(sequence, packet))
         return SignedPacket(record.blob, record.expires, pkarr.join_body(signature, sequence, packet))
 
-    def _sign_record(self, key: StoredKey, request: SignRecord) -> SignedRecord:
+    def _sign_record(self, key: StoredKey, request: SignRecord, *, withdrawn: bool = False) -> SignedRecord:
         check_reachability(request.relays, request.addresses)
         now = self._now()
         name = key.header.name
         sequence = self._sequences[name] = max(self._sequences.get(name, 0) + 1, int(now * 1000))
         own = EndpointEntry(self._sign_delegation(key).blob, sequence, request.relays, request.addresses)
-        others = self._valid_entries(key, request.others, sequence, now)
-        record = build_record(key.pair.public, sequence, now, RECORD_SECONDS, (own, *others))
+        others = tuple(self._valid_entries(key, request.others, sequence, now))
+        if withdrawn and not others:
+            return SignedRecord(b"", 0)
+        entries = others if withdrawn else (own, *others)
+        record = build_record(key.pair.public, sequence, now, RECORD_SECONDS, entries)
         return SignedRecord(_sign(key, "record", record), int(now) + RECORD_SECONDS)
 
     def _valid_entries(

@@ -98,14 +98,15 @@ def _connection(each: ConnectionStatus, names: dict[str, str]) -> Iterator[Text]
 
 def servers(status: Status) -> list[tuple[str, str]]:
     """Return label and value of relays and directories. Empty without the network process and in other modes."""
+    directories = ("directories", "  ".join(status.directories) or "none")
     if not status.endpoint or status.network_mode != "internet":
-        return []
+        return [directories] if status.directories else []
     if status.home_relay:
         others = len(status.relays) - 1
         relay = f"{status.home_relay} (connected)" + (f", {others} more known" if others > 0 else "")
     else:
         relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
-    return [("relay", relay), ("directories", "  ".join(status.directories) or "none")]
+    return [("relay", relay), directories]
 
 
 def ago(reach: str, seen_ms: int) -> str:

@@ -99,19 +99,27 @@ class HostDirectory:
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
         """Return records of the identity with valid signatures, newest first. Their daemons may have stopped."""
+        return [record for record, _ in self._signed_records_of(key)]
+
+    def signed_records_of(self, key: bytes) -> list[bytes]:
+        """Return the same records as they were signed."""
+        return [blob for _, blob in self._signed_records_of(key)]
+
+    def _signed_records_of(self, key: bytes) -> list[tuple[PeerRecord, bytes]]:
         if self.problem:
             return []
-        found: list[PeerRecord] = []
+        found: list[tuple[PeerRecord, bytes]] = []
         for name in self._names_of(PublicKey(key).id52)[:_MOST_FILES]:
             path = self._path / name
             try:
-                record = read_record(_read(path))
+                blob = _read(path)
+                record = read_record(blob)
             except (OSError, P2PError) as error:
                 log.debug("%s: %s", path, error)
                 continue
             if bytes(record.identity) == key:
-                found.append(record)
-        return sorted(found, key=lambda record: record.sequence, reverse=True)
+                found.append((record, blob))
+        return sorted(found, key=lambda each: each[0].sequence, reverse=True)
 
     def _names_of(self, id52: str) -> list[str]:
         """Return the names of an identity's files. List the directory again only if it may have changed.

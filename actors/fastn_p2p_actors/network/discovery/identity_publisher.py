@@ -1,36 +1,32 @@
-"""Identity publisher: fetches, renews and publishes delegations and records of the identities of this daemon.
+"""Identity publisher: brings identities online at this endpoint, and renews their delegations.
 
-The vault signs both. A delegation proves that an identity speaks through this endpoint; a record says how to reach it.
+The vault signs them. A delegation proves that an identity speaks through this endpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from fastn_p2p_client.errors import InternalError, P2PError
+from fastn_p2p_client.errors import P2PError
 
-from ...credentials import read_delegation, read_record
+from ...credentials import read_delegation
 from ...runtime.mailbox import Sender
-from ...vault.messages import SignRecord
 from ..address_book import AddressBook
 from ..clock import JUMP, ClockJump, ClockWatch
 from ..serving.registry import OnlineIdentity, Registry
-from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..vault_client import VaultClient
-from .host_directory import HostDirectory
-from .record_source import RecordSource
+from .record_publisher import RecordPublisher
 
 log = logging.getLogger(__name__)
 
 _TICK: Final = 1.0
 """Seconds between two checks of the clocks and of delegations that must be renewed."""
 _CHECK_INTERVAL: Final = 30.0
-"""Seconds between two checks of the endpoint's addresses, and until a failed renewal is tried again."""
+"""Seconds until a failed renewal is tried again, and between two checks of what is to be written to disk."""
 
 
 class IdentityPublisher:
@@ -41,49 +37,50 @@ class IdentityPublisher:
 
     def __init__(
         self,
-        endpoint: NetworkEndpoint,
         vault: VaultClient,
         registry: Registry,
-        hosts: HostDirectory,
+        records: RecordPublisher,
         book: AddressBook,
         wall: Callable[[], float],
         clock: ClockWatch,
         on_clock_set: Callable[[ClockJump, list[OnlineIdentity]], None],
-        sources: Sequence[RecordSource] = (),
     ) -> None:
         """Start the renewals.
 
         Args:
+            records: publishes the records of the identities.
             wall: returns Unix time.
             on_clock_set: called with the identities that were renewed because the clock was set or the machine slept.
-            sources: get every record, too.
         """
-        self._endpoint = endpoint
         self._vault = vault
         self._registry = registry
-        self._hosts = hosts
+        self._records = records
         self._book = book
         self._wall = wall
         self._clock = clock
         self._on_clock_set = on_clock_set
-        self._sources = sources
         self._next_check = 0.0
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._on_online: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
         """Registrations of bindings that wait for their identity."""
-        self._published_at: EndpointAddress | None = endpoint.address()
+        self._clock_changed = False
+        """True until everything is renewed after the clock was set."""
         self._renewal = asyncio.get_running_loop().create_task(self._renew_loop())
 
     def close(self) -> None:
-        """Stop the renewals, and withdraw every record from the host directory."""
+        """Stop the renewals, and publish no more records."""
         self._renewal.cancel()
         for task in self._announcing.values():
             task.cancel()
-        self._hosts.close()
+        self._records.close()
 
-    async def bring_online(self, name: str, sender: Sender) -> None:
-        """Bring the identity online. Raise P2PError if the vault refuses to sign, or does not answer."""
-        task = asyncio.ensure_future(self._announce(name, sender))
+    async def bring_online(self, name: str, sender: Sender, *, listed: bool = True) -> None:
+        """Bring the identity online. Raise P2PError if the vault refuses to sign, or does not answer.
+
+        Args:
+            listed: False if its record must not leave this machine by itself.
+        """
+        task = asyncio.ensure_future(self._announce(name, sender, listed))
         self._announcing[name] = task
         try:
             await task
@@ -110,59 +107,49 @@ class IdentityPublisher:
             register(identity)
         return identity is not None
 
-    def take_offline(self, identity: OnlineIdentity) -> None:
+    async def take_offline(self, identity: OnlineIdentity) -> None:
         """Take the identity offline and withdraw its record."""
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
-            self._hosts.withdraw(identity.key)
-            for source in self._sources:
-                source.withdraw(identity)
+            await self._records.withdraw(identity)
+
+    async def set_listed(self, name: str, *, listed: bool) -> None:
+        """Publish the record of an identity from now on, or no longer. Does nothing if it is not online."""
+        identity = self._registry.by_name(name)
+        if identity is not None:
+            await self._records.set_listed(identity, listed=listed)
 
     async def fresh_record(self, identity: OnlineIdentity) -> bytes:
         """Sign and return a record with the endpoint's present addresses. Raise P2PError if the vault does not."""
-        await self._sign_record(identity)
+        await self._records.sign(identity)
         return identity.record
 
-    async def _announce(self, name: str, sender: Sender) -> None:
+    async def _announce(self, name: str, sender: Sender, listed: bool) -> None:
         signed = await self._vault.delegation(name)
         delegation = read_delegation(signed.blob)
-        identity = OnlineIdentity(name, delegation.key, sender)
+        identity = OnlineIdentity(name, delegation.key, sender, listed=listed)
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
-        await self._sign_record(identity)
+        await self._records.sign(identity)
         if sender.gone:
             return
         self._registry.add_identity(identity)
         waiting = self._on_online.pop(name, [])
         while waiting:
             waiting.pop()(identity)
-        self._publish(identity)
+        self._records.publish_first(identity)
         log.info("%s is online as %s", name, identity.key)
-
-    async def _sign_record(self, identity: OnlineIdentity) -> None:
-        address = self._endpoint.address()
-        signed = await self._vault.record(SignRecord(identity.name, address.relays, address.addresses))
-        if read_record(signed.blob).identity != identity.key:
-            raise InternalError(reason="the vault signed with another key")
-        identity.record = signed.blob
 
     async def _renew(self, identity: OnlineIdentity) -> None:
         signed = await self._vault.delegation(identity.name)
         delegation = read_delegation(signed.blob)
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
-        await self._sign_record(identity)
-        if self._registry.by_name(identity.name) is identity:
-            self._publish(identity)
+        await self._records.renew(identity)
         log.info("delegation of %s renewed", identity.name)
 
-    def _publish(self, identity: OnlineIdentity) -> None:
-        self._hosts.publish(identity.key, identity.record)
-        for source in self._sources:
-            source.publish(identity)
-
     async def _renew_loop(self) -> None:
-        """Renew what is due, and everything when the addresses or the clock have changed. Retry failures."""
+        """Renew what is due, and everything when the clock has changed. Retry failures."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_TICK)
@@ -171,17 +158,15 @@ class IdentityPublisher:
                 await self._renew_after(jump)
             now = self._wall()
             if loop.time() >= self._next_check:
-                self._next_check = loop.time() + _CHECK_INTERVAL * (0.9 + 0.2 * random.random())
-                await self._check_addresses()
+                self._next_check = loop.time() + _CHECK_INTERVAL
+                await self._check(now)
             elif any(map(partial(_is_due, now=now), self._registry)):
                 await self._renew_all(partial(_is_due, now=now))
 
-    async def _check_addresses(self) -> None:
-        address = self._endpoint.address()
-        now = self._wall()
-        moved = address != self._published_at
-        if await self._renew_all(lambda identity: moved or _is_due(identity, now)) and moved:
-            self._published_at = address
+    async def _check(self, now: float) -> None:
+        changed = self._clock_changed
+        if await self._renew_all(lambda identity: changed or _is_due(identity, now)):
+            self._clock_changed = False
         try:
             await self._book.save_seen_if_due()
         except P2PError as error:
@@ -194,7 +179,7 @@ class IdentityPublisher:
         )
         renewed: list[OnlineIdentity] = []
         if not await self._renew_all(lambda _: True, renewed):
-            self._published_at = None  # the next check tries again
+            self._clock_changed = True  # the next check tries again
             self._next_check = 0.0
         self._on_clock_set(jump, renewed)
 

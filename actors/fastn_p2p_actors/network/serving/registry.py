@@ -96,12 +96,40 @@ class RegisteredBinding:
         )
 
 
+class Publication:
+    """State of an identity's record at one place, such as a directory.
+
+    Attributes:
+        published: Unix time at which the place took the record last; 0 if it never did.
+        problem: reason for which the place has not taken the newest record; empty if it has.
+    """
+
+    __slots__ = ("problem", "published")
+
+    def __init__(self, published: float = 0.0, problem: str = "") -> None:
+        self.published = published
+        self.problem = problem
+
+
 class OnlineIdentity:
     """An identity that a local process has registered."""
 
-    __slots__ = ("bindings", "delegation", "key", "name", "not_after", "not_before", "raw", "record", "sender")
+    __slots__ = (
+        "bindings",
+        "delegation",
+        "key",
+        "listed",
+        "name",
+        "not_after",
+        "not_before",
+        "packet",
+        "publications",
+        "raw",
+        "record",
+        "sender",
+    )
 
-    def __init__(self, name: str, key: PublicKey, sender: Sender) -> None:
+    def __init__(self, name: str, key: PublicKey, sender: Sender, *, listed: bool = True) -> None:
         self.name = name
         self.key = key
         self.raw = bytes(key)
@@ -112,6 +140,12 @@ class OnlineIdentity:
         self.not_after = 0
         self.record = b""
         """Signed peer record: addresses at which the identity can be reached."""
+        self.packet = b""
+        """Body of the signed packet for directories; empty if there are none, or the identity is not listed."""
+        self.listed = listed
+        """False if no record source may get the record."""
+        self.publications: dict[str, Publication] = {}
+        """Where its record is published, by the name of the place."""
         self.bindings: dict[tuple[str, str], RegisteredBinding] = {}
 
 

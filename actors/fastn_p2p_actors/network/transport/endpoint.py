@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import msgspec
 from iroh.iroh_ffi import (
+    AddrChangeCallback,
     Connection,
     Endpoint,
     EndpointAddr,
     EndpointBuilder,
     EndpointId,
     EndpointOptions,
+    HomeRelayCallback,
     Incoming,
     IncomingAddr,
     IrohError,
@@ -24,12 +26,14 @@ from iroh.iroh_ffi import (
     RelayConfig,
     RelayMap,
     RelayMode,
+    WatchHandle,
 )
 
 from fastn_p2p_client.errors import PeerUnreachable
 
 from ...daemon_settings.sections import NetworkMode
 from ..wire.messages import ALPN
+from .address_order import order_addresses
 from .iroh_patches import install
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
 
@@ -85,6 +89,22 @@ _HOSTS: Final = {
 }
 
 
+class _AddressCallback(AddrChangeCallback):
+    def __init__(self, on_change: Callable[[], object]) -> None:
+        self._on_change = on_change
+
+    async def on_change(self, addr: EndpointAddr) -> None:
+        self._on_change()
+
+
+class _RelayCallback(HomeRelayCallback):
+    def __init__(self, on_change: Callable[[], object]) -> None:
+        self._on_change = on_change
+
+    async def on_change(self, relay_urls: list[str]) -> None:
+        self._on_change()
+
+
 class NetworkEndpoint:
     """Opens and accepts QUIC connections. Messages are the connection's affair.
 
@@ -106,6 +126,7 @@ class NetworkEndpoint:
         self._sources: dict[str, list[float]] = {}
         """When the handshakes in progress began, by the IP address and port from which each came."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watches: list[WatchHandle] = []
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
         self.retried = 0
@@ -147,6 +168,8 @@ class NetworkEndpoint:
             task.cancel()
         try:
             async with asyncio.timeout(2):
+                for watch in self._watches:
+                    await watch.stop()
                 await self._raw.close()
         except (TimeoutError, IrohError) as error:
             log.warning("the endpoint did not close cleanly: %s", error)
@@ -160,7 +183,14 @@ class NetworkEndpoint:
             addresses = [a for a in self._raw.bound_sockets() if not _unspecified(a)]
         # iroh keeps the address of a removed relay for seconds
         relays = (relay,) if relay in self._relays else ()
-        return EndpointAddress(self.id, relays, tuple(sorted(addresses)))
+        return EndpointAddress(self.id, relays, tuple(order_addresses(addresses)))
+
+    def watch_address(self, on_change: Callable[[], object]) -> None:
+        """Call ``on_change`` on the event loop after each change of ``address``. A call may also come without one."""
+        self._watches += [
+            self._raw.watch_addr(_AddressCallback(on_change)),
+            self._raw.watch_home_relay(_RelayCallback(on_change)),
+        ]
 
     def connected_relay(self) -> str:
         """Return the URL of the relay that the endpoint is connected to; empty without one.

@@ -152,6 +152,8 @@ class RegisterIdentity(Message, frozen=True, tag=70):
 
     identity: str
     grant: bytes
+    listed: bool = True
+    """False if the identity's record must not be published to directories or the LAN."""
 
 
 class RegisterBinding(Message, frozen=True, tag=71):

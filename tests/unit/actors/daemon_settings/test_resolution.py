@@ -111,6 +111,13 @@ def test_names_the_variable_or_option_of_an_invalid_value(
         (NetworkSection(mode="lan"), (), (), True),
         (NetworkSection(mode="lan", relays=("https://r",), lan=False), (), (), False),
         (NetworkSection(mode="local", relays=("https://r",), directories=("https://d",)), (), (), False),
+        (
+            NetworkSection(mode="local", directories=("http://127.0.0.1:1/d", "https://10.0.0.1/d", "http://[::1]/d")),
+            (),
+            ("http://127.0.0.1:1/d", "http://[::1]/d"),
+            False,
+        ),
+        (NetworkSection(mode="lan", directories=("http://127.0.0.1:1/d",)), (), (), True),
     ],
 )
 def test_the_mode_limits_what_is_used(

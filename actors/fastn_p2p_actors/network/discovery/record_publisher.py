@@ -1,0 +1,301 @@
+"""Record publisher: keeps the records of the online identities up to date at every place that takes them.
+
+The places are the host directory and the record sources. A record is published when its identity comes online, when an
+address or the home relay changes, and once an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from fastn_p2p_client.errors import InternalError, P2PError
+
+from ...credentials import MAX_DELEGATIONS, EndpointEntry, peek_endpoints, peek_record, read_record, verify_record
+from ...credentials.pkarr import SignedPacket
+from ...credentials.record_packet import record_in
+from ...vault.messages import SignPacket, SignRecord
+from ..address_book import AddressBook
+from ..live_settings import LiveSettings
+from ..serving.registry import OnlineIdentity, Publication, Registry
+from ..transport.address_order import is_public
+from ..transport.endpoint import EndpointAddress, NetworkEndpoint
+from ..vault_client import VaultClient
+from .host_directory import HostDirectory
+from .record_finder import RecordFinder
+
+log = logging.getLogger(__name__)
+
+HOST: Final = "this machine"
+"""Name of the host directory among the places of a publication."""
+_SETTLE: Final = 0.2
+"""Seconds after a change of an address during which further changes are waited for: they come in groups."""
+_CHECK_INTERVAL: Final = 30.0
+"""Seconds between two checks of what is due."""
+_RETRY: Final = 1.0
+"""Seconds before a record that the vault did not sign is tried again."""
+_INTERVAL: Final = 3600.0
+"""Seconds between two publications of a record. Each is varied by up to a tenth."""
+_FIRST_WAIT: Final = 1.5
+"""Seconds after the start for which the first publication waits for a relay."""
+_LOOKUP_WAIT: Final = 0.5
+"""Seconds that the lookup of other daemons' endpoints may delay a publication."""
+_PARALLEL: Final = 32
+"""Records that are renewed at the same time."""
+
+
+# Several daemons may serve one identity, and a directory keeps one packet for it. So each daemon looks the identity up
+# before it publishes, and copies the entries of the others' endpoints into its record. It copies them from the newest
+# record only, because a daemon that withdraws its endpoint publishes a record without it. Cost: one lookup for each
+# publication. Not covered: a daemon that cannot read one of several directories may leave out an endpoint there, until
+# the daemon of that endpoint publishes again.
+
+
+class RecordPublisher:
+    """Signs and publishes records.
+
+    Args:
+        settings: name the network mode, relays and directories.
+        finder: has the record sources, and finds other daemons of the same identities.
+        wall: returns Unix time.
+    """
+
+    def __init__(
+        self,
+        endpoint: NetworkEndpoint,
+        vault: VaultClient,
+        registry: Registry,
+        hosts: HostDirectory,
+        book: AddressBook,
+        settings: LiveSettings,
+        finder: RecordFinder,
+        wall: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._vault = vault
+        self._registry = registry
+        self._hosts = hosts
+        self._book = book
+        self._settings = settings
+        self._finder = finder
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._next: dict[bytes, float] = {}
+        """Time of the event loop at which the record of an identity is to be published again."""
+        self._above: dict[bytes, int] = {}
+        """Highest sequence of a packet that a directory has in place of this daemon's."""
+        self._published_at: EndpointAddress | None = None
+        self._due = asyncio.Event()
+        self._settling: asyncio.TimerHandle | None = None
+        self._is_first = True
+        endpoint.watch_address(self._on_address)
+        self._task = self._loop.create_task(self._run())
+
+    def close(self) -> None:
+        """Stop, and withdraw every record from the host directory. Records in directories expire."""
+        self._task.cancel()
+        if self._settling is not None:
+            self._settling.cancel()
+        self._hosts.close()
+
+    async def sign(self, identity: OnlineIdentity) -> None:
+        """Sign a record with the endpoint's present addresses, and a packet if directories are to get it.
+
+        Raises:
+            P2PError: the vault does not sign.
+        """
+        address, others = self._endpoint.address(), self._others_of(identity)
+        fields = identity.name, address.relays, address.addresses, others
+        if identity.listed and self._settings.directories:
+            packet = await self._vault.packet(SignPacket(*fields, above=self._above.get(identity.raw, 0)))
+            record, identity.packet = packet.record, packet.body
+        else:
+            record, identity.packet = (await self._vault.record(SignRecord(*fields))).blob, b""
+        if read_record(record).identity != identity.key:
+            raise InternalError(reason="the vault signed with another key")
+        identity.record = record
+
+    def publish_first(self, identity: OnlineIdentity) -> None:
+        """Publish a signed record on this machine at once, and to the sources soon."""
+        self._publish_to_host(identity)
+        self.publish_soon(identity)
+
+    def publish_soon(self, identity: OnlineIdentity) -> None:
+        """Sign and publish a new record."""
+        self._next[identity.raw] = 0.0
+        self._due.set()
+
+    def publish_all_soon(self) -> None:
+        """Sign and publish new records of all identities."""
+        self._next.clear()
+        self._due.set()
+
+    async def renew(self, identity: OnlineIdentity) -> None:
+        """Sign and publish a new record now.
+
+        Raises:
+            P2PError: the vault does not sign.
+        """
+        to_sources = identity.listed and not self._is_first and bool(self._finder.sources)
+        if to_sources:
+            self._next[identity.raw] = self._loop.time() + _INTERVAL * random.uniform(0.9, 1.1)
+            await self._look_up(identity.raw)
+        try:
+            await self.sign(identity)
+        except P2PError:
+            self._next.pop(identity.raw, None)
+            raise
+        if self._registry.by_name(identity.name) is not identity:
+            return
+        self._publish_to_host(identity)
+        if to_sources:
+            for source in self._finder.sources:
+                source.publish(identity)
+
+    async def withdraw(self, identity: OnlineIdentity) -> None:
+        """Withdraw the record of an identity that was taken offline."""
+        self._next.pop(identity.raw, None)
+        self._hosts.withdraw(identity.key)
+        if identity.listed:
+            await self._withdraw_from_sources(identity)
+
+    async def set_listed(self, identity: OnlineIdentity, *, listed: bool) -> None:
+        """Publish the record to the sources from now on, or withdraw it from them."""
+        if identity.listed == listed:
+            return
+        identity.listed = listed
+        if listed:
+            self.publish_soon(identity)
+        else:
+            await self._withdraw_from_sources(identity)
+
+    def on_newer(self, identity: OnlineIdentity, packet: SignedPacket) -> bool:
+        """Take a packet that a directory has in place of this daemon's. See ``directory_source.OnNewer``."""
+        self._above[identity.raw] = max(packet.sequence, self._above.get(identity.raw, 0))
+        if self._registry.by_key(identity.raw) is not identity or not identity.listed:
+            return False
+        try:
+            blob = record_in(packet)
+            record = verify_record(blob, now=self._wall())
+            if record.identity == identity.key:
+                self._book.note_record(identity.raw, blob)
+                own = self._endpoint.address()
+                if any(
+                    (each.delegation.endpoint, each.relays, each.addresses) == (own.endpoint, own.relays, own.addresses)
+                    for each in record.endpoints
+                ):
+                    return True
+        except P2PError as error:
+            log.debug("a directory has a useless packet of %s: %s", identity.name, error)
+        self.publish_soon(identity)
+        return False
+
+    # ── what is due ──────────────────────────────────────────────────────────────────────────────
+
+    def _on_address(self) -> None:
+        if self._settling is None:
+            self._settling = self._loop.call_later(_SETTLE, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        self._due.set()
+
+    async def _run(self) -> None:
+        await self._wait_for_first()
+        while True:
+            self._due.clear()
+            address, now = self._endpoint.address(), self._loop.time()
+            moved = address != self._published_at
+            due = [each for each in self._registry if moved or self._is_due(each, now)]
+            if await self._renew_all(due):
+                self._published_at = address
+            else:
+                self._loop.call_later(_RETRY, self._due.set)
+            try:
+                async with asyncio.timeout(_CHECK_INTERVAL):
+                    await self._due.wait()
+            except TimeoutError:
+                continue
+
+    def _is_due(self, identity: OnlineIdentity, now: float) -> bool:
+        return identity.listed and bool(self._finder.sources) and now >= self._next.get(identity.raw, 0.0)
+
+    async def _renew_all(self, identities: list[OnlineIdentity]) -> bool:
+        """Renew records. Return False if the vault did not sign one of them."""
+        complete = True
+        for start in range(0, len(identities), _PARALLEL):
+            batch = identities[start : start + _PARALLEL]
+            for outcome in await asyncio.gather(*map(self.renew, batch), return_exceptions=True):
+                if isinstance(outcome, P2PError):
+                    log.warning("cannot renew a record yet: %s", outcome)
+                    complete = False
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        return complete
+
+    async def _wait_for_first(self) -> None:
+        """Wait for a relay, so that the first record says how peers outside of this network reach the daemon."""
+        deadline = self._loop.time() + _FIRST_WAIT
+        while self._settings.relays and not self._endpoint.address().relays and self._loop.time() < deadline:
+            self._due.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._due.wait()
+            except TimeoutError:
+                break
+        self._is_first = False
+        address = self._endpoint.address()
+        if self._settings.relays and not address.relays:
+            log.warning("no relay has answered yet: records are published without one, and again when it answers")
+        if self._settings.relays and not any(map(is_public, address.addresses)):
+            log.info("no public address is known yet: records are published again when there is one")
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _look_up(self, key: bytes) -> None:
+        """Find the records that other daemons of the identity have published."""
+        lookup = self._finder.look_up(key)
+        try:
+            async with asyncio.timeout(_LOOKUP_WAIT):
+                while not lookup.done:
+                    await asyncio.shield(lookup.changed)
+        except TimeoutError:
+            log.debug("a source is slow: other daemons' endpoints are taken from the records that are known")
+
+    def _others_of(self, identity: OnlineIdentity) -> tuple[EndpointEntry, ...]:
+        """Return the entries of other endpoints of the identity, each as it was stated last."""
+        entries: dict[bytes, EndpointEntry] = {}
+        newest = self._book.newest_signed_record(identity.raw)
+        for blob in filter(None, (newest, *self._hosts.signed_records_of(identity.raw))):
+            try:
+                read_record(blob)
+                body = peek_record(blob)
+                for endpoint, entry in zip(peek_endpoints(body), body.endpoints, strict=True):
+                    known = entries.get(endpoint)
+                    if known is None or entry.sequence > known.sequence:
+                        entries[endpoint] = entry
+            except P2PError as error:
+                log.debug("a record of %s is not used: %s", identity.name, error)
+        entries.pop(self._endpoint.id, None)
+        return tuple(sorted(entries.values(), key=lambda each: -each.sequence))[: MAX_DELEGATIONS - 1]
+
+    def _publish_to_host(self, identity: OnlineIdentity) -> None:
+        self._hosts.publish(identity.key, identity.record)
+        identity.publications[HOST] = Publication(0.0 if self._hosts.problem else self._wall(), self._hosts.problem)
+
+    async def _withdraw_from_sources(self, identity: OnlineIdentity) -> None:
+        """Withdraw a record from the sources. Directories get a packet without this daemon's endpoint."""
+        sources = [source for source in self._finder.sources if source.name in identity.publications]
+        if identity.packet and sources:
+            others, above = self._others_of(identity), self._above.get(identity.raw, 0)
+            try:
+                signed = await self._vault.packet(SignPacket(identity.name, (), (), others, above, withdrawn=True))
+                identity.packet = signed.body
+            except P2PError as error:
+                log.warning("the record of %s stays published until it expires: %s", identity.name, error)
+                identity.packet = b""
+        for source in self._finder.sources:
+            source.withdraw(identity)

@@ -1,0 +1,1 @@
+"""Daemons that find each other through record sources."""
