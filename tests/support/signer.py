@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from nacl.signing import SigningKey
 
-from fastn_p2p_actors.credentials import SPEAK
+from fastn_p2p_actors.credentials import SPEAK, pkarr
 from fastn_p2p_actors.credentials.envelope import seal, signing_input
+from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_client.keys import PublicKey
 
 __all__ = ["DAY", "ENDPOINT", "LINEAGE", "NOW", "Signer"]
@@ -49,6 +50,14 @@ class Signer:
     ) -> bytes:
         who = bytes(self.key) if identity is None else identity
         return self.sign("delegation", [version, who, endpoint, lineage, epoch, not_before, not_after, capabilities])
+
+    def packet(self, record: bytes, sequence: int) -> bytes:
+        """The body of a packet for directories, with this record in it."""
+        return self.signed_packet(encode_record_packet(bytes(self.key), record), sequence)
+
+    def signed_packet(self, packet: bytes, sequence: int) -> bytes:
+        """The body of a packet for directories, with any DNS message."""
+        return pkarr.join_body(self._signing.sign(pkarr.signing_input(sequence, packet)).signature, sequence, packet)
 
     def record(
         self,

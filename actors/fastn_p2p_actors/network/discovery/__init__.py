@@ -4,7 +4,7 @@
 - ``resolver``, ``host_directory``: endpoints of a key; records of daemons on this machine.
 - ``record_source``, ``record_finder``: places where records are published and looked for, asked all at once.
 - ``lan``: the source of the LAN.
-- ``directory_source``, ``directory_client``, ``directory_set``: one directory, its HTTP requests, those of the settings.
+- ``directory_source``, ``directory_client``, ``directory_set``: one directory, its requests, those of the settings.
 - ``identity_publisher``: brings identities online, and renews their delegations.
 - ``record_publisher``: signs their records, and publishes them on this machine and to the sources.
 - ``targets``: binding, connection or later attempt for a call, a session or a wait of a local program.

@@ -25,8 +25,12 @@ _CONNECTIONS: Final = 4
 """Connections to one directory."""
 _IDLE: Final = 30.0
 """Seconds for which an idle connection is kept."""
+_SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 600.0
-"""Seconds: the longest pause that a directory may ask for."""
+"""Seconds: the shortest and the longest pause that a directory may ask for."""
+_POOL_TIMEOUT: Final = 1.0
+"""Seconds until the connection pool must have a connection for a request. Requests wait for their turn before, because
+a request that is cancelled while it waits inside the pool of httpcore 1.0.9 keeps its place for ever."""
 _FAIL_FAST: Final = 1.0
 """Seconds after a failed connection for which no other is opened. Without a network, each takes a thread for DNS."""
 _HEADERS: Final[list[tuple[bytes | str, bytes | str]]] = [("User-Agent", "fastn-p2p"), ("Accept-Encoding", "identity")]
@@ -56,6 +60,12 @@ class DirectoryRefused(DirectoryUnavailable):
     """The directory does not take this packet. The same packet again would be refused, too."""
 
 
+class DirectoryBusy(DirectoryUnavailable):
+    """The directory takes no more requests for ``pause`` seconds."""
+
+    pause: float
+
+
 class DirectoryClient:
     """Requests to one directory.
 
@@ -69,6 +79,7 @@ class DirectoryClient:
         self._loop = asyncio.get_running_loop()
         self._pool: httpcore.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._down_until = 0.0
         self._down_reason = ""
 
@@ -86,21 +97,23 @@ class DirectoryClient:
             raise self._failure(status, body)
         return read_signed_packet(key, body)
 
-    async def put(self, key: bytes, body: bytes) -> float:
-        """Publish a packet under its key (32 bytes). Return 0, or the seconds after which to try again.
+    async def put(self, key: bytes, body: bytes) -> None:
+        """Publish a packet under its key (32 bytes).
 
         Raises:
             NewerPacket: the directory has a newer packet.
+            DirectoryBusy: it wants the packet later.
             DirectoryRefused: it does not want this packet.
             DirectoryUnavailable: there is no answer.
         """
         status, answer, retry_after = await self._request("PUT", key, body)
         if status in _OK:
-            return 0.0
+            return
         if status in _OLDER:
             raise NewerPacket
         if status in _TOO_MANY:
-            return min(_LONGEST_PAUSE, retry_after)
+            pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, retry_after))
+            raise DirectoryBusy(reason=f"it takes no more requests for {pause:g} s", pause=pause)
         if 400 <= status < 500 and status != 408:
             raise DirectoryRefused(reason=self._failure(status, answer).reason)
         raise self._failure(status, answer)
@@ -116,7 +129,7 @@ class DirectoryClient:
         if self._loop.time() < self._down_until:
             raise DirectoryUnavailable(reason=self._down_reason)
         try:
-            async with asyncio.timeout(_TOTAL_TIMEOUT):
+            async with asyncio.timeout(_TOTAL_TIMEOUT), self._turns:
                 return await self._exchange(method, f"{self._base}/{encode_key(key)}", body)
         except TimeoutError:
             raise DirectoryUnavailable(reason=f"no answer within {_TOTAL_TIMEOUT:g} s") from None
@@ -126,7 +139,7 @@ class DirectoryClient:
         import httpcore
 
         headers = [*_HEADERS, ("Content-Type", CONTENT_TYPE)] if body else _HEADERS
-        timeouts = {"connect": _CONNECT_TIMEOUT, "pool": _TOTAL_TIMEOUT}
+        timeouts = {"connect": _CONNECT_TIMEOUT, "pool": _POOL_TIMEOUT}
         try:
             async with pool.stream(
                 method,
@@ -147,6 +160,9 @@ class DirectoryClient:
             self._down_reason = _connection_problem(error)
             self._down_until = self._loop.time() + _FAIL_FAST
             raise DirectoryUnavailable(reason=self._down_reason) from None
+        except httpcore.PoolTimeout:
+            await self.close()
+            raise DirectoryUnavailable(reason="its connections are in use") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             raise DirectoryUnavailable(reason=str(error) or "the connection ended") from None
         if response.status in _REDIRECTS:

@@ -17,7 +17,7 @@ from fastn_p2p_client.retry import Backoff
 from ...credentials.pkarr import SignedPacket, sequence_of
 from ...credentials.record_packet import record_in
 from ..serving.registry import OnlineIdentity, Publication
-from .directory_client import DirectoryClient, DirectoryRefused, DirectoryUnavailable, NewerPacket
+from .directory_client import DirectoryBusy, DirectoryClient, DirectoryRefused, DirectoryUnavailable, NewerPacket
 from .record_source import OnRecord
 
 log = logging.getLogger(__name__)
@@ -175,11 +175,11 @@ class DirectorySource:
     async def _publish(self, job: _Job) -> _Outcome:
         try:
             try:
-                pause = await self._client.put(job.identity.raw, job.packet)
+                await self._client.put(job.identity.raw, job.packet)
             except NewerPacket:
                 return await self._read_newer(job)
-            if pause:
-                return _Outcome(f"it takes no more requests for {pause:g} s", pause, is_asked_for=True)
+        except DirectoryBusy as error:
+            return _Outcome(str(error), error.pause, is_asked_for=True)
         except DirectoryRefused as error:
             return _Outcome(str(error))
         except P2PError as error:

@@ -12,9 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_actors.credentials import EndpointEntry, EpochTracker, SequenceTracker, verify_delegation, verify_record
+from fastn_p2p_actors.credentials import (
+    EndpointEntry,
+    EpochTracker,
+    SequenceTracker,
+    read_record,
+    verify_delegation,
+    verify_record,
+)
 from fastn_p2p_actors.credentials.envelope import seal, signing_input
-from fastn_p2p_actors.credentials.pkarr import HEADER_BYTES, MAX_PACKET, read_signed_packet
+from fastn_p2p_actors.credentials.pkarr import HEADER_BYTES, MAX_PACKET, read_signed_packet, sequence_of
 from fastn_p2p_actors.credentials.record_packet import record_in
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState, check_allowed
@@ -259,20 +266,24 @@ def test_record_holds_and_each_one_replaces_the_one_before(setup: VaultSetup) ->
     assert seen == sorted(set(seen))
 
 
-def test_record_keeps_valid_endpoints_of_other_daemons(setup: VaultSetup) -> None:
-    key = setup.request(GATEWAY, ListKeys()).identities[0].public
+def entry_of(setup: VaultSetup, endpoint: bytes, sequence: int, until: float = NOW + 3600) -> EndpointEntry:
+    """Alice's entry of an endpoint, as the vault of another daemon signs it."""
     alice = next(each for each in setup.vault._store.page("", 1).keys)
+    fields = [1, alice.pair.public, endpoint, bytes(16), 1, NOW - 3600, int(until), ["speak"]]
+    body = msgspec.msgpack.encode(fields)
+    delegation = seal(body, alice.pair.sign(signing_input("delegation", body)))
+    return EndpointEntry(delegation, sequence, (), ("192.0.2.9:9",))
+
+
+def test_record_keeps_valid_endpoints_of_other_daemons(setup: VaultSetup) -> None:
     transport = setup.request(NETWORK, GetTransport()).public
-
-    def stated(endpoint: bytes, sequence: int, until: float = NOW + 3600) -> EndpointEntry:
-        fields = [1, key, endpoint, bytes(16), 1, NOW - 3600, int(until), ["speak"]]
-        body = msgspec.msgpack.encode(fields)
-        delegation = seal(body, alice.pair.sign(signing_input("delegation", body)))
-        return EndpointEntry(delegation, sequence, (), ("192.0.2.9:9",))
-
     now = int(setup.clock.now * 1000)
-    good = stated(b"2" * 32, now - 5)
-    left_out = [stated(transport, now - 5), stated(b"3" * 32, now - 5, NOW - 60), stated(b"4" * 32, now + 60_000)]
+    good = entry_of(setup, b"2" * 32, now - 5)
+    left_out = [
+        entry_of(setup, transport, now - 5),
+        entry_of(setup, b"3" * 32, now - 5, NOW - 60),
+        entry_of(setup, b"4" * 32, now + 60_000),
+    ]
     signed = setup.request(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",), (good, *left_out)))
     record = verify_record(signed.blob, now=setup.clock.now)
     assert [each.delegation.endpoint for each in record.endpoints] == [transport, b"2" * 32]
@@ -290,6 +301,25 @@ def test_packet_holds_the_record_and_each_one_replaces_the_one_before(setup: Vau
         assert verify_record(signed.record, now=setup.clock.now).expires == signed.expires
         sequences.append(packet.sequence)
     assert sequences == sorted(set(sequences))
+
+
+def test_a_packet_gets_a_higher_sequence_than_the_one_that_a_directory_has(setup: VaultSetup) -> None:
+    ahead = 2 * 1_000_000 * NOW
+    signed = setup.request(NETWORK, SignPacket("alice", (), ("192.0.2.1:1",), above=ahead))
+    assert sequence_of(signed.body) == ahead + 1
+    assert read_record(signed.record).sequence == 1000 * NOW  # the record says when it was made all the same
+    assert sequence_of(setup.request(NETWORK, SignPacket("alice", (), ())).body) < ahead
+
+
+def test_a_withdrawn_packet_has_the_other_endpoints_only(setup: VaultSetup) -> None:
+    key = setup.request(GATEWAY, ListKeys()).identities[0].public
+    alone = setup.request(NETWORK, SignPacket("alice", (), ("192.0.2.1:1",), withdrawn=True))
+    assert (alone.record, alone.expires) == (b"", 0)
+    assert record_in(read_signed_packet(key, alone.body)) == b""
+    other = entry_of(setup, b"2" * 32, int(setup.clock.now * 1000) - 5)
+    signed = setup.request(NETWORK, SignPacket("alice", (), ("192.0.2.1:1",), (other,), withdrawn=True))
+    record = verify_record(record_in(read_signed_packet(key, signed.body)), now=setup.clock.now)
+    assert [each.delegation.endpoint for each in record.endpoints] == [b"2" * 32]
 
 
 def test_the_largest_record_fits_into_a_packet(setup: VaultSetup) -> None:
