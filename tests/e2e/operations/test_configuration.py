@@ -74,7 +74,7 @@ def test_command_line_comes_before_environment_before_file(make_daemon: MakeDaem
     assert network(daemon) == ("internet", ["http://127.0.0.1:4"], [], True)
     daemon.stop()
     started(daemon, "--network", "local")
-    assert network(daemon) == ("local", [], [], False)
+    assert network(daemon) == ("local", [], ["http://127.0.0.1:3/d"], False)
     assert any("network.relays is not used in network mode local" in line for line in daemon.errors)
 
 
