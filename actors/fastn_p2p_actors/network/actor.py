@@ -49,7 +49,6 @@ from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
 from .connections.reconnect_list import ReconnectList
-from .discovery.directory_set import DirectorySet
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
@@ -153,7 +152,6 @@ class Network:
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._events.attach(self._pool, probe, self._waits, self._reconnect_list)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
-        DirectorySet(live, self._finder, self._wall, records.on_newer, records.publish_all_soon)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
         )

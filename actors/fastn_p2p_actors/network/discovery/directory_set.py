@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
+
+from fastn_p2p_client.errors import P2PError
 
 from ..live_settings import LiveSettings
 from .directory_client import DirectoryClient
 from .directory_source import DirectorySource, OnNewer
 from .record_finder import RecordFinder
+
+log = logging.getLogger(__name__)
 
 
 class DirectorySet:
@@ -35,8 +41,35 @@ class DirectorySet:
         self._on_newer = on_newer
         self._on_added = on_added
         self._sources: dict[str, DirectorySource] = {}
+        """By URL."""
         settings.on_change(self._follow)
         self._follow()
+
+    def __len__(self) -> int:
+        """Number of directories."""
+        return len(self._sources)
+
+    def __contains__(self, source: object) -> bool:
+        return source in self._sources.values()
+
+    async def look_up(self, key: bytes, seconds: float) -> None:
+        """Ask every directory for the records of an identity. The address book keeps them.
+
+        Args:
+            key: the identity, 32 bytes.
+            seconds: at most; slower directories are not waited for.
+        """
+        searches = [asyncio.ensure_future(self._search(source, key)) for source in self._sources.values()]
+        if searches:
+            _, late = await asyncio.wait(searches, timeout=seconds)
+            for search in late:
+                search.cancel()
+
+    async def _search(self, source: DirectorySource, key: bytes) -> None:
+        try:
+            await source.search(key, lambda blob: self._finder.on_announcement(key, blob, source.name))
+        except P2PError as error:
+            log.debug("%s was not read before publishing: %s", source.name, error)
 
     def _follow(self) -> None:
         wanted = self._settings.directories

@@ -24,6 +24,7 @@ from ..serving.registry import OnlineIdentity, Publication, Registry
 from ..transport.address_order import is_public
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..vault_client import VaultClient
+from .directory_set import DirectorySet
 from .host_directory import HostDirectory
 from .record_finder import RecordFinder
 
@@ -40,18 +41,18 @@ _RETRY: Final = 1.0
 _INTERVAL: Final = 3600.0
 """Seconds between two publications of a record. Each is varied by up to a tenth."""
 _FIRST_WAIT: Final = 1.5
-"""Seconds after the start for which the first publication waits for a relay."""
+"""Seconds after the start for which the first publication at directories waits for a relay."""
 _LOOKUP_WAIT: Final = 0.5
-"""Seconds that the lookup of other daemons' endpoints may delay a publication."""
+"""Seconds that the lookup of other daemons' endpoints may delay a publication at directories."""
 _PARALLEL: Final = 32
 """Records that are renewed at the same time."""
 
 
 # Several daemons may serve one identity, and a directory keeps one packet for it. So each daemon looks the identity up
-# before it publishes, and copies the entries of the others' endpoints into its record. It copies them from the newest
-# record only, because a daemon that withdraws its endpoint publishes a record without it. Cost: one lookup for each
-# publication. Not covered: a daemon that cannot read one of several directories may leave out an endpoint there, until
-# the daemon of that endpoint publishes again.
+# there before it publishes, and copies the entries of the others' endpoints into its record. It copies them from the
+# newest record only, because a daemon that withdraws its endpoint publishes a record without it. Cost: one lookup for
+# each publication. Not covered: a daemon that cannot read one of several directories may leave out an endpoint there,
+# until the daemon of that endpoint publishes again.
 
 
 class RecordPublisher:
@@ -59,7 +60,7 @@ class RecordPublisher:
 
     Args:
         settings: name the network mode, relays and directories.
-        finder: has the record sources, and finds other daemons of the same identities.
+        finder: has the record sources, to which this adds the directories of the settings.
         wall: returns Unix time.
     """
 
@@ -91,6 +92,7 @@ class RecordPublisher:
         self._due = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
         self._is_first = True
+        self._directories = DirectorySet(settings, finder, wall, self.on_newer, self.publish_all_soon)
         endpoint.watch_address(self._on_address)
         self._task = self._loop.create_task(self._run())
 
@@ -109,7 +111,7 @@ class RecordPublisher:
         """
         address, others = self._endpoint.address(), self._others_of(identity)
         fields = identity.name, address.relays, address.addresses, others
-        if identity.listed and self._settings.directories:
+        if identity.listed and self._directories:
             packet = await self._vault.packet(SignPacket(*fields, above=self._above.get(identity.raw, 0)))
             record, identity.packet = packet.record, packet.body
         else:
@@ -119,8 +121,8 @@ class RecordPublisher:
         identity.record = record
 
     def publish_first(self, identity: OnlineIdentity) -> None:
-        """Publish a signed record on this machine at once, and to the sources soon."""
-        self._publish_to_host(identity)
+        """Publish a signed record at once, and to the directories soon."""
+        self._publish(identity, to_directories=False)
         self.publish_soon(identity)
 
     def publish_soon(self, identity: OnlineIdentity) -> None:
@@ -139,21 +141,17 @@ class RecordPublisher:
         Raises:
             P2PError: the vault does not sign.
         """
-        to_sources = identity.listed and not self._is_first and bool(self._finder.sources)
-        if to_sources:
+        to_directories = identity.listed and not self._is_first and len(self._directories) > 0
+        if to_directories:
             self._next[identity.raw] = self._loop.time() + _INTERVAL * random.uniform(0.9, 1.1)
-            await self._look_up(identity.raw)
+            await self._directories.look_up(identity.raw, _LOOKUP_WAIT)
         try:
             await self.sign(identity)
         except P2PError:
             self._next.pop(identity.raw, None)
             raise
-        if self._registry.by_name(identity.name) is not identity:
-            return
-        self._publish_to_host(identity)
-        if to_sources:
-            for source in self._finder.sources:
-                source.publish(identity)
+        if self._registry.by_name(identity.name) is identity:
+            self._publish(identity, to_directories=to_directories)
 
     async def withdraw(self, identity: OnlineIdentity) -> None:
         """Withdraw the record of an identity that was taken offline."""
@@ -221,7 +219,7 @@ class RecordPublisher:
                 continue
 
     def _is_due(self, identity: OnlineIdentity, now: float) -> bool:
-        return identity.listed and bool(self._finder.sources) and now >= self._next.get(identity.raw, 0.0)
+        return identity.listed and len(self._directories) > 0 and now >= self._next.get(identity.raw, 0.0)
 
     async def _renew_all(self, identities: list[OnlineIdentity]) -> bool:
         """Renew records. Return False if the vault did not sign one of them."""
@@ -255,16 +253,6 @@ class RecordPublisher:
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _look_up(self, key: bytes) -> None:
-        """Find the records that other daemons of the identity have published."""
-        lookup = self._finder.look_up(key)
-        try:
-            async with asyncio.timeout(_LOOKUP_WAIT):
-                while not lookup.done:
-                    await asyncio.shield(lookup.changed)
-        except TimeoutError:
-            log.debug("a source is slow: other daemons' endpoints are taken from the records that are known")
-
     def _others_of(self, identity: OnlineIdentity) -> tuple[EndpointEntry, ...]:
         """Return the entries of other endpoints of the identity, each as it was stated last."""
         entries: dict[bytes, EndpointEntry] = {}
@@ -282,14 +270,16 @@ class RecordPublisher:
         entries.pop(self._endpoint.id, None)
         return tuple(sorted(entries.values(), key=lambda each: -each.sequence))[: MAX_DELEGATIONS - 1]
 
-    def _publish_to_host(self, identity: OnlineIdentity) -> None:
+    def _publish(self, identity: OnlineIdentity, *, to_directories: bool) -> None:
         self._hosts.publish(identity.key, identity.record)
         identity.publications[HOST] = Publication(0.0 if self._hosts.problem else self._wall(), self._hosts.problem)
+        for source in self._finder.sources if identity.listed else ():
+            if to_directories or source not in self._directories:
+                source.publish(identity)
 
     async def _withdraw_from_sources(self, identity: OnlineIdentity) -> None:
         """Withdraw a record from the sources. Directories get a packet without this daemon's endpoint."""
-        sources = [source for source in self._finder.sources if source.name in identity.publications]
-        if identity.packet and sources:
+        if identity.packet:
             others, above = self._others_of(identity), self._above.get(identity.raw, 0)
             try:
                 signed = await self._vault.packet(SignPacket(identity.name, (), (), others, above, withdrawn=True))

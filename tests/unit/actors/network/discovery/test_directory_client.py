@@ -38,11 +38,6 @@ async def client(directory: ScriptedDirectory) -> AsyncIterator[DirectoryClient]
     await client.close()
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_client, "_TOTAL_TIMEOUT", 0.2)
-
-
 async def test_what_is_published_is_found(client: DirectoryClient, directory: ScriptedDirectory) -> None:
     assert await client.get(KEY) is None
     await client.put(KEY, PACKET)
@@ -149,27 +144,35 @@ def no_http(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("answer", [endless_body, endless_header, half_an_answer, closed, no_http, lambda _: None])
-@pytest.mark.usefixtures("hurried")
 async def test_bad_answers_end_and_harm_no_later_request(
-    client: DirectoryClient, directory: ScriptedDirectory, answer: Callable[[asyncio.StreamWriter], None]
+    client: DirectoryClient,
+    directory: ScriptedDirectory,
+    answer: Callable[[asyncio.StreamWriter], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    await client.get(KEY)
     directory.packets[KEY] = PACKET
     for _ in range(2 * directory_client._CONNECTIONS):
         directory.script.append(answer)
+        monkeypatch.setattr(directory_client, "_TOTAL_TIMEOUT", 0.1)
         with pytest.raises(DirectoryUnavailable):
             await client.get(KEY)
+    monkeypatch.setattr(directory_client, "_TOTAL_TIMEOUT", 5.0)
+    directory.script.clear()
     assert await client.get(KEY) is not None
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_requests_that_hang_take_a_bounded_number_of_connections(
-    client: DirectoryClient, directory: ScriptedDirectory
+    client: DirectoryClient, directory: ScriptedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await client.get(KEY)
+    monkeypatch.setattr(directory_client, "_TOTAL_TIMEOUT", 0.1)
     directory.always = lambda _: None
     outcomes = await asyncio.gather(*(client.get(KEY) for _ in range(50)), return_exceptions=True)
     assert {type(each) for each in outcomes} == {DirectoryUnavailable}
     assert directory.most_open <= directory_client._CONNECTIONS
     directory.always = None
+    monkeypatch.setattr(directory_client, "_TOTAL_TIMEOUT", 5.0)
     assert await client.get(KEY) is None
 
 
