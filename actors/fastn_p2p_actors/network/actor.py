@@ -182,7 +182,7 @@ class Network:
             tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
         )
         mailbox.open()
-        self._endpoint.accept_into(self._pool.adopt)
+        self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining)
         self._reconnect_list.reconnect_all()
 
     async def stop(self) -> None:

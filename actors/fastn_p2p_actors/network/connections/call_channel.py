@@ -19,6 +19,7 @@ from ..wire.framing import FrameDecoder, encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR
 from .coalescing_reader import read_some
 from .payload_memory import Account
+from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream, SendStream
@@ -50,6 +51,7 @@ class ChannelConnection(Protocol):
 
     remote_process: bytes
     sent: int
+    turns: ConnectionTurns
 
     @property
     def name(self) -> str: ...
@@ -179,7 +181,7 @@ class CallChannel:
         """Read frames, and have the connection handle each, until the connection ends."""
         decoder = FrameDecoder()
         connection = self._connection
-        handle = connection.handle
+        handle, turns = connection.handle, connection.turns
         try:
             while True:
                 self.has_read_all = True
@@ -193,6 +195,8 @@ class CallChannel:
                 for number, (message, payload) in enumerate(decoder.feed(data), 1):
                     if not connection.remote_process and type(message) is not wire.Hello:
                         raise BadMessage(reason="the first frame is not a hello")
+                    if not turns.take():
+                        await turns.wait()
                     handle(message, payload)
                     if number % _BURST == 0 or type(message) is wire.Introduce:  # a signature takes as long as 20 calls
                         await asyncio.sleep(0)

@@ -8,6 +8,7 @@ The first stream is the call channel (``call_channel``). Large payloads (``bulk_
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded
 from fastn_p2p_client.ipc.messages import UNKNOWN, ConnectionStatus
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
+from ...runtime.loop_turns import in_turns
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import Limit, PeerLimits, network_of
 from ..wire import messages as wire
@@ -40,6 +42,7 @@ from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
 from .round_trip import RoundTrip
 from .session_handshake import IncomingSession, run_to_end
 from .stream_pacing import StreamPacer
+from .turn_budget import ConnectionTurns, TurnBudget
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, Connection, RecvStream
@@ -54,7 +57,7 @@ data."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the peer daemon open. QUIC tells it that streams have ended only once an eighth
 of them has, and that must not make it wait below ``MAX_SESSIONS_PER_PEER`` sessions."""
-_STOP_TIMEOUT: Final = 0.25
+_STOP_TIMEOUT: Final = 0.5
 """Seconds for stopping the streams of a connection that is aborted: pending reads of them are cancelled first."""
 _PATH_MAX_AGE: Final = 1.0
 """Seconds for which the path is cached. Reading it from iroh costs as much as a call, and every call reports it."""
@@ -73,6 +76,7 @@ class PeerConnection:
         wall: Unix time.
         memory: accounts of all connections.
         limits: rate limits of all connections.
+        budget: turn budget of all connections.
 
     Attributes:
         endpoint: public key of the peer daemon's endpoint.
@@ -88,6 +92,7 @@ class PeerConnection:
         memory: memory that the peer makes this process hold over this connection.
         pacer: slows the sessions down while calls are in flight.
         round_trip: measures the round trip.
+        turns: steps that the event loop takes for the peer.
         sent, received: bytes of all streams.
     """
 
@@ -100,6 +105,7 @@ class PeerConnection:
         wall: Callable[[], float],
         memory: PeerMemory,
         limits: PeerLimits | None = None,
+        budget: TurnBudget | None = None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._raw = raw
@@ -131,6 +137,7 @@ class PeerConnection:
         )
         pending = self._pending = self.requests.pending
         self._on_request = self.requests.on_request
+        self.turns = ConnectionTurns(budget or TurnBudget(loop), lambda: self.introductions.has_known, loop)
         self.sessions = ConnectionSessions(self, raw)
         self.pacer = StreamPacer(time.perf_counter, self._send_ping)
         self.round_trip = RoundTrip(loop, self.probe)
@@ -178,6 +185,9 @@ class PeerConnection:
             code: tells the peer daemon why (``CLOSE_...``).
             reason: the same for people; the peer daemon gets its first 128 bytes.
         """
+        if not self.closed and code == CLOSE_PROTOCOL_ERROR:
+            self._stop_and_close(reason)
+            return
         if not self.closed:
             try:
                 self._raw.close(code, reason.encode()[:128])
@@ -186,17 +196,21 @@ class PeerConnection:
         self._end(reason)
 
     def abort(self, reason: str) -> None:
-        """End the connection because the peer holds too much memory or violates the protocol.
-
-        The streams are stopped first, so that QUIC frees their buffers at once. That works only while the connection
-        is open. Otherwise QUIC keeps them until the connection has drained, which takes a few hundred milliseconds,
-        and other connections could fill as much again meanwhile.
-        """
+        """End the connection because the peer holds too much memory or violates the protocol."""
         if not self.closed:
             log.warning("closing the connection to %s: %s", self.name, reason)
-            raw, streams = self._raw, [*self._bulk.streams, *self.sessions.streams()]
-            self._end(reason)
-            run_to_end(_stop_and_close(raw, streams, reason))
+            self._stop_and_close(reason)
+
+    def _stop_and_close(self, reason: str) -> None:
+        """End the connection by a protocol error.
+
+        The streams are stopped first, so that QUIC frees their buffers at once. Those that were not accepted yet can be
+        stopped only while the connection is open. QUIC keeps the rest until the connection has drained. That takes up
+        to some seconds on a busy machine, and other connections could fill as much again meanwhile.
+        """
+        raw, streams = self._raw, [*self._bulk.streams, *self.sessions.unread_streams()]
+        self._end(reason)
+        run_to_end(_stop_and_close(raw, streams, reason))
 
     def _end(self, reason: str) -> None:
         if self.closed:
@@ -264,7 +278,10 @@ class PeerConnection:
             reason = await self._raw.closed()
         except IrohError as error:
             reason = error.message()
-        self._end(reason)
+        if not self.closed:
+            streams = [*self._bulk.streams, *self.sessions.unread_streams()]
+            self._end(reason)
+            run_to_end(_stop(streams))
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────
 
@@ -437,8 +454,31 @@ class PeerConnection:
 
 
 async def _stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason: str) -> None:
-    """Stop the streams, so that QUIC frees their buffers, and then close the connection with a protocol error."""
+    """Stop the streams, so that QUIC frees their buffers, and then close the connection with a protocol error.
+
+    Until then the peer can fill more of them. So this takes longer turns than other work for strangers.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_TIMEOUT):
-            await asyncio.gather(*(stream.stop(CLOSE_PROTOCOL_ERROR) for stream in streams), return_exceptions=True)
+            await _stop(streams)
+            await _stop_unaccepted(raw.accept_bi, lambda stream: stream.recv())
+            await _stop_unaccepted(raw.accept_uni, lambda stream: stream)
     raw.close(CLOSE_PROTOCOL_ERROR, reason.encode()[:128])
+
+
+async def _stop(streams: Sequence[RecvStream]) -> None:
+    """Stop the streams, so that QUIC frees their buffers."""
+    async for stream in in_turns(streams):
+        with suppress(IrohError):
+            await stream.stop(CLOSE_PROTOCOL_ERROR)
+
+
+async def _stop_unaccepted(accept: Callable[[], Awaitable[Any]], receiving: Callable[[Any], RecvStream]) -> None:
+    """Stop the streams that QUIC holds and that were not accepted yet: they may be full."""
+    async for _ in in_turns(itertools.repeat(None)):
+        try:
+            async with asyncio.timeout(0):  # only those that have arrived
+                stream = await accept()
+        except (TimeoutError, IrohError):
+            return
+        await _stop([receiving(stream)])

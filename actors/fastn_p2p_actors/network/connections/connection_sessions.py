@@ -23,8 +23,9 @@ from .identity_exchange import IdentityExchange
 from .network_path import NetworkPath
 from .payload_memory import Account
 from .remote_leg import QuicStream, RemoteLeg
-from .session_handshake import IncomingSession, OutgoingSession, abort_stream
+from .session_handshake import IncomingSession, OutgoingSession, abort_stream, run_to_end
 from .stream_pacing import StreamPacer
+from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -53,6 +54,7 @@ class SessionConnection(Protocol):
     identities: IdentityExchange[Any]
     memory: ConnectionMemory
     pacer: StreamPacer
+    turns: ConnectionTurns
 
     @property
     def requests(self) -> ConnectionRequests[Any]: ...
@@ -129,6 +131,11 @@ class ConnectionSessions:
         return self._connection.pacer
 
     @property
+    def turns(self) -> ConnectionTurns:
+        """Steps of the connection."""
+        return self._connection.turns
+
+    @property
     def name(self) -> str:
         """Short name of the connection, for logs."""
         return self._connection.name
@@ -150,10 +157,11 @@ class ConnectionSessions:
         """Sessions, and streams that belong to none yet."""
         return len(self._legs) + len(self._unannounced_streams)
 
-    def streams(self) -> list[RecvStream]:
-        """Return the streams on which the peer may have sent something."""
+    def unread_streams(self) -> list[RecvStream]:
+        """Return the streams that may have something to read."""
         unannounced = [stream.recv for stream in self._unannounced_streams.values()]
-        return unannounced + [leg.receiving for leg in self._streams.values() if leg.receiving is not None]
+        legs = [leg.receiving for leg in self._streams.values() if leg.has_backlog]
+        return unannounced + [stream for stream in legs if stream is not None]
 
     def backlog(self) -> int:
         """Return how many streams may have something to read."""
@@ -161,7 +169,7 @@ class ConnectionSessions:
 
     def held(self) -> int:
         """Return the bytes that incoming sessions have queued for the peer, and those of all read buffers."""
-        queued = sum(leg.queued for session, leg in self._streams.items() if isinstance(session, IncomingSession))
+        queued = sum(session.queued for session in self._legs if isinstance(session, IncomingSession))
         return queued + sum(leg.buffer for leg in self._streams.values())
 
     def reserve_window(self) -> int:
@@ -271,14 +279,23 @@ class ConnectionSessions:
             timer.cancel()
         self._announcement_timers.clear()
         self._unannounced_streams.clear()
-        legs = list(self._streams.values())
-        for session in list(self._legs):
-            session.on_connection_lost()
+        for leg in self._streams.values():
+            leg.release()  # first, so that the end of the session has no stream to end
         self._streams.clear()
         self._by_number.clear()
-        for leg in legs:
-            leg.release()
         self._raw = ended_connection()
+        sessions = list(self._legs)
+        for session in sessions[:_FEW]:
+            session.on_connection_lost()
+        if len(sessions) > _FEW:
+            run_to_end(self._end_in_turns(sessions[_FEW:]))
+
+    async def _end_in_turns(self, sessions: list[OutgoingSession | IncomingSession]) -> None:
+        """End many sessions: each takes as long as a call."""
+        for session in sessions:
+            if not self.turns.take():
+                await self.turns.wait()
+            session.on_connection_lost()
 
     # ── outgoing sessions ────────────────────────────────────────────────────────────────────────
 
@@ -425,6 +442,8 @@ class ConnectionSessions:
             IrohError: the connection has ended.
         """
         while True:
+            if not self.turns.take():
+                await self.turns.wait()
             stream = await QuicStream.of(await self._raw.accept_bi())
             self._connection.memory.watch()
             if stream.number in self._announced:

@@ -7,7 +7,8 @@ Idea: charge three things to the connection: bytes that have arrived and are unr
 that the peer does not read. Their sum is limited per connection, and for all connections of a kind together: peers in
 the address book, and strangers. Sessions that fill faster than they are read are paused first; honest peers obey. Then
 connections are closed: one that exceeds its own limit, and if all together exceed theirs, the one that has held most
-for the longest time in relation to how fast it is read.
+for the longest time in relation to how fast it is read. QUIC frees what a closed connection held only once it has
+drained. Until then, the size of the process tells how much that is: the others get less, and new handshakes wait.
 
 Cost: checks of every watched connection, 10 or 100 times a second, which take at most a tenth of the time. A connection
 without open streams and unread bytes is not checked.
@@ -99,6 +100,11 @@ _MUCH: Final = MIB
 has carried as many, free memory of the heap is returned to the system: its buffers may have been free for long."""
 _GARBAGE: Final = 8 * MIB
 """Bytes by which the process may exceed its size at rest plus the bytes of peers, before free memory is returned."""
+_DRAINED_AFTER: Final = 10.0
+"""Seconds after the end of a connection that has carried much, at which QUIC keeps nothing of it any more. Until then
+the size of the process at rest is not measured again."""
+_MUCH_LEFTOVER: Final = 8 * MIB
+"""Bytes of ended connections above which no stranger's connection is accepted until QUIC has freed some."""
 _TRIM_AGAIN: Final = 0.1
 """Seconds between two returns of free memory at least."""
 _TRIM_AFTER: Final = (0.05, 0.3, 2.0, 6.0)
@@ -272,6 +278,10 @@ class PeerMemory:
         self._size = size
         self._quiet = size()
         """Bytes of the process while peers hold little."""
+        self._shed_at = -_DRAINED_AFTER
+        """Time when the last connection ended that had carried much."""
+        self._leftover = 0
+        """Bytes that the process has and that nothing explains: QUIC keeps them for connections that have ended."""
         self._trimmed_at = 0.0
         self._payload = asyncio.Semaphore(1)
         """Slot for reading a large payload of a stranger."""
@@ -297,7 +307,14 @@ class PeerMemory:
         """Stop checking a connection that has ended. If it has carried much, return free memory."""
         usage = self._watched.pop(holder, None)
         if max(usage.most if usage is not None else 0, holder.received + holder.sent) >= _MUCH:
+            self._shed_at = self._loop.time()
             self._trim_soon()
+            self._check_within(_CHECK_OFTEN)
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether QUIC keeps so much for connections that have ended that the next one has to wait."""
+        return self._leftover > _MUCH_LEFTOVER
 
     def close(self) -> None:
         """Stop all timers."""
@@ -366,7 +383,7 @@ class PeerMemory:
                 del self._watched[holder]
         for known, total in enumerate(totals):
             self._enforce_total(bool(known), total)
-        if self._watched:
+        if self._watched or self._leftover or began - self._shed_at <= _DRAINED_AFTER:
             took = self._loop.time() - began
             pressed = any(total > share.total // 4 for total, share in zip(totals, self._shares, strict=True))
             self._collect_garbage(sum(totals) + self.payloads.of_peers, pressed, began)
@@ -404,7 +421,7 @@ class PeerMemory:
         limit = at_once = self._shares[known].total
         if not known:
             room = _TOGETHER - self.payloads.strangers.total - _SESSION_COST * sum(self._windows.values())
-            limit = max(min(limit, room), _LEAST)
+            limit = max(min(limit, room - self._leftover), _LEAST)
             at_once = max(room, limit) + _SPARED
         if total <= limit:
             return
@@ -434,6 +451,7 @@ class PeerMemory:
     def _abort(self, holder: Holder, reason: str) -> None:
         holder.abort(reason)
         self._watched.pop(holder, None)
+        self._shed_at = self._loop.time()
         self._trim_soon()
 
     # ── free memory ──────────────────────────────────────────────────────────────────────────────
@@ -441,7 +459,10 @@ class PeerMemory:
     def _collect_garbage(self, held: int, pressed: bool, now: float) -> None:
         """Return free memory if the process is too large, before the next peers fill what closed ones have held."""
         size = self._size()
-        if not pressed and held < _MUCH:
+        drained = now - self._shed_at > _DRAINED_AFTER
+        explained = held + _SESSION_COST * sum(self._windows.values()) + self.payloads.programs.total
+        self._leftover = 0 if drained else max(0, size - self._quiet - explained - _GARBAGE)
+        if not pressed and held < _MUCH and drained:
             self._quiet = size
             return
         self._quiet = min(self._quiet, size)

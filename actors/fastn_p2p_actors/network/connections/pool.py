@@ -27,6 +27,7 @@ from .identity_exchange import Wants
 from .payload_memory import PayloadMemory
 from .peer_memory import PeerMemory
 from .proven_identities import IntroductionRegistry
+from .turn_budget import TurnBudget
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,18 @@ class ConnectionPool:
         self._hello = wire.Hello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
+        self._budget = TurnBudget(self._loop)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether new connections should wait, because QUIC still keeps much for ended ones."""
+        return self._memory.is_draining
 
     def all(self) -> list[PeerConnection]:
         """Return every connection, also those without a hello."""
@@ -144,7 +151,13 @@ class ConnectionPool:
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Add a connection whose handshake is complete. It is closed at once if there are too many."""
         connection = PeerConnection(
-            raw, self._owner, outgoing=outgoing, wall=self._wall, memory=self._memory, limits=self._limits
+            raw,
+            self._owner,
+            outgoing=outgoing,
+            wall=self._wall,
+            memory=self._memory,
+            limits=self._limits,
+            budget=self._budget,
         )
         group = self._connections.get(connection.endpoint, [])
         full = len(group) >= MAX_CONNECTIONS_PER_ENDPOINT

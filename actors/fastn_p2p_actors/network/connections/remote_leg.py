@@ -33,6 +33,7 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
 from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
 from .stream_pacing import BLOCK, StreamPacer
+from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
@@ -80,6 +81,7 @@ class RemoteLeg:
         credit: bytes that the local leg accepts at first.
         early_data: bytes of the peer that have arrived ahead of the stream.
         backpressure: backpressure of the local process behind the relay.
+        turns: steps of the connection. Each block that is read or written is one.
 
     Attributes:
         queued: bytes that wait to be written, with the cost of each chunk. The relay bounds them: it passes on no chunk
@@ -98,8 +100,10 @@ class RemoteLeg:
         *,
         early_data: bytes = b"",
         backpressure: Backpressure | None = None,
+        turns: ConnectionTurns | None = None,
     ) -> None:
         self._backpressure = backpressure
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._stream: QuicStream | None = None
         self._emit = emit
@@ -206,6 +210,7 @@ class RemoteLeg:
             self._watch_soon.cancel()
         self._reader = self._writer = self._watcher = None  # see _cancel
         self._stream = self._coalescing_reader = None
+        self._aborted = self._reading_stopped = self._finished = True  # so ``close`` has nothing left to do
         self._early_data = b""
         self._queue.clear()
 
@@ -256,12 +261,14 @@ class RemoteLeg:
     # ── to the peer ──────────────────────────────────────────────────────────────────────────────
 
     async def _write(self, stream: SendStream) -> None:
-        queue = self._queue
+        queue, turns = self._queue, self._turns
         try:
             while True:
                 if self._paused is not None:
                     await self._paused
                 elif queue:
+                    if turns is not None and not turns.take():
+                        await turns.wait()
                     data, cost = self._next_block()
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
@@ -334,6 +341,8 @@ class RemoteLeg:
         self._watcher = self._loop.create_task(self._watch_for_stop(stream))
 
     async def _watch_for_stop(self, stream: SendStream) -> None:
+        if self._turns is not None and not self._turns.take():
+            await self._turns.wait()
         try:
             code = await stream.stopped()
         except IrohError:
@@ -367,6 +376,9 @@ class RemoteLeg:
                     self._drained = False
                     await self._backpressure.wait()
                     continue
+                if self._turns is not None and not self._turns.take():
+                    self._drained = False
+                    await self._turns.wait()
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
                 if self._early_data:
                     data, self._early_data = self._early_data[:limit], self._early_data[limit:]

@@ -33,6 +33,7 @@ from .network_path import NetworkPath
 from .payload_memory import Account
 from .remote_leg import Emit, QuicStream, RemoteLeg
 from .stream_pacing import StreamPacer
+from .turn_budget import ConnectionTurns
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class SessionCarrier(Protocol):
     def account(self) -> Account: ...
     @property
     def pacer(self) -> StreamPacer: ...
+    @property
+    def turns(self) -> ConnectionTurns: ...
     def request(
         self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
     ) -> int: ...
@@ -127,6 +130,7 @@ class OutgoingSession:
             self._credit,
             early_data=payload,
             backpressure=self._backpressure,
+            turns=sessions.turns,
         )
         opened = SessionOpened(SESSION_WINDOW)
         self._emit(encode(opened), opened, b"")
@@ -213,6 +217,7 @@ class IncomingSession:
                 self._sessions.pacer,
                 message.credit,
                 backpressure=self.backpressure,
+                turns=self._sessions.turns,
             )
             self._loop.call_soon(self._accept, self._leg)
         elif isinstance(message, ApplicationErrorReply):
@@ -223,6 +228,11 @@ class IncomingSession:
             elif not self._answered:
                 self._answered = True
                 self._sessions.refuse(self, message.error())
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written to the peer, also while there is no stream."""
+        return 0 if self._leg is None else self._leg.queued
 
     def close(self) -> None:
         """End the session."""

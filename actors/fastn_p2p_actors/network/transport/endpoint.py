@@ -60,6 +60,12 @@ class EndpointAddress(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
 
 
+_WAIT_SECONDS: Final = 0.02
+"""Seconds between two looks whether a handshake still has to wait."""
+_MOST_WAITS: Final = 100
+"""Looks after which a handshake begins in any case: 2 seconds, while a dialling daemon waits for 10."""
+
+
 class _Preset(Preset):
     """Settings of the endpoint: no discovery service of iroh's, and our own relays.
 
@@ -121,6 +127,7 @@ class NetworkEndpoint:
         """URLs of its relays, in iroh's spelling."""
         self._loop = asyncio.get_running_loop()
         self._limits = PeerLimits()
+        self._has_to_wait: Callable[[], bool] = lambda: False
         self._handshakes = 0
         """Number of incoming handshakes in progress."""
         self._sources: dict[str, list[float]] = {}
@@ -234,8 +241,14 @@ class NetworkEndpoint:
         except IrohError as error:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_error_text(error)) from error
 
-    def accept_into(self, on_connection: Callable[[Connection], object]) -> None:
-        """Call ``on_connection`` with each connection that a peer daemon opens, from now on."""
+    def accept_into(
+        self, on_connection: Callable[[Connection], object], has_to_wait: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Call ``on_connection`` with each connection that a peer daemon opens, from now on.
+
+        While ``has_to_wait`` returns True, a handshake does not begin, for 2 seconds at most.
+        """
+        self._has_to_wait = has_to_wait
         self._spawn(self._accept(on_connection))
 
     async def _accept(self, on_connection: Callable[[Connection], object]) -> None:
@@ -257,6 +270,10 @@ class NetworkEndpoint:
             source = address.addr if isinstance(address, IncomingAddr.IP) else ""
             began = self._begin(source)
             try:
+                for _ in range(_MOST_WAITS):
+                    if not self._has_to_wait():
+                        break
+                    await asyncio.sleep(_WAIT_SECONDS)
                 async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
                     connection = await (await incoming.accept()).connect()
             finally:

@@ -342,3 +342,47 @@ def test_memory_that_others_have_given_back_hides_no_growth(setup: MemorySetup) 
     setup.clock.pass_on(0.1)
     send_unreadable(setup, peer, grows=True)
     assert peer.closed
+
+
+def test_memory_of_ended_connections_counts_against_the_others(setup: MemorySetup) -> None:
+    """QUIC frees it only when they have drained: until then the others get less, and new ones wait."""
+    ended = setup.peer()
+    ended.received = 2 * MIB
+    setup.memory.on_connection_closed(ended)
+    peer = setup.peer()
+    peer.held = 8 * MIB
+    setup.size = 8 * MIB
+    setup.clock.pass_on(1)
+    assert not setup.memory.is_draining
+    assert not peer.closed
+    setup.size = 40 * MIB
+    setup.clock.pass_on(1)
+    assert setup.memory.is_draining
+    assert peer.closed
+
+
+def test_the_end_of_draining_is_noticed_without_connections(setup: MemorySetup) -> None:
+    peer = setup.peer()
+    peer.received = 2 * MIB
+    peer.held = 8 * MIB
+    setup.clock.pass_on(0.2)
+    setup.size = 40 * MIB
+    setup.memory.on_connection_closed(peer)
+    setup.clock.pass_on(0.5)
+    assert setup.memory.is_draining
+    setup.size = 4 * MIB
+    setup.clock.pass_on(0.5)
+    assert not setup.memory.is_draining
+
+
+def test_a_process_that_stays_large_makes_strangers_wait_for_seconds_only(setup: MemorySetup) -> None:
+    peer = setup.peer()
+    peer.received = 2 * MIB
+    setup.memory.on_connection_closed(peer)
+    setup.size = 100 * MIB
+    setup.clock.pass_on(11)
+    assert not setup.memory.is_draining
+    other = setup.peer()
+    other.held = 10 * MIB
+    setup.clock.pass_on(1)
+    assert not other.closed

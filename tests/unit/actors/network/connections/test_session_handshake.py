@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 import weakref
@@ -14,6 +15,7 @@ from fastn_p2p_actors.network.connections import session_handshake
 from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession, OutgoingSession, SessionCarrier
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
+from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import ConnectionLost, Denied
 from fastn_p2p_client.ipc.messages import (
@@ -45,6 +47,8 @@ class Connection:
 
     def __init__(self) -> None:
         self.pacer = StreamPacer(time.monotonic, lambda: None)
+        loop = asyncio.get_running_loop()
+        self.turns = ConnectionTurns(TurnBudget(loop), lambda: False, loop)
         self.stream = FakeStream()
         self.answers: list[Any] = []
         self.notices: list[Message] = []
