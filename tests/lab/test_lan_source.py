@@ -12,8 +12,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 import pytest
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from fastn_p2p_actors.credentials.lan_record import lan_label, seal_for_lan
+from fastn_p2p_actors.credentials.dns_packet import txt_data, txt_value
+from fastn_p2p_actors.credentials.lan_record import lan_label, open_from_lan, seal_for_lan
 from fastn_p2p_actors.network.discovery.lan.lan_source import LanSource, LanUnavailable
 from fastn_p2p_actors.network.discovery.lan.messages import encode_announcement, encode_queries, labels_in
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity
@@ -251,6 +253,50 @@ class TestInterfaces:
                 alice.search(BOB)
         alice.wait_links(2)
         assert alice.source.problem == ""
+
+
+class TestOtherResponders:
+    """python-zeroconf at the other end: that what daemons send is multicast DNS, and that they read it from others."""
+
+    SUBTYPE = f"_{lan_label(BOB)}._sub._fastn-p2p._udp.local."
+    INSTANCE = "someone._fastn-p2p._udp.local."
+
+    def test_finds_a_daemon(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
+        bob = sources(lab.host("bob", office))
+        bob.publish(BOB, b"record of bob" * 40)
+        other = lab.host("other", office)
+
+        async def find() -> bytes:
+            found: asyncio.Queue[str] = asyncio.Queue()
+            async with AsyncZeroconf(interfaces=[other.address]) as zeroconf:
+                browser = AsyncServiceBrowser(
+                    zeroconf.zeroconf, self.SUBTYPE, handlers=[lambda name, **_: found.put_nowait(name)]
+                )
+                async with asyncio.timeout(5):
+                    info = AsyncServiceInfo(self.SUBTYPE, await found.get())
+                    while info.text in (None, b""):
+                        await info.async_request(zeroconf.zeroconf, 1000)
+                await browser.async_cancel()
+            assert info.text is not None
+            return txt_value(info.text)
+
+        sealed = other.call(lambda: asyncio.run(find()))
+        assert open_from_lan(BOB, sealed) == b"record of bob" * 40
+
+    def test_is_found(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
+        alice = sources(lab.host("alice", office))
+        other = lab.host("other", office)
+        text = txt_data(seal_for_lan(BOB, b"record of bob"))
+        info = AsyncServiceInfo(
+            self.SUBTYPE, self.INSTANCE, 4000, properties=text, server="other.local.", addresses=[bytes(4)]
+        )
+
+        async def search() -> list[bytes]:
+            async with AsyncZeroconf(interfaces=[other.address]) as zeroconf:
+                await zeroconf.async_register_service(info, cooperating_responders=True)
+                return await asyncio.to_thread(alice.search, BOB)
+
+        assert set(other.call(lambda: asyncio.run(search()))) == {b"record of bob"}
 
 
 class TestStrangers:

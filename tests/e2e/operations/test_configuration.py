@@ -70,8 +70,8 @@ def test_command_line_comes_before_environment_before_file(make_daemon: MakeDaem
     relays = [NO_RELAY, "http://127.0.0.1:2"]
     assert network(daemon) == ("internet", relays, ["http://127.0.0.1:3/d"], False)
     daemon.stop()
-    started(daemon, "--relay", "http://127.0.0.1:4", "--lan", "--directory", "none")
-    assert network(daemon) == ("internet", ["http://127.0.0.1:4"], [], True)
+    started(daemon, "--relay", "http://127.0.0.1:4", "--directory", "none")
+    assert network(daemon) == ("internet", ["http://127.0.0.1:4"], [], False)
     daemon.stop()
     started(daemon, "--network", "local")
     assert network(daemon) == ("local", [], ["http://127.0.0.1:3/d"], False)

@@ -103,8 +103,8 @@ class LanSource:
         """By label."""
         self._searched: OrderedDict[bytes, _Searched] = OrderedDict()
         """By label, the one that was searched last at the end."""
-        self._questions: dict[bytes, None] = {}
-        """Labels to ask for with the next packet."""
+        self._questions: dict[frozenset[Link], dict[bytes, None]] = {}
+        """Labels to ask for with the next packet, by the links on which to ask."""
         self._timers: set[asyncio.TimerHandle] = set()
 
     @property
@@ -141,8 +141,8 @@ class LanSource:
         searched = self._remember(label, key)
         searched.listeners.append(on_record)
         try:
-            for seconds in _QUERIES:
-                self._ask(label)
+            for number, seconds in enumerate(_QUERIES):
+                self._ask(label, self._links_of_query(number))
                 await asyncio.wait([first], timeout=seconds)
                 if first.done():
                     await asyncio.sleep(_MORE)
@@ -161,15 +161,21 @@ class LanSource:
             self._searched.popitem(last=False)
         return searched
 
-    def _ask(self, label: bytes) -> None:
+    def _links_of_query(self, number: int) -> frozenset[Link]:
+        """Return the links for one query of a search: the first ones, then all, then those that were asked once."""
+        every, first = self._multicast.links, self._multicast.first_links
+        return (first, every, every - first or every)[number]
+
+    def _ask(self, label: bytes, links: frozenset[Link]) -> None:
         if not self._questions:
             self._call_later(_GATHER, self._send_questions)
-        self._questions[label] = None
+        self._questions.setdefault(links, {})[label] = None
 
     def _send_questions(self) -> None:
-        labels, self._questions = list(self._questions), {}
-        for packet in encode_queries(labels):
-            self._multicast.send(packet)
+        questions, self._questions = self._questions, {}
+        for links, labels in questions.items():
+            for packet in encode_queries(labels):
+                self._multicast.send(packet, links)
 
     def _on_response(self, packet: bytes, labels: set[bytes]) -> None:
         now = self._loop.time()
@@ -273,7 +279,7 @@ class LanSource:
         now = self._loop.time()
         for label, searched in self._searched.items():
             if now < searched.until:
-                self._ask(label)
+                self._ask(label, self._multicast.links)
 
     def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
         def run() -> None:

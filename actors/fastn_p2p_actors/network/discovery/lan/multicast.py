@@ -53,6 +53,7 @@ class Multicast:
 
     Attributes:
         links: links in use.
+        first_links: one of each interface, IPv4 if it has that. Most hosts hear both, and each packet costs all hosts.
     """
 
     def __init__(self, on_packet: Callable[[bytes, Link], None], on_links: Callable[[], None]) -> None:
@@ -71,6 +72,7 @@ class Multicast:
         self._retry: asyncio.TimerHandle | None = None
         self._watch: InterfaceWatch | None = None
         self.links: frozenset[Link] = frozenset()
+        self.first_links: frozenset[Link] = frozenset()
 
     @property
     def problem(self) -> str:
@@ -136,6 +138,10 @@ class Multicast:
         is_new = bool(joined - self.links)
         self.links = frozenset(joined)
         self._by_number = {(link.family, link.number): link for link in joined}
+        with_ipv4 = {link.number for link in joined if link.family == socket.AF_INET}
+        self.first_links = frozenset(
+            link for link in joined if link.family == socket.AF_INET or link.number not in with_ipv4
+        )
         self._problems = {link: text for link, text in self._problems.items() if link in joined}
         for family in [family for family in self._sockets if not any(link.family == family for link in joined)]:
             self._close_socket(family)
