@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
@@ -50,7 +51,7 @@ class SourceAt:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.source = LanSource(lambda key, record: self.heard.append((key, record)))
+        self.source = LanSource(lambda key, record: self.heard.append((key, record)), time.time)
         self.source.open()
         self._ready.set()
         await self._stop.wait()
@@ -238,6 +239,19 @@ class TestInterfaces:
         host.link(True)
         eventually(lambda: alice.heard, "bob announces himself when the cable is back")
 
+    def test_without_notice_from_the_kernel(
+        self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the service manager forbids netlink, interfaces are looked at from time to time."""
+        monkeypatch.setattr("fastn_p2p_actors.network.discovery.lan.interfaces._POLL", 0.05)
+        monkeypatch.setattr(socket, "NETLINK_ROUTE", 250)  # no such protocol
+        laptop = lab.host("laptop")
+        alice, bob = sources(laptop), sources(lab.host("bob", office))
+        bob.publish(BOB, b"record")
+        laptop.attach(office)
+        alice.wait_links(2)
+        assert set(alice.search(BOB)) == {b"record"}
+
     def test_port_taken_by_a_selfish_program(
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -249,10 +263,15 @@ class TestInterfaces:
             v6.bind(("::", 5353))
             alice = sources(host)
             assert alice.source.problem == "UDP port 5353 cannot be opened: Address already in use"
+            identity = identity_of(CAROL, b"record")
+            alice.do(lambda: alice.source.publish(identity))
+            assert identity.publications["LAN"].problem == alice.source.problem
             with pytest.raises(LanUnavailable, match="5353"):
                 alice.search(BOB)
         alice.wait_links(2)
         assert alice.source.problem == ""
+        eventually(lambda: identity.publications["LAN"].published, "it is announced as soon as the port is free")
+        assert identity.publications["LAN"].problem == ""
 
 
 class TestOtherResponders:
@@ -293,8 +312,10 @@ class TestOtherResponders:
 
         async def search() -> list[bytes]:
             async with AsyncZeroconf(interfaces=[other.address]) as zeroconf:
-                await zeroconf.async_register_service(info, cooperating_responders=True)
-                return await asyncio.to_thread(alice.search, BOB)
+                announced = await zeroconf.async_register_service(info, cooperating_responders=True)
+                await announced
+                # It answers at most once a second, a moment after it has announced not at all.
+                return await asyncio.to_thread(eventually, lambda: alice.search(BOB), "alice finds it")
 
         assert set(other.call(lambda: asyncio.run(search()))) == {b"record of bob"}
 

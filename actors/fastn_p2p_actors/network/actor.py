@@ -213,7 +213,7 @@ class Network:
 
     def _open_lan(self) -> LanSource:
         """Find records on the LAN from now on, and publish them there."""
-        lan = LanSource(partial(self._finder.on_announcement, source=LAN))
+        lan = LanSource(partial(self._finder.on_announcement, source=LAN), self._wall)
         lan.open()
         self._finder.sources.append(lan)
         return lan

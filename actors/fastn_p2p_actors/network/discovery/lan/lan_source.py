@@ -15,7 +15,7 @@ from typing import Final
 from fastn_p2p_client.errors import BadMessage, P2PError
 
 from ....credentials.lan_record import lan_label, open_from_lan, seal_for_lan
-from ...serving.registry import OnlineIdentity
+from ...serving.registry import OnlineIdentity, Publication
 from ..record_source import OnRecord
 from .interfaces import Link
 from .messages import MAX_SEALED, encode_announcement, encode_goodbye, encode_queries, is_query, labels_in, read_sealed
@@ -61,9 +61,10 @@ class LanUnavailable(P2PError):
 class _Published:
     """Announcement of one online identity."""
 
-    __slots__ = ("answer_at", "instance", "label", "packet", "record", "repeat")
+    __slots__ = ("answer_at", "identity", "instance", "label", "packet", "record", "repeat")
 
-    def __init__(self, label: bytes) -> None:
+    def __init__(self, identity: OnlineIdentity, label: bytes) -> None:
+        self.identity = identity
         self.label = label
         self.instance = secrets.token_hex(8).encode()
         self.record = b""
@@ -91,12 +92,14 @@ class LanSource:
 
     Args:
         on_announcement: called with what comes for identities that were searched a short time ago.
+        wall: returns Unix time.
     """
 
     name: str = LAN
 
-    def __init__(self, on_announcement: OnAnnouncement) -> None:
+    def __init__(self, on_announcement: OnAnnouncement, wall: Callable[[], float]) -> None:
         self._on_announcement = on_announcement
+        self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._multicast = Multicast(self._on_packet, self._on_links)
         self._published: dict[bytes, _Published] = {}
@@ -111,6 +114,11 @@ class LanSource:
     def problem(self) -> str:
         """Reason for which nothing can be sent on any LAN, for ``status``; empty if something can."""
         return self._multicast.problem
+
+    def _unavailable(self) -> str:
+        """Return the reason for which no host can be asked or told, also where it is no fault; empty if it can."""
+        nowhere = "" if self._multicast.links else "this host is in no LAN: no network interface has multicast"
+        return self.problem or nowhere
 
     def open(self) -> None:
         """Take part in every LAN, now or as soon as there is one."""
@@ -129,7 +137,7 @@ class LanSource:
     async def search(self, key: bytes, found: OnRecord) -> None:
         """Ask every host of the LAN. See ``RecordSource.search``."""
         if not self._multicast.links:
-            raise LanUnavailable(reason=self.problem or "this host is in no LAN: no network interface has multicast")
+            raise LanUnavailable(reason=self._unavailable())
         first = self._loop.create_future()
 
         def on_record(record: bytes) -> None:
@@ -202,14 +210,17 @@ class LanSource:
     def publish(self, identity: OnlineIdentity) -> None:
         label = lan_label(identity.raw).encode()
         published = self._published.get(label)
-        if published is not None and published.record == identity.record:
+        if published is not None and published.identity is identity and published.record == identity.record:
             return
         sealed = seal_for_lan(identity.raw, identity.record)
         if len(sealed) > MAX_SEALED:
-            log.warning("the record of %s is too large for the LAN: %d bytes", identity.name, len(identity.record))
+            problem = f"its record is too large for the LAN: {len(identity.record)} bytes"
+            identity.publications[LAN] = Publication(problem=problem)
+            log.warning("%s is not published on the LAN: %s", identity.name, problem)
             return
         if published is None:
-            published = self._published[label] = _Published(label)
+            published = self._published[label] = _Published(identity, label)
+        published.identity = identity
         published.record = identity.record
         published.packet = encode_announcement(label, published.instance, sealed)
         self._announce(published)
@@ -224,6 +235,9 @@ class LanSource:
         if self._published.get(published.label) is not published:
             return
         self._multicast.send(published.packet)
+        problem = self._unavailable()
+        before = published.identity.publications.get(LAN, Publication())
+        published.identity.publications[LAN] = Publication(before.published if problem else self._wall(), problem)
         published.answer_at = dict.fromkeys(self._multicast.links, self._loop.time() + _ANSWER_INTERVAL)
         if published.repeat is not None:
             published.repeat.cancel()
@@ -232,6 +246,7 @@ class LanSource:
         )
 
     def _take_back(self, published: _Published) -> None:
+        published.identity.publications.pop(LAN, None)
         if published.repeat is not None:
             published.repeat.cancel()
         self._multicast.send(encode_goodbye(published.label, published.instance))
