@@ -58,6 +58,7 @@ from .discovery.peer_trace import PeerTracer
 from .discovery.record_finder import RecordFinder
 from .discovery.record_publisher import RecordPublisher
 from .discovery.router import PeerRouter
+from .discovery.silent_connections import SilentConnections
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
 from .registration_requests import RegistrationRequest, RegistrationRequests
@@ -150,7 +151,8 @@ class Network:
         self._finder.on_news = probe.on_news
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
-        self._events.attach(self._pool, probe, self._waits, self._reconnect_list)
+        self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
+        self._events.attach(self._pool, probe, self._waits, self._reconnect_list, self._silent)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
@@ -199,6 +201,7 @@ class Network:
         self._waits.close()
         self._publisher.close()
         self._finder.close()
+        self._silent.close()
         self._pool.close()
         self._events.close()
         for task in self._tasks:

@@ -19,6 +19,7 @@ from .connections.session_handshake import IncomingSession
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.router import PeerRouter
+from .discovery.silent_connections import SilentConnections
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.manager import SessionManager
 from .wire import messages as wire
@@ -50,16 +51,23 @@ class EventRouter:
         self._probe: OnlineProbe
         self._waits: OnlineWaits
         self._reconnect_list: ReconnectList
+        self._silent: SilentConnections
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
-        self, pool: ConnectionPool, probe: OnlineProbe, waits: OnlineWaits, reconnect_list: ReconnectList
+        self,
+        pool: ConnectionPool,
+        probe: OnlineProbe,
+        waits: OnlineWaits,
+        reconnect_list: ReconnectList,
+        silent: SilentConnections,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
         self._probe = probe
         self._waits = waits
         self._reconnect_list = reconnect_list
+        self._silent = silent
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -78,6 +86,9 @@ class EventRouter:
         self._calls.on_connection_closed(connection)
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
+
+    def on_silent(self, connection: PeerConnection) -> None:
+        self._silent.on_silent(connection)
 
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
 
@@ -131,4 +142,4 @@ class EventRouter:
                 connection.identities.show_again(identity.raw)
             connection.identities.on_clock_set()
             if jump.slept > 0:
-                connection.probe()
+                connection.doubt()

@@ -5,8 +5,8 @@
 - ``connection_requests``: calls, in both directions: send, check, answer.
 - ``connection_memory``: memory that the peer makes this process hold over one connection.
 - ``call_channel``: write queue and reader of the first stream, which carries calls.
-- ``keepalive``: ping after silence, give up after more.
-- ``pool``: one connection per daemon, dialled once, closed when idle.
+- ``keepalive``: ping after silence, report more of it.
+- ``pool``: one connection per daemon, dialled once, closed when idle. ``endpoint_dial``: tries the paths to one.
 - ``identity_exchange``, ``proven_identities``: prove and verify who speaks over the connection.
 - ``bulk_streams``: large payloads on their own streams.
 - ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.

@@ -35,7 +35,7 @@ from .connection_sessions import ConnectionSessions
 from .events import ConnectionEvents
 from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
-from .network_path import NetworkPath, selected_path
+from .network_path import NetworkPath, received_datagrams, selected_path
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
@@ -143,8 +143,10 @@ class PeerConnection:
         self.round_trip = RoundTrip(loop, self.probe)
         self._keepalive = Keepalive(
             loop,
-            lambda: pending or self.sessions,
+            lambda: pending,
+            lambda: self.sessions,
             self._send_ping,
+            lambda: owner.on_silent(self),
             lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
         self.memory = ConnectionMemory(
@@ -295,6 +297,11 @@ class PeerConnection:
         """Calls in flight, in both directions, and sessions."""
         return len(self.requests) + len(self.sessions)
 
+    @property
+    def is_silent(self) -> bool:
+        """True while the peer daemon owes an answer to a ping."""
+        return self._keepalive.is_silent
+
     def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the addresses and the relays over which the peer daemon is reached now."""
         paths = self._raw.paths()
@@ -304,6 +311,10 @@ class PeerConnection:
     def path_now(self) -> NetworkPath:
         """Return the path to the peer daemon at this moment."""
         return selected_path(self._raw)
+
+    def received_datagrams(self) -> int:
+        """Return the number of datagrams that have come over the path that is used now, also those without messages."""
+        return received_datagrams(self._raw)
 
     def path(self) -> NetworkPath:
         """Return the path to the peer daemon, at most a second old."""
@@ -375,9 +386,14 @@ class PeerConnection:
         self.expect_reply()
 
     def probe(self) -> None:
-        """Find out whether the peer daemon is still there: without an answer to a ping the connection is closed."""
+        """Send a ping, and watch whether the peer daemon answers."""
         self._send_ping()
         self.expect_reply()
+
+    def doubt(self) -> None:
+        """Find out whether the peer daemon still answers over this connection; the owner is told if it does not."""
+        if not self.closed and self.ready.done():
+            self._keepalive.doubt()
 
     def _send_ping(self) -> None:
         self._write(_PING)

@@ -185,7 +185,7 @@ class ConnectionMemory:
         return self._raw.stats()
 
     def require_answer(self) -> None:
-        self._keepalive.expect_reply(self._loop.time())
+        self._keepalive.require_answer(self._loop.time())
 
     def pause_slow_sessions(self) -> None:
         self._sessions.pause_slow()

@@ -2,8 +2,8 @@
 
 Idea: Happy Eyeballs (RFC 8305) for the paths of an endpoint. The next handshake begins 250 ms after the last: over the
 direct addresses with the first relay, then over each further relay, then over the first relay alone. After that the
-whole begins again every 1.25 s, because QUIC repeats the packets of one handshake after 1, 3 and 7 s only: without new
-ones, a dial would notice seconds too late that the link is back.
+whole begins again, soon at first and then every 1.25 s, because QUIC repeats the packets of one handshake after 1, 3
+and 7 s only: without new ones, a dial would notice seconds too late that the link is back.
 
 iroh sends the first packets of a handshake to every address that it knows for the endpoint, also to those of another
 handshake. A further handshake is a further chance for all of them, because the peer daemon replies only to the address
@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 _STAGGER: Final = 0.25
 """Seconds between the beginnings of two handshakes (RFC 8305, section 5: Connection Attempt Delay)."""
-_ROUND: Final = 1.25
-"""Seconds between the last handshake of one round and the first of the next, while none is answered."""
+_LONGEST_PAUSE: Final = 1.25
+"""Seconds between two rounds of handshakes at most, while none is answered. The first pause is as long as the stagger,
+and each later one twice as long."""
 _TIMEOUT: Final = 30.0
 """Seconds after which an endpoint that does not answer is given up."""
 _ROUNDS: Final = 3
@@ -59,6 +60,7 @@ class EndpointDial:
         self._waiting = paths_of(address)
         """Paths that are tried next in this round."""
         self._next_start = 0.0
+        self._pauses = Backoff(_STAGGER, _LONGEST_PAUSE, jitter=0)
         self._running: set[asyncio.Task[PeerConnection | None]] = set()
         self._changed: asyncio.Future[None] = self._loop.create_future()
         self._arrived: PeerConnection | None = None
@@ -96,7 +98,7 @@ class EndpointDial:
         """
         gives_up = self._loop.time() + _TIMEOUT
         backoff = Backoff(_FIRST_BACKOFF, jitter=0)
-        rounds = 0
+        failed_rounds = 0
         try:
             while self._arrived is None:
                 now = self._loop.time()
@@ -112,8 +114,8 @@ class EndpointDial:
                     if self._waiting:
                         self._next_start = 0.0
                         continue
-                    rounds += 1
-                    if rounds == _ROUNDS:
+                    failed_rounds += 1
+                    if failed_rounds == _ROUNDS:
                         raise self._unreachable() from self._error
                     self._next_start = self._loop.time() + backoff.pause() * (0.5 + self._jitter())
             return self._arrived
@@ -125,7 +127,7 @@ class EndpointDial:
         """Begin the next handshake."""
         self._waiting = self._waiting or paths_of(self._address)
         path = self._waiting.pop(0)
-        self._next_start = self._loop.time() + (_STAGGER if self._waiting else _ROUND)
+        self._next_start = self._loop.time() + (_STAGGER if self._waiting else self._pauses.pause())
         self._running.add(self._loop.create_task(self._try(path)))
 
     async def _next_event(self, seconds: float) -> PeerConnection | None:

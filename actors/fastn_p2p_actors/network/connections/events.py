@@ -64,6 +64,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The hello of the peer daemon has arrived: the connection is ready."""
         ...
 
+    def on_silent(self, connection: ConnectionT) -> None:
+        """The peer daemon does not answer a ping. The connection may still heal."""
+        ...
+
     def on_request(self, connection: ConnectionT, request: wire.Request, payload: bytes) -> None:
         """A request has arrived, and its source has been proved. The owner must ``answer`` it once."""
         ...

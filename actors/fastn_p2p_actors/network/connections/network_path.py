@@ -28,6 +28,11 @@ LOCAL: Final = NetworkPath("local", "", None)
 """Path to a binding of the same daemon."""
 
 
+def received_datagrams(raw: Connection) -> int:
+    """Return the number of datagrams that have come over the path that the connection uses now."""
+    return sum(snapshot.stats.udp_rx_datagrams for snapshot in raw.paths() if snapshot.is_selected)
+
+
 def selected_path(raw: Connection) -> NetworkPath:
     """Return the path that the connection uses now. Costs several calls into the binding for each known path."""
     for snapshot in raw.paths():

@@ -115,14 +115,14 @@ class ConnectionPool:
         group = self._connections.get(endpoint)
         return max(group, key=self._preference) if group else None
 
-    def _preference(self, connection: PeerConnection) -> tuple[bool, bool, float]:
+    def _preference(self, connection: PeerConnection) -> tuple[bool, bool, bool, float]:
         """Return the sort key of a connection; the highest is used.
 
-        A ready connection wins, then one that the endpoint with the lower key has dialled, then the newest. The peer
-        daemon chooses the same one.
+        A ready connection wins, then one whose peer daemon answers, then one that the endpoint with the lower key has
+        dialled, then the newest. The peer daemon chooses the same one.
         """
         lower_dialled = connection.outgoing == (self.own_endpoint < connection.endpoint)
-        return connection.ready.done(), lower_dialled, connection.opened_at
+        return connection.ready.done(), not connection.is_silent, lower_dialled, connection.opened_at
 
     async def connect(self, address: EndpointAddress) -> PeerConnection:
         """Return the connection to this endpoint. Dial it if there is none.
@@ -141,7 +141,7 @@ class ConnectionPool:
             if found is not None:
                 await asyncio.shield(found.ready)
                 return found
-            dial = EndpointDial(address, self._open_path, self._jitter)
+            dial = EndpointDial(address, self.open_path, self._jitter)
             running = self._dials[address.endpoint] = dial, self._loop.create_task(dial.run())
             running[1].add_done_callback(lambda done: self._on_dialled(address.endpoint, done))
         else:
@@ -174,13 +174,28 @@ class ConnectionPool:
         return connection
 
     def on_hello(self, connection: PeerConnection) -> None:
-        """A hello has arrived: close earlier connections with another process of the same endpoint, which has ended."""
+        """A hello has arrived: close earlier connections with another process of the same endpoint, which has ended.
+
+        If it is the same process, find out whether the earlier ones still work: it may have moved.
+        """
         for other in list(self._connections.get(connection.endpoint, ())):
-            if other is not connection and other.remote_process not in (b"", connection.remote_process):
+            if other is connection:
+                continue
+            if other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
+            else:
+                other.doubt()
         if connection.endpoint in self._dials:
             self._dials[connection.endpoint][0].on_hello(connection)
         self._choose(connection.endpoint)
+
+    def on_silent(self, connection: PeerConnection) -> None:
+        """The peer daemon does not answer over this connection: use another one if there is one."""
+        self._choose(connection.endpoint)
+
+    def silent(self, endpoint: bytes) -> list[PeerConnection]:
+        """Return the connections over which this endpoint does not answer."""
+        return [each for each in self._connections.get(endpoint, ()) if each.is_silent]
 
     def _choose(self, endpoint: bytes) -> None:
         """Route calls to this endpoint over the connection that both daemons prefer."""
@@ -210,7 +225,7 @@ class ConnectionPool:
         for connection in self.all():
             connection.close(CLOSE_SHUTDOWN, "the daemon is stopping")
 
-    async def _open_path(self, path: EndpointAddress) -> PeerConnection:
+    async def open_path(self, path: EndpointAddress) -> PeerConnection:
         """Open a connection over the addresses and the relay of ``path``, and wait for its hello.
 
         Raises:

@@ -7,6 +7,7 @@
 - ``directory_source``, ``directory_client``, ``directory_set``: one directory, its requests, those of the settings.
 - ``identity_publisher``: brings identities online, and renews their delegations.
 - ``record_publisher``: signs their records, and publishes them on this machine and to the sources.
+- ``silent_connections``: finds another path when a peer daemon does not answer.
 - ``targets``: binding, connection or later attempt for a call, a session or a wait of a local program.
 - ``search``: attempts to reach one peer, for the error message.
 - ``online_waits``, ``online_probe``: programs that wait for a peer; probing where it may appear.

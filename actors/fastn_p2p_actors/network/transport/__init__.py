@@ -1,6 +1,7 @@
 """iroh: the endpoint of this daemon, rate limits of peers, and patches of the Python binding.
 
 - ``endpoint``: bind, dial, accept.
+- ``path_probe``: does an endpoint answer over other paths than the one that iroh uses.
 - ``peer_limits``: rate limits of handshakes and requests of peers.
 - ``iroh_patches``: replacements of slow or faulty functions of the binding.
 """

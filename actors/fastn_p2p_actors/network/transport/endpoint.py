@@ -35,6 +35,7 @@ from ...daemon_settings.sections import NetworkMode
 from ..wire.messages import ALPN
 from .address_order import order_addresses
 from .iroh_patches import install
+from .path_probe import PathProbe
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,8 @@ class NetworkEndpoint:
         """When the handshakes in progress began, by the IP address and port from which each came."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[WatchHandle] = []
+        self._direct_probe = PathProbe(_HOSTS[mode])
+        self._relay_probe = PathProbe(_HOSTS[NetworkMode.LOCAL][:1])
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
         self.retried = 0
@@ -177,7 +180,7 @@ class NetworkEndpoint:
             async with asyncio.timeout(2):
                 for watch in self._watches:
                     await watch.stop()
-                await self._raw.close()
+                await asyncio.gather(self._raw.close(), self._direct_probe.close(), self._relay_probe.close())
         except (TimeoutError, IrohError) as error:
             log.warning("the endpoint did not close cleanly: %s", error)
 
@@ -221,6 +224,25 @@ class NetworkEndpoint:
             await self._raw.insert_relay(RelayConfig(url=url, quic_port=_DISCOVERY_PORT))
         for url in sorted(before - wanted):
             await self._raw.remove_relay(url)
+
+    async def answers(self, address: EndpointAddress) -> bool:
+        """Return whether an endpoint answers over one of these addresses or relays. Cancel it when it takes too long.
+
+        The answer does not depend on the connections with the endpoint (see ``PathProbe``).
+        """
+        endpoint, relays = address.endpoint, address.relays if self._mode == NetworkMode.INTERNET else ()
+        probes = [self._relay_probe.answers(endpoint, relay, ()) for relay in relays]
+        if address.addresses:
+            probes.append(self._direct_probe.answers(endpoint, None, address.addresses))
+        tasks = [self._loop.create_task(probe) for probe in probes]
+        try:
+            for answered in asyncio.as_completed(tasks):
+                if await answered:
+                    return True
+            return False
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def dial(self, address: EndpointAddress) -> Connection:
         """Open a connection to the endpoint. The handshake proves that the peer daemon holds the endpoint's key.

@@ -150,6 +150,8 @@ class Served(StubOwner):
     def on_request(self, _connection: object, request: wire.Request, _payload: bytes) -> None:
         self.requests.append(request.id)
 
+    def on_silent(self, connection: Any) -> None: ...
+
     def on_arrival(self, arrival: IncomingSession) -> None:
         self.sessions.append(arrival.request.id)
 

@@ -27,6 +27,11 @@ class StubConnection:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.introductions: ProvenIdentities[Any]
         self.end = ""
+        self.is_silent = False
+        self.doubts = 0
+
+    def doubt(self) -> None:
+        self.doubts += 1
 
     def close(self, _code: int, reason: str) -> None:
         self.end = reason

@@ -1,0 +1,242 @@
+"""Silent connections: finds out which path to a peer daemon still works, and moves its calls there.
+
+A connection is silent when the peer daemon does not answer a ping for half a second. There are two causes, which want
+opposite things:
+
+- The path is dead and another one works: the peer has moved, or UDP is blocked. Then the connection must be closed,
+  because iroh sends everything over the dead path, also the handshakes of other connections, for 15 seconds.
+- The link is cut. Then the connection must be kept: QUIC goes on when the link is back, and no call is lost.
+
+They are told apart by two attempts each second:
+
+- a handshake beside the silent connection, which iroh sends over the same path. If it is answered, the path works
+  (again): calls use the new connection, and the old one gets some seconds to heal, because QUIC repeats lost packets
+  after pauses that have become long;
+- a probe of every other path: relays, and addresses of the newest record. If it is answered and another handshake
+  over the old path is not, the old path is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from fastn_p2p_client.errors import P2PError
+
+from ...runtime.loop_turns import in_turns
+from ..connections.connection import PeerConnection
+from ..connections.pool import ConnectionPool
+from ..transport.endpoint import EndpointAddress, NetworkEndpoint
+from ..wire.messages import CLOSE_REPLACED
+from .record_finder import RecordFinder
+from .router import PeerRouter
+
+log = logging.getLogger(__name__)
+
+_INTERVAL: Final = 1.0
+"""Seconds between two attempts."""
+_CONFIRMATION: Final = 0.4
+"""Seconds for the handshake over the old path when another path has answered; or three round trips, if that is more."""
+_FIRST_CONFIRMATION: Final = 0.2
+"""The same at once after the connection became silent. Later, it is more probable that the link has just come back."""
+_HEAL: Final = 6.0
+"""Seconds for a silent connection to heal when its path works again. After a cut of 8 seconds it took up to 4."""
+_REFRESH: Final = 5.0
+"""Seconds between two searches for newer records of the peer."""
+_HANDSHAKES: Final = 3
+"""Handshakes with one endpoint at the same time."""
+_AT_ONCE: Final = 32
+"""Endpoints that are looked for at the same time. When the local link is cut, every connection is silent."""
+_IDENTITIES: Final = 4
+"""Identities of the peer daemon whose records are looked at."""
+
+
+class SilentConnections:
+    """Endpoints of which a connection is silent.
+
+    Args:
+        endpoint: the local one.
+        router: knows the addresses of peers.
+        finder: looks for newer records.
+    """
+
+    def __init__(
+        self, endpoint: NetworkEndpoint, pool: ConnectionPool, router: PeerRouter, finder: RecordFinder
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
+        self._pool = pool
+        self._router = router
+        self._finder = finder
+        self._watches: dict[bytes, asyncio.Task[None]] = {}
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._local = endpoint.address()
+        self._doubting: asyncio.Task[None] | None = None
+        endpoint.watch_address(self._on_address)
+
+    def close(self) -> None:
+        """Stop looking for paths."""
+        for task in (*self._watches.values(), *([self._doubting] if self._doubting is not None else [])):
+            task.cancel()
+
+    def on_silent(self, connection: PeerConnection) -> None:
+        """The peer daemon does not answer over this connection any more."""
+        self._pool.on_silent(connection)
+        endpoint = connection.endpoint
+        if endpoint not in self._watches:
+            log.info("%s does not answer: looking for another path", connection.name)
+            task = self._watches[endpoint] = self._loop.create_task(self._watch(endpoint))
+            task.add_done_callback(lambda done: self._on_done(endpoint, done))
+
+    def _on_done(self, endpoint: bytes, done: asyncio.Task[None]) -> None:
+        self._watches.pop(endpoint, None)
+        if not done.cancelled() and done.exception() is not None:
+            log.error("the search for another path failed", exc_info=done.exception())
+
+    # ── local addresses ──────────────────────────────────────────────────────────────────────────
+
+    def _on_address(self) -> None:
+        """Doubt every connection if the local addresses have changed."""
+        before, self._local = self._local, self._endpoint.address()
+        if self._local.addresses == before.addresses:
+            return
+        log.info("the local addresses have changed")
+        if self._doubting is not None:
+            self._doubting.cancel()
+        self._doubting = self._loop.create_task(self._doubt_all())
+
+    async def _doubt_all(self) -> None:
+        async for connection in in_turns(self._pool.all()):
+            connection.doubt()
+
+    # ── one endpoint ─────────────────────────────────────────────────────────────────────────────
+
+    async def _watch(self, endpoint: bytes) -> None:
+        """Look for a path until no connection with the endpoint is silent."""
+        search = _PathSearch(self._endpoint, self._pool)
+        answered_at: float | None = None
+        refreshed_at = 0.0
+        try:
+            while silent := self._pool.silent(endpoint):
+                now = self._loop.time()
+                chosen = self._pool.open_to(endpoint)
+                if chosen is not None and chosen.ready.done() and not chosen.is_silent:
+                    answered_at = answered_at or now
+                    if now - answered_at >= _HEAL:
+                        _close(silent, "the peer answers over another connection")
+                        return
+                    await asyncio.sleep(_CONFIRMATION)
+                    continue
+                answered_at = None
+                if now - refreshed_at >= _REFRESH:
+                    refreshed_at = now
+                    for identity in silent[-1].introductions.shown(_IDENTITIES):
+                        self._finder.look_up(identity)
+                async with self._turn:
+                    is_dead = await search.run(self._address_of(silent[-1]), silent[-1])
+                if is_dead:
+                    address = self._address_of(silent[-1])
+                    search.close()
+                    _close(self._pool.silent(endpoint), "the path is dead, and the peer answers over another one")
+                    await self._pool.connect(address)
+        except P2PError as error:
+            log.info("%s was not reached over another path: %s", endpoint.hex()[:10], error)
+        finally:
+            search.close()
+
+    def _address_of(self, connection: PeerConnection) -> EndpointAddress:
+        """Return all relays and addresses that are known of the peer daemon, those of its records first."""
+        in_use, in_use_relays = connection.addresses()
+        known = [
+            candidate.address
+            for identity in connection.introductions.shown(_IDENTITIES)
+            for candidate in self._router.known(identity, "")
+            if candidate.address.endpoint == connection.endpoint
+        ]
+        relays = dict.fromkeys([relay for each in known for relay in each.relays] + list(in_use_relays))
+        addresses = dict.fromkeys([address for each in known for address in each.addresses] + list(in_use))
+        return EndpointAddress(connection.endpoint, tuple(relays), tuple(addresses))
+
+
+class _PathSearch:
+    """Attempts to reach one endpoint beside its silent connection."""
+
+    def __init__(self, endpoint: NetworkEndpoint, pool: ConnectionPool) -> None:
+        self._endpoint = endpoint
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._handshakes: list[asyncio.Task[PeerConnection]] = []
+        self._probe: asyncio.Task[bool] | None = None
+        self._confirmation = _FIRST_CONFIRMATION
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        for task in (*self._handshakes, *([self._probe] if self._probe is not None else [])):
+            task.cancel()
+        self._handshakes.clear()
+        self._probe = None
+
+    async def run(self, address: EndpointAddress, silent: PeerConnection) -> bool:
+        """Try for a second, or until a connection is open. Return whether the path of the silent one is dead."""
+        ends = self._loop.time() + _INTERVAL
+        self._shake_hands(address)
+        if self._probe is None:
+            self._probe = self._loop.create_task(self._endpoint.answers(_other_paths(address, silent)))
+        while not self._answered():
+            seconds = ends - self._loop.time()
+            if seconds <= 0:
+                self._confirmation = _CONFIRMATION
+                return False
+            pending = [*self._handshakes, *([self._probe] if self._probe is not None else [])]
+            if not pending:
+                await asyncio.sleep(seconds)
+                return False
+            await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if self._probe is not None and self._probe.done():
+                probe, self._probe = self._probe, None
+                if probe.result():
+                    return await self._is_dead(address, silent)
+        return False
+
+    async def _is_dead(self, address: EndpointAddress, silent: PeerConnection) -> bool:
+        """Return whether nothing comes over the old path, now that the peer daemon is known to answer."""
+        confirmation, self._confirmation = self._confirmation, _CONFIRMATION
+        received = silent.received_datagrams()
+        self._shake_hands(address)
+        ends = self._loop.time() + max(confirmation, 3 * (silent.path().rtt_ms or 0) / 1000)
+        while not self._answered():
+            seconds = ends - self._loop.time()
+            if seconds <= 0 or not self._handshakes:
+                return silent.is_silent and silent.received_datagrams() == received
+            await asyncio.wait(self._handshakes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return False
+
+    def _shake_hands(self, address: EndpointAddress) -> None:
+        """Begin another handshake over the old path. The oldest makes room for it."""
+        if len(self._handshakes) >= _HANDSHAKES:
+            self._handshakes.pop(0).cancel()
+        task = self._loop.create_task(self._pool.open_path(address))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._handshakes.append(task)
+
+    def _answered(self) -> bool:
+        """Forget the handshakes that have failed. Return whether one has succeeded."""
+        done = [task for task in self._handshakes if task.done()]
+        self._handshakes = [task for task in self._handshakes if not task.done()]
+        return any(not task.cancelled() and task.exception() is None for task in done)
+
+
+def _other_paths(address: EndpointAddress, connection: PeerConnection) -> EndpointAddress:
+    """Return the address without the path that the connection uses."""
+    used = connection.path().address
+    return EndpointAddress(
+        address.endpoint,
+        tuple(relay for relay in address.relays if relay != used),
+        tuple(each for each in address.addresses if each != used),
+    )
+
+
+def _close(connections: list[PeerConnection], reason: str) -> None:
+    for connection in connections:
+        connection.close(CLOSE_REPLACED, reason)

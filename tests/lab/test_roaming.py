@@ -1,0 +1,213 @@
+"""Calls go on when a link is cut, an address changes, UDP is blocked, or a relay restarts."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.lab.daemons import HostDaemon
+from tests.lab.host import Host
+from tests.lab.lab import Lab
+from tests.lab.load import Load, running_load
+from tests.lab.router import Router
+from tests.lab.test_calls import introduce
+from tests.support.daemons import CLI, eventually
+
+RELAY = "http://198.51.100.1:3340/"
+
+
+class RelayProgram:
+    """``fastn-p2p relay`` at 198.51.100.1."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._program: subprocess.Popen[Any] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [*CLI, "relay", "--listen", "198.51.100.1:3340"]
+        self._program = self._host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._program.stdout is not None
+        assert self._program.stdout.readline()
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self._program is not None
+        self._program.kill()
+        self._program.wait()
+
+
+@dataclass
+class World:
+    """alice and bob; she has his ticket. With a relay only she is behind a router; without one both share a LAN.
+
+    Attributes:
+        home: her router; without a relay it is where the LAN ends.
+    """
+
+    lab: Lab
+    home: Router
+    alice: Host
+    bob: Host
+    caller: HostDaemon
+    callee: HostDaemon
+    relay: RelayProgram | None
+
+    @contextmanager
+    def calls(self, **options: Any) -> Iterator[Load]:
+        """Calls every 100 ms, each with a deadline of 30 s, repeated if their connection ends."""
+        with running_load(self.caller, self.callee, "bob", **{"file_size": 0, **options}) as load:
+            yield load
+
+
+@contextmanager
+def _world(*, relay: bool) -> Iterator[World]:
+    with Lab() as lab:
+        home = lab.router("cone")
+        program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
+        alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan)
+        caller, callee = alice.daemon(), bob.daemon()
+        arguments = ["--relay", RELAY] if relay else ["--network", "lan"]
+        if relay:
+            program.start()
+        caller.launch(*arguments)
+        callee.launch(*arguments)
+        for daemon in (caller, callee):
+            assert daemon.wait_ready(), daemon.report()
+        caller.identity("alice", echo=False)
+        callee.identity("bob")
+        if relay:
+            for daemon in (caller, callee):
+                eventually(lambda daemon=daemon: daemon.status().home_relay == RELAY, "the relay is connected")  # type: ignore[misc]
+        introduce(caller, callee, "bob")
+        yield World(lab, home, alice, bob, caller, callee, program if relay else None)
+
+
+@pytest.fixture
+def direct() -> Iterator[World]:
+    """Without a relay."""
+    with _world(relay=False) as world:
+        yield world
+
+
+@pytest.fixture
+def relayed() -> Iterator[World]:
+    """With a relay that both daemons use."""
+    with _world(relay=True) as world:
+        yield world
+
+
+def measure(load: Load, what: str, within: float) -> None:
+    """Wait until a call that begins now is answered, and print how long that took."""
+    print(f"{what}: calls again after {load.wait_call(timeout=within):.2f} s")
+
+
+# ── without a relay ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(5, marks=pytest.mark.lab_long), 8])
+@pytest.mark.timeout(120)
+def test_a_link_that_is_cut_ends_no_call(direct: World, seconds: float) -> None:
+    """Not even calls that must not be repeated."""
+    with direct.calls(retry=False) as load:
+        direct.alice.silence()
+        time.sleep(seconds)
+        direct.alice.silence(False)
+        measure(load, f"link cut for {seconds} s, no relay", 6)
+    load.check()
+    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_the_caller_moves(direct: World) -> None:
+    with direct.calls() as load:
+        direct.alice.set_address()
+        measure(load, "caller's address, no relay", 4)
+    load.check()
+    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_the_callee_moves(direct: World) -> None:
+    """No relay and no directory knows its new address: it connects to the caller by itself."""
+    with direct.calls() as load:
+        direct.bob.set_address()
+        measure(load, "callee's address, no relay", 4)
+    load.check()
+    print(load)
+
+
+# ── with a relay ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.timeout(120)
+def test_the_outside_address_of_the_caller_changes(relayed: World) -> None:
+    with relayed.calls() as load:
+        relayed.home.reboot_outside_address()
+        measure(load, "caller's outside address, relay", 6)
+    load.check()
+    print(load)
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(5, marks=pytest.mark.lab_long), 8])
+@pytest.mark.timeout(120)
+def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed: World, seconds: float) -> None:
+    with relayed.calls(retry=False) as load:
+        relayed.alice.silence()
+        time.sleep(seconds)
+        relayed.alice.silence(False)
+        measure(load, f"link cut for {seconds} s, relay", 6)
+    load.check()
+    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_both_move(relayed: World) -> None:
+    with relayed.calls() as load:
+        relayed.bob.set_address()
+        relayed.alice.set_address()
+        measure(load, "both addresses, relay", 6)
+    load.check()
+    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
+    with relayed.calls() as load:
+        relayed.bob.set_address()
+        measure(load, "callee's address, relay", 6)
+    load.check()
+    print(load)
+
+
+@pytest.mark.parametrize("direction", ["both", "in", "out"])
+@pytest.mark.timeout(120)
+def test_blocked_udp_moves_calls_to_the_relay(relayed: World, direction: Any) -> None:
+    with relayed.calls() as load:
+        relayed.home.block_udp(direction)
+        measure(load, f"UDP blocked ({direction}), relay", 8)
+        relayed.home.unblock()
+        load.wait_call()
+    load.check()
+    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_the_relay_restarts(relayed: World) -> None:
+    """Calls go through it before and after."""
+    assert relayed.relay is not None
+    with relayed.calls() as load:
+        relayed.home.block_udp()
+        load.wait_call()
+        relayed.relay.kill()
+        time.sleep(2)
+        relayed.relay.start()
+        measure(load, "relay killed for 2 s", 15)
+    load.check()
+    print(load)
