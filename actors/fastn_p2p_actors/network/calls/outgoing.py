@@ -39,6 +39,7 @@ class _OutgoingCall:
         connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
         search: record of the attempts to reach the peer.
         cancel: stops the call at the place that it has reached.
+        may_repeat: true if the program calls again, under the same id, when the connection ends.
     """
 
     path = LOCAL
@@ -51,6 +52,7 @@ class _OutgoingCall:
         "connecting_to",
         "correlation",
         "done",
+        "may_repeat",
         "search",
         "seconds",
         "sender",
@@ -58,13 +60,20 @@ class _OutgoingCall:
     )  # fmt: skip
 
     def __init__(
-        self, calls: OutgoingCalls, sender: Sender, state: _ProgramCalls, correlation: bytes, seconds: float
+        self,
+        calls: OutgoingCalls,
+        sender: Sender,
+        state: _ProgramCalls,
+        correlation: bytes,
+        seconds: float,
+        may_repeat: bool,
     ) -> None:
         self._calls = calls
         self.sender = sender
         self.state = state
         self.correlation = correlation
         self.seconds = seconds
+        self.may_repeat = may_repeat
         self._payload = b""
         self._reserved = 0
         self.done = False
@@ -236,7 +245,7 @@ class OutgoingCalls:
             self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds)
+        call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds, message.call_id != b"")
         self._deadlines.add(call, self._loop.time() + seconds)
         self._targets.find(call, message, payload)
 

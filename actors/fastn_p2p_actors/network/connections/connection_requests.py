@@ -92,6 +92,14 @@ class ConnectionRequests(Generic[ConnectionT]):
         for call in calls:
             call.on_error(ConnectionLost(what="the connection to the peer"))
 
+    def release_repeatable(self) -> None:
+        """End the outgoing calls that their programs repeat: another connection works, and this one may still heal."""
+        repeatable = [(number, call) for number, call in self.pending.items() if call.may_repeat]
+        for number, _ in repeatable:
+            del self.pending[number]
+        for _, call in repeatable:
+            call.on_error(ConnectionLost(what="the connection to the peer"))
+
     # ── outgoing ─────────────────────────────────────────────────────────────────────────────────
 
     def call(

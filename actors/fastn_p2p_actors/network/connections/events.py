@@ -17,7 +17,13 @@ ConnectionT = TypeVar("ConnectionT", contravariant=True)
 
 
 class OutgoingCall(Protocol):
-    """A call of a local program that waits for its reply from the peer. One of the methods is called, once."""
+    """A call of a local program that waits for its reply from the peer. One of the methods is called, once.
+
+    Attributes:
+        may_repeat: true if its program calls again, under the same id, when the connection ends.
+    """
+
+    may_repeat: bool
 
     def on_reply(self, payload: bytes) -> None:
         """Receive the reply of the callee."""

@@ -10,8 +10,8 @@ opposite things:
 They are told apart by two attempts each second:
 
 - a handshake beside the silent connection, which iroh sends over the same path. If it is answered, the path works
-  (again): calls use the new connection, and the old one gets some seconds to heal, because QUIC repeats lost packets
-  after pauses that have become long;
+  (again): calls use the new connection, also those in flight that may be repeated. The old one gets some seconds to
+  heal for the others, because QUIC repeats lost packets after pauses that have become long;
 - a probe of every other path: relays, and addresses of the newest record. If it is answered and another handshake
   over the old path is not, the old path is dead.
 """
@@ -123,6 +123,8 @@ class SilentConnections:
                 chosen = self._pool.open_to(endpoint)
                 if chosen is not None and chosen.ready.done() and not chosen.is_silent:
                     answered_at = answered_at or now
+                    for connection in silent:
+                        connection.requests.release_repeatable()
                     if now - answered_at >= _HEAL:
                         _close(silent, "the peer answers over another connection")
                         return
