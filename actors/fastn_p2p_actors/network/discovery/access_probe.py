@@ -26,6 +26,8 @@ _NO_ANSWER: Final = frozenset({"connection-lost", "deadline-exceeded", "overload
 class _Answer:
     """Outcome of the probe: None if the peer daemon has let it pass."""
 
+    may_repeat = False
+
     def __init__(self) -> None:
         self.outcome: asyncio.Future[P2PError | None] = asyncio.get_running_loop().create_future()
 
