@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -239,12 +240,28 @@ class TestInterfaces:
         host.link(True)
         eventually(lambda: alice.heard, "bob announces himself when the cable is back")
 
+    def test_ports_of_a_bridge_are_left_to_the_bridge(
+        self,
+        lab: Lab,
+        office: Segment,
+        sources: Callable[[Host], SourceAt],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        """A host with many containers has a port for each."""
+        monkeypatch.setattr("fastn_p2p_actors.network.discovery.lan.interfaces._SYSFS", tmp_path)
+        (tmp_path / "eth1" / "brport").mkdir(parents=True)
+        host = lab.host("host", office, lab.lan())
+        source = sources(host)
+        assert source.links() == {("eth0", socket.AF_INET), ("eth0", socket.AF_INET6)}
+
     def test_without_notice_from_the_kernel(
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where the service manager forbids netlink, interfaces are looked at from time to time."""
         monkeypatch.setattr("fastn_p2p_actors.network.discovery.lan.interfaces._POLL", 0.05)
         monkeypatch.setattr(socket, "NETLINK_ROUTE", 250)  # no such protocol
+        monkeypatch.delattr(socket, "if_nameindex")  # it uses netlink as well
         laptop = lab.host("laptop")
         alice, bob = sources(laptop), sources(lab.host("bob", office))
         bob.publish(BOB, b"record")

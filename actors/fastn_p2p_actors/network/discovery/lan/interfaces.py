@@ -7,13 +7,14 @@ import fcntl
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 log = logging.getLogger(__name__)
 
+_SIOCGIFINDEX: Final = 0x8933
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFADDR: Final = 0x8915
 _UP: Final = 0x1
@@ -23,9 +24,10 @@ _RUNNING: Final = 0x40
 _MULTICAST: Final = 0x1000
 _WANTED: Final = _UP | _RUNNING | _MULTICAST
 _UNWANTED: Final = _LOOPBACK | _POINT_TO_POINT
-"""Tunnels such as a VPN are no LAN: hosts behind them are others'."""
+"""Tunnels such as a VPN are no LAN: hosts behind them are others'. Nor are ports of a bridge: the bridge is."""
 
-_IPV6_ADDRESSES: Final = Path("/proc/thread-self/net/if_inet6")
+_NETWORK: Final = Path("/proc/thread-self/net")
+_SYSFS: Final = Path("/sys/class/net")
 _LINK_LOCAL: Final = 0x20
 _NOT_USABLE: Final = 0x40 | 0x08
 """IPv6 addresses whose duplicate detection goes on, or has failed (IFA_F_TENTATIVE, IFA_F_DADFAILED)."""
@@ -61,26 +63,37 @@ def find_links() -> frozenset[Link]:
     links: list[Link] = []
     ipv6 = _link_local_addresses()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for index, name in sorted(socket.if_nameindex()):
+        for number, name in sorted(_interfaces(probe)):
             request = struct.pack("16s24x", name.encode())
-            try:
-                (flags,) = struct.unpack_from("H", fcntl.ioctl(probe, _SIOCGIFFLAGS, request), 16)
-            except OSError:  # it has just gone
-                continue
-            if flags & _WANTED != _WANTED or flags & _UNWANTED:
-                continue
             with suppress(OSError):  # it has no IPv4 address
                 raw = fcntl.ioctl(probe, _SIOCGIFADDR, request)[20:24]
-                links.append(Link(index, socket.AF_INET, name, socket.inet_ntoa(raw)))
-            if index in ipv6:
-                links.append(Link(index, socket.AF_INET6, name, ipv6[index]))
+                links.append(Link(number, socket.AF_INET, name, socket.inet_ntoa(raw)))
+            if number in ipv6:
+                links.append(Link(number, socket.AF_INET6, name, ipv6[number]))
     return frozenset(links[:_MAX_LINKS])
+
+
+def _interfaces(probe: socket.socket) -> Iterator[tuple[int, str]]:
+    """Return number and name of each interface at a LAN.
+
+    The names are those of ``/proc``, because ``if_nameindex`` needs netlink, which a service manager may forbid.
+    """
+    for line in (_NETWORK / "dev").read_text().splitlines()[2:]:
+        name = line.partition(":")[0].strip()
+        request = struct.pack("16s24x", name.encode())
+        try:
+            (flags,) = struct.unpack_from("H", fcntl.ioctl(probe, _SIOCGIFFLAGS, request), 16)
+            (number,) = struct.unpack_from("i", fcntl.ioctl(probe, _SIOCGIFINDEX, request), 16)
+        except OSError:  # it has just gone
+            continue
+        if flags & _WANTED == _WANTED and not flags & _UNWANTED and not (_SYSFS / name / "brport").exists():
+            yield number, name
 
 
 def _link_local_addresses() -> dict[int, str]:
     """Return the IPv6 link-local address of each interface that has one, by the interface's number."""
     try:
-        lines = _IPV6_ADDRESSES.read_text().splitlines()
+        lines = (_NETWORK / "if_inet6").read_text().splitlines()
     except OSError:  # no IPv6
         return {}
     found: dict[int, str] = {}
