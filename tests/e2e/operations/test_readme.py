@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import eventually, is_alive
+from tests.support.directories import running_directory
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = (
@@ -44,7 +44,7 @@ def block(marker: str) -> str:
 class Machine:
     """A user's home in which "Install" has been followed, and a terminal in it: variables and places stay."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, **env: str) -> None:
         self.home = directory / name
         self.home.mkdir()
         self.ran: list[str] = []
@@ -61,6 +61,7 @@ class Machine:
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_NO_DEPS": "1",
+            **env,
         }
         self._errors = self.home.with_suffix(".errors")
         with self._errors.open("w") as errors:
@@ -171,8 +172,8 @@ def _with_ports(text: str, replaced: dict[str, str]) -> str:
 
 
 @contextmanager
-def machines(directory: Path, *names: str) -> Iterator[list[Machine]]:
-    made = [Machine(directory, name) for name in names]
+def machines(directory: Path, *names: str, **env: str) -> Iterator[list[Machine]]:
+    made = [Machine(directory, name, **env) for name in names]
     try:
         yield made
     finally:
@@ -303,13 +304,19 @@ def save(machine: Machine, marker: str, file: str) -> None:
 
 @pytest.mark.timeout(180)
 def test_on_two_machines(tmp_path: Path) -> None:
-    """Daemons that share nothing but the tickets, which get there in some way."""
-    with machines(tmp_path, "bob", "alice") as (bob, alice), bob.daemon(), alice.daemon():
-        bob.run("run: two machines, bob")
-        shutil.copy(bob.home / "bob.ticket", alice.home)
-        assert '{"echoed":"Echo: Hello Bob!"}' in alice.run("run: two machines, alice")
-        shutil.copy(alice.home / "alice.ticket", bob.home)
-        assert "\nalice\t" in bob.run("run: two machines, bob again")
+    """Daemons that share nothing but a directory, and learn each other's ID52 in some way."""
+    with (
+        running_directory(tmp_path / "directory.sqlite") as directory,
+        machines(tmp_path, "bob", "alice", FASTN_DIRECTORIES=directory.url) as (bob, alice),
+        bob.daemon(),
+        alice.daemon(),
+    ):
+        id52 = bob.run("run: two machines, bob").splitlines()[0]
+        alice.shell(f"BOB={id52}")
+        called = alice.run("run: two machines, alice")
+        assert '{"echoed":"Echo: Hello Bob!"}' in called
+        bob.shell(f"ALICE={called.splitlines()[0]}")
+        assert "alice\t" in bob.run("run: two machines, bob again")
 
         bob.run("run: files, bob")
         listed = alice.run("run: files, alice")
