@@ -69,7 +69,9 @@ class IdentityActor:
             on_connect=lambda: self._registration.start_registering(),
             on_disconnect=self._dispatcher.cancel_all,  # the next network process does not know these ids
         )
-        self._registration = NetworkRegistration(self._network, settings.identity, settings.grant, self._active)
+        self._registration = NetworkRegistration(
+            self._network, settings.identity, settings.grant, self._active, self._is_listed
+        )
         self._mailbox = Mailbox(
             context.home.mailbox(context.name),
             self._on_message,
@@ -100,6 +102,14 @@ class IdentityActor:
             self._mailbox.close()
             self._network.close()
             self._attribution.close()
+
+    def _is_listed(self) -> bool:
+        """Return what the owner wants now. The identity also registers after a restart of the network process."""
+        try:
+            return self._store.identity(self._identity.name).listed
+        except P2PError as error:
+            log.error("the record is not published: %s", error)
+            return False
 
     # ── start and end ────────────────────────────────────────────────────────────────────────────────
 

@@ -25,6 +25,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
         identity: the name of the identity.
         grant: the supervisor's permission to register the identity.
         hosted: returns the bindings that are active at the moment.
+        listed: returns whether the identity's record may be published to directories and the LAN.
 
     Attributes:
         started: set by the owner once ``hosted`` returns every binding that is to be served.
@@ -32,12 +33,18 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
     """
 
     def __init__(
-        self, channel: RequestChannel, identity: str, grant: bytes, hosted: Callable[[], Iterable[HostedBinding]]
+        self,
+        channel: RequestChannel,
+        identity: str,
+        grant: bytes,
+        hosted: Callable[[], Iterable[HostedBinding]],
+        listed: Callable[[], bool],
     ) -> None:
         super().__init__(channel)
         self._identity = identity
         self._grant = grant
         self._hosted = hosted
+        self._listed = listed
         self.started = asyncio.Event()
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -97,7 +104,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
 
     async def _register_identity(self) -> None:
         self._channel.cork()  # else the network process could register it before it reads its bindings
-        await self._request(RegisterIdentity(self._identity, self._grant))
+        await self._request(RegisterIdentity(self._identity, self._grant, self._listed()))
 
     def _on_accepted(self, binding: HostedBinding) -> None:
         binding.state = "serving"

@@ -19,6 +19,7 @@ from .admin_messages import (
     DeletePeer,
     GetNetworkReport,
     GetPeers,
+    ListIdentity,
     MeasureRoundTrip,
     NetworkReport,
     NetworkReportReply,
@@ -115,6 +116,9 @@ class Admin:
             fixed = await self._settings.reload()
             await self._endpoint.set_relays(self._settings.live.relays)
             return SettingsReply(fixed)
+        if isinstance(message, ListIdentity):
+            await self._publisher.set_listed(message.identity, listed=message.listed)
+            return Ack()
         if isinstance(message, MeasureRoundTrip):
             return await self._tracer.ping(message)
         if isinstance(message, TracePeer):

@@ -79,6 +79,13 @@ class TracePeer(Message, frozen=True, tag=108):
     timeout_ms: int
 
 
+class ListIdentity(Message, frozen=True, tag=109):
+    """Publish the record of an online identity to directories and the LAN, or withdraw it. Answered by ``Ack``."""
+
+    identity: str
+    listed: bool
+
+
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """State of the network process, for ``status``. Identities have ``wanted=True``."""
 
@@ -116,6 +123,7 @@ NetworkRequest: TypeAlias = (
     | GetPeers
     | GetNetworkReport
     | ReloadNetworkSettings
+    | ListIdentity
     | MeasureRoundTrip
     | TracePeer
 )

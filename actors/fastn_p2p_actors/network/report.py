@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 
-from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo
+from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo, PublicationStatus
 from fastn_p2p_client.keys import id52_of
 
 from ..runtime.loop_turns import in_turns
@@ -16,7 +16,7 @@ from .address_book import AddressBook
 from .admin_messages import MAX_PAGE, GetNetworkReport, NetworkReport
 from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
-from .serving.registry import OnlineIdentity, Registry
+from .serving.registry import OnlineIdentity, Publication, Registry
 
 
 class Reporter:
@@ -83,6 +83,14 @@ class Reporter:
             wanted=True,
             bindings=[binding.status() for binding in identity.bindings.values()],
             delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
+            listed=identity.listed,
+            publications=[self._publication(*each) for each in identity.publications.items()],
+        )
+
+    def _publication(self, place: str, publication: Publication) -> PublicationStatus:
+        age = max(0.0, self._wall() - publication.published) if publication.published else None
+        return PublicationStatus(
+            place=place, age_ms=None if age is None else int(age * 1000), problem=publication.problem
         )
 
     def _name_of(self, key: bytes) -> str:

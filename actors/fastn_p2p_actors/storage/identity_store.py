@@ -67,6 +67,8 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     online: bool = False
     """True if the owner wants it online."""
     limits: IdentityLimits = IdentityLimits()
+    listed: bool = True
+    """False if its record must not be published to directories and the LAN."""
 
     @property
     def key(self) -> PublicKey:
@@ -74,7 +76,12 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
 
     def info(self) -> IdentityInfo:
         return IdentityInfo(
-            name=self.name, id52=self.id52, online=self.online, created=self.created, limits=self.limits
+            name=self.name,
+            id52=self.id52,
+            online=self.online,
+            created=self.created,
+            limits=self.limits,
+            listed=self.listed,
         )
 
 

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from ...console.options import HomeOption, NameArgument
 from ...console.output import write_message, write_result
 
 
-def run(name: NameArgument, home: HomeOption = None) -> None:
+def run(
+    name: NameArgument,
+    unlisted: Annotated[
+        bool, typer.Option("--unlisted", help="Do not publish where it is reached to directories and the LAN.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
     """Create an identity and print its ID52."""
     from fastn_p2p_client.ipc.messages import CreateIdentity
 
     from ...console.control_request import request_daemon
 
-    identity = request_daemon(home, CreateIdentity(name)).identity
+    identity = request_daemon(home, CreateIdentity(name, not unlisted)).identity
     write_message(f"Created {identity.name}. Its ID52, by which peers call it:")
     write_result(identity.id52)

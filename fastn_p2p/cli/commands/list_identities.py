@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...console.options import HomeOption, JsonOption
 from ...console.output import put_json, table, write_message
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.ipc.messages import IdentityInfo
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
@@ -17,7 +22,12 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         return
     table(
         ("NAME", "ID52", "ONLINE"),
-        [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
+        [(each.name, each.id52, _state(each)) for each in identities],
     )
     if not identities:
         write_message("No identities. Create one: fastn-p2p create-identity NAME")
+
+
+def _state(identity: IdentityInfo) -> str:
+    state = "online" if identity.online else "offline"
+    return state if identity.listed else f"{state}, unlisted"

@@ -25,14 +25,21 @@ def run(
     max_open_files: Annotated[
         str | None, typer.Option(metavar="N", help=f"Open files and connections of each process. {_SPECIAL_VALUES}")
     ] = None,
+    listed: Annotated[
+        bool | None,
+        typer.Option(
+            "--listed/--unlisted",
+            help="Publish to directories and the LAN where it is reached, so that its ID52 suffices to call it.",
+        ),
+    ] = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Set resource limits for an identity's protocols.
+    """Set resource limits for an identity's protocols, and whether it is published.
 
-    The limits apply at once, without a restart, and after every later start. Options that are not given change nothing.
+    Changes apply at once, without a restart, and after every later start. Options that are not given change nothing.
     """
-    from fastn_p2p_client.ipc.messages import SetLimits
+    from fastn_p2p_client.ipc.messages import SetLimits, SetListed
 
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
@@ -49,13 +56,20 @@ def run(
         for limit, text in given.items()
         if text is not None
     }
-    if not limits:
-        raise CommandLineError(f"nothing to change. Give {', '.join(map(_option, given))}")
-    info = request_daemon(home, SetLimits(name, **limits)).identity
+    changes: list[tuple[SetLimits | SetListed, str]] = []
+    if limits:
+        changes.append((SetLimits(name, **limits), f"Changed the limits of {name}."))
+    if listed is not None:
+        done = "listed: its record is published" if listed else "unlisted: its record is withdrawn"
+        changes.append((SetListed(name, listed), f"{name} is {done}."))
+    if not changes:
+        raise CommandLineError(f"nothing to change. Give --listed, --unlisted, {', '.join(map(_option, given))}")
+    for request, message in changes:
+        info = request_daemon(home, request).identity
+        if not json:
+            write_message(message)
     if json:
         put_json(info)
-    else:
-        write_message(f"Changed the limits of {name}.")
 
 
 def _option(limit: str) -> str:

@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, narrow_lines, servers, short
+from .narrow_dashboard import ago, narrow_lines, published, servers, short
 
 _COLOURS: Final = {
     "ready": "green",
@@ -144,6 +144,8 @@ def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableT
     if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
         left = format_duration(max(0, identity.delegation_expires_ms))
         parts.append(Text(f"delegation expires in {left}", "yellow"))
+    if words := published(identity):
+        parts.append(_hint(plain(words)))
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
         parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _has_remark(each, identity)]

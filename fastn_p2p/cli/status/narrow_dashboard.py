@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, ProcessStatus, Status
+from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, IdentityStatus, ProcessStatus, Status
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_duration, format_memory, utc_minute
@@ -40,6 +40,8 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
         state = "online" if identity.online else "not up" if identity.wanted else "offline"
         yield Text.assemble(f"  {plain(identity.name)}", (f"  {state}", "green" if identity.online else "dim"))
         yield Text(f"    {identity.id52}", "dim")
+        if words := published(identity):
+            yield Text(f"    {plain(words)}", "dim", no_wrap=False, overflow="fold")
         yield from map(_binding, identity.bindings)
     if not status.identities:
         yield Text("  none", "dim")
@@ -107,6 +109,17 @@ def servers(status: Status) -> list[tuple[str, str]]:
     else:
         relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
     return [("relay", relay), directories]
+
+
+def published(identity: IdentityStatus) -> str:
+    """Return where the record of an online identity is published, and since when; empty if it is offline."""
+    if not identity.online:
+        return ""
+    places = []
+    for each in identity.publications:
+        age = "never" if each.age_ms is None else f"{format_duration(each.age_ms)} ago"
+        places.append(f"{each.place} {age}" + (f" ({each.problem})" if each.problem else ""))
+    return f"{'published' if identity.listed else 'unlisted'}: {', '.join(places)}" if places else ""
 
 
 def ago(reach: str, seen_ms: int) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fastn_p2p_client.ipc.messages import PublicationStatus
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
@@ -21,20 +26,154 @@ def directory(tmp_path: Path) -> Iterator[RelayProcess]:
         yield relay
 
 
-def started(make_daemon: MakeDaemon, tmp_path: Path, name: str, *urls: str) -> Daemon:
-    """A daemon that shares no host directory with others."""
-    daemon = make_daemon(name, FASTN_HOST_DIRECTORY=str(tmp_path / f"hosts-{name}"), FASTN_DIRECTORIES=" ".join(urls))
-    return daemon.start()
+class StartAlone:
+    """Starts daemons that share no host directory with others."""
+
+    def __init__(self, make_daemon: MakeDaemon, folder: Path) -> None:
+        self._make = make_daemon
+        self._folder = folder
+
+    def made(self, name: str, *urls: str) -> Daemon:
+        hosts = str(self._folder / f"hosts-{name}")
+        return self._make(name, FASTN_HOST_DIRECTORY=hosts, FASTN_DIRECTORIES=" ".join(urls))
+
+    def __call__(self, name: str, *urls: str) -> Daemon:
+        return self.made(name, *urls).start()
 
 
-def call(daemon: Daemon, id52: str, timeout: str = "10") -> str:
-    done = daemon.cli("call", id52, "Echo", "--data", '{"message": "hi"}', "--timeout", timeout)
-    return done.stdout if done.returncode == 0 else done.stderr
+@pytest.fixture
+def alone(make_daemon: MakeDaemon, tmp_path: Path) -> StartAlone:
+    return StartAlone(make_daemon, tmp_path)
 
 
-def test_a_daemon_calls_another_by_id52(make_daemon: MakeDaemon, tmp_path: Path, directory: RelayProcess) -> None:
-    one = started(make_daemon, tmp_path, "one", directory.url)
-    two = started(make_daemon, tmp_path, "two", directory.url)
-    bob = two.identity("bob")
+def call(daemon: Daemon, id52: str) -> subprocess.CompletedProcess[str]:
+    return daemon.cli("call", id52, "Echo", "--data", '{"message": "hi"}', "--timeout", "10")
+
+
+def publications(daemon: Daemon, name: str) -> dict[str, PublicationStatus]:
+    identity = next(each for each in daemon.status().identities if each.name == name)
+    return {each.place: each for each in identity.publications}
+
+
+def is_published(daemon: Daemon, name: str, url: str) -> bool:
+    found = publications(daemon, name).get(url)
+    return found is not None and found.age_ms is not None and not found.problem
+
+
+def published(daemon: Daemon, name: str, *urls: str) -> None:
+    """Wait until the identity is published at each of these directories."""
+    for url in urls:
+        eventually(lambda url=url: is_published(daemon, name, url), f"{name} is published at {url}")  # type: ignore[misc]
+
+
+def test_a_daemon_calls_another_by_id52(alone: StartAlone, directory: RelayProcess) -> None:
+    one, two = alone("one", directory.url), alone("two", directory.url)
+    bob, _ = two.identity("bob"), one.identity("alice")
+    published(two, "bob", directory.url)
+    answer = call(one, bob)
+    assert "hi" in answer.stdout, answer.stderr
+    shown = two.cli("status").stdout
+    assert directory.url in shown
+    assert "published: this machine" in " ".join(shown.split())
+
+
+def test_one_directory_of_several_suffices(alone: StartAlone, directory: RelayProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and never answers
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}/pkarr"
+        one = alone("one", NOWHERE, hanging, directory.url)
+        two = alone("two", hanging, directory.url, NOWHERE)
+        bob, _ = two.identity("bob"), one.identity("alice")
+        published(two, "bob", directory.url)
+        assert call(one, bob).returncode == 0
+        eventually(lambda: NOWHERE in publications(two, "bob"), "the failure is shown")
+        assert "refused" in publications(two, "bob")[NOWHERE].problem
+        assert publications(two, "bob")[NOWHERE].age_ms is None
+
+
+def test_a_directory_that_comes_later_gets_the_record(alone: StartAlone, directory: RelayProcess) -> None:
+    directory.stop()
+    one, two = alone("one", directory.url), alone("two", directory.url)
+    bob, _ = two.identity("bob"), one.identity("alice")
+    missed = call(one, bob)
+    assert missed.returncode != 0
+    assert directory.url in missed.stderr
+    directory.start()
+    published(two, "bob", directory.url)
+    assert eventually(lambda: call(one, bob).returncode == 0, "bob is found")
+
+
+def test_directories_change_while_the_daemon_runs(alone: StartAlone, directory: RelayProcess) -> None:
+    daemon = alone.made("one")
+    del daemon.env["FASTN_DIRECTORIES"]
+    daemon.start().identity("alice")
+    assert daemon.cli("config", "set", "network.directories", directory.url).returncode == 0
+    published(daemon, "alice", directory.url)
+    assert daemon.cli("config", "set", "network.directories", "none").returncode == 0
+    assert daemon.status().directories == []
+
+
+def test_a_restarted_network_process_publishes_its_new_state(alone: StartAlone, directory: RelayProcess) -> None:
+    one, two = alone("one", directory.url), alone("two", directory.url)
+    bob, _ = two.identity("bob"), one.identity("alice")
+    published(two, "bob", directory.url)
+    two.wait_actor("network", two.kill_actor("network"))
+    eventually(lambda: call(one, bob).returncode == 0, "bob is found again")
+
+
+def test_an_unlisted_identity_is_not_published(alone: StartAlone, directory: RelayProcess) -> None:
+    one, two = alone("one", directory.url), alone("two", directory.url)
     one.identity("alice")
-    assert eventually(lambda: "hi" in call(one, bob), "bob is found"), call(one, bob)
+    two.identity("bob")
+    eve = two.cli("identity", "create", "eve", "--unlisted").stdout.strip()
+    for arguments in (("identity", "online", "eve"), ("add-protocol", "eve", "--protocol", "Echo")):
+        assert two.cli(*arguments).returncode == 0
+    published(two, "bob", directory.url)
+    assert set(publications(two, "eve")) == {"this machine"}
+    assert "unlisted" in two.cli("identity", "list").stdout
+    assert call(one, eve).returncode != 0
+    assert two.cli("identity", "set", "eve", "--listed").returncode == 0
+    published(two, "eve", directory.url)
+    eventually(lambda: call(one, eve).returncode == 0, "eve is found")
+    assert two.cli("identity", "set", "eve", "--unlisted").returncode == 0
+    eventually(lambda: set(publications(two, "eve")) == {"this machine"}, "eve is withdrawn")
+    three = alone("three", directory.url)
+    three.identity("carol")
+    assert call(three, eve).returncode != 0
+    two.wait_actor("network", two.kill_actor("network"))
+    published(two, "bob", directory.url)
+    assert set(publications(two, "eve")) == {"this machine"}
+
+
+def test_two_daemons_of_one_identity_keep_each_others_endpoints(alone: StartAlone, directory: RelayProcess) -> None:
+    first, second = alone("first", directory.url), alone.made("second", directory.url)
+    bob = first.identity("bob")
+    published(first, "bob", directory.url)
+    second.start()
+    second.identity("carol")
+    second.stop()
+    copy_identity(first, second, "bob")
+    second.start()
+    published(second, "bob", directory.url)
+    one = alone("one", directory.url)
+    one.identity("alice")
+    eventually(lambda: endpoints(one, bob) == 2, "both endpoints are in the directory")
+    first.kill_actor("network")
+    assert call(one, bob).returncode == 0
+
+
+def copy_identity(source: Daemon, target: Daemon, name: str) -> None:
+    """Give an identity's key, but not the endpoint's, to another daemon."""
+    for path in source.home.path.rglob(f"*{name}*"):
+        copy = target.home.path / path.relative_to(source.home.path)
+        if path.is_dir():
+            shutil.copytree(path, copy, dirs_exist_ok=True)
+        elif "vault" in path.parts:
+            shutil.copy2(path, copy)
+
+
+def endpoints(daemon: Daemon, id52: str) -> int:
+    """Number of endpoints that the daemon finds for an identity."""
+    daemon.cli("peer", "add", id52, "--name", "peer")
+    call(daemon, id52)
+    listed = json.loads(daemon.cli("peer", "list", "--json").stdout)
+    return int(listed[0]["endpoints"])

@@ -23,7 +23,7 @@ from fastn_p2p_client.ipc import messages as m
 from ..context import WithPayload
 from .binding_state import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .bindings import add_protocol
-from .identities import create_identity, delete_identity, list_identities, set_limits, set_online
+from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
@@ -45,6 +45,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.DeleteIdentity: Command(delete_identity, changes=True),
     m.ListIdentities: Command(list_identities, changes=False),
     m.SetLimits: Command(set_limits, changes=True),
+    m.SetListed: Command(set_listed, changes=True),
     m.SetIdentityOnline: Command(set_online, changes=True),
     m.AddProtocol: Command(add_protocol, changes=True),
     m.RemoveProtocol: Command(remove_protocol, changes=True),

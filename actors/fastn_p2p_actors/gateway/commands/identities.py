@@ -1,4 +1,4 @@
-"""Commands for identities: create, delete, list, bring online and offline, set limits.
+"""Commands for identities: create, delete, list, bring online and offline, set limits, publish.
 
 The vault holds the key; ``identity.json`` says that the identity exists. Creating makes the key first, and deleting
 removes it first. So an interrupted command can be repeated.
@@ -32,13 +32,14 @@ from fastn_p2p_client.ipc.messages import (
     ListIdentities,
     SetIdentityOnline,
     SetLimits,
+    SetListed,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
 from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
-from ...network.admin_messages import MAX_PAGE
+from ...network.admin_messages import MAX_PAGE, ListIdentity
 from ...runtime.grants import make_grant
 from ...storage.identity_store import IdentityFile, LoadResult
 from ...vault import messages as vault
@@ -64,7 +65,8 @@ async def create_identity(context: GatewayContext, message: CreateIdentity, _: b
         except IdentityExists:  # an earlier command was interrupted after this step
             made_now = False
             key = await _vault_key(context, name)
-        record = IdentityFile(name=name, id52=PublicKey(key.public).id52, created=key.created)
+        id52 = PublicKey(key.public).id52
+        record = IdentityFile(name=name, id52=id52, created=key.created, listed=message.listed)
         try:
             context.store.create_identity(record)
         except P2PError:
@@ -154,6 +156,17 @@ async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> I
                     await process.request(Limit(limits, grant), Ack, timeout=_LIMIT_SECONDS)
             except P2PError as error:
                 log.warning("new limits of %s apply from its next start: %s", name, error)
+        return IdentityReply(wanted.info())
+
+
+async def set_listed(context: GatewayContext, message: SetListed, _: bytes) -> IdentityReply:
+    """Publish the record of an identity, or no longer. The file is written first, so every later start knows it."""
+    name = check_name(message.identity, "an identity")
+    async with context.identity_lock(name):
+        wanted = msgspec.structs.replace(context.store.identity(name), listed=message.listed)
+        context.store.write_identity(wanted)
+        if wanted.online:
+            await context.network.request(ListIdentity(name, message.listed), Ack)
         return IdentityReply(wanted.info())
 
 

@@ -278,6 +278,8 @@ def _identity(
         bindings=bindings + list(served.values()),
         delegation_expires_ms=seen.delegation_expires_ms if seen is not None else None,
         limits=record.limits,
+        listed=record.listed,
+        publications=seen.publications if seen is not None else [],
     )
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "RequestGrant",
     "SetIdentityOnline",
     "SetLimits",
+    "SetListed",
     "SetProtocol",
     "SettingsReply",
     "StartProtocol",
@@ -200,6 +201,8 @@ class CreateIdentity(Message, frozen=True, tag=11):
 
     reply_type = IdentityReply
     name: str
+    listed: bool = True
+    """False if its record must not be published to directories and the LAN."""
 
 
 class DeleteIdentity(Message, frozen=True, tag=12):
@@ -285,6 +288,14 @@ class SetLimits(Message, frozen=True, tag=36):
     processes: int | None = None
     file_size: int | None = None
     open_files: int | None = None
+
+
+class SetListed(Message, frozen=True, tag=59):
+    """Publish an identity's record to directories and the LAN from now on, or withdraw it from them."""
+
+    reply_type = IdentityReply
+    identity: str
+    listed: bool
 
 
 class GetStatus(Message, frozen=True, tag=17):
@@ -456,6 +467,7 @@ ControlRequest: TypeAlias = (
     | AddProtocol
     | RemoveProtocol
     | SetLimits
+    | SetListed
     | SetProtocol
     | GetStatus
     | GetTicket

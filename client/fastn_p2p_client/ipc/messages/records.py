@@ -19,6 +19,7 @@ __all__ = [
     "PeerTrace",
     "ProcessStatus",
     "ProtocolInfo",
+    "PublicationStatus",
     "Status",
     "TraceAttempt",
     "TraceRecord",
@@ -49,6 +50,19 @@ class IdentityInfo(Record, frozen=True):
     created: str
     """Time in UTC, ISO 8601."""
     limits: IdentityLimits = IdentityLimits()
+    listed: bool = True
+    """False if its record is not published to directories and the LAN."""
+
+
+class PublicationStatus(Record, frozen=True):
+    """State of an identity's record at one place."""
+
+    place: str
+    """``this machine``, or the URL of a directory."""
+    age_ms: int | None
+    """Milliseconds since the place took the record last; None if it never did."""
+    problem: str = ""
+    """Reason for which the place has not taken the newest record; empty if it has."""
 
 
 class PeerInfo(Record, frozen=True):
@@ -115,6 +129,10 @@ class IdentityStatus(Record, frozen=True):
     delegation_expires_ms: int | None = None
     """Milliseconds for which its delegation is still valid."""
     limits: IdentityLimits = IdentityLimits()
+    listed: bool = True
+    """False if its record is not published to directories and the LAN."""
+    publications: list[PublicationStatus] = msgspec.field(default_factory=list)
+    """Places where its record is published."""
 
 
 class ConnectionStatus(Record, frozen=True):

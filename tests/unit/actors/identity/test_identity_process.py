@@ -148,7 +148,7 @@ def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) ->
         listener.setblocking(False)
         link = RequestChannel(home.mailbox("network"), "network", on_connect=lambda: registration.start_registering())
         hosted = [HostedBinding("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
-        registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted)
+        registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted, lambda: True)
         registration.started.set()
         link.open()
         async with asyncio.timeout(10):
