@@ -68,8 +68,8 @@ def run(
         info = request_daemon(home, request).identity
         if not json:
             write_message(message)
-    if json:
-        put_json(info)
+        elif request is changes[-1][0]:
+            put_json(info)
 
 
 def _option(limit: str) -> str:
