@@ -39,8 +39,8 @@ MIB: Final = 1024 * 1024
 _GROWS_BY: Final = 64 * MIB
 """Bytes by which the network process may grow while it is attacked."""
 _KEEPS: Final = 24 * MIB
-"""Bytes of them that it may still have after the attack: within 10 seconds on a quiet machine."""
-_GIVEN_BACK_WITHIN: Final = 30.0
+"""Bytes of them that it may still have some seconds after the attack."""
+_GIVEN_BACK_WITHIN: Final = 10.0
 _ATTACKED: Final = ("network", "identity-bob")
 """Processes whose memory is checked. bob's process runs the protocols that attackers use."""
 _CALLS_AFTER: Final = 3
@@ -171,9 +171,9 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
     """Context for an attack. At its end, check the daemon and the calls of the honest peer.
 
     Args:
-        answers_after: False if the attacked identity's process cannot answer when the attack is over. Then it is not
+        answers_after: False if the attacked identity's process is stopped when the attack is over. Then it is not
             called.
-        gives_back: False if that process has had much in memory and may keep its heap. Then its memory is not checked.
+        gives_back: False if calls go on in that process after the attack. Then its memory is not checked.
     """
     daemon = victim.daemon
     processes = pids(daemon)
