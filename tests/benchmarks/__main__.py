@@ -30,6 +30,7 @@ from . import (
     identities,
     layers,
     mail,
+    reach,
     report,
     restarts,
     serving,
@@ -60,6 +61,7 @@ _NAMES: Final = (
     "steps",
     "restarts",
     "starts",
+    "reach",
 )
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
@@ -70,6 +72,7 @@ _JUDGED: Final = {
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
     "attacks": ("attacks",),
+    "reach": reach.STATEMENTS,
 }
 _CARRYING: Final = {"streams", "files", "tunnel"}
 _FILE: Final = 1024**3
@@ -109,6 +112,7 @@ class _Bench:
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
             "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),
+            "reach": lambda own: reach.measure(own, self._root / "reach", quick=self._quick, told=_tell),
         }
         stack.push_async_callback(self._end_carriers)
         for name in self._wanted:
@@ -177,6 +181,7 @@ class _Bench:
     def good(self) -> bool:
         """Whether all that was asked for was measured, and meets its must."""
         judged = {statement.target.name for statement in self.outcome.statements}
+        judged |= {skipped.target.name for skipped in self.outcome.skipped}
         expected = {name for measure in self._wanted for name in _JUDGED.get(measure, ())}
         if self._quick:
             expected -= _LONG

@@ -80,7 +80,7 @@ async def measure(
 async def raw_pair(stack: AsyncExitStack, *, stock: bool = False) -> tuple[Worker, Worker]:
     """Client and server on the binding alone, connected; stopped at the end."""
     name = "stock" if stock else "raw"
-    options = ["--stock"] if stock else []
+    options = ["127.0.0.1", *(["--stock"] if stock else [])]
     workers = {}
     for role in ("server", "client"):
         workers[role] = await Worker.start(f"{name} {role}", "raw", role, *options, environment=clean_environment())

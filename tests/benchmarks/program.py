@@ -53,6 +53,11 @@ class _Program:
         )
         return flows, phase
 
+    async def both_ways(self, seconds: float, warm_up: float) -> list[Flow]:
+        """Write into a session, and read from another one, at full speed."""
+        flows = await asyncio.gather(self.pour(1, seconds, warm_up), self.draw(1, seconds, warm_up))
+        return [flow for each in flows for flow in each]
+
     async def openings(self, seconds: float) -> tuple[Phase, Phase]:
         """A call, then a session until the first byte of an answer, in turn; the end of a session does not count."""
         calls: list[float] = []
@@ -94,7 +99,7 @@ async def _main(home: str, transport: str) -> None:
         program = _Program(client)
         commands = (
             program.meet, program.load, program.series,
-            program.pour, program.draw, program.pour_and_load, program.openings,
+            program.pour, program.draw, program.both_ways, program.pour_and_load, program.openings,
         )  # fmt: skip
         await obey({command.__name__: command for command in commands})
 

@@ -2,7 +2,8 @@
 streams that carry bytes at full speed.
 
 As a careful user would write it: uvloop, msgspec, and the binding's byte-at-a-time writer replaced. ``--stock``
-leaves that writer as it comes. Runs as ``python -m tests.benchmarks.raw server|client [--stock]``.
+leaves that writer as it comes. Runs as ``python -m tests.benchmarks.raw server|client ADDRESS [--stock]``; the address
+is the IPv4 address to which it is bound.
 """
 
 from __future__ import annotations
@@ -58,30 +59,34 @@ def _write(builder: Any, value: Any) -> None:
 _ffi: Any = iroh_ffi
 
 
-class _Loopback(Preset):
-    """Loopback only, no relay, no discovery: as the daemons under ``--network local``."""
+class _OneAddress(Preset):
+    """One IPv4 address, no relay, no discovery: on loopback as the daemons under ``--network local``."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
 
     def apply(self, builder: EndpointBuilder) -> None:
         builder.apply_minimal()
         builder.relay_mode(RelayMode.disabled())
-        builder.bind_addr("127.0.0.1:0")
+        builder.bind_addr(f"{self._address}:0")
         builder.bind_addr("[::1]:0")
 
 
-async def _bind() -> Endpoint:
+async def _bind(address: str) -> Endpoint:
     _ffi.uniffi_set_event_loop(asyncio.get_running_loop())
-    return await Endpoint.bind(EndpointOptions(preset=_Loopback(), alpns=[_ECHO, _BYTES]))
+    return await Endpoint.bind(EndpointOptions(preset=_OneAddress(address), alpns=[_ECHO, _BYTES]))
 
 
 # ── the server ───────────────────────────────────────────────────────────────────────────────────
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        endpoint = await _bind()
+        endpoint = await _bind(self._address)
         self._spawn(self._accept(endpoint))
         await obey({}, (bytes(endpoint.id().to_bytes()).hex(), endpoint.bound_sockets()))
         await endpoint.close()
@@ -125,9 +130,12 @@ class _Server:
 
 
 class _Client:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
     async def run(self) -> None:
-        self._endpoint = await _bind()
-        commands = (self.meet, self.load, self.fresh, self.pour, self.draw, self.pour_and_load)
+        self._endpoint = await _bind(self._address)
+        commands = (self.meet, self.load, self.fresh, self.pour, self.draw, self.both_ways, self.pour_and_load)
         await obey({command.__name__: command for command in commands})
         await self._endpoint.close()
 
@@ -158,6 +166,10 @@ class _Client:
 
     async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
         return await self._carry(streams, order("give", seconds, warm_up))
+
+    async def both_ways(self, seconds: float, warm_up: float) -> list[Flow]:
+        flows = await asyncio.gather(self.pour(1, seconds, warm_up), self.draw(1, seconds, warm_up))
+        return [flow for each in flows for flow in each]
 
     async def pour_and_load(self, seconds: float, warm_up: float) -> tuple[list[Flow], Phase]:
         flows, phase = await asyncio.gather(
@@ -193,4 +205,5 @@ async def _call(connection: Connection) -> None:
 if __name__ == "__main__":
     if "--stock" not in sys.argv:
         _ffi._UniffiRustBufferBuilder.write = _write
-    uvloop.run(_Server().run() if sys.argv[1] == "server" else _Client().run())
+    _role, _address = sys.argv[1:3]
+    uvloop.run(_Server(_address).run() if _role == "server" else _Client(_address).run())

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from .results import Outcome, Statement, Table
+from .results import Outcome, Skipped, Statement, Table
 
 __all__ = ["Conditions", "markdown", "show"]
 
@@ -57,6 +57,8 @@ def show(console: Console, outcome: Outcome, conditions: Conditions) -> None:
         *cells, _, detail = _cells(statement)
         style = _STYLES[statement.verdict]
         statements.add_row(*cells, f"[{style}]{_WORDS[statement.verdict].strip('*')}[/]", escape(detail))
+    for skipped in outcome.skipped:
+        statements.add_row(*map(escape, _skipped_cells(skipped)))
     for table in outcome.tables:
         _show_table(console, table)
     console.print(statements)
@@ -95,7 +97,7 @@ def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
         "it is read, after a warm-up; nothing else is done with the bytes.",
         f"![the statements and the main figures as bars]({chart.name})",
         "## Statements",
-        _lines(_HEADER, [_cells(statement) for statement in outcome.statements]),
+        _lines(_HEADER, [*map(_cells, outcome.statements), *map(_skipped_cells, outcome.skipped)]),
         "## Remarks",
         "\n".join(f"- {remark}" for remark in _remarks(outcome, conditions)),
     ]
@@ -119,6 +121,12 @@ def _cells(statement: Statement) -> list[str]:
         _WORDS[statement.verdict],
         statement.detail,
     ]
+
+
+def _skipped_cells(skipped: Skipped) -> list[str]:
+    target = skipped.target
+    bounds = target.show_bound(target.must), target.show_bound(target.aim)
+    return [target.what, "", "", "", *bounds, "not measured", skipped.reason]
 
 
 def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:

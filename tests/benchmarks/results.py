@@ -8,7 +8,18 @@ from statistics import median
 
 from .targets import TARGETS, Target
 
-__all__ = ["Bars", "BenchmarkError", "Outcome", "Statement", "Table", "milliseconds", "quotient", "ratio", "spread"]
+__all__ = [
+    "Bars",
+    "BenchmarkError",
+    "Outcome",
+    "Skipped",
+    "Statement",
+    "Table",
+    "milliseconds",
+    "quotient",
+    "ratio",
+    "spread",
+]
 
 
 class BenchmarkError(Exception):
@@ -48,6 +59,14 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A statement that cannot be made on this machine, and the reason. It fails no run."""
+
+    target: Target
+    reason: str
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of text below a title; the first column is words, the others are numbers."""
 
@@ -72,12 +91,14 @@ class Outcome:
     """Everything one measure found."""
 
     statements: list[Statement] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     bars: list[Bars] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
         self.statements += other.statements
+        self.skipped += other.skipped
         self.tables += other.tables
         self.bars += other.bars
         self.remarks += other.remarks

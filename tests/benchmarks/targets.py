@@ -23,7 +23,7 @@ class Target:
         return value >= bound if self.more_is_better else value <= bound
 
     def show(self, value: float) -> str:
-        digits = 0 if self.unit in {"ms", "of 100", "mails/s"} else 2
+        digits = 0 if self.unit in {"ms", "of 100", "mails/s", "/h"} else 2
         return f"{value:,.{digits}f} {self.unit}"
 
     def show_bound(self, bound: float) -> str:
@@ -80,6 +80,22 @@ TARGETS: Final = {
         Target("open", "open a session to the first byte, against a warm call, p50", "×", 1.5, 1.5),
         Target("accept", "mails accepted per second by one daemon, each on disk", "mails/s", 2000.0, 5000.0, True),
         Target("deliver", "mails delivered end to end per second, two daemons", "mails/s", 800.0, 2000.0, True),
+        Target("first-lan", "first call by ID52 over the LAN, against one by ticket", "×", 3.0, 1.5),
+        Target("first-directory", "first call by ID52 over a directory, against one by ticket", "×", 3.0, 1.5),
+        Target("first-relay", "first call by ID52 over the relay alone, against one by ticket", "×", 3.0, 1.5),
+        Target(
+            "relay-stream", "bytes/s of a session over the relay, against direct", "×", 0.3, 0.6, more_is_better=True
+        ),
+        Target(
+            "bad-path",
+            "bytes/s of a session with 2 % loss and 20 ms each way, against a raw stream",
+            "×",
+            0.9,
+            0.9,
+            more_is_better=True,
+        ),
+        Target("idle-lan", "packets of an idle daemon that can be reached over the LAN", "/h", 600.0, 120.0),
+        Target("idle-internet", "the same over relay and directory", "/h", 6000.0, 3000.0),
         Target("growth", "growth of the process that grows most, during all of it", "MiB", 32.0, 32.0),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,10 +46,12 @@ class Worker:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, module: str, *arguments: str, environment: Mapping[str, str]) -> Worker:
-        """``python -m tests.benchmarks.<module>``. Its standard error is ours."""
+    async def start(
+        cls, name: str, module: str, *arguments: str, environment: Mapping[str, str], prefix: Sequence[str] = ()
+    ) -> Worker:
+        """``python -m tests.benchmarks.<module>``, run by the command ``prefix``. Its standard error is ours."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"tests.benchmarks.{module}", *arguments,
+            *prefix, sys.executable, "-m", f"tests.benchmarks.{module}", *arguments,
             stdin=PIPE, stdout=PIPE, env=environment, cwd=CHECKOUT, start_new_session=True,
         )  # fmt: skip
         return cls(name, process)

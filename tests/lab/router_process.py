@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -199,7 +200,8 @@ def main() -> None:
     for device in (inside, outside):
         os.set_blocking(device, False)
     gc.disable()  # nothing here makes cycles, and a collection delays packets
-    with socket.socket(fileno=control) as connection:
+    # The laboratory may end before this process is ready, or while it replies.
+    with socket.socket(fileno=control) as connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         RouterProcess(connection, inside, outside).run()
 
 
