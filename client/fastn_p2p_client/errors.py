@@ -47,7 +47,8 @@ people.
     │   ├── InstanceNotFound       the peer offers the protocol, but not this instance
     │   ├── CommandNotFound        the protocol does not have this command
     │   ├── Denied                 the access list does not admit the caller
-    │   └── HandlerFailed          the handler raised another exception, or its process ended before it began
+    │   ├── HandlerFailed          the handler raised another exception, or its process ended before it began
+    │   └── OutcomeUnknown         another daemon of the peer got the retried call, and does not answer
     ├── CredentialError            a delegation or peer record that is not valid
     │   ├── BadSignature           the signature does not match
     │   ├── DelegationExpired      the delegation is too old
@@ -106,6 +107,7 @@ __all__ = [
     "InvalidTicket",
     "LocalError",
     "NoIdentityOnline",
+    "OutcomeUnknown",
     "Overloaded",
     "P2PError",
     "PayloadTooLarge",
@@ -598,6 +600,20 @@ class Denied(RemoteError):
     peer: str
     protocol: str
     instance: str
+
+
+class OutcomeUnknown(RemoteError):
+    """One of the peer's daemons got a call with ``retry=True`` and does not answer any more. It may have been executed.
+
+    Another daemon of the peer answers, and was not given the call: it does not know what the first one has executed.
+    """
+
+    code = "outcome-unknown"
+    template = (
+        "a daemon of {peer} got the call and does not answer any more. It may have been executed, so no other one was "
+        "given it. Find out whether it was executed, and call again if not"
+    )
+    peer: str
 
 
 class HandlerFailed(RemoteError):

@@ -8,7 +8,22 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from .errors import ConnectionLost, DeadlineExceeded, HandlerFailed, P2PError
+from .errors import (
+    CommandNotFound,
+    ConnectionLost,
+    DaemonNotRunning,
+    DeadlineExceeded,
+    Denied,
+    HandlerFailed,
+    IdentityOffline,
+    InstanceNotFound,
+    NoIdentityOnline,
+    P2PError,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+    ProtocolNotFound,
+)
 from .limits import MAX_CALL_ID
 
 FIRST: Final = 0.1
@@ -23,6 +38,20 @@ _LONGEST_CALL_PAUSE: Final = 0.5
 
 _MIN_TIME_LEFT: Final = 0.05
 """Seconds that another attempt needs at least. With less time left, the last error says more than a timeout."""
+
+NOT_EXECUTED: Final = (
+    CommandNotFound,
+    DaemonNotRunning,
+    Denied,
+    IdentityOffline,
+    InstanceNotFound,
+    NoIdentityOnline,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+    ProtocolNotFound,
+)
+"""Errors that end an attempt before any handler got it. After any other, the call may have been executed."""
 
 _random: Final = Random()  # own generator: a program may have seeded the shared one
 
@@ -71,7 +100,7 @@ class CallRetry:
 
     Attributes:
         call_id: idempotency key: the same random bytes in all attempts.
-        attempt: number of attempts before this one.
+        attempt: number of attempts before this one that may have been executed.
     """
 
     __slots__ = ("_backoff", "_deadline", "_lost", "_timeout", "attempt", "call_id")
@@ -94,7 +123,7 @@ class CallRetry:
         self._lost = self._lost or isinstance(error, ConnectionLost)
         if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
-        self.attempt += 1
+        self.attempt += not isinstance(error, NOT_EXECUTED)
         pause = self._backoff.pause()
         if asyncio.get_running_loop().time() + pause + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:

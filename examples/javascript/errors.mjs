@@ -100,6 +100,7 @@ export const ProtocolNotFound = define("protocol-not-found", "peer: str, protoco
 export const InstanceNotFound = define("instance-not-found", "peer: str, protocol: str, instance: str");
 export const CommandNotFound = define("command-not-found", "peer: str, protocol: str, command: str");
 export const Denied = define("denied", "peer: str, protocol: str, instance: str");
+export const OutcomeUnknown = define("outcome-unknown", "peer: str");
 export const HandlerFailed = define("handler-failed", "peer: str, protocol: str, reason: str");
 export const BadSignature = define("bad-signature", "what: str, identity: str");
 export const DelegationExpired = define("delegation-expired", "identity: str, seconds: int");

@@ -99,6 +99,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "daemon-already-running": ExitCode.EXISTS,
     "overloaded": ExitCode.OVERLOADED,
     "connection-lost": ExitCode.LOST,
+    "outcome-unknown": ExitCode.LOST,
     "identity-offline": ExitCode.OFFLINE,
     "no-identity-online": ExitCode.OFFLINE,
     "identity-failed": ExitCode.OFFLINE,

@@ -57,6 +57,7 @@ from .discovery.online_waits import OnlineWaits
 from .discovery.peer_trace import PeerTracer
 from .discovery.record_finder import RecordFinder
 from .discovery.record_publisher import RecordPublisher
+from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .discovery.targets import TargetFinder
@@ -143,7 +144,8 @@ class Network:
         self._outgoing = OutgoingCalls(mailbox, self._targets, self._incoming, payloads)
         self._sessions = SessionManager(mailbox, registry, self._targets, book, self._grace, payloads)
         calls = PeerCalls(self._incoming, registry, self._grace)
-        self._events = EventRouter(registry, book, self._clock, router, calls, self._sessions)
+        self._failover = ReplicaFailover(router)
+        self._events = EventRouter(registry, book, self._clock, router, calls, self._sessions, self._failover)
         self._pool = router.pool = ConnectionPool(
             self._endpoint, self._events, introductions=self._introductions, payloads=payloads, wall=self._wall
         )
@@ -202,6 +204,7 @@ class Network:
         self._publisher.close()
         self._finder.close()
         self._silent.close()
+        self._failover.close()
         self._pool.close()
         self._events.close()
         for task in self._tasks:

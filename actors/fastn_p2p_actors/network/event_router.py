@@ -18,6 +18,7 @@ from .connections.reconnect_list import ReconnectList
 from .connections.session_handshake import IncomingSession
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
+from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .serving.registry import OnlineIdentity, Registry
@@ -40,6 +41,7 @@ class EventRouter:
         router: PeerRouter,
         calls: PeerCalls,
         sessions: SessionManager,
+        failover: ReplicaFailover,
     ) -> None:
         self._registry = registry
         self._book = book
@@ -47,6 +49,7 @@ class EventRouter:
         self._router = router
         self._calls = calls
         self._sessions = sessions
+        self._failover = failover
         self._pool: ConnectionPool
         self._probe: OnlineProbe
         self._waits: OnlineWaits
@@ -89,6 +92,7 @@ class EventRouter:
 
     def on_silent(self, connection: PeerConnection) -> None:
         self._silent.on_silent(connection)
+        self._failover.on_silent(connection)
 
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
 

@@ -9,20 +9,23 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.errors import BadMessage, DeadlineExceeded, Overloaded, P2PError, PeerUnreachable
+from fastn_p2p_client.errors import BadMessage, DeadlineExceeded, OutcomeUnknown, Overloaded, P2PError, PeerUnreachable
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, Call, ErrorReply, Reply, encode
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.retry import NOT_EXECUTED
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
 from ..connections.payload_memory import Account, PayloadMemory
+from ..discovery.router import display_name
 from ..discovery.search import TOO_SHORT, Search
 from ..discovery.targets import TargetFinder
 from ..serving.registry import OnlineIdentity
+from .earlier_attempts import THIS_DAEMON, EarlierAttempts
 from .incoming import IncomingCalls
 
 _REPLY: Final = encode(Reply())
@@ -35,6 +38,9 @@ class _OutgoingCall:
     Attributes:
         state: calls in flight of the same program.
         seconds: timeout.
+        target: key of the callee, once the call was sent.
+        call_id: idempotency key of a retried call that was sent; empty otherwise.
+        endpoint: endpoint of the daemon that it was sent to.
         done: true if it has its outcome, or needs none.
         connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
         search: record of the attempts to reach the peer.
@@ -48,15 +54,18 @@ class _OutgoingCall:
         "_calls",
         "_payload",
         "_reserved",
+        "call_id",
         "cancel",
         "connecting_to",
         "correlation",
         "done",
+        "endpoint",
         "may_repeat",
         "search",
         "seconds",
         "sender",
         "state",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +85,9 @@ class _OutgoingCall:
         self.may_repeat = may_repeat
         self._payload = b""
         self._reserved = 0
+        self.target = b""
+        self.call_id = b""
+        self.endpoint = THIS_DAEMON
         self.done = False
         self.connecting_to = ""
         self.search: Search | None = None
@@ -104,6 +116,8 @@ class _OutgoingCall:
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
         """Send the call to a local process."""
+        if message.call_id and not self._may_go_to(THIS_DAEMON, source, target, message, payload):
+            return
         served = self._calls.incoming.serve(self, source.raw, target, message, payload)
         self.cancel = served.cancel if served is not None else None
 
@@ -111,6 +125,9 @@ class _OutgoingCall:
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
     ) -> None:
         """Send the call to the peer."""
+        if message.call_id and not self._may_go_to(connection.endpoint, source, target, message, payload):
+            return
+        self.target = target
         requests = connection.requests
         try:
             number = requests.call(self, source.raw, target, message, message.deadline_ms, payload)
@@ -118,6 +135,23 @@ class _OutgoingCall:
             self.on_error(error)
             return
         self.cancel = lambda: requests.cancel(number)
+
+    def _may_go_to(self, endpoint: bytes, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> bool:
+        """Return whether a retried call may be sent to a daemon.
+
+        If another one may have executed it, connect to that one instead. If that is not known, fail.
+        """
+        if message.attempt:
+            earlier = self._calls.attempts.endpoint_of(target, message.call_id)
+            if earlier is None:
+                if self._calls.targets.has_others(target, endpoint):
+                    self.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
+                    return False
+            elif earlier != endpoint:
+                self._calls.targets.find_endpoint(self, source, target, earlier, message, payload)
+                return False
+        self.target, self.call_id, self.endpoint = target, message.call_id, endpoint
+        return True
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
@@ -128,6 +162,8 @@ class _OutgoingCall:
         self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
     def on_error(self, error: P2PError) -> None:
+        if self.call_id and not isinstance(error, NOT_EXECUTED):
+            self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
         self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:
@@ -197,9 +233,10 @@ class OutgoingCalls:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.mailbox = mailbox
-        self._targets = targets
+        self.targets = targets
         self.incoming = incoming
         self._payloads = payloads
+        self.attempts = EarlierAttempts(self._loop.time)
         self._deadlines: DeadlineTimer[_OutgoingCall] = DeadlineTimer(self._loop, _OutgoingCall.expire)
         self._idle: asyncio.Event | None = None
 
@@ -247,7 +284,7 @@ class OutgoingCalls:
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds, message.call_id != b"")
         self._deadlines.add(call, self._loop.time() + seconds)
-        self._targets.find(call, message, payload)
+        self.targets.find(call, message, payload)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
         """Abandon the call that a program has cancelled, if it is still in flight."""

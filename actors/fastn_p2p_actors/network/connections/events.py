@@ -21,9 +21,11 @@ class OutgoingCall(Protocol):
 
     Attributes:
         may_repeat: true if its program calls again, under the same id, when the connection ends.
+        target: key of the callee.
     """
 
     may_repeat: bool
+    target: bytes
 
     def on_reply(self, payload: bytes) -> None:
         """Receive the reply of the callee."""

@@ -172,9 +172,56 @@ class PeerRouter:
         self._note(target, reached=False)
         raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(asyncio.get_running_loop().time()))
 
-    def known(self, target: bytes, peer: str) -> list[Candidate]:
-        """Return endpoints of other daemons through which the identity may be reached, from all resolvers."""
-        return self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
+    async def connect_to(self, target: bytes, endpoint: bytes) -> PeerConnection:
+        """Open or find a connection to one of the daemons that serve the identity ``target``.
+
+        Raises:
+            PeerUnreachable: that daemon does not answer, or nothing is known about it.
+        """
+        return await self._connect_if(target, lambda candidate: candidate.address.endpoint == endpoint)
+
+    async def connect_elsewhere(self, target: bytes, endpoint: bytes) -> PeerConnection:
+        """Open or find a connection to a daemon other than that at ``endpoint``, and use it for calls to ``target``.
+
+        Raises:
+            PeerUnreachable: no other daemon that serves the identity answers.
+        """
+        connection = await self._connect_if(
+            target, lambda each: each.address.endpoint != endpoint and not self.is_silent(each.address.endpoint)
+        )
+        self.prefer(connection, target)
+        return connection
+
+    async def _connect_if(self, target: bytes, may_try: Callable[[Candidate], bool]) -> PeerConnection:
+        now = asyncio.get_running_loop().time
+        race = CandidateRace(
+            lambda: [each for each in self.known(target) if may_try(each)],
+            lambda candidate: self._try(target, candidate),
+            lambda: self._finder.look_up(target),
+            search := Search(now()),
+        )
+        connection = await race.run()
+        if connection is None:
+            raise PeerUnreachable(peer=PublicKey(target).id52, reason=search.words(now()))
+        return connection
+
+    def has_others(self, target: bytes, endpoint: bytes) -> bool:
+        """Return whether daemons with other endpoints may serve the identity: they have valid delegations from it."""
+        now = self._wall()
+        return any(each.address.endpoint != endpoint and each.delegation.not_after > now for each in self.known(target))
+
+    def is_silent(self, endpoint: bytes) -> bool:
+        """Return whether the daemon at ``endpoint`` does not answer over the connection that calls to it use."""
+        connection = self.pool.open_to(endpoint) if self.pool is not None else None
+        return connection is not None and connection.is_silent
+
+    def known(self, target: bytes, peer: str = "") -> list[Candidate]:
+        """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
+
+        Daemons that do not answer over their connections come last.
+        """
+        known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
+        return known if len(known) < 2 else sorted(known, key=lambda each: self.is_silent(each.address.endpoint))
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
         return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -16,6 +16,7 @@ from fastn_p2p_client.errors import (
     IdentityOffline,
     InternalError,
     NoIdentityOnline,
+    OutcomeUnknown,
     P2PError,
     PeerOffline,
 )
@@ -28,6 +29,10 @@ from .router import PeerRouter, display_name
 from .search import Search
 
 log = logging.getLogger(__name__)
+
+_RETURN_TIMEOUT: Final = 2.0
+"""Seconds that the daemon which may have executed a call gets to come back, for instance after a restart. Another
+daemon answers meanwhile, so the program need not wait longer to be told."""
 
 M = TypeVar("M", Call, OpenSession)
 M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
@@ -145,6 +150,42 @@ class TargetFinder:
             return None
         return target, self._registry.by_key(target) is not None
 
+    def has_others(self, target: bytes, endpoint: bytes) -> bool:
+        """Return whether daemons with other endpoints may serve an identity."""
+        return self._router.has_others(target, endpoint)
+
+    def find_endpoint(
+        self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M, payload: bytes
+    ) -> None:
+        """Find a connection to one of the daemons that serve an identity.
+
+        If there is none within 2 seconds, the seeker fails with ``OutcomeUnknown``: this daemon may have executed its
+        call.
+        """
+        if not seeker.hold(payload):
+            return
+        seeker.connecting_to = ""
+        task = self._loop.create_task(self._connect_to(seeker, source, target, endpoint, message))
+        seeker.cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect_to(
+        self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M
+    ) -> None:
+        left = self._grace.remaining_ms(message.deadline_ms)
+        try:
+            async with asyncio.timeout(_RETURN_TIMEOUT):
+                connection = await self._router.connect_to(target, endpoint)
+        except (P2PError, TimeoutError):
+            seeker.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
+            return
+        except asyncio.CancelledError:
+            seeker.on_error(ConnectionLost(what="the daemon's network process"))
+            raise
+        if not seeker.done:
+            self._send(seeker, connection, source, target, replace(message, deadline_ms=left()))
+
     def _find_later(self, seeker: Seeker[M], message: M, payload: bytes, error: P2PError) -> None:
         """Try again after the next registration; fail with ``error`` if none is expected."""
         if not self._grace.is_open():
@@ -181,7 +222,13 @@ class TargetFinder:
         if seeker.done:
             return
         seeker.connecting_to = ""
-        message, payload = replace(message, deadline_ms=left()), seeker.take_payload()
+        self._send(seeker, connection, source, target, replace(message, deadline_ms=left()))
+
+    def _send(
+        self, seeker: Seeker[M], connection: PeerConnection, source: OnlineIdentity, target: bytes, message: M
+    ) -> None:
+        """Report the connection that was found to a seeker whose payload was kept."""
+        payload = seeker.take_payload()
         if self._registry.by_key(source.raw) is source:
             seeker.on_connection(connection, source, target, message, payload)
         else:  # its process has ended meanwhile, so nothing can prove that it speaks through this daemon

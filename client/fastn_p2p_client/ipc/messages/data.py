@@ -53,7 +53,7 @@ class Call(Message, frozen=True, tag=60):
     call_id: bytes = b""
     """Idempotency key, 16 random bytes, of a call that may be sent again: the callee executes it once. Else empty."""
     attempt: int = 0
-    """Number of times that it was sent before, with the same ``call_id``."""
+    """Number of times that it was sent before, with the same ``call_id``, and may have been executed."""
 
 
 class Reply(Message, frozen=True, tag=61):

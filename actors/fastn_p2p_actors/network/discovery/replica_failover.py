@@ -1,0 +1,73 @@
+"""Replica failover: moves calls to another daemon that serves the same identity when the one in use is silent.
+
+Idea: a silent daemon may be frozen, dead or cut off, or may answer again soon. So nothing is closed and nothing is
+given up until another daemon of the identity answers. From then on new calls go there. Retried calls that the silent
+daemon has got end with ``OutcomeUnknown``: it may have executed them, and the other daemon cannot know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fastn_p2p_client.errors import OutcomeUnknown, P2PError
+from fastn_p2p_client.keys import PublicKey
+
+from ..connections.connection import PeerConnection
+from .router import PeerRouter
+
+_INTERVAL: Final = 0.25
+"""Seconds between two looks at the calls that wait at a silent daemon: there may be one to another identity."""
+_MAX_RACES: Final = 64
+"""Identities of one silent daemon whose other daemons are looked for at the same time."""
+
+
+class ReplicaFailover:
+    """Silent daemons, and the races to other daemons of their identities.
+
+    Args:
+        router: connects to other daemons.
+    """
+
+    def __init__(self, router: PeerRouter) -> None:
+        self._router = router
+        self._loop = asyncio.get_running_loop()
+        self._watches: dict[PeerConnection, asyncio.Task[None]] = {}
+
+    def close(self) -> None:
+        """Stop all races."""
+        for task in self._watches.values():
+            task.cancel()
+
+    def on_silent(self, connection: PeerConnection) -> None:
+        """The peer daemon does not answer over this connection any more."""
+        if connection not in self._watches:
+            task = self._watches[connection] = self._loop.create_task(self._watch(connection))
+            task.add_done_callback(lambda _: self._watches.pop(connection, None))
+
+    async def _watch(self, connection: PeerConnection) -> None:
+        """Move the calls to each identity to another daemon, until the connection is heard again or ends."""
+        races: dict[bytes, asyncio.Task[None]] = {}
+        try:
+            while self._is_silent(connection):
+                for target in {call.target for call in connection.requests.pending.values()} - races.keys():
+                    if len(races) < _MAX_RACES and self._router.has_others(target, connection.endpoint):
+                        races[target] = self._loop.create_task(self._move(target, connection))
+                await asyncio.sleep(_INTERVAL)
+                races = {target: race for target, race in races.items() if not race.done()}
+        finally:
+            for race in races.values():
+                race.cancel()
+
+    async def _move(self, target: bytes, silent: PeerConnection) -> None:
+        """Connect to another daemon of an identity, use it from now on, and end the retried calls at the silent one."""
+        try:
+            await self._router.connect_elsewhere(target, silent.endpoint)
+        except P2PError:
+            return  # the next look tries again
+        if self._is_silent(silent):
+            silent.requests.end_retried(target, OutcomeUnknown(peer=PublicKey(target).id52))
+
+    def _is_silent(self, connection: PeerConnection) -> bool:
+        """Return whether the peer daemon answers neither over this connection nor over another one."""
+        return not connection.closed and connection.is_silent and self._router.is_silent(connection.endpoint)

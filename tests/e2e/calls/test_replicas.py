@@ -1,0 +1,171 @@
+"""Calls to an identity that two daemons serve: they go over to the other one, and are never executed by both."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from fastn_p2p_client import Client, Server
+from fastn_p2p_client.errors import OutcomeUnknown
+from tests.e2e.programs.test_programs import in_loop, serving
+from tests.support.daemons import Daemon
+from tests.support.replicas import Replicas, freeze, kill_all, new_replicas, thaw
+from tests.support.two_daemons import until, until_awaited
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[Replicas]:
+    with new_replicas() as made:
+        yield made
+
+
+class Shop:
+    """Program of both replicas: it notes who executed which request."""
+
+    def __init__(self) -> None:
+        self.executed: list[tuple[int, str]] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    def handler(self, replica: int) -> Callable[[str], Awaitable[int]]:
+        async def handle(request: str) -> int:
+            self.executed.append((replica, request))
+            if request.startswith("wait"):
+                await self.go_on.wait()
+            return replica
+
+        return handle
+
+    def count(self, request: str) -> int:
+        return sum(name == request for _, name in self.executed)
+
+
+@asynccontextmanager
+async def open_shop(replicas: Replicas) -> AsyncIterator[tuple[Client, Shop]]:
+    """Serve bob's Shop at both daemons, and open a client at the caller's."""
+    shop = Shop()
+    async with AsyncExitStack() as stack:
+        for number, daemon in enumerate(replicas.daemons):
+            server = Server("bob", daemon.home)
+            server.handle_requests("Shop", shop.handler(number), access="everyone")
+            await stack.enter_async_context(serving(server))
+        yield await stack.enter_async_context(Client(replicas.caller.home)), shop
+
+
+async def call(client: Client, replicas: Replicas, request: str = "x", timeout: float = 15, retry: bool = True) -> int:
+    number: int = await client.call("alice", replicas.bob, "Shop", request=request, timeout=timeout, retry=retry)
+    return number
+
+
+async def calls_until(client: Client, replicas: Replicas, replica: int) -> dict[str, object]:
+    """Begin a call every 50 ms until one is answered by a replica. Return the outcome of each by its request."""
+    calls: dict[str, asyncio.Task[int]] = {}
+
+    async def answered() -> bool:
+        request = f"number {next(_numbers)}"
+        calls[request] = asyncio.create_task(call(client, replicas, request))
+        await asyncio.wait([calls[request]], timeout=0.05)
+        return any(each.done() and not each.exception() and each.result() == replica for each in calls.values())
+
+    await until_awaited(answered, "the other one answers")
+    outcomes = await asyncio.gather(*calls.values(), return_exceptions=True)
+    assert all(isinstance(each, int | OutcomeUnknown) for each in outcomes), outcomes
+    return dict(zip(calls, outcomes, strict=True))
+
+
+_numbers = itertools.count()
+
+
+@asynccontextmanager
+async def silenced(daemon: Daemon, how: str) -> AsyncIterator[None]:
+    """Kill or freeze a daemon, so that it says nothing to any peer. It serves again afterwards."""
+    if how == "frozen":
+        await asyncio.to_thread(freeze, daemon)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(thaw, daemon)
+    else:
+        await asyncio.to_thread(kill_all, daemon)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(daemon.start)
+    await until(lambda: any(each.online for each in daemon.status().identities), "bob is online again")
+
+
+async def restart_caller(replicas: Replicas) -> None:
+    """Restart the caller's network process, which closes its connections."""
+    pid = await asyncio.to_thread(replicas.caller.kill_actor, "network")
+    await asyncio.to_thread(replicas.caller.wait_actor, "network", pid)
+
+
+@in_loop
+async def test_calls_stay_at_the_daemon_that_answered_first(replicas: Replicas) -> None:
+    async with open_shop(replicas) as (client, _):
+        assert len({await call(client, replicas, retry=False) for _ in range(20)}) == 1
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@in_loop
+async def test_calls_go_over_and_a_retried_one_is_not_executed_again(replicas: Replicas, how: str) -> None:
+    """A call that the silent daemon has got ends typed, with the reply or without."""
+    async with open_shop(replicas) as (client, shop):
+        first = await call(client, replicas)
+        shop.go_on.clear()
+        waiting = asyncio.create_task(call(client, replicas, "wait"))
+        await until(lambda: shop.count("wait"), "it is executed")
+        async with silenced(replicas.daemons[first], how):
+            outcomes = await calls_until(client, replicas, 1 - first)
+            with pytest.raises(OutcomeUnknown):
+                await waiting
+            assert shop.count("wait") == 1
+            assert all(shop.count(request) <= 1 for request in outcomes)
+
+
+@in_loop
+async def test_a_retried_call_goes_back_to_the_daemon_that_has_executed_it(replicas: Replicas) -> None:
+    """Its network process restarts meanwhile."""
+    async with open_shop(replicas) as (client, shop):
+        first = await call(client, replicas)
+        shop.go_on.clear()
+        waiting = asyncio.create_task(call(client, replicas, "wait for its restart"))
+        await until(lambda: shop.count("wait for its restart"), "it is executed")
+        daemon = replicas.daemons[first]
+        pid = await asyncio.to_thread(daemon.kill_actor, "network")
+        await asyncio.to_thread(daemon.wait_actor, "network", pid)
+        shop.go_on.set()
+        assert await waiting == first
+        assert shop.executed.count((first, "wait for its restart")) == shop.count("wait for its restart") == 1
+
+
+@in_loop
+async def test_a_retried_call_is_executed_once_when_the_process_that_knew_where_it_went_is_killed(
+    replicas: Replicas,
+) -> None:
+    """The caller's next network process cannot know which daemon has executed it."""
+    async with open_shop(replicas) as (client, shop):
+        await call(client, replicas)
+        shop.go_on.clear()
+        waiting = asyncio.create_task(call(client, replicas, "wait for the caller"))
+        await until(lambda: shop.count("wait for the caller"), "it is executed")
+        await restart_caller(replicas)
+        with pytest.raises(OutcomeUnknown):
+            await waiting
+        shop.go_on.set()
+        assert await call(client, replicas) in (0, 1)
+    assert shop.count("wait for the caller") == 1
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@in_loop
+async def test_a_caller_without_a_connection_reaches_the_other_daemon(replicas: Replicas, how: str) -> None:
+    async with open_shop(replicas) as (client, _):
+        first = await call(client, replicas)
+        async with silenced(replicas.daemons[first], how):
+            await restart_caller(replicas)
+            assert await call(client, replicas) == 1 - first

@@ -1,0 +1,104 @@
+"""Two daemons that serve the same identity, and a third one that calls it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastn_p2p_client.ipc.messages import SetIdentityOnline
+from tests.support.daemons import Daemon, eventually
+
+__all__ = ["Replicas", "copy_identity", "freeze", "new_replicas", "thaw"]
+
+
+@dataclass
+class Replicas:
+    """alice is online at ``caller``; bob is online at each of ``daemons``."""
+
+    caller: Daemon
+    daemons: list[Daemon]
+    bob: str
+    """ID52."""
+
+    def connected(self) -> set[str]:
+        """Return the endpoints through which bob speaks to the caller now."""
+        connections = self.caller.status().connections
+        return {each.endpoint for each in connections if self.bob in " ".join(each.identities)}
+
+    def daemon_at(self, endpoint: str) -> Daemon:
+        """Return the daemon with this endpoint."""
+        return next(each for each in self.daemons if each.status().endpoint == endpoint)
+
+
+def copy_identity(name: str, source: Daemon, destination: Daemon) -> None:
+    """Copy an identity as docs/operations.md says. The daemons must be stopped, or not know it yet."""
+    for part in (f"vault/identities/{name}.key", f"identities/{name}"):
+        target = destination.home.path / part
+        if (source.home.path / part).is_dir():
+            shutil.copytree(source.home.path / part, target)
+        else:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy2(source.home.path / part, target)
+
+
+@contextmanager
+def new_replicas() -> Iterator[Replicas]:
+    """Start the three daemons. They find each other by ID52."""
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        directory = Path(name)
+        caller, first, second = (
+            Daemon(directory / each, directory / "hosts") for each in ("caller", "first", "second")
+        )
+        daemons = [caller, first, second]
+        try:
+            caller.launch()
+            first.start()
+            second.start()  # so that its home is complete
+            bob = first.identity("bob")
+            second.stop()
+            copy_identity("bob", first, second)
+            second.start()
+            with second.client() as client:
+                client.control(SetIdentityOnline("bob", True))
+            assert caller.wait_ready(), caller.report()
+            caller.identity("alice")
+            yield Replicas(caller, [first, second], bob)
+        finally:
+            for each in daemons:
+                thaw(each)
+                each.clean_up()
+
+
+def freeze(daemon: Daemon) -> None:
+    """Stop every process of a daemon where it is, the supervisor first, so that it restarts nothing."""
+    for pid in _pids(daemon):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(daemon: Daemon) -> None:
+    """Let a frozen daemon go on, its supervisor last."""
+    for pid in reversed(_pids(daemon)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _pids(daemon: Daemon) -> list[int]:
+    if daemon.process is None:
+        return []
+    daemon.remember()
+    return [daemon.process.pid, *(each["pid"] for each in daemon.tree()["processes"] if each["pid"])]
+
+
+def kill_all(daemon: Daemon) -> None:
+    """Kill every process of a daemon at once, as a crash of the machine does: nothing is said to any peer."""
+    freeze(daemon)
+    for pid in _pids(daemon)[1:]:
+        os.kill(pid, signal.SIGKILL)
+    daemon.kill()
+    eventually(lambda: daemon.process is None, "it is gone")
