@@ -328,7 +328,8 @@ class Client(LoopBound):
         With ``retry``, the call is sent again until the timeout in three cases: the process or connection that had it
         was lost, the handler's process or identity has not started yet, or the error is ``retryable``. One serving
         process executes a retried call once, however often it arrives. If that process ends, it may have executed the
-        call; another process then executes it again, under the same ``call_id``.
+        call; another process then executes it again, under the same ``call_id``. Another daemon that serves the peer
+        does not: ``OutcomeUnknown`` ends the call instead.
 
         Args:
             identity: name of the local identity that calls; None for the only one online.
@@ -350,6 +351,8 @@ class Client(LoopBound):
             BadReply: the reply is not a ``returns``.
             ConnectionLost: a process or connection ended with the call in flight; it may have been executed.
             DeadlineExceeded: there was no reply in time; the call may have been executed.
+            OutcomeUnknown: with ``retry``, one of several daemons of the peer got the call and does not answer; it may
+                have been executed.
             PayloadTooLarge: the request is too large; nothing was sent.
             UsedElsewhere: the client belongs to another event loop or process; nothing was sent.
             LocalError: this daemon cannot make the call, for instance ``IdentityOffline``.

@@ -11,6 +11,7 @@ import pytest
 
 from fastn_p2p_client import Client, Server
 from fastn_p2p_client.errors import OutcomeUnknown
+from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.e2e.programs.test_programs import in_loop, serving
 from tests.support.daemons import Daemon
 from tests.support.replicas import Replicas, freeze, kill_all, new_replicas, thaw
@@ -169,3 +170,15 @@ async def test_a_caller_without_a_connection_reaches_the_other_daemon(replicas: 
         async with silenced(replicas.daemons[first], how):
             await restart_caller(replicas)
             assert await call(client, replicas) == 1 - first
+
+
+@in_loop
+async def test_calls_go_over_when_the_identity_is_taken_offline_at_one_daemon(replicas: Replicas) -> None:
+    async with open_shop(replicas) as (client, _):
+        first = await call(client, replicas)
+        with replicas.daemons[first].client() as control:
+            await asyncio.to_thread(control.control, SetIdentityOnline("bob", False))
+            try:
+                assert {await call(client, replicas) for _ in range(5)} == {1 - first}
+            finally:
+                await asyncio.to_thread(control.control, SetIdentityOnline("bob", True))

@@ -9,7 +9,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.errors import BadMessage, DeadlineExceeded, OutcomeUnknown, Overloaded, P2PError, PeerUnreachable
+from fastn_p2p_client.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Overloaded,
+    P2PError,
+    PeerOffline,
+    PeerUnreachable,
+)
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, Call, ErrorReply, Reply, encode
@@ -40,7 +48,7 @@ class _OutgoingCall:
         seconds: timeout.
         target: key of the callee, once the call was sent.
         call_id: idempotency key of a retried call that was sent; empty otherwise.
-        endpoint: endpoint of the daemon that it was sent to.
+        endpoint: endpoint of the peer daemon that it was sent to, or ``THIS_DAEMON``.
         done: true if it has its outcome, or needs none.
         connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
         search: record of the attempts to reach the peer.
@@ -127,7 +135,7 @@ class _OutgoingCall:
         """Send the call to the peer."""
         if message.call_id and not self._may_go_to(connection.endpoint, source, target, message, payload):
             return
-        self.target = target
+        self.target, self.endpoint = target, connection.endpoint
         requests = connection.requests
         try:
             number = requests.call(self, source.raw, target, message, message.deadline_ms, payload)
@@ -150,7 +158,7 @@ class _OutgoingCall:
             elif earlier != endpoint:
                 self._calls.targets.find_endpoint(self, source, target, earlier, message, payload)
                 return False
-        self.target, self.call_id, self.endpoint = target, message.call_id, endpoint
+        self.target, self.endpoint, self.call_id = target, endpoint, message.call_id
         return True
 
     def on_reply(self, payload: bytes) -> None:
@@ -164,6 +172,8 @@ class _OutgoingCall:
     def on_error(self, error: P2PError) -> None:
         if self.call_id and not isinstance(error, NOT_EXECUTED):
             self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
+        elif isinstance(error, PeerOffline) and self.endpoint != THIS_DAEMON:
+            self._calls.targets.on_offline(self.target, self.endpoint)
         self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:

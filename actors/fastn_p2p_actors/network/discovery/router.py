@@ -30,6 +30,10 @@ from .search import Search
 
 _PROOF_TIMEOUT: Final = 5.0
 """Seconds that a peer daemon gets to introduce an identity for which only an expired delegation is known."""
+_OFFLINE: Final = 5.0
+"""Seconds for which a daemon at which an identity is offline is the last of its daemons to be tried."""
+_MAX_OFFLINE: Final = 1024
+"""Such pairs of identity and daemon that are remembered."""
 _MAX_NAMES_CACHED: Final = 4096
 """Number of names whose keys are cached."""
 
@@ -68,6 +72,8 @@ class PeerRouter:
         """Unix time at which a peer of the address book was last connected."""
         self._unreachable: set[bytes] = set()
         """Peers of the address book that the last attempt did not reach."""
+        self._offline: dict[tuple[bytes, bytes], float] = {}
+        """Time until which an identity counts as offline at an endpoint, in the event loop's time."""
         introductions.on_removed = self._on_removed
 
     def reach_of(self, target: bytes) -> tuple[str, int]:
@@ -210,6 +216,19 @@ class PeerRouter:
         now = self._wall()
         return any(each.address.endpoint != endpoint and each.delegation.not_after > now for each in self.known(target))
 
+    def on_offline(self, target: bytes, endpoint: bytes) -> None:
+        """The identity is not online at ``endpoint``: the next call looks for another daemon that serves it."""
+        if self.has_others(target, endpoint):
+            if len(self._offline) >= _MAX_OFFLINE:
+                self._offline.clear()
+            self._offline[target, endpoint] = asyncio.get_running_loop().time() + _OFFLINE
+            self._introductions.of(endpoint).remove(target)
+
+    def _is_unlikely(self, target: bytes, endpoint: bytes) -> bool:
+        """Return whether a daemon does not answer, or has answered that the identity is not online there."""
+        until = self._offline.get((target, endpoint), 0.0)
+        return self.is_silent(endpoint) or until > asyncio.get_running_loop().time()
+
     def is_silent(self, endpoint: bytes) -> bool:
         """Return whether the daemon at ``endpoint`` does not answer over the connection that calls to it use."""
         connection = self.pool.open_to(endpoint) if self.pool is not None else None
@@ -218,10 +237,10 @@ class PeerRouter:
     def known(self, target: bytes, peer: str = "") -> list[Candidate]:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
 
-        Daemons that do not answer over their connections come last.
+        Daemons that do not answer over their connections, and those at which it was offline, come last.
         """
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
-        return known if len(known) < 2 else sorted(known, key=lambda each: self.is_silent(each.address.endpoint))
+        return known if len(known) < 2 else sorted(known, key=lambda each: self._is_unlikely(target, each.address.endpoint))
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
         return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)

@@ -154,6 +154,10 @@ class TargetFinder:
         """Return whether daemons with other endpoints may serve an identity."""
         return self._router.has_others(target, endpoint)
 
+    def on_offline(self, target: bytes, endpoint: bytes) -> None:
+        """A daemon has answered that an identity is not online there."""
+        self._router.on_offline(target, endpoint)
+
     def find_endpoint(
         self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M, payload: bytes
     ) -> None:

@@ -26,6 +26,7 @@ class StubNetwork:
     """Stub of mailbox, address book, router and the connection that the router finds."""
 
     closed = False
+    endpoint = b"endpoint of bob"
 
     def __init__(self) -> None:
         self.found = asyncio.Event()
