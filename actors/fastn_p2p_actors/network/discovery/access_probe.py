@@ -27,6 +27,7 @@ class _Answer:
     """Outcome of the probe: None if the peer daemon has let it pass."""
 
     may_repeat = False
+    target = b""
 
     def __init__(self) -> None:
         self.outcome: asyncio.Future[P2PError | None] = asyncio.get_running_loop().create_future()

@@ -2,7 +2,8 @@
 
 Idea: a silent daemon may be frozen, dead or cut off, or may answer again soon. So nothing is closed and nothing is
 given up until another daemon of the identity answers. From then on new calls go there. Retried calls that the silent
-daemon has got end with ``OutcomeUnknown``: it may have executed them, and the other daemon cannot know.
+daemon has got wait a little longer, because it may have been restarted and then knows them. After that they end with
+``OutcomeUnknown``: it may have executed them, and the other daemon cannot know.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .router import PeerRouter
 
 _INTERVAL: Final = 0.25
 """Seconds between two looks at the calls that wait at a silent daemon: there may be one to another identity."""
+_GRACE: Final = 1.5
+"""Seconds of silence after which retried calls end. They get their outcome if the daemon is restarted before."""
 _MAX_RACES: Final = 64
 """Identities of one silent daemon whose other daemons are looked for at the same time."""
 
@@ -48,23 +51,26 @@ class ReplicaFailover:
     async def _watch(self, connection: PeerConnection) -> None:
         """Move the calls to each identity to another daemon, until the connection is heard again or ends."""
         races: dict[bytes, asyncio.Task[None]] = {}
+        ends = self._loop.time() + _GRACE
         try:
             while self._is_silent(connection):
                 for target in {call.target for call in connection.requests.pending.values()} - races.keys():
                     if len(races) < _MAX_RACES and self._router.has_others(target, connection.endpoint):
-                        races[target] = self._loop.create_task(self._move(target, connection))
+                        races[target] = self._loop.create_task(self._move(target, connection, ends))
                 await asyncio.sleep(_INTERVAL)
                 races = {target: race for target, race in races.items() if not race.done()}
         finally:
             for race in races.values():
                 race.cancel()
 
-    async def _move(self, target: bytes, silent: PeerConnection) -> None:
-        """Connect to another daemon of an identity, use it from now on, and end the retried calls at the silent one."""
+    async def _move(self, target: bytes, silent: PeerConnection, ends: float) -> None:
+        """Connect to another daemon of an identity, and use it from now on. Then end the retried calls at the silent
+        one, but not before ``ends``."""
         try:
             await self._router.connect_elsewhere(target, silent.endpoint)
         except P2PError:
             return  # the next look tries again
+        await asyncio.sleep(ends - self._loop.time())
         if self._is_silent(silent):
             silent.requests.end_retried(target, OutcomeUnknown(peer=PublicKey(target).id52))
 

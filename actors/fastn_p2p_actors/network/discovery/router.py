@@ -240,7 +240,11 @@ class PeerRouter:
         Daemons that do not answer over their connections, and those at which it was offline, come last.
         """
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
-        return known if len(known) < 2 else sorted(known, key=lambda each: self._is_unlikely(target, each.address.endpoint))
+        return (
+            known
+            if len(known) < 2
+            else sorted(known, key=lambda each: self._is_unlikely(target, each.address.endpoint))
+        )
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
         return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
@@ -15,7 +16,8 @@ from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrac
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.ipc.messages import Call, OpenSession
+from fastn_p2p_client.errors import PeerUnreachable
+from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
 from tests.support.scenario import a_few_turns
 from tests.support.signer import Signer
 
@@ -39,6 +41,9 @@ class StubNetwork:
         self.payloads = PayloadMemory()
         self.targets = TargetFinder(self.registry, anything, self.grace)
         self.calls = OutgoingCalls(anything, self.targets, anything, self.payloads)
+        self.answers: list[tuple[bytes, object]] = []
+        self.others = True
+        self.returned: StubNetwork | None = None
         self.opened = SessionManager(anything, self.registry, self.targets, anything, self.grace, self.payloads)
 
     def come_online(self) -> OnlineIdentity:
@@ -56,6 +61,23 @@ class StubNetwork:
     async def connect(self, target: bytes, peer: str, search: object = None) -> StubNetwork:
         await self.found.wait()
         return self
+
+    async def connect_to(self, target: bytes, endpoint: bytes) -> StubNetwork:
+        if self.returned is None:
+            raise PeerUnreachable(peer="bob", reason="no answer")
+        return self.returned
+
+    def has_others(self, target: bytes, endpoint: bytes) -> bool:
+        return self.others
+
+    def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        reply = msgspec.msgpack.decode(header, type=ErrorReply)
+        self.answers.append((correlation, reply.code))
+
+    def retry(self, attempt: int) -> None:
+        """Send a retried call over the connection that is open."""
+        call = Call("alice", "bob", "Echo", "default", 5000, "", b"call id", attempt)
+        self.calls.on_call(Sender(0, 0), b"1", call, b"")
 
     def path(self) -> NetworkPath:
         return LOCAL
@@ -109,3 +131,37 @@ async def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> 
     network.targets.close()
     network.calls.close()
     network.opened.close()
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_sends_a_retried_call_only_to_the_daemon_that_may_have_executed_it(returns: bool) -> None:
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    first = StubNetwork()
+    first.endpoint = b"first endpoint"
+    first.come_online()
+    if returns:
+        network.returned = first
+    network.calls.attempts.note(bytes(BOB.key), b"call id", first.endpoint, asyncio.get_running_loop().time() + 5)
+    network.retry(attempt=1)
+    await a_few_turns()
+    assert network.asked == []
+    assert first.asked == ([True] if returns else [])
+    assert network.answers == ([] if returns else [(b"1", "outcome-unknown")])
+    network.targets.close()
+    network.calls.close()
+
+
+@pytest.mark.parametrize("others", [True, False])
+async def test_fails_a_retried_call_of_which_nothing_is_known_if_another_daemon_may_have_it(others: bool) -> None:
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    network.others = others
+    network.retry(attempt=1)
+    await a_few_turns()
+    assert network.asked == ([] if others else [True])
+    assert network.answers == ([(b"1", "outcome-unknown")] if others else [])
+    network.targets.close()
+    network.calls.close()

@@ -32,6 +32,7 @@ class StubConnection:
         self.introductions = ProvenIdentities[Any]()
         self.endpoint = b""
         self.closed = False
+        self.is_silent = False
         self.asked: list[bytes] = []
         self._shows = shows
 
