@@ -14,7 +14,7 @@ from pathlib import Path
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon, eventually
 
-__all__ = ["Replicas", "copy_identity", "freeze", "new_replicas", "thaw"]
+__all__ = ["Replicas", "copy_identity", "freeze", "kill_all", "new_replicas", "online_replicas", "thaw"]
 
 
 @dataclass
@@ -25,15 +25,6 @@ class Replicas:
     daemons: list[Daemon]
     bob: str
     """ID52."""
-
-    def connected(self) -> set[str]:
-        """Return the endpoints through which bob speaks to the caller now."""
-        connections = self.caller.status().connections
-        return {each.endpoint for each in connections if self.bob in " ".join(each.identities)}
-
-    def daemon_at(self, endpoint: str) -> Daemon:
-        """Return the daemon with this endpoint."""
-        return next(each for each in self.daemons if each.status().endpoint == endpoint)
 
 
 def copy_identity(name: str, source: Daemon, destination: Daemon) -> None:
@@ -55,24 +46,30 @@ def new_replicas() -> Iterator[Replicas]:
         caller, first, second = (
             Daemon(directory / each, directory / "hosts") for each in ("caller", "first", "second")
         )
-        daemons = [caller, first, second]
-        try:
-            caller.launch()
-            first.start()
-            second.start()  # so that its home is complete
-            bob = first.identity("bob")
-            second.stop()
-            copy_identity("bob", first, second)
-            second.start()
-            with second.client() as client:
-                client.control(SetIdentityOnline("bob", True))
-            assert caller.wait_ready(), caller.report()
-            caller.identity("alice")
-            yield Replicas(caller, [first, second], bob)
-        finally:
-            for each in daemons:
-                thaw(each)
-                each.clean_up()
+        with online_replicas(caller, first, second) as replicas:
+            yield replicas
+
+
+@contextmanager
+def online_replicas(caller: Daemon, first: Daemon, second: Daemon) -> Iterator[Replicas]:
+    """Start three daemons, and bring alice online at the first one, and bob at the two others."""
+    try:
+        caller.launch()
+        first.start()
+        second.start()  # so that its home is complete
+        bob = first.identity("bob")
+        second.stop()
+        copy_identity("bob", first, second)
+        second.start()
+        with second.client() as client:
+            client.control(SetIdentityOnline("bob", True))
+        assert caller.wait_ready(), caller.report()
+        caller.identity("alice")
+        yield Replicas(caller, [first, second], bob)
+    finally:
+        for each in (caller, first, second):
+            thaw(each)
+            each.clean_up()
 
 
 def freeze(daemon: Daemon) -> None:
