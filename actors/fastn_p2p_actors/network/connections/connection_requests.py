@@ -101,7 +101,7 @@ class ConnectionRequests(Generic[ConnectionT]):
             call.on_error(ConnectionLost(what="the connection to the peer"))
 
     def end_retried(self, target: bytes, error: P2PError) -> None:
-        """End the outgoing calls to an identity that their programs repeat. Their replies are ignored if they still come."""
+        """End the outgoing calls to an identity that their programs repeat. Ignore replies that still come."""
         for number, call in list(self.pending.items()):
             if call.may_repeat and call.target == target:
                 del self.pending[number]
