@@ -111,7 +111,7 @@ def measure(load: Load, what: str, within: float) -> None:
 # ── without a relay ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(5, marks=pytest.mark.lab_long), 8])
+@pytest.mark.parametrize("seconds", [*(pytest.param(each, marks=pytest.mark.lab_long) for each in (2, 5)), 8])
 @pytest.mark.timeout(120)
 def test_a_link_that_is_cut_ends_no_call(direct: World, seconds: float) -> None:
     """Not even calls that must not be repeated."""
@@ -146,6 +146,7 @@ def test_the_callee_moves(direct: World) -> None:
 # ── with a relay ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_the_outside_address_of_the_caller_changes(relayed: World) -> None:
     with relayed.calls() as load:
@@ -155,7 +156,8 @@ def test_the_outside_address_of_the_caller_changes(relayed: World) -> None:
     print(load)
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(5, marks=pytest.mark.lab_long), 8])
+@pytest.mark.parametrize("seconds", [5, 8])
+@pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed: World, seconds: float) -> None:
     with relayed.calls(retry=False) as load:
@@ -177,6 +179,7 @@ def test_both_move(relayed: World) -> None:
     print(load)
 
 
+@pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
     with relayed.calls() as load:
@@ -186,7 +189,9 @@ def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
     print(load)
 
 
-@pytest.mark.parametrize("direction", ["both", "in", "out"])
+@pytest.mark.parametrize(
+    "direction", ["in", *(pytest.param(each, marks=pytest.mark.lab_long) for each in ("both", "out"))]
+)
 @pytest.mark.timeout(120)
 def test_blocked_udp_moves_calls_to_the_relay(relayed: World, direction: Any) -> None:
     with relayed.calls() as load:

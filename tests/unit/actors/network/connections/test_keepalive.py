@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,12 +25,11 @@ class Loop:
         timer = (when, callback)
         self._timers.append(timer)
 
-        class Handle:
-            def cancel(_) -> None:
-                if timer in self._timers:
-                    self._timers.remove(timer)
+        def cancel() -> None:
+            if timer in self._timers:
+                self._timers.remove(timer)
 
-        return Handle()
+        return SimpleNamespace(cancel=cancel)
 
     def run(self, seconds: float, *, late: float = 0.0) -> None:
         """Let time pass. Each timer runs so many seconds ``late``."""

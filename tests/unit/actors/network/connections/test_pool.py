@@ -117,6 +117,21 @@ async def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
     assert after.introductions.connection is None
 
 
+async def test_one_that_answers_is_used_before_one_that_is_silent() -> None:
+    """The second hello of a process casts doubt on what was there before: it may have moved."""
+    pool = new_pool(LOWER)
+    before, after = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
+    hold(pool, before, after)
+    greet(pool, before)
+    greet(pool, after)
+    assert (before.doubts, after.doubts) == (1, 1)
+    assert used(pool, HIGHER) is before
+    before.is_silent = True
+    pool.on_silent(cast(Any, before))
+    assert after.introductions.connection is cast(Any, after)
+    assert pool.silent(HIGHER) == [cast(Any, before)]
+
+
 async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
     """If all attempts fail, each caller gets the last reason."""
     dialled: list[Any] = []

@@ -1,0 +1,181 @@
+"""A peer daemon that does not answer: a cut link is told from a path that is dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.connections.network_path import NetworkPath
+from fastn_p2p_actors.network.discovery import silent_connections
+from fastn_p2p_actors.network.discovery.silent_connections import SilentConnections
+from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
+from fastn_p2p_client.errors import PeerUnreachable
+
+ENDPOINT = b"\x01" * 32
+OLD, NEW, RELAY = "192.0.2.1:7", "198.51.100.1:7", "https://relay.example/"
+
+
+class StubConnection:
+    """Connection over the path ``OLD``."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self.endpoint = ENDPOINT
+        self.name = "endpoint"
+        self.is_silent = silent
+        self.closed = False
+        self.released = self.doubts = self.received = 0
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ready.set_result(None)
+        self.introductions = SimpleNamespace(shown=lambda _: [b"identity"])
+        self.requests = SimpleNamespace(release_repeatable=self._release)
+        self.on_close: Callable[[], object] = lambda: None
+
+    def _release(self) -> None:
+        self.released += 1
+
+    def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (OLD,), ()
+
+    def path(self) -> NetworkPath:
+        return NetworkPath("direct", OLD, 1)
+
+    def received_datagrams(self) -> int:
+        return self.received
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    def close(self, _code: int, _reason: str) -> None:
+        self.closed, self.is_silent = True, False
+        self.on_close()
+
+
+class Peer:
+    """Peer daemon with one silent connection.
+
+    Attributes:
+        old_path_works: whether handshakes over the old path are answered.
+        answers: whether one of the other paths is answered.
+        probed: addresses that were probed.
+        dialled: addresses that were dialled after the old connections were closed.
+        lookups: identities whose records were looked for.
+        tried_often: set after five handshakes.
+    """
+
+    def __init__(self) -> None:
+        self.old_path_works = self.answers = False
+        self.probed: list[EndpointAddress] = []
+        self.dialled: list[EndpointAddress] = []
+        self.lookups: list[bytes] = []
+        self.tried_often = asyncio.Event()
+        self._handshakes = 0
+        self.local = EndpointAddress(b"own", (), ("10.0.0.1:7",))
+        self.on_address: Callable[[], object] = lambda: None
+        self.connection = StubConnection(silent=True)
+        self.connections = [self.connection]
+        endpoint = SimpleNamespace(answers=self._probe, address=lambda: self.local, watch_address=self._watch)
+        pool = SimpleNamespace(
+            on_silent=lambda _: None,
+            silent=lambda _: [each for each in self.connections if each.is_silent],
+            open_to=lambda _: min(self.connections, key=lambda each: (each.closed, each.is_silent)),
+            open_path=self._open,
+            connect=self._connect,
+            all=lambda: self.connections,
+        )
+        known = SimpleNamespace(address=EndpointAddress(ENDPOINT, (RELAY,), (NEW, OLD)))
+        router = SimpleNamespace(known=lambda _identity, _peer: [known])
+        finder = SimpleNamespace(look_up=self.lookups.append)
+        self.watch = SilentConnections(cast(Any, endpoint), cast(Any, pool), cast(Any, router), cast(Any, finder))
+
+    def _watch(self, on_change: Callable[[], object]) -> None:
+        self.on_address = on_change
+
+    async def _probe(self, address: EndpointAddress) -> bool:
+        self.probed.append(address)
+        if not self.answers:
+            await asyncio.Event().wait()
+        return True
+
+    async def _open(self, _address: EndpointAddress) -> Any:
+        self._handshakes += 1
+        if self._handshakes >= 5:
+            self.tried_often.set()
+        if not self.old_path_works:
+            await asyncio.Event().wait()
+        self.connections.append(StubConnection(silent=False))
+        return self.connections[-1]
+
+    async def _connect(self, address: EndpointAddress) -> Any:
+        self.dialled.append(address)
+        raise PeerUnreachable(peer="endpoint", reason="it is a stub")
+
+    async def run(self) -> None:
+        """Let the connection become silent, and wait until nothing is done about it any more."""
+        self.watch.on_silent(cast(Any, self.connection))
+        await asyncio.wait(list(self.watch._watches.values()), timeout=5)
+
+
+@pytest.fixture
+async def peer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peer]:
+    for name, seconds in (("_INTERVAL", 0.02), ("_CONFIRMATION", 0.02), ("_FIRST_CONFIRMATION", 0.01), ("_HEAL", 0.1)):
+        monkeypatch.setattr(silent_connections, name, seconds)
+    peer = Peer()
+    yield peer
+    peer.watch.close()
+
+
+async def test_a_path_is_dead_if_only_another_one_answers(peer: Peer) -> None:
+    """The old connection is closed before the dial, which tries every path, the newest first."""
+    peer.answers = True
+    await peer.run()
+    assert peer.connection.closed
+    assert peer.probed[0] == EndpointAddress(ENDPOINT, (RELAY,), (NEW,))
+    assert peer.dialled == [EndpointAddress(ENDPOINT, (RELAY,), (NEW, OLD))]
+    assert peer.lookups == [b"identity"]
+
+
+async def test_a_cut_link_is_waited_for(peer: Peer) -> None:
+    running = asyncio.ensure_future(peer.run())
+    await peer.tried_often.wait()
+    assert not peer.connection.closed
+    peer.connection.is_silent = False  # the link is back, and QUIC goes on
+    await running
+    assert not peer.connection.closed
+    assert not peer.dialled
+
+
+async def test_a_path_that_works_again_is_not_dead_although_another_one_answers_too(peer: Peer) -> None:
+    """Calls that may be repeated are; the others wait for the old connection, which gets some time."""
+    peer.answers = peer.old_path_works = True
+    ended: list[int] = []
+    peer.connection.on_close = lambda: ended.append(peer.connection.released)
+    await peer.run()
+    assert not peer.dialled
+    assert ended
+    assert ended[0] > 0
+
+
+async def test_a_path_that_brings_packets_is_not_dead(peer: Peer) -> None:
+    """The peer's process is slow, and QUIC acknowledges all the same."""
+    peer.answers = True
+    counts = iter(range(1000))
+    peer.connection.received_datagrams = lambda: next(counts)  # type: ignore[method-assign]
+    running = asyncio.ensure_future(peer.run())
+    await peer.tried_often.wait()
+    assert not peer.connection.closed
+    peer.connection.is_silent = False
+    await running
+
+
+async def test_every_connection_is_doubted_when_a_local_address_changes(peer: Peer) -> None:
+    peer.on_address()
+    await asyncio.sleep(0)
+    peer.local = EndpointAddress(b"own", (), ("10.0.0.2:7",))
+    for _ in range(2):
+        peer.on_address()
+        await asyncio.sleep(0)
+    assert peer.connection.doubts == 1
