@@ -144,9 +144,15 @@ class HttpServer(web.Server):
         return self._handlers.get(path) or (self._handlers.get(path[:below]) if below > 1 else None)
 
 
-async def answer_ping(_request: web.BaseRequest, _address: str) -> web.StreamResponse:
-    """Answer a measurement of latency. Browsers may ask, too."""
-    return web.Response(headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"})
+async def answer_ping(request: web.BaseRequest, _address: str) -> web.StreamResponse:
+    """Answer a measurement of latency, and report the IP address from which the request comes. Browsers may ask, too.
+
+    A daemon behind a NAT learns its outside address by that.
+    """
+    headers = {"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"}
+    if request.remote:
+        headers["Fastn-Client-Address"] = request.remote
+    return web.Response(headers=headers)
 
 
 async def answer_no_content(request: web.BaseRequest, _address: str) -> web.StreamResponse:

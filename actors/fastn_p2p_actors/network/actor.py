@@ -54,6 +54,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
+from .discovery.outside_addresses import OutsideAddresses
 from .discovery.peer_trace import PeerTracer
 from .discovery.record_finder import RecordFinder
 from .discovery.record_publisher import RecordPublisher
@@ -154,7 +155,8 @@ class Network:
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
-        self._events.attach(self._pool, probe, self._waits, self._reconnect_list, self._silent)
+        self._outside = OutsideAddresses(self._endpoint, live)
+        self._events.attach(self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
@@ -205,6 +207,7 @@ class Network:
         self._finder.close()
         self._silent.close()
         self._failover.close()
+        self._outside.close()
         self._pool.close()
         self._events.close()
         for task in self._tasks:

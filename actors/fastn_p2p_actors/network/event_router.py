@@ -18,6 +18,7 @@ from .connections.reconnect_list import ReconnectList
 from .connections.session_handshake import IncomingSession
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
+from .discovery.outside_addresses import OutsideAddresses
 from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
@@ -55,6 +56,7 @@ class EventRouter:
         self._waits: OnlineWaits
         self._reconnect_list: ReconnectList
         self._silent: SilentConnections
+        self._outside: OutsideAddresses
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -64,6 +66,7 @@ class EventRouter:
         waits: OnlineWaits,
         reconnect_list: ReconnectList,
         silent: SilentConnections,
+        outside: OutsideAddresses,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
@@ -71,6 +74,7 @@ class EventRouter:
         self._waits = waits
         self._reconnect_list = reconnect_list
         self._silent = silent
+        self._outside = outside
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -89,6 +93,8 @@ class EventRouter:
         self._calls.on_connection_closed(connection)
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
+        if self._pool.open_to(connection.endpoint) is None:
+            self._outside.on_disconnected(connection)
 
     def on_silent(self, connection: PeerConnection) -> None:
         self._silent.on_silent(connection)
@@ -104,6 +110,11 @@ class EventRouter:
 
     def on_arrival(self, arrival: IncomingSession) -> None:
         self._sessions.on_arrival(arrival)
+
+    # ── news of the peer daemon ──────────────────────────────────────────────────────────────────
+
+    def on_observed_address(self, connection: PeerConnection, address: str) -> None:
+        self._outside.on_report(connection, address)
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
@@ -121,6 +132,7 @@ class EventRouter:
         return found.delegation if found is not None else None
 
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
+        self._outside.on_introduced(connection)
         if self._waits.on_online(identity):
             self._router.prefer(connection, identity)
 

@@ -23,10 +23,11 @@ from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
 from ...runtime.loop_turns import in_turns
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import Limit, PeerLimits, network_of
+from ..transport.peer_limits import NEWS, Limit, PeerLimits, network_of
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
+from .address_report import AddressReport
 from .bulk_streams import MAX_BULK_STREAMS, BulkStreams
 from .call_channel import CallChannel
 from .connection_memory import ConnectionMemory
@@ -149,6 +150,7 @@ class PeerConnection:
             lambda: owner.on_silent(self),
             lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
+        self._address_report = AddressReport(self.send)
         self.memory = ConnectionMemory(
             self,
             raw,
@@ -222,6 +224,7 @@ class PeerConnection:
         if self._hello_timer is not None:
             self._hello_timer.cancel()
         self._keepalive.stop()
+        self._address_report.stop()
         if not self.ready.done():
             self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
         self.identities.on_connection_lost(reason)
@@ -448,6 +451,8 @@ class PeerConnection:
             self.sessions.on_pause(message)
         elif isinstance(message, wire.Hello):
             self._on_hello(message)
+        elif isinstance(message, wire.ObservedAddress) and self.overload(NEWS) is None:
+            self._owner.on_observed_address(self, message.address)
 
     def _on_hello(self, hello: wire.Hello) -> None:
         if hello.version != WIRE_VERSION:
@@ -459,6 +464,8 @@ class PeerConnection:
             self.sessions.peer_pauses = hello.pauses
             self.ready.set_result(None)
             self._owner.on_hello(self)
+            if hello.news:
+                self._address_report.start(self._raw)
 
     def _on_hello_timeout(self) -> None:
         if not self.ready.done():

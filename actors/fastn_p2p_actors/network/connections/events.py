@@ -88,6 +88,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer opens a session."""
         ...
 
+    def on_observed_address(self, connection: ConnectionT, address: str) -> None:
+        """The peer daemon reports the address that it sees of this daemon. It may lie."""
+        ...
+
     def on_closed(self, connection: ConnectionT) -> None:
         """The connection has ended. Nothing else is reported of it."""
         ...

@@ -90,7 +90,8 @@ class ConnectionPool:
         """Candidates for eviction, with the time of their last use. The idlest comes last."""
         self._dials: dict[bytes, tuple[EndpointDial, asyncio.Task[PeerConnection]]] = {}
         """Dials that run, by endpoint."""
-        self._hello = wire.Hello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
+        process = secrets.token_bytes(8)
+        self._hello = wire.Hello(WIRE_VERSION, process, MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True, news=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._budget = TurnBudget(self._loop)

@@ -23,6 +23,7 @@ from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.pool import ConnectionPool
 from ..connections.proven_identities import IntroductionRegistry
+from ..wire import messages as wire
 from .candidate_race import CandidateRace
 from .record_finder import RecordFinder
 from .resolver import Candidate, Resolver, resolve_candidates
@@ -267,7 +268,10 @@ class PeerRouter:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
             self._introductions.revoke_older(delegation)
+            is_new = not connection.introductions.is_proven(target, now)
             connection.introductions.add(delegation)
+            if is_new:  # the peer daemon learns that this one knows the identity, and tells it the news of it
+                connection.send(wire.RequestIntroduction(target))
         except (CredentialError, BadMessage):
             if connection.introductions.is_proven(target, now):
                 return connection

@@ -117,6 +117,7 @@ class NetworkEndpoint:
 
     Attributes:
         id: public key of the endpoint, 32 bytes.
+        outside: addresses outside of a NAT that were set by ``set_outside``.
         refused: number of incoming handshakes that were refused.
         retried: number of incoming handshakes that were answered by a QUIC Retry.
     """
@@ -137,6 +138,7 @@ class NetworkEndpoint:
         self._watches: list[WatchHandle] = []
         self._direct_probe = PathProbe(_HOSTS[mode])
         self._relay_probe = PathProbe(_HOSTS[NetworkMode.LOCAL][:1])
+        self.outside: frozenset[str] = frozenset()
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
         self.retried = 0
@@ -201,6 +203,32 @@ class NetworkEndpoint:
             self._raw.watch_addr(_AddressCallback(on_change)),
             self._raw.watch_home_relay(_RelayCallback(on_change)),
         ]
+
+    def own_addresses(self) -> frozenset[str]:
+        """Return the addresses (``ip:port``) that the endpoint knows by itself, also on a machine without a NAT."""
+        return frozenset(self._raw.addr().direct_addresses()) - self.outside
+
+    def bound_port(self, version: int) -> int:
+        """Return the UDP port that is bound for IP version 4 or 6; 0 if there is none."""
+        for address in self._raw.bound_sockets():
+            host, _, port = address.rpartition(":")
+            if (":" in host) == (version == 6):
+                return int(port)
+        return 0
+
+    async def set_outside(self, addresses: frozenset[str]) -> None:
+        """Offer these addresses (``ip:port``) to peer daemons from now on, in place of the last ones.
+
+        They are addresses outside of a NAT, which the endpoint cannot know by itself. ``address`` has them, too.
+
+        Raises:
+            IrohError: an address is invalid.
+        """
+        before, self.outside = self.outside, addresses
+        for address in sorted(addresses - before):
+            await self._raw.add_external_addr(address)
+        for address in sorted(before - addresses):
+            await self._raw.remove_external_addr(address)
 
     def connected_relay(self) -> str:
         """Return the URL of the relay that the endpoint is connected to; empty without one.

@@ -1,4 +1,4 @@
-"""Rate limits of peers: handshakes, introductions, sessions, and requests that are refused.
+"""Rate limits of peers: handshakes, introductions, sessions, news, and requests that are refused.
 
 Each limit has a token bucket per endpoint, shared by its connections, and one per network, shared by its endpoints. A
 network is a /24 of IPv4 or a /64 of IPv6, which is what one subscriber has. A peer that is reached through a relay has
@@ -35,11 +35,14 @@ OPENS: Final = Limit("sessions opened per second", Rate(2000, 4000), Rate(8000, 
 """Sessions that are requested. One connection reaches some hundred per second if they are served."""
 REFUSALS: Final = Limit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
 """Calls and sessions whose target does not exist, is offline or denies access, or whose source was not introduced."""
+NEWS: Final = Limit("news per second", Rate(8, 128), Rate(32, 512))
+"""Observed addresses and pushed records. More are dropped, and nothing is answered. A daemon with a hundred identities
+that moves pushes the records of all."""
 _ABUSE: Final = Rate(64, 512)
 """Requests above the other limits that an endpoint may send before its connection ends."""
 _MOST_KEYS: Final = 4096
 """Number of endpoints, and of networks, that each limit remembers. One with all its tokens need not be remembered."""
-_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS)
+_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS, NEWS)
 
 
 def network_of(address: str) -> str:

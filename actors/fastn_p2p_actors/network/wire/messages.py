@@ -42,6 +42,8 @@ class Hello(Message, frozen=True, tag=0):
     max_calls: int
     pauses: bool = False
     """True if the sender understands ``Pause`` and ``Resume``."""
+    news: bool = False
+    """True if the sender understands ``ObservedAddress``, ``PushRecord`` and ``WithdrawIdentity``."""
 
 
 class Introduce(Message, frozen=True, tag=1):
@@ -155,6 +157,26 @@ class Resume(Message, frozen=True, tag=14):
     """QUIC stream id, as in ``SessionStream``."""
 
 
+class ObservedAddress(Message, frozen=True, tag=15):
+    """Address (``ip:port``) of the receiver as the sender sees it on a direct path. Sent when it is known, and when it
+    changes."""
+
+    address: str
+
+
+class PushRecord(Message, frozen=True, tag=16):
+    """New signed record of an identity that the receiver knows: it was introduced over this connection, or asked
+    for."""
+
+    record: bytes
+
+
+class WithdrawIdentity(Message, frozen=True, tag=17):
+    """An identity (32 bytes) that was introduced over this connection is offline. Ends what ``Introduce`` has begun."""
+
+    identity: bytes
+
+
 WireMessage: TypeAlias = (
     Hello
     | Introduce
@@ -171,6 +193,9 @@ WireMessage: TypeAlias = (
     | SessionStream
     | Pause
     | Resume
+    | ObservedAddress
+    | PushRecord
+    | WithdrawIdentity
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)

@@ -34,7 +34,11 @@ class StubConnection:
         self.closed = False
         self.is_silent = False
         self.asked: list[bytes] = []
+        self.sent: list[object] = []
         self._shows = shows
+
+    def send(self, message: object) -> None:
+        self.sent.append(message)
 
     async def request_introduction(self, identity: bytes) -> None:
         self.asked.append(identity)

@@ -33,6 +33,9 @@ MESSAGES: list[wire.WireMessage] = [
     wire.SessionStream(6, 4),
     wire.Pause(4),
     wire.Resume(4),
+    wire.ObservedAddress("203.0.113.7:4000"),
+    wire.PushRecord(b"record"),
+    wire.WithdrawIdentity(_KEY),
 ]
 
 
