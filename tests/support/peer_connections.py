@@ -44,7 +44,10 @@ def new_connection(
 ) -> PeerConnection:
     """Return an open connection to ``ENDPOINT``."""
     raw = SimpleNamespace(
-        paths=list, remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
+        paths=list,
+        watch_paths=lambda _: None,
+        remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT),
+        close=lambda _code, _reason: None,
     )
     connection = PeerConnection(
         cast(Any, raw),

@@ -52,6 +52,7 @@ from .connections.reconnect_list import ReconnectList
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
+from .discovery.neighbours import Neighbours
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.outside_addresses import OutsideAddresses
@@ -156,11 +157,16 @@ class Network:
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
         self._outside = OutsideAddresses(self._endpoint, live)
-        self._events.attach(self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside)
+        self._events.attach(
+            self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside, self._finder
+        )
+        self._neighbours = Neighbours(run / "neighbours.json", router, book, self._wall)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
         )
+        records.on_published = lambda identity: self._pool.wants.push_record(identity.raw, identity.record)
+        self._publisher.on_offline = lambda identity: self._pool.wants.went_offline(identity.raw)
         self._registrations = RegistrationRequests(
             self._settings.grant_key,
             registry=registry,
@@ -190,6 +196,7 @@ class Network:
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining)
         self._reconnect_list.reconnect_all()
+        self._neighbours.connect_all()
 
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
@@ -208,7 +215,9 @@ class Network:
         self._silent.close()
         self._failover.close()
         self._outside.close()
+        self._neighbours.close()
         self._pool.close()
+        self._neighbours.save()
         self._events.close()
         for task in self._tasks:
             task.cancel()

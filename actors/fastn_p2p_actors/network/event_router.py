@@ -19,6 +19,7 @@ from .connections.session_handshake import IncomingSession
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.outside_addresses import OutsideAddresses
+from .discovery.record_finder import RecordFinder
 from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
@@ -57,6 +58,7 @@ class EventRouter:
         self._reconnect_list: ReconnectList
         self._silent: SilentConnections
         self._outside: OutsideAddresses
+        self._finder: RecordFinder
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -67,6 +69,7 @@ class EventRouter:
         reconnect_list: ReconnectList,
         silent: SilentConnections,
         outside: OutsideAddresses,
+        finder: RecordFinder,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
@@ -75,6 +78,7 @@ class EventRouter:
         self._reconnect_list = reconnect_list
         self._silent = silent
         self._outside = outside
+        self._finder = finder
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -115,6 +119,9 @@ class EventRouter:
 
     def on_observed_address(self, connection: PeerConnection, address: str) -> None:
         self._outside.on_report(connection, address)
+
+    def on_pushed_record(self, connection: PeerConnection, record: bytes) -> None:
+        self._finder.take_pushed(record, connection.name)
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 

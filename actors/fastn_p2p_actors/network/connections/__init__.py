@@ -12,6 +12,7 @@
 - ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.
 - ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
 - ``remote_leg``, ``coalescing_reader``, ``stream_pacing``: bytes of one session's stream.
+- ``address_report``: tells the peer daemon the address that this daemon sees of it.
 - ``network_path``: direct or relayed, address, round-trip time.
 - ``reconnect_list``: daemons to reconnect to after a crash.
 """

@@ -451,8 +451,13 @@ class PeerConnection:
             self.sessions.on_pause(message)
         elif isinstance(message, wire.Hello):
             self._on_hello(message)
-        elif isinstance(message, wire.ObservedAddress) and self.overload(NEWS) is None:
-            self._owner.on_observed_address(self, message.address)
+        elif isinstance(message, wire.WithdrawIdentity):
+            self.identities.on_withdraw(message.identity)
+        elif self.overload(NEWS) is None:
+            if isinstance(message, wire.ObservedAddress):
+                self._owner.on_observed_address(self, message.address)
+            else:
+                self._owner.on_pushed_record(self, message.record)
 
     def _on_hello(self, hello: wire.Hello) -> None:
         if hello.version != WIRE_VERSION:
@@ -462,6 +467,7 @@ class PeerConnection:
         elif not self.ready.done():
             self.remote_process = hello.process
             self.sessions.peer_pauses = hello.pauses
+            self.identities.sends_news = hello.news
             self.ready.set_result(None)
             self._owner.on_hello(self)
             if hello.news:

@@ -92,6 +92,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon reports the address that it sees of this daemon. It may lie."""
         ...
 
+    def on_pushed_record(self, connection: ConnectionT, record: bytes) -> None:
+        """The peer daemon pushes a signed record. It is not verified."""
+        ...
+
     def on_closed(self, connection: ConnectionT) -> None:
         """The connection has ended. Nothing else is reported of it."""
         ...

@@ -59,7 +59,8 @@ ConnectionT = TypeVar("ConnectionT", bound=ExchangeConnection)
 
 
 class Wants:
-    """Local identities that peer daemons wait for, with the connections that wait for each. Shared by all connections.
+    """Local identities that peer daemons wait for, and those that were shown to them, with the connections of each.
+    Shared by all connections.
 
     Attributes:
         awaiting_bytes: bytes of payloads of requests that are held for an introduction.
@@ -67,6 +68,7 @@ class Wants:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, dict[IdentityExchange[Any], None]] = {}
+        self._shown: dict[bytes, dict[IdentityExchange[Any], None]] = {}
         self._count = 0
         self.awaiting_bytes = 0
 
@@ -92,6 +94,28 @@ class Wants:
         """Prove a local identity, which is online now, to every peer daemon that waits for it."""
         for exchange in list(self._waiting.get(identity, ())):
             exchange.came_online(identity)
+
+    def on_shown(self, identity: bytes, exchange: IdentityExchange[Any]) -> None:
+        """Register that an identity was shown to a peer daemon."""
+        self._shown.setdefault(identity, {})[exchange] = None
+
+    def discard_shown(self, identity: bytes, exchange: IdentityExchange[Any]) -> None:
+        """Unregister that an identity was shown to a peer daemon."""
+        shown = self._shown.get(identity)
+        if shown is not None:
+            shown.pop(exchange, None)
+            if not shown:
+                del self._shown[identity]
+
+    def push_record(self, identity: bytes, record: bytes) -> None:
+        """Send the new record of a local identity to every peer daemon that knows the identity or waits for it."""
+        for exchange in {**self._shown.get(identity, {}), **self._waiting.get(identity, {})}:
+            exchange.push_record(record)
+
+    def went_offline(self, identity: bytes) -> None:
+        """Notify every peer daemon to which the identity was shown that it is offline."""
+        for exchange in list(self._shown.get(identity, ())):
+            exchange.went_offline(identity)
 
 
 class _HeldRequests:
@@ -120,6 +144,9 @@ class IdentityExchange(Generic[ConnectionT]):
         introductions: verified identities of the peer daemon.
         wall: Unix time.
         wants: shared by all connections.
+
+    Attributes:
+        sends_news: True if the peer daemon understands pushed records and withdrawn identities.
     """
 
     def __init__(
@@ -136,6 +163,7 @@ class IdentityExchange(Generic[ConnectionT]):
         self._introductions = introductions
         self._wall = wall
         self._wants = wants or Wants()
+        self.sends_news = False
         self._shown: dict[bytes, bytes] = {}
         """Local identities that were proved, with the delegation that was sent last."""
         self._requested: dict[bytes, asyncio.Future[None]] = {}
@@ -159,6 +187,8 @@ class IdentityExchange(Generic[ConnectionT]):
         """End everything that waits: the connection has ended."""
         for identity in list(self._wanted_by_peer):
             self._wants.discard(identity, self, self._wanted_by_peer)
+        for identity in self._shown:
+            self._wants.discard_shown(identity, self)
         for identity in list(self._held):
             self._pop_held(identity)
         requested, self._requested = self._requested, {}
@@ -173,7 +203,7 @@ class IdentityExchange(Generic[ConnectionT]):
         introduction = self._owner.introduction_for(source)
         if introduction is None or self._shown.get(source) is introduction:
             return None
-        self._shown[source] = introduction
+        self._note_shown(source, introduction)
         return wire.Introduce(introduction)
 
     def frame_for(self, source: bytes) -> bytes:
@@ -197,9 +227,26 @@ class IdentityExchange(Generic[ConnectionT]):
         """Send the proof of an identity; return False if it is not online."""
         introduction = self._owner.introduction_for(identity)
         if introduction is not None:
-            self._shown[identity] = introduction
+            self._note_shown(identity, introduction)
             self._connection.send(wire.Introduce(introduction))
         return introduction is not None
+
+    def _note_shown(self, identity: bytes, introduction: bytes) -> None:
+        if identity not in self._shown:
+            self._wants.on_shown(identity, self)
+        self._shown[identity] = introduction
+
+    def push_record(self, record: bytes) -> None:
+        """Send a new record of an identity that the peer daemon knows."""
+        if self.sends_news:
+            self._connection.send(wire.PushRecord(record))
+
+    def went_offline(self, identity: bytes) -> None:
+        """Withdraw an identity that was shown. It is shown again as soon as it is online."""
+        if self.sends_news and self._shown.pop(identity, None) is not None:
+            self._wants.discard_shown(identity, self)
+            self._connection.send(wire.WithdrawIdentity(identity))
+            self._wants.add(identity, self, self._wanted_by_peer)
 
     def show_again(self, identity: bytes) -> None:
         """Send the new delegation of an identity that was proved before.
@@ -269,6 +316,11 @@ class IdentityExchange(Generic[ConnectionT]):
         for retry in held.requests:
             retry()
         self._pop_held(identity)
+
+    def on_withdraw(self, identity: bytes) -> None:
+        """The identity is offline at the peer daemon. Calls to it use another endpoint, if there is one."""
+        if identity in self._introductions.until:
+            self._introductions.remove(identity)
 
     async def request(self, identity: bytes) -> None:
         """Request the proof that ``identity`` speaks through the peer daemon's endpoint, and wait for it.

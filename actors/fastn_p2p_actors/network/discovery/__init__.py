@@ -11,4 +11,6 @@
 - ``targets``: binding, connection or later attempt for a call, a session or a wait of a local program.
 - ``search``: attempts to reach one peer, for the error message.
 - ``online_waits``, ``online_probe``: programs that wait for a peer; probing where it may appear.
+- ``outside_addresses``, ``address_beliefs``, ``relay_view``: addresses outside of a NAT.
+- ``neighbours``: peers that are connected again after a restart.
 """

@@ -33,6 +33,9 @@ class IdentityPublisher:
     """Brings identities online at this endpoint, and keeps them online while the vault restarts.
 
     Delegations are renewed at half of their lifetime, and at once when the clock was set or the machine has slept.
+
+    Attributes:
+        on_offline: called with each identity that was taken offline.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class IdentityPublisher:
             wall: returns Unix time.
             on_clock_set: called with the identities that were renewed because the clock was set or the machine slept.
         """
+        self.on_offline: Callable[[OnlineIdentity], None] = lambda _: None
         self._vault = vault
         self._registry = registry
         self._records = records
@@ -111,6 +115,7 @@ class IdentityPublisher:
         """Take the identity offline and withdraw its record."""
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
+            self.on_offline(identity)
             await self._records.withdraw(identity)
 
     async def set_listed(self, name: str, *, listed: bool) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.keys import id52_of
 
-from ...credentials import verify_record
+from ...credentials import peek_record, verify_record
 from ..address_book import AddressBook
 from .record_source import RecordSource
 
@@ -119,6 +119,23 @@ class RecordFinder:
     def on_announcement(self, key: bytes, blob: bytes, source: str) -> None:
         """Take a record that a source has received without being asked at the moment."""
         self._take(key, blob, self._lookups.get(key), source)
+
+    def take_pushed(self, blob: bytes, endpoint: str) -> None:
+        """Keep a record that the peer daemon at ``endpoint`` has pushed, if it is news of a known peer.
+
+        Whose record it is need not be proved over that connection: a record proves itself.
+        """
+        try:
+            key = bytes(peek_record(blob).identity)
+            if not self._book.is_known(key):
+                return
+            record = verify_record(blob, now=self._wall())
+        except P2PError as error:
+            log.debug("%s has pushed a useless record: %s", endpoint, error)
+            return
+        if bytes(record.identity) == key and self._book.note_record(key, blob):
+            log.info("%s has pushed a newer record of %s", endpoint, self._book.name_of(key) or id52_of(key))
+            self.on_news(key)
 
     def close(self) -> None:
         """Stop all lookups, and close the sources."""

@@ -62,6 +62,9 @@ class RecordPublisher:
         settings: name the network mode, relays and directories.
         finder: has the record sources, to which this adds the directories of the settings.
         wall: returns Unix time.
+
+    Attributes:
+        on_published: called with each identity whose record is new.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RecordPublisher:
         self._above: dict[bytes, int] = {}
         """Highest sequence of a packet that a directory has in place of this daemon's."""
         self._published_at: EndpointAddress | None = None
+        self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
         self._due = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
         self._is_first = True
@@ -273,6 +277,7 @@ class RecordPublisher:
     def _publish(self, identity: OnlineIdentity, *, to_directories: bool) -> None:
         self._hosts.publish(identity.key, identity.record)
         identity.publications[HOST] = Publication(0.0 if self._hosts.problem else self._wall(), self._hosts.problem)
+        self.on_published(identity)
         for source in self._finder.sources if identity.listed else ():
             if to_directories or source not in self._directories:
                 source.publish(identity)

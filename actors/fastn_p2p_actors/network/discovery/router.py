@@ -87,6 +87,10 @@ class PeerRouter:
             return "unreachable", seen
         return ("connected" if self.open_to(target) is not None else ""), seen
 
+    def last_connected(self) -> dict[bytes, float]:
+        """Return the Unix time at which each peer of the address book was last connected, as far as that is known."""
+        return {key: seen for key, seen in self._seen.items() if self._book.by_key(key) is not None}
+
     def _on_removed(self, identity: bytes) -> None:
         if self._book.by_key(identity) is not None:
             self._seen[identity] = self._wall()

@@ -12,7 +12,7 @@ from fastn_p2p_actors.network.connections import identity_exchange
 from fastn_p2p_actors.network.connections.connection import PeerConnection
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
-from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS
+from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS, NEWS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
 from tests.support.peer_connections import StubOwner, new_connection, take_sent
@@ -220,3 +220,95 @@ async def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: p
     assert wants.awaiting_bytes == 100
     connection.close(0, "enough")
     assert wants.awaiting_bytes == 0
+
+
+# ── news of local identities ───────────────────────────────────────────────────────────────────────
+
+
+def hello(*, news: bool) -> wire.Hello:
+    return wire.Hello(wire.WIRE_VERSION, b"process!", 1000, 10, news=news)
+
+
+class NewsOwner(StubOwner):
+    def on_hello(self, _connection: PeerConnection) -> None:
+        """Ignore it."""
+
+
+def knows_bob(connection: PeerConnection) -> None:
+    """The peer daemon has asked for bob."""
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    take_sent(connection)
+
+
+async def test_pushes_a_new_record_to_daemons_that_know_the_identity_or_wait_for_it() -> None:
+    wants = Wants()
+    online = NewsOwner({KEY: BOB.delegation()})
+    shown, waiting, other = (new_connection(owner, wants=wants) for owner in (online, NewsOwner(), online))
+    for connection in (shown, waiting, other):
+        connection.handle(hello(news=True), b"")
+    knows_bob(shown)
+    knows_bob(waiting)
+    wants.push_record(KEY, b"record")
+    assert [take_sent(each) for each in (shown, waiting, other)] == [
+        [wire.PushRecord(b"record")],
+        [wire.PushRecord(b"record")],
+        [],
+    ]
+    shown.close(0, "enough")
+    wants.push_record(KEY, b"record")
+    assert len(take_sent(waiting)) == 1
+
+
+async def test_withdraws_an_identity_that_goes_offline_and_shows_it_again_when_it_is_back() -> None:
+    wants, owner = Wants(), NewsOwner({KEY: BOB.delegation()})
+    connection = new_connection(owner, wants=wants)
+    connection.handle(hello(news=True), b"")
+    knows_bob(connection)
+    owner.online.clear()
+    for _ in range(2):
+        wants.went_offline(KEY)
+    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+    owner.online[KEY] = BOB.delegation()
+    wants.came_online(KEY)
+    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    wants.went_offline(KEY)
+    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+
+
+async def test_a_daemon_that_does_not_understand_news_gets_none() -> None:
+    wants = Wants()
+    connection = new_connection(NewsOwner({KEY: BOB.delegation()}), wants=wants)
+    connection.handle(hello(news=False), b"")
+    knows_bob(connection)
+    wants.push_record(KEY, b"record")
+    wants.went_offline(KEY)
+    assert take_sent(connection) == []
+
+
+async def test_a_withdrawn_identity_is_not_proven_until_it_is_shown_again() -> None:
+    owner = NewsOwner()
+    connection = new_connection(owner)
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    for _ in range(2):
+        connection.handle(wire.WithdrawIdentity(KEY), b"")
+    connection.handle(wire.WithdrawIdentity(b"no key"), b"")
+    assert not connection.introductions.is_proven(KEY, NOW)
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    assert connection.introductions.is_proven(KEY, NOW)
+    assert owner.introduced == [KEY, KEY]
+
+
+async def test_drops_news_above_the_rate_limit() -> None:
+    class Counting(NewsOwner):
+        records = 0
+
+        def on_pushed_record(self, _connection: PeerConnection, _record: bytes) -> None:
+            self.records += 1
+
+    owner = Counting()
+    connection = new_connection(owner)
+    burst = int(NEWS.endpoint.burst)
+    for _ in range(3 * burst):
+        connection.handle(wire.PushRecord(b"record"), b"")
+    assert burst <= owner.records < 2 * burst
+    assert not connection.closed

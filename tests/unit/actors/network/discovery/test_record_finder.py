@@ -141,3 +141,17 @@ async def test_callers_at_the_same_time_share_one_lookup(tmp_path: Path) -> None
 async def test_without_sources_a_lookup_is_done(tmp_path: Path) -> None:
     finder, _ = finder_of(tmp_path)
     assert finder.look_up(KEY).done
+
+
+async def test_keeps_a_pushed_record_of_a_known_peer_once(tmp_path: Path) -> None:
+    finder, book = finder_of(tmp_path)
+    news: list[bytes] = []
+    finder.on_news = news.append
+    record = BOB.record()
+    finder.take_pushed(record, "endpoint")
+    assert (news, book.records_of(KEY)) == ([], []), "bob is a stranger"
+    book.known.add_called(KEY)
+    for pushed in (record, record, b"no record", record[:-1] + bytes([record[-1] ^ 1])):
+        finder.take_pushed(pushed, "endpoint")
+    assert news == [KEY]
+    assert len(book.records_of(KEY)) == 1
