@@ -39,6 +39,7 @@ COMMANDS: Final = (
     "peer",
     "ping",
     "explain",
+    "netcheck",
     "files",
     "mail",
     "relay",
