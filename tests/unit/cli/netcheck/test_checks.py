@@ -38,7 +38,7 @@ def http_server(ahead: float = 0.0, status: int = 200) -> Iterator[str]:
 
         do_PUT = do_GET
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
