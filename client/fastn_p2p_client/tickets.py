@@ -44,7 +44,8 @@ class Ticket:
     Neither the signature nor the expiry is checked here; the daemon checks both when it uses the ticket.
 
     Args:
-        text: the text of a ticket, lower case. White space around it is ignored.
+        text: the text of a ticket, in lower case, or in upper case as a whole, as QR codes have it. White space around
+            it is ignored. ``str`` has lower case.
 
     Raises:
         InvalidTicket: the text is not a ticket, or its content does not have the form of a record.
@@ -57,6 +58,8 @@ class Ticket:
 
     def __init__(self, text: str, /) -> None:
         stripped = text.strip()
+        if stripped.isupper():
+            stripped = stripped.lower()
         record = _decode(stripped)
         object.__setattr__(self, "_identity", _decode_header(record))
         object.__setattr__(self, "_record", record)
@@ -76,7 +79,7 @@ class Ticket:
     @staticmethod
     def is_ticket(text: str) -> bool:
         """Return whether ``text`` is meant as a ticket: it has its prefix and is longer than an ID52 or a name."""
-        return len(text) > 64 and text.lstrip().startswith(TICKET_PREFIX)
+        return len(text) > 64 and text.lstrip().startswith((TICKET_PREFIX, TICKET_PREFIX.upper()))
 
     @property
     def record_bytes(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -72,8 +72,63 @@ InstanceArgument = Annotated[str, typer.Argument(metavar="[INSTANCE]", help="Nam
 
 InstanceOption = Annotated[str, typer.Option("--instance", "--alias", metavar="INSTANCE", help="Name of the instance.")]
 
+_TARGETED: Final = frozenset({"call", "stream", "explain"})
+"""Commands that use the protocol and the instance of a URI. The others use one protocol, or none."""
+_PROTOCOLS: Final = {"chat": "Chat", "files": "FileTransfer", "mail": "Mail", "forward": "Tunnel"}
+"""Protocol of each other command that uses one."""
+
+
+def _peer(context: typer.Context, value: str) -> str:
+    """Check the form of a URI, and return the peer that it names; the whole URI for commands that use its protocol."""
+    from fastn_p2p_client.peer_text import read_peer_text
+
+    command = context.command_path.split()[1:2]
+    if command and command[0] in _TARGETED:
+        return value
+    named = read_peer_text(value)
+    if command and command[0] in _PROTOCOLS:
+        named.check_target(_PROTOCOLS[command[0]], "")
+    return named.name
+
+
+def call_target(peer: str, protocol: str, instance: str) -> tuple[str, str, str]:
+    """Return peer, protocol and instance of a call. A URI in place of PEER may name the last two.
+
+    Raises:
+        InvalidKey, InvalidName: the URI has another form, or names something else than the arguments.
+    """
+    from fastn_p2p_client.limits import DEFAULT_INSTANCE
+    from fastn_p2p_client.peer_text import read_peer_text
+
+    named = read_peer_text(peer)
+    named.check_target(protocol, "" if instance == DEFAULT_INSTANCE else instance)
+    return named.name, protocol or named.protocol, named.instance or instance
+
+
+def required_target(peer: str, protocol: str, instance: str) -> tuple[str, str, str]:
+    """Return the same as ``call_target``.
+
+    Raises:
+        CommandLineError: neither the arguments nor the URI name a protocol.
+    """
+    target = call_target(peer, protocol, instance)
+    if not target[1]:
+        raise CommandLineError("Missing argument 'PROTOCOL'. It can also be a part of PEER: fastn-p2p://ID52/PROTOCOL")
+    return target
+
+
 PeerArgument = Annotated[
-    str, typer.Argument(metavar="PEER", help="Petname, ID52, ticket, or name of an identity of this daemon.")
+    str,
+    typer.Argument(
+        metavar="PEER",
+        help="Petname, ID52, ticket, fastn-p2p:// URI, or name of an identity of this daemon.",
+        callback=_peer,
+    ),
+]
+
+TargetProtocolArgument = Annotated[
+    str,
+    typer.Argument(metavar="PROTOCOL", help="Name of the protocol. Not needed if PEER is a URI that names it."),
 ]
 
 AsOption = Annotated[

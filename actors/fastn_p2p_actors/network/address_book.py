@@ -24,7 +24,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import check_name
-from fastn_p2p_client.tickets import Ticket
+from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 
 from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
@@ -166,7 +166,7 @@ class AddressBook:
         which a program has called the peer.
 
         Args:
-            text: a ticket or an ID52.
+            text: a ticket, an ID52, or a URI of one of them.
             name: the petname.
 
         Raises:
@@ -177,11 +177,12 @@ class AddressBook:
         """
         check_name(name, "a peer")
         blobs: tuple[bytes, ...] = ()
-        if Ticket.is_ticket(text):
-            blobs = (Ticket(text).record_bytes,)
+        ticket = ticket_of(text)
+        if ticket is not None:
+            blobs = (ticket.record_bytes,)
             key = self._verify(blobs[0])
         else:
-            key = PublicKey(text)
+            key = PublicKey(read_peer_text(text).name)
         holder = self._by_name.get(name)
         if holder is not None and holder.key != key:
             raise PeerNameTaken(name=name)

@@ -14,6 +14,7 @@ from ..errors import ConnectionLost, P2PError, PeerUnknown, is_transient
 from ..ipc.messages import ListIdentities, ListPeers
 from ..keys import ID52_LENGTH, PublicKey
 from ..limits import DEFAULT_INSTANCE
+from ..peer_text import read_peer_text
 from ..retry import Backoff
 from ..session import framing
 from ..session.session import Session
@@ -96,7 +97,9 @@ class ChatClient:
         """
         known_peers = await self._client.control(ListPeers())
         own = await self._client.control(ListIdentities())
-        text = str(peer)
+        named = read_peer_text(str(peer))
+        named.check_target("Chat", "")
+        text = named.name
         names = [(each.name, each.id52) for each in known_peers.peers]
         names += [(each.name, each.id52) for each in own.identities]
         for name, id52 in names:

@@ -7,13 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument, ProtocolArgument
+from ...console.options import (
+    AsOption,
+    HomeOption,
+    InstanceArgument,
+    PeerArgument,
+    TargetProtocolArgument,
+    required_target,
+)
 from ...console.output import put_json
 
 
 def run(
     peer: PeerArgument,
-    protocol: ProtocolArgument,
+    protocol: TargetProtocolArgument = "",
     instance: InstanceArgument = "default",
     command: Annotated[str, typer.Option(metavar="COMMAND", help="Command of the protocol.", show_default=False)] = "",
     identity: AsOption = None,
@@ -34,6 +41,7 @@ def run(
     """
     from ...console.json_values import json_argument, request_from
 
+    peer, protocol, instance = required_target(peer, protocol, instance)
     if not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")
     if data is None:

@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import HomeOption, identity_names
+from ...console.options import HomeOption, PeerArgument, identity_names
 
 
 def run(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Petname or ID52.")],
+    peer: PeerArgument,
     identity: Annotated[
         str | None,
         typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import AsOption, HomeOption, InstanceArgument, JsonOption, PeerArgument
+from ...console.options import AsOption, HomeOption, InstanceArgument, JsonOption, PeerArgument, call_target
 from ...console.output import put_json, write_result
 
 
@@ -33,6 +33,7 @@ def run(
     from ...console.control_request import request_daemon
     from ..trace_text import exit_code, lines_of
 
+    peer, protocol, instance = call_target(peer, protocol, instance)
     if not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")
     message = ExplainPeer(identity or "", peer, protocol, instance, int(timeout * 1000))

@@ -5,12 +5,19 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument, ProtocolArgument
+from ...console.options import (
+    AsOption,
+    HomeOption,
+    InstanceArgument,
+    PeerArgument,
+    TargetProtocolArgument,
+    required_target,
+)
 
 
 def run(
     peer: PeerArgument,
-    protocol: ProtocolArgument,
+    protocol: TargetProtocolArgument = "",
     instance: InstanceArgument = "default",
     data: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Initial data for the protocol.")] = None,
     identity: AsOption = None,
@@ -30,6 +37,7 @@ def run(
     """
     from ...console.json_values import json_argument, request_from
 
+    peer, protocol, instance = required_target(peer, protocol, instance)
     if not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")
     initial = None if data is None else request_from(json_argument(data, "--data"), "--data")

@@ -20,13 +20,15 @@ def run(
         ),
     ] = "",
     json: JsonOption = False,
+    qr: Annotated[bool, typer.Option("--qr", help="Show the ticket as a QR code, too.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Print a ticket of an online identity.
 
-    A ticket contains the ID52 and the addresses of the identity. A peer passes it to `fastn-p2p peer add`, or uses it
-    in place of PEER. Prints on standard error how long it is valid and whether it only works on this machine; --json
-    has both.
+    A ticket contains the ID52 and the addresses of the identity. It is only needed by peers that share no LAN and no
+    directory with this daemon; for others, the ID52 is enough. A peer passes it to `fastn-p2p peer add`, or uses it in
+    place of PEER. Prints on standard error how long it is valid and whether it only works on this machine; --json has
+    both.
     """
     from fastn_p2p_client.ipc.messages import GetTicket
 
@@ -47,10 +49,18 @@ def run(
         )
         return
     write_result(reply.ticket)
+    if qr:
+        from ..qr_code import qr_lines
+
+        write_result("\n".join(qr_lines(reply.ticket)))
     if reply.expires:
         write_message(
             f"Valid until {expiry_time(reply.expires)}. It can be used any number of times, by anyone who has it."
         )
+    write_message(
+        "Only needed by peers that share no LAN and no directory with this daemon. For others the ID52 is enough: "
+        "fastn-p2p identity list"
+    )
     if local:
         write_message(
             "Works only on this machine, because the daemon has only loopback addresses. For other machines, start it "

@@ -8,6 +8,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import PeerNameUnknown
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.peer_text import read_peer_text
 from fastn_p2p_client.tickets import Ticket
 
 _SHORTEST_KEY: Final = 40
@@ -36,9 +37,12 @@ class RecipientLookup:
         The address stays valid when the peer gets another petname.
 
         Raises:
-            InvalidKey, InvalidTicket, PeerNameUnknown: ``to`` names no peer.
+            InvalidKey, InvalidTicket, InvalidName, PeerNameUnknown: ``to`` names no peer.
             P2PError: the address book cannot be read.
         """
+        named = read_peer_text(to)
+        named.check_target("Mail", "")
+        to = named.name
         if Ticket.is_ticket(to):
             ticket = Ticket(to)
             return ticket.identity, str(ticket)

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.peer_text import ticket_of
 from fastn_p2p_client.retry import Backoff
-from fastn_p2p_client.tickets import Ticket
 
 from ...runtime.loop_turns import in_turns
 from ..address_book import AddressBook
@@ -131,7 +131,7 @@ class OnlineProbe:
         if awaited is None:
             awaited = self._awaited[identity] = _AwaitedPeer(peer)
         else:
-            if Ticket.is_ticket(peer):
+            if ticket_of(peer) is not None:
                 awaited.peer = peer
             for target in awaited.targets.values():
                 target.retry_now()

@@ -24,7 +24,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import PeerTrace, PingReply, TraceAttempt, TraceRecord, TraceSource
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
-from fastn_p2p_client.tickets import Ticket
+from fastn_p2p_client.peer_text import ticket_of
 
 from ...credentials import PeerRecord, check_validity, read_record
 from ..address_book import AddressBook
@@ -225,8 +225,9 @@ class PeerTracer:
         """Return the sources that are read at once."""
         now = self._wall()
         found = [("address book", self._book.records_of(target)), ("this machine", self._hosts.records_of(target))]
-        if Ticket.is_ticket(peer):
-            found.insert(0, ("ticket", [read_record(Ticket(peer).record_bytes)]))
+        ticket = ticket_of(peer)
+        if ticket is not None:
+            found.insert(0, ("ticket", [read_record(ticket.record_bytes)]))
         problems = {"this machine": self._hosts.problem}
         return [
             TraceSource(name=name, records=[_record(each, now) for each in records], problem=problems.get(name, ""))
@@ -240,7 +241,7 @@ class PeerTracer:
             return "petname"
         if self._registry.key_of(peer) == target:
             return "own identity"
-        return "ticket" if Ticket.is_ticket(peer) else "ID52"
+        return "ticket" if ticket_of(peer) is not None else "ID52"
 
     def _shown(self, peer: str, target: bytes) -> str:
         return peer if len(peer) <= 64 else PublicKey(target).id52

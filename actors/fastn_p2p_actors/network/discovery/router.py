@@ -16,6 +16,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_NAME
+from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 from fastn_p2p_client.tickets import Ticket
 
 from ...credentials import Delegation, PeerRecord, check_validity, read_record, verify_delegation, verify_record
@@ -110,16 +111,17 @@ class PeerRouter:
         """Return the open connection over which the identity ``target`` is proven, if there is one."""
         return self._introductions.route_to(target, self._wall())
 
-    def parse_peer(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str, protocol: str = "", instance: str = "") -> bytes:
         """Return the key of a peer that a program names. The peer counts as known from now on.
 
         Args:
-            peer: a petname, an ID52 or a ticket. A name that is no petname may be that of an online identity of this
-                daemon.
+            peer: a petname, an ID52, a ticket or a URI. A name that is no petname may be that of an online identity of
+                this daemon.
+            protocol, instance: binding that the program names; a URI must not name another one.
 
         Raises:
             PeerUnknown: there is no such petname.
-            InvalidKey, InvalidTicket: the text is wrong.
+            InvalidKey, InvalidTicket, InvalidName: the text is wrong.
             CredentialError: the ticket is expired or forged.
         """
         if self._keys_generation != self._book.generation or len(self._keys) > _MAX_NAMES_CACHED:
@@ -130,9 +132,11 @@ class PeerRouter:
             own = self._own(peer)
             if own is not None and self._book.by_name(peer) is None:
                 return own
-            key = self._parse_peer(peer)
+            named = read_peer_text(peer)
+            named.check_target(protocol, instance)
+            key = self._parse_peer(named.name)
             self._book.known.add_called(key)
-            if not Ticket.is_ticket(peer):  # a ticket expires
+            if not named.protocol and not Ticket.is_ticket(named.name):  # a ticket expires
                 self._keys[peer] = key
         return key
 
@@ -252,7 +256,8 @@ class PeerRouter:
         )
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
-        return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)
+        ticket = ticket_of(peer)
+        return [_TicketResolver(ticket), *self._resolvers] if ticket is not None else list(self._resolvers)
 
     def _without_own_endpoint(self, known: list[Candidate]) -> list[Candidate]:
         """Return the candidates without this daemon's endpoint, whose identities are found in the registry."""
@@ -314,8 +319,8 @@ def display_name(target: bytes, peer: str) -> str:
 class _TicketResolver:
     """Resolver of the record inside a ticket that a caller gave in place of a name."""
 
-    def __init__(self, text: str) -> None:
-        self._record = Ticket(text).record_bytes
+    def __init__(self, ticket: Ticket) -> None:
+        self._record = ticket.record_bytes
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
         return [read_record(self._record)]

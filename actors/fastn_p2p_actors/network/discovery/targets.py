@@ -103,7 +103,7 @@ class TargetFinder:
         """Find the target that ``message`` names and report it to ``seeker``, before this returns if it is known."""
         try:
             source = self._registry.calling_identity(message.identity)
-            target = self._router.parse_peer(message.peer)
+            target = self._router.parse_peer(message.peer, message.protocol, message.instance)
         except (IdentityOffline, NoIdentityOnline) as error:
             self._find_later(seeker, message, payload, error)
             return

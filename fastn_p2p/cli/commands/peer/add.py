@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from ....console.options import HomeOption
 from ....console.output import write_message, write_result
+
+_LOOKUP_MS: Final = 3000
+"""Milliseconds for the sources and for a first connection."""
 
 
 def run(
@@ -13,7 +17,8 @@ def run(
         str,
         typer.Argument(
             metavar="TICKET|ID52|@FILE|-",
-            help="Ticket of the peer (see `fastn-p2p ticket`) or its ID52; @FILE reads a file, - reads standard input.",
+            help="Its ID52, its ticket (see `fastn-p2p ticket`), or a fastn-p2p:// URI; @FILE reads a file, - reads "
+            "standard input.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.")],
@@ -21,14 +26,18 @@ def run(
 ) -> None:
     """Add a peer to the address book and print its ID52.
 
-    A peer has one name. Adding it again with another name renames it.
+    An ID52 is enough if the LAN, a directory or this machine knows the peer; says whether it does. Otherwise use a
+    ticket. White space and upper case of a scanned QR code are accepted. A peer has one name. Adding it again with
+    another name renames it.
     """
     from fastn_p2p_client.ipc.messages import AddPeer
+    from fastn_p2p_client.peer_text import read_peer_text
 
     from ....console.control_request import request_daemon
     from ....console.json_values import text_argument
 
-    reply = request_daemon(home, AddPeer(text_argument(peer, "ticket"), name))
+    named = read_peer_text(text_argument(peer, "ticket"))
+    reply = request_daemon(home, AddPeer(named.name, name))
     if reply.renamed_from:
         write_message(
             f"Renamed {reply.renamed_from} to {reply.peer.name}. Access lists still have the old name. "
@@ -37,3 +46,30 @@ def run(
     else:
         write_message(f"Added {reply.peer.name} to the address book. Its ID52:")
     write_result(reply.peer.id52)
+    if not reply.peer.endpoints:
+        _tell_who_knows(home, name)
+
+
+def _tell_who_knows(home: Path | None, name: str) -> None:
+    """Write whether a source knows the peer, of which this daemon has the key only."""
+    from fastn_p2p_client.errors import P2PError
+    from fastn_p2p_client.ipc.messages import ExplainPeer
+
+    from ....console.control_request import request_daemon
+
+    try:
+        trace = request_daemon(home, ExplainPeer("", name, "", "", _LOOKUP_MS), timeout=30.0).trace
+    except P2PError:
+        return  # it was added; only the look-up failed
+    knowing = [source.name for source in trace.sources if any(not record.problem for record in source.records)]
+    if trace.path == "local":
+        write_message("It is an identity of this daemon.")
+    elif trace.connected:
+        write_message(f"It is connected: {trace.path} {trace.address}.")
+    elif knowing:
+        write_message(f"Known by: {', '.join(knowing)}. It does not answer now: fastn-p2p explain {name}")
+    else:
+        write_message(
+            "No source knows it yet. It is found as soon as one does, or add its ticket: "
+            f"fastn-p2p peer add TICKET --name {name}"
+        )

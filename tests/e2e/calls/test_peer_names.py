@@ -1,0 +1,98 @@
+"""Peers by URI, by scanned text and by ID52 alone: on the command line and in programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_client.errors import InvalidName
+from tests.support.two_daemons import World, new_world
+
+REQUEST = ("--data", '{"message": "hi"}')
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """alice and bob find each other on this machine."""
+    with new_world(echo=False) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[World]:
+    with new_world(share_host=False, echo=False) as made:
+        yield made
+
+
+def test_a_uri_names_peer_and_protocol(world: World) -> None:
+    for arguments in (
+        (f"fastn-p2p://{world.bob}/Echo",),
+        (f"FASTN-P2P://{world.bob.upper()}", "Echo"),
+        (f"fastn-p2p://{world.bob}/Echo/default", "Echo"),
+    ):
+        done = world.one.cli("call", *arguments, *REQUEST)
+        assert (done.returncode, json.loads(done.stdout or "null")) == (0, {"echoed": "Echo: hi"}), done.stderr
+    assert world.one.cli("ping", f"fastn-p2p://{world.bob}/Echo").returncode == 0
+    assert "allowed" in world.one.cli("explain", f"fastn-p2p://{world.bob}/Echo").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("call", "fastn-p2p://$BOB/Mail", "Echo", *REQUEST), ExitCode.USAGE, "the URI names the protocol Mail"),
+        (("call", "fastn-p2p://$BOB", *REQUEST), ExitCode.USAGE, "Missing argument 'PROTOCOL'"),
+        (("call", "https://$BOB", "Echo", *REQUEST), ExitCode.USAGE, "begins with fastn-p2p://"),
+        (("call", "fastn-p2p://bob", "Echo", *REQUEST), ExitCode.USAGE, "A petname is given without it"),
+        (("ping", "https://$BOB"), ExitCode.USAGE, "begins with fastn-p2p://"),
+        (("files", "ls", "fastn-p2p://$BOB/Echo"), ExitCode.USAGE, "the URI names the protocol Echo"),
+    ],
+)
+def test_wrong_uris_end_with_the_reason(world: World, arguments: tuple[str, ...], code: ExitCode, words: str) -> None:
+    done = world.one.cli(*(each.replace("$BOB", world.bob) for each in arguments))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+
+
+def test_programs_may_use_uris(world: World) -> None:
+    with world.one.client() as client:
+        for peer in (f"fastn-p2p://{world.bob}", f"fastn-p2p://{world.bob}/Echo", world.bob.upper()):
+            assert client.call("alice", peer, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        with pytest.raises(InvalidName):
+            client.call("alice", f"fastn-p2p://{world.bob}/Mail", "Echo", request={"message": "hi"})
+
+
+def test_a_scanned_ticket_is_a_ticket(apart: World) -> None:
+    ticket = apart.two.cli("ticket", "bob").stdout.strip()
+    scanned = "\n".join(re.findall(".{1,50}", ticket.upper()))
+    for text, stdin in ((scanned, None), ("-", scanned), (f"FASTN-P2P://{ticket.upper()}", None)):
+        done = apart.one.cli("peer", "add", text, "--name", "bob", input=stdin)
+        assert (done.returncode, done.stdout) == (0, f"{apart.bob}\n"), done.stderr
+    done = apart.one.cli("call", ticket.upper(), "Echo", *REQUEST)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_id52_is_enough_if_a_source_knows_the_peer(world: World) -> None:
+    done = world.one.cli("peer", "add", world.bob, "--name", "bob")
+    assert (done.returncode, done.stdout) == (0, f"{world.bob}\n")
+    assert "It is connected: direct" in done.stderr
+    assert world.one.cli("call", "bob", "Echo", *REQUEST).returncode == 0
+
+
+def test_an_id52_that_no_source_knows_is_added_all_the_same(apart: World) -> None:
+    unknown = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
+    done = apart.one.cli("peer", "add", unknown, "--name", "carol")
+    assert (done.returncode, done.stdout) == (0, f"{unknown}\n")
+    assert "No source knows it yet" in done.stderr
+    assert "fastn-p2p peer add TICKET --name carol" in done.stderr
+
+
+def test_a_ticket_says_where_it_is_needed_and_shows_a_code(world: World) -> None:
+    done = world.two.cli("ticket", "bob", "--qr")
+    ticket, *code = done.stdout.splitlines()
+    assert ticket.startswith("fastn1")
+    assert len({len(line) for line in code}) == 1
+    assert "For others the ID52 is enough" in done.stderr
