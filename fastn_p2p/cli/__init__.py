@@ -116,6 +116,8 @@ def _report(error: Exception) -> ExitCode:
         write_lines("".join(traceback.format_exception(error)))
     if isinstance(error, P2PError):
         write_message(f"{PROGRAM}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            write_message(note)
         if isinstance(error, DaemonNotRunning):
             _print_last_exit(error.home)
         return EXITS.get(error.code, ExitCode.INTERNAL)

@@ -33,7 +33,8 @@ async def run_checks(home: Path | None) -> list[Check]:
     relays = status.relays if status is not None else list(network.used_relays)
     directories = status.directories if status is not None else list(network.used_directories)
     uses_lan = status.lan if status is not None else network.uses_lan
-    online = [(each.name, each.id52) for each in status.identities if each.online] if status is not None else []
+    present = [each for each in status.identities if each.online] if status is not None else []
+    online = [(each.name, each.id52) for each in present if each.listed]
     udp, lan, relayed, listed = await asyncio.gather(
         check_udp(relays, status),
         check_lan(uses_lan=uses_lan, mode=mode),

@@ -66,6 +66,30 @@ async def test_with_a_daemon(tmp_path: Path) -> None:
     assert "UDP port" in checks["port"][0]["text"]
 
 
+async def test_the_record_of_an_online_identity_is_read_back(tmp_path: Path) -> None:
+    async with running_relay() as server:
+        url = f"http://{server.addresses[0]}"
+        env = environment(tmp_path / "home", FASTN_RELAYS=url, FASTN_DIRECTORIES=f"{url}/pkarr")
+        daemon = Daemon(tmp_path / "home", tmp_path / "hosts", **env)
+        await asyncio.to_thread(daemon.start)
+        try:
+            await asyncio.to_thread(daemon.identity, "alice")
+
+            def published() -> bool:
+                status = daemon.status()
+                (identity,) = status.identities
+                return bool(status.home_relay) and any(
+                    each.age_ms is not None and not each.problem for each in identity.publications
+                )
+
+            await asyncio.to_thread(eventually, published, "the directory has the record")
+            code, checks = await netcheck(daemon.env)
+        finally:
+            await asyncio.to_thread(daemon.clean_up)
+    assert (code, checks["directory"][0]["state"]) == (ExitCode.OK, "ok"), checks
+    assert "has the record of alice" in checks["directory"][0]["text"]
+
+
 async def test_servers_that_do_not_answer(tmp_path: Path) -> None:
     env = environment(tmp_path, FASTN_RELAYS=NOBODY, FASTN_DIRECTORIES=f"{NOBODY}/pkarr")
     code, checks = await netcheck(env)
