@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from statistics import median
+from statistics import mean, median
 from typing import Any, Final
 
 from fastn_p2p_client.ipc.messages import AddPeer
@@ -22,6 +22,8 @@ __all__ = ["PathStreams"]
 _WARM_UP: Final = 0.3
 _BAD_WARM_UP: Final = 3.0
 """Seconds until congestion control of a bad path has found its rate."""
+_BAD_PATH_PAIRS: Final = 3
+"""Connections of each side over the bad path. With one, chance alone moves the ratio by a tenth."""
 _NO_LAN: Final = (*NO_INTERNET, "--no-lan")
 """No relay either: it would carry what the bad path loses."""
 
@@ -33,7 +35,7 @@ class PathStreams:
         rows: of the table: what, median, and the least and the most.
     """
 
-    def __init__(self, direct: Worker, relayed: Worker, ours: Worker, raw: Worker) -> None:
+    def __init__(self, direct: Worker, relayed: Worker, ours: Sequence[Worker], raw: Sequence[Worker]) -> None:
         self._direct, self._relayed, self._ours, self._raw = direct, relayed, ours, raw
         self.rows: list[list[str]] = []
 
@@ -43,9 +45,9 @@ class PathStreams:
         cases = [
             (networks.alice, networks.internet, "direct"),
             (networks.carol, networks.internet, "relayed"),
-            (networks.erin, _NO_LAN, "direct"),
+            *[(networks.erin, _NO_LAN, "direct")] * _BAD_PATH_PAIRS,
         ]
-        daemons = [host.daemon("streams") for host, _, _ in cases]
+        daemons = [host.daemon(f"streams-{number}") for number, (host, _, _) in enumerate(cases)]
         await asyncio.to_thread(
             start_all, {daemon: options for daemon, (_, options, _) in zip(daemons, cases, strict=True)}
         )
@@ -60,8 +62,8 @@ class PathStreams:
             await program.do("meet", identity="alice", peer=networks.bob.id52)
             await _check_path(daemon, path)
             programs.append(program)
-        direct, relayed, ours = programs
-        return cls(direct, relayed, ours, await _raw(networks, own))
+        direct, relayed, *ours = programs
+        return cls(direct, relayed, ours, [await _raw(networks, own) for _ in ours])
 
     async def relay(self, rounds: int, seconds: float, told: Callable[[str], Any]) -> Outcome:
         """One stream to bob, in turn over the relay and directly."""
@@ -79,9 +81,12 @@ class PathStreams:
     async def bad_path(self, seconds: float) -> Outcome:
         """Both directions, and both sides, at once: the path has no rate that they would share, and all lose packets
         by chance, of which a long time has more."""
-        sides = (self._ours, self._raw)
-        carried = await asyncio.gather(*(_both_ways(worker, seconds) for worker in sides))
-        ours, raw = carried
+        workers = (*self._ours, *self._raw)
+        carried = await asyncio.gather(*(_both_ways(worker, seconds) for worker in workers))
+        ours, raw = (
+            [mean(rates) for rates in zip(*part, strict=True)]
+            for part in (carried[: len(self._ours)], carried[len(self._ours) :])
+        )
         path = f"{LOSS * 100:g} % loss and {ONE_WAY_MS} ms each way"
         self.rows += [_row(f"session, {path}", ours), _row(f"raw stream, {path}", raw)]
         return Outcome(statements=[ratio("bad-path", ours, raw, _rates(ours, raw))])
