@@ -27,7 +27,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the start says that the home is no directory
         return {}
     return _parse(path, data)[1]
 

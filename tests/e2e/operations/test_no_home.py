@@ -57,7 +57,8 @@ def test_no_home_and_no_account(command: str) -> None:
     code = f"""
 import os, sys
 import fastn_p2p.cli.commands.{command}, fastn_p2p.cli.status.collect
-import fastn_p2p_supervisor.daemon, fastn_p2p_supervisor.actor_specs
+import fastn_p2p_supervisor.daemon, fastn_p2p_supervisor.actor_specs, fastn_p2p.console.daemon_settings
+import fastn_p2p_actors.daemon_settings.resolution, tomllib
 from fastn_p2p.cli import main
 os.environ.pop("HOME", None), os.environ.pop("FASTN_HOME", None)
 os.setgroups([]), os.setgid(4000001), os.setuid(4000001)

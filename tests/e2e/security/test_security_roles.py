@@ -32,6 +32,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.GetTransport(),
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
+    vault.SignPacket("alice", (), ("192.0.2.1:1",)),
 ]
 MANAGING: Final = [
     network.CreateTicket("alice"),
