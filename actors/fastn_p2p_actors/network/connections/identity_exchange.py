@@ -319,8 +319,7 @@ class IdentityExchange(Generic[ConnectionT]):
 
     def on_withdraw(self, identity: bytes) -> None:
         """The identity is offline at the peer daemon. Calls to it use another endpoint, if there is one."""
-        if identity in self._introductions.until:
-            self._introductions.remove(identity)
+        self._introductions.withdraw(identity)
 
     async def request(self, identity: bytes) -> None:
         """Request the proof that ``identity`` speaks through the peer daemon's endpoint, and wait for it.

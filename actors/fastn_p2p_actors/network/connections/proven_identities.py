@@ -121,6 +121,13 @@ class ProvenIdentities(Generic[ConnectionT]):
         if introduced is not None:
             self._verified.pop(introduced.digest, None)
 
+    def withdraw(self, key: bytes) -> None:
+        """Remove an identity that is offline at this endpoint, as the peer daemon says."""
+        if key in self.until:
+            self.remove(key)
+            if self._registry is not None:
+                self._registry.on_withdrawn(key)
+
     def close(self) -> None:
         """Remove all identities, and add none any more: the last connection has ended."""
         for key in list(self.until):
@@ -159,9 +166,21 @@ class IntroductionRegistry(Generic[ConnectionT]):
         """Highest rank that has an endpoint."""
         self.strangers = 0
         self.on_removed: Callable[[bytes], object] = lambda _: None
+        self._withdrawn: dict[bytes, None] = {}
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._identities
+
+    def is_withdrawn(self, identity: bytes) -> bool:
+        """Return whether the identity was withdrawn where it was introduced last, and not introduced again since."""
+        return identity in self._withdrawn
+
+    def on_withdrawn(self, identity: bytes) -> None:
+        """An identity was withdrawn at one of its endpoints. At the others it may still be online."""
+        if identity not in self._identities:
+            self._withdrawn[identity] = None
+            if len(self._withdrawn) > MAX_STRANGERS:
+                del self._withdrawn[next(iter(self._withdrawn))]
 
     def of(self, endpoint: bytes) -> ProvenIdentities[ConnectionT]:
         """Return the identities of an endpoint. They are created at its first connection."""
@@ -209,6 +228,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
 
     def on_added(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
         """An identity has been introduced at an endpoint, perhaps not for the first time."""
+        self._withdrawn.pop(identity, None)
         endpoints = self._identities.setdefault(identity, [])
         if not endpoints or endpoints[-1] is not introductions:
             if introductions in endpoints:

@@ -183,6 +183,8 @@ class PeerRouter:
             self.prefer(connection, target)
             return connection
         if not self.known(target, peer):
+            if self._introductions.is_withdrawn(target):
+                raise PeerOffline(peer=display_name(target, peer))
             raise PeerUnknown(peer=display_name(target, peer))
         self._note(target, reached=False)
         raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(asyncio.get_running_loop().time()))
