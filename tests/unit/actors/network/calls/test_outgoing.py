@@ -52,7 +52,7 @@ class StubNetwork:
         self.grace.on_registration()
         return identity
 
-    def parse_peer(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         return bytes(BOB.key)
 
     def open_to(self, target: bytes) -> StubNetwork | None:

@@ -125,7 +125,7 @@ class StubNetwork:
     def is_expected(self, *_: str) -> bool:
         return False
 
-    def parse_peer(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         return bytes(ALICE)
 
     def open_to(self, _target: bytes) -> None:

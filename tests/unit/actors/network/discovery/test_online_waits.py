@@ -64,7 +64,7 @@ class StubNetwork:
     def by_key(self, key: bytes) -> object | None:
         return key if key in self.online_keys else None
 
-    def parse_peer(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         if peer not in NAMES:
             raise PeerUnknown(peer=peer)
         return NAMES[peer]

@@ -84,7 +84,7 @@ class _Network:
 
     # the router
 
-    def parse_peer(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         if peer != "bob":
             raise PeerUnknown(peer=peer)
         return bytes(BOB)

@@ -83,7 +83,7 @@ class StubNetwork:
     def note(self, program: Program, connections: int) -> None:
         self.noted.append((program, connections, len(self.replies)))
 
-    def parse_peer(self, _peer: str) -> bytes:
+    def parse_peer(self, _peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         return bytes(ALICE)
 
     def name_of(self, _key: bytes) -> str:
