@@ -331,7 +331,10 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
     assert out == ""
     assert case.advice in err
     if isinstance(expected, e.P2PError):
-        assert err == f"fastn-p2p: {expected}\n"
+        next_step = ""
+        if isinstance(question, Call) and isinstance(expected, e.DeadlineExceeded):
+            next_step = f"See whether the peer's daemon answers: fastn-p2p ping {question.peer}\n"
+        assert err == f"fastn-p2p: {expected}\n{next_step}"
         assert code == EXITS[expected.code]
     else:
         data = json.dumps(expected.payload, separators=(",", ":"))
