@@ -7,5 +7,6 @@
 - ``runtime``: what every actor process shares.
 - ``storage``: identities and bindings on disk.
 - ``credentials``: delegations and peer records, signed by identities.
+- ``daemon_settings``: ``config.toml``, environment and command line.
 - ``installed_protocols``: protocols found by entry point.
 """

@@ -6,5 +6,6 @@
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.
 - ``confirmation``: ask before something is deleted.
+- ``daemon_settings``: the settings with which a daemon would start here.
 - ``process_file``, ``host_routes``: read ``run/processes.json``; find out whether this machine has a network.
 """

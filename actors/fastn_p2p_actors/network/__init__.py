@@ -6,10 +6,11 @@
 - ``admin``, ``admin_messages``: what only the gateway may ask; ``report`` collects what ``status`` shows.
 - ``calls``: calls of local programs, and calls that local processes serve.
 - ``sessions``: sessions, each a relay between two legs.
-- ``discovery``: from a name to a connection; delegations and records of the identities that are online.
+- ``discovery``: from a name to a connection; records of peers and of the identities that are online, and their sources.
 - ``connections``: one QUIC connection to each peer daemon, and what it carries.
 - ``serving``: local processes that serve: registry, load balancer, access lists.
-- ``address_book``: peers by name, on top of ``known_peers`` and ``seen_store``.
+- ``address_book``: peers by name, on top of ``known_peers``, ``known_records`` and ``seen_store``.
+- ``live_settings``, ``settings_reload``: network settings, which change while the daemon runs.
 - ``transport``, ``wire``: the iroh endpoint; the protocol between daemons.
 - ``vault_client``, ``clock``: requests to the vault; detection of a wall clock that was set.
 
@@ -23,8 +24,9 @@ At the caller's daemon:
 3. ``discovery/targets``: ``TargetFinder.find`` chooses the calling identity, and decides whether the callee is served
    here (``serving/registry``; go on with step 8), by a peer daemon, or perhaps after the next registration.
 4. ``discovery/router``: from the peer's name to its key, and to a connection that is open already. Without one,
-   ``discovery/resolver`` finds endpoints, ``connections/pool`` opens one connection to each, and
-   ``transport/endpoint`` dials.
+   ``discovery/resolver`` lists endpoints, ``discovery/record_finder`` asks the sources for more,
+   ``discovery/candidate_race`` tries them side by side, ``connections/pool`` opens one connection to each,
+   ``connections/endpoint_dial`` tries its paths, and ``transport/endpoint`` begins each handshake.
 5. ``connections/connection_requests``: ``ConnectionRequests`` sends a ``Request``, preceded by the caller's delegation
    (``connections/identity_exchange``). ``wire/framing`` encodes it, and ``connections/call_channel`` writes it. A large
    payload goes over ``connections/bulk_streams``.

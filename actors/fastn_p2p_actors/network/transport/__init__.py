@@ -1,7 +1,8 @@
 """iroh: the endpoint of this daemon, rate limits of peers, and patches of the Python binding.
 
 - ``endpoint``: bind, dial, accept.
-- ``path_probe``: does an endpoint answer over other paths than the one that iroh uses.
+- ``path_probe``: finds out whether an endpoint answers over other paths than the one that iroh uses.
+- ``address_order``: the most useful addresses first.
 - ``peer_limits``: rate limits of handshakes and requests of peers.
 - ``iroh_patches``: replacements of slow or faulty functions of the binding.
 """
