@@ -603,7 +603,7 @@ class Denied(RemoteError):
 
 
 class OutcomeUnknown(RemoteError):
-    """One of the peer's daemons got a call with ``retry=True`` and does not answer any more. It may have been executed.
+    """A daemon of the peer got a call with ``retry=True`` and does not answer any more. It may have been executed.
 
     Another daemon of the peer answers, and was not given the call: it does not know what the first one has executed.
     """

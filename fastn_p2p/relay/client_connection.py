@@ -1,4 +1,4 @@
-"""One client of the relay: its key, its transport, and the bound on the bytes that wait for it.
+"""Connected client of the relay: its key, its transport, and the bound on the bytes that wait for it.
 
 Frames are written to the transport as they come, because a queue and a task for each of ten thousand clients would take
 memory and a wake-up for each datagram. The transport's own buffer is the queue; its size decides what is dropped.

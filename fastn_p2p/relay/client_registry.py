@@ -1,4 +1,4 @@
-"""All connected clients, and the datagrams between them."""
+"""Registry of the connected clients, and the datagrams between them."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ SignedDelegation = Annotated[bytes, Meta(max_length=MAX_DELEGATION)]
 
 
 class EndpointEntry(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
-    """One endpoint in a record: the right to speak for the identity, and where the endpoint is.
+    """Entry of one endpoint in a record: the right to speak for the identity, and where the endpoint is.
 
     A daemon that publishes a record copies the entries of other daemons of the same identity. So each entry has the
     sequence of the record in which its own daemon stated it.

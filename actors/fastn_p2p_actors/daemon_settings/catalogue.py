@@ -24,7 +24,7 @@ class InvalidSettings(ValueError):
 
 
 class Setting(NamedTuple):
-    """One setting.
+    """Setting of the daemon.
 
     Attributes:
         key: section and name, as in ``config get``.

@@ -17,9 +17,9 @@ class NetworkMode:
     LOCAL: Final = "local"
     """Loopback only; no relay, and no directory but those on loopback."""
     LAN: Final = "lan"
-    """All interfaces; no relay, no directory."""
+    """Listens on all interfaces; no relay, no directory."""
     INTERNET: Final = "internet"
-    """All interfaces, relays and directories."""
+    """Listens on all interfaces; relays and directories."""
     ALL: Final = (LOCAL, LAN, INTERNET)
 
 
@@ -78,7 +78,7 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of a daemon."""
+    """Settings of a daemon, every section."""
 
     network: NetworkSection = NetworkSection()
     limits: LimitsSection = LimitsSection()

@@ -18,7 +18,7 @@ class LiveSettings:
 
     @property
     def mode(self) -> str:
-        """One of ``NetworkMode.ALL``."""
+        """Network mode, from ``NetworkMode.ALL``."""
         return self._section.mode
 
     @property

@@ -1,4 +1,4 @@
-"""One HTTP request to a relay or directory of the settings, timed. No proxies, no redirects, no cookies."""
+"""HTTP request to a relay or directory of the settings, timed. No proxies, no redirects, no cookies."""
 
 from __future__ import annotations
 

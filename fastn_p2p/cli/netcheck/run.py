@@ -1,4 +1,4 @@
-"""All checks, from the settings and, if a daemon runs, its status."""
+"""Run of all checks, from the settings and, if a daemon runs, its status."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _FIRST_BACKOFF: Final = 0.1
 
 
 class EndpointDial:
-    """One dial, shared by its callers.
+    """Dial of one endpoint, shared by its callers.
 
     Args:
         address: addresses and relays of the endpoint.

@@ -26,7 +26,7 @@ _PATIENCE: Final = 1.0
 
 
 class CandidateRace:
-    """One race. The first connection wins; the other attempts are cancelled.
+    """Race for one peer. The first connection wins; the other attempts are cancelled.
 
     Sources are asked at once if no candidate is known, and later if none of them answers. An endpoint of which newer
     addresses are found meanwhile is tried again with them.

@@ -247,7 +247,7 @@ class TraceSource(Record, frozen=True):
 
 
 class TraceAttempt(Record, frozen=True):
-    """One attempt to connect to an endpoint of a peer."""
+    """Attempt to connect to an endpoint of a peer."""
 
     endpoint: str
     """Id of the endpoint, 64 hex digits."""
