@@ -38,8 +38,9 @@ class Daemons(NamedTuple):
         assert not list(self.hosts.iterdir())
 
 
-KEPT_IN_RUN: Final = {"network.port", "time", "last-exit.json", "previous-exit.json"}
-"""Files of ``run/`` that the next start wants: the UDP port, when the daemon ran last, and how it ended."""
+KEPT_IN_RUN: Final = {"network.port", "time", "last-exit.json", "previous-exit.json", "neighbours.json"}
+"""Files of ``run/`` that the next start wants: the UDP port, when the daemon ran last, how it ended, and with
+which peers it was connected."""
 
 
 @pytest.fixture(scope="module")
