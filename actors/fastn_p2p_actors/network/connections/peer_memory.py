@@ -417,7 +417,10 @@ class PeerMemory:
         return False
 
     def _enforce_total(self, known: bool, total: int) -> None:
-        """Close connections of a kind until the others are within the limit of all together."""
+        """Close connections of a kind until the others are within the limit of all together.
+
+        A connection that holds less than its fair share stays open: those that are spared now are not its fault.
+        """
         limit = at_once = self._shares[known].total
         if not known:
             room = _TOGETHER - self.payloads.strangers.total - _SESSION_COST * sum(self._windows.values())
@@ -428,8 +431,9 @@ class PeerMemory:
         usages = [(usage, holder) for holder, usage in self._watched.items() if holder.known is known]
         if self._forgive([usage for usage, _ in usages], total - limit):
             return
+        fair = limit // len(usages)
         for usage, holder in sorted(usages, key=lambda each: each[0].score, reverse=True):
-            if total <= limit or ((known or total <= at_once) and (usage.falls or usage.is_new)):
+            if total <= limit or usage.bytes < fair or ((known or total <= at_once) and (usage.falls or usage.is_new)):
                 continue
             total -= usage.bytes
             self._abort(

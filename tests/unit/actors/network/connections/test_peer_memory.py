@@ -386,3 +386,19 @@ def test_a_process_that_stays_large_makes_strangers_wait_for_seconds_only(setup:
     other.held = 10 * MIB
     setup.clock.pass_on(1)
     assert not other.closed
+
+
+def test_a_peer_that_holds_little_is_not_closed_for_those_that_are_spared(setup: MemorySetup) -> None:
+    """Connections that have just been filled are spared for a check. Others must not be closed in their place."""
+    honest = setup.peer()
+    honest.held = 2000
+    setup.clock.pass_on(0.1)
+    attackers = [setup.peer() for _ in range(5)]
+    for attacker in attackers:
+        attacker.held = 5 * MIB + MIB // 5
+    setup.clock.pass_on(0.1)
+    assert not honest.closed
+    for _ in range(20):
+        setup.clock.pass_on(0.1)
+    assert any(attacker.closed for attacker in attackers)
+    assert not honest.closed
