@@ -65,7 +65,7 @@ def used_elsewhere(what: str, pid: int, loop: asyncio.AbstractEventLoop | None) 
     return UsedElsewhere(what=what, reason=reason)
 
 
-def place_of_caller() -> str:
+def caller_location() -> str:
     """Return ``file:line`` of the innermost code on the stack that is not part of this library."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from .affinity import LoopBound, place_of_caller, release_ended, running_loop, used_elsewhere
+from .affinity import LoopBound, caller_location, release_ended, running_loop, used_elsewhere
 from .daemon_connection import DaemonConnection
 from .errors import (
     BadReply,
@@ -119,7 +119,7 @@ class Client(LoopBound):
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
         self._pid = 0
         """The process that it belongs to; 0 before the first use."""
-        self._made_at = place_of_caller()
+        self._made_at = caller_location()
         self._keeper: AsyncGenerator[None, None] | None = None
         """Closes a shared client at the end of its event loop, because no program can; None for other clients."""
         self._disconnect()

@@ -155,9 +155,9 @@ class Home:
         try:
             return Path(os.fsdecode(self.socket_directory_file.read_bytes().rstrip(b"\n")))
         except OSError:
-            return self.socket_places()[0]
+            return self.socket_directories()[0]
 
-    def socket_places(self) -> list[Path]:
+    def socket_directories(self) -> list[Path]:
         """Return the directories that are short enough for the sockets, the best first; at least one."""
         if _fits(self.path / _LONGEST_SOCKET):
             return [self.path]

@@ -22,7 +22,7 @@ MAX_TICKET: Final = len(TICKET_PREFIX) + (MAX_RECORD * 8 + 4) // 5
 """Characters in a ticket."""
 
 
-class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+class _TicketEnvelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     body: bytes
     signature: bytes
 
@@ -34,7 +34,7 @@ class _Header(msgspec.Struct, frozen=True, gc=False, array_like=True):
     identity: bytes
 
 
-_envelope = msgspec.msgpack.Decoder(_Envelope)
+_envelope = msgspec.msgpack.Decoder(_TicketEnvelope)
 _header = msgspec.msgpack.Decoder(_Header)
 
 

@@ -45,7 +45,7 @@ def stream(
         raise OSError("standard output is closed")
     tune_malloc()
 
-    async def conversation() -> None:
+    async def run_session() -> None:
         async with Client(home, program="fastn-p2p stream") as client:
             opening = client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
             session = await connecting(client, identity, peer, opening)
@@ -55,7 +55,7 @@ def stream(
                 )
 
     try:
-        uvloop.run(conversation())
+        uvloop.run(run_session())
     except BrokenPipeError:
         return ExitCode.PIPE
     return ExitCode.OK

@@ -15,7 +15,7 @@ def can_confirm() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
-def ask_to_delete(warning: str) -> None:
+def confirm_deletion(warning: str) -> None:
     """Print ``warning`` and ask for confirmation.
 
     Raises:

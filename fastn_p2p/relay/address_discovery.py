@@ -64,7 +64,7 @@ Address = tuple[Any, ...]
 """Address of a datagram's sender: host, port, and for IPv6 two more fields."""
 
 
-class DiscoveryRefusal(asyncio.DatagramProtocol):
+class DiscoveryRejecter(asyncio.DatagramProtocol):
     """Refuses every connection, by a version negotiation that offers no version.
 
     Without an answer, iroh waits 3 seconds for its first report, and connects to no relay before.
@@ -162,7 +162,7 @@ class AddressDiscovery(asyncio.DatagramProtocol):
             original, retried = proven, header.destination_cid
         now = self.loop.time()
         if self._in_progress >= MAX_HANDSHAKES or not (
-            self._address_rates.take(limited_address(address[0]), now) and self._rate.take(now)
+            self._address_rates.try_spend(limited_address(address[0]), now) and self._rate.try_spend(now)
         ):
             return None
         if len(self._clients) >= MAX_CLIENTS:

@@ -99,7 +99,7 @@ class ClientConnection:
         if len(self.sent_to) < MAX_SENT_TO:
             self.sent_to.add(key)
 
-    def take_pong(self, content: bytes) -> None:
+    def on_pong(self, content: bytes) -> None:
         if content == self._ping:
             self._ping = b""
 

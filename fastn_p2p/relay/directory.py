@@ -52,7 +52,7 @@ class Directory:
 
     async def answer(self, request: web.BaseRequest, address: str) -> web.StreamResponse:
         limiter = self._publishers if request.method == "PUT" else self._resolvers
-        if not limiter.take(address, time.monotonic()):
+        if not limiter.try_spend(address, time.monotonic()):
             self._metrics.requests_limited += 1
             log.info("%s sends more requests to the directory than its limit", address)
             return web.Response(status=429, headers=_RETRY_AFTER, text="too many requests from this address\n")

@@ -30,7 +30,7 @@ class LogSampling(logging.Filter):
         place = (record.pathname, record.lineno)
         now = self._now()
         bucket, left_out = self._places.setdefault(place, (TokenBucket(LINE_RATE, now), [0]))
-        if not bucket.take(now):
+        if not bucket.try_spend(now):
             left_out[0] += 1
             return False
         if left_out[0]:

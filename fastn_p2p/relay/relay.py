@@ -199,7 +199,7 @@ class Relay:
         if frame[0] == PING:
             client.send_control(bytes((PONG,)) + frame[1:])
         elif frame[0] == PONG:
-            client.take_pong(frame[1:])
+            client.on_pong(frame[1:])
         else:
             return False
         return True

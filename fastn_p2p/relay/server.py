@@ -17,7 +17,7 @@ from fastn_p2p_actors.runtime.process_setup import raise_file_limit
 from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 
 from .access_list import AccessList
-from .address_discovery import AddressDiscovery, DiscoveryRefusal
+from .address_discovery import AddressDiscovery, DiscoveryRejecter
 from .config import ListenAddress, RelayConfig
 from .directory import PATH, Directory
 from .directory_store import DirectoryStore
@@ -72,7 +72,7 @@ class RelayServer:
             self.metrics,
         )
         self._metrics_page: web.AppRunner | None = None
-        self._discovery: list[AddressDiscovery | DiscoveryRefusal] = []
+        self._discovery: list[AddressDiscovery | DiscoveryRejecter] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.addresses: list[ListenAddress] = []
         """Addresses that are bound."""
@@ -163,7 +163,7 @@ class RelayServer:
             log.warning("UDP %s cannot be used (%s): daemons connect 3 s later", address, error.strerror)
             return
         if tls is None:
-            self._discovery.append((await loop.create_datagram_endpoint(DiscoveryRefusal, sock=bound))[1])
+            self._discovery.append((await loop.create_datagram_endpoint(DiscoveryRejecter, sock=bound))[1])
             return
         _, discovery = await loop.create_datagram_endpoint(
             lambda: AddressDiscovery(tls.certificate, tls.key, metrics), sock=bound
@@ -231,7 +231,7 @@ def run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:
 
 
 async def _run(config: RelayConfig, on_start: Callable[[RelayServer], None]) -> None:
-    notifier = SystemdNotifier.take_from(os.environ, os.getpid())
+    notifier = SystemdNotifier.from_environment(os.environ, os.getpid())
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

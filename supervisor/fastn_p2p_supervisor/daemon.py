@@ -69,7 +69,7 @@ def run(home: Home, network: NetworkSection, config: DaemonConfig = DaemonConfig
         previous = last_exit.begin(home)
         if previous is not None and previous.code:
             log.warning("the previous daemon ended: %s", previous)
-        notifier = SystemdNotifier.take_from(os.environ, os.getpid())
+        notifier = SystemdNotifier.from_environment(os.environ, os.getpid())
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
         reaper = OrphanReaper(lambda: forks.pid)
         try:

@@ -92,7 +92,7 @@ def _own_directory(path: Path) -> None:
 def _prepare_socket_directory(home: Home) -> None:
     """Create the directories of the sockets, and the file with their path if they are outside the home."""
     home.socket_directory_file.unlink(missing_ok=True)  # an earlier daemon may have used another directory
-    places = home.socket_places()
+    places = home.socket_directories()
     if home.path not in places:
         _write_socket_directory_file(home, _first_usable(places))
     _remove_sockets(home)

@@ -29,7 +29,7 @@ class SystemdNotifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     @classmethod
-    def take_from(cls, environment: MutableMapping[str, str], pid: int) -> Self:
+    def from_environment(cls, environment: MutableMapping[str, str], pid: int) -> Self:
         """Read and remove the environment variables, so that no child notifies in the daemon's name.
 
         ``WATCHDOG_USEC`` counts only if ``WATCHDOG_PID`` is absent or equal to ``pid``.

@@ -75,8 +75,8 @@ class SourceAt:
     def publish(self, key: bytes, record: bytes) -> None:
         self.do(lambda: self.source.publish(identity_of(key, record)))
 
-    def withdraw(self, key: bytes) -> None:
-        self.do(lambda: self.source.withdraw(identity_of(key, b"")))
+    def unpublish(self, key: bytes) -> None:
+        self.do(lambda: self.source.unpublish(identity_of(key, b"")))
 
     def links(self) -> set[tuple[str, int]]:
         return {(link.interface, link.family) for link in self.source._multicast.links}
@@ -191,7 +191,7 @@ class TestFinding:
         bob.publish(BOB, b"record")
         assert alice.search(BOB)
         with listening(lab.host("sniffer", office)) as sock:
-            bob.withdraw(BOB)
+            bob.unpublish(BOB)
             packet = sock.recv(9000)
             assert labels_in(packet) == {lan_label(BOB).encode()}
         assert alice.search(BOB) == []

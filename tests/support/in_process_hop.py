@@ -121,7 +121,7 @@ class _QueueLeg:
     def __init__(self, queue: MessageQueue) -> None:
         self._queue = queue
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         self._queue.send(header, payload)
 

@@ -93,10 +93,10 @@ def txt_value(data: bytes) -> bytes:
     Raises:
         BadMessage: a string is cut off.
     """
-    reader = _Reader(data)
+    reader = _PacketReader(data)
     pieces = []
     while reader.position < len(data):
-        pieces.append(reader.take(reader.number(1)))
+        pieces.append(reader.read_bytes(reader.number(1)))
     return b"".join(pieces)
 
 
@@ -120,25 +120,25 @@ def read_records(packet: bytes) -> tuple[DnsRecord, ...]:
     Raises:
         BadMessage: it is no DNS message, or bytes follow its last record.
     """
-    reader = _Reader(packet)
+    reader = _PacketReader(packet)
     _, _, questions, *counts = (reader.number(2) for _ in range(_HEADER_BYTES // 2))
     for _ in range(questions):
         reader.name()
-        reader.take(4)
+        reader.read_bytes(4)
     records = tuple(reader.record() for _ in range(sum(counts)))
     if reader.position != len(packet):
         raise BadMessage(reason="bytes follow the last record of a DNS message")
     return records
 
 
-class _Reader:
+class _PacketReader:
     """Position in a message. Every read is checked against its end."""
 
     def __init__(self, packet: bytes) -> None:
         self.position = 0
         self._packet = packet
 
-    def take(self, size: int) -> bytes:
+    def read_bytes(self, size: int) -> bytes:
         end = self.position + size
         if end > len(self._packet):
             raise BadMessage(reason="a DNS message is cut off")
@@ -147,12 +147,12 @@ class _Reader:
         return taken
 
     def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
+        return int.from_bytes(self.read_bytes(size), "big")
 
     def record(self) -> DnsRecord:
         name = self.name()
         type_, class_, ttl = self.number(2), self.number(2), self.number(4)
-        return DnsRecord(name, type_, class_, ttl, self.take(self.number(2)))
+        return DnsRecord(name, type_, class_, ttl, self.read_bytes(self.number(2)))
 
     def name(self) -> Name:
         """Read a name. Each of its pointers must lead further back than the one before, so none leads in a circle."""
@@ -173,7 +173,7 @@ class _Reader:
             size += 1 + length
             if size > MAX_NAME:
                 raise BadMessage(reason=f"a name of a DNS message has more than {MAX_NAME} bytes")
-            labels.append(self.take(length).lower())
+            labels.append(self.read_bytes(length).lower())
         if behind is not None:
             self.position = behind
         return tuple(labels)

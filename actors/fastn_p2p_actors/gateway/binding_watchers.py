@@ -101,8 +101,8 @@ class BindingWatchers:
             watcher.asking -= 1
             watcher.heard_at = self._clock()
 
-    def forget(self, names: Iterable[bytes]) -> None:
-        """Forget watchers whose program has ended."""
+    def remove(self, names: Iterable[bytes]) -> None:
+        """Remove watchers whose program has ended."""
         for name in names:
             self._watchers.pop(name, None)
         self._notify_remover()

@@ -102,7 +102,7 @@ class ControlServer:
         if isinstance(sender.state, _ConnectedProgram):
             for running in list(sender.state.commands.values()):
                 running.abandon()
-            self._context.watchers.forget(sender.state.watchers)
+            self._context.watchers.remove(sender.state.watchers)
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:

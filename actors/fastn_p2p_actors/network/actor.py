@@ -52,11 +52,11 @@ from .connections.reconnect_list import ReconnectList
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
-from .discovery.neighbours import Neighbours
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.outside_addresses import OutsideAddresses
 from .discovery.peer_trace import PeerTracer
+from .discovery.recent_peers import RecentPeers
 from .discovery.record_finder import RecordFinder
 from .discovery.record_publisher import RecordPublisher
 from .discovery.replica_failover import ReplicaFailover
@@ -160,7 +160,7 @@ class Network:
         self._events.attach(
             self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside, self._finder
         )
-        self._neighbours = Neighbours(run / "neighbours.json", router, book, self._wall)
+        self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
@@ -196,7 +196,7 @@ class Network:
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining)
         self._reconnect_list.reconnect_all()
-        self._neighbours.connect_all()
+        self._recent_peers.connect_all()
 
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
@@ -215,9 +215,9 @@ class Network:
         self._silent.close()
         self._failover.close()
         self._outside.close()
-        self._neighbours.close()
+        self._recent_peers.close()
         self._pool.close()
-        self._neighbours.save()
+        self._recent_peers.save()
         self._events.close()
         for task in self._tasks:
             task.cancel()

@@ -121,7 +121,7 @@ class EventRouter:
         self._outside.on_report(connection, address)
 
     def on_pushed_record(self, connection: PeerConnection, record: bytes) -> None:
-        self._finder.take_pushed(record, connection.name)
+        self._finder.add_pushed(record, connection.name)
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 

@@ -85,7 +85,7 @@ class RegistrationRequests:
             self._expected.changed()
         else:
             identity = self._identity_of(message.identity, sender)
-            await self._publisher.take_offline(identity)
+            await self._publisher.bring_offline(identity)
             await self._revocation.identity_offline(identity)
         return Ack()
 

@@ -19,7 +19,7 @@ from ..vault.messages import (
     SignedRecord,
     SignPacket,
     SignRecord,
-    Transport,
+    TransportKey,
 )
 from ..vault.messages import VaultReply as _VaultReply
 
@@ -41,11 +41,11 @@ class VaultClient:
     def __init__(self, channel: RequestChannel) -> None:
         self._channel = channel
 
-    async def transport(self) -> Transport:
+    async def transport(self) -> TransportKey:
         """Return the transport key. Wait as long as the vault takes to start."""
         while True:
             try:
-                return await self._request(GetTransport(), Transport)
+                return await self._request(GetTransport(), TransportKey)
             except DaemonBusy as error:
                 log.warning("waiting for the vault to give the transport key: %s", error)
 

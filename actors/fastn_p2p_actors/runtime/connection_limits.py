@@ -100,14 +100,14 @@ class ConnectionLimits:
                 return Overloaded(what=what, limit=self._own_total)
             self._own += 1
             return None
-        if not self.has_place(process):
+        if not self.has_capacity(process):
             return self._reason(process)
         self._programs[process] = self._programs.get(process, 0) + 1
         self._sessions[process.session] = self._sessions.get(process.session, 0) + 1
         self._count += 1
         return None
 
-    def has_place(self, process: Process) -> bool:
+    def has_capacity(self, process: Process) -> bool:
         """Return whether the process may have one more connection."""
         return (
             self._count < self._total

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .process_setup import give_back_heap, resident_size
+from .process_setup import resident_size, trim_heap
 
 GROWN_BY: Final = 8 * 1024 * 1024
 """Bytes above the smallest size so far that make a trim worthwhile."""
@@ -50,7 +50,7 @@ class HeapWatch:
         self,
         run: Callable[[Callable[[], None]], object],
         *,
-        trim: Callable[[], None] = give_back_heap,
+        trim: Callable[[], None] = trim_heap,
         size: Callable[[], int] = resident_size,
         clock: Callable[[], float] = time.monotonic,
         worked: Callable[[], float] = time.process_time,

@@ -275,7 +275,7 @@ class Mailbox:
     def _readmit_refused(self) -> None:
         """End a refused connection that is within the limits now. Its program connects again by itself."""
         for sender, process in self._refused.items():
-            if not self._closed and self._limits.has_place(process):
+            if not self._closed and self._limits.has_capacity(process):
                 self._end_refused(sender)
                 return
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from .connection_limits import Process
-from .process_setup import give_back_heap
+from .process_setup import trim_heap
 
 MAX_HELD: Final = 512 * 1024 * 1024
 """Bytes that one process of the daemon holds for all connections to its mailbox. Enough for 16 messages of 16 MiB at
@@ -117,4 +117,4 @@ class MailboxMemory(Generic[H]):
         """Trim the heap in a thread, because it may take as long as many calls."""
         self._trim_timer = None
         self._peak = 0
-        _ = self._loop.run_in_executor(None, give_back_heap)
+        _ = self._loop.run_in_executor(None, trim_heap)

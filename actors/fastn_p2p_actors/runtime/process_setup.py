@@ -144,7 +144,7 @@ def tune_malloc() -> None:
         mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024)
 
 
-def give_back_heap() -> None:
+def trim_heap() -> None:
     """Return the heap's free pages to the kernel, also those between used blocks. No effect without glibc (musl)."""
     trim = getattr(_libc, "malloc_trim", None)
     if trim is not None:

@@ -45,7 +45,7 @@ class TokenBucket:
     def is_full(self, now: float) -> bool:
         return self.left(now) >= self._rate.burst
 
-    def take(self, now: float, cost: float = 1) -> bool:
+    def try_spend(self, now: float, cost: float = 1) -> bool:
         """Take ``cost`` tokens if the bucket has them. Return whether it had."""
         if self.left(now) < cost:
             return False
@@ -76,9 +76,9 @@ class RateLimiter(Generic[Key]):
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, key: Key, now: float, cost: float = 1) -> bool:
+    def try_spend(self, key: Key, now: float, cost: float = 1) -> bool:
         """Take ``cost`` tokens of the key's bucket if it has them. Return whether it had."""
-        return self.bucket(key, now).take(now, cost)
+        return self.bucket(key, now).try_spend(now, cost)
 
     def bucket(self, key: Key, now: float) -> TokenBucket:
         """Return the key's bucket, and mark it as the most recently used one."""

@@ -47,7 +47,7 @@ class ListKeys(Message, frozen=True, tag=202):
 
 
 class GetTransport(Message, frozen=True, tag=203):
-    """Get the transport key, once per start of the network process. The reply is ``Transport``."""
+    """Get the transport key, once per start of the network process. The reply is ``TransportKey``."""
 
 
 class SignDelegation(Message, frozen=True, tag=204):
@@ -105,7 +105,7 @@ class IdentityKeys(Message, frozen=True, tag=221):
     """Last name of this page, also if that identity is damaged."""
 
 
-class Transport(Message, frozen=True, tag=222):
+class TransportKey(Message, frozen=True, tag=222):
     """Transport key: the only secret that leaves the vault. It is no identity's, and a higher epoch replaces it."""
 
     secret: bytes
@@ -115,7 +115,7 @@ class Transport(Message, frozen=True, tag=222):
     lineage: bytes
 
     def __repr__(self) -> str:
-        return f"Transport(public={self.public.hex()}, epoch={self.epoch})"
+        return f"TransportKey(public={self.public.hex()}, epoch={self.epoch})"
 
 
 class SignedDelegation(Message, frozen=True, tag=223):
@@ -142,6 +142,6 @@ VaultRequest: TypeAlias = (
 """Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 
 VaultReply: TypeAlias = (
-    IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | SignedPacket | Ack | ErrorReply
+    IdentityKey | IdentityKeys | TransportKey | SignedDelegation | SignedRecord | SignedPacket | Ack | ErrorReply
 )
 """Every reply of the vault."""

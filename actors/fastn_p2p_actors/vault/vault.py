@@ -28,7 +28,7 @@ from .messages import (
     SignedRecord,
     SignPacket,
     SignRecord,
-    Transport,
+    TransportKey,
     VaultReply,
     VaultRequest,
 )
@@ -84,9 +84,9 @@ class Vault:
         """Return Unix time, at least 0: signed data has no times before 1970."""
         return max(0.0, self._clock())
 
-    def _transport(self) -> Transport:
+    def _transport(self) -> TransportKey:
         key = self._store.transport
-        return Transport(key.pair.reveal_seed(), key.pair.public, key.header.epoch, self._store.lineage)
+        return TransportKey(key.pair.reveal_seed(), key.pair.public, key.header.epoch, self._store.lineage)
 
     def _list(self, after: str) -> IdentityKeys:
         page = self._store.page(after, PAGE)

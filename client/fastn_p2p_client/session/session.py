@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Final
 
-from ..affinity import LoopBound, place_of_caller, running_loop, used_elsewhere
+from ..affinity import LoopBound, caller_location, running_loop, used_elsewhere
 from ..errors import P2PError, SessionClosed, StreamReset
 from ..ipc.messages import ResetStream, SessionData, StopSending, encode
 from ..limits import CHUNK_COST, MAX_CHUNK, MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST
@@ -78,7 +78,7 @@ class Session(SessionState):
     def _set_client(self, client: LoopBound) -> None:
         """Bind the session to the client that has opened it. The stack must be that of the program."""
         self._client = client
-        self.opened_at = place_of_caller()
+        self.opened_at = caller_location()
         self._track()
 
     def _after_fork(self) -> None:

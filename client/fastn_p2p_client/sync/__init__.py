@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from .. import client as _async
 from .. import shared_client as _shared
-from ..affinity import place_of_caller
+from ..affinity import caller_location
 from ..client import DEFAULT_CONTROL_TIMEOUT
 from ..event_loop_thread import close, run_blocking
 from ..home import Home
@@ -31,7 +31,7 @@ ReplyT = TypeVar("ReplyT")
 
 
 def _opened(session: AsyncSession) -> Session:
-    session.opened_at = place_of_caller()
+    session.opened_at = caller_location()
     return Session(session)
 
 

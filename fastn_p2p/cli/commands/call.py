@@ -78,11 +78,11 @@ def _call(
 
     from ...console.connecting_notice import connecting
 
-    async def conversation() -> Any:
+    async def make_call() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
             call = client.call(
                 identity, peer, protocol, instance, request, command=command, timeout=timeout, retry=retry
             )
             return await connecting(client, identity, peer, call)
 
-    return asyncio.run(conversation())
+    return asyncio.run(make_call())

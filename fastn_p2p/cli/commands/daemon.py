@@ -9,7 +9,7 @@ from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
 
 
-class Network(enum.StrEnum):
+class NetworkOption(enum.StrEnum):
     LOCAL = "local"
     LAN = "lan"
     INTERNET = "internet"
@@ -18,7 +18,7 @@ class Network(enum.StrEnum):
 def run(
     home: HomeOption = None,
     network: Annotated[
-        Network | None,
+        NetworkOption | None,
         typer.Option(
             help="local: only this machine. lan: also the local network. internet: also relays and directories.  "
             "[env: FASTN_NETWORK; default: internet]",

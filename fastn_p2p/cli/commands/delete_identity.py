@@ -9,7 +9,7 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
 
     Deletes its key, its protocols and their files. This cannot be undone.
     """
-    from ...console.confirmation import ask_to_delete, can_confirm
+    from ...console.confirmation import can_confirm, confirm_deletion
     from ...console.exit_codes import CommandLineError
 
     if not yes:
@@ -17,7 +17,7 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
             raise CommandLineError(
                 "cannot ask for confirmation without a terminal. Use --yes to delete without confirmation"
             )
-        ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. It cannot be undone.")
+        confirm_deletion(f"This deletes the key of {name!r}, its protocols and their files. It cannot be undone.")
 
     from fastn_p2p_client.ipc.messages import DeleteIdentity
 

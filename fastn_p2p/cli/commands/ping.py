@@ -65,7 +65,7 @@ def _ping(
         else:
             write_message(f"no answer: {error}")
 
-    async def conversation() -> P2PError | None:
+    async def send_pings() -> P2PError | None:
         nonlocal sent
         last: P2PError | None = None
         async with Client(home, program="fastn-p2p ping") as client:
@@ -89,7 +89,7 @@ def _ping(
                     break
         return last
 
-    last = asyncio.run(conversation())
+    last = asyncio.run(send_pings())
     times = [each.rtt_ms for each in answers]
     summary = {
         "sent": sent,

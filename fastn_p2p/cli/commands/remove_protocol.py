@@ -25,7 +25,7 @@ def run(
     from fastn_p2p_client.errors import WorkspaceNotEmpty
     from fastn_p2p_client.ipc.messages import RemoveProtocol
 
-    from ...console.confirmation import ask_to_delete, can_confirm
+    from ...console.confirmation import can_confirm, confirm_deletion
     from ...console.control_request import request_daemon
 
     try:
@@ -33,7 +33,7 @@ def run(
     except WorkspaceNotEmpty as error:
         if not can_confirm():
             raise
-        ask_to_delete(f"{protocol} ({instance}) of {identity} holds {error.holds}. This cannot be undone.")
+        confirm_deletion(f"{protocol} ({instance}) of {identity} holds {error.holds}. This cannot be undone.")
         request_daemon(home, RemoveProtocol(identity, protocol, instance))
     if keep_data:
         write_message(

@@ -102,28 +102,28 @@ def _screen() -> Iterator[int | None]:
     keyboard = sys.stdin.fileno() if sys.stdin is not None and _is_terminal(sys.stdin) else None
     before = termios.tcgetattr(keyboard) if keyboard is not None else None
 
-    def enter() -> None:
+    def enter_screen() -> None:
         if keyboard is not None:
             tty.setcbreak(keyboard, termios.TCSADRAIN)  # Ctrl-C and Ctrl-Z still send signals
         put_raw(_ENTER)
 
-    def leave() -> None:
+    def exit_screen() -> None:
         put_raw(_LEAVE)
         if keyboard is not None and before is not None:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
     def suspend(_number: int, _frame: object) -> None:
-        leave()
+        exit_screen()
         os.kill(os.getpid(), signal.SIGSTOP)
-        enter()
+        enter_screen()
 
     earlier = signal.signal(signal.SIGTSTP, suspend)
-    enter()
+    enter_screen()
     try:
         yield keyboard
     finally:
         signal.signal(signal.SIGTSTP, earlier)
-        leave()
+        exit_screen()
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -92,7 +92,7 @@ class OpenConversations:
             if id.peer == peer:
                 found.publish(event)
 
-    def enter(self, id: ConversationId) -> tuple[OpenConversation, TerminalQueue]:
+    def add_terminal(self, id: ConversationId) -> tuple[OpenConversation, TerminalQueue]:
         """Add a terminal of the owner."""
         found = self._open.setdefault(id, OpenConversation())
         terminal = TerminalQueue()
@@ -101,7 +101,7 @@ class OpenConversations:
             found.presence_sender = self._send_presence(id)
         return found, terminal
 
-    async def leave(self, id: ConversationId, terminal: TerminalQueue) -> None:
+    async def remove_terminal(self, id: ConversationId, terminal: TerminalQueue) -> None:
         """Remove a terminal of the owner. The last one ends the presence session."""
         found = self._open[id]
         found.terminals.discard(terminal)

@@ -193,7 +193,7 @@ class Chat(Protocol):
 
     async def _serve_terminal(self, session: Session, order: FollowConversation) -> None:
         id = ConversationId(order.peer, order.conversation)
-        conversation, terminal = self._open.enter(id)
+        conversation, terminal = self._open.add_terminal(id)
         try:
             messages = await self._store.read(
                 MessageTables.history, order.peer, order.conversation, None, order.last or 1
@@ -209,7 +209,7 @@ class Chat(Protocol):
         except _TerminalClosed:
             return
         finally:
-            await self._open.leave(id, terminal)
+            await self._open.remove_terminal(id, terminal)
 
     async def _send_events(self, session: Session, terminal: TerminalQueue, newest: int) -> None:
         """Send the events of a conversation, except messages up to ``newest``, which were sent before."""

@@ -141,7 +141,7 @@ class DeliveryQueue:
 
         return await self._database.write(change)
 
-    async def forget_ticket(self, recipient: Recipient) -> None:
+    async def remove_ticket(self, recipient: Recipient) -> None:
         """Address the recipient by its ID52 from now on."""
         query = "UPDATE route SET address = ? WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, (PublicKey(recipient.key).id52, *recipient)))

@@ -197,7 +197,7 @@ class RecipientWorker:
             await self._rejected(str(error))
         except (InvalidTicket, CredentialError) as error:
             if Ticket.is_ticket(state.address):  # it was valid when the mail was sent
-                await self._queue.forget_ticket(self._recipient)
+                await self._queue.remove_ticket(self._recipient)
             else:
                 await self._failed(error)
         except P2PError as error:

@@ -130,4 +130,4 @@ def test_an_unknown_network_mode_names_the_known_ones(capsys: pytest.CaptureFixt
 def test_network_modes_are_those_of_the_daemon() -> None:
     from fastn_p2p_actors.daemon_settings.sections import NetworkMode
 
-    assert tuple(daemon.Network) == NetworkMode.ALL
+    assert tuple(daemon.NetworkOption) == NetworkMode.ALL

@@ -32,7 +32,7 @@ def test_ready_alive_stopping(tmp_path: Path, *, abstract: bool) -> None:
 
 def test_variables_are_taken_out_of_the_environment() -> None:
     environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "7", "HOME": "/"}
-    notifier = SystemdNotifier.take_from(environment, 7)
+    notifier = SystemdNotifier.from_environment(environment, 7)
     assert environment == {"HOME": "/"}
     assert notifier.watchdog == 5.0
     notifier.close()
@@ -50,7 +50,7 @@ def test_variables_are_taken_out_of_the_environment() -> None:
     ],
 )
 def test_no_watchdog_unless_asked_for(environment: dict[str, str]) -> None:
-    notifier = SystemdNotifier.take_from(dict(environment), 7)
+    notifier = SystemdNotifier.from_environment(dict(environment), 7)
     assert notifier.watchdog is None
     notifier.close()
 

@@ -115,7 +115,7 @@ class _OutgoingCall:
         self._payload, self._reserved = payload, len(payload)
         return True
 
-    def take_payload(self) -> bytes:
+    def release_payload(self) -> bytes:
         """Return the payload that was kept, and keep it no longer."""
         payload, self._payload = self._payload, b""
         self.state.account.release(self._reserved)
@@ -208,7 +208,7 @@ class _OutgoingCall:
             return False
         self.done = True
         if self._reserved:
-            self.take_payload()
+            self.release_payload()
         self.state.pop(self.correlation, None)
         self._calls.remove(self)
         return True

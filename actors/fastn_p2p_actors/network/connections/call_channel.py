@@ -195,7 +195,7 @@ class CallChannel:
                 for number, (message, payload) in enumerate(decoder.feed(data), 1):
                     if not connection.remote_process and type(message) is not wire.Hello:
                         raise BadMessage(reason="the first frame is not a hello")
-                    if not turns.take():
+                    if not turns.spend():
                         await turns.wait()
                     handle(message, payload)
                     if number % _BURST == 0 or type(message) is wire.Introduce:  # a signature takes as long as 20 calls

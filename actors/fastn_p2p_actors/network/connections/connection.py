@@ -23,7 +23,7 @@ from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
 from ...runtime.loop_turns import in_turns
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import NEWS, Limit, PeerLimits, network_of
+from ..transport.peer_limits import NEWS, PeerLimit, PeerLimits, network_of
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
@@ -362,12 +362,12 @@ class PeerConnection:
         """Send a message on the channel."""
         self._write(encode_frame(message))
 
-    def overload(self, limit: Limit) -> Overloaded | None:
+    def overload(self, limit: PeerLimit) -> Overloaded | None:
         """Count one more event of a rate limit; return the error if it is one too many."""
         if self._network is None:
             path, address, _ = self.path()
             self._network = network_of(address) if path == "direct" else ""
-        return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
+        return self._limits.spend(limit, self.endpoint, self._network, self._loop.time())
 
     def is_abusive(self) -> bool:
         """Count one more request above a rate limit; return whether this stranger must be disconnected for it."""

@@ -13,7 +13,7 @@ from fastn_p2p_client.ipc.messages import OpenSession
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
 
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import OPENS, Limit
+from ..transport.peer_limits import OPENS, PeerLimit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import remote_error
@@ -63,7 +63,7 @@ class SessionConnection(Protocol):
     def path(self) -> NetworkPath: ...
     def send(self, message: wire.WireMessage) -> None: ...
     def expect_reply(self) -> None: ...
-    def overload(self, limit: Limit) -> Overloaded | None: ...
+    def overload(self, limit: PeerLimit) -> Overloaded | None: ...
     def on_arrival(self, arrival: IncomingSession) -> None: ...
     def abort(self, reason: str) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
@@ -293,7 +293,7 @@ class ConnectionSessions:
     async def _end_in_turns(self, sessions: list[OutgoingSession | IncomingSession]) -> None:
         """End many sessions: each takes as long as a call."""
         for session in sessions:
-            if not self.turns.take():
+            if not self.turns.spend():
                 await self.turns.wait()
             session.on_connection_lost()
 
@@ -423,15 +423,15 @@ class ConnectionSessions:
     ) -> None:
         """Answer the peer's request. Only an accepted session is remembered, until its stream arrives."""
         if not isinstance(answer, wire.SessionAccepted):
-            self.forget(arrival)
+            self.remove_arrival(arrival)
         self._connection.requests.answer(answer, payload)
 
     def refuse(self, arrival: IncomingSession, error: P2PError) -> None:
         """Answer a request that no local process was asked about, within the rate limit for such answers."""
-        self.forget(arrival)
+        self.remove_arrival(arrival)
         self._connection.requests.refuse(arrival.request.id, error)
 
-    def forget(self, arrival: IncomingSession) -> None:
+    def remove_arrival(self, arrival: IncomingSession) -> None:
         """Wait for neither an answer nor a stream of the session any more."""
         self._arrivals.pop(arrival.request.id, None)
 
@@ -442,7 +442,7 @@ class ConnectionSessions:
             IrohError: the connection has ended.
         """
         while True:
-            if not self.turns.take():
+            if not self.turns.spend():
                 await self.turns.wait()
             stream = await QuicStream.of(await self._raw.accept_bi())
             self._connection.memory.watch()

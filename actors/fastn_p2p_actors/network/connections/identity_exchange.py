@@ -22,7 +22,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
-from ..transport.peer_limits import INTRODUCTIONS, Limit
+from ..transport.peer_limits import INTRODUCTIONS, PeerLimit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from .events import IdentityEvents
@@ -52,7 +52,7 @@ class ExchangeConnection(Protocol):
     @property
     def name(self) -> str: ...
     def send(self, message: wire.WireMessage) -> None: ...
-    def overload(self, limit: Limit) -> Overloaded | None: ...
+    def overload(self, limit: PeerLimit) -> Overloaded | None: ...
 
 
 ConnectionT = TypeVar("ConnectionT", bound=ExchangeConnection)

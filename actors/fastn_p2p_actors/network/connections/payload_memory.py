@@ -56,7 +56,7 @@ class Budget:
 
     Args:
         whose: names the kind in error messages.
-        settle: Release what local processes have read meanwhile. Called before a reservation is refused.
+        reconcile: Release what local processes have read meanwhile. Called before a reservation is refused.
 
     Attributes:
         limit: bytes that may be reserved.
@@ -66,7 +66,7 @@ class Budget:
         call_cost: bytes that each call reserves besides its payload; 0 if calls reserve none.
     """
 
-    __slots__ = ("_settle", "_whose", "call_cost", "limit", "most_queued", "queued", "total")
+    __slots__ = ("_reconcile", "_whose", "call_cost", "limit", "most_queued", "queued", "total")
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class Budget:
         *,
         most_queued: int | None = None,
         call_cost: int = 0,
-        settle: Callable[[], None] = lambda: None,
+        reconcile: Callable[[], None] = lambda: None,
     ) -> None:
         self._whose = whose
         self.limit = limit
-        self._settle = settle
+        self._reconcile = reconcile
         self.most_queued = limit if most_queued is None else most_queued
         self.call_cost = call_cost
         self.total = 0
@@ -89,7 +89,7 @@ class Budget:
         """Return the error if an account with ``own`` bytes may not reserve ``size`` more."""
         if self._fits(own, size):
             return None
-        self._settle()
+        self._reconcile()
         if self._fits(own, size):
             return None
         return Overloaded(what=f"bytes of payloads that wait in the daemon for {self._whose}", limit=self.limit)
@@ -104,7 +104,7 @@ class Budget:
         """Return the error if ``size`` more bytes may not wait for a local process that does not read."""
         if self.queued + size <= self.most_queued:
             return None
-        self._settle()
+        self._reconcile()
         if self.queued + size <= self.most_queued:
             return None
         return Overloaded(
@@ -172,10 +172,10 @@ class PayloadMemory:
             PAYLOADS_OF_STRANGERS,
             most_queued=QUEUED_OF_STRANGERS,
             call_cost=CALL_COST,
-            settle=self.settle,
+            reconcile=self.reconcile,
         )
-        self.known = Budget("peers", PAYLOADS_OF_KNOWN, call_cost=CALL_COST, settle=self.settle)
-        self.programs = Budget("programs on this machine", PAYLOADS_OF_PROGRAMS, settle=self.settle)
+        self.known = Budget("peers", PAYLOADS_OF_KNOWN, call_cost=CALL_COST, reconcile=self.reconcile)
+        self.programs = Budget("programs on this machine", PAYLOADS_OF_PROGRAMS, reconcile=self.reconcile)
 
     @property
     def of_peers(self) -> int:
@@ -196,10 +196,10 @@ class PayloadMemory:
         account.add(size)
         account.budget.queued += size
 
-    def settle(self) -> None:
+    def reconcile(self) -> None:
         """Release the bytes that local processes have read meanwhile."""
         for sender, queue in list(self._queues.items()):
-            self._settle(queue, sender.backlog)
+            self._release_read(queue, sender.backlog)
             if not queue.entries:
                 del self._queues[sender]
 
@@ -207,10 +207,10 @@ class PayloadMemory:
         """Release all bytes that wait for a local process, because it has ended."""
         queue = self._queues.pop(sender, None)
         if queue is not None:
-            self._settle(queue, 0)
+            self._release_read(queue, 0)
 
     @staticmethod
-    def _settle(queue: _Queue, backlog: int) -> None:
+    def _release_read(queue: _Queue, backlog: int) -> None:
         while queue.entries and queue.bytes - queue.entries[0][1] >= backlog:
             account, size = queue.entries.popleft()
             queue.bytes -= size

@@ -28,7 +28,7 @@ from typing import Final, Protocol
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import SESSION_WINDOW
 
-from ...runtime.process_setup import give_back_heap, resident_size
+from ...runtime.process_setup import resident_size, trim_heap
 from .payload_memory import PayloadMemory
 from .unread_bytes import Traffic, Unread
 
@@ -38,7 +38,7 @@ MIB: Final = 1024 * 1024
 KIB: Final = 1024
 
 
-class Share:
+class MemoryShare:
     """Limits of the memory that peers of one kind may hold.
 
     Attributes:
@@ -53,11 +53,11 @@ class Share:
         self.total = total
 
 
-MEMORY_OF_STRANGERS: Final = Share(20 * MIB, 20 * MIB)
+MEMORY_OF_STRANGERS: Final = MemoryShare(20 * MIB, 20 * MIB)
 """Bytes of peers that have no identity in the address book: enough for one payload of 16 MiB and the beginnings of
 others. With the bytes that arrive between two checks, and those that the allocator adds, all of them together take less
 than 64 MiB."""
-MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
+MEMORY_OF_KNOWN: Final = MemoryShare(384 * MIB, 768 * MIB)
 """Bytes of peers in the address book: 16 payloads of 16 MiB each, or as many unread sessions as there may be."""
 _TOGETHER: Final = 24 * MIB
 """Bytes of strangers together with their complete payloads that wait in this process and with their sessions."""
@@ -264,9 +264,9 @@ class PeerMemory:
         loop: asyncio.AbstractEventLoop,
         *,
         payloads: PayloadMemory | None = None,
-        strangers: Share = MEMORY_OF_STRANGERS,
-        known: Share = MEMORY_OF_KNOWN,
-        trim: Callable[[], None] = give_back_heap,
+        strangers: MemoryShare = MEMORY_OF_STRANGERS,
+        known: MemoryShare = MEMORY_OF_KNOWN,
+        trim: Callable[[], None] = trim_heap,
         size: Callable[[], int] = resident_size,
     ) -> None:
         self._loop = loop
@@ -369,7 +369,7 @@ class PeerMemory:
         """Update the account of every watched connection; pause and close what exceeds the limits."""
         self._next = None
         began = self._loop.time()
-        self.payloads.settle()
+        self.payloads.reconcile()
         totals = [0, 0]
         often = False
         for holder, usage in list(self._watched.items()):

@@ -225,7 +225,7 @@ class RemoteLeg:
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         """Receive a message of the local leg."""
         if type(message) is SessionData:
             self.queued += len(payload) + CHUNK_COST
@@ -267,7 +267,7 @@ class RemoteLeg:
                 if self._paused is not None:
                     await self._paused
                 elif queue:
-                    if turns is not None and not turns.take():
+                    if turns is not None and not turns.spend():
                         await turns.wait()
                     data, cost = self._next_block()
                     await self._write_out(stream, data)
@@ -341,7 +341,7 @@ class RemoteLeg:
         self._watcher = self._loop.create_task(self._watch_for_stop(stream))
 
     async def _watch_for_stop(self, stream: SendStream) -> None:
-        if self._turns is not None and not self._turns.take():
+        if self._turns is not None and not self._turns.spend():
             await self._turns.wait()
         try:
             code = await stream.stopped()
@@ -376,7 +376,7 @@ class RemoteLeg:
                     self._drained = False
                     await self._backpressure.wait()
                     continue
-                if self._turns is not None and not self._turns.take():
+                if self._turns is not None and not self._turns.spend():
                     self._drained = False
                     await self._turns.wait()
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)

@@ -69,7 +69,7 @@ class SessionCarrier(Protocol):
         payload: bytes,
     ) -> None: ...
     def refuse(self, arrival: IncomingSession, error: P2PError) -> None: ...
-    def forget(self, arrival: IncomingSession) -> None: ...
+    def remove_arrival(self, arrival: IncomingSession) -> None: ...
     def on_attached(self, session: OutgoingSession | IncomingSession, leg: RemoteLeg) -> None: ...
     def remove(self, session: OutgoingSession | IncomingSession) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
@@ -104,10 +104,10 @@ class OutgoingSession:
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         """Receive a message of the local leg."""
         if self._leg is not None:
-            self._leg.take(header, message, payload)
+            self._leg.receive(header, message, payload)
 
     def close(self) -> None:
         """End the session; cancel its request if the peer has not answered it."""
@@ -206,10 +206,10 @@ class IncomingSession:
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         """Receive a message of the local leg: first the answer to the request, then data."""
         if self._leg is not None:
-            self._leg.take(header, message, payload)
+            self._leg.receive(header, message, payload)
         elif isinstance(message, SessionOpened):
             self._leg = RemoteLeg(
                 self._emit,
@@ -244,7 +244,7 @@ class IncomingSession:
                 self._leg = None  # without a stream the leg stays, and ends the stream when it arrives
         elif not self._answered:
             self._answered = True
-            self._sessions.forget(self)
+            self._sessions.remove_arrival(self)
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
@@ -253,14 +253,14 @@ class IncomingSession:
         if self._leg is None or not self._answered:
             return False
         self.stop_waiting()
-        self._sessions.forget(self)
+        self._sessions.remove_arrival(self)
         self._leg.attach(stream, len(_FIRST))
         self._sessions.on_attached(self, self._leg)
         return True
 
     def on_cancel(self) -> None:
         """The peer has cancelled its request, or has not opened the stream in time."""
-        self._sessions.forget(self)
+        self._sessions.remove_arrival(self)
         self.on_connection_lost()
 
     def stop_waiting(self) -> None:

@@ -99,7 +99,7 @@ class ConnectionTurns:
         """Return whether steps wait for their turn."""
         return bool(self._waiting)
 
-    def take(self) -> bool:
+    def spend(self) -> bool:
         """Take a step now, if one is left. Otherwise return False: the caller must ``wait``."""
         budget = self._budget
         if self._waiting or self.used >= budget.share or budget.left <= 0:

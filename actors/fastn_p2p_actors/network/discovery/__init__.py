@@ -14,5 +14,5 @@
 - ``peer_trace``, ``access_probe``: each step to a peer, for ``ping`` and ``explain``; whether it would let a caller in.
 - ``online_waits``, ``online_probe``: programs that wait for a peer; probing where it may appear.
 - ``outside_addresses``, ``address_beliefs``, ``relay_view``: addresses outside of a NAT.
-- ``neighbours``: peers that are connected again after a restart.
+- ``recent_peers``: peers that are connected again after a restart.
 """

@@ -47,7 +47,7 @@ class _Answer:
             self.outcome.set_result(outcome)
 
 
-async def ask_for_access(
+async def request_access(
     connection: PeerConnection, source: bytes, target: bytes, protocol: str, instance: str, *, seconds: float
 ) -> P2PError | None:
     """Return None if ``target`` lets ``source`` use the protocol, or else the error that a call would end with."""

@@ -115,7 +115,7 @@ class DirectorySource:
         if identity.packet:
             self._add(_Job(identity, identity.packet, is_withdrawal=False))
 
-    def withdraw(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: OnlineIdentity) -> None:
         """Publish ``identity.packet``, which no longer has this daemon's endpoint, in place of the earlier one."""
         self._queue.pop(identity.raw, None)
         if identity.packet and self.name in identity.publications:

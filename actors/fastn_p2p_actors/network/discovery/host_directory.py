@@ -78,7 +78,7 @@ class HostDirectory:
         except StorageFailed as error:
             log.warning("cannot publish %s to daemons on this machine: %s", identity, error)
 
-    def withdraw(self, identity: PublicKey) -> None:
+    def unpublish(self, identity: PublicKey) -> None:
         """Delete the record that this daemon has published for the identity."""
         if identity.id52 in self._published:
             self._published.discard(identity.id52)
@@ -88,7 +88,7 @@ class HostDirectory:
     def close(self) -> None:
         """Delete every record that this daemon has published."""
         for id52 in list(self._published):
-            self.withdraw(PublicKey(id52))
+            self.unpublish(PublicKey(id52))
 
     def changed_at(self) -> int:
         """Return the directory's time stamp: it changes with each record that comes or goes. Costs one ``stat``."""

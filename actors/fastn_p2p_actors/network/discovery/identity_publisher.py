@@ -111,12 +111,12 @@ class IdentityPublisher:
             register(identity)
         return identity is not None
 
-    async def take_offline(self, identity: OnlineIdentity) -> None:
-        """Take the identity offline and withdraw its record."""
+    async def bring_offline(self, identity: OnlineIdentity) -> None:
+        """Bring the identity offline and unpublish its record."""
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
             self.on_offline(identity)
-            await self._records.withdraw(identity)
+            await self._records.unpublish(identity)
 
     async def set_listed(self, name: str, *, listed: bool) -> None:
         """Publish the record of an identity from now on, or no longer. Does nothing if it is not online."""

@@ -32,7 +32,7 @@ from ..admin_messages import MeasureRoundTrip, TracePeer
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
-from .access_probe import ask_for_access
+from .access_probe import request_access
 from .host_directory import HostDirectory
 from .record_finder import Lookup, RecordFinder
 from .router import PeerRouter
@@ -204,7 +204,7 @@ class PeerTracer:
             return _with_problem(trace, no_source, "")
         if not trace.protocol or source is None:
             return replace(trace, access="unknown", access_reason=_NO_PROTOCOL)
-        answer = await ask_for_access(
+        answer = await request_access(
             connection, source.raw, target, trace.protocol, trace.instance, seconds=_ACCESS_TIMEOUT
         )
         if answer is None:

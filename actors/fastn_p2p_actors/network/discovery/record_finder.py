@@ -120,7 +120,7 @@ class RecordFinder:
         """Take a record that a source has received without being asked at the moment."""
         self._take(key, blob, self._lookups.get(key), source)
 
-    def take_pushed(self, blob: bytes, endpoint: str) -> None:
+    def add_pushed(self, blob: bytes, endpoint: str) -> None:
         """Keep a record that the peer daemon at ``endpoint`` has pushed, if it is news of a known peer.
 
         Whose record it is need not be proved over that connection: a record proves itself.

@@ -157,10 +157,10 @@ class RecordPublisher:
         if self._registry.by_name(identity.name) is identity:
             self._publish(identity, to_directories=to_directories)
 
-    async def withdraw(self, identity: OnlineIdentity) -> None:
+    async def unpublish(self, identity: OnlineIdentity) -> None:
         """Withdraw the record of an identity that was taken offline."""
         self._next.pop(identity.raw, None)
-        self._hosts.withdraw(identity.key)
+        self._hosts.unpublish(identity.key)
         if identity.listed:
             await self._withdraw_from_sources(identity)
 
@@ -293,4 +293,4 @@ class RecordPublisher:
                 log.warning("the record of %s stays published until it expires: %s", identity.name, error)
                 identity.packet = b""
         for source in self._finder.sources:
-            source.withdraw(identity)
+            source.unpublish(identity)

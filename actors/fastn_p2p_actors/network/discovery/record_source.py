@@ -40,7 +40,7 @@ class RecordSource(Protocol):
         """Publish ``identity.record``, which is new, in place of an earlier one. Must not block."""
         ...
 
-    def withdraw(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: OnlineIdentity) -> None:
         """Publish the identity no longer: it is offline here. Must not block."""
         ...
 

@@ -61,7 +61,7 @@ class Seeker(Protocol[M_contra]):
         """Keep the payload while the target is being found. Return False after a failure: too much waits already."""
         ...
 
-    def take_payload(self) -> bytes:
+    def release_payload(self) -> bytes:
         """Return the payload that was kept, and keep it no longer."""
         ...
 
@@ -201,7 +201,7 @@ class TargetFinder:
 
         def again() -> None:
             if not seeker.done:
-                self.find(seeker, replace(message, deadline_ms=left()), seeker.take_payload())
+                self.find(seeker, replace(message, deadline_ms=left()), seeker.release_payload())
 
         self._grace.retry_later(again)
 
@@ -211,7 +211,7 @@ class TargetFinder:
         try:
             connection = await self._router.connect(target, message.peer, search)
         except PeerOffline as error:
-            self._find_later(seeker, message, seeker.take_payload(), error)
+            self._find_later(seeker, message, seeker.release_payload(), error)
             return
         except P2PError as error:
             seeker.on_error(error)
@@ -232,7 +232,7 @@ class TargetFinder:
         self, seeker: Seeker[M], connection: PeerConnection, source: OnlineIdentity, target: bytes, message: M
     ) -> None:
         """Report the connection that was found to a seeker whose payload was kept."""
-        payload = seeker.take_payload()
+        payload = seeker.release_payload()
         if self._registry.by_key(source.raw) is source:
             seeker.on_connection(connection, source, target, message, payload)
         else:  # its process has ended meanwhile, so nothing can prove that it speaks through this daemon

@@ -88,7 +88,7 @@ class LocalLeg:
         """Key in the manager's tables of sessions."""
         return self.sender, self.correlation
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)
 
 
@@ -121,7 +121,7 @@ class _Opening:
         self._payload = payload
         return True
 
-    def take_payload(self) -> bytes:
+    def release_payload(self) -> bytes:
         """Return the payload that was kept, and keep it no longer."""
         payload, self._payload = self._payload, b""
         return payload

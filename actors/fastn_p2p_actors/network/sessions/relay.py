@@ -42,7 +42,7 @@ def process_lost_error() -> P2PError:
 class Leg(Protocol):
     """Leg of a relayed session: a local process or a peer daemon."""
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         """Send a message to this side. Must not raise. Nothing follows ``ErrorReply`` or ``Cancel``."""
         ...
 
@@ -108,9 +108,9 @@ class SessionRelay:
         server = self.server
         if not self.done and server is not None:
             if self.opened:
-                server.take(header, failure, b"")
+                server.receive(header, failure, b"")
             else:
-                server.take(_CANCEL, Cancel(), b"")
+                server.receive(_CANCEL, Cancel(), b"")
         self._end_with(self.opener, header, failure, b"")
 
     def opener_gone(self) -> None:
@@ -134,7 +134,7 @@ class SessionRelay:
         self._credit[0] = opened.credit
         _run(self.at_opened)
         answer = self.answer(opened)
-        self.opener.take(encode(answer), answer, b"")
+        self.opener.receive(encode(answer), answer, b"")
 
     def _pass_on(self, leg: Leg, header: bytes, message: Message, payload: bytes, direction: int) -> None:
         """Pass a message on to ``leg``, if the rules allow it.
@@ -149,28 +149,28 @@ class SessionRelay:
             if self._credit[direction] < 0 or not payload:
                 self.fail(BadMessage(reason="a chunk beyond the credit, or an empty one"))
             elif not self._eof[direction] and not self._ended[direction]:
-                leg.take(header, message, payload)
+                leg.receive(header, message, payload)
         elif isinstance(message, WindowUpdate):
             self._credit[opposite] += message.size
             if message.size <= 0 or self._credit[opposite] > SESSION_WINDOW:
                 self.fail(BadMessage(reason="credit for bytes that were not received"))
             elif not self._ended[opposite]:
-                leg.take(header, message, payload)
+                leg.receive(header, message, payload)
         elif isinstance(message, ResetStream | StopSending):
             if not 0 <= message.code <= RESET_LOST:
                 self.fail(BadMessage(reason=f"a code is between 0 and {RESET_LOST}"))
             elif isinstance(message, StopSending):
                 if not self._ended[opposite]:
-                    leg.take(header, message, payload)
+                    leg.receive(header, message, payload)
             elif not self._ended[direction]:
-                leg.take(header, message, payload)
+                leg.receive(header, message, payload)
                 self._end(direction)
         elif kind is EndOfStream:
             if not self._eof[direction] and not self._ended[direction]:
                 self._eof[direction] = True
-                leg.take(header, message, payload)
+                leg.receive(header, message, payload)
         elif kind is Ack and self._eof[opposite] and not self._ended[opposite]:
-            leg.take(header, message, payload)
+            leg.receive(header, message, payload)
             self._end(opposite)
 
     def _end(self, direction: int) -> None:
@@ -181,7 +181,7 @@ class SessionRelay:
     def _end_with(self, leg: Leg | None, header: bytes, message: Message, payload: bytes) -> None:
         if not self.done:
             if leg is not None:
-                leg.take(header, message, payload)
+                leg.receive(header, message, payload)
             self._finish()
 
     def _finish(self) -> None:

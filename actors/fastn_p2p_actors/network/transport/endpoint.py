@@ -369,7 +369,7 @@ class NetworkEndpoint:
             network = network_of(address.addr) + (" proved" if proved else "")
             times = self._sources.get(address.addr)
             doubtful = times is not None and now - times[0] >= _ROUND_TRIP
-        limited = self._limits.take(HANDSHAKES, endpoint, network, now) is not None
+        limited = self._limits.spend(HANDSHAKES, endpoint, network, now) is not None
         if not proved and (limited or doubtful or self._handshakes >= _RETRY_ABOVE):
             self.retried += 1
             await incoming.retry()

@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import Overloaded
 from ...runtime.rate_limiter import Rate, RateLimiter
 
 
-class Limit(NamedTuple):
+class PeerLimit(NamedTuple):
     """Rate limit: ``what`` names it in errors; ``endpoint`` and ``network`` are its rates."""
 
     what: str
@@ -26,16 +26,16 @@ class Limit(NamedTuple):
     network: Rate
 
 
-HANDSHAKES: Final = Limit("handshakes per second", Rate(16, 64), Rate(64, 256))
+HANDSHAKES: Final = PeerLimit("handshakes per second", Rate(16, 64), Rate(64, 256))
 """Incoming handshakes. Above the limit they are refused before any cryptography. Before the handshake, an endpoint is
 known only if it comes through a relay."""
-INTRODUCTIONS: Final = Limit("introductions per second", Rate(64, 1024), Rate(256, 4096))
+INTRODUCTIONS: Final = PeerLimit("introductions per second", Rate(64, 1024), Rate(256, 4096))
 """Delegations to verify, which takes 0.1 ms. A daemon with a thousand identities introduces all of them at once."""
-OPENS: Final = Limit("sessions opened per second", Rate(2000, 4000), Rate(8000, 16_000))
+OPENS: Final = PeerLimit("sessions opened per second", Rate(2000, 4000), Rate(8000, 16_000))
 """Sessions that are requested. One connection reaches some hundred per second if they are served."""
-REFUSALS: Final = Limit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
+REFUSALS: Final = PeerLimit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
 """Calls and sessions whose target does not exist, is offline or denies access, or whose source was not introduced."""
-NEWS: Final = Limit("news per second", Rate(8, 128), Rate(32, 512))
+NEWS: Final = PeerLimit("news per second", Rate(8, 128), Rate(32, 512))
 """Observed addresses and pushed records. More are dropped, and nothing is answered. A daemon with a hundred identities
 that moves pushes the records of all."""
 _ABUSE: Final = Rate(64, 512)
@@ -70,17 +70,17 @@ class PeerLimits:
         }
         self._abuse: RateLimiter[bytes] = RateLimiter(_ABUSE, _MOST_KEYS)
 
-    def take(self, limit: Limit, endpoint: bytes, network: str, now: float) -> Overloaded | None:
+    def spend(self, limit: PeerLimit, endpoint: bytes, network: str, now: float) -> Overloaded | None:
         """Count one event. Return the error if it is above the limit, else None.
 
         ``endpoint`` and ``network`` are empty if they are unknown.
         """
-        if endpoint and not self._endpoints[limit.what].take(endpoint, now):
+        if endpoint and not self._endpoints[limit.what].try_spend(endpoint, now):
             return Overloaded(what=limit.what, limit=int(limit.endpoint.per_second))
-        if network and not self._networks[limit.what].take(network, now):
+        if network and not self._networks[limit.what].try_spend(network, now):
             return Overloaded(what=f"{limit.what} from your network", limit=int(limit.network.per_second))
         return None
 
     def is_abuse(self, endpoint: bytes, now: float) -> bool:
         """Count one event above a limit. Return whether the endpoint has ignored the limit too often."""
-        return not self._abuse.take(endpoint, now)
+        return not self._abuse.try_spend(endpoint, now)

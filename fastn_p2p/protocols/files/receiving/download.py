@@ -158,7 +158,7 @@ class Download:
             while (wanted := await self._queue.get()) is not None:
                 await self._fetch(session, wanted)
         except BaseException:
-            session.drop()
+            session.reset()
             raise
         await session.close()
 
@@ -188,11 +188,11 @@ class Download:
                 may_block_loop=self._may_block_loop,
             )
         except P2PError:
-            session.drop()
+            session.reset()
             raise
         except FileError:
             if session.is_in_file:
-                session.drop()
+                session.reset()
             raise
 
     def _on_event(self, event: Event) -> None:
@@ -222,7 +222,7 @@ class _DownloadSession:
             self._frames = FrameStream(await self._files.open(DownloadFiles()))
         return self._frames
 
-    def drop(self) -> None:
+    def reset(self) -> None:
         """Reset the session, in any state."""
         if self._frames is not None:
             self._frames.session.reset(_RESET)

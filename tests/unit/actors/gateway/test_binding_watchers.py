@@ -81,7 +81,7 @@ async def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
     waiting = removing(watchers)
     await a_few_turns()
     assert not waiting.done()
-    watchers.forget([b"1"])
+    watchers.remove([b"1"])
     await waiting
 
 

@@ -41,7 +41,7 @@ from fastn_p2p_actors.vault.messages import (
     SignedRecord,
     SignPacket,
     SignRecord,
-    Transport,
+    TransportKey,
     VaultReply,
     VaultRequest,
 )
@@ -238,7 +238,7 @@ def test_many_identities_are_listed_page_by_page(setup: VaultSetup) -> None:
 
 def test_delegation_is_for_the_vaults_own_transport_key_alone(setup: VaultSetup) -> None:
     transport = setup.request(NETWORK, GetTransport())
-    assert isinstance(transport, Transport)
+    assert isinstance(transport, TransportKey)
     signed = setup.request(NETWORK, SignDelegation("alice"))
     assert isinstance(signed, SignedDelegation)
     delegation = verify_delegation(signed.blob, now=NOW, endpoint=transport.public, epochs=EpochTracker())
@@ -345,7 +345,7 @@ def test_invalid_record_is_not_signed(setup: VaultSetup, request_: SignRecord) -
 
 
 def test_transport_key_is_not_printed() -> None:
-    assert "secret" not in repr(Transport(b"secret-" * 4, bytes(32), 1, bytes(16)))
+    assert "secret" not in repr(TransportKey(b"secret-" * 4, bytes(32), 1, bytes(16)))
 
 
 # ── the desk ─────────────────────────────────────────────────────────────────────────────────────

@@ -275,8 +275,8 @@ async def test_conversations_are_open_while_a_terminal_shows_them() -> None:
 
     open_conversations = OpenConversations(cast(Any, StubPresenceSender))
     bob_a, bob_b = ConversationId(BOB, "a"), ConversationId(BOB, "b")
-    conversation, one = open_conversations.enter(bob_a)
-    _, two = open_conversations.enter(bob_a)
+    conversation, one = open_conversations.add_terminal(bob_a)
+    _, two = open_conversations.add_terminal(bob_a)
     assert sending == [bob_a]
     for _ in range(2):
         open_conversations.peer_joined(bob_a)
@@ -288,9 +288,9 @@ async def test_conversations_are_open_while_a_terminal_shows_them() -> None:
     for terminal in (one, two):
         told = [await terminal.next() for _ in range(3)]
         assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
-    await open_conversations.leave(bob_a, one)
+    await open_conversations.remove_terminal(bob_a, one)
     assert sending == [bob_a]
-    await open_conversations.leave(bob_a, two)
+    await open_conversations.remove_terminal(bob_a, two)
     assert sending == []
     open_conversations.peer_left(bob_b)
     assert len(open_conversations) == 0

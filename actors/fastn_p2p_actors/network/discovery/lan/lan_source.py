@@ -225,7 +225,7 @@ class LanSource:
         published.packet = encode_announcement(label, published.instance, sealed)
         self._announce(published)
 
-    def withdraw(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: OnlineIdentity) -> None:
         published = self._published.pop(lan_label(identity.raw).encode(), None)
         if published is not None:
             self._take_back(published)

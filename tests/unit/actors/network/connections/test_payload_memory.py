@@ -110,7 +110,7 @@ class StubNetwork:
 
     @property
     def totals(self) -> tuple[int, int, int]:
-        self.payloads.settle()
+        self.payloads.reconcile()
         return self.payloads.strangers.total, self.payloads.strangers.queued, self.payloads.programs.total
 
     # the mailbox, the routes, the address book, an access list, the programs that are expected back

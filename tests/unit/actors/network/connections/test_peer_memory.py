@@ -11,8 +11,8 @@ import pytest
 from fastn_p2p_actors.network.connections.peer_memory import (
     SESSIONS_OF_STRANGERS,
     UNREAD_BEFORE_HELLO,
+    MemoryShare,
     PeerMemory,
-    Share,
 )
 from fastn_p2p_actors.network.connections.unread_bytes import STREAM_WINDOW, Unread
 from fastn_p2p_client.limits import SESSION_WINDOW
@@ -99,8 +99,8 @@ class MemorySetup:
         self.size = 0
         self.memory = PeerMemory(
             cast(asyncio.AbstractEventLoop, self.clock),
-            strangers=Share(20 * MIB, 30 * MIB),
-            known=Share(200 * MIB, 300 * MIB),
+            strangers=MemoryShare(20 * MIB, 30 * MIB),
+            known=MemoryShare(200 * MIB, 300 * MIB),
             trim=self._trim,
             size=lambda: self.size,
         )

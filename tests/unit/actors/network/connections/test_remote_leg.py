@@ -58,9 +58,9 @@ class LegSetup:
         self.sent += sent
         self.received += received
 
-    def take(self, *messages: Message, payload: bytes = b"") -> None:
+    def receive(self, *messages: Message, payload: bytes = b"") -> None:
         for message in messages:
-            self.leg.take(encode(message), message, payload)
+            self.leg.receive(encode(message), message, payload)
 
     @property
     def end(self) -> str | int | None:
@@ -71,13 +71,13 @@ class LegSetup:
 
 async def test_chunks_are_written_and_their_credit_comes_back() -> None:
     setup = LegSetup()
-    setup.take(SessionData(), payload=b"one")
-    setup.take(SessionData(), payload=b"two")
+    setup.receive(SessionData(), payload=b"one")
+    setup.receive(SessionData(), payload=b"two")
     await a_few_turns()
     assert setup.stream.sending.written == b"onetwo"
     assert sum(message.size for message in setup.messages if isinstance(message, WindowUpdate)) == 6 + 2 * CHUNK_COST
     assert setup.sent == 6
-    setup.take(EndOfStream())
+    setup.receive(EndOfStream())
     await a_few_turns()
     assert setup.end == "finished"
     assert setup.messages[-1] == Ack()
@@ -94,12 +94,12 @@ async def test_large_blocks_are_written_in_small_ones_while_there_are_calls() ->
         await write_all(data)
 
     setup.stream.sending.write_all = note  # type: ignore[method-assign]
-    setup.take(SessionData(), payload=bytes(MAX_CHUNK))
+    setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
     await a_few_turns()
     for _ in range(5):
         setup.pacer.on_call()
-    setup.take(SessionData(), payload=bytes(MAX_CHUNK))
-    setup.take(EndOfStream())
+    setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
+    setup.receive(EndOfStream())
     async with asyncio.timeout(5):
         await setup.done.wait()
     assert sizes == [MAX_CHUNK, *[BLOCK] * (MAX_CHUNK // BLOCK)]
@@ -109,8 +109,8 @@ async def test_large_blocks_are_written_in_small_ones_while_there_are_calls() ->
 async def test_nothing_more_is_granted_than_quic_has_taken() -> None:
     setup = LegSetup()
     setup.stream.sending.taking.clear()
-    setup.take(SessionData(), payload=b"x" * 1000)
-    setup.take(EndOfStream())
+    setup.receive(SessionData(), payload=b"x" * 1000)
+    setup.receive(EndOfStream())
     await a_few_turns()
     assert setup.messages == []
     setup.stream.sending.taking.set()
@@ -126,10 +126,10 @@ async def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
     assert len(setup.data) + CHUNK_COST * len(setup.messages) <= 1000
     before = len(setup.data)
     assert setup.data[:4] == b"left"
-    setup.take(WindowUpdate(100 + CHUNK_COST))
+    setup.receive(WindowUpdate(100 + CHUNK_COST))
     await a_few_turns()
     assert 100 <= len(setup.data) - before <= 100 + CHUNK_COST
-    setup.take(WindowUpdate(SESSION_WINDOW))
+    setup.receive(WindowUpdate(SESSION_WINDOW))
     await a_few_turns()
     assert len(setup.data) == 5004
     assert setup.received == 5000  # of the stream
@@ -141,9 +141,9 @@ async def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
 
 async def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
     setup = LegSetup(attached=False)
-    setup.take(SessionData(), payload=b"one")
-    setup.take(SessionData(), payload=b"two")
-    setup.take(EndOfStream())
+    setup.receive(SessionData(), payload=b"one")
+    setup.receive(SessionData(), payload=b"two")
+    setup.receive(EndOfStream())
     setup.leg.close()  # nobody is behind the relay any more: what is complete still arrives
     await a_few_turns()
     assert setup.messages == []
@@ -159,8 +159,8 @@ async def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
 )
 async def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...]) -> None:
     setup = LegSetup(attached=False)
-    setup.take(SessionData(), payload=b"lost")
-    setup.take(*words)
+    setup.receive(SessionData(), payload=b"lost")
+    setup.receive(*words)
     setup.leg.attach(setup.stream.halves())
     await a_few_turns()
     assert (setup.stream.sending.written, setup.end) == (b"", 7)
@@ -172,9 +172,9 @@ async def test_the_first_bytes_may_go_another_way() -> None:
     """As many chunks as fit; the rest goes over the stream."""
     setup = LegSetup(attached=False)
     assert setup.leg.first_block(100) == b""
-    setup.take(SessionData(), payload=b"a" * 60)
-    setup.take(SessionData(), payload=b"b" * 40)
-    setup.take(SessionData(), payload=b"c" * 101)
+    setup.receive(SessionData(), payload=b"a" * 60)
+    setup.receive(SessionData(), payload=b"b" * 40)
+    setup.receive(SessionData(), payload=b"c" * 101)
     assert setup.leg.first_block(100) == b"a" * 60 + b"b" * 40
     assert setup.messages == [WindowUpdate(100 + 2 * CHUNK_COST)]
     assert setup.leg.first_block(100) == b""
@@ -210,7 +210,7 @@ async def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
 @pytest.mark.parametrize("code", [0, 7, RESET_LOST])
 async def test_codes_pass_both_ways(code: int) -> None:
     setup = LegSetup()
-    setup.take(ResetStream(code), StopSending(code))
+    setup.receive(ResetStream(code), StopSending(code))
     await a_few_turns()
     assert setup.end == code
     assert setup.stream.receiving.stopped_with == [code]
@@ -219,7 +219,7 @@ async def test_codes_pass_both_ways(code: int) -> None:
     setup = LegSetup()
     setup.stream.receiving.end(broken(f"Reset({code})"))
     setup.stream.sending.stop_by_peer(code)
-    setup.take(SessionData(), payload=b"x")
+    setup.receive(SessionData(), payload=b"x")
     await a_few_turns()
     assert sorted(setup.messages, key=encode) == [ResetStream(code), StopSending(code)]
     setup.leg.close()
@@ -232,7 +232,7 @@ async def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch
     setup.stream.sending.stop_by_peer(5)
     await a_few_turns()
     assert setup.messages == [StopSending(5)]
-    setup.take(ResetStream(5))
+    setup.receive(ResetStream(5))
     await a_few_turns()
     assert setup.end == 5
     setup.leg.close()
@@ -250,8 +250,8 @@ async def test_a_connection_that_breaks_ends_both_directions() -> None:
 
 ABANDONED: dict[str, Callable[[LegSetup], object]] = {
     "closed": lambda setup: setup.leg.close(),
-    "failed": lambda setup: setup.take(ErrorReply.of(ConnectionLost(what="it"))),
-    "cancelled": lambda setup: setup.take(Cancel()),
+    "failed": lambda setup: setup.receive(ErrorReply.of(ConnectionLost(what="it"))),
+    "cancelled": lambda setup: setup.receive(Cancel()),
 }
 
 
@@ -259,11 +259,11 @@ ABANDONED: dict[str, Callable[[LegSetup], object]] = {
 @pytest.mark.parametrize("busy", [True, False])
 async def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy: bool) -> None:
     setup = LegSetup()
-    setup.take(SessionData(), payload=b"part")
+    setup.receive(SessionData(), payload=b"part")
     await a_few_turns()
     if busy:
         setup.stream.sending.taking.clear()
-        setup.take(SessionData(), payload=b"more")
+        setup.receive(SessionData(), payload=b"more")
         await a_few_turns()
     ABANDONED[how](setup)
     setup.leg.close()
@@ -277,8 +277,8 @@ async def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy:
 async def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
     setup = LegSetup()
     setup.stream.sending.taking.clear()
-    setup.take(SessionData(), payload=b"all of it")
-    setup.take(EndOfStream())
+    setup.receive(SessionData(), payload=b"all of it")
+    setup.receive(EndOfStream())
     await a_few_turns()
     ABANDONED[how](setup)
     setup.leg.close()
@@ -293,10 +293,10 @@ async def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
 async def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> None:
     setup = LegSetup()
     setup.stream.sending.taking.clear()
-    setup.take(SessionData(), payload=b"all of it")
-    setup.take(EndOfStream())
+    setup.receive(SessionData(), payload=b"all of it")
+    setup.receive(EndOfStream())
     await a_few_turns()
-    setup.take(ResetStream(3))
+    setup.receive(ResetStream(3))
     setup.leg.close()
     await a_few_turns()
     assert setup.end == 3

@@ -80,8 +80,8 @@ class Connection:
     def on_attached(self, session: OutgoingSession | IncomingSession, leg: object) -> None:
         pass
 
-    def forget(self, arrival: IncomingSession) -> None:
-        self.answers.append("forget")
+    def remove_arrival(self, arrival: IncomingSession) -> None:
+        self.answers.append("remove_arrival")
 
     def answer(
         self,
@@ -110,9 +110,9 @@ def arrival(connection: Connection) -> IncomingSession:
     return made
 
 
-def take(leg: OutgoingSession | IncomingSession, *messages: Message, payload: bytes = b"") -> None:
+def receive(leg: OutgoingSession | IncomingSession, *messages: Message, payload: bytes = b"") -> None:
     for message in messages:
-        leg.take(encode(message), message, payload)
+        leg.receive(encode(message), message, payload)
 
 
 async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
@@ -121,7 +121,7 @@ async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
     ours.on_accept(b"hello")
     assert [type(message) for message in connection.notices] == [SessionOpened, SessionData]
     assert connection.data == b"hello"
-    take(ours, SessionData(), payload=b"x")
+    receive(ours, SessionData(), payload=b"x")
     await a_few_turns()
     assert connection.answers == [("stream", 5)]
     assert connection.stream.sending.written == b"\0x"
@@ -161,19 +161,19 @@ async def test_every_answer_reaches_the_relay() -> None:
 async def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
     connection = Connection()
     theirs = arrival(connection)
-    take(theirs, SessionOpened(1000))
-    take(theirs, SessionData(), payload=b"first")
+    receive(theirs, SessionOpened(1000))
+    receive(theirs, SessionData(), payload=b"first")
     assert connection.answers == []
     await a_few_turns()
     assert connection.answers == [(wire.SessionAccepted(5), b"first")]
     assert [type(message) for message in connection.notices] == [WindowUpdate]
-    take(theirs, SessionData(), payload=b"second")
+    receive(theirs, SessionData(), payload=b"second")
     assert theirs.on_stream(connection.stream.halves())
     connection.stream.receiving.feed(b"\0question")
     await a_few_turns()
     assert connection.stream.sending.written == b"second"
     assert connection.data == b"question"
-    assert "forget" in connection.answers
+    assert "remove_arrival" in connection.answers
     theirs.close()
 
 
@@ -181,7 +181,7 @@ async def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
     connection = Connection()
     theirs = arrival(connection)
     assert not theirs.on_stream(connection.stream.halves())
-    take(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
+    receive(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
     assert not theirs.on_stream(connection.stream.halves())
     assert [type(answer) for answer, _ in connection.answers] == [wire.ErrorReply]
 
@@ -189,10 +189,10 @@ async def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
 async def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
     connection = Connection()
     theirs = arrival(connection)
-    take(theirs, SessionOpened(1000))
+    receive(theirs, SessionOpened(1000))
     await a_few_turns()
-    take(theirs, SessionData(), payload=b"all")
-    take(theirs, EndOfStream(), ResetStream(3))
+    receive(theirs, SessionData(), payload=b"all")
+    receive(theirs, EndOfStream(), ResetStream(3))
     theirs.close()
     assert theirs.on_stream(connection.stream.halves())
     await a_few_turns()
@@ -203,10 +203,10 @@ async def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.
     monkeypatch.setattr(session_handshake, "_STREAM_TIMEOUT", 0.0)
     connection = Connection()
     theirs = arrival(connection)
-    take(theirs, SessionOpened(1000))
+    receive(theirs, SessionOpened(1000))
     await a_few_turns()
     assert [type(message) for message in connection.notices] == [ErrorReply]
-    assert "forget" in connection.answers
+    assert "remove_arrival" in connection.answers
 
 
 async def test_a_request_that_is_taken_back_is_not_answered() -> None:
@@ -215,15 +215,15 @@ async def test_a_request_that_is_taken_back_is_not_answered() -> None:
     theirs.on_cancel()
     assert connection.notices == [Cancel()]
     theirs.close()
-    take(theirs, SessionOpened(1000))
+    receive(theirs, SessionOpened(1000))
     await a_few_turns()
-    assert connection.answers == ["forget", "end"]
+    assert connection.answers == ["remove_arrival", "end"]
 
 
 async def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
     connection = Connection()
     ours = arrival(connection)
-    take(ours, SessionOpened(1000))
+    receive(ours, SessionOpened(1000))
     await a_few_turns()
     ours.close()
     ours.on_connection_lost()

@@ -29,7 +29,7 @@ class _Iterations:
             await asyncio.sleep(0)
 
     async def step(self, turns: ConnectionTurns, name: str) -> None:
-        if not turns.take():
+        if not turns.spend():
             await turns.wait()
         self.steps[self.number] += 1
         self.order.append(name)
@@ -60,16 +60,16 @@ async def test_a_call_does_not_wait_for_the_queues_of_other_connections() -> Non
 async def test_steps_of_peers_in_the_address_book_never_wait() -> None:
     now = _Iterations()
     stranger, known = now.connection(), now.connection(known=True)
-    while stranger.take():
+    while stranger.spend():
         pass
-    assert all(known.take() for _ in range(_MANY))
-    assert not stranger.take()
+    assert all(known.spend() for _ in range(_MANY))
+    assert not stranger.spend()
 
 
 async def test_a_step_whose_task_was_cancelled_takes_no_turn() -> None:
     now = _Iterations()
     turns = now.connection()
-    while turns.take():
+    while turns.spend():
         pass
     given_up, waiting = (asyncio.create_task(turns.wait()) for _ in range(2))
     await asyncio.sleep(0)
@@ -82,9 +82,9 @@ async def test_idle_budgets_schedule_nothing() -> None:
     now = _Iterations()
     turns = now.connection()
     for _ in range(STEPS_PER_TURN):
-        assert turns.take()
-    assert not turns.take()  # nobody waits, so no iteration has begun new counts
+        assert turns.spend()
+    assert not turns.spend()  # nobody waits, so no iteration has begun new counts
     await asyncio.sleep(0)
-    assert not turns.take()
+    assert not turns.spend()
     await asyncio.wait_for(turns.wait(), 5)
-    assert turns.take()
+    assert turns.spend()

@@ -214,13 +214,13 @@ async def test_a_directory_that_lies_about_a_newer_packet_gets_no_endless_reques
 
 async def test_a_withdrawal_replaces_what_waits(publishing: Publishing, directory: ScriptedDirectory) -> None:
     identity = publishing.publish(1)
-    publishing.source.withdraw(identity)  # nothing was published yet
+    publishing.source.unpublish(identity)  # nothing was published yet
     await publishing.idle()
     assert not directory.packets
     publishing.source.publish(identity)
     await publishing.idle()
     identity.packet = BOB.packet(b"", 2)
-    publishing.source.withdraw(identity)
+    publishing.source.unpublish(identity)
     await publishing.idle()
     assert directory.packets[KEY] == identity.packet
     assert not identity.publications

@@ -69,7 +69,7 @@ def test_sees_at_once_that_a_record_comes_or_goes(tmp_path: Path) -> None:
         other.publish(who.key, who.record())
         assert len(directory.records_of(bytes(who.key))) == 1
         if number % 2:
-            other.withdraw(who.key)
+            other.unpublish(who.key)
             assert directory.records_of(bytes(who.key)) == []
 
 

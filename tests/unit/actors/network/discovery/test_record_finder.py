@@ -40,7 +40,7 @@ class StubSource:
 
     def publish(self, identity: OnlineIdentity) -> None: ...
 
-    def withdraw(self, identity: OnlineIdentity) -> None: ...
+    def unpublish(self, identity: OnlineIdentity) -> None: ...
 
     def close(self) -> None: ...
 
@@ -148,10 +148,10 @@ async def test_keeps_a_pushed_record_of_a_known_peer_once(tmp_path: Path) -> Non
     news: list[bytes] = []
     finder.on_news = news.append
     record = BOB.record()
-    finder.take_pushed(record, "endpoint")
+    finder.add_pushed(record, "endpoint")
     assert (news, book.records_of(KEY)) == ([], []), "bob is a stranger"
     book.known.add_called(KEY)
     for pushed in (record, record, b"no record", record[:-1] + bytes([record[-1] ^ 1])):
-        finder.take_pushed(pushed, "endpoint")
+        finder.add_pushed(pushed, "endpoint")
     assert news == [KEY]
     assert len(book.records_of(KEY)) == 1

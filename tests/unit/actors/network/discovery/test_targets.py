@@ -41,7 +41,7 @@ class _Seeker:
             self.outcomes.append("no room")
         return self.has_room
 
-    def take_payload(self) -> bytes:
+    def release_payload(self) -> bytes:
         payload, self.held = self.held, b""
         return payload
 

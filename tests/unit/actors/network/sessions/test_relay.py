@@ -38,7 +38,7 @@ class StubLeg:
         self.received: list[Message] = []
         self.bytes = 0
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         assert not any(isinstance(said, LAST) for said in self.received), "nothing is said after the last word"
         self.received.append(message)

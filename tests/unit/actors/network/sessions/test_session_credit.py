@@ -24,7 +24,7 @@ class _Program:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
         self.messages.append(message)
 
 

@@ -1,4 +1,4 @@
-"""Neighbours: peers of the address book that were connected lately, and are connected again after a restart.
+"""Recent peers: peers of the address book that were connected lately, and are connected again after a restart.
 
 A peer that waits for an identity of this daemon asks for it as soon as the connection is open. Without it, both sides
 would wait until one of them dials the other again, up to a minute later.
@@ -25,16 +25,16 @@ from .router import PeerRouter
 
 log = logging.getLogger(__name__)
 
-MAX_NEIGHBOURS: Final = 32
+MAX_RECENT_PEERS: Final = 32
 """Peers that are dialled after a start, those that were connected last."""
 _LONGEST_ABSENCE: Final = 7 * 86400.0
-"""Seconds since the last connection after which a peer is no neighbour any more."""
+"""Seconds since the last connection after which a peer is not recent any more."""
 _SPREAD: Final = 0.5
 """Seconds over which the dials are spread at random, because many daemons may start at the same time."""
 
 
-class Neighbours:
-    """Neighbours in one file of the runtime directory.
+class RecentPeers:
+    """Recent peers in one file of the runtime directory.
 
     Args:
         path: the file. It has the times of the last connections, by ID52.
@@ -57,16 +57,16 @@ class Neighbours:
         self._wall = wall
         self._jitter = jitter
         self._earlier: dict[bytes, float] = {}
-        """Neighbours as of the start."""
+        """Recent peers as of the start."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connect_all(self) -> None:
-        """Dial each neighbour once."""
+        """Dial each recent peer once."""
         try:
             saved = msgspec.json.decode(self._path.read_bytes(), type=dict[str, float])
             self._earlier = {bytes.fromhex(key): seen for key, seen in saved.items()}
         except (OSError, *UNDECODABLE) as error:
-            log.debug("no neighbours: %s", error)
+            log.debug("no recent peers: %s", error)
             return
         for key in self._newest(self._earlier):
             task = asyncio.get_running_loop().create_task(self._connect(key))
@@ -90,7 +90,7 @@ class Neighbours:
     def _newest(self, seen: dict[bytes, float]) -> list[bytes]:
         since = self._wall() - _LONGEST_ABSENCE
         known = [key for key, when in seen.items() if when > since and self._book.by_key(key) is not None]
-        return nlargest(MAX_NEIGHBOURS, known, key=seen.__getitem__)
+        return nlargest(MAX_RECENT_PEERS, known, key=seen.__getitem__)
 
     async def _connect(self, key: bytes) -> None:
         await asyncio.sleep(_SPREAD * self._jitter())
@@ -98,4 +98,4 @@ class Neighbours:
             if self._router.open_to(key) is None:
                 await self._router.connect(key, self._book.name_of(key))
         except P2PError as error:
-            log.info("cannot connect to a neighbour: %s", error)
+            log.info("cannot connect to a recent peer: %s", error)
