@@ -252,8 +252,20 @@ def _call_right_after(victim: Victim) -> None:
 
 @contextmanager
 def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> Iterator[Report]:
-    """Run hostile peers that do ``what`` while the block runs. The report is filled in at its end."""
-    program = [sys.executable, "-m", "tests.fuzz.attackers", what.__module__, getattr(what, "__name__", "")]
+    """Run hostile peers that do ``what`` while the block runs. The report is filled in at its end.
+
+    They have machines of their own in life, so here the daemon's processes come first (nice(1)).
+    """
+    program = [
+        "nice",
+        "-n",
+        "10",
+        sys.executable,
+        "-m",
+        "tests.fuzz.attackers",
+        what.__module__,
+        getattr(what, "__name__", ""),
+    ]
     report = Report()
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
