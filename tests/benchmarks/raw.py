@@ -60,7 +60,7 @@ _ffi: Any = iroh_ffi
 
 
 class _OneAddress(Preset):
-    """One IPv4 address, no relay, no discovery: on loopback as the daemons under ``--network local``."""
+    """Bind one IPv4 address, with no relay and no discovery: as the daemons under ``--network local``."""
 
     def __init__(self, address: str) -> None:
         self._address = address

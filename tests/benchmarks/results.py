@@ -28,7 +28,7 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """One measured number and what it is held against; ``low`` and ``high`` are its spread over the rounds.
+    """Measured number, and the bound that it is held against; ``low`` and ``high`` are its spread over the rounds.
 
     ``pyzmq`` is the same number with the program on that transport. It is shown and not judged.
     """

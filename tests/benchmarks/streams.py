@@ -134,7 +134,7 @@ def _judge(
 
 
 def _medians(openings: Sequence[tuple[Phase, Phase]]) -> Iterator[list[float]]:
-    """Of the calls of each round, and of the openings."""
+    """Times of the calls of each round, and of the openings."""
     return ([phase.p50 for phase in phases] for phases in zip(*openings, strict=True))
 
 

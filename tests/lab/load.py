@@ -32,7 +32,7 @@ _LAST_CALLS = 60.0
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One call: when it began and ended (``time.monotonic``), and its error, empty for a right reply."""
+    """A call: when it began and ended (``time.monotonic``), and its error, empty for a right reply."""
 
     number: int
     began: float
@@ -47,7 +47,7 @@ class CallRecord:
 
 @dataclass
 class Load:
-    """What has happened so far.
+    """Calls and transfers so far.
 
     Attributes:
         calls: in order of their ends.

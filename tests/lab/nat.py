@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["CONE", "NONE", "SYMMETRIC", "UDP", "Nat", "protocol_of", "remote_of"]
 
 CONE: Final = "cone"
-"""One outside port for all destinations of an inside port: the same number, if it is free."""
+"""Mapping with one outside port for all destinations of an inside port: the same number, if it is free."""
 SYMMETRIC: Final = "symmetric"
 """A fresh outside port, by chance, for each destination."""
 NONE: Final = "none"

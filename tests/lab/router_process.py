@@ -79,7 +79,7 @@ _decode = msgspec.msgpack.Decoder(Request).decode
 
 
 class _Direction:
-    """One way through the router."""
+    """Direction through the router."""
 
     def __init__(self, source: int, target: int, outbound: bool, nat: Nat, random: Random) -> None:
         self.source = source

@@ -99,7 +99,7 @@ def test_load_on_a_lossy_path(pair: Pair) -> None:
 
 
 def test_load_tells_of_calls_that_fail(pair: Pair) -> None:
-    """What the other tests rely on: a path that is gone shows in the record."""
+    """The other tests rely on it: a path that is gone shows in the record."""
     with running_load(pair.alice, pair.bob, "bob", timeout=1, retry=False, file_size=0) as load:
         pair.home.block()
         load.wait_failure()

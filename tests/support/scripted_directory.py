@@ -31,7 +31,7 @@ class Request:
 
 
 class ScriptedDirectory:
-    """One directory.
+    """A directory.
 
     Attributes:
         packets: body of the packet of each key.

@@ -75,7 +75,7 @@ async def measure(networks: Networks, rounds: int, told: Callable[[str], Any]) -
 
 
 async def _run(cases: Sequence[_Case], number: int) -> None:
-    """One round. The daemons are started together, and call one after the other."""
+    """Run one round. The daemons are started together, and call one after the other."""
     pairs = [[case.host.daemon(f"fresh-{case.statement}-{number}-{each}") for each in range(2)] for case in cases]
     daemons = [daemon for pair in pairs for daemon in pair]
     try:

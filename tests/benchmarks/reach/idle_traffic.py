@@ -110,7 +110,7 @@ class IdleDaemons:
             each.count()
 
     def outcome(self) -> Outcome:
-        """What was counted, for an hour."""
+        """Return the counts for an hour."""
         statements = []
         for each in self._idle:
             if each.statement:

@@ -66,7 +66,7 @@ class PathStreams:
         return cls(direct, relayed, ours, [await _raw(networks, own) for _ in ours])
 
     async def relay(self, rounds: int, seconds: float, told: Callable[[str], Any]) -> Outcome:
-        """One stream to bob, in turn over the relay and directly."""
+        """Measure one stream to bob, in turn over the relay and directly."""
         direct: list[float] = []
         relayed: list[float] = []
         for number in range(rounds):

@@ -134,7 +134,7 @@ async def test_calls_go_over_and_a_retried_one_is_not_executed_again(replicas: R
 
 @in_loop
 async def test_a_retried_call_goes_back_to_a_daemon_that_restarts(replicas: Replicas) -> None:
-    """Its network process restarts. If that takes too long, the call ends typed; the other one never executes it."""
+    """The network process restarts. If that takes too long, the call ends typed; the other one never executes it."""
     async with open_shop(replicas) as (client, shop):
         first = await call(client, replicas)
         shop.go_on.clear()

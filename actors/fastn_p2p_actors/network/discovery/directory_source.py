@@ -70,7 +70,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     """True if the directory has asked for the pause, so a new packet does not shorten it."""
 
 
-# One task publishes, one packet after the other: a directory limits the requests of an address, and a daemon may have
+# A task publishes one packet after the other: a directory limits the requests of an address, and a daemon may have
 # thousands of identities. A packet that the directory refuses is dropped until the next one of its identity. When the
 # directory does not answer, the task pauses, longer each time. A new packet ends such a pause, because the network may
 # have changed; a pause that the directory asked for is kept.

@@ -35,7 +35,7 @@ _PROOF_TIMEOUT: Final = 5.0
 _OFFLINE: Final = 5.0
 """Seconds for which a daemon at which an identity is offline is the last of its daemons to be tried."""
 _MAX_OFFLINE: Final = 1024
-"""Such pairs of identity and daemon that are remembered."""
+"""Pairs of identity and daemon that are remembered."""
 _MAX_NAMES_CACHED: Final = 4096
 """Number of names whose keys are cached."""
 

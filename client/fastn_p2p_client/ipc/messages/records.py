@@ -269,7 +269,7 @@ class PeerTrace(Record, frozen=True):
     id52: str = ""
     """Empty if the name is unknown."""
     petname: str = ""
-    """Its name in the address book; empty if it is not there."""
+    """Name in the address book; empty if it is not there."""
     sources: list[TraceSource] = msgspec.field(default_factory=list)
     was_connected: bool = False
     """True if there was a connection already."""

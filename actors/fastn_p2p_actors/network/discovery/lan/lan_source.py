@@ -84,7 +84,7 @@ class _Searched:
         self.until = 0.0
         self.listeners: list[OnRecord] = []
         self.sealed = self.record = b""
-        """What was heard last, and the record in it: hosts send the same on each link, and again."""
+        """Message heard last, and the record in it: hosts send the same on each link, and again."""
 
 
 class LanSource:

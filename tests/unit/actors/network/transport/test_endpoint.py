@@ -77,7 +77,7 @@ def relayed(key: EndpointId) -> Any:
 
 
 async def test_peers_of_one_relay_are_limited_one_by_one(listener: Listener) -> None:
-    """One that floods is refused, and a hundred others are not."""
+    """An endpoint that floods is refused, and a hundred others are not."""
     flooding = SecretKey.generate().public()
     flood = [await listener.handshake(relayed(flooding)) for _ in range(2 * int(HANDSHAKES.endpoint.burst))]
     assert flood.count("refused") >= HANDSHAKES.endpoint.burst - HANDSHAKES.endpoint.per_second
