@@ -100,7 +100,8 @@ def _outcome(measured: list[_Attacked]) -> Outcome:
                 ["attack", "calls", "p50 / p99, ms", "p99 against none", "growth, MiB"],
                 rows,
                 f"One call after the other, to another identity of the daemon that {_ATTACKERS} strangers attack at "
-                "full speed, on the same processors. Growth is that of the daemon's network process, at its highest. "
+                "full speed, on the same processors at a lower priority (nice 10). Growth is that of the daemon's "
+                "network process, at its highest. "
                 "The attacks are those of `tests/fuzz`.",
             )
         ],
