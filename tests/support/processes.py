@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-__all__ = ["open_files", "resident"]
+__all__ = ["open_files", "resident", "signal_if_alive"]
 
 
 def open_files(pid: int) -> int:
@@ -25,3 +27,9 @@ def resident(pid: int) -> int:
     """Return the bytes of memory that the process holds, without those that it shares. Every user may ask."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def signal_if_alive(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process of a listing, which may have ended since it was listed."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

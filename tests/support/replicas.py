@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon, eventually
+from tests.support.processes import signal_if_alive
 
 __all__ = ["Replicas", "copy_identity", "freeze", "kill_all", "new_replicas", "online_replicas", "thaw"]
 
@@ -75,14 +75,13 @@ def online_replicas(caller: Daemon, first: Daemon, second: Daemon) -> Iterator[R
 def freeze(daemon: Daemon) -> None:
     """Stop every process of a daemon where it is, the supervisor first, so that it restarts nothing."""
     for pid in _pids(daemon):
-        os.kill(pid, signal.SIGSTOP)
+        signal_if_alive(pid, signal.SIGSTOP)
 
 
 def thaw(daemon: Daemon) -> None:
     """Let a frozen daemon go on, its supervisor last."""
     for pid in reversed(_pids(daemon)):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        signal_if_alive(pid, signal.SIGCONT)
 
 
 def _pids(daemon: Daemon) -> list[int]:
@@ -96,6 +95,6 @@ def kill_all(daemon: Daemon) -> None:
     """Kill every process of a daemon at once, as a crash of the machine does: nothing is said to any peer."""
     freeze(daemon)
     for pid in _pids(daemon)[1:]:
-        os.kill(pid, signal.SIGKILL)
+        signal_if_alive(pid, signal.SIGKILL)
     daemon.kill()
     eventually(lambda: daemon.process is None, "it is gone")

@@ -22,6 +22,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.daemon import run
 from fastn_p2p_supervisor.restart_policy import Timeouts
+from tests.support.processes import signal_if_alive
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTORS = "tests.support.actor_functions"
@@ -178,8 +179,7 @@ def stub_daemon(
         process.kill()
         process.communicate()
         for pid in processes(home):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            signal_if_alive(pid, signal.SIGKILL)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import AddPeer, Status
 from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.processes import signal_if_alive
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import World
 
@@ -49,8 +50,7 @@ def stopped(world: World) -> Iterator[Callable[[str], None]]:
 
     yield stop
     for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        signal_if_alive(pid, signal.SIGCONT)
 
 
 def test_json_has_all_of_it(busy: World) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
+from tests.support.processes import signal_if_alive
 from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
 from tests.support.two_daemons import World, give
 
@@ -62,8 +62,7 @@ def stopped(world: World) -> Iterator[Callable[[Daemon, str], None]]:
 
     yield stop
     for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        signal_if_alive(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("actor", ["identity-bob", "network"])

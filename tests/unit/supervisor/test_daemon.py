@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p_client.home import Home
+from tests.support.processes import signal_if_alive
 from tests.support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
 
 CORE = ["vault", "network", "gateway"]
@@ -52,7 +53,7 @@ def test_an_actor_that_is_killed_is_restarted_alone(home: Path) -> None:
     with stub_daemon(home) as daemon:
         daemon.ready()
         before = {name: daemon.child(name)["pid"] for name in CORE}
-        seconds_until_gone([before["vault"]], lambda: signal_process(before["vault"], signal.SIGKILL))
+        seconds_until_gone([before["vault"]], lambda: signal_if_alive(before["vault"], signal.SIGKILL))
         vault = daemon.wait_child("vault", state="ready", restarts=1)
         assert vault["pid"] != before["vault"]
         assert vault["last_exit"] == "killed by SIGKILL"
@@ -98,7 +99,7 @@ def test_an_identity_in_a_crash_loop_is_parked_and_can_be_started_again(home: Pa
 
         daemon.order("identity-alice", "")
         daemon.order("gateway", "ask start alice")
-        signal_process(daemon.child("gateway")["pid"], signal.SIGKILL)
+        signal_if_alive(daemon.child("gateway")["pid"], signal.SIGKILL)
         assert daemon.answer("gateway") == "Ack()"
         daemon.wait_child("identity-alice", state="ready")
 
@@ -127,7 +128,7 @@ def test_a_reply_reaches_the_requesting_process_and_no_successor(home: Path) -> 
     with stub_daemon(home, orders=orders) as daemon:
         eventually(lambda: len(daemon.notes("identity-alice", "started")) >= 3)
         daemon.order("gateway", "ask start bob")  # its first request has the same number
-        signal_process(daemon.child("gateway")["pid"], signal.SIGKILL)
+        signal_if_alive(daemon.child("gateway")["pid"], signal.SIGKILL)
         assert "'bob' keeps crashing" in daemon.answer("gateway")
         daemon.wait_child("identity-alice", state="failed")  # chance decides whose restarts wait for longer
 
@@ -219,12 +220,8 @@ def test_ctrl_c_stops_and_a_second_one_kills(home: Path) -> None:
     with stub_daemon(home, orders={"vault": "deaf"}) as daemon:
         daemon.ready()
         for pid in processes(home):  # as a terminal does
-            signal_process(pid, signal.SIGINT)
+            signal_if_alive(pid, signal.SIGINT)  # the supervisor, which is first, ends the others meanwhile
         eventually(lambda: daemon.child("vault").get("state") == "stopping")
         daemon.process.send_signal(signal.SIGINT)
         assert daemon.end(within=3) == (130, "")
         assert processes(home) == []
-
-
-def signal_process(pid: int, number: signal.Signals) -> None:
-    os.kill(pid, number)
