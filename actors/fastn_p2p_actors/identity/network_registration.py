@@ -10,7 +10,7 @@ from contextlib import suppress
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, UnregisterIdentity
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.serving.registration import RegistrationLoop
+from fastn_p2p_client.serving.registration_loop import RegistrationLoop
 
 from .hosted_binding import HostedBinding
 

@@ -24,7 +24,8 @@ from ..retry import Backoff
 from .followed_binding import DAEMON_AWAY, FollowedBinding
 from .handler_registry import ANY_CONTEXT, HandlerRegistry
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
-from .registration import BindingRegistration, Registrar
+from .registrar import Registrar
+from .registration import BindingRegistration
 from .termination import run_until_signal
 
 Code = TypeVar("Code", bound=type[Protocol])

@@ -26,7 +26,8 @@ from ..protocol import BindingContext, effective_access
 from .handlers import ProtocolHandlers
 from .hooks import MAX_REASON
 from .protocol_lifecycle import ProtocolLifecycle
-from .registration import BindingRegistration, Registrar
+from .registrar import Registrar
+from .registration import BindingRegistration
 
 DAEMON_AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
 """Errors while the daemon or one of its processes is away. They say nothing about the binding."""

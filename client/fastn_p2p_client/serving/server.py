@@ -14,7 +14,7 @@ from ..home import Home
 from ..ipc.transport.base import TransportName
 from ..names import check_name
 from .handler_registry import IdentityHandlerRegistry
-from .registration import Registrar
+from .registrar import Registrar
 from .termination import run_until_signal
 
 _DEFAULT_ACCESS = ("peers",)

@@ -15,7 +15,8 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Grant, RegisterBinding, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.handlers import ProtocolHandlers
-from fastn_p2p_client.serving.registration import Registrar, RegistrationLoop
+from fastn_p2p_client.serving.registrar import Registrar
+from fastn_p2p_client.serving.registration_loop import RegistrationLoop
 
 
 @dataclass(frozen=True)
