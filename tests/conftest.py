@@ -39,6 +39,14 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
         module = nodeid.partition("::")[0]
         return "tests/chaos" if module.startswith("tests/chaos/") else module
 
+    def remove_node(self, node: Any) -> str | None:
+        """Forget what a crashed process had done: else the run assigns it again, as work of no test, and never ends."""
+        workload = self.assigned_work[node]
+        for scope in [scope for scope, tests in workload.items() if all(tests.values())]:
+            del workload[scope]
+        crashed: str | None = super().remove_node(node)
+        return crashed
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -102,8 +110,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give async tests 20 seconds each, unless they say otherwise."""
+    """Give async tests 60 seconds each, unless they say otherwise."""
     for item in items:
         function = getattr(item, "function", None)
         if inspect.iscoroutinefunction(function) and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(20))
+            item.add_marker(pytest.mark.timeout(60))

@@ -89,7 +89,7 @@ async def main():
     accepted = asyncio.Queue()
     there.accept_into(accepted.put_nowait)
     for _ in range(3):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             connection = await here.dial(there.address())
             other = await accepted.get()
             assert bytes(other.remote_id().to_bytes()) == here.id

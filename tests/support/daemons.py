@@ -13,17 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastn_p2p_client import sync
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import AddProtocol, CreateIdentity, GetStatus, SetIdentityOnline, Status, StatusReply
 
-__all__ = ["CLI", "Daemon", "eventually", "is_alive"]
+__all__ = ["CLI", "DEADLINE", "Daemon", "eventually", "is_alive"]
 
 T = TypeVar("T")
 
 CLI = [sys.executable, "-m", "fastn_p2p"]
+
+DEADLINE: Final = 60.0
+"""Seconds that a test waits for what must happen. It is long, because it costs nothing when the event comes."""
 
 
 def is_alive(pid: int) -> bool:
@@ -34,7 +37,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], T], what: str, timeout: float = 15.0, interval: float = 0.005) -> T:
+def eventually(condition: Callable[[], T], what: str, timeout: float = DEADLINE, interval: float = 0.005) -> T:
     """The first true value of ``condition``; fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -68,7 +71,7 @@ class Daemon:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, timeout: float = 20.0) -> Daemon:
+    def start(self, timeout: float = DEADLINE) -> Daemon:
         """Run it; returns when it says that it is ready."""
         self.launch()
         assert self.wait_ready(timeout), self.report()
@@ -88,11 +91,11 @@ class Daemon:
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
 
-    def wait_ready(self, timeout: float = 20.0) -> bool:
+    def wait_ready(self, timeout: float = DEADLINE) -> bool:
         self._ready.wait(timeout)
         return any(" ready in " in line for line in self.errors)
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = DEADLINE) -> int:
         """SIGTERM, and wait; the exit code."""
         if self.process is None:
             return 0
@@ -123,7 +126,7 @@ class Daemon:
         """End whatever is left, and fail when something outlives the daemon."""
         if self.process is not None:
             self.stop()
-        eventually(lambda: not any(map(is_alive, self.seen)), f"all of {self.seen} are gone", 5)
+        eventually(lambda: not any(map(is_alive, self.seen)), f"all of {self.seen} are gone")
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -165,7 +168,7 @@ class Daemon:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_actor(self, actor: str, not_pid: int = 0, timeout: float = 15.0) -> int:
+    def wait_actor(self, actor: str, not_pid: int = 0, timeout: float = DEADLINE) -> int:
         """The pid of the actor once it is ready, with another pid than ``not_pid``."""
 
         def ready() -> int:
@@ -183,7 +186,9 @@ class Daemon:
 
     # ── using it ─────────────────────────────────────────────────────────────────────────────────
 
-    def cli(self, *arguments: str, input: str | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, input: str | None = None, timeout: float = DEADLINE
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as a user types it."""
         return subprocess.run(
             [*CLI, *arguments],

@@ -55,7 +55,7 @@ class ScriptedDirectory:
 
     async def received(self, number: int, method: str = "") -> list[Request]:
         """Wait until so many requests have arrived."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while len(found := [each for each in self.requests if method in ("", each.method)]) < number:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -85,7 +85,7 @@ class StubNetwork:
 
     async def until(self, condition: Any) -> None:
         """Waits for what is heard to make ``condition()`` true."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -106,7 +106,7 @@ class StubNetwork:
 
     async def call(self, name: str, protocol: str, instance: str, request: object, *, ms: int = 5000) -> Any:
         """Return the handler's reply, or the header of another answer."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             answer = await self.deliver(name, protocol, instance, request, ms=ms)[1]
         header = msgspec.msgpack.decode(answer.header, type=m.DataMessage)
         return msgspec.msgpack.decode(answer.payload) if isinstance(header, m.Reply) else header

@@ -22,6 +22,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.daemon import run
 from fastn_p2p_supervisor.restart_policy import Timeouts
+from tests.support.daemons import DEADLINE
 from tests.support.processes import signal_if_alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ _sessions: dict[Path, set[int]] = {}
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], within: float = 20.0) -> Found:
+def eventually(look: Callable[[], Found], within: float = DEADLINE) -> Found:
     """Wait until `look` returns a true value and return it. Fail after `within` seconds."""
     end = time.monotonic() + within
     while not (found := look()):
@@ -53,7 +54,7 @@ def processes(home: Path) -> list[int]:
     return found
 
 
-def seconds_until_gone(pids: list[int], act: Callable[[], object], within: float = 20.0) -> float:
+def seconds_until_gone(pids: list[int], act: Callable[[], object], within: float = DEADLINE) -> float:
     """Seconds between `act` and the end of the last of the processes, as the kernel tells."""
     waiting = {os.pidfd_open(pid) for pid in pids}
     poll = select.poll()
@@ -87,7 +88,7 @@ class StubDaemon:
         assert " ready in " in line, line + self.process.stderr.read()
         return line
 
-    def end(self, within: float = 15.0) -> tuple[int, str]:
+    def end(self, within: float = DEADLINE) -> tuple[int, str]:
         """Exit code and the rest of stderr of a daemon that is ending."""
         _, stderr = self.process.communicate(timeout=within)
         return self.process.returncode, stderr
@@ -108,7 +109,7 @@ class StubDaemon:
                 return found
         return {}
 
-    def wait_child(self, name: str, within: float = 20.0, **fields: object) -> dict[str, Any]:
+    def wait_child(self, name: str, within: float = DEADLINE, **fields: object) -> dict[str, Any]:
         """Wait until the process has these fields. Return its entry."""
 
         def look() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pyte
 
-from tests.support.daemons import CLI
+from tests.support.daemons import CLI, DEADLINE
 
 __all__ = ["Tty", "on_terminal"]
 
@@ -56,14 +56,14 @@ class Tty:
         above = self._screen.history.top
         return ["".join(row[column].data for column in range(self._screen.columns)).rstrip() for row in above]
 
-    def until(self, condition: Callable[[list[str]], object], what: str, timeout: float = 15.0) -> None:
+    def until(self, condition: Callable[[list[str]], object], what: str, timeout: float = DEADLINE) -> None:
         """Draw until the rows are like that."""
         deadline = time.monotonic() + timeout
         while not condition(self.rows):
             if time.monotonic() > deadline or not self._draw():
                 raise AssertionError(f"not on the screen: {what}\n" + "\n".join(self.rows).rstrip())
 
-    def ends(self, timeout: float = 15.0) -> int:
+    def ends(self, timeout: float = DEADLINE) -> int:
         """Draw until the command ends; its exit code."""
         deadline = time.monotonic() + timeout
         while self._draw():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.ipc.messages import AddProtocol, BindingStatus
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.protocols import install_protocols
 
 __all__ = [
@@ -108,12 +108,12 @@ def wait_idle(daemon: Daemon) -> None:
     eventually(lambda: idle(daemon), "nothing is in flight")
 
 
-async def until(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
+async def until(condition: Callable[[], object], what: str, timeout: float = DEADLINE) -> None:
     """``eventually`` while the event loop goes on."""
     await asyncio.to_thread(eventually, condition, what, timeout)
 
 
-async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 15.0) -> T:
+async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = DEADLINE) -> T:
     """``until`` for what has to be awaited: the first true value. What is asked when the time is over is cancelled."""
     deadline = asyncio.timeout(timeout)
     try:

@@ -26,7 +26,7 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 async def receive(channel: socket.socket) -> wire.FromChild:
     """Return the actor's next message."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(channel, readable.set)
@@ -78,7 +78,7 @@ async def test_failed_requests_to_the_supervisor(channel: tuple[socket.socket, s
 async def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket.socket]) -> None:
     context = ActorContext(SPEC, channel[1])
     wire.send(channel[0], wire.Shutdown())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         await context.stop_requested.wait()
 
 

@@ -151,7 +151,7 @@ def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) ->
         registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted, lambda: True)
         registration.started.set()
         link.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             network, _ = await asyncio.get_running_loop().sock_accept(listener)
             with network:
                 network.sendall(GREETING + ready("ROUTER"))
@@ -176,7 +176,7 @@ async def test_not_ready_before_the_network_is_there(home: Home) -> None:
     await asyncio.wait([starting], timeout=0.2)
     assert not starting.done()
     network = StubNetwork(home)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         context = await starting
     assert context.is_ready.is_set()
     assert await network.call("alice", "Echo", "default", HI) == ECHOED
@@ -191,7 +191,7 @@ async def test_announcing_is_tried_again_while_the_vault_is_down_and_not_when_it
     await network.hears(RegisterIdentity, 3)
     assert not starting.done()
     network.refuse.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await starting
     await supervisor.stop("alice")
     network.refuse[RegisterIdentity] = Forbidden(role="x", request="y")

@@ -68,7 +68,7 @@ class DispatcherSetup:
         self.dispatcher.deliver(id, DeliverCall(**{**fields, **changed}, deadline_ms=ms), payload)
 
     async def answer(self) -> tuple[bytes, Any, bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             return await self.answers.get()
 
     async def error(self) -> P2PError:
@@ -256,7 +256,7 @@ async def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
     error = await setup.error()
     assert isinstance(error, DeadlineExceeded)
     assert error.seconds == 0.03
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await cancelled.wait()
     await a_few_turns()
     assert setup.dispatcher.in_flight == setup.binding.in_flight == 0

@@ -100,7 +100,7 @@ async def test_large_blocks_are_written_in_small_ones_while_there_are_calls() ->
         setup.pacer.on_call()
     setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
     setup.receive(EndOfStream())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await setup.done.wait()
     assert sizes == [MAX_CHUNK, *[BLOCK] * (MAX_CHUNK // BLOCK)]
     setup.leg.close()

@@ -75,7 +75,7 @@ class Track:
 
     async def run(self) -> Any:
         race = CandidateRace(lambda: self.known, self.attempt, self.look_up, self.search)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             return await race.run()
 
 

@@ -56,7 +56,7 @@ class Publishing:
     async def idle(self) -> None:
         """Wait until nothing is to be published."""
         assert self.source._worker is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             await asyncio.wait([self.source._worker])
 
 
@@ -184,7 +184,7 @@ async def test_another_daemons_packet_is_reported(publishing: Publishing, direct
     await publishing.idle()
     directory.packets[KEY] = BOB.packet(b"later", 7)  # published by another daemon before this one reads back
     publishing.reported.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await publishing.reported.wait()
     assert [each.sequence for each in publishing.newer] == [5, 7]
 

@@ -108,7 +108,7 @@ def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: Tr
         box.open()
         link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
         link.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             await link.connected.wait()
         for _ in range(SEND_QUEUE + 1000):
             link.send(b"session", b"chunk", b"x", credited=True)

@@ -50,14 +50,14 @@ class End:
             return [await self.messages.get() for _ in range(count)]
 
     async def end(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await self.ended.wait()
 
 
 async def pair() -> tuple[End, End]:
     ours, theirs = socket.socketpair()
     ends = End(ours, "ROUTER"), End(theirs, "DEALER")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         for end in ends:
             await end.up.wait()
     return ends
@@ -69,7 +69,7 @@ async def against_a_socket() -> tuple[End, socket.socket]:
     end = End(ours, "ROUTER")
     theirs.settimeout(5)
     theirs.sendall(GREETING + ready("DEALER"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await end.up.wait()
     assert theirs.recv(1000) == GREETING + ready("ROUTER")
     return end, theirs
@@ -189,7 +189,7 @@ def test_close_before_it_has_begun(run: Run) -> None:
         end.connection.close()
         theirs.settimeout(0)
         with theirs:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b""
 
     run(scenario())
@@ -260,7 +260,7 @@ def test_number_of_messages_that_wait_is_limited(run: Run) -> None:
                 sent += 1
             assert SEND_QUEUE <= sent <= 2 * SEND_QUEUE
             await asyncio.to_thread(read_messages, other, sent)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 await end.connection.drain()
             assert end.connection.send(b"id", b"h")
         await end.end()
@@ -284,7 +284,7 @@ def test_drain_returns_once_the_kernel_has_taken_everything(run: Run) -> None:
             await asyncio.sleep(0)
             assert not any(each.done() for each in flushing)
             await asyncio.to_thread(read_messages, other, 1, len(wire(b"id", b"h", bytes(5_000_000))))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 await asyncio.gather(*flushing)
             assert end.connection.unsent_bytes == 0
             assert end.connection.send(b"id", b"h", bytes(5_000_000))
