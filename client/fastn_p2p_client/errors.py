@@ -36,6 +36,9 @@ people.
     │   ├── ProtocolNotInstalled   no protocol of this name is installed
     │   ├── PeerNameTaken          another peer has this petname
     │   ├── PeerNameUnknown        no peer has this petname
+    │   ├── PeerBlocked            the owner has blocked the peer
+    │   ├── GroupExists            a group of peers of this name exists
+    │   ├── GroupNotFound          no group of peers of this name
     │   ├── StorageFailed          a file could not be written
     │   ├── StorageDamaged         a file has other content than the daemon wrote
     │   └── Forbidden              the sender may not make this request
@@ -92,6 +95,8 @@ __all__ = [
     "Denied",
     "EpochRetired",
     "Forbidden",
+    "GroupExists",
+    "GroupNotFound",
     "HandlerFailed",
     "HomeUnusable",
     "IdentityAmbiguous",
@@ -111,6 +116,7 @@ __all__ = [
     "Overloaded",
     "P2PError",
     "PayloadTooLarge",
+    "PeerBlocked",
     "PeerNameTaken",
     "PeerNameUnknown",
     "PeerOffline",
@@ -476,6 +482,30 @@ class PeerNameUnknown(LocalError):
     code = "peer-name-unknown"
     template = "the address book has no peer named {name!r}. List them: fastn-p2p peer list"
     name: str
+
+
+class PeerBlocked(LocalError):
+    """The owner has blocked the peer. Nothing was sent to it."""
+
+    code = "peer-blocked"
+    template = "{peer} is blocked. Unblock it first: fastn-p2p peer unblock {peer}"
+    peer: str
+
+
+class GroupExists(LocalError):
+    """A group of peers of this name exists."""
+
+    code = "group-exists"
+    template = "there is a group named {group!r} already. Add peers to it: fastn-p2p peer group add {group} PEER"
+    group: str
+
+
+class GroupNotFound(LocalError):
+    """No group of peers has this name."""
+
+    code = "group-not-found"
+    template = "there is no group named {group!r}. Create it: fastn-p2p peer group create {group}"
+    group: str
 
 
 class StorageFailed(LocalError):

@@ -9,7 +9,7 @@ from .errors import InvalidName
 from .keys import ID52_LENGTH
 from .limits import MAX_NAME
 
-NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer"]
+NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer", "a group"]
 """Kind of a named object, as error messages say it."""
 
 
@@ -32,6 +32,9 @@ _RULES: Final[dict[NamedThing, _Rule]] = {
         "it is words with dots between them, each a lower-case letter, then lower-case letters, digits, - and _",
     ),
     "a peer": _Rule(
+        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+    ),
+    "a group": _Rule(
         re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
 }

@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "chat",
     "ticket",
     "peer",
+    "access",
     "ping",
     "explain",
     "netcheck",

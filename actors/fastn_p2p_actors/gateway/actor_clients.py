@@ -22,7 +22,10 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
     Ack,
+    BlockedList,
     ErrorReply,
+    GroupList,
+    KnockList,
     PeerList,
     PeerReply,
     PeerTraceReply,
@@ -34,7 +37,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..identity.messages import IdentityAnswer
-from ..network.admin_messages import AuthenticateGateway, NetworkReportReply
+from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
 from ..runtime.grants import GATEWAY_SUBJECT, make_grant
@@ -61,6 +64,10 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | PeerList
     | PingReply
     | PeerTraceReply
+    | KnockList
+    | GroupList
+    | BlockedList
+    | AccessEvaluation
     | NetworkReportReply
 )
 _identity_answer: Final = msgspec.msgpack.Decoder(IdentityAnswer)

@@ -49,6 +49,9 @@ from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
 from .connections.reconnect_list import ReconnectList
+from .contact_requests import ContactRequests
+from .contacts.block_list import BlockList
+from .contacts.knocks import Knocks
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
@@ -68,7 +71,7 @@ from .registration_requests import RegistrationRequest, RegistrationRequests
 from .report import Reporter
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
-from .serving.registry import Registry
+from .serving.registry import RegisteredBinding, Registry
 from .sessions.manager import SessionManager, is_daemon_id
 from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
@@ -104,6 +107,8 @@ class Network:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._registry = Registry()
+        self._blocked = BlockList(context.home.peers / ".blocked.json", wall)
+        self._knocks = Knocks(context.home.peers / ".knocks.json", wall)
         self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
         self._mailbox = Mailbox(
@@ -138,16 +143,30 @@ class Network:
         self._grace = RegistrationGrace()
         self._finder = RecordFinder(book, self._wall)
         lan = self._open_lan() if live.lan else None
-        router = PeerRouter(book, [book, hosts], self._wall, self._introductions, self._finder, registry.key_of)
+        router = PeerRouter(
+            book,
+            [book, hosts],
+            self._wall,
+            self._introductions,
+            self._finder,
+            registry.key_of,
+            self._blocked.__contains__,
+        )
         self._expected = ExpectedPrograms(run / "programs.json", registry.programs)
         payloads = PayloadMemory()
-        self._incoming = IncomingCalls(mailbox, registry, book, self._grace, self._expected, payloads)
+        self._incoming = IncomingCalls(
+            mailbox, registry, book, self._grace, self._expected, payloads, self._note_denied
+        )
         self._targets = TargetFinder(registry, router, self._grace)
         self._outgoing = OutgoingCalls(mailbox, self._targets, self._incoming, payloads)
-        self._sessions = SessionManager(mailbox, registry, self._targets, book, self._grace, payloads)
+        self._sessions = SessionManager(
+            mailbox, registry, self._targets, book, self._grace, payloads, self._note_denied
+        )
         calls = PeerCalls(self._incoming, registry, self._grace)
         self._failover = ReplicaFailover(router)
-        self._events = EventRouter(registry, book, self._clock, router, calls, self._sessions, self._failover)
+        self._events = EventRouter(
+            registry, book, self._clock, router, calls, self._sessions, self._failover, self._blocked
+        )
         self._pool = router.pool = ConnectionPool(
             self._endpoint, self._events, introductions=self._introductions, payloads=payloads, wall=self._wall
         )
@@ -178,6 +197,16 @@ class Network:
             pool=self._pool,
             revocation=self._sessions.revocation,
         )
+        contacts = ContactRequests(
+            registry=registry,
+            book=book,
+            knocks=self._knocks,
+            blocked=self._blocked,
+            introductions=self._introductions,
+            pool=self._pool,
+            revocation=self._sessions.revocation,
+        )
+        await asyncio.to_thread(contacts.load)
         self._admin = Admin(
             self._settings.grant_key,
             registry=registry,
@@ -192,9 +221,10 @@ class Network:
             settings=settings,
             lan=lan,
             tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
+            contacts=contacts,
         )
         mailbox.open()
-        self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining)
+        self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint)
         self._reconnect_list.reconnect_all()
         self._recent_peers.connect_all()
 
@@ -228,6 +258,17 @@ class Network:
         self._vault.close()
         self._clock.save()
         self._book.save_seen()
+        self._knocks.close()
+        self._blocked.close()
+
+    def _note_denied(self, binding: RegisteredBinding, source: bytes) -> None:
+        """Remember a stranger that an access list does not admit. Peers of the address book are no strangers."""
+        speaking = next(self._introductions.at(source), None)
+        connection = speaking.connection if speaking is not None else None
+        if connection is None or self._book.by_key(source) is not None or self._registry.by_key(source) is not None:
+            return
+        wanted = (binding.identity.name, binding.protocol, binding.instance)
+        self._knocks.note(source, connection.endpoint, connection.network(), wanted)
 
     def _open_lan(self) -> LanSource:
         """Find records on the LAN from now on, and publish them there."""

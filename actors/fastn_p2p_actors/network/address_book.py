@@ -28,6 +28,7 @@ from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 
 from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
+from .contacts.groups import Groups
 from .known_peers import KnownPeers
 from .known_records import KnownRecords
 from .seen_store import SeenStore
@@ -93,6 +94,7 @@ class AddressBook:
 
     Attributes:
         known: peers that the owner deals with: those of the book, and some more.
+        groups: groups of peers.
         epochs, sequences: what has been seen of all identities, against replays.
         generation: number that changes with each change of names or keys, for caches.
         warnings: damaged files, for ``status``.
@@ -108,7 +110,8 @@ class AddressBook:
         self._sorted: list[str] = []
         self._sorted_generation = -1
         self._called_by_ticket: dict[bytes, KnownRecords] = {}
-        self.known = KnownPeers(self._by_key.__contains__, self._keep_seen)
+        self.groups = Groups(directory / ".groups.json", self._changed)
+        self.known = KnownPeers(self._has, self._keep_seen)
         self._seen = SeenStore(directory, self.known.__contains__, is_present)
         self.epochs = self._seen.epochs
         self.sequences = self._seen.sequences
@@ -131,8 +134,17 @@ class AddressBook:
                 self._warn(path, error)
                 continue
             self._put(peer)
+        problem = self.groups.load()
+        if problem:
+            self.warnings.append(problem)
         self._seen.load()
         self.warnings += self._seen.warnings
+
+    def _has(self, key: bytes) -> bool:
+        return key in self._by_key or self.groups.has_member(key)
+
+    def _changed(self) -> None:
+        self.generation += 1
 
     def _warn(self, path: Path, error: Exception) -> None:
         self.warnings.append(f"{path} is damaged and not used: {error}")
@@ -151,6 +163,10 @@ class AddressBook:
         """Return the petname of a key, or an empty string."""
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
+
+    def names_endpoint(self, endpoint: bytes, but_not: Callable[[bytes], bool]) -> bool:
+        """Return whether a record in the book names the endpoint. Ignore the peers for which ``but_not`` is true."""
+        return any(endpoint in entry.records.endpoint_keys() for key, entry in self._by_key.items() if not but_not(key))
 
     def page(self, after: str, limit: int) -> list[AddressBookEntry]:
         """Return at most ``limit`` entries, sorted by name, that follow the name ``after`` (empty: from the first)."""
@@ -262,7 +278,7 @@ class AddressBook:
             raise StorageFailed(path=str(self._path(name)), reason=error.strerror or str(error)) from error
         del self._by_name[name]
         del self._by_key[bytes(peer.key)]
-        self.generation += 1
+        self._changed()
 
     def newest_signed_record(self, key: bytes) -> bytes:
         """Return the newest signed record of a peer; empty if there is none."""
@@ -300,7 +316,7 @@ class AddressBook:
     def _put(self, peer: AddressBookEntry) -> None:
         self._by_name[peer.name] = peer
         self._by_key[bytes(peer.key)] = peer
-        self.generation += 1
+        self._changed()
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.json"

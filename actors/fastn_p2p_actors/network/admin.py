@@ -15,6 +15,7 @@ from .address_book import AddressBook
 from .admin_messages import (
     MAX_PAGE,
     AuthenticateGateway,
+    ContactRequest,
     CreateTicket,
     DeletePeer,
     GetNetworkReport,
@@ -28,6 +29,7 @@ from .admin_messages import (
     TracePeer,
 )
 from .clock import ClockWatch
+from .contact_requests import ContactRequests
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LanSource
@@ -60,6 +62,7 @@ class Admin:
         mailbox: Mailbox,
         settings: SettingsReload,
         tracer: PeerTracer,
+        contacts: ContactRequests,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -75,6 +78,7 @@ class Admin:
         self._settings = settings
         self._lan = lan
         self._tracer = tracer
+        self._contacts = contacts
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -101,11 +105,12 @@ class Admin:
             return TicketText(str(Ticket.of_record(blob)), body.expires, own.relays, own.addresses)
         if isinstance(message, SavePeer):
             peer = self._book.add(message.peer, message.name)
+            self._contacts.on_added(peer)
             reply = PeerReply(peer.info(), peer.renamed_from)
             await self._revocation.access_changed()
             return reply
         if isinstance(message, DeletePeer):
-            self._book.remove(message.name)
+            self._contacts.remove(message.name)
             await self._revocation.access_changed()
             return Ack()
         if isinstance(message, GetPeers):
@@ -123,13 +128,15 @@ class Admin:
             return await self._tracer.ping(message)
         if isinstance(message, TracePeer):
             return PeerTraceReply(await self._tracer.trace(message))
+        if isinstance(message, ContactRequest):
+            return await self._contacts.handle(message)
         if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
 
     async def _report(self, message: GetNetworkReport) -> NetworkReport:
         address = self._endpoint.address()
-        warnings = self._clock.warnings() + self._book.warnings
+        warnings = self._clock.warnings() + self._book.warnings + self._contacts.warnings
         if self._hosts.problem:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
         if self._lan is not None and self._lan.problem:
@@ -149,4 +156,6 @@ class Admin:
             home_relay=self._endpoint.connected_relay(),
             directories=list(live.directories),
             lan=live.lan,
+            pending=len(self._contacts.knocks),
+            blocked=len(self._contacts.blocked),
         )

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
+from fastn_p2p_client.ipc.messages import AccessEntry, ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
 
 MAX_PAGE: Final = 20_000
 """Number of peers or identities in one reply, which makes about 4 MB."""
@@ -86,6 +86,58 @@ class ListIdentity(Message, frozen=True, tag=109):
     listed: bool
 
 
+class GetKnocks(Message, frozen=True, tag=110):
+    """Requests the strangers that were refused; the fields are those of ``ListKnocks``. Answered by ``KnockList``."""
+
+    seen: int
+    wait_ms: int
+
+
+class SetBlocked(Message, frozen=True, tag=111):
+    """Block or unblock an identity: a petname or an ID52. Answered by ``PeerReply``; ``name`` is empty without a
+    petname."""
+
+    peer: str
+    blocked: bool
+
+
+class GetBlocked(Message, frozen=True, tag=112):
+    """Requests the identities that are blocked. Answered by ``BlockedList``."""
+
+
+class SetGroup(Message, frozen=True, tag=113):
+    """Create or delete a group. Answered by ``Ack``."""
+
+    name: str
+    exists: bool
+
+
+class SetMembers(Message, frozen=True, tag=114):
+    """Add and remove members of a group: petnames or ID52s. Answered by ``Ack``."""
+
+    name: str
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+
+
+class GetGroups(Message, frozen=True, tag=115):
+    """Requests the groups of peers. Answered by ``GroupList``."""
+
+
+class EvaluateAccess(Message, frozen=True, tag=116):
+    """Requests what access lists mean now. Answered by ``AccessEvaluation``."""
+
+    lists: tuple[tuple[str, ...], ...]
+    peer: str = ""
+    """The only caller of interest: a petname or an ID52; empty for all that are admitted."""
+
+
+class AccessEvaluation(Message, frozen=True, tag=151):
+    """For each access list its entries, or the one entry about the peer."""
+
+    lists: list[list[AccessEntry]]
+
+
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """State of the network process, for ``status``. Identities have ``wanted=True``."""
 
@@ -108,11 +160,18 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """URLs of the directories in use."""
     lan: bool = False
     """True if peers are found on the LAN."""
+    pending: int = 0
+    """Number of strangers that were refused and that the owner has neither accepted nor blocked."""
+    blocked: int = 0
+    """Number of blocked identities."""
 
 
 class NetworkReportReply(Message, frozen=True, tag=150):
     report: NetworkReport
 
+
+ContactRequest: TypeAlias = GetKnocks | SetBlocked | GetBlocked | SetGroup | SetMembers | GetGroups | EvaluateAccess
+"""Messages about contacts beside the address book."""
 
 NetworkRequest: TypeAlias = (
     DataRequest
@@ -126,5 +185,6 @@ NetworkRequest: TypeAlias = (
     | ListIdentity
     | MeasureRoundTrip
     | TracePeer
+    | ContactRequest
 )
 """Every message that the network process accepts in its mailbox."""

@@ -8,14 +8,17 @@ from fastn_p2p_client.errors import DelegationExpired, DelegationNotYetValid
 from fastn_p2p_client.keys import PublicKey
 
 from ..credentials import Delegation
+from ..credentials.delegation import peek_delegation
 from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook
 from .calls.peer_calls import PeerCalls
 from .clock import ClockJump, ClockWatch
 from .connections.connection import PeerConnection
+from .connections.events import IdentityBlocked
 from .connections.pool import ConnectionPool
 from .connections.reconnect_list import ReconnectList
 from .connections.session_handshake import IncomingSession
+from .contacts.block_list import BlockList
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.outside_addresses import OutsideAddresses
@@ -26,6 +29,7 @@ from .discovery.silent_connections import SilentConnections
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.manager import SessionManager
 from .wire import messages as wire
+from .wire.messages import CLOSE_SHUTDOWN
 
 
 class EventRouter:
@@ -44,6 +48,7 @@ class EventRouter:
         calls: PeerCalls,
         sessions: SessionManager,
         failover: ReplicaFailover,
+        blocked: BlockList,
     ) -> None:
         self._registry = registry
         self._book = book
@@ -52,6 +57,7 @@ class EventRouter:
         self._calls = calls
         self._sessions = sessions
         self._failover = failover
+        self._blocked = blocked
         self._pool: ConnectionPool
         self._probe: OnlineProbe
         self._waits: OnlineWaits
@@ -126,6 +132,8 @@ class EventRouter:
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
     def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+        if self._blocked:
+            self._check_blocked(connection, delegation)
         try:
             return self._router.check_introduction(connection, delegation)
         except (DelegationExpired, DelegationNotYetValid) as error:
@@ -134,12 +142,29 @@ class EventRouter:
                 self._clock.doubt(name, error)
             raise
 
+    def _check_blocked(self, connection: PeerConnection, blob: bytes) -> None:
+        """Raise IdentityBlocked if the owner has blocked the identity. Close a connection with no other identity.
+
+        The endpoint of such a connection is remembered once the signature is verified, so that its next connection
+        costs less. The delegation of a blocked identity over a connection with others is not even verified.
+        """
+        identity = peek_delegation(blob).identity
+        if identity not in self._blocked:
+            return
+        if not connection.outgoing and not connection.introductions.until:
+            self._router.check_introduction(connection, blob)
+            if not self._book.names_endpoint(connection.endpoint, self._blocked.__contains__):
+                self._blocked.add_endpoint(identity, connection.endpoint)
+            connection.close(CLOSE_SHUTDOWN, "")
+        raise IdentityBlocked
+
     def introduction_for(self, identity: bytes) -> bytes | None:
         found = self._registry.by_key(identity)
         return found.delegation if found is not None else None
 
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
         self._outside.on_introduced(connection)
+        self._blocked.release_endpoint(connection.endpoint)
         if self._waits.on_online(identity):
             self._router.prefer(connection, identity)
 

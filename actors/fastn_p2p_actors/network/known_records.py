@@ -35,8 +35,12 @@ class KnownRecords:
         """Keys that the records name. The caller must check them."""
         self.sequence = bodies[0][0].sequence if bodies else -1
         self._statements = [peek_endpoints(body) for body, _ in bodies]
-        self.endpoints = len(set().union(*self._statements))
+        self.endpoints = len(self.endpoint_keys())
         self._verified: list[PeerRecord] | None = None
+
+    def endpoint_keys(self) -> set[bytes]:
+        """Return the keys of the endpoints in the records."""
+        return set().union(*self._statements)
 
     def merged(self, blobs: Sequence[bytes], now: float) -> KnownRecords:
         """Return these records and ``blobs``, without those whose every endpoint has a newer statement in another.

@@ -18,8 +18,8 @@ def run(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PEER|peers|everyone",
-            help="Caller that may use it: a petname, an ID52, `peers` (the address book) or `everyone`. "
+            metavar="PEER|group:NAME|peers|everyone",
+            help="Caller that may use it: a petname, an ID52, a group, `peers` (the address book) or `everyone`. "
             "Can be repeated. Without it the protocol decides.",
         ),
     ] = None,

@@ -19,8 +19,9 @@ def run(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PEER|peers|everyone",
-            help="New access list: a petname, an ID52, `peers` (the address book) or `everyone`. Can be repeated.",
+            metavar="PEER|group:NAME|peers|everyone",
+            help="New access list: a petname, an ID52, a group, `peers` (the address book) or `everyone`. Can be "
+            "repeated.",
         ),
     ] = None,
     reset_allow: Annotated[

@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, narrow_lines, published, servers, short
+from .narrow_dashboard import ago, contacts, narrow_lines, published, servers, short
 
 _COLOURS: Final = {
     "ready": "green",
@@ -83,6 +83,7 @@ def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> Rend
         parts += _rest(status.peers, status.peers_total, "fastn-p2p peer list")
     else:
         parts.append(_hint("none. Add one: `fastn-p2p peer add TICKET --name NAME`"))
+    parts += [_indented(Text(words, "yellow")) for words in contacts(status)]
     parts.append(_title("Connections"))
     parts.append(_connections(status) if status.connections else _hint("none"))
     parts += _rest(status.connections, status.connections_total)

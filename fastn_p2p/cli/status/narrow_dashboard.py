@@ -9,7 +9,7 @@ from rich.text import Text
 from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, IdentityStatus, ProcessStatus, Status
 from fastn_p2p_client.plain_text import plain
 
-from ...console.formatting import format_duration, format_memory, utc_minute
+from ...console.formatting import format_count, format_duration, format_memory, utc_minute
 
 _ID52 = 52
 
@@ -54,6 +54,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     for peer in status.peers[:most]:
         yield Text.assemble(f"  {plain(peer.name)}", (f"  {ago(peer.reach, peer.seen_ms)}".rstrip(), "dim"))
         yield Text(f"    {peer.id52}", "dim")
+    yield from (Text(f"  {words}", "yellow", no_wrap=False, overflow="fold") for words in contacts(status))
     yield from _title("Connections")
     if not status.connections:
         yield Text("  none", "dim")
@@ -109,6 +110,16 @@ def servers(status: Status) -> list[tuple[str, str]]:
     else:
         relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
     return [("relay", relay), directories]
+
+
+def contacts(status: Status) -> list[str]:
+    """Return lines that count strangers that were refused, and blocked peers."""
+    lines = []
+    if status.pending:
+        lines.append(f"{format_count(status.pending, 'stranger')} refused: `fastn-p2p peer pending`")
+    if status.blocked:
+        lines.append(f"{format_count(status.blocked, 'peer')} blocked: `fastn-p2p peer blocked`")
+    return lines
 
 
 def published(identity: IdentityStatus) -> str:

@@ -5,6 +5,8 @@
 - ``binding_state``: check, change, reload, start and stop a binding.
 - ``programs``: programs that serve bindings.
 - ``peers``: address book and tickets.
+- ``contacts``: strangers that were refused, blocked peers, groups.
+- ``access``: who may use which binding.
 - ``reach``: round trips to peers, and the steps to them.
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
@@ -21,8 +23,20 @@ import msgspec
 from fastn_p2p_client.ipc import messages as m
 
 from ..context import WithPayload
+from .access import get_access
 from .binding_state import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .bindings import add_protocol
+from .contacts import (
+    accept_peer,
+    block_peer,
+    change_group,
+    create_group,
+    delete_group,
+    list_blocked,
+    list_groups,
+    list_knocks,
+    unblock_peer,
+)
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
@@ -66,5 +80,15 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ListProtocols: Command(list_protocols, changes=False),
     m.WatchBindings: Command(watch_bindings, changes=False),
     m.GetBinding: Command(get_binding, changes=False),
+    m.ListKnocks: Command(list_knocks, changes=False),
+    m.AcceptPeer: Command(accept_peer, changes=True),
+    m.BlockPeer: Command(block_peer, changes=True),
+    m.UnblockPeer: Command(unblock_peer, changes=True),
+    m.ListBlocked: Command(list_blocked, changes=False),
+    m.CreateGroup: Command(create_group, changes=True),
+    m.DeleteGroup: Command(delete_group, changes=True),
+    m.ChangeGroup: Command(change_group, changes=True),
+    m.ListGroups: Command(list_groups, changes=False),
+    m.GetAccess: Command(get_access, changes=False),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""

@@ -16,17 +16,19 @@ import msgspec
 from fastn_p2p_client.errors import (
     BindingExists,
     BindingNotFound,
+    GroupNotFound,
     InvalidConfig,
     P2PError,
     PeerNameUnknown,
     StorageDamaged,
 )
-from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupList
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
 
 from ...identity.messages import Activate, Deactivate
 from ...installed_protocols import check_installed, is_builtin
+from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import check_config, run_on_delete
@@ -37,6 +39,8 @@ ACTIVATE_SECONDS: Final = 22.0
 DEACTIVATE_SECONDS: Final = 18.0
 """Seconds for deactivation."""
 
+_GROUP: Final = "group:"
+"""Prefix of an entry of an access list that names a group."""
 _ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
 
 log = logging.getLogger(__name__)
@@ -160,8 +164,19 @@ def check_json(protocol: str, config: bytes) -> None:
 
 
 async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> None:
-    """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname of no peer would silently admit no caller."""
-    names = [entry for entry in allow if entry not in ("everyone", "peers")]
+    """Check an access list: an entry that names nothing would silently admit no caller.
+
+    Raises:
+        InvalidKey, InvalidName: an entry is no entry.
+        PeerNameUnknown, GroupNotFound: there is no such peer or group.
+    """
+    groups = [entry.removeprefix(_GROUP) for entry in allow if entry.startswith(_GROUP)]
+    if groups:
+        known_groups = {group.name for group in (await context.network.request(GetGroups(), GroupList)).groups}
+        for group in groups:
+            if check_name(group, "a group") not in known_groups:
+                raise GroupNotFound(group=group)
+    names = [entry for entry in allow if entry not in ("everyone", "peers") and not entry.startswith(_GROUP)]
     for key in filter(_ID52_SHAPED.fullmatch, names):
         PublicKey(key)
     named = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]

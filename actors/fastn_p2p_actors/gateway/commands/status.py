@@ -106,6 +106,8 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         home_relay=network.home_relay if network else "",
         directories=network.directories if network else [],
         lan=network.lan if network else False,
+        pending=network.pending if network else 0,
+        blocked=network.blocked if network else 0,
     )
 
 

@@ -49,6 +49,7 @@ class IncomingCalls:
         grace: holds calls whose binding is not registered yet.
         expected: holds retried calls that a program may have executed before this process started.
         payloads: memory for payloads.
+        on_denied: called with a binding and the key of a caller that its access list does not admit.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class IncomingCalls:
         grace: RegistrationGrace,
         expected: ExpectedPrograms,
         payloads: PayloadMemory,
+        on_denied: Callable[[RegisteredBinding, bytes], object] = lambda _binding, _source: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_denied = on_denied
         self._mailbox = mailbox
         self._registry = registry
         self._book = book
@@ -107,6 +110,7 @@ class IncomingCalls:
             self._reject(served, binding)
             return
         if not binding.admits(served.source):
+            self._on_denied(binding, served.source)
             self._reject(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         overload = served.reserve() if not served.reserved else None

@@ -67,6 +67,11 @@ class _HeldRequest:
 
     is_retryable = False
 
+    @property
+    def source(self) -> bytes:
+        """Key of the caller; empty once it was dropped."""
+        return self.request.source if self.request is not None else b""
+
     def __init__(self, account: Account, request: wire.Request, payload: bytes) -> None:
         self.account = account
         self.request: wire.Request | None = request

@@ -362,12 +362,16 @@ class PeerConnection:
         """Send a message on the channel."""
         self._write(encode_frame(message))
 
-    def overload(self, limit: PeerLimit) -> Overloaded | None:
-        """Count one more event of a rate limit; return the error if it is one too many."""
+    def network(self) -> str:
+        """Return the network of the peer daemon's address; empty if it is reached through a relay."""
         if self._network is None:
             path, address, _ = self.path()
             self._network = network_of(address) if path == "direct" else ""
-        return self._limits.spend(limit, self.endpoint, self._network, self._loop.time())
+        return self._network
+
+    def overload(self, limit: PeerLimit) -> Overloaded | None:
+        """Count one more event of a rate limit; return the error if it is one too many."""
+        return self._limits.spend(limit, self.endpoint, self.network(), self._loop.time())
 
     def is_abusive(self) -> bool:
         """Count one more request above a rate limit; return whether this stranger must be disconnected for it."""

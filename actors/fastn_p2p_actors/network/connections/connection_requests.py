@@ -107,6 +107,17 @@ class ConnectionRequests(Generic[ConnectionT]):
                 del self.pending[number]
                 call.on_error(error)
 
+    def end_identity(self, identity: bytes, error: P2PError) -> None:
+        """End the calls of an identity at the peer daemon without an answer, and those to it with ``error``."""
+        for number, served in list(self.serving.items()):
+            if served.source == identity:
+                del self.serving[number]
+                served.cancel()
+        for number, call in list(self.pending.items()):
+            if call.target == identity:
+                self.cancel(number)
+                call.on_error(error)
+
     # ── outgoing ─────────────────────────────────────────────────────────────────────────────────
 
     def call(

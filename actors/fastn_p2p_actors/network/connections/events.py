@@ -16,6 +16,10 @@ from .session_handshake import IncomingSession
 ConnectionT = TypeVar("ConnectionT", contravariant=True)
 
 
+class IdentityBlocked(Exception):
+    """The owner has blocked the identity that introduces itself. It gets no answer, and no line in the log."""
+
+
 class OutgoingCall(Protocol):
     """A call of a local program that waits for its reply from the peer. One of the methods is called, once.
 
@@ -49,6 +53,7 @@ class IdentityEvents(Protocol[ConnectionT]):
         Raises:
             CredentialError: it does not hold for this endpoint at this time.
             BadMessage: it cannot be decoded.
+            IdentityBlocked: the owner has blocked the identity.
         """
         ...
 

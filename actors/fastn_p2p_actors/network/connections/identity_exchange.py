@@ -25,7 +25,7 @@ from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 from ..transport.peer_limits import INTRODUCTIONS, PeerLimit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
-from .events import IdentityEvents
+from .events import IdentityBlocked, IdentityEvents
 from .proven_identities import ProvenIdentities
 
 log = logging.getLogger(__name__)
@@ -364,6 +364,8 @@ class IdentityExchange(Generic[ConnectionT]):
                 return
             try:
                 delegation = self._owner.check_introduction(self._connection, message.delegation)
+            except IdentityBlocked:
+                return
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)
                 self._introductions.rejection = error

@@ -10,6 +10,7 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
+    PeerBlocked,
     PeerOffline,
     PeerUnknown,
     PeerUnreachable,
@@ -47,6 +48,7 @@ class PeerRouter:
         wall: returns Unix time.
         finder: looks for records in the sources.
         own: returns the key of this daemon's online identity of a name.
+        is_blocked: returns whether the owner has blocked an identity.
 
     Attributes:
         pool: set once the pool exists, before the first connection.
@@ -60,7 +62,9 @@ class PeerRouter:
         introductions: IntroductionRegistry[PeerConnection],
         finder: RecordFinder,
         own: Callable[[str], bytes | None] = lambda _: None,
+        is_blocked: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
+        self._is_blocked = is_blocked
         self._book = book
         self._own = own
         self._resolvers = resolvers
@@ -164,10 +168,13 @@ class PeerRouter:
             search: records the attempts.
 
         Raises:
+            PeerBlocked: the owner has blocked the identity.
             PeerUnknown: no resolver and no source knows the identity.
             PeerOffline: it is an identity of this daemon, and offline.
             PeerUnreachable: every attempt failed; the reason lists them.
         """
+        if self._is_blocked(target):
+            raise PeerBlocked(peer=self._book.name_of(target) or PublicKey(target).id52)
         search = search or Search(asyncio.get_running_loop().time())
         known = resolve_candidates(target, self._resolvers_for(peer))
         if known and not self._without_own_endpoint(known):

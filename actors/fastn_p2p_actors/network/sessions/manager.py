@@ -158,6 +158,7 @@ class SessionManager:
         book: names of peers.
         grace: holds sessions of peers whose binding is not registered yet.
         payloads: memory for payloads of sessions that are not open yet.
+        on_denied: called with a binding and the key of an opener that its access list does not admit.
 
     Attributes:
         revocation: ends sessions whose permission is revoked.
@@ -172,8 +173,10 @@ class SessionManager:
         book: AddressBook,
         grace: RegistrationGrace,
         payloads: PayloadMemory,
+        on_denied: Callable[[RegisteredBinding, bytes], object] = lambda _binding, _source: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_denied = on_denied
         self._mailbox = mailbox
         self._registry = registry
         self._targets = targets
@@ -399,6 +402,7 @@ class SessionManager:
             self._reject(relay, binding)
             return
         if not binding.admits(source):
+            self._on_denied(binding, source)
             self._reject(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         now = time.monotonic()

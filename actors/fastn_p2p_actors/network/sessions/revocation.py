@@ -58,6 +58,12 @@ class SessionRevocation:
             if permission.source == identity.raw or served:
                 relay.fail(ConnectionLost(what=f"the identity {identity.name}, which was taken offline,"))
 
+    async def identity_blocked(self, key: bytes) -> None:
+        """End the sessions with an identity of a peer, in both directions: the owner has blocked it."""
+        async for relay, permission in in_turns(list(self._permissions.items())):
+            if key in (permission.source, permission.target):
+                relay.fail(ConnectionLost(what="the session: its peer was blocked"))
+
     async def access_changed(self) -> None:
         """End the sessions of peers that the access lists no longer admit: one of them or the address book has changed.
 

@@ -32,7 +32,7 @@ from iroh.iroh_ffi import (
 from fastn_p2p_client.errors import PeerUnreachable
 
 from ...daemon_settings.sections import NetworkMode
-from ..wire.messages import ALPN
+from ..wire.messages import ALPN, CLOSE_SHUTDOWN
 from .address_order import order_addresses
 from .iroh_patches import install
 from .path_probe import PathProbe
@@ -130,6 +130,7 @@ class NetworkEndpoint:
         self._loop = asyncio.get_running_loop()
         self._limits = PeerLimits()
         self._has_to_wait: Callable[[], bool] = lambda: False
+        self._is_blocked: Callable[[bytes], bool] = lambda _: False
         self._handshakes = 0
         """Number of incoming handshakes in progress."""
         self._sources: dict[str, list[float]] = {}
@@ -292,13 +293,19 @@ class NetworkEndpoint:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_error_text(error)) from error
 
     def accept_into(
-        self, on_connection: Callable[[Connection], object], has_to_wait: Callable[[], bool] = lambda: False
+        self,
+        on_connection: Callable[[Connection], object],
+        has_to_wait: Callable[[], bool] = lambda: False,
+        is_blocked: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         """Call ``on_connection`` with each connection that a peer daemon opens, from now on.
 
-        While ``has_to_wait`` returns True, a handshake does not begin, for 2 seconds at most.
+        While ``has_to_wait`` returns True, a handshake does not begin, for 2 seconds at most. Connections of endpoints
+        for which ``is_blocked`` returns True are refused: through a relay before the handshake, and else right after
+        it, because only the handshake proves the endpoint.
         """
         self._has_to_wait = has_to_wait
+        self._is_blocked = is_blocked
         self._spawn(self._accept(on_connection))
 
     async def _accept(self, on_connection: Callable[[Connection], object]) -> None:
@@ -330,6 +337,9 @@ class NetworkEndpoint:
                 self._end(source, began)
         except (IrohError, TimeoutError) as error:
             log.info("the handshake of an incoming connection failed: %s", error)
+            return
+        if self._is_blocked(bytes(connection.remote_id().to_bytes())):
+            connection.close(CLOSE_SHUTDOWN, b"")
             return
         on_connection(connection)
 
@@ -374,7 +384,7 @@ class NetworkEndpoint:
             self.retried += 1
             await incoming.retry()
             return False
-        if limited or self._handshakes >= _MAX_HANDSHAKES:
+        if limited or self._handshakes >= _MAX_HANDSHAKES or (endpoint and self._is_blocked(endpoint)):
             self.refused += 1
             await incoming.refuse()
             return False

@@ -10,27 +10,50 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from .base import Ack, Cancel, ErrorReply, LongReply, Message
-from .records import IdentityInfo, PeerInfo, PeerTrace, ProtocolInfo, Status
+from .records import (
+    BindingAccess,
+    BlockedInfo,
+    GroupInfo,
+    IdentityInfo,
+    KnockInfo,
+    PeerInfo,
+    PeerTrace,
+    ProtocolInfo,
+    Status,
+)
 
 __all__ = [
+    "AcceptPeer",
+    "AccessReply",
     "AddPeer",
     "AddProtocol",
     "BindingList",
     "BindingReply",
+    "BlockPeer",
+    "BlockedList",
+    "ChangeGroup",
     "CheckProtocol",
     "ControlReply",
     "ControlRequest",
+    "CreateGroup",
     "CreateIdentity",
+    "DeleteGroup",
     "DeleteIdentity",
     "ExplainPeer",
+    "GetAccess",
     "GetBinding",
     "GetStatus",
     "GetTicket",
     "Grant",
+    "GroupList",
     "Hello",
     "IdentityList",
     "IdentityReply",
+    "KnockList",
+    "ListBlocked",
+    "ListGroups",
     "ListIdentities",
+    "ListKnocks",
     "ListPeers",
     "ListProtocols",
     "PeerList",
@@ -55,6 +78,7 @@ __all__ = [
     "StatusReply",
     "StopProtocol",
     "TicketText",
+    "UnblockPeer",
     "WatchBindings",
     "Welcome",
 ]
@@ -184,6 +208,26 @@ class PeerTraceReply(Message, frozen=True, tag=55):
     trace: PeerTrace
 
 
+class KnockList(Message, frozen=True, tag=86):
+    """Strangers that were refused, the last refusal first."""
+
+    revision: int
+    """Changes with each new and each removed entry."""
+    knocks: list[KnockInfo]
+
+
+class GroupList(Message, frozen=True, tag=87):
+    groups: list[GroupInfo]
+
+
+class AccessReply(Message, frozen=True, tag=88):
+    bindings: list[BindingAccess]
+
+
+class BlockedList(Message, frozen=True, tag=89):
+    blocked: list[BlockedInfo]
+
+
 # ── program → gateway ────────────────────────────────────────────────────────────────────────────
 
 
@@ -233,7 +277,8 @@ class SetIdentityOnline(Message, frozen=True, tag=14):
 class AddProtocol(Message, frozen=True, tag=15):
     """Bind a protocol to an identity. The payload is the config as JSON; empty stands for ``{}``.
 
-    ``allow`` is the access list. Its entries are ``"everyone"``, ``"peers"`` (the address book), an ID52 or a petname.
+    ``allow`` is the access list. Its entries are ``"everyone"``, ``"peers"`` (the address book), ``"group:NAME"``, an
+    ID52 or a petname.
     Empty leaves access to the protocol's declaration: public, or else ``"peers"``.
     """
 
@@ -458,6 +503,89 @@ class GetBinding(Message, frozen=True, tag=29):
     instance: str
 
 
+class ListKnocks(Message, frozen=True, tag=90):
+    """List strangers that were refused. With ``wait_ms``, a long poll for a change."""
+
+    reply_type = KnockList
+    seen: int = -1
+    """``revision`` of the previous reply. The reply waits while it is the present one."""
+    wait_ms: int = 0
+    """Milliseconds that the reply may wait for a change, at most 30,000."""
+
+
+class AcceptPeer(Message, frozen=True, tag=91):
+    """Add a stranger that was refused, or any other identity, to the address book, and unblock it."""
+
+    reply_type = PeerReply
+    peer: str
+    """An ID52, or the first characters of one in ``ListKnocks``; at least 4."""
+    name: str = ""
+    """Petname; empty for ``peer-`` and the first characters of the ID52."""
+    allow: tuple[str, ...] = ()
+    """Bindings whose access lists are to admit the peer: ``IDENTITY/PROTOCOL/INSTANCE``."""
+
+
+class BlockPeer(Message, frozen=True, tag=92):
+    """Refuse an identity from now on, and end its calls, sessions and connections."""
+
+    reply_type = Ack
+    peer: str
+    """A petname, an ID52, or the first characters of one in ``ListKnocks``."""
+
+
+class UnblockPeer(Message, frozen=True, tag=93):
+    """Refuse an identity no longer. Changes nothing if it is not blocked."""
+
+    reply_type = Ack
+    peer: str
+    """A petname or an ID52."""
+
+
+class ListBlocked(Message, frozen=True, tag=94):
+    """List the identities that are blocked."""
+
+    reply_type = BlockedList
+
+
+class CreateGroup(Message, frozen=True, tag=95):
+    """Create a group of peers without members. In access lists its name is ``group:NAME``."""
+
+    reply_type = Ack
+    name: str
+
+
+class DeleteGroup(Message, frozen=True, tag=96):
+    """Delete a group of peers. Its members stay in the address book; access lists that name it admit nobody by it."""
+
+    reply_type = Ack
+    name: str
+
+
+class ChangeGroup(Message, frozen=True, tag=97):
+    """Add members to a group and remove members from it, with effect at once. Members are petnames or ID52s."""
+
+    reply_type = Ack
+    name: str
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class ListGroups(Message, frozen=True, tag=98):
+    """List the groups of peers."""
+
+    reply_type = GroupList
+
+
+class GetAccess(Message, frozen=True, tag=99):
+    """Get the identities that may use each binding, and the reasons."""
+
+    reply_type = AccessReply
+    identity: str = ""
+    """Name of the only identity whose bindings are listed; empty for all."""
+    peer: str = ""
+    """The only caller of interest: a petname or an ID52; empty for all that are admitted."""
+
+
 ControlRequest: TypeAlias = (
     Hello
     | CreateIdentity
@@ -485,6 +613,16 @@ ControlRequest: TypeAlias = (
     | ExplainPeer
     | WatchBindings
     | GetBinding
+    | ListKnocks
+    | AcceptPeer
+    | BlockPeer
+    | UnblockPeer
+    | ListBlocked
+    | CreateGroup
+    | DeleteGroup
+    | ChangeGroup
+    | ListGroups
+    | GetAccess
     | Cancel
 )
 """Messages that a program sends to the gateway."""
@@ -506,6 +644,10 @@ ControlReply: TypeAlias = (
     | SettingsReply
     | PingReply
     | PeerTraceReply
+    | KnockList
+    | GroupList
+    | AccessReply
+    | BlockedList
     | Ack
     | LongReply
     | ErrorReply

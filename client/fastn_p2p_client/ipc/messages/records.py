@@ -9,12 +9,17 @@ import msgspec
 from .base import Record
 
 __all__ = [
+    "AccessEntry",
+    "BindingAccess",
     "BindingInfo",
     "BindingStatus",
+    "BlockedInfo",
     "ConnectionStatus",
+    "GroupInfo",
     "IdentityInfo",
     "IdentityLimits",
     "IdentityStatus",
+    "KnockInfo",
     "PeerInfo",
     "PeerTrace",
     "ProcessStatus",
@@ -24,6 +29,7 @@ __all__ = [
     "TraceAttempt",
     "TraceRecord",
     "TraceSource",
+    "WantedBinding",
 ]
 
 
@@ -78,6 +84,78 @@ class PeerInfo(Record, frozen=True):
     """``connected``; ``unreachable`` after a failed attempt to connect; empty if there was no attempt."""
     seen_ms: int = 0
     """Unix time in milliseconds at which it was last connected; 0 if never since the daemon started."""
+
+
+class WantedBinding(Record, frozen=True):
+    """A binding that a stranger was refused."""
+
+    identity: str
+    """Name of the local identity."""
+    protocol: str
+    instance: str
+    count: int
+    """Number of refusals."""
+
+
+class KnockInfo(Record, frozen=True):
+    """A stranger that an access list has refused, and that the owner has neither accepted nor blocked."""
+
+    id52: str
+    endpoint: str
+    """Id of the endpoint through which it spoke first, 64 hex digits."""
+    first_ms: int
+    """Unix time in milliseconds of the first refusal."""
+    last_ms: int
+    count: int
+    """Number of refusals."""
+    wanted: list[WantedBinding]
+    """The last one wanted first, at most 8."""
+
+
+class BlockedInfo(Record, frozen=True):
+    """An identity that the owner has blocked."""
+
+    id52: str
+    name: str
+    """Its petname, or the one that it had when it was blocked; empty if it had none."""
+    since_ms: int
+    """Unix time in milliseconds."""
+
+
+class GroupInfo(Record, frozen=True):
+    """A group of peers."""
+
+    name: str
+    members: list[str]
+    """Petnames; ID52s of members that are not in the address book."""
+
+
+class AccessEntry(Record, frozen=True):
+    """An identity, or a set of them, that a binding admits."""
+
+    who: str
+    """``everyone``, ``peers``, a petname, or an ID52."""
+    why: str
+    """Entry of the access list that admits it: ``everyone``, ``peers``, ``group:NAME``, a petname, or an ID52. Empty if
+    no entry does."""
+    id52: str = ""
+    """Empty for ``everyone`` and ``peers``."""
+    count: int = 1
+    """Number of identities; 0 stands for any number."""
+    problem: str = ""
+    """Reason why the entry admits nobody, or why the identity is not admitted; empty if it is admitted."""
+
+
+class BindingAccess(Record, frozen=True):
+    """Identities that may use a binding."""
+
+    identity: str
+    protocol: str
+    instance: str
+    allow: list[str]
+    """Access list that is in effect; empty if the protocol decides and is not loaded."""
+    admits: list[AccessEntry]
+    """One entry for each identity. With ``GetAccess.peer``, one entry about that peer."""
 
 
 class ProcessStatus(Record, frozen=True):
@@ -187,6 +265,10 @@ class Status(Record, frozen=True):
     """URLs of the directories in use."""
     lan: bool = False
     """True if peers are found on the LAN."""
+    pending: int = 0
+    """Number of strangers that were refused and that the owner has neither accepted nor blocked."""
+    blocked: int = 0
+    """Number of identities that the owner has blocked."""
 
 
 class BindingInfo(Record, frozen=True):

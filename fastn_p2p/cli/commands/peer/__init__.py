@@ -6,7 +6,9 @@ from ....console.options import HomeOption
 from ...lazy_groups import lazy_group
 
 app = lazy_group(
-    "fastn_p2p.cli.commands.peer", ("add", "list", "rename", "remove"), "Manage the address book: names of peers."
+    "fastn_p2p.cli.commands.peer",
+    ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked", "group"),
+    "Manage contacts: the address book, strangers that were refused, blocked peers, groups.",
 )
 
 

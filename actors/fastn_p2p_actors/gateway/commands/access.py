@@ -1,0 +1,58 @@
+"""Command ``GetAccess``: who may use which binding, and by which entry of its access list.
+
+The access lists come from the network process for bindings that are served, and from the disk for all others. What an
+entry means is decided in one place, the network process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastn_p2p_client.errors import PeerNameUnknown
+from fastn_p2p_client.ipc.messages import AccessEntry, AccessReply, BindingAccess, GetAccess
+from fastn_p2p_client.limits import MAX_NAME
+
+from ...network.admin_messages import AccessEvaluation, EvaluateAccess, GetNetworkReport, NetworkReportReply
+from ..context import GatewayContext
+
+_PROTOCOL_DECIDES = "the protocol decides, when its identity is online"
+
+
+async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> AccessReply:
+    if message.identity:
+        context.store.identity(message.identity)
+    if len(message.peer) > MAX_NAME:
+        raise PeerNameUnknown(name=message.peer[:MAX_NAME])
+    stored = await asyncio.to_thread(_read_lists, context, message.identity)
+    report = (await context.network.request(GetNetworkReport(0, message.identity), NetworkReportReply)).report
+    served = {
+        (identity.name, binding.protocol, binding.instance): tuple(binding.access)
+        for identity in report.identities
+        for binding in identity.bindings
+    }
+    lists = {key: stored.get(key) or served.get(key, ()) for key in sorted({*stored, *served})}
+    known = {key: allow for key, allow in lists.items() if allow}
+    request = EvaluateAccess(tuple(known.values()), message.peer)
+    evaluated = dict(zip(known, (await context.network.request(request, AccessEvaluation)).lists, strict=True))
+    undecided = [AccessEntry(who=message.peer, why="", count=0, problem=_PROTOCOL_DECIDES)]
+    return AccessReply(
+        [
+            BindingAccess(
+                identity=identity,
+                protocol=protocol,
+                instance=instance,
+                allow=list(allow),
+                admits=evaluated.get((identity, protocol, instance), undecided),
+            )
+            for (identity, protocol, instance), allow in lists.items()
+        ]
+    )
+
+
+def _read_lists(context: GatewayContext, only: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Read the access list of every binding on disk; call it in a thread."""
+    return {
+        (name, binding.protocol, binding.instance): tuple(binding.allow)
+        for name in ([only] if only else context.store.names())
+        for binding in context.store.bindings(name).usable
+    }

@@ -1,0 +1,198 @@
+"""Requests of the gateway about contacts: strangers that were refused, blocked identities, groups, and access."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from fastn_p2p_client.errors import InvalidName, PeerBlocked, PeerNameUnknown
+from fastn_p2p_client.ipc.messages import (
+    AccessEntry,
+    Ack,
+    BlockedList,
+    GroupList,
+    KnockList,
+    Message,
+    PeerInfo,
+    PeerReply,
+)
+from fastn_p2p_client.keys import ID52_LENGTH, PublicKey, id52_of
+
+from .address_book import AddressBook, AddressBookEntry
+from .admin_messages import (
+    AccessEvaluation,
+    ContactRequest,
+    EvaluateAccess,
+    GetBlocked,
+    GetGroups,
+    GetKnocks,
+    SetBlocked,
+    SetMembers,
+)
+from .connections.connection import PeerConnection
+from .connections.pool import ConnectionPool
+from .connections.proven_identities import IntroductionRegistry
+from .contacts.block_list import BlockList
+from .contacts.knocks import Knocks
+from .serving.access_list import AccessList
+from .serving.registry import Registry
+from .sessions.revocation import SessionRevocation
+from .wire.messages import CLOSE_SHUTDOWN
+
+MAX_WAIT: Final = 30.0
+"""Seconds that a long poll may take."""
+
+
+class ContactRequests:
+    """Answers them. Each change is on disk and in effect when its request is answered.
+
+    Attributes:
+        warnings: files that cannot be used, for ``status``.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        book: AddressBook,
+        knocks: Knocks,
+        blocked: BlockList,
+        introductions: IntroductionRegistry[PeerConnection],
+        pool: ConnectionPool,
+        revocation: SessionRevocation,
+    ) -> None:
+        self._registry = registry
+        self._book = book
+        self.knocks = knocks
+        self.blocked = blocked
+        self._introductions = introductions
+        self._pool = pool
+        self._revocation = revocation
+        self.warnings: list[str] = []
+        self._news = asyncio.Event()
+        knocks.on_change = self._on_knock
+
+    def load(self) -> None:
+        """Read the files. May run in a thread."""
+        self.warnings = list(filter(None, (self.knocks.load(), self.blocked.load())))
+
+    async def handle(self, message: ContactRequest) -> Message:
+        """Carry out one request and return the reply.
+
+        Raises:
+            P2PError: the request's own errors.
+        """
+        if isinstance(message, GetKnocks):
+            return await self._get_knocks(message)
+        if isinstance(message, SetBlocked):
+            return await self._set_blocked(message)
+        if isinstance(message, GetBlocked):
+            return BlockedList(self.blocked.infos(self._book.name_of))
+        if isinstance(message, GetGroups):
+            return GroupList(self._book.groups.infos(self._book.name_of))
+        if isinstance(message, EvaluateAccess):
+            return self._evaluate(message)
+        if isinstance(message, SetMembers):
+            add, remove = ([self._key_of(peer) for peer in peers] for peers in (message.add, message.remove))
+            self._book.groups.change(message.name, add, remove)
+        elif message.exists:
+            self._book.groups.create(message.name)
+        else:
+            self._book.groups.delete(message.name)
+        await self._revocation.access_changed()
+        return Ack()
+
+    def on_added(self, peer: AddressBookEntry) -> None:
+        """A peer was added to the address book: it is no stranger, and its daemon is not refused."""
+        key = bytes(peer.key)
+        self.knocks.remove(key)
+        if key not in self.blocked:
+            for endpoint in peer.records.endpoint_keys():
+                self.blocked.release_endpoint(endpoint)
+
+    def remove(self, name: str) -> None:
+        """Remove a peer from the address book and from its groups. Raises PeerNameUnknown or StorageFailed."""
+        peer = self._book.by_name(name)
+        self._book.remove(name)
+        if peer is not None:
+            self._book.groups.remove_member(bytes(peer.key))
+
+    def _key_of(self, peer: str) -> bytes:
+        """Return the key of a petname or an ID52. Raises PeerNameUnknown or InvalidKey."""
+        entry = self._book.by_name(peer)
+        if entry is not None:
+            return bytes(entry.key)
+        if len(peer) < ID52_LENGTH - 12:  # a name, not a mistyped ID52
+            blocked = self.blocked.find_by_name(peer)
+            if blocked is None:
+                raise PeerNameUnknown(name=peer)
+            return blocked
+        return bytes(PublicKey(peer))
+
+    # ── strangers ────────────────────────────────────────────────────────────────────────────────
+
+    def _on_knock(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _get_knocks(self, message: GetKnocks) -> KnockList:
+        seconds = min(message.wait_ms / 1000, MAX_WAIT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds if seconds > 0 else 0):
+                while message.seen == self.knocks.revision and seconds > 0:
+                    await self._news.wait()
+        return KnockList(self.knocks.revision, self.knocks.infos())
+
+    # ── blocked identities ───────────────────────────────────────────────────────────────────────
+
+    async def _set_blocked(self, message: SetBlocked) -> PeerReply:
+        key = self._key_of(message.peer)
+        name = self._book.name_of(key)
+        if not message.blocked:
+            self.blocked.remove(key)
+        else:
+            own = self._registry.by_key(key)
+            if own is not None:
+                raise InvalidName(
+                    name=message.peer, what="a peer to block", reason=f"it is {own.name}, an identity of this daemon"
+                )
+            self.blocked.add(key, name)
+            self.knocks.remove(key)
+            await self._disconnect(key)
+        return PeerReply(PeerInfo(name=name, id52=id52_of(key), endpoints=0, added=""))
+
+    async def _disconnect(self, key: bytes) -> None:
+        """End the calls, the sessions and, unless others speak over them, the connections of a blocked identity."""
+        error = PeerBlocked(peer=self._book.name_of(key) or id52_of(key))
+        for proven in list(self._introductions.at(key)):
+            others = [identity for identity in proven.until if identity not in self.blocked]
+            connections = [each for each in self._pool.all() if each.introductions is proven]
+            for connection in connections:
+                connection.requests.end_identity(key, error)
+                if not others:
+                    self.blocked.add_endpoint(key, connection.endpoint)
+            proven.remove(key)
+            if not others:
+                for connection in connections:
+                    connection.close(CLOSE_SHUTDOWN, "")
+        await self._revocation.identity_blocked(key)
+
+    # ── access ───────────────────────────────────────────────────────────────────────────────────
+
+    def _evaluate(self, message: EvaluateAccess) -> AccessEvaluation:
+        lists = [AccessList(allow, self._book, self._registry) for allow in message.lists]
+        if not message.peer:
+            return AccessEvaluation([each.entries() for each in lists])
+        key = self._key_of(message.peer)
+        return AccessEvaluation([[self._about(each, key)] for each in lists])
+
+    def _about(self, access: AccessList, key: bytes) -> AccessEntry:
+        """Return the entry about one peer. Being blocked comes before every access list."""
+        why = access.entry_for(key)
+        problem = "" if access.admits(key) else "no entry admits it"
+        if key in self.blocked:
+            why, problem = "", "it is blocked"
+        elif not why and not problem:
+            why = "peers"  # an identity of this daemon
+        return AccessEntry(who=self._book.name_of(key) or id52_of(key), why=why, id52=id52_of(key), problem=problem)

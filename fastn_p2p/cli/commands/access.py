@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.output import put_json, table, write_message
+
+
+def run(
+    identity: Annotated[
+        str | None,
+        typer.Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+    ] = None,
+    peer: Annotated[
+        str, typer.Option("--peer", metavar="PEER", help="Show only what this petname or ID52 may do.")
+    ] = "",
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Show who may use which protocol, and why.
+
+    Prints a line for each binding and caller: the binding, the caller, and the entry of the access list that admits it.
+    Identities of this daemon may use all bindings that allow `peers`. Blocked peers may use nothing.
+    """
+    from fastn_p2p_client.ipc.messages import GetAccess
+
+    from ...console.control_request import request_daemon
+
+    bindings = request_daemon(home, GetAccess(identity or "", peer)).bindings
+    if json:
+        put_json(bindings)
+        return
+    rows = []
+    for each in bindings:
+        binding = f"{each.identity}/{each.protocol}/{each.instance}"
+        for entry in each.admits:
+            who = f"{entry.who} ({entry.count})" if entry.who == "peers" and not peer else entry.who
+            allowed = ("no" if entry.problem else "yes",) if peer else (who or "-",)
+            rows.append((binding, *allowed, entry.problem or entry.why))
+    table(("BINDING", "ALLOWED" if peer else "WHO", "WHY"), rows)
+    if not rows:
+        write_message("There are no bindings. Add one: fastn-p2p add-protocol IDENTITY --protocol PROTOCOL")

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ....console.exit_codes import CommandLineError
+from ....console.options import HomeOption
+from ....console.output import write_message, write_result
+
+
+def run(
+    peer: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Its ID52, or the first characters of one that `fastn-p2p peer pending` shows."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.", show_default=False)] = "",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BINDING",
+            help="Binding that it may use as well: PROTOCOL, IDENTITY/PROTOCOL or IDENTITY/PROTOCOL/INSTANCE. "
+            "Can be repeated.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Accept a stranger that was refused, and print its ID52.
+
+    Adds it to the address book, and unblocks it. All bindings that allow `peers` admit it then. Use --allow for those
+    that have an access list of their own.
+    """
+    from fastn_p2p_client.ipc.messages import AcceptPeer, GetAccess, ListKnocks
+
+    from ....console.control_request import request_daemon
+
+    bindings = tuple(_binding(home, each) for each in allow or ())
+    before = request_daemon(home, ListKnocks()).knocks
+    accepted = request_daemon(home, AcceptPeer(peer, name, bindings)).peer
+    write_message(f"Accepted {accepted.name}: it is in the address book. Its ID52:")
+    write_result(accepted.id52)
+    wanted = {
+        (each.identity, each.protocol, each.instance)
+        for knock in before
+        if knock.id52 == accepted.id52
+        for each in knock.wanted
+    }
+    for binding in request_daemon(home, GetAccess("", accepted.name)).bindings:
+        key = (binding.identity, binding.protocol, binding.instance)
+        if key in wanted and binding.admits[0].problem:
+            write_message(
+                f"{'/'.join(key)}, which it wanted, still refuses it. Allow it: fastn-p2p peer accept "
+                f"{accepted.id52} --name {accepted.name} --allow {'/'.join(key)}"
+            )
+
+
+def _binding(home: Path | None, text: str) -> str:
+    """Return ``IDENTITY/PROTOCOL/INSTANCE``.
+
+    Raises:
+        CommandLineError: the text is no binding, or the identity is missing and there are several.
+    """
+    from ....console.control_request import list_all_identities
+
+    parts = text.split("/")
+    if not all(parts) or len(parts) > 3:
+        raise CommandLineError(f"--allow: {text!r} is no binding. Give PROTOCOL, IDENTITY/PROTOCOL, or all three parts")
+    if len(parts) == 1:
+        identities = [each.name for each in list_all_identities(home)]
+        if len(identities) != 1:
+            raise CommandLineError(f"--allow: name the identity, because there is not exactly one: IDENTITY/{text}")
+        parts = [identities[0], *parts]
+    return "/".join(parts if len(parts) == 3 else [*parts, "default"])

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import write_message
+
+
+def run(
+    peer: Annotated[
+        str,
+        typer.Argument(metavar="PEER", help="Its petname, its ID52, or the first characters of one that was refused."),
+    ],
+    home: HomeOption = None,
+) -> None:
+    """Block a peer: refuse it everywhere, as early as possible.
+
+    Its calls, streams and connections end. It stays in the address book under its name.
+    """
+    from fastn_p2p_client.ipc.messages import BlockPeer
+
+    from ....console.control_request import request_daemon
+
+    request_daemon(home, BlockPeer(peer))
+    write_message(f"Blocked {peer}. Undo it: fastn-p2p peer unblock {peer}")

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .....console.options import HomeOption
+from .....console.output import write_message
+
+
+def run(
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    peers: Annotated[list[str], typer.Argument(metavar="PEERS", help="Petnames or ID52s.")],
+    home: HomeOption = None,
+) -> None:
+    """Add peers to a group, with effect at once."""
+    from fastn_p2p_client.ipc.messages import ChangeGroup
+
+    from .....console.control_request import request_daemon
+
+    request_daemon(home, ChangeGroup(group, tuple(peers)))
+    write_message(f"Added {', '.join(peers)} to {group}.")

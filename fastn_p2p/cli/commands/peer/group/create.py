@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .....console.options import HomeOption
+from .....console.output import write_message
+
+
+def run(
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    peers: Annotated[list[str] | None, typer.Argument(metavar="[PEERS]", help="Petnames or ID52s.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Create a group of peers.
+
+    Let it use a protocol: `fastn-p2p add-protocol IDENTITY --protocol PROTOCOL --allow group:GROUP`.
+    """
+    from fastn_p2p_client.ipc.messages import ChangeGroup, CreateGroup
+
+    from .....console.control_request import request_daemon
+
+    request_daemon(home, CreateGroup(group))
+    if peers:
+        request_daemon(home, ChangeGroup(group, tuple(peers)))
+    write_message(f"Created the group {group}. In access lists it is group:{group}.")

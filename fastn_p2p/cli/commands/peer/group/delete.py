@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .....console.options import HomeOption
+from .....console.output import write_message
+
+
+def run(
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    home: HomeOption = None,
+) -> None:
+    """Delete a group. Its members stay in the address book. Says which access lists still name the group."""
+    from fastn_p2p_client.ipc.messages import DeleteGroup
+
+    from .....console.access_uses import tell_uses
+    from .....console.control_request import request_daemon
+
+    request_daemon(home, DeleteGroup(group))
+    write_message(f"Deleted the group {group}.")
+    tell_uses(home, f"group:{group}")

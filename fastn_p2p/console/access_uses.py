@@ -1,0 +1,26 @@
+"""Message about access lists that name a peer or a group that is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.ipc.messages import GetAccess
+
+from .control_request import request_daemon
+from .output import write_message
+
+
+def tell_uses(home: Path | None, entry: str) -> None:
+    """Write which bindings still have the entry in their access lists, where it admits nobody now."""
+    try:
+        bindings = request_daemon(home, GetAccess()).bindings
+    except P2PError:
+        return  # the change itself was carried out
+    for each in bindings:
+        if entry in each.allow:
+            write_message(
+                f"{each.identity}/{each.protocol}/{each.instance} still allows {entry}, which admits nobody now. "
+                f"Change it: fastn-p2p protocol set {each.identity} --protocol {each.protocol} --instance "
+                f"{each.instance} --allow WHO"
+            )
