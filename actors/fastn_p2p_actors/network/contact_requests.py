@@ -19,6 +19,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey, id52_of
 
+from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook, AddressBookEntry
 from .admin_messages import (
     AccessEvaluation,
@@ -150,7 +151,10 @@ class ContactRequests:
         key = self._key_of(message.peer)
         name = self._book.name_of(key)
         if not message.blocked:
-            self.blocked.remove(key)
+            if self.blocked.remove(key):
+                async for connection in in_turns(self._pool.all()):
+                    if not connection.closed:
+                        connection.identities.request_refused()
         else:
             own = self._registry.by_key(key)
             if own is not None:
@@ -170,6 +174,7 @@ class ContactRequests:
             connections = [each for each in self._pool.all() if each.introductions is proven]
             for connection in connections:
                 connection.requests.end_identity(key, error)
+                connection.identities.note_refused(key)
                 if not others:
                     self.blocked.add_endpoint(key, connection.endpoint)
             proven.remove(key)

@@ -156,7 +156,7 @@ class EventRouter:
             if not self._book.names_endpoint(connection.endpoint, self._blocked.__contains__):
                 self._blocked.add_endpoint(identity, connection.endpoint)
             connection.close(CLOSE_SHUTDOWN, "")
-        raise IdentityBlocked
+        raise IdentityBlocked(identity)
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         found = self._registry.by_key(identity)
@@ -188,6 +188,6 @@ class EventRouter:
                 continue
             for identity in renewed:
                 connection.identities.show_again(identity.raw)
-            connection.identities.on_clock_set()
+            connection.identities.request_refused()
             if jump.slept > 0:
                 connection.doubt()

@@ -273,6 +273,24 @@ CASES: dict[str, Callable[[World], Case]] = {
         e.PeerNameUnknown(name="nobody"),
         "fastn-p2p peer list",
     ),
+    "block a peer that is not there": lambda w: Case(
+        Command(["peer", "block", "nobody"], m.BlockPeer("nobody")),
+        e.PeerNameUnknown(name="nobody"),
+        "fastn-p2p peer list",
+    ),
+    "a group that is not there": lambda w: Case(
+        Command(["peer", "group", "delete", "friends"], m.DeleteGroup("friends")),
+        e.GroupNotFound(group="friends"),
+        "fastn-p2p peer group create friends",
+    ),
+    "accept a binding that is none": lambda w: Case(
+        Command(
+            ["peer", "accept", STRANGER, "--allow", "alice/Nothing"],
+            m.AcceptPeer(STRANGER, "", ("alice/Nothing/default",)),
+        ),
+        e.BindingNotFound(identity="alice", protocol="Nothing", instance="default"),
+        "fastn-p2p",
+    ),
 }
 
 

@@ -97,7 +97,6 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         ("peer add fastn1abc --name bob", m.PeerReply(BOB), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
         ("peer add fastn1abc --name bob", m.PeerReply(BOB, "rob"), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
         ("peer list", m.PeerList([BOB]), m.ListPeers(), f"bob\t{ID52}\t1\t2026-01-01T00:00:00Z\n"),
-        ("peer remove bob", m.Ack(), m.RemovePeer("bob"), ""),
     ],
 )
 def test_command(

@@ -15,7 +15,11 @@ EVERY_COMMAND = [
     *([name] for name in UNLISTED),
     *(["identity", name] for name in ("create", "delete", "list", "set", "online", "offline")),
     *(["protocol", name] for name in ("add", "remove", "set", "list", "new", "check", "reload", "start", "stop")),
-    *(["peer", name] for name in ("add", "list", "rename", "remove")),
+    *(
+        ["peer", name]
+        for name in ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked")
+    ),
+    *(["peer", "group", name] for name in ("create", "add", "remove", "list", "delete")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
     *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),
 ]

@@ -17,7 +17,15 @@ ConnectionT = TypeVar("ConnectionT", contravariant=True)
 
 
 class IdentityBlocked(Exception):
-    """The owner has blocked the identity that introduces itself. It gets no answer, and no line in the log."""
+    """The owner has blocked the identity that introduces itself. It gets no answer, and no line in the log.
+
+    Attributes:
+        identity: its key.
+    """
+
+    def __init__(self, identity: bytes) -> None:
+        super().__init__()
+        self.identity = identity
 
 
 class OutgoingCall(Protocol):

@@ -31,7 +31,8 @@ from .proven_identities import ProvenIdentities
 log = logging.getLogger(__name__)
 
 _MAX_REFUSED: Final = 64
-"""Identities of one connection whose proofs were refused because of a clock, and are requested again when it is set."""
+"""Identities of one connection whose proofs were refused because of a clock, or because the owner has blocked them.
+They are requested again when the clock is set, or the identity is unblocked."""
 _MAX_WANTS: Final = 1024
 """Identities that one peer daemon has asked for and that are not online here. One more replaces the oldest."""
 _MAX_WANTS_IN_ALL: Final = 16_384
@@ -171,9 +172,9 @@ class IdentityExchange(Generic[ConnectionT]):
         self._wanted_by_peer: dict[bytes, None] = {}
         """Local identities that the peer daemon has asked for and that were not online."""
         self._refused: dict[bytes, None] = {}
-        """Identities whose last delegation was not valid yet, or no longer."""
+        """Identities whose last delegation was not valid yet, or no longer, or that are blocked."""
         self._is_limited = False
-        """True if an introduction was dropped because they arrived faster than the rate limit allows."""
+        """True if an introduction was dropped because they arrived above the rate limit, or was refused."""
         self._held: dict[bytes, _HeldRequests] = {}
         self._held_count = 0
         self._held_bytes = 0
@@ -337,19 +338,25 @@ class IdentityExchange(Generic[ConnectionT]):
 
     def _on_clock_error(self, identity: bytes, error: P2PError) -> None:
         """Fail what waits for an identity, because one of the two clocks is wrong. Ask again when ours is set."""
-        self._refused.pop(identity, None)
-        if len(self._refused) >= _MAX_REFUSED:
-            del self._refused[next(iter(self._refused))]
-        self._refused[identity] = None
+        self.note_refused(identity)
         requested = self._requested.pop(identity, None)
         if requested is not None and not requested.done():
             requested.set_exception(error)
         if identity in self._held:
             self._on_timeout(identity)
 
-    def on_clock_set(self) -> None:
-        """Request the proofs again that were not valid by the old clock: the peer believes that it has sent them."""
+    def note_refused(self, identity: bytes) -> None:
+        """Remember that the proof of an identity was refused, although the peer daemon has sent it."""
+        self._refused.pop(identity, None)
+        if len(self._refused) >= _MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[identity] = None
+
+    def request_refused(self) -> None:
+        """Request the proofs again that were refused, because the reason is gone: the peer believes that it has sent
+        them. Requests that arrive before them are held."""
         refused, self._refused = self._refused, {}
+        self._is_limited = self._is_limited or bool(refused)
         for identity in refused:
             self._connection.send(wire.RequestIntroduction(identity))
 
@@ -364,7 +371,8 @@ class IdentityExchange(Generic[ConnectionT]):
                 return
             try:
                 delegation = self._owner.check_introduction(self._connection, message.delegation)
-            except IdentityBlocked:
+            except IdentityBlocked as blocked:
+                self.note_refused(blocked.identity)
                 return
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)

@@ -68,7 +68,7 @@ async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> N
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"\xc0", b"\x91\x63", b"\x92\x0b\xa1\xff", b"\x91" * 5000, msgspec.msgpack.encode([11]), b"\x92\x0b\x07"],
+    [b"", b"\xc0", b"\x91\x7f", b"\x92\x0b\xa1\xff", b"\x91" * 5000, msgspec.msgpack.encode([11]), b"\x92\x0b\x07"],
 )
 async def test_unknown_command_gets_bad_message(home: Home, header: bytes) -> None:
     async with world(home) as around:
