@@ -116,6 +116,11 @@ class Home:
         return self.path / "vault"
 
     @property
+    def audit_log(self) -> Path:
+        """Return the audit log, which the vault writes. Old parts of it have the numbers 1 to 4 behind their names."""
+        return self.vault / "audit.jsonl"
+
+    @property
     def identities(self) -> Path:
         """Directory of identities, bindings and their workspaces."""
         return self.path / "identities"

@@ -38,6 +38,7 @@ COMMANDS: Final = (
     "ticket",
     "peer",
     "access",
+    "log",
     "ping",
     "explain",
     "netcheck",

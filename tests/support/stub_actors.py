@@ -212,6 +212,7 @@ class StubVault:
         refuse: kind of message → the error with which it is answered.
         asked: set by each request.
         go_on: while it is not set, nothing is answered.
+        events: what was reported for the audit log.
     """
 
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(vault.VaultRequest)
@@ -219,6 +220,7 @@ class StubVault:
     def __init__(self, home: Home, roles: VaultKeys) -> None:
         self.keys: dict[str, vault.IdentityKey] = {}
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
+        self.events: list[vault.RecordEvent] = []
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -237,6 +239,11 @@ class StubVault:
 
     def _on_message(self, caller: CurveSender, correlation: bytes, header: bytes, _: bytes) -> None:
         assert caller.role == "gateway"
+        message = self._decoder.decode(header)
+        if isinstance(message, vault.RecordEvent):
+            self.events.append(message)
+            self._mailbox.send(caller, correlation, encode(Ack()))
+            return
         self.asked.set()
         task = asyncio.ensure_future(self._handle(caller, correlation, header))
         self._tasks.add(task)

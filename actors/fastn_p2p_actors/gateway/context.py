@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import Ack
 
 from ..runtime.actor import ActorContext
 from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
 from ..storage.identity_store import IdentityStore
+from ..vault.audit_reporter import AuditReporter
 from . import actor_clients
 from .actor_clients import IdentityClient, SupervisorClient
 from .binding_watchers import BindingWatchers
@@ -42,6 +44,7 @@ class GatewayContext:
         supervisor: client of the supervisor.
         vault: client of the vault.
         network: client of the network process.
+        audit: reports commands to the audit log.
         watchers: programs that watch bindings.
         clients: return the number of connected programs.
         worker_slots: one slot for each one-shot worker.
@@ -54,6 +57,7 @@ class GatewayContext:
         self.supervisor = SupervisorClient(actor)
         self.vault = actor_clients.vault(actor.home, self.settings)
         self.network = actor_clients.network(actor.home, self.settings)
+        self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
         self.worker_slots = asyncio.Semaphore(MAX_WORKERS)

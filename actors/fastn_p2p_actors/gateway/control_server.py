@@ -24,6 +24,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_
 
 from ..runtime.connection_limits import ConnectionLimits
 from ..runtime.mailbox import Mailbox, Sender
+from .command_audit import record_command
 from .commands import COMMANDS, Command
 from .commands.status import daemon_version
 from .context import GatewayContext, WithPayload
@@ -181,6 +182,8 @@ class ControlServer:
         except Exception as error:
             log.exception("%s from %r failed", type(message).__name__, program.name)
             reply = ErrorReply.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
+        if running.command.changes:
+            record_command(self._context.audit, sender, program.name, message, reply)
         if running.awaited:
             self._mailbox.send(sender, correlation, encode(reply), data)
 

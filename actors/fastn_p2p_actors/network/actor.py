@@ -33,10 +33,13 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.keys import id52_of
 
 from ..runtime.actor import ActorContext
 from ..runtime.mailbox import Mailbox, Sender
+from ..runtime.rate_limiter import Rate, TokenBucket
 from ..runtime.specs import NetworkSettings
+from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
 from .admin import Admin
 from .admin_messages import NetworkRequest
@@ -93,6 +96,8 @@ _SESSION_MESSAGES: Final = frozenset(
         ApplicationErrorReply,
     }
 )
+_KNOCK_REPORTS: Final = Rate(1 / 60, 60)
+"""Refused strangers that are reported to the audit log, per second. A stranger is listed in any case."""
 _DRAIN: Final = 4.0
 """Seconds that calls in flight get to finish when the process stops."""
 
@@ -108,6 +113,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._registry = Registry()
         self._blocked = BlockList(context.home.peers / ".blocked.json", wall)
+        self._reports = TokenBucket(_KNOCK_REPORTS, self._loop.time())
         self._knocks = Knocks(context.home.peers / ".knocks.json", wall)
         self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
@@ -131,6 +137,7 @@ class Network:
         self._vault = RequestChannel(self._context.home.mailbox("vault"), "vault", curve=self._settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
+        self._audit = AuditReporter(vault.record_event)
         transport = await vault.transport()
         settings = SettingsReload(self._context.home.config_file, self._settings)
         await settings.at_start()
@@ -196,6 +203,7 @@ class Network:
             waits=self._waits,
             pool=self._pool,
             revocation=self._sessions.revocation,
+            audit=self._audit,
         )
         contacts = ContactRequests(
             registry=registry,
@@ -255,6 +263,7 @@ class Network:
         self._expected.close()
         await self._endpoint.close()
         self._mailbox.close()
+        await self._audit.close()
         self._vault.close()
         self._clock.save()
         self._book.save_seen()
@@ -268,7 +277,10 @@ class Network:
         if connection is None or self._book.by_key(source) is not None or self._registry.by_key(source) is not None:
             return
         wanted = (binding.identity.name, binding.protocol, binding.instance)
-        self._knocks.note(source, connection.endpoint, connection.network(), wanted)
+        if self._knocks.note(source, connection.endpoint, connection.network(), wanted) and self._reports.try_spend(
+            self._loop.time()
+        ):
+            self._audit.record("stranger-refused", peer=id52_of(source), binding="/".join(wanted))
 
     def _open_lan(self) -> LanSource:
         """Find records on the LAN from now on, and publish them there."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from functools import partial
+from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, Forbidden, IdentityOffline
 from fastn_p2p_client.ipc.messages import (
@@ -13,11 +14,13 @@ from fastn_p2p_client.ipc.messages import (
     UnregisterBinding,
     UnregisterIdentity,
 )
+from fastn_p2p_client.keys import id52_of
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.names import check_name
 
 from ..runtime.grants import check_grant, program_subject, verify_grant
 from ..runtime.mailbox import Sender
+from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
 from .connections.pool import ConnectionPool
 from .discovery.identity_publisher import IdentityPublisher
@@ -29,6 +32,9 @@ from .serving.registry import OnlineIdentity, Registry
 from .sessions.revocation import SessionRevocation
 
 RegistrationRequest: TypeAlias = RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity
+
+_MAX_ADMITTED: Final = 16_384
+"""Pairs of a peer and a binding that are remembered. An older one may be reported again."""
 
 
 class RegistrationRequests:
@@ -46,7 +52,11 @@ class RegistrationRequests:
         waits: OnlineWaits,
         pool: ConnectionPool,
         revocation: SessionRevocation,
+        audit: AuditReporter,
     ) -> None:
+        self._audit = audit
+        self._admitted: dict[tuple[bytes, str, str, str], None] = {}
+        """Peers that were admitted, with the binding: each is reported once."""
         self._grant_key = grant_key
         self._registry = registry
         self._book = book
@@ -95,6 +105,7 @@ class RegistrationRequests:
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         access = AccessList(message.allow, self._book, self._registry)
+        access.on_admitted = partial(self._on_admitted, message.identity, message.protocol, message.instance)
         self._book.known.add_named(access.keys)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
@@ -111,6 +122,16 @@ class RegistrationRequests:
                 raise IdentityOffline(identity=message.identity)
         self._grace.on_registration()
         await self._revocation.access_changed()
+
+    def _on_admitted(self, identity: str, protocol: str, instance: str, key: bytes, entry: str) -> None:
+        """Report a peer that uses a binding for the first time since this process started."""
+        what = (key, identity, protocol, instance)
+        if what not in self._admitted:
+            self._admitted[what] = None
+            if len(self._admitted) > _MAX_ADMITTED:
+                del self._admitted[next(iter(self._admitted))]
+            binding = f"{identity}/{protocol}/{instance}"
+            self._audit.record("admitted", peer=id52_of(key), binding=binding, by=entry)
 
     def _on_online(self, name: str) -> None:
         """Notify programs that wait for the identity, here and at peer daemons."""

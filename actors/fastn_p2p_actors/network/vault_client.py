@@ -8,11 +8,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, InternalError
-from fastn_p2p_client.ipc.messages import ErrorReply, Message
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..vault.messages import (
     GetTransport,
+    RecordEvent,
     SignDelegation,
     SignedDelegation,
     SignedPacket,
@@ -60,6 +61,10 @@ class VaultClient:
     async def packet(self, request: SignPacket) -> SignedPacket:
         """Return a new peer record of an identity, and the packet with it for directories."""
         return await self._request(request, SignedPacket)
+
+    async def record_event(self, event: RecordEvent) -> Ack:
+        """Have the vault write an event to the audit log."""
+        return await self._request(event, Ack)
 
     async def _request(self, message: Message, kind: type[Kind]) -> Kind:
         try:

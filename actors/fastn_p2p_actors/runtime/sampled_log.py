@@ -182,9 +182,18 @@ class SampledFileHandler(RotatingFileHandler):
             lasting = True
             count, sample.left_out = sample.left_out, 0
             seconds = max(1, round(self._now() - sample.since))
-            words = f"… and {count:,} more like it in {seconds} s: {sample.words}"
-            self._write(self.format(logging.LogRecord(sample.logger, sample.level, "", 0, words, None, None)))
+            self._write(self.left_out_line(sample.logger, sample.level, count, seconds, sample.words))
         return lasting
+
+    def left_out_line(self, kind: str, level: int, count: int, seconds: int, words: str) -> str:
+        """Return the line that counts left-out lines.
+
+        Args:
+            kind: logger of the lines.
+            words: the last of them, not formatted.
+        """
+        text = f"… and {count:,} more like it in {seconds} s: {words}"
+        return self.format(logging.LogRecord(kind, level, "", 0, text, None, None))
 
     def _write(self, line: str) -> int:
         """Write a formatted record, in a new file if this one is full. Return its size in bytes."""

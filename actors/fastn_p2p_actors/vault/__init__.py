@@ -9,6 +9,8 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``key_file``: a key on disk.
 - ``key_store``: all keys of a home.
 - ``vault``: replies to requests.
+- ``audit_log``, ``audit_events``: log of what was signed, and of what other processes report.
+- ``audit_reporter``: reports of the other processes.
 - ``actor``: the process: mailbox, start and end.
 """
 

@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.errors import Forbidden
 from fastn_p2p_client.ipc.messages import Cancel
 
-from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, SignDelegation, SignPacket, SignRecord
+from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, RecordEvent, SignDelegation, SignPacket, SignRecord
 
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
@@ -41,6 +41,7 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SignDelegation: {VaultState.OPEN: _network},
     SignRecord: {VaultState.OPEN: _network},
     SignPacket: {VaultState.OPEN: _network},
+    RecordEvent: {VaultState.OPEN: _gateway | _network},
     Cancel: {VaultState.OPEN: _gateway | _network},
 }
 """Roles that may send a request, by request and state."""

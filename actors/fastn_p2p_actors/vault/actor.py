@@ -15,6 +15,7 @@ from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
 
+from .audit_log import AuditLog
 from .key_store import KeyStore
 from .locked_memory import LockedMemory
 from .messages import VaultRequest
@@ -62,7 +63,8 @@ async def serve(context: ActorContext) -> None:
     try:
         store = KeyStore(context.home.vault, memory, time.time)
         store.open()
-        server = VaultServer(Vault(store, time.time), context.log)
+        audit = AuditLog(context.home.audit_log)
+        server = VaultServer(Vault(store, time.time, audit.record), context.log)
 
         def on_message(caller: CurveSender, correlation: bytes, header: bytes, _payload: bytes) -> None:
             answer = server.handle(caller.role, header)
@@ -84,5 +86,6 @@ async def serve(context: ActorContext) -> None:
             await asyncio.sleep(0)  # messages that have arrived by now still get a reply
         finally:
             box.close()
+            audit.close()
     finally:
         memory.wipe()

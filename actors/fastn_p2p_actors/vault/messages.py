@@ -18,6 +18,15 @@ from fastn_p2p_client.limits import MAX_NAME
 PAGE: Final = 256
 """Identities in one ``IdentityKeys``."""
 
+MAX_EVENT_FIELDS: Final = 16
+"""Fields of one event, and texts in one of them."""
+
+MAX_EVENT_TEXT: Final = 256
+"""Characters of a text of an event."""
+
+EventText = Annotated[str, Meta(max_length=MAX_EVENT_TEXT)]
+EventValue: TypeAlias = EventText | int | bool | Annotated[list[EventText], Meta(max_length=MAX_EVENT_FIELDS)]
+
 Name = Annotated[str, Meta(max_length=4 * MAX_NAME)]
 """Name of an identity. Longer than a valid name may be, so that the reply can say why it is invalid."""
 
@@ -81,6 +90,16 @@ class SignPacket(SignRecord, frozen=True, tag=206):
     """Leave out this daemon's endpoint. If there are no ``others``, the packet has no record."""
 
 
+# ── gateway, network → vault ─────────────────────────────────────────────────────────────────────
+
+
+class RecordEvent(Message, frozen=True, tag=207):
+    """Write an event of the sender's role to the audit log. The vault adds time and role. The reply is ``Ack``."""
+
+    event: Annotated[str, Meta(max_length=MAX_NAME)]
+    fields: Annotated[dict[Annotated[str, Meta(max_length=MAX_NAME)], EventValue], Meta(max_length=MAX_EVENT_FIELDS)]
+
+
 # ── vault → gateway, network ─────────────────────────────────────────────────────────────────────
 
 
@@ -137,7 +156,7 @@ class SignedPacket(Message, frozen=True, tag=225):
 
 
 VaultRequest: TypeAlias = (
-    CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | SignPacket | Cancel
+    CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | SignPacket | RecordEvent | Cancel
 )
 """Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 

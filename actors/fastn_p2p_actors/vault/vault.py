@@ -13,6 +13,7 @@ from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
+from .audit_events import Record, record_reply
 from .key_store import KeyStore, StoredKey
 from .messages import (
     PAGE,
@@ -22,6 +23,7 @@ from .messages import (
     IdentityKey,
     IdentityKeys,
     ListKeys,
+    RecordEvent,
     SignDelegation,
     SignedDelegation,
     SignedPacket,
@@ -45,9 +47,13 @@ class Vault:
     Args:
         store: the open key store.
         clock: return Unix time in seconds.
+        record: ``AuditLog.record``.
     """
 
-    def __init__(self, store: KeyStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: KeyStore, clock: Callable[[], float], record: Record = lambda _actor, _event, _fields: None
+    ) -> None:
+        self._record = record
         self._store = store
         self._clock = clock
         self._sequences: dict[str, int] = {}
@@ -61,6 +67,11 @@ class Vault:
             P2PError: the request failed.
         """
         check_allowed(role, self.state, request)
+        reply = self._carry_out(role, request)
+        record_reply(self._record, role, request, reply)
+        return reply
+
+    def _carry_out(self, role: str, request: VaultRequest) -> VaultReply | None:
         match request:
             case SignDelegation(identity):
                 return self._sign_delegation(self._store.find(identity))
@@ -77,6 +88,9 @@ class Vault:
             case DeleteKey(name):
                 self._store.delete(name)
                 self._sequences.pop(name, None)
+                return Ack()
+            case RecordEvent(event, fields):
+                self._record(role, event, fields)
                 return Ack()
         return None
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -247,3 +248,47 @@ def test_lists_survive_a_restart(world: World, two: Client) -> None:
     assert [each.id52 for each in two.control(m.ListBlocked()).blocked] == [world.alice]
     assert call(world, "open") in NOT_SERVED
     assert [each.members for each in two.control(m.ListGroups()).groups] == [[world.alice]]
+
+
+def test_audit_log_says_who_was_let_in_who_changed_what_and_what_was_signed(world: World, two: Client) -> None:
+    two.control(m.AddPeer(world.alice, "ally"))
+    assert call(world, "peers") is None
+    cli(world.two, "peer", "block", "ally")
+
+    def audit() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in cli(world.two, "log", "audit", "--json", "--since", "1h").splitlines()]
+
+    def find(**wanted: object) -> dict[str, Any]:
+        def found() -> list[dict[str, Any]]:
+            return [line for line in audit() if all(line.get(name) == value for name, value in wanted.items())]
+
+        return eventually(found, f"the audit log has {wanted}", interval=0.1)[0]
+
+    blocked = find(actor="gateway", event="command", command="BlockPeer", peer="ally")
+    assert (blocked["outcome"], blocked["program"], blocked["uid"]) == ("done", "fastn-p2p", os.getuid())
+    admitted = find(actor="network", event="admitted", peer=world.alice, binding="bob/Echo/peers")
+    assert admitted["by"] == "peers"
+    find(actor="network", event="stranger-refused", peer=world.alice)
+    endpoint = world.two.status().endpoint
+    assert find(actor="vault", event="delegation-signed", identity="bob")["endpoint"] == endpoint
+    find(actor="vault", event="record-signed", identity="bob")
+    assert world.two.home.audit_log.stat().st_mode & 0o777 == 0o600
+    assert "BlockPeer" in cli(world.two, "log", "audit")
+
+
+def test_further_lines_are_followed(world: World, two: Client) -> None:
+    following = subprocess.Popen(
+        [*Daemon.command[:-1], "log", "audit", "--json", "--follow"],
+        env={**os.environ, **world.two.env},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert following.stdout is not None
+        following.stdout.readline()
+        two.control(m.CreateGroup("followed"))
+        lines = map(json.loads, following.stdout)
+        assert next(line for line in lines if line.get("name") == "followed")["command"] == "CreateGroup"
+    finally:
+        following.kill()
+        following.communicate()

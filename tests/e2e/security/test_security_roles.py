@@ -33,6 +33,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
     vault.SignPacket("alice", (), ("192.0.2.1:1",)),
+    vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]
 MANAGING: Final = [
     network.CreateTicket("alice"),
@@ -42,6 +43,13 @@ MANAGING: Final = [
     network.GetNetworkReport(),
     network.MeasureRoundTrip("alice", "carol", 100),
     network.TracePeer("alice", "carol", "", "", 100),
+    network.GetKnocks(-1, 0),
+    network.SetBlocked("carol", True),
+    network.GetBlocked(),
+    network.SetGroup("friends", True),
+    network.SetMembers("friends", ("mallory",), ()),
+    network.GetGroups(),
+    network.EvaluateAccess((("peers",),)),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),

@@ -19,6 +19,7 @@ EVERY_COMMAND = [
         ["peer", name]
         for name in ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked")
     ),
+    ["log", "audit"],
     *(["peer", "group", name] for name in ("create", "add", "remove", "list", "delete")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
     *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),

@@ -100,8 +100,8 @@ class Knocks:
     def __contains__(self, key: bytes) -> bool:
         return key in self._by_key
 
-    def note(self, key: bytes, endpoint: bytes, network: str, binding: Binding) -> None:
-        """Remember one refusal.
+    def note(self, key: bytes, endpoint: bytes, network: str, binding: Binding) -> bool:
+        """Remember one refusal, and return whether the stranger was not in the list.
 
         Args:
             key: identity of the stranger.
@@ -127,6 +127,7 @@ class Knocks:
         self._file.changed()
         if is_new:
             self._changed()
+        return is_new
 
     def _loudest(self) -> bytes:
         """Return the entry that makes room: the oldest of the loudest endpoint of the loudest network."""

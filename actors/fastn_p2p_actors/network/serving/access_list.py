@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from fastn_p2p_client.errors import P2PError
@@ -49,6 +50,7 @@ class AccessList:
 
     __slots__ = (
         "_book", "_cache", "_everyone", "_generation", "_groups", "_local", "_names", "_peers", "allow", "keys",
+        "on_admitted",
     )  # fmt: skip
 
     def __init__(self, allow: tuple[str, ...], book: AddressBook, local: LocalIdentities) -> None:
@@ -67,6 +69,8 @@ class AccessList:
                     self.keys.add(bytes(PublicKey(entry)))
                 except P2PError:
                     self._names.add(entry)
+        self.on_admitted: Callable[[bytes, str], object] = lambda _key, _entry: None
+        """Called with an identity and the entry that admits it, when that is decided. ``everyone`` decides nothing."""
         self._cache: dict[bytes, bool] = {}
         self._generation = -1
 
@@ -79,7 +83,10 @@ class AccessList:
             self._generation = self._book.generation
         verdict = self._cache.get(key)
         if verdict is None:
-            verdict = self._cache[key] = bool(self.entry_for(key))
+            entry = self.entry_for(key)
+            verdict = self._cache[key] = bool(entry)
+            if verdict:
+                self.on_admitted(key, entry)
         return verdict or (self._peers and self._local.by_key(key) is not None)
 
     def entry_for(self, key: bytes) -> str:

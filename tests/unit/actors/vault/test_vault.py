@@ -36,6 +36,7 @@ from fastn_p2p_actors.vault.messages import (
     IdentityKey,
     IdentityKeys,
     ListKeys,
+    RecordEvent,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -69,6 +70,7 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     SignDelegation: SignDelegation("alice"),
     SignRecord: SignRecord("alice", (), ()),
     SignPacket: SignPacket("alice", (), ()),
+    RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),
     Cancel: Cancel(),
 }
 """One of each kind, for a vault that has alice."""
@@ -131,6 +133,7 @@ def test_table_of_permissions() -> None:
         ("SignDelegation", "open"): [NETWORK],
         ("SignRecord", "open"): [NETWORK],
         ("SignPacket", "open"): [NETWORK],
+        ("RecordEvent", "open"): [GATEWAY, NETWORK],
         ("Cancel", "open"): [GATEWAY, NETWORK],
     }
 

@@ -1,0 +1,58 @@
+"""Events of the vault's own requests, for the audit log: what was signed or created, never the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from fastn_p2p_actors.credentials.delegation import peek_delegation
+from fastn_p2p_client.keys import id52_of
+
+from .messages import (
+    CreateKey,
+    DeleteKey,
+    GetTransport,
+    IdentityKey,
+    SignDelegation,
+    SignedDelegation,
+    SignedPacket,
+    SignedRecord,
+    SignPacket,
+    SignRecord,
+    TransportKey,
+)
+
+Record: TypeAlias = Callable[[str, str, Mapping[str, object]], object]
+"""``AuditLog.record``: actor, event, fields."""
+VAULT: Final = "vault"
+
+
+def record_reply(record: Record, role: str, request: msgspec.Struct, reply: object) -> None:
+    """Record a request of ``role`` that the vault has carried out."""
+    event, fields = _event_of(request, reply)
+    if event:
+        record(VAULT, event, {**fields, "for": role})
+
+
+def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, object]]:
+    match request, reply:
+        case SignPacket(identity), SignedPacket():
+            return "packet-signed", {"identity": identity, "expires": reply.expires, "withdrawn": request.withdrawn}
+        case SignRecord(identity), SignedRecord():
+            return "record-signed", {
+                "identity": identity,
+                "expires": reply.expires,
+                "endpoints": 1 + len(request.others),
+            }
+        case SignDelegation(identity), SignedDelegation():
+            endpoint = peek_delegation(reply.blob).endpoint.hex()
+            return "delegation-signed", {"identity": identity, "endpoint": endpoint, "until": reply.not_after}
+        case CreateKey(name), IdentityKey():
+            return "key-created", {"identity": name, "id52": id52_of(reply.public)}
+        case DeleteKey(name), _:
+            return "key-deleted", {"identity": name}
+        case GetTransport(), TransportKey():
+            return "transport-key-given", {"endpoint": reply.public.hex(), "epoch": reply.epoch}
+    return "", {}
