@@ -625,7 +625,7 @@ class Denied(RemoteError):
     code = "denied"
     template = (
         "{peer} does not let you use {protocol} ({instance}). "
-        "Its owner can add you: fastn-p2p protocol set NAME --protocol {protocol} --allow YOUR-ID52"
+        "Its owner sees that you were refused, and can let you in: fastn-p2p peer accept YOUR-ID52"
     )
     peer: str
     protocol: str

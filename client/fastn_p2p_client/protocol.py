@@ -233,7 +233,8 @@ def effective_access(protocol: Protocol | type[Protocol] | None, allow: tuple[st
 
     Args:
         protocol: the protocol's class or instance; None for plain handlers.
-        allow: the owner's list: ``"peers"``, ``"everyone"``, ID52s and petnames. Empty if the owner has named none.
+        allow: the owner's list: ``"peers"``, ``"everyone"``, ``"group:NAME"``, ID52s and petnames. Empty if the
+            owner has named none.
     """
     return allow or (("everyone",) if protocol is not None and protocol.public is True else ("peers",))
 

@@ -1,14 +1,22 @@
-"""Message about access lists that name a peer or a group that is gone."""
+"""Uses of a peer or a group in groups and access lists, for the commands that remove it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import GetAccess
+from fastn_p2p_client.ipc.messages import GetAccess, ListGroups
 
 from .control_request import request_daemon
 from .output import write_message
+
+
+def groups_of(home: Path | None, peer: str) -> list[str]:
+    """Return the groups that a peer of the address book is in; none if the daemon does not say."""
+    try:
+        return [each.name for each in request_daemon(home, ListGroups()).groups if peer in each.members]
+    except P2PError:
+        return []
 
 
 def tell_uses(home: Path | None, entry: str) -> None:

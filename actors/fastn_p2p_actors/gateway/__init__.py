@@ -44,6 +44,7 @@ async def serve(actor: ActorContext) -> None:
     try:
         await actor.stop_requested.wait()
         await server.drain(DRAIN_SECONDS)
+        await context.audit.close()
     finally:
         restoring.cancel()
         server.close()

@@ -204,8 +204,9 @@ class IdentityHandlerRegistry(HandlerRegistry):
             instance: the name of the instance.
             command: the command whose requests it serves, for instance ``"settings.add-forwarding"``; empty for
                 requests without a command.
-            access: peers that may use the protocol: ``"peers"`` (all in the address book), ``"everyone"``, an ID52, a
-                petname, or several of these. The owner's own choice takes precedence. By default ``"peers"``.
+            access: peers that may use the protocol: ``"peers"`` (all in the address book), ``"everyone"``,
+                ``"group:NAME"``, an ID52, a petname, or several of these. The owner's own choice takes precedence. By
+                default ``"peers"``.
             concurrency: requests of the protocol that are handled at once, whatever their command; None for no limit.
             queue: requests that wait beyond ``concurrency``, 1024 by default. Further ones end with ``Overloaded``.
 
@@ -251,8 +252,9 @@ class IdentityHandlerRegistry(HandlerRegistry):
                 session is closed when the handler returns, and reset when it raises. A handler that is not ``async``
                 takes a ``sync.Session`` and runs in a thread.
             instance: the name of the instance.
-            access: peers that may use the protocol: ``"peers"`` (all in the address book), ``"everyone"``, an ID52, a
-                petname, or several of these. The owner's own choice takes precedence. By default ``"peers"``.
+            access: peers that may use the protocol: ``"peers"`` (all in the address book), ``"everyone"``,
+                ``"group:NAME"``, an ID52, a petname, or several of these. The owner's own choice takes precedence. By
+                default ``"peers"``.
 
         Returns:
             The handler; a decorator if there is none.

@@ -76,7 +76,7 @@ class Knocks:
         self._path = path
         self._by_key: dict[bytes, _Knock] = {}
         """The one that was refused last is at the end."""
-        self.revision = 0
+        self.revision = int(now() * 1000)  # another one after a restart
         self.on_change: Callable[[], object] = lambda: None
 
     def load(self) -> str:

@@ -12,12 +12,12 @@ def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of the peer.")], home: HomeOption = None
 ) -> None:
     """Remove a peer from the address book and from its groups. Says which access lists still name it."""
-    from fastn_p2p_client.ipc.messages import ListGroups, RemovePeer
+    from fastn_p2p_client.ipc.messages import RemovePeer
 
-    from ....console.access_uses import tell_uses
+    from ....console.access_uses import groups_of, tell_uses
     from ....console.control_request import request_daemon
 
-    groups = [each.name for each in request_daemon(home, ListGroups()).groups if name in each.members]
+    groups = groups_of(home, name)
     request_daemon(home, RemovePeer(name))
     write_message(f"Removed {name} from the address book.")
     if groups:
