@@ -21,7 +21,7 @@ NEXT_STEPS: dict[str, tuple[e.P2PError, str]] = {
     "instance-not-found": (e.InstanceNotFound(peer="bob", protocol="Echo", instance="x"), "fastn-p2p status"),
     "denied": (
         e.Denied(peer="bob", protocol="Echo", instance="default"),
-        "fastn-p2p protocol set NAME --protocol Echo --allow YOUR-ID52",
+        "fastn-p2p peer accept YOUR-ID52",
     ),
     "invalid-ticket": (e.InvalidTicket(reason="short"), "fastn-p2p ticket NAME"),
     "bad-signature": (e.BadSignature(what="record", identity=ID52), "fastn-p2p ticket NAME"),
