@@ -85,7 +85,9 @@ CASES: dict[str, Callable[[World], Case]] = {
         "cannot be the name of a command",
     ),
     "a protocol that is not for us": lambda w: Case(
-        Call(w.bob, "Echo", "private"), e.Denied(peer=w.bob, protocol="Echo", instance="private"), "fastn-p2p peer accept"
+        Call(w.bob, "Echo", "private"),
+        e.Denied(peer=w.bob, protocol="Echo", instance="private"),
+        "fastn-p2p peer accept",
     ),
     # the call
     "no answer in time": lambda w: Case(
