@@ -210,7 +210,7 @@ def test_an_open_address_is_warned_of(world: World) -> None:
     ("arguments", "code", "words"),
     [
         (["$BOB", "wrong"], ExitCode.NOT_FOUND, "has no instance 'wrong'"),
-        (["$BOB", "private"], ExitCode.DENIED, "--allow"),
+        (["$BOB", "private"], ExitCode.DENIED, "peer accept"),
         (["nobody", "web"], ExitCode.PEER, "nothing is known about nobody"),
         (["$BOB", "web", "--as", "nobody"], ExitCode.OFFLINE, "'nobody' is not online"),
         (["$ALICE", "web"], ExitCode.NOT_FOUND, "does not offer Tunnel"),
