@@ -11,7 +11,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
 from tests.support.daemons import eventually
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.two_daemons import World, new_world
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,22 +30,22 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def daemons(transport: str) -> Iterator[TwoDaemons]:
+def world(transport: str) -> Iterator[World]:
     """Shared by a module's tests: they may call, and put back what they change."""
-    with start_two_daemons() as daemons:
-        yield daemons
+    with new_world() as world:
+        yield world
 
 
 @pytest.fixture(params=["far", "near"])
-def peer(daemons: TwoDaemons, request: pytest.FixtureRequest) -> str:
+def peer(world: World, request: pytest.FixtureRequest) -> str:
     """bob at the other daemon, or alice herself."""
-    return daemons.bob if request.param == "far" else daemons.alice
+    return world.bob if request.param == "far" else world.alice
 
 
 @pytest.fixture(scope="module")
-def watchers(daemons: TwoDaemons) -> Iterator[list[sync.Client]]:
+def watchers(world: World) -> Iterator[list[sync.Client]]:
     """A connection to each daemon."""
-    with daemons.one.client() as one, daemons.two.client() as two:
+    with world.one.client() as one, world.two.client() as two:
         yield [one, two]
 
 

@@ -1,4 +1,4 @@
-"""The record source of the LAN, between hosts of a laboratory, without daemons."""
+"""The record source of the LAN, between hosts of a laboratory, without daemons around it."""
 
 from __future__ import annotations
 

@@ -381,7 +381,7 @@ class Program:
         return reply
 
 
-class RunningGateway:
+class World:
     """A gateway and everybody that it needs."""
 
     def __init__(self, home: Home) -> None:
@@ -415,9 +415,9 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(home: Home) -> AsyncIterator[RunningGateway]:
+async def world(home: Home) -> AsyncIterator[World]:
     """A gateway with its colleagues, all of them closed at the end."""
-    made = RunningGateway(home)
+    made = World(home)
     await made.start_gateway()
     try:
         yield made

@@ -13,13 +13,18 @@ from fastn_p2p_client.errors import Overloaded, P2PError
 from ..connections.connection import PeerConnection
 from ..connections.network_path import NetworkPath
 from ..connections.payload_memory import Account
+from ..connections.session_handshake import run_to_end
+from ..connections.turn_budget import ConnectionTurns
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
 from ..wire import messages as wire
 from .incoming import IncomingCalls
+from .served_call import ServedCall
 
 _MAX_CANCELLED_EARLY: Final = 1024
 """Cancelled calls of one connection that are remembered until their requests arrive."""
+_CANCELS_PER_STEP: Final = 8
+"""Calls that are cancelled in one step of the turn budget: each takes some 20 us."""
 
 
 class _RemoteCaller:
@@ -64,8 +69,6 @@ class _HeldRequest:
     """Request of a peer that waits for a registration. Its connection lists it among the calls that are served."""
 
     __slots__ = ("_size", "account", "payload", "request", "reserved")
-
-    is_retryable = False
 
     @property
     def source(self) -> bytes:
@@ -157,10 +160,29 @@ class PeerCalls:
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
         """Cancel the calls of this connection. Retryable ones continue: their callers will send them again."""
-        serving = list(connection.requests.serving.values())
-        connection.requests.serving.clear()
-        for served in serving:
-            if served.is_retryable:
-                served.abandon()
+        calls: list[ServedCall] = []
+        for served in connection.requests.serving.values():
+            if isinstance(served, ServedCall):
+                calls.append(served)
             else:
                 served.cancel()
+        connection.requests.serving.clear()
+        _end_calls(calls[:_CANCELS_PER_STEP])
+        if len(calls) > _CANCELS_PER_STEP:
+            run_to_end(_end_in_turns(calls[_CANCELS_PER_STEP:], connection.turns))
+
+
+async def _end_in_turns(calls: list[ServedCall], turns: ConnectionTurns) -> None:
+    """End many calls: there may be 8,192."""
+    for start in range(0, len(calls), _CANCELS_PER_STEP):
+        if not turns.spend():
+            await turns.wait()
+        _end_calls(calls[start : start + _CANCELS_PER_STEP])
+
+
+def _end_calls(calls: list[ServedCall]) -> None:
+    for served in calls:
+        if served.is_retryable:
+            served.abandon()
+        else:
+            served.cancel()

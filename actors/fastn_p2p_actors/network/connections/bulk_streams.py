@@ -16,6 +16,7 @@ from ..transport.iroh_patches import ended_connection
 from ..wire import messages as wire
 from ..wire.framing import PREFIX_BYTES, FrameDecoder
 from .coalescing_reader import SMALL_READ, read_some
+from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -32,8 +33,9 @@ once, so that incomplete payloads take little memory."""
 _LARGE_AT_ONCE: Final = 2
 """Large payloads that are sent at once over one connection: the peer's QUIC may hold the beginning of each."""
 _PIECE: Final = 1024 * 1024
-"""Bytes that one write passes to QUIC. The binding copies them."""
-_READ_LARGE: Final = 1024 * 1024
+"""Bytes that one write passes to QUIC, or that one read returns at most. The binding copies them."""
+_STEP: Final = 256 * 1024
+"""The same for a stranger: a step of the turn budget."""
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _TIMEOUT: Final = 120.0
 """Seconds within which a bulk stream must arrive completely."""
@@ -52,6 +54,8 @@ class BulkMemory(Protocol):
 
 class BulkConnection(Protocol):
     """Members of the connection that its bulk streams use."""
+
+    turns: ConnectionTurns
 
     @property
     def memory(self) -> BulkMemory:
@@ -108,9 +112,13 @@ class BulkStreams:
         """Return how many streams may have something to read."""
         return len(self.streams) - self._waiting
 
-    def send(self, data: bytes, account: Account) -> None:
-        """Send frames on a stream of their own. Their bytes are reserved in ``account``, and released at the end."""
-        size = len(data)
+    def send(self, head: bytes, payload: bytes, account: Account) -> None:
+        """Send a frame on a stream of its own. Its bytes are reserved in ``account``, and released at the end.
+
+        Args:
+            head: other frames, and the beginning of this one. It is apart, so that the payload is not copied.
+        """
+        size = len(head) + len(payload)
         self.open += 1
         self.queued += size
 
@@ -119,27 +127,37 @@ class BulkStreams:
             self.queued -= size
             account.release(size)
 
-        self._spawn(self._send(data), on_done)
+        self._spawn(self._send(head, payload), on_done)
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, head: bytes, payload: bytes) -> None:
         try:
-            if len(data) > _LARGE:
+            if len(payload) > _LARGE:
                 async with self._sending:
-                    await self._write(data)
+                    await self._write(head, payload)
             else:
-                await self._write(data)
-            self._connection.count(len(data), 0)
+                await self._write(head, payload)
+            self._connection.count(len(head) + len(payload), 0)
         except IrohError as error:
             self._connection.abort(error.message())
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, head: bytes, payload: bytes) -> None:
         stream = await self._raw.open_uni()
-        if len(data) <= _PIECE:
+        turns = self._connection.turns
+        piece = self._piece
+        data = head + payload[:piece]
+        written = piece
+        while data:
+            if not turns.spend():
+                await turns.wait()
+            turns.charge(len(data))
             await stream.write_all(data)
-        else:
-            for start in range(0, len(data), _PIECE):
-                await stream.write_all(data[start : start + _PIECE])
+            data = payload[written : written + piece]
+            written += piece
         await stream.finish()
+
+    @property
+    def _piece(self) -> int:
+        return _PIECE if self._connection.turns.is_free else _STEP
 
     async def accept(self) -> None:
         """Accept every stream that the peer opens.
@@ -147,7 +165,10 @@ class BulkStreams:
         Raises:
             IrohError: the connection has ended.
         """
+        turns = self._connection.turns
         while True:
+            if not turns.spend():
+                await turns.wait()
             stream = await self._raw.accept_uni()
             self.streams.add(stream)
             self.open += 1
@@ -181,7 +202,7 @@ class BulkStreams:
         size = 0
         release: Callable[[], None] | None = None
         try:
-            while part := await self._read_part(stream, min(max(size, SMALL_READ), _READ_LARGE)):
+            while part := await self._read_part(stream, min(max(size, SMALL_READ), self._piece)):
                 parts.append(part)
                 size += len(part)
                 self.partial += len(part)
@@ -197,8 +218,13 @@ class BulkStreams:
                 release()
 
     async def _read_part(self, stream: RecvStream, limit: int) -> bytes:
+        turns = self._connection.turns
+        if not turns.spend():
+            await turns.wait()
         self._waiting += 1
         try:
-            return await read_some(stream, limit)
+            data = await read_some(stream, limit)
         finally:
             self._waiting -= 1
+        turns.charge(len(data))
+        return data

@@ -190,8 +190,10 @@ class CallChannel:
                 if not data:
                     raise BadMessage(reason="the peer has closed the call channel")
                 connection.count(0, len(data))
+                turns.charge(len(data))
                 if TRACING:
                     trace_point("3 network: read from QUIC")
+                number = 0
                 for number, (message, payload) in enumerate(decoder.feed(data), 1):
                     if not connection.remote_process and type(message) is not wire.Hello:
                         raise BadMessage(reason="the first frame is not a hello")
@@ -200,6 +202,8 @@ class CallChannel:
                     handle(message, payload)
                     if number % _BURST == 0 or type(message) is wire.Introduce:  # a signature takes as long as 20 calls
                         await asyncio.sleep(0)
+                if not number and not turns.spend():  # the read has completed no frame, and took as long as one
+                    await turns.wait()
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", connection.name, error)
             connection.close(CLOSE_PROTOCOL_ERROR, error.code)

@@ -12,7 +12,7 @@ from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME
 
 from ..transport.peer_limits import REFUSALS, PeerLimit
 from ..wire import messages as wire
-from ..wire.framing import encode_frame
+from ..wire.framing import encode_frame, encode_head
 from ..wire.messages import BULK_THRESHOLD
 from .bulk_streams import BulkStreams
 from .call_channel import MAX_QUEUED, CallChannel
@@ -135,22 +135,22 @@ class ConnectionRequests(Generic[ConnectionT]):
             Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
         """
         number = self._last_number = self._last_number + 1
-        request = encode_frame(
+        head = encode_head(
             wire.Request(
                 number, source, target, call.protocol, call.instance, deadline_ms,
                 call.command, call.call_id, call.attempt,
             ),
-            payload,
+            len(payload),
         )  # fmt: skip
         connection = self._connection
         if len(payload) > BULK_THRESHOLD:
-            self._channel.check_queue(len(request), self._bulk.queued)
-            data = connection.identities.frame_for(source) + request
-            self._account.add(len(data))
-            self._bulk.send(data, self._account)
+            self._channel.check_queue(len(head) + len(payload), self._bulk.queued)
+            head = connection.identities.frame_for(source) + head
+            self._account.add(len(head) + len(payload))
+            self._bulk.send(head, payload, self._account)
             connection.expect_reply()
         else:
-            self.send(source, request)
+            self.send(source, head + payload)
         self.pending[number] = waiting
         connection.pacer.on_call()
         return number
@@ -232,16 +232,17 @@ class ConnectionRequests(Generic[ConnectionT]):
             error = Overloaded(what="bytes queued for the peer", limit=MAX_QUEUED)
             message, payload, is_large = _error_reply(message.id, error), b"", False
         try:
-            data = encode_frame(message, payload)
+            data = encode_head(message, len(payload))
         except BadMessage as too_long:  # the text of the handler's application error
-            data, is_large = encode_frame(_error_reply(message.id, too_long)), False
+            data, payload, is_large = encode_frame(_error_reply(message.id, too_long)), b"", False
         if is_large:
             account = self._connection.memory.account
-            overload = account.reserve(len(data))
+            overload = account.reserve(len(data) + len(payload))
             if overload is None:
-                self._bulk.send(data, account)
+                self._bulk.send(data, payload, account)
                 return
-            data = encode_frame(_error_reply(message.id, overload))
+            data, payload = encode_frame(_error_reply(message.id, overload)), b""
+        data += payload
         channel.reply_bytes += len(data)
         channel.write(data)
 

@@ -40,9 +40,10 @@ QUEUED_OF_STRANGERS: Final = 17 * MIB
 MOST_SERVED_OF_STRANGERS: Final = 128 * MIB
 """Bytes of payloads in flight at one local process, for one binding, above which strangers get ``Overloaded``. If a
 handler hangs, the payloads are in the memory of its process, which is limited."""
-CALL_COST: Final = 1024
+CALL_COST: Final = 2048
 """Bytes of memory that a call of a peer takes besides its payload: 1,078 measured with tracemalloc, and 1,170 if the
-call may be retried."""
+call may be retried. The rest is for the heap: calls that end lie among others that stay. A stranger may still have
+8,192 calls in flight."""
 _TIMES_LEFT: Final = 4
 """Factor by which an account may exceed the rest of its budget: of 20 MiB, the first account may have 16 MiB."""
 _LITTLE: Final = 32 * 1024

@@ -270,6 +270,8 @@ class RemoteLeg:
                     if turns is not None and not turns.spend():
                         await turns.wait()
                     data, cost = self._next_block()
+                    if turns is not None:
+                        turns.charge(len(data))
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
                     self._grant(cost)
@@ -384,6 +386,8 @@ class RemoteLeg:
                     data, self._early_data = self._early_data[:limit], self._early_data[limit:]
                 else:
                     data = await reader.read(limit)
+                    if self._turns is not None:
+                        self._turns.charge(len(data))
                     self._traffic(0, len(data))
                     self._drained = len(data) < limit
                     if not data:

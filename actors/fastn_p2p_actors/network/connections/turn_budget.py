@@ -6,10 +6,16 @@ connections with 32 frames each, took up to 50 ms of one iteration, and every ho
 Idea: work for strangers is done in steps: one frame, one block of a session, one accepted stream, one ended session.
 All connections together take at most 32 steps per iteration, and each at most its share at once. Further steps wait in
 a queue per connection, and the queues take turns. So a call of another connection waits for one round, not for all
-queues.
+queues. A connection without a queue takes its steps at once, from a reserve: an honest stranger makes a call now and
+then, while others always have the next frame ready.
 
-Cost: two comparisons per step, and one callback per share. Steps of peers in the address book are not counted. Not
-covered: reads that were waiting and complete together.
+While several connections wait, and others without a queue make calls, a round is followed by a pause, and bytes count
+as further steps. The queues then get as much as a gigabit link carries, and QUIC makes their peers send no faster.
+Decrypting what they send at full speed would keep all processors busy, and each process on the way of a call would wait
+for one.
+
+Cost: two comparisons per step, and one callback per share. Steps of peers in the address book never wait. Not covered:
+reads that were waiting and complete together, and the work of QUIC itself.
 """
 
 from __future__ import annotations
@@ -22,6 +28,16 @@ from typing import Final
 STEPS_PER_TURN: Final = 16
 """Steps that connections take at once in one iteration of the event loop, and again as many that have waited. A step
 takes 50 to 150 us."""
+_PAUSE: Final = 0.002
+"""Seconds between two rounds while others make calls: about as long as a round takes."""
+_PAUSES_FOR: Final = 32
+"""Rounds that are followed by a pause after a connection without a queue has taken a step."""
+STEP_BYTES: Final = 32 * 1024
+"""Bytes that count as one more step."""
+_LIGHT_AFTER: Final = 4
+"""Rounds after which a connection that has had no queue meanwhile may use the reserve."""
+_LIGHT_STEPS: Final = 8
+"""Steps that such a connection takes from the reserve in a round. The reserve of all connections is one turn."""
 
 
 class TurnBudget:
@@ -29,10 +45,25 @@ class TurnBudget:
 
     Attributes:
         share: steps that each connection may take until the counts begin again.
-        left: steps that all connections may take until then.
+        left: steps that all connections may take until then. Below 0 after more bytes than that.
+        reserve: further steps for connections that have not waited for long.
+        rounds: rounds so far.
+        is_serving: true while the steps of a round run. A connection that waits again meanwhile has the next frame
+            already: it has not waited for a reply.
     """
 
-    __slots__ = ("_active", "_is_armed", "_loop", "_ring", "left", "share")
+    __slots__ = (
+        "_active",
+        "_is_armed",
+        "_loop",
+        "_pause_until",
+        "_ring",
+        "is_serving",
+        "left",
+        "reserve",
+        "rounds",
+        "share",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -41,7 +72,11 @@ class TurnBudget:
         """Connections that have taken a step since the counts began."""
         self._is_armed = False
         self.share = STEPS_PER_TURN
-        self.left = STEPS_PER_TURN
+        self.left = self.reserve = STEPS_PER_TURN
+        self.rounds = 0
+        self.is_serving = False
+        self._pause_until = 0
+        """Round until which each is followed by a pause."""
 
     def on_first_step(self, connection: ConnectionTurns) -> None:
         """Begin to count the steps of a connection."""
@@ -59,19 +94,31 @@ class TurnBudget:
 
     def _begin_iteration(self) -> None:
         self._is_armed = False
+        self.rounds += 1
         ring = self._ring
         self.share = max(1, STEPS_PER_TURN // max(1, len(self._active), len(ring)))
         for connection in self._active:
             connection.used = 0
+            if connection.is_light:
+                self._pause_until = self.rounds + _PAUSES_FOR
         self._active.clear()
-        self.left = 2 * STEPS_PER_TURN
+        self.left = min(self.left, 0) + 2 * STEPS_PER_TURN
+        self.reserve = STEPS_PER_TURN
         while ring and self.left > STEPS_PER_TURN:
             connection = ring.popleft()
             connection.wake_next()
             if connection.has_waiting:
                 ring.append(connection)
-        if ring:
+        self.is_serving = True
+        self._loop.call_soon(self._end_round)  # after the tasks that were woken
+        if len(ring) > 1 and self.rounds < self._pause_until:
+            self._is_armed = True
+            self._loop.call_later(_PAUSE, self._begin_iteration)
+        elif ring:
             self._arm()
+
+    def _end_round(self) -> None:
+        self.is_serving = False
 
 
 class ConnectionTurns:
@@ -85,14 +132,26 @@ class ConnectionTurns:
         used: steps that were taken since the counts began.
     """
 
-    __slots__ = ("_budget", "_is_free", "_loop", "_waiting", "used")
+    __slots__ = ("_budget", "_is_free", "_loop", "_queued_in", "_waiting", "used")
 
     def __init__(self, budget: TurnBudget, is_free: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
         self._budget = budget
         self._is_free = is_free
         self._loop = loop
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queued_in = budget.rounds
+        """Last round in which it had a queue, or in which it was opened."""
         self.used = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether steps never wait: the peer is in the address book."""
+        return self._is_free()
+
+    @property
+    def is_light(self) -> bool:
+        """Return whether the connection has had no queue for some rounds."""
+        return self._budget.rounds - self._queued_in > _LIGHT_AFTER
 
     @property
     def has_waiting(self) -> bool:
@@ -103,13 +162,28 @@ class ConnectionTurns:
         """Take a step now, if one is left. Otherwise return False: the caller must ``wait``."""
         budget = self._budget
         if self._waiting or self.used >= budget.share or budget.left <= 0:
-            return self._is_free()
+            return self._spend_reserve() or self._is_free()
+        self._count()
+        return True
+
+    def charge(self, size: int) -> None:
+        """Count bytes that the last step has read or written. Those of a peer in the address book do not count."""
+        if size >= STEP_BYTES and not self._is_free():
+            self._budget.left -= size // STEP_BYTES
+
+    def _spend_reserve(self) -> bool:
+        budget = self._budget
+        if self._waiting or budget.reserve <= 0 or self.used >= _LIGHT_STEPS or not self.is_light:
+            return False
+        budget.reserve -= 1
         self._count()
         return True
 
     async def wait(self) -> None:
         """Wait for the turn of one more step."""
         turn: asyncio.Future[None] = self._loop.create_future()
+        if self._waiting or (self._budget.is_serving and self.used):
+            self._queued_in = self._budget.rounds
         self._waiting.append(turn)
         if len(self._waiting) == 1:
             self._budget.on_waiting(self)
@@ -117,6 +191,8 @@ class ConnectionTurns:
 
     def wake_next(self) -> None:
         """Let the next step begin. Drop those whose tasks were cancelled."""
+        if len(self._waiting) > 1:
+            self._queued_in = self._budget.rounds
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

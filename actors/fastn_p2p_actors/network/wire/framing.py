@@ -27,10 +27,19 @@ def encode_frame(message: Message, payload: bytes = b"") -> bytes:
     Raises:
         BadMessage: the encoded message is longer than a header can be.
     """
+    return encode_head(message, len(payload)) + payload
+
+
+def encode_head(message: Message, payload_size: int) -> bytes:
+    """Encode one frame up to its payload, which follows apart: a large one is not copied.
+
+    Raises:
+        BadMessage: the encoded message is longer than a header can be.
+    """
     header = encode(message)
     if len(header) > _MAX_HEADER:
         raise BadMessage(reason=f"a header of {len(header)} bytes, the limit is {_MAX_HEADER}")
-    return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
+    return _PREFIX.pack(len(header), payload_size) + header
 
 
 class FrameDecoder:

@@ -21,6 +21,7 @@ from fastn_p2p_actors.network.connections.payload_memory import (
     Account,
     PayloadMemory,
 )
+from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
@@ -63,6 +64,8 @@ class Peer:
         self.serving: dict[int, Any] = {}
         self.cancelled_early: dict[int, None] = {}
         self.answers: list[Any] = []
+        loop = asyncio.get_running_loop()
+        self.turns = ConnectionTurns(TurnBudget(loop), lambda: False, loop)
 
     def path(self) -> NetworkPath:
         return LOCAL

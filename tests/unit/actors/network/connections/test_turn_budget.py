@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
-from fastn_p2p_actors.network.connections.turn_budget import STEPS_PER_TURN, ConnectionTurns, TurnBudget
+import pytest
+
+from fastn_p2p_actors.network.connections.turn_budget import STEP_BYTES, STEPS_PER_TURN, ConnectionTurns, TurnBudget
 
 _MANY = 200
+_FEW_ROUNDS = 8
 
 
 class _Iterations:
@@ -88,3 +92,94 @@ async def test_idle_budgets_schedule_nothing() -> None:
     assert not turns.spend()
     await asyncio.wait_for(turns.wait(), 5)
     assert turns.spend()
+
+
+async def _until_round(now: _Iterations, number: int) -> None:
+    while now.budget.rounds < number:  # noqa: ASYNC110 - rounds report nothing
+        await asyncio.sleep(0)
+
+
+def _queue(now: _Iterations, connections: list[ConnectionTurns]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(now.step(each, "queued")) for _ in range(_MANY) for each in connections]
+
+
+async def test_a_connection_without_a_queue_never_waits_for_those_that_have_one() -> None:
+    now = _Iterations()
+    honest, queued = now.connection(), [now.connection() for _ in range(8)]
+    tasks = _queue(now, queued)
+    await _until_round(now, _FEW_ROUNDS)
+    waited = 0
+    while not all(task.done() for task in tasks):
+        number = now.budget.rounds
+        waited += not honest.spend()
+        await _until_round(now, number + 1) if any(each.has_waiting for each in queued) else await asyncio.sleep(0)
+    assert waited == 0
+    await asyncio.gather(*tasks)
+
+
+async def test_the_reserve_of_an_iteration_is_bounded() -> None:
+    """Many connections without a queue get one turn more, together."""
+    now = _Iterations()
+    light = [now.connection() for _ in range(_MANY)]
+    tasks = _queue(now, [now.connection() for _ in range(8)])
+    await _until_round(now, _FEW_ROUNDS)
+    assert sum(each.spend() for each in light) <= 3 * STEPS_PER_TURN
+    for task in tasks:
+        task.cancel()
+
+
+async def test_queues_pause_only_while_others_make_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    now = _Iterations()
+
+    def pause(seconds: float, callback: Callable[[], None]) -> None:
+        pauses.append(seconds)
+        now.loop.call_soon(callback)
+
+    monkeypatch.setattr(now.loop, "call_later", pause)
+    honest, queued = now.connection(), [now.connection() for _ in range(8)]
+    tasks = _queue(now, queued)
+    await _until_round(now, _FEW_ROUNDS)
+    assert pauses == []
+    assert honest.spend()
+    await _until_round(now, 2 * _FEW_ROUNDS)
+    assert len(pauses) in {_FEW_ROUNDS, _FEW_ROUNDS - 1}
+    await asyncio.gather(*tasks)
+    assert len(pauses) < now.budget.rounds - _FEW_ROUNDS, "they end with the calls"
+
+
+async def test_bytes_of_strangers_count_as_further_steps() -> None:
+    now = _Iterations()
+    stranger, other, known = now.connection(), now.connection(), now.connection(known=True)
+    assert known.spend()
+    known.charge(_MANY * STEP_BYTES)
+    assert stranger.spend()
+    stranger.charge(STEP_BYTES - 1)
+    assert other.spend()
+    stranger.charge(STEPS_PER_TURN * STEP_BYTES)
+    assert not other.spend()
+    await asyncio.wait_for(other.wait(), 5)
+
+
+async def test_a_connection_that_has_always_the_next_frame_ready_counts_as_a_queue() -> None:
+    """A channel has one reader, so its frames never wait together."""
+    now = _Iterations()
+    flood, honest = now.connection(), now.connection()
+    queues = _queue(now, [now.connection() for _ in range(8)])
+
+    async def read_frames() -> None:
+        while any(not task.done() for task in queues):
+            if not flood.spend():
+                await flood.wait()
+
+    async def make_calls() -> None:
+        while any(not task.done() for task in queues):
+            await honest.wait()
+            await _until_round(now, now.budget.rounds + 1)  # the reply
+
+    tasks = [asyncio.create_task(read_frames()), asyncio.create_task(make_calls())]
+    await _until_round(now, 2 * _FEW_ROUNDS)
+    assert honest.is_light
+    assert not flood.is_light
+    for task in [*queues, *tasks]:
+        task.cancel()
