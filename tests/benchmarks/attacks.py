@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from tests.fuzz import identity_attacks, payload_attacks, stream_attacks
 from tests.fuzz.attackers import Attack
 from tests.fuzz.siege import MIB, Victim, attack, besieged
-from tests.support.two_daemons import new_world
+from tests.support.two_daemons import start_two_daemons
 
 from .load import Phase, phase_of
 from .results import BenchmarkError, Outcome, Statement, Table
@@ -66,7 +66,7 @@ async def measure(own: AsyncExitStack, seconds: float, told: Callable[[str], Any
 async def _start(own: AsyncExitStack) -> Victim:
     stack = ExitStack()
     own.push_async_callback(asyncio.to_thread, stack.close)
-    return await asyncio.to_thread(lambda: Victim(stack.enter_context(new_world())))
+    return await asyncio.to_thread(lambda: Victim(stack.enter_context(start_two_daemons())))
 
 
 def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], seconds: float) -> _Attacked:

@@ -11,7 +11,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
 from tests.support.daemons import eventually
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import World, new_world
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,22 +30,22 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def world(transport: str) -> Iterator[World]:
+def daemons(transport: str) -> Iterator[TwoDaemons]:
     """Shared by a module's tests: they may call, and put back what they change."""
-    with new_world() as world:
-        yield world
+    with start_two_daemons() as daemons:
+        yield daemons
 
 
 @pytest.fixture(params=["far", "near"])
-def peer(world: World, request: pytest.FixtureRequest) -> str:
+def peer(daemons: TwoDaemons, request: pytest.FixtureRequest) -> str:
     """bob at the other daemon, or alice herself."""
-    return world.bob if request.param == "far" else world.alice
+    return daemons.bob if request.param == "far" else daemons.alice
 
 
 @pytest.fixture(scope="module")
-def watchers(world: World) -> Iterator[list[sync.Client]]:
+def watchers(daemons: TwoDaemons) -> Iterator[list[sync.Client]]:
     """A connection to each daemon."""
-    with world.one.client() as one, world.two.client() as two:
+    with daemons.one.client() as one, daemons.two.client() as two:
         yield [one, two]
 
 

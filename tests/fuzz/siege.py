@@ -28,7 +28,7 @@ import msgspec
 from fastn_p2p_client.errors import Overloaded, P2PError
 from fastn_p2p_client.keys import PublicKey
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 from .attackers import Attack, Order, Report
 from .raw import pids
@@ -57,7 +57,7 @@ def rss(pid: int) -> int:
 
 
 class Victim:
-    """Daemon of bob, which is attacked. The daemon of alice is honest. ``World`` lists the public bindings of bob.
+    """Daemon of bob, which is attacked. The daemon of alice is honest. ``TwoDaemons`` lists the public bindings of bob.
 
     Honest calls go to carol at the same daemon: her process is not used by the attackers, who call bob.
 
@@ -68,16 +68,16 @@ class Victim:
         honest: public key of the honest daemon's endpoint, in hexadecimal.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.daemon: Daemon = world.two
-        self.key = bytes(PublicKey(world.bob))
+    def __init__(self, daemons: TwoDaemons) -> None:
+        self.daemons = daemons
+        self.daemon: Daemon = daemons.two
+        self.key = bytes(PublicKey(daemons.bob))
         status = self.daemon.status()
         self.endpoint = bytes.fromhex(status.endpoint)
         self.addresses = status.addresses
         self.carol = self.daemon.identity("carol")
-        self.honest = world.one.status().endpoint
-        with world.one.client() as client:
+        self.honest = daemons.one.status().endpoint
+        with daemons.one.client() as client:
             client.call("alice", self.carol, "Echo", request={"message": "hi"})
 
 
@@ -93,7 +93,7 @@ class _HonestCalls(threading.Thread):
         self.failures: list[str] = []
 
     def run(self) -> None:
-        with self._victim.world.one.client() as client:
+        with self._victim.daemons.one.client() as client:
             while not self._over.is_set():
                 began = time.monotonic()
                 try:
@@ -225,10 +225,8 @@ def _age_of_honest_connection(victim: Victim) -> int:
 
 def _log_of_honest_connection(victim: Victim) -> str:
     """Return the lines about the honest daemon's connection in the logs of both daemons."""
-    name, daemons = victim.honest[:10], (victim.daemon, victim.world.one)
-    lines = [
-        line for each in daemons for log in each.home.logs.glob("network*") for line in log.read_text().splitlines()
-    ]
+    name, pair = victim.honest[:10], (victim.daemon, victim.daemons.one)
+    lines = [line for each in pair for log in each.home.logs.glob("network*") for line in log.read_text().splitlines()]
     own = victim.endpoint.hex()[:10]
     return "\n".join(["the honest peer's connection ended:", *(line for line in lines if name in line or own in line)])
 
@@ -236,12 +234,12 @@ def _log_of_honest_connection(victim: Victim) -> str:
 def _call_right_after(victim: Victim) -> None:
     """Check that the attacked identity answers an honest stranger at once, or after a moment of ``Overloaded``."""
     deadline = time.monotonic() + _CALL_TIMEOUT
-    with victim.world.one.client() as client:
+    with victim.daemons.one.client() as client:
         for number in range(_CALLS_AFTER):
             request = {"message": str(number)}
             while True:
                 try:
-                    reply = client.call("alice", victim.world.bob, "Echo", request=request, timeout=_CALL_TIMEOUT)
+                    reply = client.call("alice", victim.daemons.bob, "Echo", request=request, timeout=_CALL_TIMEOUT)
                     break
                 except Overloaded:
                     if time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.ipc.messages import AddPeer
 from tests.support.daemons import eventually
 from tests.support.signer import Signer
-from tests.support.two_daemons import new_world
+from tests.support.two_daemons import start_two_daemons
 
 from .hostile_peer import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
 from .identity_attacks import hellos, made_up_identities
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:
-    with new_world() as world:
-        yield Victim(world)
+    with start_two_daemons() as daemons:
+        yield Victim(daemons)
 
 
 def target(victim: Victim) -> Target:
@@ -101,9 +101,9 @@ def test_a_retired_transport_key_stays_retired_after_a_flood_and_a_crash(victim:
     assert outcome(victim, moved, OLD, 3) == "reply"
     assert outcome(victim, moved, NEW, 4) == "reply"
     assert outcome(victim, moved, OLD, 3) == "epoch-retired"
-    with attack(victim, made_up_identities, identities=512), victim.world.one.client() as client:
+    with attack(victim, made_up_identities, identities=512), victim.daemons.one.client() as client:
         for _ in range(50):
-            client.call("alice", victim.world.bob, "Echo", request={"message": "hi"})
+            client.call("alice", victim.daemons.bob, "Echo", request={"message": "hi"})
     before = victim.daemon.kill_actor("network")
     victim.daemon.wait_actor("network", before)
     eventually(lambda: any(each.online for each in victim.daemon.status().identities), "bob is online again")

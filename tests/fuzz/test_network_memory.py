@@ -10,7 +10,7 @@ import pytest
 
 from fastn_p2p_client import Client
 from tests.support.sessions import connected, read_all, run
-from tests.support.two_daemons import new_world
+from tests.support.two_daemons import start_two_daemons
 
 from . import stream_attacks as attacks
 from .attackers import Attack
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:
-    with new_world() as world:
-        yield Victim(world)
+    with start_two_daemons() as daemons:
+        yield Victim(daemons)
 
 
 def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
@@ -34,7 +34,7 @@ def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
     text = "x" * MIB
 
     async def converse(client: Client) -> None:
-        async with connected(client, victim.world.bob, "count") as session:
+        async with connected(client, victim.daemons.bob, "count") as session:
             await session.write(bytes(size))
             await session.send_eof()
             counted = await read_all(session)
@@ -42,13 +42,13 @@ def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
 
     async def call(client: Client) -> None:
         request = {"message": text}
-        reply = await client.call("alice", victim.world.bob, "Echo", instance="large", request=request, timeout=30)
+        reply = await client.call("alice", victim.daemons.bob, "Echo", instance="large", request=request, timeout=30)
         assert reply == {"echoed": f"Echo: {text}"}
 
     async def all_together(client: Client) -> None:
         await asyncio.gather(*(converse(client) for _ in range(16)), *(call(client) for _ in range(16)))
 
-    run(victim.world.one, all_together)
+    run(victim.daemons.one, all_together)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
-from tests.support.two_daemons import new_world
+from tests.support.two_daemons import start_two_daemons
 
 from . import payload_attacks as attacks
 from .attackers import Attack
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:
-    with new_world() as world:
-        yield Victim(world)
+    with start_two_daemons() as daemons:
+        yield Victim(daemons)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
 from tests.support.daemons import eventually
 from tests.support.protocols import BLOCK
 from tests.support.sessions import count_sessions, run
-from tests.support.two_daemons import World, binding_of, new_world
+from tests.support.two_daemons import TwoDaemons, binding_of, start_two_daemons
 
 from .raw import Raw, unharmed
 
@@ -31,31 +31,31 @@ FAILURE: Final = 0
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as world:
-        serves(world)
-        yield world
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons() as daemons:
+        serves(daemons)
+        yield daemons
 
 
 @pytest.fixture(params=["far", "near"])
-def peer(world: World, request: pytest.FixtureRequest) -> str:
-    return world.bob if request.param == "far" else world.alice
+def peer(daemons: TwoDaemons, request: pytest.FixtureRequest) -> str:
+    return daemons.bob if request.param == "far" else daemons.alice
 
 
-def serves(world: World) -> None:
+def serves(daemons: TwoDaemons) -> None:
     """Honest programs are still served, far and near."""
 
     async def talk(client: Any) -> None:
-        for peer in (world.bob, world.alice):
+        for peer in (daemons.bob, daemons.alice):
             assert await client.call("alice", peer, "Trial", request={"do": "return", "value": 7}) == 7
             async with await client.connect("alice", peer, "Trial", initial={"do": "send", "size": 3000}) as session:
                 assert len(await session.read_exactly(3000)) == 3000
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def quiet(world: World) -> None:
-    eventually(lambda: count_sessions(world) == 0, "no session is left")
+def quiet(daemons: TwoDaemons) -> None:
+    eventually(lambda: count_sessions(daemons) == 0, "no session is left")
 
 
 def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:
@@ -100,11 +100,11 @@ def words(size: int = 10) -> list[tuple[m.Message, bytes]]:
     ]
 
 
-def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(world: World) -> None:
+def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(daemons: TwoDaemons) -> None:
     """Under ids that nobody uses, that the daemon uses with others, and that other programs use."""
 
     async def talk(client: Any) -> None:
-        async with await client.connect("alice", world.alice, "Trial", initial={"do": "echo"}) as session:
+        async with await client.connect("alice", daemons.alice, "Trial", initial={"do": "echo"}) as session:
             await session.write(b"before")
             assert await session.read_exactly(6) == b"before"
             await asyncio.to_thread(meddle)
@@ -112,19 +112,19 @@ def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(world: 
             assert await session.read_exactly(5) == b"after"
 
     def meddle() -> None:
-        with Raw(world.one.home.mailbox("network")) as raw:
+        with Raw(daemons.one.home.mailbox("network")) as raw:
             ids = [b"", b"x", b"x" * 16, *(number.to_bytes(8, "big") for number in range(20))]
             ids += [(3 << 62 | number).to_bytes(8, "big") for number in range(200)]
             ids += [(1 << 63 | number).to_bytes(8, "big") for number in range(20)]
             for id in ids:
                 for message, payload in words():
                     say(raw, id, message, payload)
-            assert raw.ask(m.Call("alice", world.alice, "Trial", "default", 5000), msgspec.msgpack.encode({})) == 61
+            assert raw.ask(m.Call("alice", daemons.alice, "Trial", "default", 5000), msgspec.msgpack.encode({})) == 61
 
-    with unharmed(world.one):
-        run(world.one, talk)
-        serves(world)
-    quiet(world)
+    with unharmed(daemons.one):
+        run(daemons.one, talk)
+        serves(daemons)
+    quiet(daemons)
 
 
 OPENINGS: dict[str, tuple[dict[str, Any], bytes, str]] = {
@@ -143,24 +143,24 @@ OPENINGS: dict[str, tuple[dict[str, Any], bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", OPENINGS)
-def test_openings_that_cannot_be_are_refused(world: World, peer: str, name: str) -> None:
+def test_openings_that_cannot_be_are_refused(daemons: TwoDaemons, peer: str, name: str) -> None:
     changed, payload, code = OPENINGS[name]
-    with unharmed(world.one), Raw(world.one.home.mailbox("network")) as raw:
+    with unharmed(daemons.one), Raw(daemons.one.home.mailbox("network")) as raw:
         message = ask_for(**{"peer": peer, **changed})
         answer = raw.ask(message, payload)
         assert answer == code or (name.startswith("a peer") and isinstance(answer, str))
-    quiet(world)
+    quiet(daemons)
 
 
-def test_ids_that_are_not_free_are_refused(world: World, peer: str) -> None:
-    with Raw(world.one.home.mailbox("network")) as raw:
+def test_ids_that_are_not_free_are_refused(daemons: TwoDaemons, peer: str) -> None:
+    with Raw(daemons.one.home.mailbox("network")) as raw:
         open_session(raw, b"same", peer)
         say(raw, b"same", ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
         assert hear(raw, b"same")[:2] == [FAILURE, "bad-message"]
         say(raw, b"same", m.SessionData(), b"still there")
         say(raw, b"\xff" * 8, ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
         assert hear(raw, b"\xff" * 8)[:2] == [FAILURE, "bad-message"]
-    quiet(world)
+    quiet(daemons)
 
 
 BREACHES: dict[str, list[tuple[m.Message, bytes]]] = {
@@ -180,23 +180,23 @@ BREACHES: dict[str, list[tuple[m.Message, bytes]]] = {
 
 
 @pytest.mark.parametrize("name", BREACHES)
-def test_a_program_that_breaks_the_rules_loses_its_session_at_once(world: World, peer: str, name: str) -> None:
+def test_a_program_that_breaks_the_rules_loses_its_session_at_once(daemons: TwoDaemons, peer: str, name: str) -> None:
     """With a handler that reads nothing: what is too much is not held for long."""
     if name.startswith("small"):
-        peer = world.alice  # on the way to another daemon they become few and large
-    with unharmed(world.one, grows_by=24 * MIB), Raw(world.one.home.mailbox("network")) as raw:
+        peer = daemons.alice  # on the way to another daemon they become few and large
+    with unharmed(daemons.one, grows_by=24 * MIB), Raw(daemons.one.home.mailbox("network")) as raw:
         do = "hold" if "chunk" in name else "echo"
         open_session(raw, b"1", peer, do)
         for message, payload in BREACHES[name]:
             say(raw, b"1", message, payload)
         assert hear(raw, b"1")[:2] == [FAILURE, "bad-message"]
-        quiet(world)
-    serves(world)
+        quiet(daemons)
+    serves(daemons)
 
 
-def test_ends_that_were_not_said_are_not_believed(world: World, peer: str) -> None:
+def test_ends_that_were_not_said_are_not_believed(daemons: TwoDaemons, peer: str) -> None:
     """A program confirms what nobody has said, and ends what has ended: neither handler nor daemon hangs."""
-    with Raw(world.one.home.mailbox("network")) as raw:
+    with Raw(daemons.one.home.mailbox("network")) as raw:
         for number, sequence in enumerate(
             [
                 [m.Ack(), m.Ack(), m.ResetStream(1), m.ResetStream(2), m.StopSending(3)],
@@ -208,42 +208,42 @@ def test_ends_that_were_not_said_are_not_believed(world: World, peer: str) -> No
             open_session(raw, b"%d" % number, peer, "hold")
             for message in sequence:
                 say(raw, b"%d" % number, message)
-        quiet(world)
-    serves(world)
+        quiet(daemons)
+    serves(daemons)
 
 
-def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(world: World, peer: str) -> None:
+def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(daemons: TwoDaemons, peer: str) -> None:
     """It has granted what it may, and reads nothing."""
-    with unharmed(world.one, grows_by=32 * MIB), Raw(world.one.home.mailbox("network")) as raw:
+    with unharmed(daemons.one, grows_by=32 * MIB), Raw(daemons.one.home.mailbox("network")) as raw:
         for number in range(8):
             say(raw, b"%d" % number, ask_for(peer), msgspec.msgpack.encode({"do": "send", "size": 1 << 30}))
-        daemon, name = (world.two, "bob") if peer == world.bob else (world.one, "alice")
+        daemon, name = (daemons.two, "bob") if peer == daemons.bob else (daemons.one, "alice")
         eventually(lambda: binding_of(daemon, name, "Trial").sessions == 8, "they stand")
-        serves(world)
-        serves(world)
-    quiet(world)
+        serves(daemons)
+        serves(daemons)
+    quiet(daemons)
 
 
-def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(world: World) -> None:
+def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(daemons: TwoDaemons) -> None:
     """Each chunk that is on its way is paid for again at once, and none of them is ever read."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     program = context.socket(zmq.DEALER)
     program.set(zmq.RCVHWM, 1)
-    program.connect(f"ipc://{world.one.home.mailbox('network')}")
+    program.connect(f"ipc://{daemons.one.home.mailbox('network')}")
     try:
-        with world.one.client() as watcher, unharmed(world.one, grows_by=110 * MIB):
+        with daemons.one.client() as watcher, unharmed(daemons.one, grows_by=110 * MIB):
 
             def sent() -> int:
-                counts: dict[str, int] = watcher.call("alice", world.alice, "Trial", request={"do": "counts"})
+                counts: dict[str, int] = watcher.call("alice", daemons.alice, "Trial", request={"do": "counts"})
                 return counts["sent"]
 
             before = sent()
             order = msgspec.msgpack.encode({"do": "send", "size": 1 << 40})
-            program.send_multipart([b"1", m.encode(ask_for(world.alice)), order])
+            program.send_multipart([b"1", m.encode(ask_for(daemons.alice)), order])
             grant = m.encode(m.WindowUpdate(len(BLOCK) + 2 * CHUNK_COST))  # a block, which may come in two chunks
 
             def stands() -> bool:
-                return binding_of(world.one, "alice", "Trial").sessions == 1
+                return binding_of(daemons.one, "alice", "Trial").sessions == 1
 
             def state(blocks: int) -> str:
                 if sent() >= before + blocks * len(BLOCK):
@@ -257,20 +257,20 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(worl
                     break
                 program.send_multipart([b"1", grant, b""])
             assert not stands()
-        serves(world)
+        serves(daemons)
     finally:
         program.close(0)
         context.term()
-    quiet(world)
+    quiet(daemons)
 
 
-def test_an_identitys_mailbox_takes_no_part_in_sessions(world: World) -> None:
+def test_an_identitys_mailbox_takes_no_part_in_sessions(daemons: TwoDaemons) -> None:
     """Sessions reach it over the network process alone."""
-    with unharmed(world.one), Raw(world.one.home.mailbox("identity-alice")) as raw:
+    with unharmed(daemons.one), Raw(daemons.one.home.mailbox("identity-alice")) as raw:
         offer = m.DeliverSession(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
-        for message in (offer, ask_for(world.alice), *(message for message, _ in words() if message != m.Cancel())):
+        for message in (offer, ask_for(daemons.alice), *(message for message, _ in words() if message != m.Cancel())):
             assert raw.ask(message) in ("bad-message", "forbidden"), message
-    serves(world)
+    serves(daemons)
 
 
 noise = st.lists(
@@ -283,9 +283,9 @@ noise = st.lists(
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(noise)
-def test_whatever_a_program_says_nobody_else_notices(world: World, deeds: list[tuple[str, int, int]]) -> None:
-    with unharmed(world.one), unharmed(world.two):
-        with Raw(world.one.home.mailbox("network")) as raw:
+def test_whatever_a_program_says_nobody_else_notices(daemons: TwoDaemons, deeds: list[tuple[str, int, int]]) -> None:
+    with unharmed(daemons.one), unharmed(daemons.two):
+        with Raw(daemons.one.home.mailbox("network")) as raw:
             for what, id, seed in deeds:
                 chance = random.Random(seed)
                 if what == "say":
@@ -296,6 +296,6 @@ def test_whatever_a_program_says_nobody_else_notices(world: World, deeds: list[t
                         "do": chance.choice(["echo", "hold", "ponder", "send", "reset", "fail"]),
                         "size": 10_000_000,
                     }
-                    peer = world.bob if what == "open far" else world.alice
+                    peer = daemons.bob if what == "open far" else daemons.alice
                     say(raw, b"%d" % id, ask_for(peer, chance.choice([1, 100, WINDOW])), msgspec.msgpack.encode(order))
-        quiet(world)
+        quiet(daemons)

@@ -18,7 +18,7 @@ from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.support.daemons import eventually
 from tests.support.sessions import count_sessions, run
 from tests.support.signer import Signer
-from tests.support.two_daemons import World, binding_of, new_world
+from tests.support.two_daemons import TwoDaemons, binding_of, start_two_daemons
 
 from .hostile_peer import HELLO, SECRET, AnyStep, Bi, Channel, Session, Talk, Target, Until, endpoint_of, rogue
 from .raw import unharmed
@@ -32,35 +32,35 @@ FRESH: Final = b"g" * 32
 class Victim:
     """bob, whom a rogue torments while alice talks to him."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.key = bytes(PublicKey(world.bob))
-        status = world.two.status()
+    def __init__(self, daemons: TwoDaemons) -> None:
+        self.daemons = daemons
+        self.key = bytes(PublicKey(daemons.bob))
+        status = daemons.two.status()
         self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
 
     def serves(self) -> None:
         """An honest session brings what it should, and an honest call too."""
 
         async def talk(client: Any) -> None:
-            assert await client.call("alice", self.world.bob, "Trial", request={"do": "return", "value": 7}) == 7
+            assert await client.call("alice", self.daemons.bob, "Trial", request={"do": "return", "value": 7}) == 7
             order = {"do": "send", "size": 300_000}
-            async with await client.connect("alice", self.world.bob, "Trial", initial=order) as session:
+            async with await client.connect("alice", self.daemons.bob, "Trial", initial=order) as session:
                 count = 0
                 async for chunk in session:
                     count += len(chunk)
                 assert count == 300_000
 
-        run(self.world.one, talk)
+        run(self.daemons.one, talk)
 
     def quiet(self) -> None:
         """Nothing of what the rogue began is left."""
-        eventually(lambda: count_sessions(self.world) == 0, "no session is left")
+        eventually(lambda: count_sessions(self.daemons) == 0, "no session is left")
 
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:
-    with new_world() as world:
-        victim = Victim(world)
+    with start_two_daemons() as daemons:
+        victim = Victim(daemons)
         victim.serves()
         yield victim
 
@@ -113,7 +113,7 @@ def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim)
     noise = random.Random(3)
     alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
     announced = b"".join(encode_frame(wire.SessionStream(1, 4 * number)) for number in range(1, 1000))
-    with unharmed(victim.world.two):
+    with unharmed(victim.daemons.two):
         talks = [Talk([Channel(HELLO), *(Bi(data, times=50) for data in alone), Until(closed=True)])]
         talks += [Talk([Channel(HELLO), Channel(announced), Until(closed=True)])]
         with rogue(victim.target, talks) as accounts:
@@ -158,7 +158,7 @@ def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
     ]
     steps = [Session(number, opening(victim, number=number, **each)) for number, each in enumerate(asked, 1)]
     twice: list[AnyStep] = [Channel(HELLO), fresh, Until(frames=1), fresh, Until(frames=2)]
-    with unharmed(victim.world.two):
+    with unharmed(victim.daemons.two):
         talks = [
             Talk([Channel(HELLO), *steps, Until(frames=len(asked)), Session(99, opening(victim, number=99))]),
             Talk(twice, FRESH),
@@ -196,7 +196,7 @@ def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -
     steps += [Channel(encode_frame(wire.Cancel(number))) for number in (1000, 501, 502, 503)]
     steps += [*sessions(victim, "hold", Bi(more=b"x" * 1000, listen=False), times=3, first=2000)]
     steps += [Session(3000, opening(victim, "who", 3000)), Until(frames=3 * len(ends) + 7)]
-    with unharmed(victim.world.two):
+    with unharmed(victim.daemons.two):
         with rogue(victim.target, [Talk(steps)]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
             assert accepted(3000) in account.answers
@@ -209,14 +209,14 @@ def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
     """Those above the limit, and a few that may be about to end, are told so; honest peers are not concerned. With
     streams and without."""
     limit = MAX_SESSIONS_PER_PEER + MAX_SESSIONS_PER_PEER // 8
-    with unharmed(victim.world.two):
+    with unharmed(victim.daemons.two):
         for then in (Bi(), None):
             steps = [Channel(HELLO), *sessions(victim, "echo", then, times=300), Until(frames=300)]
             with rogue(victim.target, [Talk(steps)]) as (account,):
                 assert not account.stuck
                 assert sum(answer[0] == 11 for answer in account.answers) == limit
                 assert account.codes == ["overloaded"] * (300 - limit)
-                assert binding_of(victim.world.two, "bob", "Trial").sessions == limit
+                assert binding_of(victim.daemons.two, "bob", "Trial").sessions == limit
                 victim.serves()
             victim.quiet()
             victim.serves()
@@ -225,7 +225,7 @@ def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
 def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim: Victim) -> None:
     """Handlers that read nothing, and a peer that reads nothing, with as much to say as there is."""
     pouring = Bi(more=b"x" * MIB, listen=False)
-    with unharmed(victim.world.two, grows_by=64 * MIB):
+    with unharmed(victim.daemons.two, grows_by=64 * MIB):
         steps: list[AnyStep] = [
             Channel(HELLO),
             *sessions(victim, "hold", pouring, times=8),

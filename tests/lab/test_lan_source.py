@@ -1,4 +1,4 @@
-"""The record source of the LAN, between hosts of a laboratory, without daemons around it."""
+"""The record source of the LAN, between hosts of a laboratory, without daemons."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
 from tests.support.protocols import BLOCK
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 __all__ = ["connected", "count_sessions", "daemon_of", "fill", "outcome", "read_all", "run", "sessions_in"]
 
@@ -30,9 +30,9 @@ def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(session())
 
 
-def count_sessions(world: World) -> int:
+def count_sessions(daemons: TwoDaemons) -> int:
     """Return the number of open sessions in the status of both daemons."""
-    return sessions_in(world.one.status()) + sessions_in(world.two.status())
+    return sessions_in(daemons.one.status()) + sessions_in(daemons.two.status())
 
 
 def sessions_in(status: m.Status) -> int:
@@ -41,9 +41,9 @@ def sessions_in(status: m.Status) -> int:
     return served + sum(connection.streams - 1 for connection in status.connections)
 
 
-def daemon_of(world: World, peer: str) -> tuple[Daemon, str]:
+def daemon_of(daemons: TwoDaemons, peer: str) -> tuple[Daemon, str]:
     """Return the peer's daemon, and its name there."""
-    return (world.two, "bob") if peer == world.bob else (world.one, "alice")
+    return (daemons.two, "bob") if peer == daemons.bob else (daemons.one, "alice")
 
 
 @asynccontextmanager

@@ -381,7 +381,7 @@ class Program:
         return reply
 
 
-class World:
+class RunningGateway:
     """A gateway and everybody that it needs."""
 
     def __init__(self, home: Home) -> None:
@@ -415,9 +415,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(home: Home) -> AsyncIterator[World]:
+async def running_gateway(home: Home) -> AsyncIterator[RunningGateway]:
     """A gateway with its colleagues, all of them closed at the end."""
-    made = World(home)
+    made = RunningGateway(home)
     await made.start_gateway()
     try:
         yield made

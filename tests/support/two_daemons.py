@@ -16,13 +16,13 @@ from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.protocols import install_protocols
 
 __all__ = [
-    "World",
+    "TwoDaemons",
     "add_identity",
     "binding_of",
     "counts_of",
     "give",
     "idle",
-    "new_world",
+    "start_two_daemons",
     "until",
     "until_awaited",
     "wait_idle",
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class World:
+class TwoDaemons:
     """alice is online at ``one``, bob at ``two``; both have what ``add_identity`` gives."""
 
     one: Daemon
@@ -61,7 +61,7 @@ def add_identity(daemon: Daemon, name: str) -> str:
 
 
 @contextmanager
-def new_world(*, share_host: bool = True, echo: bool = True) -> Iterator[World]:
+def start_two_daemons(*, share_host: bool = True, echo: bool = True) -> Iterator[TwoDaemons]:
     """``share_host``: they find each other by ID52, as on one machine."""
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
@@ -73,7 +73,7 @@ def new_world(*, share_host: bool = True, echo: bool = True) -> Iterator[World]:
             two.start()
             assert one.wait_ready(), one.report()
             make: Callable[[Daemon, str], str] = add_identity if echo else Daemon.identity
-            yield World(one, two, make(one, "alice"), make(two, "bob"))
+            yield TwoDaemons(one, two, make(one, "alice"), make(two, "bob"))
         finally:
             one.clean_up()
             two.clean_up()

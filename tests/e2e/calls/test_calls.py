@@ -21,7 +21,15 @@ from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey
 from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, RemovePeer, TicketText
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World, binding_of, counts_of, new_world, until, until_awaited, wait_idle
+from tests.support.two_daemons import (
+    TwoDaemons,
+    binding_of,
+    counts_of,
+    start_two_daemons,
+    until,
+    until_awaited,
+    wait_idle,
+)
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -59,22 +67,22 @@ def ticket_of(daemon: Daemon, name: str) -> str:
 # ── one connection ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_calls_both_ways_take_one_connection(world: World) -> None:
+def test_calls_both_ways_take_one_connection(daemons: TwoDaemons) -> None:
     """So do the first fifty calls, which need the connection at the same moment."""
 
     async def fifty(client: Client, caller: str, peer: str) -> None:
         calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
         assert await asyncio.gather(*calls) == [ECHOED] * 50
 
-    assert world.one.status().connections == []
-    run(world.one, lambda client: fifty(client, "alice", world.bob))
-    run(world.two, lambda client: fifty(client, "bob", world.alice))
-    (here,), (there,) = world.one.status().connections, world.two.status().connections
-    assert (here.endpoint, there.endpoint) == (world.two.status().endpoint, world.one.status().endpoint)
+    assert daemons.one.status().connections == []
+    run(daemons.one, lambda client: fifty(client, "alice", daemons.bob))
+    run(daemons.two, lambda client: fifty(client, "bob", daemons.alice))
+    (here,), (there,) = daemons.one.status().connections, daemons.two.status().connections
+    assert (here.endpoint, there.endpoint) == (daemons.two.status().endpoint, daemons.one.status().endpoint)
     assert (here.outgoing, there.outgoing) == (True, False)
-    assert (here.identities, there.identities) == ([world.bob], [world.alice])
+    assert (here.identities, there.identities) == ([daemons.bob], [daemons.alice])
     assert here.path == there.path == "direct"
-    for daemon, name in ((world.one, "alice"), (world.two, "bob")):
+    for daemon, name in ((daemons.one, "alice"), (daemons.two, "bob")):
         binding = binding_of(daemon, name, "Echo")
         assert (binding.calls, binding.errors, binding.in_flight) == (50, 0, 0)
         assert binding.p50_ms is not None
@@ -84,12 +92,12 @@ def test_calls_both_ways_take_one_connection(world: World) -> None:
 
 def test_both_sides_may_dial_at_the_same_moment() -> None:
     """No call is lost, and afterwards all of them, both ways, take the same connection."""
-    with new_world(echo=False) as world:
+    with start_two_daemons(echo=False) as daemons:
 
         async def both_ways(here: Client, there: Client) -> None:
             calls = [
                 client.call(None, peer, "Echo", request=HI)
-                for client, peer in ((here, world.bob), (there, world.alice))
+                for client, peer in ((here, daemons.bob), (there, daemons.alice))
                 for _ in range(20)
             ]
             assert await asyncio.gather(*calls) == [ECHOED] * 40
@@ -97,12 +105,12 @@ def test_both_sides_may_dial_at_the_same_moment() -> None:
         def sent() -> dict[tuple[str, bool], int]:
             return {
                 (name, connection.outgoing == (name == "one")): connection.sent
-                for name, daemon in (("one", world.one), ("two", world.two))
+                for name, daemon in (("one", daemons.one), ("two", daemons.two))
                 for connection in daemon.status().connections
             }
 
         async def main() -> None:
-            async with Client(world.one.home) as here, Client(world.two.home) as there:
+            async with Client(daemons.one.home) as here, Client(daemons.two.home) as there:
                 await asyncio.gather(here.start(), there.start())
                 await both_ways(here, there)
                 await both_ways(here, there)
@@ -118,70 +126,70 @@ def test_both_sides_may_dial_at_the_same_moment() -> None:
         asyncio.run(main())
 
 
-def test_calls_inside_one_daemon_take_none(world: World) -> None:
-    fred = world.one.identity("fred")
-    before = len(world.one.status().connections)
-    with world.one.client() as client:
+def test_calls_inside_one_daemon_take_none(daemons: TwoDaemons) -> None:
+    fred = daemons.one.identity("fred")
+    before = len(daemons.one.status().connections)
+    with daemons.one.client() as client:
         assert client.call("alice", fred, "Echo", request=HI) == ECHOED
-        assert client.call("fred", world.alice, "Echo", request=HI) == ECHOED
-        assert client.call("alice", world.alice, "Echo", request=HI) == ECHOED
-        assert client.call("fred", world.alice, "Trial", request={"do": "who"})["key"] == fred
-    assert len(world.one.status().connections) == before
+        assert client.call("fred", daemons.alice, "Echo", request=HI) == ECHOED
+        assert client.call("alice", daemons.alice, "Echo", request=HI) == ECHOED
+        assert client.call("fred", daemons.alice, "Trial", request={"do": "who"})["key"] == fred
+    assert len(daemons.one.status().connections) == before
 
 
 # ── whom, as whom, and what ──────────────────────────────────────────────────────────────────────
 
 
-def test_a_peer_by_every_name_that_it_has(world: World) -> None:
-    ticket = ticket_of(world.two, "bob")
-    with world.one.client() as client:
+def test_a_peer_by_every_name_that_it_has(daemons: TwoDaemons) -> None:
+    ticket = ticket_of(daemons.two, "bob")
+    with daemons.one.client() as client:
         client.control(AddPeer(ticket, "my-bob"))
-        for peer in (world.bob, PublicKey(world.bob), ticket, Ticket(ticket), "my-bob"):
+        for peer in (daemons.bob, PublicKey(daemons.bob), ticket, Ticket(ticket), "my-bob"):
             assert client.call("alice", peer, "Echo", request=HI) == ECHOED
         client.control(RemovePeer("my-bob"))
 
 
-def test_a_handler_knows_who_asks_and_by_which_name(world: World) -> None:
-    with world.one.client() as ours, world.two.client() as theirs:
-        asked = ours.call("alice", world.bob, "Trial", request={"do": "who"})
-        assert asked == {"key": world.alice, "name": None, "instance": "default"}
-        theirs.control(AddPeer(world.alice, "al"))
-        asked = ours.call("alice", world.bob, "Trial", request={"do": "who"})
-        assert asked == {"key": world.alice, "name": "al", "instance": "default"}
+def test_a_handler_knows_who_asks_and_by_which_name(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as ours, daemons.two.client() as theirs:
+        asked = ours.call("alice", daemons.bob, "Trial", request={"do": "who"})
+        assert asked == {"key": daemons.alice, "name": None, "instance": "default"}
+        theirs.control(AddPeer(daemons.alice, "al"))
+        asked = ours.call("alice", daemons.bob, "Trial", request={"do": "who"})
+        assert asked == {"key": daemons.alice, "name": "al", "instance": "default"}
         theirs.control(RemovePeer("al"))
 
 
-def test_a_hosted_protocol_calls_others_as_its_identity(world: World) -> None:
-    with world.one.client() as client:
-        asked = client.call("alice", world.bob, "Trial", request={"do": "ask", "value": world.alice})
-    assert asked["key"] == world.bob
+def test_a_hosted_protocol_calls_others_as_its_identity(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as client:
+        asked = client.call("alice", daemons.bob, "Trial", request={"do": "ask", "value": daemons.alice})
+    assert asked["key"] == daemons.bob
 
 
-def test_who_is_in_the_address_book_may_use_what_is_for_peers(world: World) -> None:
+def test_who_is_in_the_address_book_may_use_what_is_for_peers(daemons: TwoDaemons) -> None:
     """From the moment on that they are in it, and until they are not."""
-    with world.one.client() as ours, world.two.client() as theirs:
-        theirs.control(AddPeer(world.alice, "al"))
-        assert ours.call("alice", world.bob, "Echo", "private", HI) == ECHOED
+    with daemons.one.client() as ours, daemons.two.client() as theirs:
+        theirs.control(AddPeer(daemons.alice, "al"))
+        assert ours.call("alice", daemons.bob, "Echo", "private", HI) == ECHOED
         theirs.control(RemovePeer("al"))
         with pytest.raises(Exception, match="does not let you use"):
-            ours.call("alice", world.bob, "Echo", "private", HI)
+            ours.call("alice", daemons.bob, "Echo", "private", HI)
 
 
-def test_requests_and_replies_have_types(world: World) -> None:
+def test_requests_and_replies_have_types(daemons: TwoDaemons) -> None:
     class Request(msgspec.Struct):
         message: str
 
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         for request in (Request("hi"), EchoRequest("hi"), HI):
-            reply = client.call("alice", world.bob, "Echo", request=request, returns=EchoReply)
+            reply = client.call("alice", daemons.bob, "Echo", request=request, returns=EchoReply)
             assert reply == EchoReply("Echo: hi")
-        assert client.call("alice", world.bob, "Echo", request=HI, returns=dict[str, str]) == ECHOED
+        assert client.call("alice", daemons.bob, "Echo", request=HI, returns=dict[str, str]) == ECHOED
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**63, 1.5, "ünïcødé ☃", b"\0\xff", [1, [2, {}]], {"a": {"b": False}}])
-def test_plain_values_arrive_as_they_were_sent(world: World, value: Any) -> None:
-    with world.one.client() as client:
-        assert client.call("alice", world.bob, "Trial", request={"do": "return", "value": value}) == value
+def test_plain_values_arrive_as_they_were_sent(daemons: TwoDaemons, value: Any) -> None:
+    with daemons.one.client() as client:
+        assert client.call("alice", daemons.bob, "Trial", request={"do": "return", "value": value}) == value
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────────────────────────
@@ -204,64 +212,64 @@ SIZES = {
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_payloads_of_every_size(world: World, size: int) -> None:
+def test_payloads_of_every_size(daemons: TwoDaemons, size: int) -> None:
     """There and back, to another daemon and inside one."""
     value = os.urandom(size)
-    with world.one.client() as client:
-        for peer in (world.bob, world.alice):
+    with daemons.one.client() as client:
+        for peer in (daemons.bob, daemons.alice):
             reply = client.call("alice", peer, "Trial", request={"do": "return", "value": value}, returns=bytes)
             assert reply == value
 
 
-def test_a_reply_of_exactly_the_largest_size(world: World) -> None:
-    with world.one.client() as client:
-        reply = client.call("alice", world.bob, "Trial", request={"do": "return", "size": MAX_PAYLOAD - 5})
+def test_a_reply_of_exactly_the_largest_size(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as client:
+        reply = client.call("alice", daemons.bob, "Trial", request={"do": "return", "size": MAX_PAYLOAD - 5})
     assert reply == b"x" * (MAX_PAYLOAD - 5)
 
 
-def test_a_large_payload_on_the_command_line(world: World) -> None:
+def test_a_large_payload_on_the_command_line(daemons: TwoDaemons) -> None:
     message = "ü" * 500_000
-    done = world.one.cli("call", world.bob, "Echo", "large", "--as", "alice", input=f'{{"message": "{message}"}}')
+    done = daemons.one.cli("call", daemons.bob, "Echo", "large", "--as", "alice", input=f'{{"message": "{message}"}}')
     assert done.stdout == f'{{"echoed":"Echo: {message}"}}\n', done.stderr
 
 
 # ── many at once ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_hundred_calls_in_flight(world: World) -> None:
+def test_two_hundred_calls_in_flight(daemons: TwoDaemons) -> None:
     """The handler runs two hundred times at once."""
     waiting = {"do": "wait", "seconds": 30}
 
     async def flood(client: Client) -> None:
-        calls = [asyncio.create_task(client.call("alice", world.bob, "Trial", request=waiting)) for _ in range(200)]
-        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight == 200, "200 are in flight")
-        assert world.one.status().connections[0].in_flight == 200
+        calls = [asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=waiting)) for _ in range(200)]
+        await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight == 200, "200 are in flight")
+        assert daemons.one.status().connections[0].in_flight == 200
         for call in calls:
             call.cancel()
         assert all(
             isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
         )
 
-    run(world.one, flood)
-    wait_idle(world.two)
-    wait_idle(world.one)
+    run(daemons.one, flood)
+    wait_idle(daemons.two)
+    wait_idle(daemons.one)
 
 
-def test_many_threads_share_a_blocking_client(world: World) -> None:
-    with world.one.client() as client, ThreadPoolExecutor(16) as threads:
+def test_many_threads_share_a_blocking_client(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as client, ThreadPoolExecutor(16) as threads:
 
         def call(number: int) -> str:
-            return client.call("alice", world.bob, "Echo", request={"message": str(number)}, returns=EchoReply).echoed
+            return client.call("alice", daemons.bob, "Echo", request={"message": str(number)}, returns=EchoReply).echoed
 
         assert list(threads.map(call, range(200))) == [f"Echo: {number}" for number in range(200)]
 
 
-def test_a_slow_call_holds_up_nobody(world: World) -> None:
+def test_a_slow_call_holds_up_nobody(daemons: TwoDaemons) -> None:
     """Neither one that waits, nor one that carries 16 MiB both ways."""
 
     async def race(client: Client) -> None:
-        waiting = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}))
-        for peer in (world.bob, world.alice):
+        waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
+        for peer in (daemons.bob, daemons.alice):
             large = asyncio.create_task(
                 client.call("alice", peer, "Trial", request={"do": "return", "value": b"x" * (16 << 20 >> 1)})
             )
@@ -271,46 +279,46 @@ def test_a_slow_call_holds_up_nobody(world: World) -> None:
         assert not waiting.done()
         waiting.cancel()
 
-    run(world.one, race)
-    wait_idle(world.two)
+    run(daemons.one, race)
+    wait_idle(daemons.two)
 
 
 # ── deadlines and cancellation ───────────────────────────────────────────────────────────────────
 
 
-def cancelled_at_bob(world: World) -> int:
-    return counts_of(world.two, "bob")["cancelled"]
+def cancelled_at_bob(daemons: TwoDaemons) -> int:
+    return counts_of(daemons.two, "bob")["cancelled"]
 
 
-def test_a_deadline_ends_the_handler_too(world: World) -> None:
-    before = cancelled_at_bob(world)
-    with world.one.client() as client, pytest.raises(DeadlineExceeded):
-        client.call("alice", world.bob, "Trial", request={"do": "wait"}, timeout=0.2)
-    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
-    wait_idle(world.two)
+def test_a_deadline_ends_the_handler_too(daemons: TwoDaemons) -> None:
+    before = cancelled_at_bob(daemons)
+    with daemons.one.client() as client, pytest.raises(DeadlineExceeded):
+        client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=0.2)
+    eventually(lambda: cancelled_at_bob(daemons) == before + 1, "the handler was cancelled")
+    wait_idle(daemons.two)
 
 
-def test_a_deadline_travels_with_the_call(world: World) -> None:
+def test_a_deadline_travels_with_the_call(daemons: TwoDaemons) -> None:
     """The other daemon keeps it by itself, when nobody can tell it any more."""
-    before = cancelled_at_bob(world)
-    network = world.one.pid("network")
+    before = cancelled_at_bob(daemons)
+    network = daemons.one.pid("network")
 
     async def call(client: Client) -> None:
-        waiting = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}, timeout=1))
-        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=1))
+        await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
         os.kill(network, signal.SIGSTOP)
         try:
             with pytest.raises(DeadlineExceeded):
                 await waiting
-            await until(lambda: not binding_of(world.two, "bob", "Trial").in_flight, "the handler was cancelled", 2)
+            await until(lambda: not binding_of(daemons.two, "bob", "Trial").in_flight, "the handler was cancelled", 2)
         finally:
             os.kill(network, signal.SIGCONT)
 
-    run(world.one, call)
-    assert cancelled_at_bob(world) == before + 1
+    run(daemons.one, call)
+    assert cancelled_at_bob(daemons) == before + 1
 
 
-def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
+def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons) -> None:
     """Near and far."""
 
     async def call_and_cancel(client: Client, daemon: Daemon, identity: str, peer: str) -> None:
@@ -321,33 +329,33 @@ def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
             await call
         await until(lambda: not binding_of(daemon, identity, "Trial").in_flight, "nothing is in flight")
 
-    for daemon, identity, peer in ((world.two, "bob", world.bob), (world.one, "alice", world.alice)):
+    for daemon, identity, peer in ((daemons.two, "bob", daemons.bob), (daemons.one, "alice", daemons.alice)):
         before = counts_of(daemon, identity)["cancelled"]
 
         def work(client: Client, daemon: Daemon = daemon, identity: str = identity, peer: str = peer) -> Any:
             return call_and_cancel(client, daemon, identity, peer)
 
-        run(world.one, work)
+        run(daemons.one, work)
         assert counts_of(daemon, identity)["cancelled"] == before + 1
         wait_idle(daemon)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
-def test_a_large_call_may_be_cancelled_at_any_moment(world: World, milliseconds: int) -> None:
+def test_a_large_call_may_be_cancelled_at_any_moment(daemons: TwoDaemons, milliseconds: int) -> None:
     """The cancellation may overtake the call."""
 
     async def call_and_cancel(client: Client) -> None:
         order = {"do": "wait", "value": b"x" * (4 << 20)}
-        call = asyncio.create_task(client.call("alice", world.bob, "Trial", request=order, timeout=60))
+        call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=order, timeout=60))
         await asyncio.sleep(milliseconds / 1000)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
 
-    run(world.one, call_and_cancel)
-    with world.one.client() as client:  # whatever was on its way before this has arrived after it
-        client.call("alice", world.bob, "Trial", request={"value": b"x" * (4 << 20)})
-    wait_idle(world.two)
+    run(daemons.one, call_and_cancel)
+    with daemons.one.client() as client:  # whatever was on its way before this has arrived after it
+        client.call("alice", daemons.bob, "Trial", request={"value": b"x" * (4 << 20)})
+    wait_idle(daemons.two)
 
 
 PROGRAM = """
@@ -358,45 +366,47 @@ call("alice", sys.argv[1], "Trial", request={"do": "wait"}, timeout=60)
 """
 
 
-def test_a_program_that_is_killed_takes_its_calls_with_it(world: World) -> None:
-    before = cancelled_at_bob(world)
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM, world.bob], env=world.one.env, stdout=subprocess.PIPE)
+def test_a_program_that_is_killed_takes_its_calls_with_it(daemons: TwoDaemons) -> None:
+    before = cancelled_at_bob(daemons)
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, daemons.bob], env=daemons.one.env, stdout=subprocess.PIPE
+    )
     with program:
-        eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        eventually(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
         program.kill()
-    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
-    wait_idle(world.one)
-    wait_idle(world.two)
+    eventually(lambda: cancelled_at_bob(daemons) == before + 1, "the handler was cancelled")
+    wait_idle(daemons.one)
+    wait_idle(daemons.two)
 
 
-def test_closing_a_client_ends_its_calls(world: World) -> None:
+def test_closing_a_client_ends_its_calls(daemons: TwoDaemons) -> None:
     async def close(client: Client) -> None:
-        call = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}))
-        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
+        await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
         client.close()
         with pytest.raises(ConnectionLost):
             await call
-        assert await client.call("alice", world.bob, "Echo", request=HI) == ECHOED  # opens again
+        assert await client.call("alice", daemons.bob, "Echo", request=HI) == ECHOED  # opens again
 
-    run(world.one, close)
-    wait_idle(world.two)
+    run(daemons.one, close)
+    wait_idle(daemons.two)
 
 
-def test_interrupting_a_blocking_call_cancels_it(world: World) -> None:
+def test_interrupting_a_blocking_call_cancels_it(daemons: TwoDaemons) -> None:
     """Ctrl-C while ``sync.call`` waits."""
-    before = cancelled_at_bob(world)
+    before = cancelled_at_bob(daemons)
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, world.bob],
-        env=world.one.env,
+        [sys.executable, "-c", PROGRAM, daemons.bob],
+        env=daemons.one.env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+    eventually(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
     program.send_signal(signal.SIGINT)
     _, err = program.communicate(timeout=10)
     assert err.rstrip().endswith("KeyboardInterrupt")
-    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
+    eventually(lambda: cancelled_at_bob(daemons) == before + 1, "the handler was cancelled")
 
 
 LOOPS = """
@@ -409,12 +419,12 @@ sys.stdin.read()
 """
 
 
-def test_one_client_in_several_event_loops_one_after_the_other(world: World) -> None:
+def test_one_client_in_several_event_loops_one_after_the_other(daemons: TwoDaemons) -> None:
     """The shared client of ``call`` belongs to its loop, and goes with it."""
-    before = world.one.status().clients
+    before = daemons.one.status().clients
     with subprocess.Popen(
-        [sys.executable, "-c", LOOPS, world.bob],
-        env=world.one.env,
+        [sys.executable, "-c", LOOPS, daemons.bob],
+        env=daemons.one.env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -422,19 +432,19 @@ def test_one_client_in_several_event_loops_one_after_the_other(world: World) -> 
         assert program.stdout is not None
         assert [program.stdout.readline() for _ in range(3)] == ["Echo: hi Echo: hi\n"] * 3
         # Only the connection of the blocking twin's loop is left; those of earlier loops went with them.
-        eventually(lambda: world.one.status().clients == before + 1, "no connection of an earlier loop is left")
+        eventually(lambda: daemons.one.status().clients == before + 1, "no connection of an earlier loop is left")
         program.communicate("")
     assert program.returncode == 0
 
 
-def test_a_call_takes_milliseconds(world: World) -> None:
+def test_a_call_takes_milliseconds(daemons: TwoDaemons) -> None:
     """Not a benchmark: a call that takes a turn too many, or waits for a timer, is ten times slower than this."""
-    with world.one.client() as client:
-        client.call("alice", world.bob, "Echo", request=HI)
+    with daemons.one.client() as client:
+        client.call("alice", daemons.bob, "Echo", request=HI)
 
         def seconds() -> float:
             began = time.perf_counter()
-            client.call("alice", world.bob, "Echo", request=HI)
+            client.call("alice", daemons.bob, "Echo", request=HI)
             return time.perf_counter() - began
 
         assert sorted(seconds() for _ in range(50))[10] < 0.02

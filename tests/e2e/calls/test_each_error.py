@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
-from tests.support.two_daemons import World, binding_of, until, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, until, wait_idle
 
 
 @dataclass
@@ -48,7 +48,7 @@ def bad_name(name: str, what: str, reason: str) -> e.InvalidName:
 LOWER = "it starts with a lower-case letter, then lower-case letters, digits, - and _"
 INSTANCE = "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _"
 
-CASES: dict[str, Callable[[World], Case]] = {
+CASES: dict[str, Callable[[TwoDaemons], Case]] = {
     # the peer
     "a name that is nobody's": lambda w: Case(Call("nobody"), e.PeerUnknown(peer="nobody"), "fastn-p2p peer add"),
     "the name of an identity that is not online": lambda w: Case(
@@ -308,22 +308,22 @@ def id52_of(daemon: Daemon, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def crowd(world: World) -> World:
+def crowd(daemons: TwoDaemons) -> TwoDaemons:
     """More identities: fred is online at ``one`` and erin is not; dora is offline at ``two`` and a peer of ``one``."""
-    world.one.identity("fred", echo=False)
-    world.one.identity("erin", online=False)
-    world.two.identity("dora")
-    ticket = ticket_of(world.two, "dora")
-    with world.one.client() as client:
+    daemons.one.identity("fred", echo=False)
+    daemons.one.identity("erin", online=False)
+    daemons.two.identity("dora")
+    ticket = ticket_of(daemons.two, "dora")
+    with daemons.one.client() as client:
         client.control(m.AddPeer(ticket, "dora"))
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         client.control(m.SetIdentityOnline("dora", False))
-    return world
+    return daemons
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
-    crowd: World, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    crowd: TwoDaemons, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = CASES[name](crowd)
     question, expected = case.question, case.error
@@ -362,7 +362,7 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
         assert code == ExitCode.APPLICATION
 
 
-def test_nothing_was_changed_by_errors(crowd: World) -> None:
+def test_nothing_was_changed_by_errors(crowd: TwoDaemons) -> None:
     """The table above leaves no identity, binding or peer behind, and nothing in flight."""
     for daemon in (crowd.one, crowd.two):
         wait_idle(daemon)
@@ -380,30 +380,30 @@ def test_nothing_was_changed_by_errors(crowd: World) -> None:
     assert status.warnings == []
 
 
-def test_a_reply_that_is_not_what_was_expected(world: World) -> None:
+def test_a_reply_that_is_not_what_was_expected(daemons: TwoDaemons) -> None:
     """Only programs say what they expect."""
 
     async def ask() -> e.BadReply:
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             with pytest.raises(e.BadReply) as caught:
-                await client.call("alice", world.bob, "Echo", request={"message": "hi"}, returns=int)
+                await client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
         return caught.value
 
     expected = e.BadReply(protocol="Echo", reason="Expected `int`, got `object`")
     agrees(asyncio.run(ask()), expected)
-    with world.one.client() as client, pytest.raises(e.BadReply) as caught:
-        client.call("alice", world.bob, "Echo", request={"message": "hi"}, returns=int)
+    with daemons.one.client() as client, pytest.raises(e.BadReply) as caught:
+        client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
     agrees(caught.value, expected)
 
 
-def test_too_many_calls_at_once(world: World) -> None:
+def test_too_many_calls_at_once(daemons: TwoDaemons) -> None:
     """The one above the limit is refused at once; nothing happens to the others."""
 
     async def flood() -> e.Overloaded:
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             request = {"do": "wait"}
             many = [
-                asyncio.ensure_future(client.call("alice", world.alice, "Trial", request=request, timeout=50))
+                asyncio.ensure_future(client.call("alice", daemons.alice, "Trial", request=request, timeout=50))
                 for _ in range(MAX_CALLS_PER_CLIENT + 1)
             ]
             done, others = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
@@ -413,7 +413,7 @@ def test_too_many_calls_at_once(world: World) -> None:
             one = others.pop()
             one.cancel()
             await asyncio.wait([one])
-            assert await client.call("alice", world.alice, "Trial", request={"value": 1}) == 1  # there is room again
+            assert await client.call("alice", daemons.alice, "Trial", request={"value": 1}) == 1  # there is room again
             for call in others:
                 call.cancel()
             await asyncio.gather(*others, return_exceptions=True)
@@ -422,8 +422,8 @@ def test_too_many_calls_at_once(world: World) -> None:
         return error
 
     def in_flight() -> int:
-        return binding_of(world.one, "alice", "Trial").in_flight
+        return binding_of(daemons.one, "alice", "Trial").in_flight
 
     error = asyncio.run(flood())
     assert error.fields() == {"what": "calls in flight from this program", "limit": MAX_CALLS_PER_CLIENT}
-    wait_idle(world.one)
+    wait_idle(daemons.one)

@@ -14,7 +14,7 @@ import pytest
 
 from fastn_p2p_client import ApplicationError, BadRequest, sync
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
@@ -44,64 +44,67 @@ def serving(daemon: Daemon, name: str, *arguments: str) -> Iterator[subprocess.P
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_request_response(world: World, end: signal.Signals) -> None:
-    with serving(world.two, "request_response.py", "server", "bob") as server:
-        done = until_served(world, "request_response.py", "client", world.bob)
+def test_request_response(daemons: TwoDaemons, end: signal.Signals) -> None:
+    with serving(daemons.two, "request_response.py", "server", "bob") as server:
+        done = until_served(daemons, "request_response.py", "client", daemons.bob)
         assert (done.returncode, done.stdout) == (0, "You said: hello\n"), done.stderr
-        done = run(world.one, "request_response.py", "client", world.bob, "", "--as", "alice")
+        done = run(daemons.one, "request_response.py", "client", daemons.bob, "", "--as", "alice")
         assert (done.returncode, done.stderr) == (1, "application error: Empty: the message is empty (0 characters)\n")
         server.send_signal(end)
         output, errors = server.communicate(timeout=15)
         assert (server.returncode, errors) == (0, "")
-        assert output == f"{world.alice}: hello\n{world.alice}: \n"
-    done = run(world.one, "request_response.py", "client", world.bob)
+        assert output == f"{daemons.alice}: hello\n{daemons.alice}: \n"
+    done = run(daemons.one, "request_response.py", "client", daemons.bob)
     assert done.returncode == 1
     assert "does not serve RequestResponse" in done.stderr or "RequestResponse" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def until_served(world: World, *command: str) -> subprocess.CompletedProcess[str]:
+def until_served(daemons: TwoDaemons, *command: str) -> subprocess.CompletedProcess[str]:
     """The first call that finds the program: it says that it serves a moment before the network knows."""
-    done = run(world.one, *command)
+    done = run(daemons.one, *command)
     for _ in range(20):
         if done.returncode == 0:
             break
-        done = run(world.one, *command)
+        done = run(daemons.one, *command)
     return done
 
 
-def test_pyzmq_client_calls(world: World) -> None:
+def test_pyzmq_client_calls(daemons: TwoDaemons) -> None:
     name = "pyzmq_client.py"
-    done = run(world.one, name, "call", "alice", world.bob, "Echo", '{"message": "hi"}')
+    done = run(daemons.one, name, "call", "alice", daemons.bob, "Echo", '{"message": "hi"}')
     assert (done.returncode, done.stdout) == (0, '{"echoed":"Echo: hi"}\n'), done.stderr
-    done = run(world.one, name, "call", "", world.bob, "Echo", '{"message": ""}')
+    done = run(daemons.one, name, "call", "", daemons.bob, "Echo", '{"message": ""}')
     assert done.returncode == 1
     assert done.stderr.startswith("MessageEmpty: ")
-    done = run(world.one, name, "call", "alice", world.bob, "Nothing")
+    done = run(daemons.one, name, "call", "alice", daemons.bob, "Nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("protocol-not-found: ")
-    assert run(world.one, name, "call").returncode == 2
+    assert run(daemons.one, name, "call").returncode == 2
 
 
-def test_pyzmq_client_serves(world: World) -> None:
-    with serving(world.two, "pyzmq_client.py", "serve", "bob", "Shout", "3") as server, world.one.client() as client:
-        assert client.call("alice", world.bob, "Shout", request="hi") == "HI!"
+def test_pyzmq_client_serves(daemons: TwoDaemons) -> None:
+    with (
+        serving(daemons.two, "pyzmq_client.py", "serve", "bob", "Shout", "3") as server,
+        daemons.one.client() as client,
+    ):
+        assert client.call("alice", daemons.bob, "Shout", request="hi") == "HI!"
         with pytest.raises(BadRequest):
-            client.call("alice", world.bob, "Shout", request=5)
+            client.call("alice", daemons.bob, "Shout", request=5)
         with pytest.raises(ApplicationError) as refused:
-            client.call("alice", world.bob, "Shout", request="")
+            client.call("alice", daemons.bob, "Shout", request="")
         assert (refused.value.kind, refused.value.payload) == ("Empty", {"length": 0})
         output, errors = server.communicate(timeout=15)
         assert (server.returncode, output, errors) == (0, "", "")
 
 
-def test_pyzmq_client_says_that_the_daemon_has_ended(world: World) -> None:
-    with serving(world.two, "pyzmq_client.py", "serve", "bob", "Shout") as server:
-        pid = world.two.kill_actor("network")
+def test_pyzmq_client_says_that_the_daemon_has_ended(daemons: TwoDaemons) -> None:
+    with serving(daemons.two, "pyzmq_client.py", "serve", "bob", "Shout") as server:
+        pid = daemons.two.kill_actor("network")
         errors = server.communicate(timeout=15)[1]
         assert server.returncode == 1
         assert "has ended" in errors
-        world.two.wait_actor("network", not_pid=pid)
+        daemons.two.wait_actor("network", not_pid=pid)
 
 
 def test_the_examples_need_a_daemon(tmp_path: Path) -> None:

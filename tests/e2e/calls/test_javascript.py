@@ -31,7 +31,7 @@ from fastn_p2p_client.errors import (
     ProtocolNotFound,
 )
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World, binding_of, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, wait_idle
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "javascript"
@@ -119,9 +119,9 @@ class Program:
 
 
 @pytest.fixture(scope="module")
-def timer(example: Path, world: World) -> Iterator[Program]:
+def timer(example: Path, daemons: TwoDaemons) -> Iterator[Program]:
     """bob's Timer, served by ``serve.mjs``."""
-    program = Program(example / "serve.mjs", "bob", daemon=world.two)
+    program = Program(example / "serve.mjs", "bob", daemon=daemons.two)
     try:
         program.says("serving")
         yield program
@@ -130,8 +130,8 @@ def timer(example: Path, world: World) -> Iterator[Program]:
 
 
 @pytest.fixture
-def client(world: World) -> Iterator[sync.Client]:
-    with world.one.client() as client:
+def client(daemons: TwoDaemons) -> Iterator[sync.Client]:
+    with daemons.one.client() as client:
         yield client
 
 
@@ -149,8 +149,8 @@ def call(example: Path, daemon: Daemon, *arguments: str) -> Any:
     return json.loads(done.stderr or done.stdout)
 
 
-def test_it_calls_a_protocol_of_another_daemon(example: Path, world: World) -> None:
-    assert call(example, world.one, "alice", world.bob, "Echo", '{"message": "hi"}') == {"echoed": "Echo: hi"}
+def test_it_calls_a_protocol_of_another_daemon(example: Path, daemons: TwoDaemons) -> None:
+    assert call(example, daemons.one, "alice", daemons.bob, "Echo", '{"message": "hi"}') == {"echoed": "Echo: hi"}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_it_calls_a_protocol_of_another_daemon(example: Path, world: World) -> N
     ],
 )
 def test_errors_are_classes_with_their_fields(
-    example: Path, world: World, protocol: str, request_: str, error: dict[str, Any]
+    example: Path, daemons: TwoDaemons, protocol: str, request_: str, error: dict[str, Any]
 ) -> None:
-    told = call(example, world.one, "alice", world.bob, protocol, request_)
+    told = call(example, daemons.one, "alice", daemons.bob, protocol, request_)
     for key, value in error.items():
         assert told[key] == (told[key] | value if isinstance(value, dict) else value)
 
@@ -179,63 +179,63 @@ def test_it_says_that_no_daemon_runs(example: Path, make_daemon: Any) -> None:
     assert (told["error"], told["fields"]) == ("DaemonNotRunning", {"home": str(daemon.home.path)})
 
 
-def test_its_handler_is_called_from_another_daemon(timer: Program, world: World, client: sync.Client) -> None:
-    assert client.call("alice", world.bob, "Timer", request={"seconds": 0.01}) == {"waited": 0.01}
-    timer.says(f"waited 0.01 s for {world.alice}")
+def test_its_handler_is_called_from_another_daemon(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
+    assert client.call("alice", daemons.bob, "Timer", request={"seconds": 0.01}) == {"waited": 0.01}
+    timer.says(f"waited 0.01 s for {daemons.alice}")
     with pytest.raises(ApplicationError) as refused:
-        client.call("alice", world.bob, "Timer", request={"seconds": -1})
+        client.call("alice", daemons.bob, "Timer", request={"seconds": -1})
     assert (refused.value.kind, refused.value.payload) == ("Negative", {"seconds": -1})
     with pytest.raises(BadRequest, match="seconds must be a number"):
-        client.call("alice", world.bob, "Timer", request={})
+        client.call("alice", daemons.bob, "Timer", request={})
     with pytest.raises(CommandNotFound) as unknown:
-        client.call("alice", world.bob, "Timer", request={}, command="settings.reset")
-    assert unknown.value.fields() == {"peer": world.bob, "protocol": "Timer", "command": "settings.reset"}
-    assert binding_of(world.two, "bob", "Timer").programs == 1
+        client.call("alice", daemons.bob, "Timer", request={}, command="settings.reset")
+    assert unknown.value.fields() == {"peer": daemons.bob, "protocol": "Timer", "command": "settings.reset"}
+    assert binding_of(daemons.two, "bob", "Timer").programs == 1
 
 
-def test_a_handler_is_cancelled_when_nobody_waits(timer: Program, world: World, client: sync.Client) -> None:
+def test_a_handler_is_cancelled_when_nobody_waits(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
     with pytest.raises(DeadlineExceeded):
-        client.call("alice", world.bob, "Timer", request={"seconds": 60}, timeout=0.3)
-    timer.says(f"cancelled by {world.alice}")
-    wait_idle(world.two)
+        client.call("alice", daemons.bob, "Timer", request={"seconds": 60}, timeout=0.3)
+    timer.says(f"cancelled by {daemons.alice}")
+    wait_idle(daemons.two)
 
 
 def test_it_serves_again_after_the_network_process_has_died(
-    timer: Program, example: Path, world: World, client: sync.Client
+    timer: Program, example: Path, daemons: TwoDaemons, client: sync.Client
 ) -> None:
     """And a call of its own that was in flight is lost, as an error of that class."""
     times = timer.lines.count("serving")
-    caller = Program(example / "call.mjs", "bob", world.bob, "Timer", '{"seconds": 60}', daemon=world.two)
+    caller = Program(example / "call.mjs", "bob", daemons.bob, "Timer", '{"seconds": 60}', daemon=daemons.two)
     try:
-        eventually(lambda: binding_of(world.two, "bob", "Timer").in_flight, "it waits")
-        pid = world.two.kill_actor("network")
+        eventually(lambda: binding_of(daemons.two, "bob", "Timer").in_flight, "it waits")
+        pid = daemons.two.kill_actor("network")
     finally:
         assert caller.wait() == 1
     assert json.loads(caller.lines[0])["error"] == "ConnectionLost"
     timer.says("serving", times + 1)
-    world.two.wait_actor("network", pid)
-    assert until_answered(client, world, {"seconds": 0}) == {"waited": 0}
+    daemons.two.wait_actor("network", pid)
+    assert until_answered(client, daemons, {"seconds": 0}) == {"waited": 0}
 
 
-def test_it_serves_again_after_the_daemon_was_started_anew(timer: Program, world: World, client: sync.Client) -> None:
+def test_it_serves_again_after_the_daemon_restarts(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
     """The grant that it has holds no more, so it asks for another one."""
     times = timer.lines.count("serving")
-    world.two.stop()
-    world.two.start()
+    daemons.two.stop()
+    daemons.two.start()
     timer.says("serving", times + 1)
-    assert until_answered(client, world, {"seconds": 0}) == {"waited": 0}
+    assert until_answered(client, daemons, {"seconds": 0}) == {"waited": 0}
 
 
-def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, world: World, client: sync.Client) -> None:
-    program = Program(example / "serve.mjs", "alice", daemon=world.one)
+def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, daemons: TwoDaemons, client: sync.Client) -> None:
+    program = Program(example / "serve.mjs", "alice", daemon=daemons.one)
     try:
         program.says("serving")
         answers: list[Any] = []
         caller = threading.Thread(
-            target=lambda: answers.append(client.call("alice", world.alice, "Timer", request={"seconds": 0.3}))
+            target=lambda: answers.append(client.call("alice", daemons.alice, "Timer", request={"seconds": 0.3}))
         )
         caller.start()
-        eventually(lambda: binding_of(world.one, "alice", "Timer").in_flight, "it waits")
+        eventually(lambda: binding_of(daemons.one, "alice", "Timer").in_flight, "it waits")
         program.process.send_signal(signal.SIGTERM)
         caller.join(15)
         assert answers == [{"waited": 0.3}]
@@ -243,21 +243,21 @@ def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, world: Worl
         assert program.wait() == 0
 
 
-def test_what_cannot_be_served_is_said_at_once(example: Path, world: World) -> None:
-    program = Program(example / "serve.mjs", "nobody", daemon=world.two)
+def test_what_cannot_be_served_is_said_at_once(example: Path, daemons: TwoDaemons) -> None:
+    program = Program(example / "serve.mjs", "nobody", daemon=daemons.two)
     assert program.wait() == 1
     assert program.lines == ["IdentityNotFound: identity-not-found, identity: nobody"]
 
 
-def test_a_session_between_two_of_it(example: Path, world: World) -> None:
+def test_a_session_between_two_of_it(example: Path, daemons: TwoDaemons) -> None:
     """More than the window, both ways at once, and unaltered."""
-    program = Program(example / "shout.mjs", "bob", daemon=world.two)
+    program = Program(example / "shout.mjs", "bob", daemon=daemons.two)
     try:
         program.says("serving")
         said = b"hello world\n" * 200_000
         done = subprocess.run(
-            ["node", str(example / "stream.mjs"), "alice", world.bob, "Shout"],
-            env=world.one.env,
+            ["node", str(example / "stream.mjs"), "alice", daemons.bob, "Shout"],
+            env=daemons.one.env,
             input=said,
             capture_output=True,
             timeout=30,
@@ -283,31 +283,31 @@ await serve(new Client(), "bob", "Trouble", { request: (request) => {
 """
 
 
-def test_a_handler_that_fails_is_told_as_any_other(example: Path, world: World, client: sync.Client) -> None:
+def test_a_handler_that_fails_is_told_as_any_other(example: Path, daemons: TwoDaemons, client: sync.Client) -> None:
     (example / "trouble.mjs").write_text(TROUBLE)
-    program = Program(example / "trouble.mjs", daemon=world.two)
+    program = Program(example / "trouble.mjs", daemon=daemons.two)
     try:
         program.says("serving")
         with pytest.raises(HandlerFailed) as failed:
-            client.call("alice", world.bob, "Trouble", request="raise")
-        assert failed.value.fields() == {"peer": world.bob, "protocol": "Trouble", "reason": "TypeError"}
+            client.call("alice", daemons.bob, "Trouble", request="raise")
+        assert failed.value.fields() == {"peer": daemons.bob, "protocol": "Trouble", "reason": "TypeError"}
         for strange in ("strange", "refuse"):
             with pytest.raises(HandlerFailed):
-                client.call("alice", world.bob, "Trouble", request=strange)
+                client.call("alice", daemons.bob, "Trouble", request=strange)
         with pytest.raises(PayloadTooLarge):
-            client.call("alice", world.bob, "Trouble", request=16 << 20)
+            client.call("alice", daemons.bob, "Trouble", request=16 << 20)
         with pytest.raises(BadRequest, match="no sessions"):
-            client.connect("alice", world.bob, "Trouble")
+            client.connect("alice", daemons.bob, "Trouble")
     finally:
         program.stop()
 
 
-def until_answered(client: sync.Client, world: World, request: object) -> object:
+def until_answered(client: sync.Client, daemons: TwoDaemons, request: object) -> object:
     """The reply to the first call that is answered after a restart."""
 
     def answer() -> object:
         try:
-            return client.call("alice", world.bob, "Timer", request=request, timeout=5)
+            return client.call("alice", daemons.bob, "Timer", request=request, timeout=5)
         except (ConnectionLost, PeerUnreachable, ProtocolNotFound):
             return None
 

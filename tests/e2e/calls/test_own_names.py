@@ -13,15 +13,15 @@ from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import eventually
 from tests.support.services import Service, echo
 from tests.support.tunnels import exchange, forwarding
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoDaemons]:
     """alice and carol are of one daemon."""
     root = tmp_path_factory.mktemp("shared")
     (root / "report.txt").write_text("report")
-    with new_world() as made:
+    with start_two_daemons() as made:
         made.one.identity("carol")
         give(made.one, "alice", "Mail")
         give(made.one, "alice", "Chat", "default", "everyone")
@@ -30,8 +30,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
-def test_calls_streams_and_programs(world: World) -> None:
-    one = world.one
+def test_calls_streams_and_programs(daemons: TwoDaemons) -> None:
+    one = daemons.one
     done = one.cli("call", "carol", "Echo", "--as", "alice", "--data", '{"message": "hi"}')
     assert "hi" in done.stdout, done.stderr
     assert one.cli("stream", "carol", "Trial", "--as", "alice", "--data", "{}", input="x").stdout == "x"
@@ -39,18 +39,18 @@ def test_calls_streams_and_programs(world: World) -> None:
         assert client.call("alice", "carol", "Trial", request={"do": "who"})["instance"] == "default"
 
 
-def test_forward(world: World) -> None:
+def test_forward(daemons: TwoDaemons) -> None:
     service = Service(echo).start()
-    give(world.one, "carol", "Tunnel", "web", "everyone", target=service.address)
+    give(daemons.one, "carol", "Tunnel", "web", "everyone", target=service.address)
     try:
-        with forwarding(world.one, "carol", "web", "--as", "alice", "--listen", "127.0.0.1:0") as forward:
+        with forwarding(daemons.one, "carol", "web", "--as", "alice", "--listen", "127.0.0.1:0") as forward:
             assert exchange(forward.address, b"hi") == b"hi"
     finally:
         service.stop()
 
 
-def test_files_mail_and_chat(world: World, tmp_path: Path) -> None:
-    one = world.one
+def test_files_mail_and_chat(daemons: TwoDaemons, tmp_path: Path) -> None:
+    one = daemons.one
     got = one.cli("files", "get", "carol", "report.txt", "--as", "alice", "--to", str(tmp_path))
     assert got.returncode == 0, got.stderr
     assert (tmp_path / "report.txt").read_text() == "report"
@@ -62,15 +62,15 @@ def test_files_mail_and_chat(world: World, tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
 
 
-def test_a_petname_comes_first_and_a_name_that_is_offline_is_said_to_be_unknown(world: World) -> None:
+def test_a_petname_comes_first_and_a_name_that_is_offline_is_said_to_be_unknown(daemons: TwoDaemons) -> None:
     call = "call", "carol", "Trial", "--as", "alice", "--data", '{"do": "ask", "value": 1}'
-    with world.one.client() as client:
-        client.control(AddPeer(world.bob, "carol"))
+    with daemons.one.client() as client:
+        client.control(AddPeer(daemons.bob, "carol"))
         assert client.call("alice", "carol", "Trial", request={"do": "counts"}) == client.call(
-            "alice", world.bob, "Trial", request={"do": "counts"}
+            "alice", daemons.bob, "Trial", request={"do": "counts"}
         )
         client.control(RemovePeer("carol"))
         client.control(SetIdentityOnline("carol", False))
-        done = world.one.cli(*call)
+        done = daemons.one.cli(*call)
         assert (done.returncode, "has to be online" in done.stderr) == (ExitCode.PEER, True)
         client.control(SetIdentityOnline("carol", True))

@@ -10,34 +10,34 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import InvalidName
-from tests.support.two_daemons import World, new_world
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 REQUEST = ("--data", '{"message": "hi"}')
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def daemons() -> Iterator[TwoDaemons]:
     """alice and bob find each other on this machine."""
-    with new_world(echo=False) as made:
+    with start_two_daemons(echo=False) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[World]:
-    with new_world(share_host=False, echo=False) as made:
+def apart() -> Iterator[TwoDaemons]:
+    with start_two_daemons(share_host=False, echo=False) as made:
         yield made
 
 
-def test_a_uri_names_peer_and_protocol(world: World) -> None:
+def test_a_uri_names_peer_and_protocol(daemons: TwoDaemons) -> None:
     for arguments in (
-        (f"fastn-p2p://{world.bob}/Echo",),
-        (f"FASTN-P2P://{world.bob.upper()}", "Echo"),
-        (f"fastn-p2p://{world.bob}/Echo/default", "Echo"),
+        (f"fastn-p2p://{daemons.bob}/Echo",),
+        (f"FASTN-P2P://{daemons.bob.upper()}", "Echo"),
+        (f"fastn-p2p://{daemons.bob}/Echo/default", "Echo"),
     ):
-        done = world.one.cli("call", *arguments, *REQUEST)
+        done = daemons.one.cli("call", *arguments, *REQUEST)
         assert (done.returncode, json.loads(done.stdout or "null")) == (0, {"echoed": "Echo: hi"}), done.stderr
-    assert world.one.cli("ping", f"fastn-p2p://{world.bob}/Echo").returncode == 0
-    assert "allowed" in world.one.cli("explain", f"fastn-p2p://{world.bob}/Echo").stdout
+    assert daemons.one.cli("ping", f"fastn-p2p://{daemons.bob}/Echo").returncode == 0
+    assert "allowed" in daemons.one.cli("explain", f"fastn-p2p://{daemons.bob}/Echo").stdout
 
 
 @pytest.mark.parametrize(
@@ -51,21 +51,21 @@ def test_a_uri_names_peer_and_protocol(world: World) -> None:
         (("files", "ls", "fastn-p2p://$BOB/Echo"), ExitCode.USAGE, "the URI names the protocol Echo"),
     ],
 )
-def test_wrong_uris_end_with_the_reason(world: World, arguments: tuple[str, ...], code: ExitCode, words: str) -> None:
-    done = world.one.cli(*(each.replace("$BOB", world.bob) for each in arguments))
+def test_rejects_malformed_uris(daemons: TwoDaemons, arguments: tuple[str, ...], code: ExitCode, words: str) -> None:
+    done = daemons.one.cli(*(each.replace("$BOB", daemons.bob) for each in arguments))
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
 
 
-def test_programs_may_use_uris(world: World) -> None:
-    with world.one.client() as client:
-        for peer in (f"fastn-p2p://{world.bob}", f"fastn-p2p://{world.bob}/Echo", world.bob.upper()):
+def test_programs_may_use_uris(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as client:
+        for peer in (f"fastn-p2p://{daemons.bob}", f"fastn-p2p://{daemons.bob}/Echo", daemons.bob.upper()):
             assert client.call("alice", peer, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         with pytest.raises(InvalidName):
-            client.call("alice", f"fastn-p2p://{world.bob}/Mail", "Echo", request={"message": "hi"})
+            client.call("alice", f"fastn-p2p://{daemons.bob}/Mail", "Echo", request={"message": "hi"})
 
 
-def test_a_scanned_ticket_is_a_ticket(apart: World) -> None:
+def test_a_scanned_ticket_is_a_ticket(apart: TwoDaemons) -> None:
     ticket = apart.two.cli("ticket", "bob").stdout.strip()
     scanned = "\n".join(re.findall(".{1,50}", ticket.upper()))
     for text, stdin in ((scanned, None), ("-", scanned), (f"FASTN-P2P://{ticket.upper()}", None)):
@@ -75,14 +75,14 @@ def test_a_scanned_ticket_is_a_ticket(apart: World) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_id52_is_enough_if_a_source_knows_the_peer(world: World) -> None:
-    done = world.one.cli("peer", "add", world.bob, "--name", "bob")
-    assert (done.returncode, done.stdout) == (0, f"{world.bob}\n")
+def test_an_id52_is_enough_if_a_source_knows_the_peer(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("peer", "add", daemons.bob, "--name", "bob")
+    assert (done.returncode, done.stdout) == (0, f"{daemons.bob}\n")
     assert "It is connected: direct" in done.stderr
-    assert world.one.cli("call", "bob", "Echo", *REQUEST).returncode == 0
+    assert daemons.one.cli("call", "bob", "Echo", *REQUEST).returncode == 0
 
 
-def test_an_id52_that_no_source_knows_is_added_all_the_same(apart: World) -> None:
+def test_an_id52_that_no_source_knows_is_added_all_the_same(apart: TwoDaemons) -> None:
     unknown = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
     done = apart.one.cli("peer", "add", unknown, "--name", "carol")
     assert (done.returncode, done.stdout) == (0, f"{unknown}\n")
@@ -90,8 +90,8 @@ def test_an_id52_that_no_source_knows_is_added_all_the_same(apart: World) -> Non
     assert "fastn-p2p peer add TICKET --name carol" in done.stderr
 
 
-def test_a_ticket_says_where_it_is_needed_and_shows_a_code(world: World) -> None:
-    done = world.two.cli("ticket", "bob", "--qr")
+def test_a_ticket_says_where_it_is_needed_and_shows_a_code(daemons: TwoDaemons) -> None:
+    done = daemons.two.cli("ticket", "bob", "--qr")
     ticket, *code = done.stdout.splitlines()
     assert ticket.startswith("fastn1")
     assert len({len(line) for line in code}) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from fastn_p2p_client import ApplicationError, sync
 from tests.support.daemons import eventually
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 VALUES: dict[str, Any] = {
     "none": {None: 1},
@@ -41,9 +41,9 @@ PRINTED = {
 
 
 @pytest.fixture(scope="module")
-def odd(world: World) -> Iterator[None]:
+def odd(daemons: TwoDaemons) -> Iterator[None]:
     """bob's Odd, which returns what it is asked for, or raises it as the data of an error."""
-    server = sync.Server("bob", world.two.home)
+    server = sync.Server("bob", daemons.two.home)
 
     @server.handle_requests("Odd", access="everyone")
     def reply(which: str) -> Any:
@@ -65,9 +65,9 @@ def odd(world: World) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("which", VALUES)
-def test_each_reply_is_printed_or_is_the_handler_s_failure(world: World, odd: None, which: str) -> None:
-    done = world.one.cli("call", world.bob, "Odd", "--data", f'"{which}"')
-    failed = world.one.cli("call", world.bob, "Odd", "--command", "error", "--data", f'"{which}"')
+def test_each_reply_is_printed_or_is_the_handler_s_failure(daemons: TwoDaemons, odd: None, which: str) -> None:
+    done = daemons.one.cli("call", daemons.bob, "Odd", "--data", f'"{which}"')
+    failed = daemons.one.cli("call", daemons.bob, "Odd", "--command", "error", "--data", f'"{which}"')
     if which in PRINTED:
         assert (done.returncode, done.stdout) == (0, PRINTED[which] + "\n"), done.stderr
         assert failed.returncode == 1

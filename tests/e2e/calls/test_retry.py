@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
 from tests.e2e.programs.test_programs import bob_at, in_loop, programs, serving
-from tests.support.two_daemons import World, binding_of, until
+from tests.support.two_daemons import TwoDaemons, binding_of, until
 
 
 class Once:
@@ -36,13 +36,13 @@ class Once:
         return f"{request} done"
 
 
-def call(client: Client, world: World, request: object = "x", **options: Any) -> asyncio.Task[Any]:
+def call(client: Client, daemons: TwoDaemons, request: object = "x", **options: Any) -> asyncio.Task[Any]:
     options = {"timeout": 20, "retry": True, **options}
-    return asyncio.create_task(client.call("alice", world.bob, "Shop", request=request, **options))
+    return asyncio.create_task(client.call("alice", daemons.bob, "Shop", request=request, **options))
 
 
-async def restarted(world: World, side: str) -> None:
-    daemon = world.one if side == "caller" else world.two
+async def restarted(daemons: TwoDaemons, side: str) -> None:
+    daemon = daemons.one if side == "caller" else daemons.two
     pid = await asyncio.to_thread(daemon.kill_actor, "network")
     await asyncio.to_thread(daemon.wait_actor, "network", pid)
 
@@ -51,17 +51,17 @@ async def restarted(world: World, side: str) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 @in_loop
 async def test_one_that_was_executed_when_a_network_process_died_is_not_executed_again(
-    world: World, side: str, count: int
+    daemons: TwoDaemons, side: str, count: int
 ) -> None:
     """By whichever program, although several serve it."""
     handlers = [Once() for _ in range(count)]
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(world.one.home))
+        client = await stack.enter_async_context(Client(daemons.one.home))
         for each in handlers:
-            await stack.enter_async_context(serving(bob_at(world, each.handle)))
-        calls = [call(client, world, number) for number in range(6)]
+            await stack.enter_async_context(serving(bob_at(daemons, each.handle)))
+        calls = [call(client, daemons, number) for number in range(6)]
         await until(lambda: sum(len(each.executed) for each in handlers) == 6, "all are executed")
-        await restarted(world, side)
+        await restarted(daemons, side)
         for each in handlers:
             each.go_on.set()
         assert await asyncio.gather(*calls) == [f"{number} done" for number in range(6)]
@@ -70,18 +70,18 @@ async def test_one_that_was_executed_when_a_network_process_died_is_not_executed
 
 
 @in_loop
-async def test_one_whose_reply_was_lost_gets_the_same_reply(world: World) -> None:
+async def test_one_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemons) -> None:
     """The caller's daemon freezes, so that the handler ends meanwhile; then its network process dies."""
     once = Once()
-    async with Client(world.one.home) as client, serving(bob_at(world, once.handle)):
-        asked = call(client, world)
+    async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):
+        asked = call(client, daemons)
         await until(lambda: once.executed, "it is executed")
-        pid = world.one.pid("network")
+        pid = daemons.one.pid("network")
         os.kill(pid, signal.SIGSTOP)
         once.go_on.set()
-        await until(lambda: binding_of(world.two, "bob", "Shop").in_flight == 0, "it is done")
+        await until(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 0, "it is done")
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(world.one.wait_actor, "network", pid)
+        await asyncio.to_thread(daemons.one.wait_actor, "network", pid)
         assert await asked == "x done"
     assert once.executed == ["x"]
 
@@ -103,15 +103,15 @@ asyncio.run(server.serve())
 
 
 @in_loop
-async def test_one_whose_program_dies_is_executed_by_another(world: World) -> None:
+async def test_one_whose_program_dies_is_executed_by_another(daemons: TwoDaemons) -> None:
     once = Once()
     once.go_on.set()
-    program = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=world.two.env)
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
     try:
-        async with Client(world.one.home) as client:
-            await until(lambda: programs(world) == 1, "it serves")
-            async with serving(bob_at(world, once.handle)):
-                assert await call(client, world, "die") == "die done"
+        async with Client(daemons.one.home) as client:
+            await until(lambda: programs(daemons) == 1, "it serves")
+            async with serving(bob_at(daemons, once.handle)):
+                assert await call(client, daemons, "die") == "die done"
                 assert once.executed == ["die"]
     finally:
         if program.returncode is None:
@@ -120,66 +120,66 @@ async def test_one_whose_program_dies_is_executed_by_another(world: World) -> No
 
 
 @in_loop
-async def test_it_waits_for_the_next_program_until_its_deadline(world: World) -> None:
+async def test_it_waits_for_the_next_program_until_its_deadline(daemons: TwoDaemons) -> None:
     async def start() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=world.two.env)
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
 
-    async with Client(world.one.home) as client:
+    async with Client(daemons.one.home) as client:
         program = await start()
-        await until(lambda: programs(world) == 1, "it serves")
-        asked = call(client, world, "die")
+        await until(lambda: programs(daemons) == 1, "it serves")
+        asked = call(client, daemons, "die")
         await program.wait()
         once = Once()
         once.go_on.set()
-        async with serving(bob_at(world, once.handle)):
+        async with serving(bob_at(daemons, once.handle)):
             assert await asked == "die done"
         program = await start()
-        await until(lambda: programs(world) == 1, "it serves")
+        await until(lambda: programs(daemons) == 1, "it serves")
         with pytest.raises(DeadlineExceeded) as caught:
-            await call(client, world, "die", timeout=3.5)
+            await call(client, daemons, "die", timeout=3.5)
         assert caught.value.fields() == {"seconds": 3.5}
         await program.wait()
 
 
 @in_loop
-async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(world: World) -> None:
+async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(daemons: TwoDaemons) -> None:
     once = Once()
-    async with Client(world.one.home) as client, serving(bob_at(world, once.handle)):
-        asked = call(client, world, retry=False)
+    async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):
+        asked = call(client, daemons, retry=False)
         await until(lambda: once.executed, "it is executed")
-        await restarted(world, "caller")
+        await restarted(daemons, "caller")
         with pytest.raises(ConnectionLost):
             await asked
         await until(lambda: once.cancelled == 1, "the handler is told")
 
 
 @in_loop
-async def test_what_the_handler_says_ends_it_and_so_does_the_time(world: World) -> None:
+async def test_what_the_handler_says_ends_it_and_so_does_the_time(daemons: TwoDaemons) -> None:
     executed: list[object] = []
 
     async def refuse(request: object) -> None:
         executed.append(request)
         raise ApplicationError("No", "not today")
 
-    async with Client(world.one.home) as client:
+    async with Client(daemons.one.home) as client:
         with pytest.raises(ProtocolNotFound):
-            await call(client, world, timeout=3)  # nobody came to serve it
-        async with serving(bob_at(world, refuse)):
+            await call(client, daemons, timeout=3)  # nobody came to serve it
+        async with serving(bob_at(daemons, refuse)):
             with pytest.raises(ApplicationError):
-                await call(client, world)
+                await call(client, daemons)
     assert executed == ["x"]
 
 
 @in_loop
-async def test_cancelling_it_reaches_the_handler(world: World) -> None:
+async def test_cancelling_it_reaches_the_handler(daemons: TwoDaemons) -> None:
     once = Once()
-    async with Client(world.one.home) as client, serving(bob_at(world, once.handle)):
-        asked = call(client, world)
+    async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):
+        asked = call(client, daemons)
         await until(lambda: once.executed, "it is executed")
         asked.cancel()
         await until(lambda: once.cancelled == 1, "the handler is told")
 
 
-def test_on_the_command_line(world: World) -> None:
-    done = world.one.cli("call", world.bob, "Echo", "--as", "alice", "--retry", input='{"message": "hi"}')
+def test_on_the_command_line(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("call", daemons.bob, "Echo", "--as", "alice", "--retry", input='{"message": "hi"}')
     assert json.loads(done.stdout) == {"echoed": "Echo: hi"}, done.stderr

@@ -14,7 +14,7 @@ from fastn_p2p_client.errors import DeadlineExceeded, PeerUnreachable
 from fastn_p2p_client.ipc.messages import AddPeer, GetStatus, GetTicket
 from tests.support.signer import Signer
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import World, new_world
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 HI: Final = {"message": "hi"}
 NOBODY: Final = Signer("nobody").key.id52
@@ -55,11 +55,11 @@ BLOCKING: Final[dict[str, Callable[[sync.Client, str, float], Any]]] = {
 
 
 @pytest.mark.parametrize("name", ASYNC)
-async def test_too_little_time_is_a_timeout(world: World, name: str) -> None:
+async def test_too_little_time_is_a_timeout(daemons: TwoDaemons, name: str) -> None:
     """With a client that has not said hello yet; one that has is used below."""
     for timeout in NO_TIME:
-        for peer in (world.bob, world.alice):
-            async with Client(world.one.home) as client:
+        for peer in (daemons.bob, daemons.alice):
+            async with Client(daemons.one.home) as client:
                 # The gateway may answer within a millisecond, the least that an event loop's timer waits.
                 quick = name in ("control", "start") and timeout > 0
                 with suppress(DeadlineExceeded) if quick else pytest.raises(DeadlineExceeded):
@@ -67,29 +67,29 @@ async def test_too_little_time_is_a_timeout(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name != "start"])
-async def test_too_little_time_is_a_timeout_also_when_all_connections_stand(world: World, name: str) -> None:
-    async with Client(world.one.home) as client:
-        await client.call("alice", world.bob, "Echo", request=HI)
+async def test_too_little_time_is_a_timeout_also_when_all_connections_stand(daemons: TwoDaemons, name: str) -> None:
+    async with Client(daemons.one.home) as client:
+        await client.call("alice", daemons.bob, "Echo", request=HI)
         for timeout in NO_TIME:
-            for peer in (world.bob, world.alice):
+            for peer in (daemons.bob, daemons.alice):
                 # The gateway may answer within a millisecond.
                 expected = suppress(DeadlineExceeded) if name == "control" else pytest.raises(DeadlineExceeded)
                 with expected:
                     await ASYNC[name](client, peer, timeout)
-        assert await client.call("alice", world.bob, "Echo", request=HI), "and it goes on"
+        assert await client.call("alice", daemons.bob, "Echo", request=HI), "and it goes on"
 
 
 @pytest.mark.parametrize("name", BLOCKING)
-def test_too_little_time_is_a_timeout_in_blocking_programs(world: World, name: str) -> None:
+def test_too_little_time_is_a_timeout_in_blocking_programs(daemons: TwoDaemons, name: str) -> None:
     for timeout in NO_TIME:
-        with world.one.client() as client, pytest.raises(DeadlineExceeded):
-            BLOCKING[name](client, world.bob, timeout)
+        with daemons.one.client() as client, pytest.raises(DeadlineExceeded):
+            BLOCKING[name](client, daemons.bob, timeout)
 
 
 @pytest.mark.parametrize("command", ["call", "stream"])
 @pytest.mark.parametrize(("timeout", "code"), [("0.001", 6), ("0.00001", 6), ("0", 2), ("-1", 2), ("nan", 2)])
-def test_too_little_time_on_the_command_line(world: World, command: str, timeout: str, code: int) -> None:
-    done = world.one.cli(command, world.bob, "Trial", "--data", "{}", "--as", "alice", f"--timeout={timeout}")
+def test_too_little_time_on_the_command_line(daemons: TwoDaemons, command: str, timeout: str, code: int) -> None:
+    done = daemons.one.cli(command, daemons.bob, "Trial", "--data", "{}", "--as", "alice", f"--timeout={timeout}")
     assert done.returncode == code, done.stderr
     assert "restarted" not in done.stderr
 
@@ -98,17 +98,17 @@ def test_too_little_time_on_the_command_line(world: World, command: str, timeout
 
 
 @pytest.fixture(scope="module")
-def unreachable() -> Iterator[World]:
+def unreachable() -> Iterator[TwoDaemons]:
     """alice knows bob and his address; his daemon has gone."""
-    with new_world(share_host=False, echo=False) as world:
-        with world.two.client() as two, world.one.client() as one:
+    with start_two_daemons(share_host=False, echo=False) as daemons:
+        with daemons.two.client() as two, daemons.one.client() as one:
             ticket = two.control(GetTicket("bob"))
             one.control(AddPeer(ticket.ticket, "bob"))
-        world.two.kill()
-        yield world
+        daemons.two.kill()
+        yield daemons
 
 
-async def test_the_error_says_what_was_tried(unreachable: World) -> None:
+async def test_the_error_says_what_was_tried(unreachable: TwoDaemons) -> None:
     async with Client(unreachable.one.home) as client:
         for work in (
             client.call("alice", "bob", "Echo", request=HI, timeout=1),
@@ -126,20 +126,20 @@ COMMANDS: Final = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_people_are_told_that_a_peer_is_not_reached_yet(unreachable: World, name: str) -> None:
+def test_people_are_told_that_a_peer_is_not_reached_yet(unreachable: TwoDaemons, name: str) -> None:
     with on_terminal(unreachable.one.env, *COMMANDS[name]) as tty:
         tty.until(lambda rows: any("connecting to bob..." in row for row in rows), "the notice")
 
 
-def test_pipes_are_told_nothing(unreachable: World) -> None:
+def test_pipes_are_told_nothing(unreachable: TwoDaemons) -> None:
     done = unreachable.one.cli(*COMMANDS["call"])
     assert done.returncode == 4
     assert "connecting" not in done.stderr
     assert "tried 127.0.0.1:" in done.stderr
 
 
-def test_a_handler_that_takes_its_time_is_no_connection_that_is_missing(world: World) -> None:
-    arguments = ["call", world.bob, "Trial", "--data", '{"do": "wait"}', "--as", "alice", "--timeout", "2.5"]
-    with on_terminal(world.one.env, *arguments) as tty:
+def test_a_handler_that_takes_its_time_is_no_connection_that_is_missing(daemons: TwoDaemons) -> None:
+    arguments = ["call", daemons.bob, "Trial", "--data", '{"do": "wait"}', "--as", "alice", "--timeout", "2.5"]
+    with on_terminal(daemons.one.env, *arguments) as tty:
         tty.until(lambda rows: any("no reply within" in row for row in rows), "the end")
         assert not any("connecting" in row for row in tty.rows)

@@ -26,7 +26,7 @@ from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
 from fastn_p2p_client.tickets import Ticket
 from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 Peer: TypeAlias = str | PublicKey | Ticket
 
@@ -57,103 +57,103 @@ async def switch(daemon: Daemon, name: str, online: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def carol(world: World) -> str:
+def carol(daemons: TwoDaemons) -> str:
     """She goes offline and comes back at bob's daemon."""
-    return world.two.identity("carol")
+    return daemons.two.identity("carol")
 
 
 @pytest.fixture(scope="module")
-def dave(world: World) -> str:
+def dave(daemons: TwoDaemons) -> str:
     """He goes offline and comes back at alice's daemon."""
-    return world.one.identity("dave")
+    return daemons.one.identity("dave")
 
 
 @pytest.mark.parametrize("form", [str, PublicKey])
 @in_loop
-async def test_a_peer_that_is_online_is_not_waited_for(world: World, form: type[Peer]) -> None:
-    async with Client(world.one.home) as client:
-        for peer in (world.bob, world.alice):
+async def test_a_peer_that_is_online_is_not_waited_for(daemons: TwoDaemons, form: type[Peer]) -> None:
+    async with Client(daemons.one.home) as client:
+        for peer in (daemons.bob, daemons.alice):
             for _ in range(2):
                 await client.wait_until_online("alice", form(peer), timeout=10)
 
 
-def test_without_await(world: World) -> None:
-    with sync.Client(world.one.home) as client:
-        client.wait_until_online("alice", world.bob, timeout=10)
+def test_without_await(daemons: TwoDaemons) -> None:
+    with sync.Client(daemons.one.home) as client:
+        client.wait_until_online("alice", daemons.bob, timeout=10)
         with pytest.raises(PeerUnknown):
             client.wait_until_online("alice", "nobody", timeout=10)
 
 
 @in_loop
-async def test_a_peer_comes_online_at_another_daemon_again_and_again(world: World, carol: str) -> None:
+async def test_a_peer_comes_online_at_another_daemon_again_and_again(daemons: TwoDaemons, carol: str) -> None:
     """Records of the time before do not count: carol has gone offline since."""
-    async with Client(world.one.home) as client:
+    async with Client(daemons.one.home) as client:
         for _ in range(3):
-            await switch(world.two, "carol", False)
-            async with waiting(client, carol, heard=world.bob) as task:
+            await switch(daemons.two, "carol", False)
+            async with waiting(client, carol, heard=daemons.bob) as task:
                 with pytest.raises((PeerOffline, PeerUnknown)):
                     await call(client, carol)
-                await switch(world.two, "carol", True)
+                await switch(daemons.two, "carol", True)
                 await asyncio.wait_for(task, 15)
             assert await call(client, carol) == "Echo: hi"
 
 
 @in_loop
-async def test_a_peer_comes_online_at_the_same_daemon(world: World, dave: str) -> None:
-    async with Client(world.one.home) as client:
-        await switch(world.one, "dave", False)
-        async with waiting(client, dave, heard=world.alice) as task:
-            await switch(world.one, "dave", True)
+async def test_a_peer_comes_online_at_the_same_daemon(daemons: TwoDaemons, dave: str) -> None:
+    async with Client(daemons.one.home) as client:
+        await switch(daemons.one, "dave", False)
+        async with waiting(client, dave, heard=daemons.alice) as task:
+            await switch(daemons.one, "dave", True)
             await asyncio.wait_for(task, 15)
         assert await call(client, dave) == "Echo: hi"
 
 
 @in_loop
-async def test_all_who_wait_are_told(world: World, carol: str) -> None:
-    await switch(world.two, "carol", False)
+async def test_all_who_wait_are_told(daemons: TwoDaemons, carol: str) -> None:
+    await switch(daemons.two, "carol", False)
     async with (
-        Client(world.one.home) as one,
-        Client(world.one.home) as other,
-        waiting(one, carol, heard=world.bob) as first,
-        waiting(one, PublicKey(carol), heard=world.bob) as second,
-        waiting(other, carol, heard=world.bob) as third,
+        Client(daemons.one.home) as one,
+        Client(daemons.one.home) as other,
+        waiting(one, carol, heard=daemons.bob) as first,
+        waiting(one, PublicKey(carol), heard=daemons.bob) as second,
+        waiting(other, carol, heard=daemons.bob) as third,
     ):
-        await switch(world.two, "carol", True)
+        await switch(daemons.two, "carol", True)
         await asyncio.wait_for(asyncio.gather(first, second, third), 15)
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
 @in_loop
-async def test_a_network_process_is_killed_meanwhile(world: World, carol: str, side: str) -> None:
-    daemon = world.one if side == "ours" else world.two
-    async with Client(world.one.home) as client:
-        await switch(world.two, "carol", False)
-        async with waiting(client, carol, heard=world.bob) as task:
+async def test_a_network_process_is_killed_meanwhile(daemons: TwoDaemons, carol: str, side: str) -> None:
+    daemon = daemons.one if side == "ours" else daemons.two
+    async with Client(daemons.one.home) as client:
+        await switch(daemons.two, "carol", False)
+        async with waiting(client, carol, heard=daemons.bob) as task:
             pid = daemon.kill_actor("network")
             await asyncio.to_thread(daemon.wait_actor, "network", pid)
             assert not task.done()
-            await switch(world.two, "carol", True)
+            await switch(daemons.two, "carol", True)
             await asyncio.wait_for(task, 30)
         assert await call(client, carol) == "Echo: hi"
 
 
 @in_loop
-async def test_the_peers_daemon_is_started_later(world: World) -> None:
-    async with Client(world.one.home) as client:
-        await asyncio.to_thread(world.two.stop)
+async def test_the_peers_daemon_is_started_later(daemons: TwoDaemons) -> None:
+    async with Client(daemons.one.home) as client:
+        await asyncio.to_thread(daemons.two.stop)
         try:
-            async with waiting(client, world.bob, heard=world.alice) as task:
-                await asyncio.to_thread(world.two.start)
+            async with waiting(client, daemons.bob, heard=daemons.alice) as task:
+                await asyncio.to_thread(daemons.two.start)
                 await asyncio.wait_for(task, 30)
         finally:
-            if world.two.process is None:
-                world.two.start()
-        assert await call(client, world.bob) == "Echo: hi"
+            if daemons.two.process is None:
+                daemons.two.start()
+        assert await call(client, daemons.bob) == "Echo: hi"
 
 
 @in_loop
-async def test_a_daemon_whose_address_is_in_the_address_book_is_started_later(world: World, tmp_path: Path) -> None:
-    """It is on another machine, as far as the two can tell; nobody says that it is back, so it is dialled."""
+async def test_connects_to_an_address_book_peer_that_starts_later(daemons: TwoDaemons, tmp_path: Path) -> None:
+    """The peer daemon looks like one on another machine: nothing announces it, so it is dialled again."""
     far = Daemon(tmp_path / "far", tmp_path / "other-hosts").start()
     try:
         far.identity("erin")
@@ -161,9 +161,9 @@ async def test_a_daemon_whose_address_is_in_the_address_book_is_started_later(wo
             ticket = await client.control(GetTicket("erin"))
         assert isinstance(ticket, TicketText)
         await asyncio.to_thread(far.stop)
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             await client.control(AddPeer(ticket.ticket, "erin"))
-            async with waiting(client, "erin", heard=world.alice) as task:
+            async with waiting(client, "erin", heard=daemons.alice) as task:
                 await asyncio.to_thread(far.start)
                 await asyncio.wait_for(task, 30)
             assert await call(client, "erin") == "Echo: hi"
@@ -182,38 +182,38 @@ async def test_a_daemon_whose_address_is_in_the_address_book_is_started_later(wo
 )
 @in_loop
 async def test_what_can_never_be_right_is_not_waited_for(
-    world: World, identity: str, peer: str, error: type[P2PError]
+    daemons: TwoDaemons, identity: str, peer: str, error: type[P2PError]
 ) -> None:
-    async with Client(world.one.home) as client:
+    async with Client(daemons.one.home) as client:
         with pytest.raises(error):
-            await client.wait_until_online(identity, world.bob if peer == "bob" else peer, timeout=60)
+            await client.wait_until_online(identity, daemons.bob if peer == "bob" else peer, timeout=60)
 
 
 @in_loop
-async def test_a_deadline_passes(world: World, carol: str) -> None:
-    await switch(world.two, "carol", False)
-    async with Client(world.one.home) as client:
+async def test_a_deadline_passes(daemons: TwoDaemons, carol: str) -> None:
+    await switch(daemons.two, "carol", False)
+    async with Client(daemons.one.home) as client:
         with pytest.raises(DeadlineExceeded) as raised:
             await client.wait_until_online("alice", carol, timeout=0.2)
         assert raised.value.seconds == 0.2
 
 
 @in_loop
-async def test_waits_are_bounded_and_whoever_gives_up_waits_no_more(world: World, carol: str) -> None:
-    await switch(world.two, "carol", False)
-    async with Client(world.one.home) as client:
+async def test_waits_are_bounded_and_whoever_gives_up_waits_no_more(daemons: TwoDaemons, carol: str) -> None:
+    await switch(daemons.two, "carol", False)
+    async with Client(daemons.one.home) as client:
         for _ in range(2):
             tasks = [
                 asyncio.create_task(client.wait_until_online("alice", carol, timeout=60))
                 for _ in range(MAX_WAITS_PER_CLIENT)
             ]
-            await call(client, world.alice)
+            await call(client, daemons.alice)
             with pytest.raises(Overloaded):
-                await client.wait_until_online("alice", world.bob, timeout=60)
+                await client.wait_until_online("alice", daemons.bob, timeout=60)
             for task in tasks:
                 task.cancel()
             assert all(
                 isinstance(each, asyncio.CancelledError)
                 for each in await asyncio.gather(*tasks, return_exceptions=True)
             )
-        await client.wait_until_online("alice", world.bob, timeout=10)
+        await client.wait_until_online("alice", daemons.bob, timeout=10)

@@ -12,15 +12,15 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import CLI, eventually
-from tests.support.two_daemons import World, binding_of, counts_of, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, wait_idle
 
 HELLO = """{"message": "hi"}"""
 
 
-def shell(world: World, script: str) -> subprocess.CompletedProcess[str]:
+def shell(daemons: TwoDaemons, script: str) -> subprocess.CompletedProcess[str]:
     """In bash, with ``$BOB`` and ``$ALICE``."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**world.one.env, "PATH": path, "BOB": world.bob, "ALICE": world.alice}
+    env = {**daemons.one.env, "PATH": path, "BOB": daemons.bob, "ALICE": daemons.alice}
     return subprocess.run(
         ["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.PIPE
     )
@@ -31,30 +31,30 @@ def shell(world: World, script: str) -> subprocess.CompletedProcess[str]:
     ["status", "list-identities", "--version", f"call $BOB Echo --data '{HELLO}'"],
     ids=lambda c: c.split()[0],
 )
-def test_standard_output_is_closed(world: World, command: str) -> None:
-    done = shell(world, f"fastn-p2p {command} >&-")
+def test_standard_output_is_closed(daemons: TwoDaemons, command: str) -> None:
+    done = shell(daemons, f"fastn-p2p {command} >&-")
     assert (done.returncode, done.stderr) == (ExitCode.STORAGE, "fastn-p2p: standard output is closed\n")
 
 
 @pytest.mark.parametrize("command", ["status", "list-identities", "protocols", "--version", "--help", "call --help"])
-def test_standard_output_does_not_take_it(world: World, command: str) -> None:
-    done = shell(world, f"fastn-p2p {command} > /dev/full")
+def test_standard_output_does_not_take_it(daemons: TwoDaemons, command: str) -> None:
+    done = shell(daemons, f"fastn-p2p {command} > /dev/full")
     assert done.returncode == ExitCode.STORAGE
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_nobody_reads_standard_output(world: World) -> None:
-    done = shell(world, "set -o pipefail; fastn-p2p status | true")
+def test_nobody_reads_standard_output(daemons: TwoDaemons) -> None:
+    done = shell(daemons, "set -o pipefail; fastn-p2p status | true")
     assert done.returncode in (ExitCode.OK, ExitCode.PIPE)  # it may have been faster
     assert done.stderr == ""
 
 
-def test_nobody_reads_what_is_said(world: World) -> None:
+def test_nobody_reads_what_is_said(daemons: TwoDaemons) -> None:
     """It is not said elsewhere, and the command does what it should."""
-    done = shell(world, "fastn-p2p identity-offline nobody 2>&-")
+    done = shell(daemons, "fastn-p2p identity-offline nobody 2>&-")
     assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
-    done = shell(world, "fastn-p2p create-identity quiet 2>/dev/full && fastn-p2p delete-identity quiet --yes 2>&-")
+    done = shell(daemons, "fastn-p2p create-identity quiet 2>/dev/full && fastn-p2p delete-identity quiet --yes 2>&-")
     assert done.returncode == 0
     assert len(done.stdout.strip()) == 52
 
@@ -78,38 +78,38 @@ def test_nobody_reads_what_is_said(world: World) -> None:
         ("fastn-p2p daemon --network nowhere", "--network"),
     ],
 )
-def test_it_says_what_is_wrong_with_the_command_line(world: World, script: str, words: str) -> None:
-    done = shell(world, script)
+def test_it_says_what_is_wrong_with_the_command_line(daemons: TwoDaemons, script: str, words: str) -> None:
+    done = shell(daemons, script)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_call_that_is_interrupted_is_cancelled(world: World, number: signal.Signals) -> None:
+def test_a_call_that_is_interrupted_is_cancelled(daemons: TwoDaemons, number: signal.Signals) -> None:
     """At the other daemon too, and the command ends at once, without a word."""
-    before = counts_of(world.two, "bob")["cancelled"]
+    before = counts_of(daemons.two, "bob")["cancelled"]
     process = subprocess.Popen(
-        [*CLI, "call", world.bob, "Trial", "--timeout", "60", "--data", '{"do": "wait"}'],
-        env=world.one.env,
+        [*CLI, "call", daemons.bob, "Trial", "--timeout", "60", "--data", '{"do": "wait"}'],
+        env=daemons.one.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+    eventually(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
     process.send_signal(number)
     output = process.communicate(timeout=5)
     assert output == (b"", b"")
     assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
-    eventually(lambda: counts_of(world.two, "bob")["cancelled"] == before + 1, "the handler was cancelled")
-    wait_idle(world.one)
+    eventually(lambda: counts_of(daemons.two, "bob")["cancelled"] == before + 1, "the handler was cancelled")
+    wait_idle(daemons.one)
 
 
-def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) -> None:
+def test_names_from_the_other_side_cannot_write_to_the_terminal(daemons: TwoDaemons) -> None:
     """Escape sequences in an error's words are shown, not obeyed."""
-    done = world.one.cli("call", world.bob, "Trial", input='{"do": "refuse", "value": "\\u001b[2J"}')
+    done = daemons.one.cli("call", daemons.bob, "Trial", input='{"do": "refuse", "value": "\\u001b[2J"}')
     assert done.returncode == ExitCode.APPLICATION
     assert "\x1b" not in done.stderr
-    done = world.one.cli("call", "no\x1b[2Jbody", "Echo", input=HELLO)
+    done = daemons.one.cli("call", "no\x1b[2Jbody", "Echo", input=HELLO)
     assert done.returncode == ExitCode.PEER
     assert "\x1b" not in done.stderr
     assert "\\x1b" in done.stderr
@@ -137,19 +137,19 @@ def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) ->
     ],
 )
 @pytest.mark.parametrize("output", ["/dev/full", "&-"])
-def test_output_that_cannot_be_written_is_an_error(world: World, command: str, output: str) -> None:
-    done = shell(world, f"fastn-p2p {command} >{output}")
+def test_output_that_cannot_be_written_is_an_error(daemons: TwoDaemons, command: str, output: str) -> None:
+    done = shell(daemons, f"fastn-p2p {command} >{output}")
     assert done.returncode == ExitCode.STORAGE, done.stderr
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
 
 
-def test_help_that_nobody_reads(world: World) -> None:
-    done = shell(world, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
+def test_help_that_nobody_reads(daemons: TwoDaemons) -> None:
+    done = shell(daemons, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
     assert done.returncode in (ExitCode.OK, ExitCode.PIPE), done.stderr
 
 
-def test_everything_is_as_it_was(world: World) -> None:
-    status = world.one.status()
+def test_everything_is_as_it_was(daemons: TwoDaemons) -> None:
+    status = daemons.one.status()
     assert [identity.name for identity in status.identities] == ["alice"]
     assert all(process.restarts == 0 for process in status.processes)

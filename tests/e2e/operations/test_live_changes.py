@@ -32,7 +32,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 from tests.support.daemons import Daemon, eventually, is_alive
-from tests.support.two_daemons import World, binding_of, give, new_world, until, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, give, start_two_daemons, until, wait_idle
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
@@ -78,74 +78,76 @@ def with_control(daemon: Daemon, work: Callable[[Client], Awaitable[Any]]) -> An
     return asyncio.run(session())
 
 
-def test_adding_and_removing_protocols_disturbs_no_neighbour(world: World) -> None:
+def test_adding_and_removing_protocols_disturbs_no_neighbour(daemons: TwoDaemons) -> None:
     """Not one call of Echo fails while another instance of it, and another protocol, come and go beside it."""
 
     async def change(control: Client) -> None:
-        async with stream_of_calls(world.one, "alice", world.bob) as outcomes, Client(world.one.home) as client:
+        async with stream_of_calls(daemons.one, "alice", daemons.bob) as outcomes, Client(daemons.one.home) as client:
             for round_ in range(3):
                 await control.control(AddProtocol("bob", "Echo", "beside"), b'{"max_length": 2}')
-                assert await client.call("alice", world.bob, "Echo", "beside", HI) == ECHOED
+                assert await client.call("alice", daemons.bob, "Echo", "beside", HI) == ECHOED
                 await control.control(AddProtocol("bob", "Trial", "beside"))
-                assert await client.call("alice", world.bob, "Trial", "beside", {"value": round_}) == round_
+                assert await client.call("alice", daemons.bob, "Trial", "beside", {"value": round_}) == round_
                 for protocol in ("Echo", "Trial"):
                     await control.control(RemoveProtocol("bob", protocol, "beside"))
                     with pytest.raises(InstanceNotFound):
-                        await client.call("alice", world.bob, protocol, "beside", HI)
+                        await client.call("alice", daemons.bob, protocol, "beside", HI)
         assert set(outcomes) == {"ok"}, outcomes
 
-    with_control(world.two, change)
+    with_control(daemons.two, change)
 
 
-def test_the_first_protocol_of_an_identity_that_is_online(world: World) -> None:
-    gina = world.two.identity("gina", echo=False)
-    with world.one.client() as client:
+def test_the_first_protocol_of_an_identity_that_is_online(daemons: TwoDaemons) -> None:
+    gina = daemons.two.identity("gina", echo=False)
+    with daemons.one.client() as client:
         with pytest.raises(ProtocolNotFound):
             client.call("alice", gina, "Echo", request=HI)
-        give(world.two, "gina", "Echo")
+        give(daemons.two, "gina", "Echo")
         assert client.call("alice", gina, "Echo", request=HI) == ECHOED
 
 
-def test_calls_in_flight_are_finished_when_their_protocol_is_removed(world: World) -> None:
-    give(world.two, "bob", "Trial", "leaving")
+def test_calls_in_flight_are_finished_when_their_protocol_is_removed(daemons: TwoDaemons) -> None:
+    give(daemons.two, "bob", "Trial", "leaving")
 
     async def change(control: Client) -> None:
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             order = {"do": "wait", "seconds": 0.3}
-            calls = [asyncio.create_task(client.call("alice", world.bob, "Trial", "leaving", order)) for _ in range(20)]
-            await until(lambda: binding_of(world.two, "bob", "Trial", "leaving").in_flight == 20, "20 are in flight")
+            calls = [
+                asyncio.create_task(client.call("alice", daemons.bob, "Trial", "leaving", order)) for _ in range(20)
+            ]
+            await until(lambda: binding_of(daemons.two, "bob", "Trial", "leaving").in_flight == 20, "20 are in flight")
             await control.control(RemoveProtocol("bob", "Trial", "leaving"))
             assert await asyncio.gather(*calls) == ["waited"] * 20
             with pytest.raises(InstanceNotFound):
-                await client.call("alice", world.bob, "Trial", "leaving", order)
+                await client.call("alice", daemons.bob, "Trial", "leaving", order)
 
-    with_control(world.two, change)
+    with_control(daemons.two, change)
 
 
-def test_calls_that_do_not_finish_are_ended_when_their_protocol_is_removed(world: World) -> None:
-    give(world.two, "bob", "Trial", "leaving")
+def test_calls_that_do_not_finish_are_ended_when_their_protocol_is_removed(daemons: TwoDaemons) -> None:
+    give(daemons.two, "bob", "Trial", "leaving")
 
     async def change(control: Client) -> None:
-        async with Client(world.one.home) as client:
-            call = asyncio.create_task(client.call("alice", world.bob, "Trial", "leaving", {"do": "wait"}))
-            await until(lambda: binding_of(world.two, "bob", "Trial", "leaving").in_flight, "it is in flight")
+        async with Client(daemons.one.home) as client:
+            call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", "leaving", {"do": "wait"}))
+            await until(lambda: binding_of(daemons.two, "bob", "Trial", "leaving").in_flight, "it is in flight")
             await control.control(RemoveProtocol("bob", "Trial", "leaving"))
             with pytest.raises(HandlerFailed, match="stopped before it had finished"):
                 await call
 
-    with_control(world.two, change)
-    wait_idle(world.one)
+    with_control(daemons.two, change)
+    wait_idle(daemons.one)
 
 
-def test_offline_and_online_again(world: World) -> None:
+def test_offline_and_online_again(daemons: TwoDaemons) -> None:
     """Again and again: a call succeeds or says that the identity is offline, and its neighbour notices nothing."""
-    hugo = world.two.identity("hugo")
+    hugo = daemons.two.identity("hugo")
 
     async def change(control: Client) -> None:
         async with (
-            stream_of_calls(world.one, "alice", world.bob) as other,
-            stream_of_calls(world.one, "alice", hugo) as own,
-            Client(world.one.home) as client,
+            stream_of_calls(daemons.one, "alice", daemons.bob) as other,
+            stream_of_calls(daemons.one, "alice", hugo) as own,
+            Client(daemons.one.home) as client,
         ):
             for _ in range(3):
                 await control.control(SetIdentityOnline("hugo", False))
@@ -156,25 +158,25 @@ def test_offline_and_online_again(world: World) -> None:
         assert set(other) == {"ok"}, other
         assert set(own) == {"ok", "peer-offline"}, own
 
-    with_control(world.two, change)
+    with_control(daemons.two, change)
 
 
-def test_online_and_offline_twice_is_no_error(world: World) -> None:
-    with world.two.client() as control:
+def test_online_and_offline_twice_is_no_error(daemons: TwoDaemons) -> None:
+    with daemons.two.client() as control:
         for online in (True, True, False, False):
             reply = control.control(SetIdentityOnline("hugo", online))
             assert reply.identity.online is online
 
 
-def test_a_deleted_identity_is_gone(world: World) -> None:
+def test_a_deleted_identity_is_gone(daemons: TwoDaemons) -> None:
     """With its key: one of the same name is another one."""
-    first = world.two.identity("ivan")
-    with world.one.client() as client, world.two.client() as control:
+    first = daemons.two.identity("ivan")
+    with daemons.one.client() as client, daemons.two.client() as control:
         assert client.call("alice", first, "Echo", request=HI) == ECHOED
         control.control(DeleteIdentity("ivan"))
         with pytest.raises((PeerOffline, PeerUnknown)):
             client.call("alice", first, "Echo", request=HI)
-        assert not (world.two.home.identities / "ivan").exists()
+        assert not (daemons.two.home.identities / "ivan").exists()
         reply = control.control(CreateIdentity("ivan"))
         second = reply.identity.id52
         assert second != first
@@ -184,7 +186,7 @@ def test_a_deleted_identity_is_gone(world: World) -> None:
         control.control(DeleteIdentity("ivan"))
 
 
-def test_many_changes_at_the_same_time(world: World) -> None:
+def test_many_changes_at_the_same_time(daemons: TwoDaemons) -> None:
     """Twenty identities created, given a protocol, brought online, called and deleted, all at once."""
 
     async def life(control: Client, client: Client, name: str) -> None:
@@ -196,39 +198,39 @@ def test_many_changes_at_the_same_time(world: World) -> None:
         await control.control(DeleteIdentity(name), timeout=40)
 
     async def change(control: Client) -> None:
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             await asyncio.gather(*(life(control, client, f"many-{number}") for number in range(10)))
 
-    with_control(world.two, change)
-    eventually(lambda: not any(name.startswith("identity-many") for name in world.two.processes()), "all have ended")
+    with_control(daemons.two, change)
+    eventually(lambda: not any(name.startswith("identity-many") for name in daemons.two.processes()), "all have ended")
 
 
 # ── whole daemons ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_restart_keeps_everything(world: World) -> None:
+def test_a_restart_keeps_everything(daemons: TwoDaemons) -> None:
     """Identities, keys, bindings, who is online, the address book; the other daemon calls on as if nothing were."""
-    give(world.one, "alice", "Echo", "kept", max_length=3)
-    world.one.identity("kurt", online=False)
-    with world.one.client() as client:
-        client.control(AddPeer(world.bob, "bob"))
-    before = world.one.status()
+    give(daemons.one, "alice", "Echo", "kept", max_length=3)
+    daemons.one.identity("kurt", online=False)
+    with daemons.one.client() as client:
+        client.control(AddPeer(daemons.bob, "bob"))
+    before = daemons.one.status()
 
-    assert world.one.stop() == 0
-    world.one.start()
+    assert daemons.one.stop() == 0
+    daemons.one.start()
 
-    after = world.one.status()
+    after = daemons.one.status()
     assert what_is_kept(after) == what_is_kept(before)
     assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
     assert [(peer.name, peer.id52, peer.added) for peer in after.peers] == [
         (peer.name, peer.id52, peer.added) for peer in before.peers
     ]
     assert after.warnings == []
-    with world.one.client() as ours, world.two.client() as theirs:
+    with daemons.one.client() as ours, daemons.two.client() as theirs:
         assert ours.call("alice", "bob", "Echo", request=HI) == ECHOED
-        assert theirs.call("bob", world.alice, "Echo", "kept", {"message": "abc"}) == {"echoed": "Echo: abc"}
+        assert theirs.call("bob", daemons.alice, "Echo", "kept", {"message": "abc"}) == {"echoed": "Echo: abc"}
         with pytest.raises(Exception, match="MessageTooLong"):
-            theirs.call("bob", world.alice, "Echo", "kept", {"message": "abcd"})
+            theirs.call("bob", daemons.alice, "Echo", "kept", {"message": "abcd"})
 
 
 def what_is_kept(status: Status) -> list[tuple[object, ...]]:
@@ -238,45 +240,45 @@ def what_is_kept(status: Status) -> list[tuple[object, ...]]:
     ]
 
 
-def test_a_daemon_that_was_killed_comes_back_with_everything(world: World) -> None:
+def test_a_daemon_that_was_killed_comes_back_with_everything(daemons: TwoDaemons) -> None:
     """kill -9 of the supervisor: its children end, and the next one goes on."""
-    before = world.two.status()
-    world.two.kill()
-    eventually(lambda: not any(map(is_alive, world.two.seen)), "every process has ended", 5)
-    world.two.start()
-    after = world.two.status()
+    before = daemons.two.status()
+    daemons.two.kill()
+    eventually(lambda: not any(map(is_alive, daemons.two.seen)), "every process has ended", 5)
+    daemons.two.start()
+    after = daemons.two.status()
     assert what_is_kept(after) == what_is_kept(before)
-    with world.one.client() as ours:
-        assert ours.call("alice", world.bob, "Echo", request=HI, timeout=20) == ECHOED
+    with daemons.one.client() as ours:
+        assert ours.call("alice", daemons.bob, "Echo", request=HI, timeout=20) == ECHOED
 
 
 def test_daemons_on_two_machines() -> None:
     """With nothing in common: by ticket first, then by name wherever a peer is expected, also after restarts."""
-    with new_world(share_host=False, echo=False) as world:
-        with world.one.client() as ours, world.two.client() as theirs:
+    with start_two_daemons(share_host=False, echo=False) as daemons:
+        with daemons.one.client() as ours, daemons.two.client() as theirs:
             with pytest.raises(PeerUnknown):
-                ours.call("alice", world.bob, "Echo", request=HI)
+                ours.call("alice", daemons.bob, "Echo", request=HI)
             ticket = theirs.control(GetTicket("bob"))
             assert ours.call("alice", ticket.ticket, "Echo", request=HI) == ECHOED
             ours.control(AddPeer(ticket.ticket, "bob"))
-            give(world.one, "alice", "Echo", "friends", "bob")
-            for peer in ("bob", world.bob):
+            give(daemons.one, "alice", "Echo", "friends", "bob")
+            for peer in ("bob", daemons.bob):
                 assert ours.call("alice", peer, "Echo", request=HI) == ECHOED
-            assert theirs.call("bob", world.alice, "Echo", "friends", HI) == ECHOED
-        peers = world.one.cli("peer", "list").stdout.split("\t")
-        assert peers[:3] == ["bob", world.bob, "1"]
+            assert theirs.call("bob", daemons.alice, "Echo", "friends", HI) == ECHOED
+        peers = daemons.one.cli("peer", "list").stdout.split("\t")
+        assert peers[:3] == ["bob", daemons.bob, "1"]
 
-        assert (world.one.stop(), world.two.stop()) == (0, 0)
-        world.one.start()
-        world.two.start()
-        done = world.one.cli("call", "bob", "Echo", input='{"message": "hi"}')
+        assert (daemons.one.stop(), daemons.two.stop()) == (0, 0)
+        daemons.one.start()
+        daemons.two.start()
+        done = daemons.one.cli("call", "bob", "Echo", input='{"message": "hi"}')
         assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
 
-        assert world.one.cli("peer", "remove", "bob").returncode == 0
-        assert world.one.cli("peer", "list").stdout == ""
-        with world.one.client() as ours, pytest.raises(PeerUnknown):
+        assert daemons.one.cli("peer", "remove", "bob").returncode == 0
+        assert daemons.one.cli("peer", "list").stdout == ""
+        with daemons.one.client() as ours, pytest.raises(PeerUnknown):
             ours.call("alice", "bob", "Echo", request=HI)
-        with world.one.client() as ours:
+        with daemons.one.client() as ours:
             reply = ours.control(ListIdentities())
         assert isinstance(reply, IdentityList)
         assert [identity.name for identity in reply.identities] == ["alice"]

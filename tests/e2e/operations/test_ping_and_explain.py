@@ -13,21 +13,21 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import World, binding_of, give, new_world
+from tests.support.two_daemons import TwoDaemons, binding_of, give, start_two_daemons
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def daemons() -> Iterator[TwoDaemons]:
     """alice and bob find each other on this machine. bob's Echo ``private`` is for peers in his address book."""
-    with new_world(echo=False) as made:
+    with start_two_daemons(echo=False) as made:
         give(made.two, "bob", "Echo", "private", "peers")
         yield made
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[World]:
+def apart() -> Iterator[TwoDaemons]:
     """alice and bob share no source."""
-    with new_world(share_host=False, echo=False) as made:
+    with start_two_daemons(share_host=False, echo=False) as made:
         yield made
 
 
@@ -42,15 +42,15 @@ def explained(daemon: Daemon, *arguments: str) -> dict[str, Any]:
 # ── ping ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ping_ends_at_the_first_direct_answer(world: World) -> None:
-    done = world.one.cli("ping", world.bob)
+def test_ping_ends_at_the_first_direct_answer(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("ping", daemons.bob)
     assert done.returncode == ExitCode.OK, done.stderr
-    assert re.fullmatch(rf"{world.bob}: direct (127\.0\.0\.1|\[::1\]):\d+, [0-9.]+ ms\n", done.stdout)
+    assert re.fullmatch(rf"{daemons.bob}: direct (127\.0\.0\.1|\[::1\]):\d+, [0-9.]+ ms\n", done.stdout)
     assert "1 sent, 1 answered" in done.stderr
 
 
-def test_ping_counts(world: World) -> None:
-    done = world.one.cli("ping", world.bob, "--count", "3", "--interval", "0", "--json")
+def test_ping_counts(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("ping", daemons.bob, "--count", "3", "--interval", "0", "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["path"] for line in lines[:-1]] == ["direct"] * 3
     assert all(0 < line["rtt_ms"] < 5000 for line in lines[:-1])
@@ -59,33 +59,33 @@ def test_ping_counts(world: World) -> None:
     assert summary["min_ms"] <= summary["mean_ms"] <= summary["max_ms"]
 
 
-def test_ping_needs_no_identity_but_the_one_that_is_named(world: World) -> None:
-    assert world.one.cli("ping", world.bob, "--identity", "alice").returncode == ExitCode.OK
-    done = world.one.cli("ping", world.bob, "--identity", "carol")
+def test_ping_needs_no_identity_but_the_one_that_is_named(daemons: TwoDaemons) -> None:
+    assert daemons.one.cli("ping", daemons.bob, "--identity", "alice").returncode == ExitCode.OK
+    done = daemons.one.cli("ping", daemons.bob, "--identity", "carol")
     assert (done.returncode, "carol" in done.stderr) == (ExitCode.OFFLINE, True)
 
 
-def test_ping_of_an_own_identity_uses_no_network(world: World) -> None:
-    done = world.one.cli("ping", "alice")
+def test_ping_of_an_own_identity_uses_no_network(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("ping", "alice")
     assert (done.returncode, "alice: this daemon" in done.stdout) == (ExitCode.OK, True)
 
 
-def test_ping_of_a_peer_that_does_not_answer(world: World, tmp_path: Path) -> None:
-    gone = Daemon(tmp_path / "gone", world.one.home.path.parent / "hosts").start()
+def test_ping_of_a_peer_that_does_not_answer(daemons: TwoDaemons, tmp_path: Path) -> None:
+    gone = Daemon(tmp_path / "gone", daemons.one.home.path.parent / "hosts").start()
     id52 = gone.identity("carol", echo=False)
     ticket = gone.cli("ticket", "carol").stdout.strip()
     gone.kill()
     gone.clean_up()
-    done = world.one.cli("ping", ticket, "--timeout", "0.5")
+    done = daemons.one.cli("ping", ticket, "--timeout", "0.5")
     assert (done.returncode, done.stdout) == (ExitCode.PEER, "")
     assert "fastn-p2p explain" in done.stderr
-    counted = world.one.cli("ping", id52, "--timeout", "0.3", "--count", "2", "--interval", "0", "--json")
+    counted = daemons.one.cli("ping", id52, "--timeout", "0.3", "--count", "2", "--interval", "0", "--json")
     assert json.loads(counted.stdout.splitlines()[-1])["summary"]["answered"] == 0
     assert counted.returncode == ExitCode.PEER
 
 
-def test_ping_of_an_unknown_name(world: World) -> None:
-    done = world.one.cli("ping", "nobody")
+def test_ping_of_an_unknown_name(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("ping", "nobody")
     assert (done.returncode, done.stdout) == (ExitCode.PEER, "")
     assert "nothing is known about nobody" in done.stderr
 
@@ -93,12 +93,12 @@ def test_ping_of_an_unknown_name(world: World) -> None:
 # ── explain ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_explain_follows_each_step(world: World) -> None:
-    done = world.one.cli("explain", world.bob, "Echo")
+def test_explain_follows_each_step(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("explain", daemons.bob, "Echo")
     assert done.returncode == ExitCode.OK, done.stderr
     steps = {line[:11].strip(): line[11:] for line in done.stdout.splitlines() if line[:11].strip()}
-    assert steps["name"] == f"{world.bob} (ID52)"
-    assert steps["key"] == world.bob
+    assert steps["name"] == f"{daemons.bob} (ID52)"
+    assert steps["key"] == daemons.bob
     assert re.search(r"this machine: record with 1 endpoint, signed .+ ago, verified", done.stdout)
     assert steps["path"].startswith("direct ")
     assert "has proved" in steps["proof"]
@@ -107,7 +107,7 @@ def test_explain_follows_each_step(world: World) -> None:
     assert steps["result"] == "it can be called"
 
 
-def test_explain_shows_what_was_dialled(apart: World) -> None:
+def test_explain_shows_what_was_dialled(apart: TwoDaemons) -> None:
     ticket = apart.two.cli("ticket", "bob").stdout.strip()
     trace = explained(apart.one, ticket)
     assert (trace["kind"], trace["id52"], trace["was_connected"]) == ("ticket", apart.bob, False)
@@ -118,41 +118,41 @@ def test_explain_shows_what_was_dialled(apart: World) -> None:
     assert explained(apart.one, ticket)["was_connected"] is True
 
 
-def test_explain_of_access_runs_no_handler(world: World) -> None:
-    before = binding_of(world.two, "bob", "Echo", "private")
-    denied = world.one.cli("explain", world.bob, "Echo", "private")
+def test_explain_of_access_runs_no_handler(daemons: TwoDaemons) -> None:
+    before = binding_of(daemons.two, "bob", "Echo", "private")
+    denied = daemons.one.cli("explain", daemons.bob, "Echo", "private")
     assert denied.returncode == ExitCode.DENIED
     assert "denied" in denied.stdout
     assert "--allow" in denied.stdout
-    assert binding_of(world.two, "bob", "Echo", "private") == before
-    absent = world.one.cli("explain", world.bob, "Nope")
+    assert binding_of(daemons.two, "bob", "Echo", "private") == before
+    absent = daemons.one.cli("explain", daemons.bob, "Nope")
     assert (absent.returncode, "not offered" in absent.stdout) == (ExitCode.NOT_FOUND, True)
-    assert world.one.cli("explain", world.bob, "Echo", "nope").returncode == ExitCode.NOT_FOUND
+    assert daemons.one.cli("explain", daemons.bob, "Echo", "nope").returncode == ExitCode.NOT_FOUND
 
 
-def test_explain_says_why_access_is_not_known(world: World) -> None:
-    done = world.one.cli("explain", world.bob)
+def test_explain_says_why_access_is_not_known(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("explain", daemons.bob)
     assert done.returncode == ExitCode.OK
     assert "access     unknown, because no protocol was named" in done.stdout
 
 
-def test_explain_of_own_identities(world: World) -> None:
-    trace = explained(world.one, "alice", "Echo")
+def test_explain_of_own_identities(daemons: TwoDaemons) -> None:
+    trace = explained(daemons.one, "alice", "Echo")
     assert (trace["kind"], trace["path"], trace["access"]) == ("own identity", "local", "allowed")
     assert "alice" in trace["served_by"]
-    assert explained(world.one, "alice", "Nope")["access"] == "not offered"
+    assert explained(daemons.one, "alice", "Nope")["access"] == "not offered"
 
 
-def test_explain_of_an_unknown_name_suggests_one(world: World) -> None:
-    assert world.one.cli("peer", "add", world.bob, "--name", "robert").returncode == 0
-    done = world.one.cli("explain", "robret")
+def test_explain_of_an_unknown_name_suggests_one(daemons: TwoDaemons) -> None:
+    assert daemons.one.cli("peer", "add", daemons.bob, "--name", "robert").returncode == 0
+    done = daemons.one.cli("explain", "robret")
     assert done.returncode == ExitCode.PEER
     assert "did you mean robert?" in done.stdout
-    assert "fastn-p2p peer add TICKET --name zzz" in world.one.cli("explain", "zzz").stdout
-    assert world.one.cli("peer", "remove", "robert").returncode == 0
+    assert "fastn-p2p peer add TICKET --name zzz" in daemons.one.cli("explain", "zzz").stdout
+    assert daemons.one.cli("peer", "remove", "robert").returncode == 0
 
 
-def test_explain_of_a_peer_that_no_source_knows(apart: World) -> None:
+def test_explain_of_a_peer_that_no_source_knows(apart: TwoDaemons) -> None:
     unknown = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
     done = apart.one.cli("explain", unknown)
     assert done.returncode == ExitCode.PEER
@@ -161,23 +161,23 @@ def test_explain_of_a_peer_that_no_source_knows(apart: World) -> None:
     assert "--network" in done.stdout.splitlines()[-1]
 
 
-def test_explain_of_a_peer_that_is_gone(world: World, tmp_path: Path) -> None:
-    gone = Daemon(tmp_path / "gone", world.one.home.path.parent / "hosts").start()
+def test_explain_of_a_peer_that_is_gone(daemons: TwoDaemons, tmp_path: Path) -> None:
+    gone = Daemon(tmp_path / "gone", daemons.one.home.path.parent / "hosts").start()
     id52 = gone.identity("carol", echo=False)
     gone.kill()
     gone.clean_up()
-    done = world.one.cli("explain", id52, "--timeout", "1")
+    done = daemons.one.cli("explain", id52, "--timeout", "1")
     assert done.returncode == ExitCode.PEER
     assert "record with 1 endpoint" in done.stdout
     assert re.search(r"dialled +endpoint [0-9a-f]{10} at 127\.0\.0\.1:\d+", done.stdout)
     assert "try        ask the peer's owner" in done.stdout
 
 
-def test_explain_without_a_calling_identity(world: World) -> None:
-    with world.one.client() as client:
+def test_explain_without_a_calling_identity(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as client:
         client.control(SetIdentityOnline("alice", False))
         try:
-            done = world.one.cli("explain", world.bob, "Echo")
+            done = daemons.one.cli("explain", daemons.bob, "Echo")
             assert done.returncode == ExitCode.OFFLINE
             assert "no identity is online here" in done.stdout
         finally:

@@ -20,32 +20,32 @@ from fastn_p2p_client.ipc.messages import AddPeer, Status
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.processes import signal_if_alive
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 HI = {"message": "hi"}
 ACTORS = ("vault", "network", "gateway", "identity-alice")
 
 
 @pytest.fixture(scope="module")
-def busy(world: World) -> World:
+def busy(daemons: TwoDaemons) -> TwoDaemons:
     """With a peer, a connection and some calls to tell of."""
-    with world.one.client() as client:
-        client.control(AddPeer(world.bob, "bob"))
+    with daemons.one.client() as client:
+        client.control(AddPeer(daemons.bob, "bob"))
         for _ in range(5):
             client.call("alice", "bob", "Echo", request=HI)
-            client.call("alice", world.alice, "Echo", request=HI)
+            client.call("alice", daemons.alice, "Echo", request=HI)
         with pytest.raises(Exception, match="MessageTooLong"):
-            client.call("alice", world.alice, "Echo", "short", {"message": "x" * 11})
-    return world
+            client.call("alice", daemons.alice, "Echo", "short", {"message": "x" * 11})
+    return daemons
 
 
 @pytest.fixture
-def stopped(world: World) -> Iterator[Callable[[str], None]]:
+def stopped(daemons: TwoDaemons) -> Iterator[Callable[[str], None]]:
     """Stops an actor of ``one`` as the kernel can (SIGSTOP), until the test ends."""
     pids: list[int] = []
 
     def stop(actor: str) -> None:
-        pids.append(world.one.pid(actor))
+        pids.append(daemons.one.pid(actor))
         os.kill(pids[-1], signal.SIGSTOP)
 
     yield stop
@@ -53,7 +53,7 @@ def stopped(world: World) -> Iterator[Callable[[str], None]]:
         signal_if_alive(pid, signal.SIGCONT)
 
 
-def test_json_has_all_of_it(busy: World) -> None:
+def test_json_has_all_of_it(busy: TwoDaemons) -> None:
     done = busy.one.cli("status", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     raw = msgspec.json.decode(done.stdout)
@@ -96,7 +96,7 @@ def test_json_has_all_of_it(busy: World) -> None:
     assert connection.received > 100
 
 
-def test_people_see_the_same(busy: World) -> None:
+def test_people_see_the_same(busy: TwoDaemons) -> None:
     done = busy.one.cli("status")
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (*ACTORS, "supervisor", busy.alice, "private", "peers", "bob", "direct"):
@@ -105,7 +105,7 @@ def test_people_see_the_same(busy: World) -> None:
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_an_actor_that_was_killed_is_back_and_counted(busy: World, actor: str) -> None:
+def test_an_actor_that_was_killed_is_back_and_counted(busy: TwoDaemons, actor: str) -> None:
     before = busy.one.kill_actor(actor)
     after = busy.one.wait_actor(actor, not_pid=before)
     process = next(each for each in settled(busy.one).processes if each.name == actor)
@@ -126,7 +126,7 @@ def settled(daemon: Daemon) -> Status:
     return found
 
 
-def test_a_network_that_hangs_is_a_warning(busy: World, stopped: Callable[[str], None]) -> None:
+def test_a_network_that_hangs_is_a_warning(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
     """The status still has all other parts, also the identities and bindings on disk."""
     stopped("network")
     done = busy.one.cli("status")
@@ -136,7 +136,7 @@ def test_a_network_that_hangs_is_a_warning(busy: World, stopped: Callable[[str],
     assert "Echo" in done.stdout
 
 
-def test_an_identity_that_hangs_hides_nothing(busy: World, stopped: Callable[[str], None]) -> None:
+def test_an_identity_that_hangs_hides_nothing(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
     settled(busy.one)
     stopped("identity-alice")
     done = busy.one.cli("status", timeout=5)
@@ -144,7 +144,7 @@ def test_an_identity_that_hangs_hides_nothing(busy: World, stopped: Callable[[st
     assert busy.alice in done.stdout
 
 
-def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callable[[str], None]) -> None:
+def test_a_gateway_that_hangs_leaves_the_processes(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
     """The status shows the processes. The message and the exit code say that it is incomplete."""
     settled(busy.one)
     pids = {actor: busy.one.pid(actor) for actor in ACTORS}  # before the supervisor replaces the one that hangs
@@ -160,7 +160,7 @@ def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callabl
     assert "the gateway does not answer" in msgspec.json.decode(partial.stdout, type=Status).warnings[0]
 
 
-def test_watching_in_a_terminal_ends_with_control_c(busy: World) -> None:
+def test_watching_in_a_terminal_ends_with_control_c(busy: TwoDaemons) -> None:
     """It is drawn again every second, in place, and the terminal is left as it was."""
     settled(busy.one)
     leader, terminal = os.openpty()
@@ -188,7 +188,7 @@ def test_watching_in_a_terminal_ends_with_control_c(busy: World) -> None:
 
 
 @pytest.mark.parametrize("end", ["q", "\x03"])
-def test_watching_on_a_small_terminal_scrolls(busy: World, end: str) -> None:
+def test_watching_on_a_small_terminal_scrolls(busy: TwoDaemons, end: str) -> None:
     """Keys scroll, the size may change, and the terminal is as it was at the end."""
     settled(busy.one)
     with on_terminal(busy.one.env, "status", "--watch", rows=12, columns=40) as tty:
@@ -208,7 +208,7 @@ def test_watching_on_a_small_terminal_scrolls(busy: World, end: str) -> None:
         assert b"Traceback" not in tty.raw
 
 
-def test_an_unreachable_peer_is_marked(busy: World) -> None:
+def test_an_unreachable_peer_is_marked(busy: TwoDaemons) -> None:
     with busy.one.client() as client:
         client.control(AddPeer(busy.bob, "bob"))
         client.call("alice", "bob", "Echo", request={"message": "x"})
@@ -218,7 +218,7 @@ def test_an_unreachable_peer_is_marked(busy: World) -> None:
     assert peer.seen_ms > 1_700_000_000_000
 
 
-def test_watching_into_a_pipe_ends_when_nobody_reads(busy: World) -> None:
+def test_watching_into_a_pipe_ends_when_nobody_reads(busy: TwoDaemons) -> None:
     process = subprocess.Popen(
         [*CLI, "status", "--watch", "--json"], env=busy.one.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -232,7 +232,7 @@ def test_watching_into_a_pipe_ends_when_nobody_reads(busy: World) -> None:
     process.stderr.close()
 
 
-def test_status_takes_no_second(busy: World) -> None:
+def test_status_takes_no_second(busy: TwoDaemons) -> None:
     """Inside the daemon: no part of it waits for a timer."""
     settled(busy.one)
     began = time.monotonic()

@@ -27,7 +27,7 @@ from fastn_p2p_client.session.session import Session
 from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import CLI, eventually
 from tests.support.terminals import Tty, on_terminal
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 TITLE = "\x1b]0;owned\x07"
 EVIL = f"{TITLE}\x9b2J\x7f\u202etxt.exe\u2066\u200b\u200d\ufeff\xad\U000e0041\u2028\x85"
@@ -60,8 +60,8 @@ def is_harmless(tty: Tty, *, lines: bool = False, shows: bool = True) -> None:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as made:
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons() as made:
         for daemon, name in ((made.one, "alice"), (made.two, "bob")):
             give(daemon, name, "Mail")
             give(daemon, name, "Chat")
@@ -73,9 +73,9 @@ def world() -> Iterator[World]:
 
 
 @contextlib.contextmanager
-def hostile_program(world: World) -> Iterator[None]:
+def hostile_program(daemons: TwoDaemons) -> Iterator[None]:
     """Bob's program: it answers, raises, streams and shares files."""
-    server = sync.listen("bob", world.two.home)
+    server = sync.listen("bob", daemons.two.home)
 
     def answer(request: Any) -> Any:
         if request == "refuse":
@@ -117,64 +117,68 @@ def hostile_program(world: World) -> Iterator[None]:
         thread.join(10)
 
 
-def run(world: World, *arguments: str, code: int | None = 0, lines: bool = False, shows: bool = True) -> str:
+def run(daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool = False, shows: bool = True) -> str:
     """A command of alice's on a terminal; it ends by itself."""
-    with on_terminal(world.one.env, *arguments, rows=60, columns=400) as tty:
+    with on_terminal(daemons.one.env, *arguments, rows=60, columns=400) as tty:
         ended = tty.ends()
     is_harmless(tty, lines=lines, shows=shows)
     assert code is None or ended == code, tty.raw.decode()
     return tty.raw.decode()
 
 
-def test_call(world: World) -> None:
-    words = run(world, "call", "bob", "Hostile", "--data", '"reply"')
+def test_call(daemons: TwoDaemons) -> None:
+    words = run(daemons, "call", "bob", "Hostile", "--data", '"reply"')
     assert json.loads(words) == {"text": EVIL, EVIL: [EVIL]}
-    run(world, "call", "bob", "Hostile", "--data", '"refuse"', code=1)
-    piped = world.one.cli("call", "bob", "Hostile", "--data", '"reply"').stdout
+    run(daemons, "call", "bob", "Hostile", "--data", '"refuse"', code=1)
+    piped = daemons.one.cli("call", "bob", "Hostile", "--data", '"reply"').stdout
     assert "\u202etxt.exe\u2066\u200b" in piped, "what is piped is exactly what came"
 
 
-def test_stream(world: World) -> None:
+def test_stream(daemons: TwoDaemons) -> None:
     """Escapes on a terminal; every byte with --raw, and in a pipe."""
     sent = f"{EVIL}\r\nlast line".encode() + b"\x9b\xff"
     for option, shown in ((), b"\\x1b[2A\r\nlast line\\x9b\\xff"), (("--raw",), sent.replace(b"\n", b"\r\n")):
-        with on_terminal(world.one.env, "stream", "bob", "Hostile", *option, rows=60, columns=400) as tty:
+        with on_terminal(daemons.one.env, "stream", "bob", "Hostile", *option, rows=60, columns=400) as tty:
             tty.type("\x04")
             assert tty.ends() == 0
         assert tty.raw.endswith(shown)
         if not option:
             is_harmless(tty, lines=True)
     piped = subprocess.run(
-        [*CLI, "stream", "bob", "Hostile"], env=world.one.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        [*CLI, "stream", "bob", "Hostile"],
+        env=daemons.one.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
     )
     assert piped.stdout == sent
 
 
-def test_mail(world: World) -> None:
-    with MailClient("bob", home=world.two.home) as bob:
+def test_mail(daemons: TwoDaemons) -> None:
+    with MailClient("bob", home=daemons.two.home) as bob:
         bob.send("alice", EVIL, f"{EVIL}\n", [Attachment("zero\u200bwidth owned", b"")])
-    with MailClient("alice", home=world.one.home) as alice:
+    with MailClient("alice", home=daemons.one.home) as alice:
         number = str(alice.list(wait=10).mails[-1].number)
         alice.send("bob", EVIL, "", instance="refusing")
         eventually(lambda: "owned" in alice.outbox().entries[0].reason, "the refusal is known")
     for command in (["list"], ["read", number], ["outbox"]):
-        run(world, "mail", *command, lines=command[0] == "read")
-        read = json.loads(run(world, "mail", *command, "--json"))
+        run(daemons, "mail", *command, lines=command[0] == "read")
+        read = json.loads(run(daemons, "mail", *command, "--json"))
         assert EVIL in json.dumps(read, ensure_ascii=False).replace("\\n", "\n").replace("\\u001b", "\x1b") or read
-    piped = world.one.cli("mail", "read", number).stdout
+    piped = daemons.one.cli("mail", "read", number).stdout
     assert piped.encode() == f"{EVIL}\n".replace("\r", "\n").encode(), "universal newlines of the test, else exactly"
 
 
 @in_loop
-async def test_chat(world: World) -> None:
-    async with Client(world.two.home) as client:
+async def test_chat(daemons: TwoDaemons) -> None:
+    async with Client(daemons.two.home) as client:
         await (await ChatClient(client, "bob").with_peer("alice")).send(EVIL)
-    await asyncio.to_thread(_chat_on_terminal, world)
+    await asyncio.to_thread(_chat_on_terminal, daemons)
 
 
-def _chat_on_terminal(world: World) -> None:
+def _chat_on_terminal(daemons: TwoDaemons) -> None:
     for arguments in ((), ("--json",)):
-        with on_terminal(world.one.env, "chat", "bob", "--last", "5", *arguments, rows=60, columns=400) as tty:
+        with on_terminal(daemons.one.env, "chat", "bob", "--last", "5", *arguments, rows=60, columns=400) as tty:
             tty.until(lambda rows: any("owned" in row for row in rows), "the message")
             tty.type("\x04")
             assert tty.ends() == 0
@@ -182,7 +186,7 @@ def _chat_on_terminal(world: World) -> None:
         assert not [each for each in HARMFUL if each in written]
 
 
-def test_files(world: World, tmp_path: Path) -> None:
+def test_files(daemons: TwoDaemons, tmp_path: Path) -> None:
     for arguments in (
         ("ls", "bob", "--instance", "refusing"),
         ("ls", "bob", "--instance", "naming"),
@@ -191,17 +195,17 @@ def test_files(world: World, tmp_path: Path) -> None:
         ("get", "bob", "/", "--instance", "naming", "--to", str(tmp_path)),
         ("put", "bob", __file__, "--instance", "refusing"),
     ):
-        run(world, "files", *arguments, code=None)
+        run(daemons, "files", *arguments, code=None)
 
 
-def test_arguments_that_come_from_elsewhere(world: World) -> None:
+def test_arguments_that_come_from_elsewhere(daemons: TwoDaemons) -> None:
     """A script takes names from a file, or from a peer."""
     evil = EVIL.replace("\x85", "")
     for arguments in (
         ("ticket", evil),
         ("peer", "remove", evil),
         ("peer", "add", evil),
-        ("peer", "add", world.bob, "--name", evil),
+        ("peer", "add", daemons.bob, "--name", evil),
         (evil,),
         ("status", f"--{evil}"),
         ("mail", "read", evil),
@@ -209,7 +213,7 @@ def test_arguments_that_come_from_elsewhere(world: World) -> None:
         ("new-protocol", evil),
         ("daemon", "--network", evil),
     ):
-        run(world, *arguments, code=None, shows=False)
+        run(daemons, *arguments, code=None, shows=False)
 
 
 ELSEWHERE = {

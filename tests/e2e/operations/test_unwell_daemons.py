@@ -18,7 +18,7 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
 from tests.support.processes import signal_if_alive
 from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
-from tests.support.two_daemons import World, give
+from tests.support.two_daemons import TwoDaemons, give
 
 
 def test_no_daemon(tmp_path: Path) -> None:
@@ -43,16 +43,16 @@ def test_no_daemon(tmp_path: Path) -> None:
     assert not daemon.home.path.exists()
 
 
-def test_a_second_daemon_for_the_same_home(world: World) -> None:
-    assert world.one.process is not None
-    done = world.one.cli("daemon")
-    expected = e.DaemonAlreadyRunning(home=str(world.one.home.path), pid=world.one.process.pid)
+def test_a_second_daemon_for_the_same_home(daemons: TwoDaemons) -> None:
+    assert daemons.one.process is not None
+    done = daemons.one.cli("daemon")
+    expected = e.DaemonAlreadyRunning(home=str(daemons.one.home.path), pid=daemons.one.process.pid)
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.EXISTS, "", f"fastn-p2p: {expected}\n")
-    assert world.one.cli("list-identities").returncode == 0
+    assert daemons.one.cli("list-identities").returncode == 0
 
 
 @pytest.fixture
-def stopped(world: World) -> Iterator[Callable[[Daemon, str], None]]:
+def stopped(daemons: TwoDaemons) -> Iterator[Callable[[Daemon, str], None]]:
     """Stops an actor as the kernel can (SIGSTOP), until the test ends."""
     pids: list[int] = []
 
@@ -66,45 +66,47 @@ def stopped(world: World) -> Iterator[Callable[[Daemon, str], None]]:
 
 
 @pytest.mark.parametrize("actor", ["identity-bob", "network"])
-def test_no_answer_from_a_process_that_hangs(world: World, stopped: Callable[[Daemon, str], None], actor: str) -> None:
-    """The peer's, on the other daemon: the call ends when its time is over, not later."""
-    with world.one.client() as client:
-        assert client.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
-        stopped(world.two, actor)
+def test_a_process_that_hangs_does_not_reply(
+    daemons: TwoDaemons, stopped: Callable[[Daemon, str], None], actor: str
+) -> None:
+    """The process belongs to the peer daemon. The call ends at its deadline."""
+    with daemons.one.client() as client:
+        assert client.call("alice", daemons.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        stopped(daemons.two, actor)
         began = time.monotonic()
         with pytest.raises(e.DeadlineExceeded) as caught:
-            client.call("alice", world.bob, "Echo", request={"message": "hi"}, timeout=0.5)
+            client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, timeout=0.5)
         assert time.monotonic() - began < 3
         agrees(caught.value, e.DeadlineExceeded(seconds=0.5))
 
 
-def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], None]) -> None:
+def test_a_gateway_that_hangs(daemons: TwoDaemons, stopped: Callable[[Daemon, str], None]) -> None:
     """A program that has said hello goes on calling; one that has not is told what is wrong, in its own time."""
-    with world.one.client() as early:
+    with daemons.one.client() as early:
         early.start()
-        stopped(world.one, "gateway")
-        assert early.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        stopped(daemons.one, "gateway")
+        assert early.call("alice", daemons.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         with pytest.raises(e.DeadlineExceeded):
             early.control(m.ListIdentities(), timeout=0.3)
-        done = world.one.cli("call", world.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
+        done = daemons.one.cli("call", daemons.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
     expected = e.DaemonBusy(actor="gateway")
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.DAEMON, "", f"fastn-p2p: {expected}\n")
     assert "Try again" in done.stderr
 
 
-def test_a_peer_whose_daemon_is_gone(world: World) -> None:
+def test_a_peer_whose_daemon_is_gone(daemons: TwoDaemons) -> None:
     """Known, but nobody answers: said as such, since the call has certainly not been executed."""
-    ticket = ticket_of(world.two, "bob")
-    world.two.stop()
+    ticket = ticket_of(daemons.two, "bob")
+    daemons.two.stop()
     try:
-        done = world.one.cli("call", ticket, "Echo", "--as", "alice", "--timeout", "1", input='{"message": "hi"}')
+        done = daemons.one.cli("call", ticket, "Echo", "--as", "alice", "--timeout", "1", input='{"message": "hi"}')
         assert done.returncode == ExitCode.PEER, done.stderr
         assert done.stdout == ""
-        assert f"{world.bob} cannot be reached" in done.stderr
+        assert f"{daemons.bob} cannot be reached" in done.stderr
         assert "Is its daemon running?" in done.stderr
     finally:
-        world.two.start()
-        world.two.wait_actor("identity-bob")
-    give(world.two, "bob", "Echo", "afterwards")
-    done = world.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
+        daemons.two.start()
+        daemons.two.wait_actor("identity-bob")
+    give(daemons.two, "bob", "Echo", "afterwards")
+    done = daemons.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
     assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr

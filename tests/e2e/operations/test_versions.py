@@ -20,16 +20,16 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 from tests.support.requests import STRANGER, agrees
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 _reply = msgspec.msgpack.Decoder(m.ControlReply)
 
 
-def test_a_program_of_another_version(world: World) -> None:
+def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
     """Told so, with both versions, and nothing else is listened to before a hello that fits."""
 
     async def converse() -> list[Any]:
-        link = RequestChannel(world.one.home.control_socket, "gateway")
+        link = RequestChannel(daemons.one.home.control_socket, "gateway")
         link.open()
         try:
             return [

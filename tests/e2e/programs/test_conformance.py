@@ -13,7 +13,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.ipc.messages import AddProtocol, RemoveProtocol
 from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import eventually
-from tests.support.two_daemons import World, binding_of, give
+from tests.support.two_daemons import TwoDaemons, binding_of, give
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -40,11 +40,11 @@ HOSTED = "Conformance"
 
 
 @contextmanager
-def running(world: World, protocol: str) -> Iterator[None]:
+def running(daemons: TwoDaemons, protocol: str) -> Iterator[None]:
     """A program that serves it as bob."""
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         client.control(AddProtocol("bob", protocol, "default", ("everyone",), True))
-        program = subprocess.Popen([sys.executable, "-c", PROGRAMS[protocol]], env=world.two.env)
+        program = subprocess.Popen([sys.executable, "-c", PROGRAMS[protocol]], env=daemons.two.env)
         try:
             yield
         finally:
@@ -54,18 +54,18 @@ def running(world: World, protocol: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def served(world: World) -> Iterator[World]:
+def served(daemons: TwoDaemons) -> Iterator[TwoDaemons]:
     """bob has it in each way."""
     with ExitStack() as stack:
         for protocol in PROGRAMS:
-            stack.enter_context(running(world, protocol))
-        give(world.two, "bob", HOSTED)
+            stack.enter_context(running(daemons, protocol))
+        give(daemons.two, "bob", HOSTED)
 
         def all_serve() -> bool:
-            return {binding_of(world.two, "bob", each).state for each in (*PROGRAMS, HOSTED)} == {"serving"}
+            return {binding_of(daemons.two, "bob", each).state for each in (*PROGRAMS, HOSTED)} == {"serving"}
 
         eventually(all_serve, "all three serve")
-        yield world
+        yield daemons
 
 
 Check = Callable[[ProtocolClient], Awaitable[None]]
@@ -74,13 +74,13 @@ Check = Callable[[ProtocolClient], Awaitable[None]]
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
 @pytest.mark.parametrize("caller", ["alice", "bob"])
 @pytest.mark.parametrize("protocol", [HOSTED, *PROGRAMS])
-async def test_it_conforms(served: World, protocol: str, caller: str, check: Check) -> None:
+async def test_it_conforms(served: TwoDaemons, protocol: str, caller: str, check: Check) -> None:
     """alice calls from another daemon, bob from the same one."""
     async with Client(served.one.home if caller == "alice" else served.two.home) as client:
         await check(ProtocolClient(client, caller, served.bob, protocol))
 
 
-def test_status_shows_which_is_which(served: World) -> None:
+def test_status_shows_which_is_which(served: TwoDaemons) -> None:
     assert binding_of(served.two, "bob", HOSTED).programs == 0
     for protocol in PROGRAMS:
         assert binding_of(served.two, "bob", protocol).programs == 1

@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DeadlineExceeded
 from tests.support.daemons import eventually
-from tests.support.two_daemons import World, binding_of, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, wait_idle
 
 PROGRAM = """
 import asyncio, os
@@ -36,88 +36,88 @@ CALLERS = 8
 
 
 @pytest.fixture
-def pids(world: World) -> Iterator[list[int]]:
+def pids(daemons: TwoDaemons) -> Iterator[list[int]]:
     """Two programs that serve bob's Shop."""
-    programs = [subprocess.Popen([sys.executable, "-c", PROGRAM], env=world.two.env) for _ in range(2)]
+    programs = [subprocess.Popen([sys.executable, "-c", PROGRAM], env=daemons.two.env) for _ in range(2)]
     try:
-        eventually(lambda: served_by(world) == 2, "both serve")
+        eventually(lambda: served_by(daemons) == 2, "both serve")
         yield [program.pid for program in programs]
     finally:
         for program in programs:
             program.send_signal(signal.SIGCONT)
             program.kill()
             program.wait()
-        eventually(lambda: served_by(world) == 0, "they are gone")
-        wait_idle(world.two)
+        eventually(lambda: served_by(daemons) == 0, "they are gone")
+        wait_idle(daemons.two)
 
 
-def served_by(world: World) -> int:
-    bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+def served_by(daemons: TwoDaemons) -> int:
+    bindings = [each for identity in daemons.two.status().identities for each in identity.bindings]
     return sum(each.programs for each in bindings if each.protocol == "Shop")
 
 
-async def ask(client: Client, world: World, request: object) -> int:
-    return int(await client.call("alice", world.bob, "Shop", request=request, timeout=TIMEOUT))
+async def ask(client: Client, daemons: TwoDaemons, request: object) -> int:
+    return int(await client.call("alice", daemons.bob, "Shop", request=request, timeout=TIMEOUT))
 
 
-async def open_session(client: Client, world: World, _request: object) -> int:
-    async with await client.connect("alice", world.bob, "Shop", timeout=TIMEOUT) as session:
+async def open_session(client: Client, daemons: TwoDaemons, _request: object) -> int:
+    async with await client.connect("alice", daemons.bob, "Shop", timeout=TIMEOUT) as session:
         return int(b"".join([chunk async for chunk in session]))
 
 
-Ask = Callable[[Client, World, object], Awaitable[int]]
+Ask = Callable[[Client, TwoDaemons, object], Awaitable[int]]
 
 
-async def asked(world: World, ask: Ask, count: int, request: object = None) -> Counter[int]:
+async def asked(daemons: TwoDaemons, ask: Ask, count: int, request: object = None) -> Counter[int]:
     """How many of so many were answered by which process; under 0 those whose deadline has passed."""
     answers: Counter[int] = Counter()
 
     async def caller(client: Client) -> None:
         while answers.total() < count:
             try:
-                answers[await ask(client, world, request or {})] += 1
+                answers[await ask(client, daemons, request or {})] += 1
             except DeadlineExceeded:
                 answers[0] += 1
 
-    async with Client(world.one.home) as client:
+    async with Client(daemons.one.home) as client:
         await asyncio.gather(*(caller(client) for _ in range(CALLERS)))
     return answers
 
 
 @pytest.mark.parametrize("ask", [ask, open_session])
-def test_one_that_is_stopped_costs_its_first_deadlines_and_comes_back(world: World, pids: list[int], ask: Ask) -> None:
+def test_a_stopped_program_costs_its_first_calls_and_comes_back(daemons: TwoDaemons, pids: list[int], ask: Ask) -> None:
     stopped, other = pids
     os.kill(stopped, signal.SIGSTOP)
-    answers = asyncio.run(asked(world, ask, 300))
+    answers = asyncio.run(asked(daemons, ask, 300))
     assert answers[0] <= CALLERS + 3, "the first ones, and a trial now and then"
     assert answers[other] >= 300 - answers[0]
     os.kill(stopped, signal.SIGCONT)
-    eventually(lambda: asyncio.run(asked(world, ask, 20))[stopped], "it gets its share again")
+    eventually(lambda: asyncio.run(asked(daemons, ask, 20))[stopped], "it gets its share again")
 
 
-def test_a_handler_that_is_slow_keeps_the_share_of_its_process(world: World, pids: list[int]) -> None:
+def test_a_handler_that_is_slow_keeps_the_share_of_its_process(daemons: TwoDaemons, pids: list[int]) -> None:
     """The process answers other calls meanwhile, so it does not hang."""
     slow, _ = pids
 
     async def scenario() -> Counter[int]:
-        async with Client(world.one.home) as client:
-            late = [asyncio.ensure_future(ask(client, world, {"slow": slow})) for _ in range(4)]
+        async with Client(daemons.one.home) as client:
+            late = [asyncio.ensure_future(ask(client, daemons, {"slow": slow})) for _ in range(4)]
             while not all(each.done() for each in late):
-                await asked(world, ask, 5 * CALLERS)
+                await asked(daemons, ask, 5 * CALLERS)
             ended = await asyncio.gather(*late, return_exceptions=True)
             assert any(isinstance(each, DeadlineExceeded) for each in ended)
-        return await asked(world, ask, 100)
+        return await asked(daemons, ask, 100)
 
     answers = asyncio.run(scenario())
     assert not answers[0]
     assert min(answers[pid] for pid in pids) >= 20, answers
 
 
-def test_calls_go_somewhere_when_all_are_stopped(world: World, pids: list[int]) -> None:
+def test_calls_go_somewhere_when_all_are_stopped(daemons: TwoDaemons, pids: list[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    assert asyncio.run(asked(world, ask, 3 * CALLERS))[0] >= 3 * CALLERS
-    before = binding_of(world.two, "bob", "Shop").calls
+    assert asyncio.run(asked(daemons, ask, 3 * CALLERS))[0] >= 3 * CALLERS
+    before = binding_of(daemons.two, "bob", "Shop").calls
     assert before >= 3 * CALLERS, "they were handed over"
     os.kill(pids[1], signal.SIGCONT)
-    eventually(lambda: asyncio.run(asked(world, ask, 20))[pids[1]], "the one that goes on answers")
+    eventually(lambda: asyncio.run(asked(daemons, ask, 20))[pids[1]], "the one that goes on answers")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World, binding_of
+from tests.support.two_daemons import TwoDaemons, binding_of
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -42,11 +42,11 @@ async def echo(client, word):
 """
 
 
-def play(world: World, source: str) -> None:
+def play(daemons: TwoDaemons, source: str) -> None:
     """Run a program as alice; it must end well, within 30 seconds."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", BEGIN + source],
-        env={**world.one.env, "PEER": world.bob, "ME": world.alice},
+        env={**daemons.one.env, "PEER": daemons.bob, "ME": daemons.alice},
         capture_output=True,
         text=True,
         timeout=50,
@@ -56,9 +56,9 @@ def play(world: World, source: str) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_client_is_refused_in_a_child_and_its_parent_goes_on(world: World, loop: str) -> None:
+def test_a_client_is_refused_in_a_child_and_its_parent_goes_on(daemons: TwoDaemons, loop: str) -> None:
     play(
-        world,
+        daemons,
         f"run = {loop}.run"
         + """
 client = Client()
@@ -90,9 +90,9 @@ run(main())
     )
 
 
-def test_a_child_that_leaves_its_parent_s_loop_by_an_exception_does_not_disturb_it(world: World) -> None:
+def test_a_child_that_leaves_its_parent_s_loop_by_an_exception_does_not_disturb_it(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 async def main():
     async with Client() as client, await client.connect("alice", peer, "Trial", initial={"do": "echo"}) as session:
@@ -119,9 +119,9 @@ asyncio.run(main())
     )
 
 
-def test_blocking_clients_are_refused_in_a_child_and_the_module_s_functions_work(world: World) -> None:
+def test_blocking_clients_are_refused_in_a_child_and_the_module_s_functions_work(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 def blocking(client, word):
     reply = client.call("alice", peer, "Echo", request={"message": word}, timeout=10)
@@ -164,9 +164,9 @@ with client:
     )
 
 
-def test_a_server_goes_on_whatever_a_child_does_with_it(world: World) -> None:
+def test_a_server_goes_on_whatever_a_child_does_with_it(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 async def main():
     server = listen("alice")
@@ -193,7 +193,7 @@ asyncio.run(main())
     )
 
 
-def test_a_child_does_not_stand_in_for_a_parent_that_has_ended(world: World) -> None:
+def test_a_child_does_not_stand_in_for_a_parent_that_has_ended(daemons: TwoDaemons) -> None:
     source = (
         BEGIN
         + """
@@ -217,7 +217,7 @@ asyncio.run(main())
     )
     with subprocess.Popen(
         [sys.executable, "-c", source],
-        env={**world.one.env, "PEER": world.bob, "ME": world.alice},
+        env={**daemons.one.env, "PEER": daemons.bob, "ME": daemons.alice},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -225,9 +225,9 @@ asyncio.run(main())
         try:
             assert parent.stdout is not None
             assert parent.stdout.readline() == "forked\n"
-            assert binding_of(world.one, "alice", "Orphans").programs == 1
+            assert binding_of(daemons.one, "alice", "Orphans").programs == 1
             parent.kill()
-            eventually(lambda: not serves(world.one, "Orphans"), "the daemon notices that the parent has ended")
+            eventually(lambda: not serves(daemons.one, "Orphans"), "the daemon notices that the parent has ended")
         finally:
             os.killpg(parent.pid, signal.SIGKILL)
 

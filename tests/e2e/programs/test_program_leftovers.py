@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.daemons import eventually
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import World
+from tests.support.two_daemons import TwoDaemons
 
 BEGIN = """
 import asyncio, gc, os, sys, threading, time, warnings, weakref
@@ -43,7 +43,7 @@ def in_a_loop(work, new=asyncio.new_event_loop):
 """
 
 
-def play(world: World, source: str, *, abandons_tasks: bool = False) -> list[str]:
+def play(daemons: TwoDaemons, source: str, *, abandons_tasks: bool = False) -> list[str]:
     """Run a program as alice, which must end well; its warnings of unclosed objects of ours, which name the place.
 
     Args:
@@ -51,7 +51,7 @@ def play(world: World, source: str, *, abandons_tasks: bool = False) -> list[str
     """
     done = subprocess.run(
         [sys.executable, "-W", "always::ResourceWarning", "-c", BEGIN + source],
-        env={**world.one.env, "PEER": world.bob},
+        env={**daemons.one.env, "PEER": daemons.bob},
         capture_output=True,
         text=True,
         timeout=50,
@@ -64,9 +64,9 @@ def play(world: World, source: str, *, abandons_tasks: bool = False) -> list[str
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_loops_that_were_closed_leave_no_connection(world: World, loop: str) -> None:
+def test_loops_that_were_closed_leave_no_connection(daemons: TwoDaemons, loop: str) -> None:
     warned = play(
-        world,
+        daemons,
         f"new = new_loops[{loop!r}]"
         + """
 in_a_loop(asyncio.sleep(0), new)  # libuv keeps some files of its own
@@ -86,9 +86,9 @@ assert files() <= before + 1 and len(loops) <= 1, (files(), len(loops))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_client_of_each_loop_that_was_closed_is_released(world: World, loop: str) -> None:
+def test_a_client_of_each_loop_that_was_closed_is_released(daemons: TwoDaemons, loop: str) -> None:
     warned = play(
-        world,
+        daemons,
         f"new = new_loops[{loop!r}]"
         + """
 before, kept = files(), []
@@ -111,9 +111,9 @@ kept[0].close()
     assert warned == []
 
 
-def test_dropped_clients_are_closed_and_their_place_is_named(world: World) -> None:
+def test_dropped_clients_are_closed_and_their_place_is_named(daemons: TwoDaemons) -> None:
     warned = play(
-        world,
+        daemons,
         """
 before, threads = files(), threading.active_count()
 async def main():
@@ -134,10 +134,10 @@ assert threading.active_count() <= threads + 1
     assert warned == 30 * [f"<string>:{begin + 5}"] + 30 * [f"<string>:{begin + 10}"]
 
 
-def test_dropped_mail_clients_are_closed(world: World) -> None:
-    assert world.one.cli("add-protocol", "alice", "--protocol", "Mail").returncode == 0
+def test_dropped_mail_clients_are_closed(daemons: TwoDaemons) -> None:
+    assert daemons.one.cli("add-protocol", "alice", "--protocol", "Mail").returncode == 0
     warned = play(
-        world,
+        daemons,
         """
 before = files()
 async def main():
@@ -154,9 +154,9 @@ eventually(lambda: files() < before + 8)
     assert len(warned) == 40
 
 
-def test_a_dropped_session_ends_at_both_sides(world: World) -> None:
+def test_a_dropped_session_ends_at_both_sides(daemons: TwoDaemons) -> None:
     warned = play(
-        world,
+        daemons,
         """
 async def opened():
     session = await fastn_p2p_client.connect("alice", peer, "Trial", initial={"do": "hold"})
@@ -180,12 +180,12 @@ while (counts := sync.call("alice", peer, "Trial", request={"do": "counts"}))["e
     )
     begin = BEGIN.count("\n")
     assert warned == 20 * [f"<string>:{begin + 3}"] + 20 * [f"<string>:{begin + 15}"]
-    eventually(lambda: not any(sessions_in(each.status()) for each in (world.one, world.two)), "no session is left")
+    eventually(lambda: not any(sessions_in(each.status()) for each in (daemons.one, daemons.two)), "no session is left")
 
 
-def test_a_session_outlives_the_name_of_its_client_and_tasks_that_nobody_holds(world: World) -> None:
+def test_a_session_outlives_the_name_of_its_client_and_tasks_that_nobody_holds(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 results = []
 async def converse(number):
@@ -207,9 +207,9 @@ asyncio.run(main())
     )
 
 
-def test_an_object_of_another_loop_is_refused_before_anything_is_sent(world: World) -> None:
+def test_an_object_of_another_loop_is_refused_before_anything_is_sent(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 def refused(work):
     try:
@@ -254,9 +254,9 @@ asyncio.run(main())
     )
 
 
-def test_a_blocking_call_inside_its_own_event_loop_is_refused(world: World) -> None:
+def test_a_blocking_call_inside_its_own_event_loop_is_refused(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 from fastn_p2p_client.event_loop_thread import submit
 
@@ -273,9 +273,9 @@ else:
     )
 
 
-def test_a_server_whose_loop_was_closed_serves_no_more(world: World) -> None:
+def test_a_server_whose_loop_was_closed_serves_no_more(daemons: TwoDaemons) -> None:
     play(
-        world,
+        daemons,
         """
 before = files()
 async def begin(server):
@@ -295,6 +295,6 @@ for _ in range(20):
         abandons_tasks=True,
     )
     eventually(
-        lambda: not any(binding.programs for each in world.one.status().identities for binding in each.bindings),
+        lambda: not any(binding.programs for each in daemons.one.status().identities for binding in each.bindings),
         "no program serves",
     )

@@ -16,7 +16,7 @@ import pytest
 
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.support.daemons import eventually, is_alive
-from tests.support.two_daemons import World, binding_of
+from tests.support.two_daemons import TwoDaemons, binding_of
 
 PROGRAMS = {
     "async": "from fastn_p2p_client import listen; server = listen('bob')",
@@ -39,48 +39,50 @@ print("it goes on after run")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def declared(world: World) -> None:
+def declared(daemons: TwoDaemons) -> None:
     """bob has a binding for the programs that serve all."""
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         client.control(AddProtocol("bob", "All", "default", ("everyone",), program=True))
 
 
 @contextmanager
-def program(world: World, kind: str, source: str = HANDLER) -> Iterator[subprocess.Popen[str]]:
+def program(daemons: TwoDaemons, kind: str, source: str = HANDLER) -> Iterator[subprocess.Popen[str]]:
     name = "All" if kind.endswith("all") else "One"
     command = [sys.executable, "-c", PROGRAMS[kind] + source, name]
     with subprocess.Popen(
-        command, env=world.two.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=daemons.two.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         try:
-            eventually(lambda: running.poll() is not None or _calls(world, name) == [0], "it serves")
+            eventually(lambda: running.poll() is not None or _calls(daemons, name) == [0], "it serves")
             yield running
         finally:
             running.kill()
 
 
-def _calls(world: World, protocol: str) -> list[int]:
+def _calls(daemons: TwoDaemons, protocol: str) -> list[int]:
     """The requests in flight of each binding of bob's that a program serves."""
-    bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+    bindings = [each for identity in daemons.two.status().identities for each in identity.bindings]
     return [each.in_flight for each in bindings if each.protocol == protocol and each.programs]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_signal_finishes_what_is_in_flight(world: World, kind: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_a_program_after_its_calls(
+    daemons: TwoDaemons, kind: str, number: signal.Signals, tmp_path: Path
+) -> None:
     replies: list[Any] = []
     name = "All" if kind.endswith("all") else "One"
 
     def call() -> None:
-        with world.two.client() as client:
-            replies.append(client.call("bob", world.bob, name, request=str(tmp_path / "go on"), timeout=30))
+        with daemons.two.client() as client:
+            replies.append(client.call("bob", daemons.bob, name, request=str(tmp_path / "go on"), timeout=30))
 
-    with program(world, kind) as running:
+    with program(daemons, kind) as running:
         caller = threading.Thread(target=call)
         caller.start()
-        eventually(lambda: _calls(world, name) == [1], "it is at work")
+        eventually(lambda: _calls(daemons, name) == [1], "it is at work")
         running.send_signal(number)
-        eventually(lambda: not _calls(world, name), "it takes no more")
+        eventually(lambda: not _calls(daemons, name), "it takes no more")
         assert is_alive(running.pid)
         (tmp_path / "go on").touch()
         caller.join(15)
@@ -90,23 +92,23 @@ def test_a_signal_finishes_what_is_in_flight(world: World, kind: str, number: si
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_second_signal_does_not_wait(world: World, kind: str, tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait(daemons: TwoDaemons, kind: str, tmp_path: Path) -> None:
     name = "All" if kind.endswith("all") else "One"
     failures: list[BaseException] = []
 
     def call() -> None:
         try:
-            with world.two.client() as client:
-                client.call("bob", world.bob, name, request=str(tmp_path / "never"), timeout=30)
+            with daemons.two.client() as client:
+                client.call("bob", daemons.bob, name, request=str(tmp_path / "never"), timeout=30)
         except Exception as error:
             failures.append(error)
 
-    with program(world, kind) as running:
+    with program(daemons, kind) as running:
         caller = threading.Thread(target=call)
         caller.start()
-        eventually(lambda: _calls(world, name) == [1], "it is at work")
+        eventually(lambda: _calls(daemons, name) == [1], "it is at work")
         running.send_signal(signal.SIGINT)
-        eventually(lambda: not _calls(world, name), "it takes no more")
+        eventually(lambda: not _calls(daemons, name), "it takes no more")
         running.send_signal(signal.SIGINT)
         output, errors = running.communicate(timeout=15)
         assert "Traceback" not in errors
@@ -117,12 +119,12 @@ def test_a_second_signal_does_not_wait(world: World, kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_signal_ends_a_program_whose_daemon_does_not_answer(world: World, kind: str) -> None:
-    gateway = world.two.pid("gateway")
+def test_a_signal_ends_a_program_whose_daemon_does_not_answer(daemons: TwoDaemons, kind: str) -> None:
+    gateway = daemons.two.pid("gateway")
     source = HANDLER.replace("server.run()", "print('now', flush=True); server.run()")
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAMS[kind] + source, "All" if kind.endswith("all") else "One"],
-        env=world.two.env,
+        env=daemons.two.env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -141,7 +143,7 @@ def test_a_signal_ends_a_program_whose_daemon_does_not_answer(world: World, kind
             running.kill()
 
 
-def test_run_inside_an_event_loop_is_refused(world: World) -> None:
+def test_run_inside_an_event_loop_is_refused(daemons: TwoDaemons) -> None:
     source = """
 import asyncio
 from fastn_p2p_client import UsedElsewhere, listen
@@ -161,12 +163,12 @@ asyncio.run(main())
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_why_it_cannot_be_served_is_raised(world: World) -> None:
+def test_why_it_cannot_be_served_is_raised(daemons: TwoDaemons) -> None:
     for kind in ("async", "blocking"):
         source = PROGRAMS[kind].replace("'bob'", "'nobody'") + HANDLER
         done = subprocess.run(
-            [sys.executable, "-c", source, "One"], env=world.two.env, capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", source, "One"], env=daemons.two.env, capture_output=True, text=True, timeout=30
         )
         assert done.returncode == 1
         assert "IdentityNotFound" in done.stderr
-    assert binding_of(world.two, "bob", "Echo")
+    assert binding_of(daemons.two, "bob", "Echo")

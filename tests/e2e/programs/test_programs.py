@@ -31,7 +31,7 @@ from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
 from fastn_p2p_client.session.session import Session
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import World, binding_of, until, until_awaited
+from tests.support.two_daemons import TwoDaemons, binding_of, until, until_awaited
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -62,24 +62,24 @@ async def serving(server: Server | BindingServer) -> AsyncIterator[Server | Bind
         await task
 
 
-def bob_at(world: World, handler: Callable[..., object], protocol: str = "Shop", **options: Any) -> Server:
-    server = Server("bob", world.two.home)
+def bob_at(daemons: TwoDaemons, handler: Callable[..., object], protocol: str = "Shop", **options: Any) -> Server:
+    server = Server("bob", daemons.two.home)
     server.handle_requests(protocol, handler, **{"access": "everyone", **options})
     return server
 
 
-def programs(world: World) -> int:
+def programs(daemons: TwoDaemons) -> int:
     """How many serve bob's Shop, as the daemon's status says."""
-    bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+    bindings = [each for identity in daemons.two.status().identities for each in identity.bindings]
     return sum(each.programs for each in bindings if each.protocol == "Shop")
 
 
-async def until_answered(client: Client, world: World, protocol: str = "Shop") -> object:
+async def until_answered(client: Client, daemons: TwoDaemons, protocol: str = "Shop") -> object:
     """The first answer to calls made one after the other; they fail with nothing but what they may fail with."""
 
     async def answer() -> object:
         try:
-            return await client.call("alice", world.bob, protocol, request={}, timeout=2)
+            return await client.call("alice", daemons.bob, protocol, request={}, timeout=2)
         except (ConnectionLost, PeerOffline, PeerUnreachable, ProtocolNotFound):
             return None
 
@@ -87,23 +87,23 @@ async def until_answered(client: Client, world: World, protocol: str = "Shop") -
 
 
 @in_loop
-async def test_a_request_reaches_the_handler_and_the_reply_comes_back(world: World) -> None:
+async def test_a_request_reaches_the_handler_and_the_reply_comes_back(daemons: TwoDaemons) -> None:
     async def price(request: dict[str, int], peer: Peer) -> dict[str, object]:
         return {"sum": sum(request.values()), "who": peer.key.id52}
 
-    async with serving(bob_at(world, price)), Client(world.one.home) as client:
-        reply = await client.call("alice", world.bob, "Shop", request={"a": 1, "b": 2})
-        assert reply == {"sum": 3, "who": world.alice}
-        status = binding_of(world.two, "bob", "Shop")
+    async with serving(bob_at(daemons, price)), Client(daemons.one.home) as client:
+        reply = await client.call("alice", daemons.bob, "Shop", request={"a": 1, "b": 2})
+        assert reply == {"sum": 3, "who": daemons.alice}
+        status = binding_of(daemons.two, "bob", "Shop")
         assert (status.state, status.programs, status.calls) == ("serving", 1, 1)
     with pytest.raises(ProtocolNotFound):
-        async with Client(world.one.home) as client:
-            await client.call("alice", world.bob, "Shop", request={})
+        async with Client(daemons.one.home) as client:
+            await client.call("alice", daemons.bob, "Shop", request={})
 
 
 @in_loop
-async def test_sessions_reach_a_program_too(world: World) -> None:
-    server = Server("bob", world.two.home)
+async def test_sessions_reach_a_program_too(daemons: TwoDaemons) -> None:
+    server = Server("bob", daemons.two.home)
 
     @server.handle_streams("Shop", access="everyone")
     async def send(session: Session, size: int) -> None:
@@ -111,26 +111,26 @@ async def test_sessions_reach_a_program_too(world: World) -> None:
             raise ApplicationError("Negative", "not so", size)
         await session.write(b"x" * size)
 
-    async with serving(server), Client(world.one.home) as client:
-        async with await client.connect("alice", world.bob, "Shop", initial=1_000_000) as session:
+    async with serving(server), Client(daemons.one.home) as client:
+        async with await client.connect("alice", daemons.bob, "Shop", initial=1_000_000) as session:
             assert sum([len(chunk) async for chunk in session]) == 1_000_000
         with pytest.raises(ApplicationError, match="Negative"):
-            await client.connect("alice", world.bob, "Shop", initial=-1)
+            await client.connect("alice", daemons.bob, "Shop", initial=-1)
 
 
 @in_loop
-async def test_a_handler_that_is_not_async_runs_in_a_thread(world: World) -> None:
+async def test_a_handler_that_is_not_async_runs_in_a_thread(daemons: TwoDaemons) -> None:
     import threading
 
     def blocking(request: str) -> bool:
         return threading.current_thread() is threading.main_thread()
 
-    async with serving(bob_at(world, blocking)), Client(world.one.home) as client:
-        assert await client.call("alice", world.bob, "Shop", request="x") is False
+    async with serving(bob_at(daemons, blocking)), Client(daemons.one.home) as client:
+        assert await client.call("alice", daemons.bob, "Shop", request="x") is False
 
 
 @in_loop
-async def test_requests_go_to_the_program_that_has_the_fewest(world: World) -> None:
+async def test_requests_go_to_the_program_that_has_the_fewest(daemons: TwoDaemons) -> None:
     counts = [0, 0]
     blocked = asyncio.Event()
 
@@ -144,12 +144,14 @@ async def test_requests_go_to_the_program_that_has_the_fewest(world: World) -> N
         return handle
 
     async with (
-        serving(bob_at(world, handler(0))),
-        serving(bob_at(world, handler(1))),
-        Client(world.one.home) as client,
+        serving(bob_at(daemons, handler(0))),
+        serving(bob_at(daemons, handler(1))),
+        Client(daemons.one.home) as client,
     ):
-        assert programs(world) == 2
-        waiting = [asyncio.create_task(client.call("alice", world.bob, "Shop", request={"wait": 1})) for _ in range(10)]
+        assert programs(daemons) == 2
+        waiting = [
+            asyncio.create_task(client.call("alice", daemons.bob, "Shop", request={"wait": 1})) for _ in range(10)
+        ]
         await until(lambda: sum(counts) == 10, "all ten wait")
         assert counts == [5, 5]
         blocked.set()
@@ -157,7 +159,7 @@ async def test_requests_go_to_the_program_that_has_the_fewest(world: World) -> N
 
 
 @in_loop
-async def test_more_than_a_program_takes_is_refused(world: World) -> None:
+async def test_more_than_a_program_takes_is_refused(daemons: TwoDaemons) -> None:
     blocked, begun = asyncio.Event(), []
 
     async def handle(request: int) -> int:
@@ -165,43 +167,43 @@ async def test_more_than_a_program_takes_is_refused(world: World) -> None:
         await blocked.wait()
         return request
 
-    server = bob_at(world, handle, concurrency=1, queue=1)
-    async with serving(server), Client(world.one.home) as client:
-        calls = [asyncio.create_task(client.call("alice", world.bob, "Shop", request=n)) for n in range(2)]
-        await until(lambda: binding_of(world.two, "bob", "Shop").in_flight == 2, "both are there")
+    server = bob_at(daemons, handle, concurrency=1, queue=1)
+    async with serving(server), Client(daemons.one.home) as client:
+        calls = [asyncio.create_task(client.call("alice", daemons.bob, "Shop", request=n)) for n in range(2)]
+        await until(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 2, "both are there")
         assert len(begun) == 1
         with pytest.raises(Overloaded):
-            await client.call("alice", world.bob, "Shop", request=2)
+            await client.call("alice", daemons.bob, "Shop", request=2)
         blocked.set()
         assert sorted(await asyncio.gather(*calls)) == [0, 1]
 
 
 @in_loop
-async def test_strangers_are_kept_out_unless_they_are_let_in(world: World) -> None:
+async def test_strangers_are_kept_out_unless_they_are_let_in(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> str:
         return "in"
 
-    async with Client(world.one.home) as client:
-        async with serving(bob_at(world, handle, access="peers")):
+    async with Client(daemons.one.home) as client:
+        async with serving(bob_at(daemons, handle, access="peers")):
             with pytest.raises(Denied):
-                await client.call("alice", world.bob, "Shop")
-        async with serving(bob_at(world, handle, access=[world.alice])):
-            assert await client.call("alice", world.bob, "Shop") == "in"
+                await client.call("alice", daemons.bob, "Shop")
+        async with serving(bob_at(daemons, handle, access=[daemons.alice])):
+            assert await client.call("alice", daemons.bob, "Shop") == "in"
 
 
 @in_loop
-async def test_what_cannot_be_served_is_said_at_once(world: World) -> None:
+async def test_what_cannot_be_served_is_said_at_once(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> None:
         return None
 
     with pytest.raises(BindingExists):
-        await bob_at(world, handle, protocol="Echo").serve()
-    nobody = Server("nobody", world.two.home)
+        await bob_at(daemons, handle, protocol="Echo").serve()
+    nobody = Server("nobody", daemons.two.home)
     nobody.handle_requests("Shop", handle)
     with pytest.raises(IdentityNotFound):
         await nobody.serve()
     with pytest.raises(ValueError, match="nothing to serve"):
-        await listen("bob", world.two.home).serve()
+        await listen("bob", daemons.two.home).serve()
 
 
 @in_loop
@@ -223,7 +225,7 @@ async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon)
 
 
 @in_loop
-async def test_what_is_in_flight_is_finished_when_a_program_stops(world: World) -> None:
+async def test_what_is_in_flight_is_finished_when_a_program_stops(daemons: TwoDaemons) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def handle(request: None) -> str:
@@ -231,29 +233,29 @@ async def test_what_is_in_flight_is_finished_when_a_program_stops(world: World) 
         await go_on.wait()
         return "finished"
 
-    async with Client(world.one.home) as client:
-        server = bob_at(world, handle)
+    async with Client(daemons.one.home) as client:
+        server = bob_at(daemons, handle)
         async with serving(server):
-            call = asyncio.create_task(client.call("alice", world.bob, "Shop"))
+            call = asyncio.create_task(client.call("alice", daemons.bob, "Shop"))
             await begun.wait()
             server.close()
-            await until(lambda: not programs(world), "out")
+            await until(lambda: not programs(daemons), "out")
             go_on.set()
             assert await call == "finished"
 
 
 @pytest.mark.parametrize("actor", ["network", "identity-bob", "gateway", "vault"])
 @in_loop
-async def test_a_program_serves_again_after_a_process_of_the_daemon_has_died(world: World, actor: str) -> None:
+async def test_a_program_serves_again_after_a_process_of_the_daemon_has_died(daemons: TwoDaemons, actor: str) -> None:
     async def handle(request: dict[str, int]) -> str:
         return "still there"
 
-    async with serving(bob_at(world, handle)), Client(world.one.home) as client:
-        assert await until_answered(client, world) == "still there"
-        pid = world.two.kill_actor(actor)
-        assert await until_answered(client, world) == "still there"
-        await asyncio.to_thread(world.two.wait_actor, actor, pid)
-        assert await until_answered(client, world) == "still there"
+    async with serving(bob_at(daemons, handle)), Client(daemons.one.home) as client:
+        assert await until_answered(client, daemons) == "still there"
+        pid = daemons.two.kill_actor(actor)
+        assert await until_answered(client, daemons) == "still there"
+        await asyncio.to_thread(daemons.two.wait_actor, actor, pid)
+        assert await until_answered(client, daemons) == "still there"
 
 
 PROGRAM = """
@@ -273,26 +275,26 @@ asyncio.run(server.serve())
 
 
 @in_loop
-async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(world: World) -> None:
+async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(daemons: TwoDaemons) -> None:
     async def start() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=world.two.env)
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
 
     first, second = await start(), await start()
     try:
-        async with Client(world.one.home) as client:
-            await until(lambda: programs(world) == 2, "both serve")
+        async with Client(daemons.one.home) as client:
+            await until(lambda: programs(daemons) == 2, "both serve")
             calls = [
-                asyncio.create_task(client.call("alice", world.bob, "Shop", request={"wait": 1}, timeout=30))
+                asyncio.create_task(client.call("alice", daemons.bob, "Shop", request={"wait": 1}, timeout=30))
                 for _ in range(4)
             ]
-            await until(lambda: binding_of(world.two, "bob", "Shop").in_flight == 4, "all wait")
+            await until(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 4, "all wait")
             os.kill(first.pid, signal.SIGKILL)
             killed = time.monotonic()
             done, _ = await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
             await until(lambda: sum(call.done() for call in calls) == 2, "those of the killed one have ended")
             assert time.monotonic() - killed < 4
             assert {type(call.exception()).__name__ for call in done} == {"ConnectionLost"}
-            assert await client.call("alice", world.bob, "Shop", request={}) == "here"
+            assert await client.call("alice", daemons.bob, "Shop", request={}) == "here"
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)

@@ -33,7 +33,7 @@ from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 from fastn_p2p_client.serving.server import Server
 from tests.e2e.programs.test_programs import in_loop, serving
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World, binding_of, until, until_awaited
+from tests.support.two_daemons import TwoDaemons, binding_of, until, until_awaited
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -95,11 +95,11 @@ async def declare(
 
 
 @asynccontextmanager
-async def settings(world: World) -> AsyncIterator[tuple[Client, Client]]:
+async def settings(daemons: TwoDaemons) -> AsyncIterator[tuple[Client, Client]]:
     """A program serves Settings at daemon two; a client of each daemon."""
-    server = serve_all(world.two.home)
+    server = serve_all(daemons.two.home)
     server.protocol(Settings)
-    async with serving(server), Client(world.one.home) as one, Client(world.two.home) as two:
+    async with serving(server), Client(daemons.one.home) as one, Client(daemons.two.home) as two:
         yield one, two
 
 
@@ -114,64 +114,64 @@ async def until_reply(client: Client, peer: str, protocol: str = "Settings", ins
 
 
 @in_loop
-async def test_a_binding_has_its_whole_life_in_a_program(world: World, diary: list[str]) -> None:
-    async with settings(world) as (one, two):
+async def test_a_binding_has_its_whole_life_in_a_program(daemons: TwoDaemons, diary: list[str]) -> None:
+    async with settings(daemons) as (one, two):
         await declare(two, "bob", config={"limit": 5})
-        assert await until_reply(one, world.bob) == 5
-        status = binding_of(world.two, "bob", "Settings")
+        assert await until_reply(one, daemons.bob) == 5
+        status = binding_of(daemons.two, "bob", "Settings")
         assert (status.state, status.programs, status.access) == ("serving", 1, ["everyone"])
         await two.control(SetIdentityOnline("bob", False))
         await until(lambda: diary[-1] == "bob/default inactive", "it is told that bob is offline")
-        assert binding_of(world.two, "bob", "Settings").state == "offline"
+        assert binding_of(daemons.two, "bob", "Settings").state == "offline"
         await two.control(SetIdentityOnline("bob", True))
-        assert await until_reply(one, world.bob) == 5
+        assert await until_reply(one, daemons.bob) == 5
         await two.control(RemoveProtocol("bob", "Settings", "default"))
         with pytest.raises(ProtocolNotFound):
-            await one.call("alice", world.bob, "Settings")
+            await one.call("alice", daemons.bob, "Settings")
     active = ["bob/default active with 5", "bob/default inactive"]
     assert diary == ["bob/default created", *active, *active, "bob/default deleted with kept"]
-    assert not (world.two.home.identities / "bob/protocols/Settings/default").exists()
+    assert not (daemons.two.home.identities / "bob/protocols/Settings/default").exists()
 
 
 @in_loop
-async def test_a_program_that_starts_later_finds_what_there_is(world: World, diary: list[str]) -> None:
-    async with Client(world.two.home) as two:
+async def test_a_program_that_starts_later_finds_what_there_is(daemons: TwoDaemons, diary: list[str]) -> None:
+    async with Client(daemons.two.home) as two:
         await declare(two, "bob")
-        assert binding_of(world.two, "bob", "Settings").state == "waiting for a program"
+        assert binding_of(daemons.two, "bob", "Settings").state == "waiting for a program"
         for _ in range(2):  # it is created once
-            async with settings(world) as (one, _two):
-                assert await one.call("alice", world.bob, "Settings") == 3
+            async with settings(daemons) as (one, _two):
+                assert await one.call("alice", daemons.bob, "Settings") == 3
         await two.control(RemoveProtocol("bob", "Settings", "default"))
     assert diary == ["bob/default created", *["bob/default active with 3", "bob/default inactive"] * 2]
 
 
 @in_loop
-async def test_commands_reach_their_handlers_and_no_others(world: World, diary: list[str]) -> None:
-    async with settings(world) as (one, two):
+async def test_commands_reach_their_handlers_and_no_others(daemons: TwoDaemons, diary: list[str]) -> None:
+    async with settings(daemons) as (one, two):
         await declare(two, "bob")
-        await until_reply(one, world.bob)
+        await until_reply(one, daemons.bob)
         order, command = Add("web", 80), "settings.add-forwarding"
-        said = await one.call("alice", world.bob, "Settings", request=order, command=command)
-        assert said == f"web:80 for direct {world.alice}"
-        said = await two.call("bob", world.bob, "Settings", request=order, command=command)
-        assert said == f"web:80 for local {world.bob}"
+        said = await one.call("alice", daemons.bob, "Settings", request=order, command=command)
+        assert said == f"web:80 for direct {daemons.alice}"
+        said = await two.call("bob", daemons.bob, "Settings", request=order, command=command)
+        assert said == f"web:80 for local {daemons.bob}"
         with pytest.raises(CommandNotFound, match=r"no command .settings\.nothing."):
-            await one.call("alice", world.bob, "Settings", command="settings.nothing")
+            await one.call("alice", daemons.bob, "Settings", command="settings.nothing")
         with pytest.raises(BadRequest, match=r"\$\.port"):
-            await one.call("alice", world.bob, "Settings", request={"name": "x", "port": "y"}, command=command)
+            await one.call("alice", daemons.bob, "Settings", request={"name": "x", "port": "y"}, command=command)
         await two.control(RemoveProtocol("bob", "Settings", "default"))
 
 
 @in_loop
-async def test_a_binding_that_cannot_be_served_costs_no_other(world: World, diary: list[str]) -> None:
-    async with settings(world) as (one, two):
+async def test_a_binding_that_cannot_be_served_costs_no_other(daemons: TwoDaemons, diary: list[str]) -> None:
+    async with settings(daemons) as (one, two):
         await declare(two, "bob", instance="bad", config={"limit": -1})
         await declare(two, "bob", instance="odd", config={"limt": 1})
         await declare(two, "bob", instance="good", config={"limit": 7})
-        assert await until_reply(one, world.bob, instance="good") == 7
+        assert await until_reply(one, daemons.bob, instance="good") == 7
 
         def state(instance: str) -> str:
-            return binding_of(world.two, "bob", "Settings", instance).state
+            return binding_of(daemons.two, "bob", "Settings", instance).state
 
         await until(lambda: "the limit is below 0" in state("bad"), "status says what is wrong")
         await until(lambda: "`limt`" in state("odd"), "and of the other one")
@@ -181,35 +181,35 @@ async def test_a_binding_that_cannot_be_served_costs_no_other(world: World, diar
 
 
 @in_loop
-async def test_plain_handlers_are_told_for_whom_they_answer(world: World) -> None:
-    server = serve_all(world.two.home)
+async def test_plain_handlers_are_told_for_whom_they_answer(daemons: TwoDaemons) -> None:
+    server = serve_all(daemons.two.home)
 
     @server.handle_requests("Clock", concurrency=1, queue=0)
     async def clock(request: None, context: BindingContext) -> list[Any]:
         return [context.identity, context.instance, context.config, context.workspace.is_dir()]
 
-    async with Client(world.two.home) as two, Client(world.one.home) as one, serving(server):
+    async with Client(daemons.two.home) as two, Client(daemons.one.home) as one, serving(server):
         await declare(two, "bob", "Clock", "one", config={"zone": "UTC"})
         await declare(two, "bob", "Clock", "two")
-        assert await until_reply(one, world.bob, "Clock", "one") == ["bob", "one", {"zone": "UTC"}, True]
-        assert await until_reply(one, world.bob, "Clock", "two") == ["bob", "two", {}, True]
+        assert await until_reply(one, daemons.bob, "Clock", "one") == ["bob", "one", {"zone": "UTC"}, True]
+        assert await until_reply(one, daemons.bob, "Clock", "two") == ["bob", "two", {}, True]
         for instance in ("one", "two"):
             await two.control(RemoveProtocol("bob", "Clock", instance))
 
 
 @in_loop
-async def test_its_owner_says_who_may_use_it_whatever_the_program_says(world: World) -> None:
+async def test_its_owner_says_who_may_use_it_whatever_the_program_says(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> str:
         return "in"
 
-    server = Server("bob", world.two.home)
+    server = Server("bob", daemons.two.home)
     server.handle_requests("Shop", handle, access="everyone")
-    async with Client(world.two.home) as two, Client(world.one.home) as one:
-        await two.control(AddProtocol("bob", "Shop", "default", (world.bob,), True))
+    async with Client(daemons.two.home) as two, Client(daemons.one.home) as one:
+        await two.control(AddProtocol("bob", "Shop", "default", (daemons.bob,), True))
         async with serving(server):
-            assert await two.call("bob", world.bob, "Shop") == "in"
+            assert await two.call("bob", daemons.bob, "Shop") == "in"
             with pytest.raises(Denied):
-                await one.call("alice", world.bob, "Shop")
+                await one.call("alice", daemons.bob, "Shop")
         with pytest.raises(BindingExists):
             await declare(two, "bob", "Shop")
         await two.control(RemoveProtocol("bob", "Shop", "default"))
@@ -248,8 +248,8 @@ async def test_bindings_are_followed_over_the_death_of_any_process(daemon: Daemo
     assert not [line for line in diary if "deleted" in line]  # as in the daemon, when an identity goes
 
 
-def test_the_blocking_twin_serves_until_another_thread_says_enough(world: World) -> None:
-    server = sync.listen("bob", world.two.home)
+def test_the_blocking_twin_serves_until_another_thread_says_enough(daemons: TwoDaemons) -> None:
+    server = sync.listen("bob", daemons.two.home)
     begun, go_on = threading.Event(), threading.Event()
 
     @server.handle_requests("Shop", access="everyone", concurrency=1, queue=1)
@@ -268,21 +268,21 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(world: World)
     serves.start()
     assert server.ready.wait(10)
     replies: list[Any] = []
-    with sync.Client(world.one.home) as client:
-        with client.connect("alice", world.bob, "Shop", initial=1_000_000) as session:
+    with sync.Client(daemons.one.home) as client:
+        with client.connect("alice", daemons.bob, "Shop", initial=1_000_000) as session:
             assert sum(map(len, session)) == 1_000_000
         with pytest.raises(ApplicationError, match="Negative"):
-            client.connect("alice", world.bob, "Shop", initial=-1)
+            client.connect("alice", daemons.bob, "Shop", initial=-1)
 
         def call(number: int) -> None:
-            replies.append(client.call("alice", world.bob, "Shop", request=number))
+            replies.append(client.call("alice", daemons.bob, "Shop", request=number))
 
         calls = [threading.Thread(target=call, args=(number,)) for number in range(2)]
         for thread in calls:
             thread.start()
-        eventually(lambda: binding_of(world.two, "bob", "Shop").in_flight == 2, "both are there")
+        eventually(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 2, "both are there")
         with pytest.raises(Overloaded, match=r"calls in flight at Shop \(limit 2\)"):
-            client.call("alice", world.bob, "Shop", request=3)
+            client.call("alice", daemons.bob, "Shop", request=3)
         assert begun.is_set()
         server.close()
         go_on.set()
@@ -290,7 +290,7 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(world: World)
             thread.join(10)
     serves.join(10)
     assert not serves.is_alive()
-    assert sorted(replies) == [f"{number} for {world.alice}" for number in range(2)]
+    assert sorted(replies) == [f"{number} for {daemons.alice}" for number in range(2)]
     server.close()
     server.serve()  # it was told so before, and has nothing to wait for
 
@@ -314,20 +314,20 @@ server.serve()
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 0)])
 def test_a_signal_has_what_is_in_flight_finished(
-    world: World, tmp_path: Path, number: signal.Signals, code: int
+    daemons: TwoDaemons, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """Ctrl-C, and a signal of which the handler closes the server."""
 
     def serving_now() -> list[int]:
-        bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+        bindings = [each for identity in daemons.two.status().identities for each in identity.bindings]
         return [each.in_flight for each in bindings if each.protocol == "Slow"]
 
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM], env=world.two.env, stderr=subprocess.PIPE)
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], env=daemons.two.env, stderr=subprocess.PIPE)
     replies: list[Any] = []
 
     def call() -> None:
-        with world.one.client() as client:
-            replies.append(client.call("alice", world.bob, "Slow", request=str(tmp_path / "go on")))
+        with daemons.one.client() as client:
+            replies.append(client.call("alice", daemons.bob, "Slow", request=str(tmp_path / "go on")))
 
     caller = threading.Thread(target=call)
     try:

@@ -15,21 +15,21 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.protocol import Protocol, request
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world(echo=False) as made:
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons(echo=False) as made:
         for daemon, name, id52 in ((made.one, "bob", made.bob), (made.two, "alice", made.alice)):
             with daemon.client() as client:
                 client.control(m.AddPeer(id52, name))
         yield made
 
 
-def bob(world: World, *arguments: str, code: int = 0, input: str | None = None) -> str:
+def bob(daemons: TwoDaemons, *arguments: str, code: int = 0, input: str | None = None) -> str:
     """Run a command of bob's; what it says."""
-    done = world.two.cli(*arguments, input=input)
+    done = daemons.two.cli(*arguments, input=input)
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -37,92 +37,92 @@ def bob(world: World, *arguments: str, code: int = 0, input: str | None = None) 
 REMOVE_MAIL = ("remove-protocol", "bob", "--protocol", "Mail")
 
 
-def test_a_mailbox_with_mail_is_not_removed_by_the_way(world: World) -> None:
+def test_a_mailbox_with_mail_is_not_removed_by_the_way(daemons: TwoDaemons) -> None:
     """A script is told what to say, a person is asked, and what is kept is found again."""
-    give(world.one, "alice", "Mail")
-    bob(world, "add-protocol", "bob", "--protocol", "Mail")
-    with MailClient("alice", home=world.one.home) as alice:
+    give(daemons.one, "alice", "Mail")
+    bob(daemons, "add-protocol", "bob", "--protocol", "Mail")
+    with MailClient("alice", home=daemons.one.home) as alice:
         assert alice.track(alice.send("bob", "hello", "a body").id, wait=20).state == "delivered"
 
-    words = bob(world, *REMOVE_MAIL, code=2)
+    words = bob(daemons, *REMOVE_MAIL, code=2)
     assert "holds a mailbox with 1 mail, 1 of them unread" in words
     assert "--yes" in words
     assert "--keep-data" in words
-    with on_terminal(world.two.env, *REMOVE_MAIL) as tty:
+    with on_terminal(daemons.two.env, *REMOVE_MAIL) as tty:
         tty.until(lambda rows: any("Delete? [y/N]" in row for row in rows), "it asks")
         tty.type("n\n")
         tty.until(lambda rows: any("Nothing was deleted." in row for row in rows), "it was told no")
         assert tty.ends() == 130
 
-    bob(world, *REMOVE_MAIL, "--keep-data")
-    bob(world, "add-protocol", "bob", "--protocol", "Mail")
-    assert "hello" in world.two.cli("mail", "list").stdout
-    with on_terminal(world.two.env, *REMOVE_MAIL) as tty:
+    bob(daemons, *REMOVE_MAIL, "--keep-data")
+    bob(daemons, "add-protocol", "bob", "--protocol", "Mail")
+    assert "hello" in daemons.two.cli("mail", "list").stdout
+    with on_terminal(daemons.two.env, *REMOVE_MAIL) as tty:
         tty.until(lambda rows: any("Delete? [y/N]" in row for row in rows), "it asks")
         tty.type("y\n")
         assert tty.ends() == 0
-    bob(world, "add-protocol", "bob", "--protocol", "Mail")
-    assert world.two.cli("mail", "list").stdout == ""
-    bob(world, *REMOVE_MAIL, "--yes")
+    bob(daemons, "add-protocol", "bob", "--protocol", "Mail")
+    assert daemons.two.cli("mail", "list").stdout == ""
+    bob(daemons, *REMOVE_MAIL, "--yes")
 
 
-def test_a_chat_and_an_inbox_say_what_they_hold(world: World) -> None:
-    inbox, offered = world.two.home.path / "inbox", world.one.home.path / "offered"
+def test_a_chat_and_an_inbox_say_what_they_hold(daemons: TwoDaemons) -> None:
+    inbox, offered = daemons.two.home.path / "inbox", daemons.one.home.path / "offered"
     inbox.mkdir()
     offered.write_text("x")
-    bob(world, "add-protocol", "bob", "--protocol", "Chat")
-    bob(world, "add-protocol", "bob", "--protocol", "FileTransfer", "--config", json.dumps({"inbox": str(inbox)}))
-    bob(world, "chat", "alice", input="one\ntwo\n")
-    words = bob(world, "remove-protocol", "bob", "--protocol", "Chat", code=2)
+    bob(daemons, "add-protocol", "bob", "--protocol", "Chat")
+    bob(daemons, "add-protocol", "bob", "--protocol", "FileTransfer", "--config", json.dumps({"inbox": str(inbox)}))
+    bob(daemons, "chat", "alice", input="one\ntwo\n")
+    words = bob(daemons, "remove-protocol", "bob", "--protocol", "Chat", code=2)
     assert "2 messages of conversations with 1 peer, 2 of them not delivered yet" in words
-    assert world.one.cli("files", "put", "bob", str(offered), "--timeout", "0").returncode != 0
-    words = bob(world, "remove-protocol", "bob", "--protocol", "FileTransfer", code=2)
+    assert daemons.one.cli("files", "put", "bob", str(offered), "--timeout", "0").returncode != 0
+    words = bob(daemons, "remove-protocol", "bob", "--protocol", "FileTransfer", code=2)
     assert "the record of 1 offer, 1 of them not finished" in words
     for protocol in ("Chat", "FileTransfer"):
-        bob(world, "remove-protocol", "bob", "--protocol", protocol, "--yes")
+        bob(daemons, "remove-protocol", "bob", "--protocol", protocol, "--yes")
 
 
-def test_a_config_is_set_while_it_serves(world: World) -> None:
-    give(world.two, "bob", "Echo", "live", max_length=100)
+def test_a_config_is_set_while_it_serves(daemons: TwoDaemons) -> None:
+    give(daemons.two, "bob", "Echo", "live", max_length=100)
     change = ("set-protocol", "bob", "--protocol", "Echo", "--alias", "live")
-    pid = world.two.pid("identity-bob")
-    with world.one.client() as client:
+    pid = daemons.two.pid("identity-bob")
+    with daemons.one.client() as client:
 
         def said() -> object:
             try:
-                return client.call("alice", world.bob, "Echo", "live", request={"message": "hello"})
+                return client.call("alice", daemons.bob, "Echo", "live", request={"message": "hello"})
             except ApplicationError as error:
                 return error.payload
 
         assert said() == {"echoed": "Echo: hello"}
-        assert "State: serving" in bob(world, *change, "--config", '{"max_length": 3}')
+        assert "State: serving" in bob(daemons, *change, "--config", '{"max_length": 3}')
         assert said() == {"length": 5, "max_length": 3}
-        assert "$.max_length" in bob(world, *change, "--config", '{"max_length": 0}', code=2)
+        assert "$.max_length" in bob(daemons, *change, "--config", '{"max_length": 0}', code=2)
         assert said() == {"length": 5, "max_length": 3}
-    assert world.two.pid("identity-bob") == pid
-    assert "no Echo as 'other'" in bob(world, *change, "--alias", "other", "--allow", "peers", code=7)
+    assert daemons.two.pid("identity-bob") == pid
+    assert "no Echo as 'other'" in bob(daemons, *change, "--alias", "other", "--allow", "peers", code=7)
 
 
-async def test_an_access_list_that_is_set_ends_what_it_does_not_allow(world: World) -> None:
+async def test_an_access_list_that_is_set_ends_what_it_does_not_allow(daemons: TwoDaemons) -> None:
     """The sessions of a peer that lost the right, and no others."""
-    give(world.two, "bob", "Trial", "mine", "alice")
-    give(world.two, "bob", "Trial", "other", "alice")
-    async with Client(world.one.home) as client, Client(world.two.home) as control:
+    give(daemons.two, "bob", "Trial", "mine", "alice")
+    give(daemons.two, "bob", "Trial", "other", "alice")
+    async with Client(daemons.one.home) as client, Client(daemons.two.home) as control:
         sessions = []
         for instance in ("mine", "other"):
-            session = await client.connect("alice", world.bob, "Trial", instance, {"do": "echo"})
+            session = await client.connect("alice", daemons.bob, "Trial", instance, {"do": "echo"})
             await session.write(b"x")
             assert await session.read() == b"x"
             sessions.append(session)
-        await control.control(m.SetProtocol("bob", "Trial", "mine", (world.bob,)))
+        await control.control(m.SetProtocol("bob", "Trial", "mine", (daemons.bob,)))
         with pytest.raises(ConnectionLost):
             await sessions[0].read()
         with pytest.raises(Denied):
-            await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"})
+            await client.connect("alice", daemons.bob, "Trial", "mine", {"do": "echo"})
         await sessions[1].write(b"y")
         assert await sessions[1].read() == b"y"
         await control.control(m.SetProtocol("bob", "Trial", "mine", ("alice",)))
-        async with await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"}) as again:
+        async with await client.connect("alice", daemons.bob, "Trial", "mine", {"do": "echo"}) as again:
             await again.write(b"z")
             assert await again.read() == b"z"
         await sessions[1].close()
@@ -141,29 +141,29 @@ class Limited(Protocol):
         return self.config.limit
 
 
-def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(world: World) -> None:
+def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daemons: TwoDaemons) -> None:
     async def scenario() -> None:
-        async with Client(world.one.home) as one, Client(world.two.home) as two:
+        async with Client(daemons.one.home) as one, Client(daemons.two.home) as two:
             await two.control(m.AddProtocol("bob", "Limited", "default", ("alice",), True), b'{"limit": 1}')
-            server = serve_all(world.two.home)
+            server = serve_all(daemons.two.home)
             server.protocol(Limited)
             serving = asyncio.create_task(server.serve())
             try:
                 async with asyncio.timeout(20):
                     await server.ready.wait()
-                assert await one.call("alice", world.bob, "Limited") == 1
+                assert await one.call("alice", daemons.bob, "Limited") == 1
                 await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limit": 2}')
-                assert await one.call("alice", world.bob, "Limited") == 2
+                assert await one.call("alice", daemons.bob, "Limited") == 2
                 with pytest.raises(InvalidConfig, match="the program that serves it says"):
                     await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limt": 3}')
-                assert await one.call("alice", world.bob, "Limited") == 2
-                await two.control(m.SetProtocol("bob", "Limited", "default", (world.bob,)))
+                assert await one.call("alice", daemons.bob, "Limited") == 2
+                await two.control(m.SetProtocol("bob", "Limited", "default", (daemons.bob,)))
                 with pytest.raises(Denied):
-                    await one.call("alice", world.bob, "Limited")
+                    await one.call("alice", daemons.bob, "Limited")
             finally:
                 server.close()
                 await serving
 
     asyncio.run(scenario())
-    config = json.loads((world.two.home.identities / "bob/protocols/Limited/default/config.json").read_text())
-    assert (config["config"], config["allow"]) == ({"limit": 2}, [world.bob])
+    config = json.loads((daemons.two.home.identities / "bob/protocols/Limited/default/config.json").read_text())
+    assert (config["config"], config["allow"]) == ({"limit": 2}, [daemons.bob])

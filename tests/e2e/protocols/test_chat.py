@@ -34,22 +34,22 @@ from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
 from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import World, give, new_world, until_awaited
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def daemons() -> Iterator[TwoDaemons]:
     """alice and bob know each other, and have Chat, as ``default`` and as ``small``."""
-    with new_world(echo=False) as world:
+    with start_two_daemons(echo=False) as daemons:
         for daemon, name, peer, key in (
-            (world.one, "alice", "bob", world.bob),
-            (world.two, "bob", "alice", world.alice),
+            (daemons.one, "alice", "bob", daemons.bob),
+            (daemons.two, "bob", "alice", daemons.alice),
         ):
             with daemon.client() as client:
                 client.control(AddPeer(key, peer))
             give(daemon, name, "Chat")
             give(daemon, name, "Chat", "small", history=5, waiting=3, peers=1)
-        yield world
+        yield daemons
 
 
 @asynccontextmanager
@@ -116,11 +116,13 @@ async def texts(conversation: Conversation) -> list[str]:
 
 
 @in_loop
-async def test_marks_and_presence_as_two_terminals_of_one_owner_and_one_of_the_peer_see_them(world: World) -> None:
+async def test_two_terminals_of_one_owner_and_one_of_the_peer_see_states_and_presence(
+    daemons: TwoDaemons,
+) -> None:
     async with (
-        conversing(world.one, "alice", "bob", "marks") as alice,
-        conversing(world.one, "alice", world.bob, "marks") as same,
-        conversing(world.two, "bob", "alice", "marks") as bob,
+        conversing(daemons.one, "alice", "bob", "marks") as alice,
+        conversing(daemons.one, "alice", daemons.bob, "marks") as same,
+        conversing(daemons.two, "bob", "alice", "marks") as bob,
         Watcher(alice) as first,
         Watcher(same) as second,
     ):
@@ -142,21 +144,23 @@ async def test_marks_and_presence_as_two_terminals_of_one_owner_and_one_of_the_p
 
 
 @in_loop
-async def test_what_is_said_while_the_peer_is_offline_comes_once_and_in_order_whatever_dies(world: World) -> None:
+async def test_messages_to_an_offline_peer_arrive_once_and_in_order_despite_crashes(
+    daemons: TwoDaemons,
+) -> None:
     said = [f"message {number}" for number in range(120)]
-    async with conversing(world.one, "alice", "bob", "offline") as alice:
-        await switch(world.two, "bob", False)
+    async with conversing(daemons.one, "alice", "bob", "offline") as alice:
+        await switch(daemons.two, "bob", False)
         for number, text in enumerate(said):
             line = await alice.send(text)
             assert line.mark == "kept"
             assert await alice.send(text, id=line.id) == line  # as after an answer that was lost
             if number == 40:
-                world.one.kill_actor("identity-alice")
-        await switch(world.two, "bob", True)
-        await asyncio.to_thread(world.two.wait_actor, "identity-bob")
-        world.two.kill_actor("identity-bob")
-        world.one.kill_actor("network")
-        async with conversing(world.two, "bob", "alice", "offline") as bob:
+                daemons.one.kill_actor("identity-alice")
+        await switch(daemons.two, "bob", True)
+        await asyncio.to_thread(daemons.two.wait_actor, "identity-bob")
+        daemons.two.kill_actor("identity-bob")
+        daemons.one.kill_actor("network")
+        async with conversing(daemons.two, "bob", "alice", "offline") as bob:
             await until_awaited(lambda: has(bob, len(said)), "all of it has come", 30)
             assert await texts(bob) == said
         await until_awaited(lambda: all_delivered(alice), "alice knows", 30)
@@ -173,17 +177,17 @@ async def all_delivered(conversation: Conversation) -> bool:
 
 @pytest.mark.parametrize("actor", ["identity-alice", "identity-bob", "network"])
 @in_loop
-async def test_who_looks_on_misses_nothing_and_sees_nothing_twice_when_a_process_dies(world: World, actor: str) -> None:
+async def test_a_follower_sees_each_event_once_when_a_process_crashes(daemons: TwoDaemons, actor: str) -> None:
     name = f"looking-{actor}"
     async with (
-        conversing(world.one, "alice", "bob", name) as alice,
-        conversing(world.two, "bob", "alice", name) as bob,
+        conversing(daemons.one, "alice", "bob", name) as alice,
+        conversing(daemons.two, "bob", "alice", name) as bob,
         Watcher(alice) as first,
         Watcher(bob) as second,
     ):
         await alice.send("before")
         await second.until(lambda: second.texts == ["before"], "it works")
-        daemon = world.two if actor == "identity-bob" else world.one
+        daemon = daemons.two if actor == "identity-bob" else daemons.one
         daemon.kill_actor(actor)
         await asyncio.gather(alice.send("from alice"), bob.send("from bob"))
         for watcher in (first, second):
@@ -193,94 +197,94 @@ async def test_who_looks_on_misses_nothing_and_sees_nothing_twice_when_a_process
 
 
 @in_loop
-async def test_conversations_and_instances_are_apart(world: World) -> None:
+async def test_conversations_and_instances_are_apart(daemons: TwoDaemons) -> None:
     async with (
-        conversing(world.one, "alice", "bob", "work") as work,
-        conversing(world.one, "alice", "bob", "family") as family,
-        conversing(world.one, "alice", "bob", "work", "small") as small,
-        conversing(world.two, "bob", "alice", "work") as bob,
+        conversing(daemons.one, "alice", "bob", "work") as work,
+        conversing(daemons.one, "alice", "bob", "family") as family,
+        conversing(daemons.one, "alice", "bob", "work", "small") as small,
+        conversing(daemons.two, "bob", "alice", "work") as bob,
     ):
         for number, conversation in enumerate((work, family, small)):
             await conversation.send(str(number))
         await until_awaited(lambda: has(bob, 1), "it has come")
         assert await texts(bob) == ["0"]
         assert [await texts(each) for each in (work, family, small)] == [["0"], ["1"], ["2"]]
-        async with Client(world.one.home) as client:
+        async with Client(daemons.one.home) as client:
             known = {each.conversation: each for each in await ChatClient(client, "alice").conversations()}
-        assert (known["work"].messages, known["work"].peer) == (1, world.bob)
+        assert (known["work"].messages, known["work"].peer) == (1, daemons.bob)
 
 
 @in_loop
-async def test_limits_are_kept_and_say_so(world: World) -> None:
+async def test_limits_are_kept_and_say_so(daemons: TwoDaemons) -> None:
     async with (
-        conversing(world.one, "alice", "bob", "limits", "small") as alice,
-        conversing(world.two, "bob", "alice", "limits", "small") as bob,
+        conversing(daemons.one, "alice", "bob", "limits", "small") as alice,
+        conversing(daemons.two, "bob", "alice", "limits", "small") as bob,
     ):
         for number in range(8):
             await alice.send(str(number))
             await until_awaited(lambda: all_delivered(alice), "delivered")
         assert [await texts(each) for each in (alice, bob)] == [["3", "4", "5", "6", "7"]] * 2
-        await switch(world.two, "bob", False)
+        await switch(daemons.two, "bob", False)
         for _ in range(3):
             await alice.send("waits")
         with pytest.raises(ApplicationError, match="3 messages wait") as raised:
             await alice.send("one more")
         assert (raised.value.kind, raised.value.payload) == ("TooManyWaiting", {"limit": 3})
-        await switch(world.two, "bob", True)
+        await switch(daemons.two, "bob", True)
         await until_awaited(lambda: all_delivered(alice), "delivered")
-        carol = world.one.identity("carol", online=False, echo=False)
-        async with Client(world.one.home) as client:
+        carol = daemons.one.identity("carol", online=False, echo=False)
+        async with Client(daemons.one.home) as client:
             other = await ChatClient(client, "alice", "small").with_peer(carol)
             with pytest.raises(ApplicationError) as raised:
                 await other.send("hello")
             assert raised.value.kind == "TooManyPeers"
-            oneself = await ChatClient(client, "alice").with_peer(world.alice)
+            oneself = await ChatClient(client, "alice").with_peer(daemons.alice)
             with pytest.raises(ApplicationError, match="itself"):
                 await oneself.send("hello")
 
 
 @in_loop
-async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_nothing(world: World) -> None:
-    world.two.identity("mallory", echo=False)
-    async with Client(world.two.home) as client:
+async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_nothing(daemons: TwoDaemons) -> None:
+    daemons.two.identity("mallory", echo=False)
+    async with Client(daemons.two.home) as client:
         for request in (
-            GetHistory(world.bob),
+            GetHistory(daemons.bob),
             ListConversations(),
-            {"type": "say", "peer": world.bob, "id": "0" * 32, "text": "x"},
+            {"type": "say", "peer": daemons.bob, "id": "0" * 32, "text": "x"},
         ):
             with pytest.raises(ApplicationError) as raised:
-                await client.call("bob", world.alice, "Chat", request=request)
+                await client.call("bob", daemons.alice, "Chat", request=request)
             assert raised.value.kind == "NotOwner"
             with pytest.raises(Denied):
-                await client.call("mallory", world.alice, "Chat", request=request)
+                await client.call("mallory", daemons.alice, "Chat", request=request)
         with pytest.raises(ApplicationError, match="NotOwner"):
-            await client.connect("bob", world.alice, "Chat", initial=FollowConversation(world.bob))
-        async with await client.connect("bob", world.alice, "Chat", initial=OpenPresence("default")) as session:
+            await client.connect("bob", daemons.alice, "Chat", initial=FollowConversation(daemons.bob))
+        async with await client.connect("bob", daemons.alice, "Chat", initial=OpenPresence("default")) as session:
             await session.write(b"chatter")
             with pytest.raises(StreamReset):
                 await session.read()
         # What is not there is not marked, and no error: perhaps it was forgotten here.
         viewed = ReadReceipt("default", [secrets.token_hex(16)])
-        assert await client.call("bob", world.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
-    await switch(world.two, "mallory", False)
+        assert await client.call("bob", daemons.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
+    await switch(daemons.two, "mallory", False)
 
 
 @in_loop
-async def test_why_messages_wait_is_said(world: World) -> None:
+async def test_why_messages_wait_is_said(daemons: TwoDaemons) -> None:
     """bob does not offer the protocol under this name."""
-    give(world.one, "alice", "Chat", "lonely")
-    async with conversing(world.one, "alice", "bob", "default", "lonely") as alice, Watcher(alice) as watcher:
+    give(daemons.one, "alice", "Chat", "lonely")
+    async with conversing(daemons.one, "alice", "bob", "default", "lonely") as alice, Watcher(alice) as watcher:
         await alice.send("is anybody there?")
         await watcher.until(lambda: any(isinstance(each, DeliveryProblem) for each in watcher.events), "it is said")
-        give(world.two, "bob", "Chat", "lonely")
+        give(daemons.two, "bob", "Chat", "lonely")
         await watcher.until(lambda: DeliveryProblem("") in watcher.events, "and taken back")
 
 
 @in_loop
-async def test_who_the_peer_is(world: World) -> None:
-    async with Client(world.one.home) as client:
+async def test_who_the_peer_is(daemons: TwoDaemons) -> None:
+    async with Client(daemons.one.home) as client:
         chat = ChatClient(client, "alice")
-        assert [(await chat.with_peer(each)).name for each in ("bob", world.bob)] == ["bob", "bob"]
+        assert [(await chat.with_peer(each)).name for each in ("bob", daemons.bob)] == ["bob", "bob"]
         with pytest.raises(PeerUnknown):
             await chat.with_peer("nobody")
 
@@ -288,13 +292,13 @@ async def test_who_the_peer_is(world: World) -> None:
 # ── the command ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_piped_lines_are_kept_and_with_wait_delivered(world: World) -> None:
+def test_piped_lines_are_kept_and_with_wait_delivered(daemons: TwoDaemons) -> None:
     two = "--conversation", "piped"
-    done = world.one.cli(
+    done = daemons.one.cli(
         "chat", "bob", *two, "--wait", "--timeout", "20", input="one\n\ntwo \x1b[31m\\ \u202e\r\nthree"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    got = world.two.cli("chat", "alice", *two, "--last", "10")
+    got = daemons.two.cli("chat", "alice", *two, "--last", "10")
     assert got.returncode == 0
     fields = [line.split("\t") for line in got.stdout.splitlines()]
     assert [each[1:] for each in fields] == [
@@ -303,19 +307,19 @@ def test_piped_lines_are_kept_and_with_wait_delivered(world: World) -> None:
         ["alice", "three"],
     ]
     events = [
-        json.loads(line) for line in world.one.cli("chat", "bob", *two, "--last", "2", "--json").stdout.splitlines()
+        json.loads(line) for line in daemons.one.cli("chat", "bob", *two, "--last", "2", "--json").stdout.splitlines()
     ]
     assert [event["type"] for event in events] == ["message", "message", "joined"]
     assert [event["text"] for event in events[:2]] == ["two \x1b[31m\\ \u202e", "three"]
 
 
-def test_a_peer_that_does_not_come_in_time(world: World) -> None:
-    with world.two.client() as client:
+def test_a_peer_that_does_not_come_in_time(daemons: TwoDaemons) -> None:
+    with daemons.two.client() as client:
         client.control(SetIdentityOnline("bob", False))
         try:
-            done = world.one.cli("chat", "bob", "--wait", "--timeout", "0.2", input="hello\n")
+            done = daemons.one.cli("chat", "bob", "--wait", "--timeout", "0.2", input="hello\n")
             assert done.returncode == 6
-            kept = world.one.cli("chat", "bob", "--json", input="again\n").stdout.splitlines()
+            kept = daemons.one.cli("chat", "bob", "--json", input="again\n").stdout.splitlines()
             assert [json.loads(line).get("mark") for line in kept] == [None, "kept"]
         finally:
             client.control(SetIdentityOnline("bob", True))
@@ -332,33 +336,33 @@ def test_a_peer_that_does_not_come_in_time(world: World) -> None:
         (["bob", "--as", "nobody"], 7, "nobody"),
     ],
 )
-def test_misuse(world: World, arguments: list[str], code: int, words: str) -> None:
-    done = world.one.cli("chat", *arguments, input="hello\n")
+def test_misuse(daemons: TwoDaemons, arguments: list[str], code: int, words: str) -> None:
+    done = daemons.one.cli("chat", *arguments, input="hello\n")
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_identity_without_the_protocol_is_told_how_to_get_it(world: World) -> None:
-    world.one.identity("eve", echo=False)
-    with world.one.client() as client:
+def test_an_identity_without_the_protocol_is_told_how_to_get_it(daemons: TwoDaemons) -> None:
+    daemons.one.identity("eve", echo=False)
+    with daemons.one.client() as client:
         try:
-            done = world.one.cli("chat", "bob", "--as", "eve", input="hello\n")
+            done = daemons.one.cli("chat", "bob", "--as", "eve", input="hello\n")
         finally:
             client.control(SetIdentityOnline("eve", False))
     assert (done.returncode, done.stdout) == (7, "")
     assert "add-protocol IDENTITY --protocol Chat" in done.stderr
 
 
-def test_a_conversation_in_a_terminal(world: World) -> None:
+def test_a_conversation_in_a_terminal(daemons: TwoDaemons) -> None:
     """Typed while messages arrive and the window changes; what a peer sends moves no cursor."""
     here = "--conversation", "terminal"
-    with on_terminal(world.one.env, "chat", "bob", *here) as tty:
+    with on_terminal(daemons.one.env, "chat", "bob", *here) as tty:
         tty.until(lambda rows: "bob is away" in rows, "it has joined")
         tty.type("hel")
         tty.until(lambda rows: "> hel" in rows, "what is typed")
         evil = "hi \x1b[2J\x1b]0;owned\x07 there"
-        assert world.two.cli("chat", "alice", *here, input=evil).returncode == 0
+        assert daemons.two.cli("chat", "alice", *here, input=evil).returncode == 0
         seen = r"bob  hi \x1b[2J\x1b]0;owned\x07 there"
         tty.until(lambda rows: any(row.endswith(seen) for row in rows) and "> hel" in rows, "bob's, and what is typed")
         assert b"\x1b]0;owned" not in tty.raw
@@ -373,7 +377,7 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
         tty.until(lambda rows: ">" in rows, "an empty line")
 
         many = "\n".join(f"line {number:02}" for number in range(20))
-        assert world.two.cli("chat", "alice", *here, input=many).returncode == 0
+        assert daemons.two.cli("chat", "alice", *here, input=many).returncode == 0
         tty.until(lambda rows: any(row.endswith("line 19") for row in rows), "the last")
         tty.type("bye\r")
         tty.until(lambda rows: any(row.endswith("me  bye  ✓✓") for row in rows), "delivered")
@@ -383,7 +387,7 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
             row.split("  ", 1)[1] for row in [*tty.scrolled, *tty.rows] if " bob  line" in row or " me  bye" in row
         ]
         assert written == [*(f"line {number:02}" for number in range(20)), "bye  ✓✓"]
-    with on_terminal(world.one.env, "chat", "bob", *here) as tty:
+    with on_terminal(daemons.one.env, "chat", "bob", *here) as tty:
         tty.until(lambda rows: any(row.endswith("me  bye  ✓✓") for row in rows), "the history")
         tty.type("\x03")
         assert tty.ends() == 130
@@ -392,28 +396,28 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
 @pytest.mark.parametrize(
     ("term", "locale"), [("xterm", "C.UTF-8"), ("dumb", "C.UTF-8"), ("", "C.UTF-8"), ("xterm", "C"), ("dumb", "C")]
 )
-def test_bytes_that_are_no_text_are_taken_on_any_terminal(world: World, term: str, locale: str) -> None:
+def test_bytes_that_are_no_text_are_taken_on_any_terminal(daemons: TwoDaemons, term: str, locale: str) -> None:
     """Typed or pasted in another encoding: nothing ends, and nothing else of the line is lost."""
     here = "--conversation", f"bytes-{term or 'none'}-{locale.lower().replace('.', '')}"
-    env = {**world.one.env, "LC_ALL": locale}
+    env = {**daemons.one.env, "LC_ALL": locale}
     with on_terminal(env, "chat", "bob", *here, term=term) as tty:
         tty.until(lambda rows: any(row.startswith(">") for row in rows), "an empty line")
         tty.type(b"caf\xe9 au lait gr\xc3\xbc\xc3\x9fe\xff\r")
-        eventually(lambda: "lait" in kept(world, *here), "it is kept")
-        assert world.two.cli("chat", "alice", *here, input="and here\n").returncode == 0
+        eventually(lambda: "lait" in kept(daemons, *here), "it is kept")
+        assert daemons.two.cli("chat", "alice", *here, input="and here\n").returncode == 0
         tty.until(lambda rows: any(row.endswith("bob  and here") for row in rows), "bob's is shown at once")
         tty.type("\x04")
         assert tty.ends() == 0
-    assert kept(world, *here).splitlines()[0].split("\t")[2] == "caf\ufffd au lait grüße\ufffd"
+    assert kept(daemons, *here).splitlines()[0].split("\t")[2] == "caf\ufffd au lait grüße\ufffd"
 
 
-def kept(world: World, *options: str) -> str:
-    return world.one.cli("chat", "bob", *options, "--last", "9").stdout
+def kept(daemons: TwoDaemons, *options: str) -> str:
+    return daemons.one.cli("chat", "bob", *options, "--last", "9").stdout
 
 
-def test_a_chat_that_was_suspended_goes_on(world: World) -> None:
+def test_a_chat_that_was_suspended_goes_on(daemons: TwoDaemons) -> None:
     """Ctrl-Z and fg: what was being typed is still there."""
-    with on_terminal(world.one.env, "chat", "bob", "--conversation", "suspended") as tty:
+    with on_terminal(daemons.one.env, "chat", "bob", "--conversation", "suspended") as tty:
         tty.until(lambda rows: "bob is away" in rows, "it has joined")
         tty.type("half a")
         tty.until(lambda rows: "> half a" in rows, "what is typed")
@@ -426,15 +430,15 @@ def test_a_chat_that_was_suspended_goes_on(world: World) -> None:
         assert tty.ends() == 0
 
 
-def test_piped_lines_that_are_no_text(world: World) -> None:
+def test_piped_lines_that_are_no_text(daemons: TwoDaemons) -> None:
     """A line that ends in the middle of a character is none, either."""
     here = "--conversation", "piped-bytes"
     done = subprocess.run(
         [*CLI, "chat", "bob", *here],
         input=b"caf\xe9\nlast \xe2\x82",
-        env=world.one.env,
+        env=daemons.one.env,
         capture_output=True,
         timeout=30,
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split("\t")[2] for line in kept(world, *here).splitlines()] == ["caf\ufffd", "last \ufffd"]
+    assert [line.split("\t")[2] for line in kept(daemons, *here).splitlines()] == ["caf\ufffd", "last \ufffd"]

@@ -28,7 +28,7 @@ from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.file_peers import Contents, make_files, snapshot
-from tests.support.two_daemons import World, give, new_world, until_awaited
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
 
 MIB = 1024 * 1024
 
@@ -42,19 +42,19 @@ class Ended(NamedTuple):
 class FilesSetup:
     """bob, at the second daemon, shares ``root`` and trusts alice, who is at the first; ``wary`` trusts nobody."""
 
-    def __init__(self, world: World, directory: Path) -> None:
-        self.world = world
+    def __init__(self, daemons: TwoDaemons, directory: Path) -> None:
+        self.daemons = daemons
         self.root, self.inbox, self.wary, self.here = (directory / name for name in ("root", "inbox", "wary", "here"))
         for each in (self.root, self.inbox, self.wary, self.here):
             each.mkdir()
-        give(world.two, "bob", "FileTransfer", "default", "everyone", root=str(self.root), inbox=str(self.inbox),
-             trust=[world.alice])  # fmt: skip
-        give(world.two, "bob", "FileTransfer", "wary", "everyone", inbox=str(self.wary))
-        give(world.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
+        give(daemons.two, "bob", "FileTransfer", "default", "everyone", root=str(self.root), inbox=str(self.inbox),
+             trust=[daemons.alice])  # fmt: skip
+        give(daemons.two, "bob", "FileTransfer", "wary", "everyone", inbox=str(self.wary))
+        give(daemons.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
 
     def files(self, *arguments: str, daemon: Daemon | None = None) -> Ended:
         """Run a command of alice, or of another daemon's owner, in this process: starting another one takes long."""
-        home = str((daemon or self.world.one).home.path)
+        home = str((daemon or self.daemons.one).home.path)
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(["files", *arguments, "--home", home])
@@ -71,8 +71,8 @@ class FilesSetup:
 
 @pytest.fixture(scope="module")
 def _setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FilesSetup]:
-    with new_world(echo=False) as world:
-        yield FilesSetup(world, tmp_path_factory.mktemp("files"))
+    with start_two_daemons(echo=False) as daemons:
+        yield FilesSetup(daemons, tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture
@@ -90,53 +90,53 @@ SOME: Contents = {"a.txt": b"a", "d/big": 3 * MIB + 17, "d/e/c": 12345, "d/empty
 def test_what_a_peer_shares_is_listed_and_got(setup: FilesSetup) -> None:
     make_files(setup.root, SOME)
     (setup.root / "link").symlink_to("a.txt")
-    listed = setup.files("ls", setup.world.bob)
+    listed = setup.files("ls", setup.daemons.bob)
     assert [line.split("\t")[::3] for line in listed.stdout.splitlines()] == [
         ["file", "a.txt"],
         ["directory", "d"],
         ["other", "link"],
         ["directory", "ü"],
     ]
-    assert setup.files("ls", setup.world.bob, "d/e/c").stdout == "file\t12345\t2023-11-14T22:13:22Z\td/e/c\n"
-    assert json.loads(setup.files("ls", setup.world.bob, "ü", "--json").stdout)["path"] == "ö"
+    assert setup.files("ls", setup.daemons.bob, "d/e/c").stdout == "file\t12345\t2023-11-14T22:13:22Z\td/e/c\n"
+    assert json.loads(setup.files("ls", setup.daemons.bob, "ü", "--json").stdout)["path"] == "ö"
 
-    got = setup.files("get", setup.world.bob, "/", "--to", str(setup.here))
+    got = setup.files("get", setup.daemons.bob, "/", "--to", str(setup.here))
     assert (got.returncode, got.stdout) == (14, "")
     assert "link: skipped: it is a link" in got.stderr
     assert "5 files, 3.2 MB" in got.stderr
     (setup.root / "link").unlink()
     assert snapshot(setup.here) == snapshot(setup.root)
 
-    again = setup.files("get", setup.world.bob, "/", "--to", str(setup.here), "--json")
+    again = setup.files("get", setup.daemons.bob, "/", "--to", str(setup.here), "--json")
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert sorted(line["event"] for line in lines) == ["end", "expected", *["kept"] * 5]
     assert lines[-1]["event"] == "end"
     assert (lines[-1]["kept"], lines[-1]["moved"], again.stderr) == (5, 0, "")
 
     (setup.here / "a.txt").write_text("mine")
-    refused = setup.files("get", setup.world.bob, "a.txt", "d", "--to", str(setup.here))
+    refused = setup.files("get", setup.daemons.bob, "a.txt", "d", "--to", str(setup.here))
     assert refused.returncode == 8
     assert "a.txt: another file has this name already" in refused.stderr
     assert (setup.here / "a.txt").read_text() == "mine"
-    assert setup.files("get", setup.world.bob, "a.txt", "--to", str(setup.here), "--force").returncode == 0
+    assert setup.files("get", setup.daemons.bob, "a.txt", "--to", str(setup.here), "--force").returncode == 0
     assert (setup.here / "a.txt").read_bytes() == b"a"
 
 
 def test_what_is_put_waits_until_it_is_accepted(setup: FilesSetup) -> None:
     make_files(setup.here, SOME)
-    put = ["put", setup.world.bob, str(setup.here / "d"), str(setup.here / "a.txt"), "--instance", "wary"]
+    put = ["put", setup.daemons.bob, str(setup.here / "d"), str(setup.here / "a.txt"), "--instance", "wary"]
     waits = setup.files(*put, "--timeout", "0")
     assert waits.returncode == 6
     assert "Run the same command again to resume" in waits.stderr
 
-    bob = setup.world.two
+    bob = setup.daemons.two
     (line,) = setup.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()
     offer, peer, state, files, size, _, names = line.split("\t")
-    assert (peer, state, files, size, names) == (setup.world.alice, "waiting", "4", "3158091", "a.txt, d")
+    assert (peer, state, files, size, names) == (setup.daemons.alice, "waiting", "4", "3158091", "a.txt, d")
     assert setup.files("offers", "--instance", "wary", "--as", "carol", daemon=bob).returncode == 7
     assert setup.files("accept", "0123", "--instance", "wary", daemon=bob).returncode == 7
 
-    with running(setup.world.one, "files", *put, "--json") as process:
+    with running(setup.daemons.one, "files", *put, "--json") as process:
         assert next_event(process, "offer")["state"] == "waiting"
         assert setup.files("accept", offer, "--instance", "wary", daemon=bob).returncode == 0
         assert process.wait(20) == 0
@@ -156,7 +156,7 @@ def test_what_is_put_waits_until_it_is_accepted(setup: FilesSetup) -> None:
 def test_how_commands_end_that_cannot_succeed(setup: FilesSetup) -> None:
     make_files(setup.root, {"a": b"a"})
     make_files(setup.here, {"x": b"x"})
-    bob = setup.world.bob
+    bob = setup.daemons.bob
     for code, words, *command in (
         (1, "no file or directory with this name", "ls", bob, "gone"),
         (1, "no file or directory with this name", "get", bob, "gone"),
@@ -178,14 +178,14 @@ def test_how_commands_end_that_cannot_succeed(setup: FilesSetup) -> None:
 
 def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -> None:
     make_files(setup.root, {"big": 3 * MIB})
-    limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {setup.world.bob} big --to {setup.here}"]
+    limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {setup.daemons.bob} big --to {setup.here}"]
     full = subprocess.run(
-        ["bash", "-c", *limited], env=setup.world.one.env, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", *limited], env=setup.daemons.one.env, capture_output=True, text=True, timeout=30, check=False
     )
     assert full.returncode == 74
     assert "no space left" in full.stderr
     assert [path.stat().st_size for path in setup.here.iterdir()] == [2000 * 1024]
-    assert setup.files("get", setup.world.bob, "big", "--to", str(setup.here)).returncode == 0
+    assert setup.files("get", setup.daemons.bob, "big", "--to", str(setup.here)).returncode == 0
     assert snapshot(setup.here) == snapshot(setup.root)
 
 
@@ -194,8 +194,8 @@ def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -
 
 def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(setup.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
-    peer, got = setup.world.bob, setup.here / "got"
-    monkeypatch.setenv("FASTN_HOME", str(setup.world.one.home.path))
+    peer, got = setup.daemons.bob, setup.here / "got"
+    monkeypatch.setenv("FASTN_HOME", str(setup.daemons.one.home.path))
 
     async def fetch(path: str) -> None:
         async with await connect("alice", peer, "FileTransfer", "default", path) as session:
@@ -239,8 +239,8 @@ def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypa
 
 async def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(setup: FilesSetup) -> None:
     make_files(setup.root, {"big": 40 * MIB})
-    async with Client(setup.world.one.home) as client:
-        session = await client.connect("alice", setup.world.bob, "FileTransfer", initial="big")
+    async with Client(setup.daemons.one.home) as client:
+        session = await client.connect("alice", setup.daemons.bob, "FileTransfer", initial="big")
         await session.read()
         os.truncate(setup.root / "big", 20 * MIB)
         with pytest.raises(StreamReset):
@@ -258,8 +258,8 @@ async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_
     (setup.root / "huge").touch()
     os.truncate(setup.root / "huge", 40 * 1024 * MIB)
     make_files(setup.root, {"small": b"small"})
-    async with Client(setup.world.one.home) as client, asyncio.timeout(30):
-        files = FilesClient(client, "alice", setup.world.bob)
+    async with Client(setup.daemons.one.home) as client, asyncio.timeout(30):
+        files = FilesClient(client, "alice", setup.daemons.bob)
         sessions = [await files.open(DownloadFiles()) for _ in range(16)]
         for number, session in enumerate(sessions):
             await FrameStream(session).send_message(FileRequest("huge", 40 * 1024 * MIB - number, bytes(32)))
@@ -272,7 +272,7 @@ async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_
             return (await files.get(["small"], setup.here)).failures == []
 
         await until_awaited(got, "the sessions are over", 10)
-        pid = setup.world.two.processes()["identity-bob"]["pid"]
+        pid = setup.daemons.two.processes()["identity-bob"]["pid"]
         await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
 
 
@@ -313,12 +313,12 @@ def next_event(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
 def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(setup: FilesSetup, direction: str) -> None:
     source, target = (setup.root, setup.here) if direction == "get" else (setup.here, setup.inbox)
     make_files(source, {"big": 40 * MIB})
-    command = ["get", setup.world.bob, "big", "--to", str(target)]
+    command = ["get", setup.daemons.bob, "big", "--to", str(target)]
     if direction == "put":
-        command = ["put", setup.world.bob, str(source / "big")]
-    peer = setup.world.bob if direction == "get" else setup.world.alice
+        command = ["put", setup.daemons.bob, str(source / "big")]
+    peer = setup.daemons.bob if direction == "get" else setup.daemons.alice
     part = target / partial_name("big", peer)
-    with running(setup.world.one, "files", *command, "--json") as process:
+    with running(setup.daemons.one, "files", *command, "--json") as process:
         next_event(process, "begun")
         eventually(lambda: part.exists() and part.stat().st_size > MIB, "something has arrived")
         process.send_signal(signal.SIGKILL)
@@ -326,7 +326,7 @@ def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(setup: FilesSe
     assert not (target / "big").exists()
     arrived = part.stat().st_size
 
-    with running(setup.world.one, "files", *command, "--json") as process:
+    with running(setup.daemons.one, "files", *command, "--json") as process:
         assert next_event(process, "begun")["offset"] >= arrived
         end = next_event(process, "end")
         assert process.wait(20) == 0
@@ -360,20 +360,20 @@ class Assassin:
 
 def transfer(setup: FilesSetup, work: Callable[[FilesClient], Any]) -> TransferSummary:
     async def conversation() -> TransferSummary:
-        async with Client(setup.world.one.home) as client, asyncio.timeout(50):
-            summary: TransferSummary = await work(FilesClient(client, "alice", setup.world.bob))
+        async with Client(setup.daemons.one.home) as client, asyncio.timeout(50):
+            summary: TransferSummary = await work(FilesClient(client, "alice", setup.daemons.bob))
             return summary
 
     return asyncio.run(conversation())
 
 
-def victims(world: World) -> list[tuple[Daemon, str]]:
+def victims(daemons: TwoDaemons) -> list[tuple[Daemon, str]]:
     return [
-        (world.two, "network"),
-        (world.one, "network"),
-        (world.two, "identity-bob"),
-        (world.one, "identity-alice"),
-        (world.two, "network"),
+        (daemons.two, "network"),
+        (daemons.one, "network"),
+        (daemons.two, "identity-bob"),
+        (daemons.one, "identity-alice"),
+        (daemons.two, "network"),
     ]
 
 
@@ -382,7 +382,7 @@ def test_every_process_may_be_killed_while_files_move(setup: FilesSetup, directi
     """The result is bit-identical, and what had arrived is not sent again."""
     source, target = (setup.root, setup.here) if direction == "get" else (setup.here, setup.inbox)
     make_files(source, {f"things/{number}": 20 * MIB for number in range(4)})
-    assassin = Assassin(*victims(setup.world))
+    assassin = Assassin(*victims(setup.daemons))
     if direction == "get":
         summary = transfer(setup, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
     else:
@@ -394,13 +394,13 @@ def test_every_process_may_be_killed_while_files_move(setup: FilesSetup, directi
     assert any(isinstance(event, Retrying) for event in assassin.events)
     assert any(isinstance(event, FileStarted) and event.offset for event in assassin.events)
     assert summary.moved < 1.5 * 80 * MIB
-    for daemon, actor in victims(setup.world):
+    for daemon, actor in victims(setup.daemons):
         daemon.wait_actor(actor)
 
 
 @pytest.mark.parametrize("side", ["one", "two"])
 def test_a_whole_daemon_may_be_restarted_while_files_move(setup: FilesSetup, side: str) -> None:
-    daemon: Daemon = getattr(setup.world, side)
+    daemon: Daemon = getattr(setup.daemons, side)
     make_files(setup.root, {"big": 60 * MIB})
     restarted = False
 

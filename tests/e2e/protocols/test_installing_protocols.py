@@ -88,7 +88,7 @@ class Environment:
 
 
 @pytest.fixture(scope="module")
-def around() -> Iterator[Environment]:
+def environment() -> Iterator[Environment]:
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         environment = Environment(Path(name))
         try:
@@ -108,73 +108,73 @@ def around() -> Iterator[Environment]:
     ],
 )
 def test_a_package_is_installed_replaced_and_removed(
-    around: Environment, name: str, options: tuple[str, ...], folder: str
+    environment: Environment, name: str, options: tuple[str, ...], folder: str
 ) -> None:
-    pid = around.daemon.wait_actor("identity-alice")
-    assert name not in around.installed()
-    around.cli("add-protocol", "alice", "--protocol", name, code=7)
+    pid = environment.daemon.wait_actor("identity-alice")
+    assert name not in environment.installed()
+    environment.cli("add-protocol", "alice", "--protocol", name, code=7)
 
-    around.pip("install", *options, str(around.package(name, "one", folder=folder)))
-    assert around.installed()[name] == "Answers one."
-    around.cli("add-protocol", "alice", "--protocol", name)
-    assert around.answer(name) == "one"
+    environment.pip("install", *options, str(environment.package(name, "one", folder=folder)))
+    assert environment.installed()[name] == "Answers one."
+    environment.cli("add-protocol", "alice", "--protocol", name)
+    assert environment.answer(name) == "one"
 
-    around.pip("install", *options, str(around.package(name, "two, later", version="2", folder=folder)))
-    assert around.installed()[name] == "Answers two, later."
-    assert around.answer(name) == "one"
-    around.cli("reload", "alice", name)
-    assert around.answer(name) == "two, later"
-    around.cli("add-protocol", "alice", "--protocol", name, "--alias", "other")
-    assert around.answer(name, "other") == "two, later"
+    environment.pip("install", *options, str(environment.package(name, "two, later", version="2", folder=folder)))
+    assert environment.installed()[name] == "Answers two, later."
+    assert environment.answer(name) == "one"
+    environment.cli("reload", "alice", name)
+    assert environment.answer(name) == "two, later"
+    environment.cli("add-protocol", "alice", "--protocol", name, "--alias", "other")
+    assert environment.answer(name, "other") == "two, later"
 
-    around.pip("uninstall", "-y", name.lower())
-    assert name not in around.installed()
-    around.cli("add-protocol", "alice", "--protocol", name, "--alias", "third", code=7)
-    assert around.answer(name) == "two, later"
-    assert around.daemon.pid("identity-alice") == pid
+    environment.pip("uninstall", "-y", name.lower())
+    assert name not in environment.installed()
+    environment.cli("add-protocol", "alice", "--protocol", name, "--alias", "third", code=7)
+    assert environment.answer(name) == "two, later"
+    assert environment.daemon.pid("identity-alice") == pid
     for instance in ("default", "other"):
-        around.cli("remove-protocol", "alice", "--protocol", name, "--alias", instance)
+        environment.cli("remove-protocol", "alice", "--protocol", name, "--alias", instance)
     with pytest.raises(ProtocolNotFound):
-        around.answer(name)
+        environment.answer(name)
 
 
-def test_a_process_that_starts_later_finds_what_was_installed(around: Environment) -> None:
+def test_a_process_that_starts_later_finds_what_was_installed(environment: Environment) -> None:
     """It is a fork of a server that knows nothing of it."""
-    around.pip("install", "-e", str(around.package("Fresh", "fresh")))
-    around.cli("create-identity", "bob")
-    around.cli("identity-online", "bob")
-    around.cli("add-protocol", "bob", "--protocol", "Fresh")
-    around.cli("identity-offline", "bob")
-    around.cli("identity-online", "bob")
-    states = [each.state for identity in around.daemon.status().identities for each in identity.bindings]
+    environment.pip("install", "-e", str(environment.package("Fresh", "fresh")))
+    environment.cli("create-identity", "bob")
+    environment.cli("identity-online", "bob")
+    environment.cli("add-protocol", "bob", "--protocol", "Fresh")
+    environment.cli("identity-offline", "bob")
+    environment.cli("identity-online", "bob")
+    states = [each.state for identity in environment.daemon.status().identities for each in identity.bindings]
     assert set(states) == {"serving"}
-    around.cli("delete-identity", "bob", "--yes")
+    environment.cli("delete-identity", "bob", "--yes")
 
 
-def test_code_that_is_edited_in_place_is_reloaded(around: Environment) -> None:
-    source = around.package("Edited", "before")
-    around.pip("install", "-e", str(source))
-    around.cli("add-protocol", "alice", "--protocol", "Edited")
-    assert around.answer("Edited") == "before"
+def test_code_that_is_edited_in_place_is_reloaded(environment: Environment) -> None:
+    source = environment.package("Edited", "before")
+    environment.pip("install", "-e", str(source))
+    environment.cli("add-protocol", "alice", "--protocol", "Edited")
+    assert environment.answer("Edited") == "before"
     (source / "edited/words.py").write_text("ANSWER = 'after it was edited'\n")
-    around.cli("reload", "alice", "Edited")
-    assert around.answer("Edited") == "after it was edited"
+    environment.cli("reload", "alice", "Edited")
+    assert environment.answer("Edited") == "after it was edited"
     (source / "edited/words.py").write_text("this is no Python\n")
-    around.cli("reload", "alice", "Edited", code=12)
-    assert around.answer("Edited") == "after it was edited"
+    environment.cli("reload", "alice", "Edited", code=12)
+    assert environment.answer("Edited") == "after it was edited"
 
 
-def test_the_commands_that_new_protocol_prints_are_all_it_takes(around: Environment) -> None:
+def test_the_commands_that_new_protocol_prints_are_all_it_takes(environment: Environment) -> None:
     """Literally: with the daemon's interpreter, which is not the one that runs the command."""
-    directory = around.directory / "a place"
-    done = around.daemon.cli("new-protocol", "GuestBook", "--dir", str(directory))
+    directory = environment.directory / "a place"
+    done = environment.daemon.cli("new-protocol", "GuestBook", "--dir", str(directory))
     assert done.stdout == f"{directory}\n"
     commands = "\n".join(line for line in done.stderr.splitlines() if line.startswith("  "))
-    assert around.python in commands
-    env = {**around.daemon.env, **around.env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    env["FASTN_HOME"] = str(around.daemon.home.path)
+    assert environment.python in commands
+    env = {**environment.daemon.env, **environment.env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env["FASTN_HOME"] = str(environment.daemon.home.path)
     ran = subprocess.run(["bash", "-e", "-c", commands], env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    with around.daemon.client() as client:
-        alice = next(each.id52 for each in around.daemon.status().identities if each.name == "alice")
+    with environment.daemon.client() as client:
+        alice = next(each.id52 for each in environment.daemon.status().identities if each.name == "alice")
         assert client.call("alice", alice, "GuestBook", request={"text": "hello"}) == {"number": 1}

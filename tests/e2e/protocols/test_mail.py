@@ -23,15 +23,15 @@ from fastn_p2p_client.mail.messages import MAX_LETTER, DeliverMail, DeliveryRece
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 NOBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def daemons() -> Iterator[TwoDaemons]:
     """alice and bob have mailboxes and each other in their address books; bob also has ``work``, for nobody."""
-    with new_world(echo=False) as made:
+    with start_two_daemons(echo=False) as made:
         for daemon, name in ((made.one, "alice"), (made.two, "bob")):
             give(daemon, name, "Mail")
         give(made.two, "bob", "Mail", "work", "peers")
@@ -43,15 +43,15 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def alice(world: World) -> Iterator[MailClient]:
-    with MailClient("alice", home=world.one.home) as client:
+def alice(daemons: TwoDaemons) -> Iterator[MailClient]:
+    with MailClient("alice", home=daemons.one.home) as client:
         yield client
 
 
 @pytest.fixture
-def bob(world: World) -> Iterator[MailClient]:
+def bob(daemons: TwoDaemons) -> Iterator[MailClient]:
     """An empty mailbox."""
-    with MailClient("bob", home=world.two.home) as client:
+    with MailClient("bob", home=daemons.two.home) as client:
         client.delete(*(each.number for each in client.list().mails))
         yield client
 
@@ -82,42 +82,44 @@ def mail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_mail_is_sent_listed_read_and_deleted(world: World, bob: MailClient, tmp_path: Path, mail: Command) -> None:
+def test_sends_lists_reads_and_deletes_a_mail(
+    daemons: TwoDaemons, bob: MailClient, tmp_path: Path, mail: Command
+) -> None:
     (tmp_path / "plan.txt").write_text("at noon")
     attach = ("--attach", str(tmp_path / "plan.txt"))
     command = ("send", "bob", "--subject", "Lunch?", *attach)
-    sent = world.one.cli("mail", *command, input="As always.\n").stdout
+    sent = daemons.one.cli("mail", *command, input="As always.\n").stdout
     last = bob.list(wait=10).mails[-1]
     assert last.id == sent.strip()
-    (row,) = mail(world.two, "list").stdout.splitlines()
+    (row,) = mail(daemons.two, "list").stdout.splitlines()
     number, new, sender, _, _, files, subject = row.split("\t")
     assert (new, sender, files, subject) == ("new", "alice", "1", "Lunch?")
 
-    read = mail(world.two, "read", number, "--save", str(tmp_path / "saved"))
+    read = mail(daemons.two, "read", number, "--save", str(tmp_path / "saved"))
     assert (read.returncode, read.stdout) == (0, "As always.\n")
-    assert f"From: alice ({world.alice})" in read.stderr
+    assert f"From: alice ({daemons.alice})" in read.stderr
     assert "Subject: Lunch?" in read.stderr
     assert (tmp_path / "saved" / "plan.txt").read_text() == "at noon"
-    again = mail(world.two, "read", number, "--save", str(tmp_path / "saved"))
+    again = mail(daemons.two, "read", number, "--save", str(tmp_path / "saved"))
     assert again.returncode == 8
     assert "nothing was saved" in again.stderr
 
-    assert mail(world.two, "list", "--unread").stdout == ""
-    (listed,) = map(json.loads, mail(world.two, "list", "--json").stdout.splitlines())
-    assert (listed["sender"], listed["read"], listed["subject"]) == (world.alice, True, "Lunch?")
-    shown = json.loads(mail(world.two, "read", number, "--json").stdout)
+    assert mail(daemons.two, "list", "--unread").stdout == ""
+    (listed,) = map(json.loads, mail(daemons.two, "list", "--json").stdout.splitlines())
+    assert (listed["sender"], listed["read"], listed["subject"]) == (daemons.alice, True, "Lunch?")
+    shown = json.loads(mail(daemons.two, "read", number, "--json").stdout)
     assert (shown["body"], shown["attachments"]) == ("As always.\n", [{"name": "plan.txt", "size": 7}])
-    assert "Deleted 1 mail." in mail(world.two, "delete", number).stderr
-    assert mail(world.two, "read", number).returncode == 7
-    assert mail(world.two, "delete", number).returncode == 7
+    assert "Deleted 1 mail." in mail(daemons.two, "delete", number).stderr
+    assert mail(daemons.two, "read", number).returncode == 7
+    assert mail(daemons.two, "delete", number).returncode == 7
 
 
-def test_what_cannot_be_sent_says_why(world: World, tmp_path: Path, mail: Command) -> None:
+def test_what_cannot_be_sent_says_why(daemons: TwoDaemons, tmp_path: Path, mail: Command) -> None:
     (tmp_path / "large").write_bytes(b"")
     os.truncate(tmp_path / "large", MAX_LETTER)
     for arguments, code, words in (
         (("send", "carol", "--subject", "x"), 7, "no peer named 'carol'"),
-        (("send", world.bob[:-1], "--subject", "x"), 2, "not a public key"),
+        (("send", daemons.bob[:-1], "--subject", "x"), 2, "not a public key"),
         (("send", "bob", "--subject", "x" * 999), 2, "998 are allowed"),
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "none")), 2, "cannot read"),
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path)), 2, "is a directory"),
@@ -128,28 +130,29 @@ def test_what_cannot_be_sent_says_why(world: World, tmp_path: Path, mail: Comman
         (("read", "999"), 7, "no mail 999"),
         (("retry", "999"), 7, "nor have bounced"),
     ):
-        done = mail(world.one, *arguments, input="")
+        done = mail(daemons.one, *arguments, input="")
         assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)
         assert words in done.stderr, (arguments, done.stderr)
 
 
-def test_an_id_of_ones_own_makes_sending_safe_to_repeat(world: World, bob: MailClient, mail: Command) -> None:
+def test_sending_twice_with_the_same_id_stores_one_mail(daemons: TwoDaemons, bob: MailClient, mail: Command) -> None:
     for _ in range(2):
-        assert mail(world.one, "send", "bob", "--subject", "once", "--id", "order-66", input="x").stdout == "order-66\n"
-    taken = mail(world.one, "send", "bob", "--subject", "twice", "--id", "order-66", input="x")
+        sent = mail(daemons.one, "send", "bob", "--subject", "once", "--id", "order-66", input="x")
+        assert sent.stdout == "order-66\n"
+    taken = mail(daemons.one, "send", "bob", "--subject", "twice", "--id", "order-66", input="x")
     assert taken.returncode == 8
-    mail(world.one, "send", "bob", "--subject", "after", input="")
+    mail(daemons.one, "send", "bob", "--subject", "after", input="")
     eventually(lambda: [each.subject for each in bob.list().mails] == ["once", "after"], "both have come, once each")
 
 
-def test_what_strangers_write_is_shown_without_control_characters(world: World, bob: MailClient, mail: Command) -> None:
-    with MailClient("alice", home=world.one.home) as alice:
+def test_control_characters_of_strangers_are_escaped(daemons: TwoDaemons, bob: MailClient, mail: Command) -> None:
+    with MailClient("alice", home=daemons.one.home) as alice:
         alice.send("bob", "\x1b[2J\x07 a\tb\nc \u202egpj.exe", "\x1b[31m\n")
     bob.list(wait=10)
-    row = mail(world.two, "list").stdout
+    row = mail(daemons.two, "list").stdout
     assert row.split("\t", 6)[6] == "\\x1b[2J\\x07 a\\tb\\nc \\u202egpj.exe\n"
     number = row.split("\t")[0]
-    read = mail(world.two, "read", number)
+    read = mail(daemons.two, "read", number)
     assert read.stdout == "\x1b[31m\n"  # piped: as it is
     assert "\x1b" not in read.stderr
 
@@ -158,71 +161,71 @@ def test_what_strangers_write_is_shown_without_control_characters(world: World, 
 
 
 def test_mail_waits_for_a_peer_and_comes_when_it_does(
-    world: World, alice: MailClient, bob: MailClient, mail: Command
+    daemons: TwoDaemons, alice: MailClient, bob: MailClient, mail: Command
 ) -> None:
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         client.control(m.SetIdentityOnline("bob", False))
         for number in range(3):
             alice.send("bob", f"waiting {number}", id=f"waiting-{number}")
         eventually(lambda: alice.track("waiting-0").reason, "an attempt has failed")
-        rows = [row.split("\t") for row in mail(world.one, "outbox").stdout.splitlines()]
+        rows = [row.split("\t") for row in mail(daemons.one, "outbox").stdout.splitlines()]
         assert [(row[1], row[2], row[5]) for row in rows] == [
             ("waiting", "bob", f"waiting {number}") for number in range(3)
         ]
         client.control(m.SetIdentityOnline("bob", True))
     assert alice.track("waiting-2", wait=10).state == "delivered"
     assert [each.subject for each in bob.list().mails] == [f"waiting {number}" for number in range(3)]
-    assert mail(world.one, "outbox").stdout == ""
-    assert len(mail(world.one, "outbox", "--all").stdout.splitlines()) >= 3
+    assert mail(daemons.one, "outbox").stdout == ""
+    assert len(mail(daemons.one, "outbox", "--all").stdout.splitlines()) >= 3
 
 
-def test_a_daemon_that_comes_back_delivers_what_it_has_accepted(world: World, bob: MailClient) -> None:
+def test_a_daemon_that_comes_back_delivers_what_it_has_accepted(daemons: TwoDaemons, bob: MailClient) -> None:
     """And a peer's daemon that was away gets it."""
-    world.two.stop()
-    with MailClient("alice", home=world.one.home) as alice:
+    daemons.two.stop()
+    with MailClient("alice", home=daemons.one.home) as alice:
         alice.send("bob", "over restarts", id="over-restarts")
-    world.one.stop()
-    world.two.start()
-    world.one.start()
-    with MailClient("bob", home=world.two.home) as again:
+    daemons.one.stop()
+    daemons.two.start()
+    daemons.one.start()
+    with MailClient("bob", home=daemons.two.home) as again:
         assert [each.subject for each in again.list(wait=20).mails] == ["over restarts"]
         following = again.follow(after=again.list().mails[-1].number - 1)
         assert next(following).subject == "over restarts"
-        pid = world.two.kill_actor("identity-bob")
-        with MailClient("alice", home=world.one.home) as alice:
+        pid = daemons.two.kill_actor("identity-bob")
+        with MailClient("alice", home=daemons.one.home) as alice:
             alice.send("bob", "while somebody follows")
         assert next(following).subject == "while somebody follows"
-        world.two.wait_actor("identity-bob", not_pid=pid)
-    with MailClient("alice", home=world.one.home) as alice:
+        daemons.two.wait_actor("identity-bob", not_pid=pid)
+    with MailClient("alice", home=daemons.one.home) as alice:
         assert alice.track("over-restarts", wait=10).state == "delivered"
 
 
-def test_what_is_denied_comes_back_and_can_be_tried_again(world: World, alice: MailClient, mail: Command) -> None:
+def test_a_rejected_mail_can_be_sent_again(daemons: TwoDaemons, alice: MailClient, mail: Command) -> None:
     alice.send("bob", "let me in", instance="closed", id="denied")
     entry = alice.track("denied", wait=10)
     assert (entry.state, entry.instance) == ("bounced", "closed")
-    assert "could not be delivered. List them: fastn-p2p mail outbox" in mail(world.one, "list").stderr
-    (row,) = mail(world.one, "outbox").stdout.splitlines()
+    assert "could not be delivered. List them: fastn-p2p mail outbox" in mail(daemons.one, "list").stderr
+    (row,) = mail(daemons.one, "outbox").stdout.splitlines()
     number, state, to, *_, reason = row.split("\t")
     assert (state, to) == ("bounced", "bob/closed")
-    assert reason == str(Denied(peer=world.bob, protocol="Mail", instance="closed"))
-    with world.two.client() as client:
+    assert reason == str(Denied(peer=daemons.bob, protocol="Mail", instance="closed"))
+    with daemons.two.client() as client:
         client.control(m.RemoveProtocol("bob", "Mail", "closed"))
-        give(world.two, "bob", "Mail", "closed", "peers")
-    assert mail(world.one, "retry", number).returncode == 0
+        give(daemons.two, "bob", "Mail", "closed", "peers")
+    assert mail(daemons.one, "retry", number).returncode == 0
     assert alice.track("denied", wait=10).state == "delivered"
 
 
-def test_a_mail_that_waits_can_be_withdrawn(world: World, alice: MailClient, mail: Command) -> None:
+def test_a_mail_that_waits_can_be_withdrawn(daemons: TwoDaemons, alice: MailClient, mail: Command) -> None:
     accepted = alice.send(NOBODY, "a mistake", id="mistake")
-    assert "Deleted 1 mail." in mail(world.one, "delete", "--outbox", str(accepted.number)).stderr
+    assert "Deleted 1 mail." in mail(daemons.one, "delete", "--outbox", str(accepted.number)).stderr
     with pytest.raises(ApplicationError) as caught:
         alice.track("mistake")
     assert caught.value.kind == "MailUnknown"
 
 
-def test_quotas_turn_mail_away_with_a_reason(world: World, alice: MailClient) -> None:
-    give(world.two, "bob", "Mail", "small", "peers", max_message_size=200, max_attachments=0, max_messages=1)
+def test_quotas_turn_mail_away_with_a_reason(daemons: TwoDaemons, alice: MailClient) -> None:
+    give(daemons.two, "bob", "Mail", "small", "peers", max_message_size=200, max_attachments=0, max_messages=1)
     alice.send("bob", "large", "x" * 200, instance="small", id="large")
     alice.send("bob", "with", "", [Attachment("a", b"")], instance="small", id="with")
     alice.send("bob", "fits", instance="small", id="fits")
@@ -231,7 +234,7 @@ def test_quotas_turn_mail_away_with_a_reason(world: World, alice: MailClient) ->
     assert alice.track("large").reason.startswith("TooLarge: ")
     assert alice.track("with").reason == "TooManyAttachments: the mail has 1 attachments; at most 0 are accepted"
     eventually(lambda: alice.track("no-room").reason == "the mailbox is full: its limit is 1 mails", "there is no room")
-    with MailClient("bob", "small", home=world.two.home) as small:
+    with MailClient("bob", "small", home=daemons.two.home) as small:
         small.delete(small.list().mails[0].number)
         assert alice.track("no-room", wait=20).state == "delivered"
         assert [each.subject for each in small.list().mails] == ["no room"]
@@ -240,34 +243,34 @@ def test_quotas_turn_mail_away_with_a_reason(world: World, alice: MailClient) ->
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_programs_write_to_mailboxes_by_any_name(world: World, alice: MailClient, bob: MailClient) -> None:
-    with world.two.client() as client:
+def test_programs_write_to_mailboxes_by_any_name(daemons: TwoDaemons, alice: MailClient, bob: MailClient) -> None:
+    with daemons.two.client() as client:
         ticket = client.control(m.GetTicket("bob"))
-    for number, name in enumerate(("bob", world.bob, ticket.ticket)):
+    for number, name in enumerate(("bob", daemons.bob, ticket.ticket)):
         alice.send(name, f"{number}", instance="work", id=f"any-{number}")
     assert alice.track("any-2", wait=10).state == "delivered"
-    with MailClient("bob", "work", home=world.two.home) as work:
+    with MailClient("bob", "work", home=daemons.two.home) as work:
         mails = work.list().mails
         assert [(each.subject, each.sender, each.instance) for each in mails[-3:]] == [
-            (f"{number}", world.alice, "default") for number in range(3)
+            (f"{number}", daemons.alice, "default") for number in range(3)
         ]
         work.send("alice", "an answer", instance=mails[-1].instance)
         follow = alice.follow()
         answer = next(each for each in follow if each.subject == "an answer")
-        assert (answer.sender, answer.name, answer.instance) == (world.bob, "bob", "work")
+        assert (answer.sender, answer.name, answer.instance) == (daemons.bob, "bob", "work")
     assert not bob.list().mails
 
 
-def test_an_identity_writes_to_itself(world: World, alice: MailClient) -> None:
-    alice.send(world.alice, "to myself", "a note", id="note")
+def test_an_identity_writes_to_itself(daemons: TwoDaemons, alice: MailClient) -> None:
+    alice.send(daemons.alice, "to myself", "a note", id="note")
     assert alice.track("note", wait=10).state == "delivered"
     mine = alice.list().mails[-1]
-    assert (mine.sender, mine.subject) == (world.alice, "to myself")
+    assert (mine.sender, mine.subject) == (daemons.alice, "to myself")
     assert alice.read(mine.number).letter.body == "a note"
 
 
 def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
-    world: World, alice: MailClient, bob: MailClient
+    daemons: TwoDaemons, alice: MailClient, bob: MailClient
 ) -> None:
     room = MAX_LETTER - len(msgspec.msgpack.encode(MailContent("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
     content = os.urandom(room)
@@ -282,7 +285,7 @@ def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
     assert "files put" in caught.value.message
 
 
-def test_nobody_but_the_owner_reads_and_sends(world: World) -> None:
+def test_nobody_but_the_owner_reads_and_sends(daemons: TwoDaemons) -> None:
     requests = [
         {"type": "send", "id": "x", "to": "alice", "letter": {}},
         {"type": "list"},
@@ -292,14 +295,14 @@ def test_nobody_but_the_owner_reads_and_sends(world: World) -> None:
         {"type": "track", "id": "x"},
         {"type": "retry"},
     ]
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         for request in requests:
             with pytest.raises(ApplicationError) as caught:
-                client.call("alice", world.bob, "Mail", request=request)
+                client.call("alice", daemons.bob, "Mail", request=request)
             assert caught.value.kind == "NotOwner"
 
 
-def test_nonsense_is_refused_and_harms_nobody(world: World, bob: MailClient) -> None:
+def test_nonsense_is_refused_and_harms_nobody(daemons: TwoDaemons, bob: MailClient) -> None:
     def parcel(letter: object, **other: object) -> dict[str, object]:
         return {"type": "deliver", "stream": b"s" * 16, "instance": "x", "parcels": [[1, "id", 0, letter]], **other}
 
@@ -316,19 +319,19 @@ def test_nonsense_is_refused_and_harms_nobody(world: World, bob: MailClient) -> 
         parcel("text"),
         parcel(b"", more=1),
     ]
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         for request in nonsense:
             with pytest.raises(BadRequest):
-                client.call("alice", world.bob, "Mail", request=request)
+                client.call("alice", daemons.bob, "Mail", request=request)
         with pytest.raises(P2PError):
-            client.call("alice", world.bob, "Mail", request=parcel(b"", instance="../up"))
+            client.call("alice", daemons.bob, "Mail", request=parcel(b"", instance="../up"))
         letters = [b"", b"\xc1", msgspec.msgpack.encode({"subject": "x" * 999}), msgspec.msgpack.encode({"odd": 1})]
         delivery = DeliverMail(
             b"n" * 16,
             "x",
             tuple(OutgoingMail(number, f"{number}", 0, letter) for number, letter in enumerate(letters, 1)),
         )
-        receipt = client.call("alice", world.bob, "Mail", request=delivery, returns=DeliveryReceipt)
+        receipt = client.call("alice", daemons.bob, "Mail", request=delivery, returns=DeliveryReceipt)
         assert [each.kind for each in receipt.refused] == ["BadLetter"] * len(letters)
     assert not bob.list().mails
 
@@ -343,50 +346,50 @@ def test_nonsense_is_refused_and_harms_nobody(world: World, bob: MailClient) -> 
         ({"bounce": 1}, "bounce"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused_by_the_field(world: World, config: dict[str, object], words: str) -> None:
+def test_an_invalid_config_is_rejected_by_field(daemons: TwoDaemons, config: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
-        give(world.one, "alice", "Mail", "wrong", **config)
+        give(daemons.one, "alice", "Mail", "wrong", **config)
 
 
-def test_text_that_is_no_utf_8(world: World, mail: Command, tmp_path: Path) -> None:
+def test_text_that_is_no_utf_8(daemons: TwoDaemons, mail: Command, tmp_path: Path) -> None:
     """Piped: refused, nothing is lost. Typed: taken, for it would be. In an argument: said before a body is typed."""
     piped = subprocess.run(
         [*CLI, "mail", "send", "bob", "--subject", "x"],
         input=b"caf\xe9",
-        env=world.one.env,
+        env=daemons.one.env,
         capture_output=True,
         timeout=30,
     )
     assert piped.returncode == 2
     assert b"not UTF-8" in piped.stderr
-    with on_terminal(world.one.env, "mail", "send", "bob", "--subject", "typed bytes") as tty:
+    with on_terminal(daemons.one.env, "mail", "send", "bob", "--subject", "typed bytes") as tty:
         tty.until(lambda rows: any("the body" in row for row in rows), "the question")
         tty.type(b"caf\xe9 au lait\r\x04")
         assert tty.ends() == 0
-    with MailClient("bob", home=world.two.home) as bob:
+    with MailClient("bob", home=daemons.two.home) as bob:
         eventually(lambda: any(each.subject == "typed bytes" for each in bob.list(wait=5).mails), "it has come")
         (number,) = (each.number for each in bob.list().mails if each.subject == "typed bytes")
         assert bob.read(number).letter.body == "caf\ufffd au lait\n"
         bob.delete(number)
-    with on_terminal(world.one.env, "mail", "send", "bob", "--subject", "caf\udce9") as tty:
+    with on_terminal(daemons.one.env, "mail", "send", "bob", "--subject", "caf\udce9") as tty:
         assert tty.ends() == 2
         assert b"--subject" in tty.raw
         assert b"the body" not in tty.raw
-    for arguments in (("call", "b\udce9b", "Echo", "--data", "1"), ("call", world.bob, "Echo", "--data", '"\udce9"')):
-        refused = world.one.cli(*arguments)
+    for arguments in (("call", "b\udce9b", "Echo", "--data", "1"), ("call", daemons.bob, "Echo", "--data", '"\udce9"')):
+        refused = daemons.one.cli(*arguments)
         assert refused.returncode == 2, refused.stderr
         assert "Traceback" not in refused.stderr
 
 
-def test_mail_lies_where_the_config_says(world: World, tmp_path: Path) -> None:
+def test_mail_lies_where_the_config_says(daemons: TwoDaemons, tmp_path: Path) -> None:
     """It moves when the config changes, while the binding serves, and goes with the binding."""
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    carol = world.one.identity("carol", echo=False)
+    carol = daemons.one.identity("carol", echo=False)
     config = json.dumps({"storage_dir": str(first)})
-    assert world.one.cli("add-protocol", "carol", "--protocol", "Mail", "--config", config).returncode == 0
-    with MailClient("carol", home=world.one.home) as client:
+    assert daemons.one.cli("add-protocol", "carol", "--protocol", "Mail", "--config", config).returncode == 0
+    with MailClient("carol", home=daemons.one.home) as client:
         client.send(carol, "to myself", "x", id="moved")
         eventually(lambda: client.track("moved").state == "delivered", "it has come")
         assert (first / carol / "default" / "mail.sqlite").is_file()
@@ -396,14 +399,14 @@ def test_mail_lies_where_the_config_says(world: World, tmp_path: Path) -> None:
             ("relative", 2, "not an absolute path"),
         ):
             change = json.dumps({"storage_dir": place})
-            done = world.one.cli("set-protocol", "carol", "--protocol", "Mail", "--config", change)
+            done = daemons.one.cli("set-protocol", "carol", "--protocol", "Mail", "--config", change)
             assert done.returncode == code, done.stderr
             assert words in done.stderr
             assert [each.subject for each in client.list().mails] == ["to myself"]
         assert (second / carol / "default" / "mail.sqlite").is_file()
         assert not list(first.iterdir())
-    assert world.one.cli("remove-protocol", "carol", "--protocol", "Mail", "--yes").returncode == 0
+    assert daemons.one.cli("remove-protocol", "carol", "--protocol", "Mail", "--yes").returncode == 0
     assert not list(second.iterdir())
-    shown = world.one.cli("protocols").stdout
+    shown = daemons.one.cli("protocols").stdout
     assert re.search(r"storage_dir +string +default \"\" +directory in which mail is kept", shown), shown
     assert re.search(r"max_msgs +integer ≥ 1, ≤ \d+ +default 10000 +messages kept of one", shown), shown

@@ -21,7 +21,7 @@ from tests.support.processes import open_files
 from tests.support.services import Service, echo
 from tests.support.stub_daemon import short_path
 from tests.support.tunnels import Forward, connected, exchange, forwarding
-from tests.support.two_daemons import World, give, new_world, wait_idle
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, wait_idle
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,17 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def world(service: Service) -> Iterator[World]:
+def daemons(service: Service) -> Iterator[TwoDaemons]:
     """bob has the service as ``web``, for everyone, and as ``private``, for peers."""
-    with new_world() as world:
-        give(world.two, "bob", "Tunnel", "web", "everyone", target=service.address)
-        give(world.two, "bob", "Tunnel", "private", target=service.address)
-        yield world
+    with start_two_daemons() as daemons:
+        give(daemons.two, "bob", "Tunnel", "web", "everyone", target=service.address)
+        give(daemons.two, "bob", "Tunnel", "private", target=service.address)
+        yield daemons
 
 
 @pytest.fixture(scope="module")
-def web(world: World) -> Iterator[Forward]:
-    with forwarding(world.one, world.bob, "web", "--listen", "127.0.0.1:0") as forward:
+def web(daemons: TwoDaemons) -> Iterator[Forward]:
+    with forwarding(daemons.one, daemons.bob, "web", "--listen", "127.0.0.1:0") as forward:
         yield forward
 
 
@@ -80,7 +80,7 @@ def test_what_goes_in_comes_out_after_the_end_of_one_direction(web: Forward) -> 
     assert exchange(web.address, content) == content
 
 
-def test_many_connections_at_once(world: World, web: Forward) -> None:
+def test_many_connections_at_once(daemons: TwoDaemons, web: Forward) -> None:
     texts = [f"{number} ".encode() * 20_000 for number in range(80)]
     with ThreadPoolExecutor(len(texts)) as pool:
         assert list(pool.map(lambda text: exchange(web.address, text), texts)) == texts
@@ -88,18 +88,18 @@ def test_many_connections_at_once(world: World, web: Forward) -> None:
     with ThreadPoolExecutor(10) as pool:
         assert all(pool.map(lambda _: works(web.address), range(100)))
     eventually(lambda: open_files(web.process.pid) <= before, "every socket is closed")
-    wait_idle(world.two)
+    wait_idle(daemons.two)
 
 
-def test_a_client_that_resets_ends_it_everywhere(world: World, web: Forward) -> None:
+def test_a_client_that_resets_ends_it_everywhere(daemons: TwoDaemons, web: Forward) -> None:
     connection = web.connect()
     connection.sendall(b"hi")
     assert connection.recv(2) == b"hi"
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         eventually(
-            lambda: client.call("alice", world.bob, "Tunnel", "web", {})["connections"] == 0, "the tunnel is empty"
+            lambda: client.call("alice", daemons.bob, "Tunnel", "web", {})["connections"] == 0, "the tunnel is empty"
         )
 
 
@@ -109,12 +109,12 @@ def refuse(connection: socket.socket) -> None:
     connection.sendall(b"too large" * 10_000)
 
 
-def test_an_answer_before_the_whole_request_arrives(world: World) -> None:
+def test_an_answer_before_the_whole_request_arrives(daemons: TwoDaemons) -> None:
     """Over TCP it does: the kernel sends the answer, then a reset. Through the command ``stream`` likewise."""
     service = Service(refuse).start()
-    give(world.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
+    give(daemons.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
     try:
-        with forwarding(world.one, world.bob, "refusing", "--listen", "127.0.0.1:0") as forward:
+        with forwarding(daemons.one, daemons.bob, "refusing", "--listen", "127.0.0.1:0") as forward:
             for _ in range(10):
                 with forward.connect() as connection:
                     uploading = threading.Thread(target=upload, args=(connection, 3_000_000))
@@ -126,9 +126,9 @@ def test_an_answer_before_the_whole_request_arrives(world: World) -> None:
                     uploading.join(10)
                     assert answer == b"too large" * 10_000
         done = subprocess.run(
-            [*CLI, "stream", world.bob, "Tunnel", "refusing"],
+            [*CLI, "stream", daemons.bob, "Tunnel", "refusing"],
             input=bytes(30_000_000),
-            env=world.one.env,
+            env=daemons.one.env,
             capture_output=True,
             timeout=30,
         )
@@ -142,10 +142,10 @@ def upload(connection: socket.socket, size: int) -> None:
         connection.sendall(bytes(size))
 
 
-def test_a_service_that_goes_away_and_comes_back(world: World) -> None:
+def test_a_service_that_goes_away_and_comes_back(daemons: TwoDaemons) -> None:
     service = Service(echo).start()
-    give(world.two, "bob", "Tunnel", "flaky", "everyone", target=service.address)
-    with forwarding(world.one, world.bob, "flaky", "--listen", "127.0.0.1:0") as forward:
+    give(daemons.two, "bob", "Tunnel", "flaky", "everyone", target=service.address)
+    with forwarding(daemons.one, daemons.bob, "flaky", "--listen", "127.0.0.1:0") as forward:
         assert works(forward.address)
         service.stop()
         for _ in range(5):
@@ -158,14 +158,14 @@ def test_a_service_that_goes_away_and_comes_back(world: World) -> None:
     service.stop()
 
 
-def test_a_unix_socket_at_both_ends(world: World) -> None:
+def test_a_unix_socket_at_both_ends(daemons: TwoDaemons) -> None:
     with short_path() as directory:
         target, listen = directory / "target", directory / "listen"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(target))
             listener.listen()
-            give(world.two, "bob", "Tunnel", "unix", "everyone", target=f"unix:{target}")
-            with forwarding(world.one, world.bob, "unix", "--listen", f"unix:{listen}") as forward:
+            give(daemons.two, "bob", "Tunnel", "unix", "everyone", target=f"unix:{target}")
+            with forwarding(daemons.one, daemons.bob, "unix", "--listen", f"unix:{listen}") as forward:
                 assert forward.address == f"unix:{listen}"
                 assert stat.S_IMODE(listen.stat().st_mode) == 0o600
                 with forward.connect() as here:
@@ -184,8 +184,8 @@ def test_a_unix_socket_at_both_ends(world: World) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, ExitCode.OK), (signal.SIGINT, ExitCode.INTERRUPTED)])
-def test_it_ends_when_it_is_told_to(world: World, number: signal.Signals, code: ExitCode) -> None:
-    forward = Forward(world.one, world.bob, "web", "--listen", "127.0.0.1:0")
+def test_it_ends_when_it_is_told_to(daemons: TwoDaemons, number: signal.Signals, code: ExitCode) -> None:
+    forward = Forward(daemons.one, daemons.bob, "web", "--listen", "127.0.0.1:0")
     with forward.connect() as connection:
         connection.sendall(b"hi")
         assert connection.recv(2) == b"hi"
@@ -201,8 +201,8 @@ def test_it_says_what_it_listens_at(web: Forward) -> None:
     assert web.wait_for_message("Ctrl-C") == web.messages[0]
 
 
-def test_an_open_address_is_warned_of(world: World) -> None:
-    with forwarding(world.one, world.bob, "web", "--listen", "0.0.0.0:0") as forward:
+def test_an_open_address_is_warned_of(daemons: TwoDaemons) -> None:
+    with forwarding(daemons.one, daemons.bob, "web", "--listen", "0.0.0.0:0") as forward:
         forward.wait_for_message("Every machine that can reach this address")
 
 
@@ -210,47 +210,49 @@ def test_an_open_address_is_warned_of(world: World) -> None:
     ("arguments", "code", "words"),
     [
         (["$BOB", "wrong"], ExitCode.NOT_FOUND, "has no instance 'wrong'"),
-        (["$BOB", "private"], ExitCode.DENIED, "--allow"),
+        (["$BOB", "private"], ExitCode.DENIED, "peer accept"),
         (["nobody", "web"], ExitCode.PEER, "nothing is known about nobody"),
         (["$BOB", "web", "--as", "nobody"], ExitCode.OFFLINE, "'nobody' is not online"),
         (["$ALICE", "web"], ExitCode.NOT_FOUND, "does not offer Tunnel"),
     ],
 )
-def test_what_will_never_work_is_said_at_once(world: World, arguments: list[str], code: ExitCode, words: str) -> None:
-    names = {"$BOB": world.bob, "$ALICE": world.alice}
+def test_permanent_errors_are_reported_at_once(
+    daemons: TwoDaemons, arguments: list[str], code: ExitCode, words: str
+) -> None:
+    names = {"$BOB": daemons.bob, "$ALICE": daemons.alice}
     asked = [names.get(each, each) for each in arguments]
-    done = world.one.cli("forward", *asked, "--listen", "127.0.0.1:0")
+    done = daemons.one.cli("forward", *asked, "--listen", "127.0.0.1:0")
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_nobody_takes_the_address(world: World) -> None:
+def test_nobody_takes_the_address(daemons: TwoDaemons) -> None:
     """A reader that went away, and a closed standard output: as with other commands."""
-    command = f"{' '.join(CLI)} forward {world.bob} web --listen 127.0.0.1:0"
+    command = f"{' '.join(CLI)} forward {daemons.bob} web --listen 127.0.0.1:0"
     for script, code in (
         (f"{command} >&-", ExitCode.STORAGE),
         (f"{command} >/dev/full", ExitCode.STORAGE),
         (f"{command} | true; exit ${{PIPESTATUS[0]}}", ExitCode.PIPE),
     ):
         done = subprocess.run(
-            ["bash", "-c", script], env=world.one.env, capture_output=True, text=True, timeout=20, check=False
+            ["bash", "-c", script], env=daemons.one.env, capture_output=True, text=True, timeout=20, check=False
         )
         assert done.returncode == code, done.stderr
         assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
-def test_a_config_that_is_none_is_refused(world: World) -> None:
+def test_a_config_that_is_none_is_refused(daemons: TwoDaemons) -> None:
     with pytest.raises(InvalidConfig, match=r"target: '127\.0\.0\.1' has no port"):
-        give(world.two, "bob", "Tunnel", "bad", target="127.0.0.1")
+        give(daemons.two, "bob", "Tunnel", "bad", target="127.0.0.1")
 
 
 # ── everything is restarted ──────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(("daemon", "actor"), [("one", "network"), ("two", "network"), ("two", "identity-bob")])
-def test_a_process_is_killed(world: World, web: Forward, daemon: str, actor: str) -> None:
-    where: Daemon = getattr(world, daemon)
+def test_a_process_is_killed(daemons: TwoDaemons, web: Forward, daemon: str, actor: str) -> None:
+    where: Daemon = getattr(daemons, daemon)
     with web.connect() as connection:
         connection.sendall(b"hi")
         assert connection.recv(2) == b"hi"
@@ -261,8 +263,8 @@ def test_a_process_is_killed(world: World, web: Forward, daemon: str, actor: str
     web.wait_for_message("a connection was reset")
 
 
-def test_daemons_are_restarted(world: World, web: Forward) -> None:
-    for daemon in (world.two, world.one):
+def test_daemons_are_restarted(daemons: TwoDaemons, web: Forward) -> None:
+    for daemon in (daemons.two, daemons.one):
         with web.connect() as connection:
             connection.sendall(b"hi")
             assert connection.recv(2) == b"hi"
@@ -277,14 +279,14 @@ def test_daemons_are_restarted(world: World, web: Forward) -> None:
     assert web.process.poll() is None
 
 
-def test_a_peer_that_is_not_online_yet(world: World) -> None:
+def test_a_peer_that_is_not_online_yet(daemons: TwoDaemons) -> None:
     """It listens all the same, as a service that was started at boot must."""
-    ticket = world.two.cli("ticket", "bob").stdout.strip()
-    assert world.one.cli("peer", "add", ticket, "--name", "bob").returncode == 0
-    assert world.two.cli("identity-offline", "bob").returncode == 0
-    with forwarding(world.one, "bob", "web", "--listen", "127.0.0.1:0") as forward:
+    ticket = daemons.two.cli("ticket", "bob").stdout.strip()
+    assert daemons.one.cli("peer", "add", ticket, "--name", "bob").returncode == 0
+    assert daemons.two.cli("identity-offline", "bob").returncode == 0
+    with forwarding(daemons.one, "bob", "web", "--listen", "127.0.0.1:0") as forward:
         forward.wait_for_message("Connections will work when")
         assert is_rejected(forward)
-        assert world.two.cli("identity-online", "bob").returncode == 0
+        assert daemons.two.cli("identity-online", "bob").returncode == 0
         eventually(lambda: works(forward.address), "connections get through", 20)
         forward.wait_for_message("connections work again")

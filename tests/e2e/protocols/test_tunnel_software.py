@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.services import Service, web_server
 from tests.support.tunnels import Forward, connected, forwarding
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -34,15 +34,15 @@ def program(name: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world() as world:
-        yield world
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons() as daemons:
+        yield daemons
 
 
 @contextmanager
-def through_a_tunnel(world: World, instance: str, target: str) -> Iterator[Forward]:
-    give(world.two, "bob", "Tunnel", instance, "everyone", target=target)
-    with forwarding(world.one, world.bob, instance, "--listen", "127.0.0.1:0") as forward:
+def through_a_tunnel(daemons: TwoDaemons, instance: str, target: str) -> Iterator[Forward]:
+    give(daemons.two, "bob", "Tunnel", instance, "everyone", target=target)
+    with forwarding(daemons.one, daemons.bob, instance, "--listen", "127.0.0.1:0") as forward:
         yield forward
 
 
@@ -52,8 +52,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def web(world: World, site: Path) -> Iterator[Forward]:
-    with web_server(site) as target, through_a_tunnel(world, "web", target) as forward:
+def web(daemons: TwoDaemons, site: Path) -> Iterator[Forward]:
+    with web_server(site) as target, through_a_tunnel(daemons, "web", target) as forward:
         yield forward
 
 
@@ -135,7 +135,7 @@ class Lines(socketserver.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-def test_a_service_that_speaks_first_answers_line_by_line(world: World) -> None:
+def test_a_service_that_speaks_first_answers_line_by_line(daemons: TwoDaemons) -> None:
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
@@ -144,7 +144,7 @@ def test_a_service_that_speaks_first_answers_line_by_line(world: World) -> None:
         thread.start()
         try:
             with (
-                through_a_tunnel(world, "lines", f"127.0.0.1:{server.server_address[1]}") as forward,
+                through_a_tunnel(daemons, "lines", f"127.0.0.1:{server.server_address[1]}") as forward,
                 forward.connect() as connection,
                 connection.makefile("rwb", buffering=0) as talk,
             ):
@@ -216,9 +216,9 @@ def exactly(connection: socket.socket, size: int) -> bytes:
     return got
 
 
-def test_a_websocket(world: World) -> None:
+def test_a_websocket(daemons: TwoDaemons) -> None:
     service = Service(upgraded).start()
-    with through_a_tunnel(world, "websocket", service.address) as forward, connected(forward.address) as connection:
+    with through_a_tunnel(daemons, "websocket", service.address) as forward, connected(forward.address) as connection:
         key = base64.b64encode(os.urandom(16))
         connection.sendall(
             b"GET /chat HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -14,16 +14,16 @@ from fastn_p2p_client.errors import ConnectionLost, Denied, P2PError, PeerBlocke
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.sync import Client, Session
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import World, give, new_world
+from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 NOT_SERVED = (PeerUnreachable, ConnectionLost)
 """Errors of a caller whose connections are closed."""
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def daemons() -> Iterator[TwoDaemons]:
     """bob offers Echo to the address book, and two other instances to nobody and to everyone."""
-    with new_world(echo=False) as made:
+    with start_two_daemons(echo=False) as made:
         give(made.two, "bob", "Echo", "peers", "peers")
         give(made.two, "bob", "Echo", "own", made.bob)
         give(made.two, "bob", "Echo", "open", "everyone")
@@ -32,11 +32,11 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def two(world: World) -> Iterator[Client]:
+def two(daemons: TwoDaemons) -> Iterator[Client]:
     """A client of bob's daemon, which does not know alice before and after the test."""
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         yield client
-        client.control(m.UnblockPeer(world.alice))
+        client.control(m.UnblockPeer(daemons.alice))
         for peer in client.control(m.ListPeers()).peers:
             client.control(m.RemovePeer(peer.name))
         for group in client.control(m.ListGroups()).groups:
@@ -56,11 +56,11 @@ def cli(daemon: Daemon, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def call(world: World, instance: str) -> type[P2PError] | None:
+def call(daemons: TwoDaemons, instance: str) -> type[P2PError] | None:
     """Call bob as alice. Return the error, or None after a reply."""
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         try:
-            client.call("alice", world.bob, "Echo", instance, {"message": "hi"}, timeout=20)
+            client.call("alice", daemons.bob, "Echo", instance, {"message": "hi"}, timeout=20)
         except P2PError as error:
             return type(error)
     return None
@@ -79,86 +79,86 @@ def log_lines(daemon: Daemon, word: str) -> list[str]:
     return [line for line in (daemon.home.logs / "network.log").read_text().splitlines() if word in line]
 
 
-def test_stranger_is_listed_accepted_and_served(world: World, two: Client) -> None:
-    assert call(world, "peers") is Denied
-    assert call(world, "own") is Denied
-    assert call(world, "own") is Denied
-    assert call(world, "open") is None
+def test_stranger_is_listed_accepted_and_served(daemons: TwoDaemons, two: Client) -> None:
+    assert call(daemons, "peers") is Denied
+    assert call(daemons, "own") is Denied
+    assert call(daemons, "own") is Denied
+    assert call(daemons, "open") is None
     (knock,) = two.control(m.ListKnocks()).knocks
-    assert knock.id52 == world.alice
+    assert knock.id52 == daemons.alice
     assert [(each.identity, each.protocol, each.instance, each.count) for each in knock.wanted] == [
         ("bob", "Echo", "own", 2),
         ("bob", "Echo", "peers", 1),
     ]
-    assert world.two.status().pending == 1
-    assert "1 stranger refused: `fastn-p2p peer pending`" in cli(world.two, "status")
-    assert world.alice in cli(world.two, "peer", "pending")
-    assert json.loads(cli(world.two, "peer", "pending", "--json"))[0]["count"] == 3
+    assert daemons.two.status().pending == 1
+    assert "1 stranger refused: `fastn-p2p peer pending`" in cli(daemons.two, "status")
+    assert daemons.alice in cli(daemons.two, "peer", "pending")
+    assert json.loads(cli(daemons.two, "peer", "pending", "--json"))[0]["count"] == 3
 
-    said = cli(world.two, "peer", "accept", world.alice[:6], "--name", "ally")
-    assert world.alice in said
+    said = cli(daemons.two, "peer", "accept", daemons.alice[:6], "--name", "ally")
+    assert daemons.alice in said
     assert "bob/Echo/own, which it wanted, still refuses it" in said
     assert two.control(m.ListKnocks()).knocks == []
-    assert call(world, "peers") is None
-    assert call(world, "own") is Denied
+    assert call(daemons, "peers") is None
+    assert call(daemons, "own") is Denied
     assert two.control(m.ListKnocks()).knocks == [], "a peer of the address book is no stranger"
-    cli(world.two, "peer", "accept", world.alice, "--name", "ally", "--allow", "bob/Echo/own")
-    assert call(world, "own") is None
-    two.control(m.SetProtocol("bob", "Echo", "own", (world.bob,)))
+    cli(daemons.two, "peer", "accept", daemons.alice, "--name", "ally", "--allow", "bob/Echo/own")
+    assert call(daemons, "own") is None
+    two.control(m.SetProtocol("bob", "Echo", "own", (daemons.bob,)))
 
 
-def test_accepted_peer_without_a_name_gets_one(world: World, two: Client) -> None:
-    assert two.control(m.AcceptPeer(world.alice)).peer.name == f"peer-{world.alice[:6]}"
-    assert two.control(m.AcceptPeer(world.alice, "ally")).renamed_from == f"peer-{world.alice[:6]}"
-    assert two.control(m.AcceptPeer(world.alice)).peer.name == "ally", "it has a name"
+def test_accepted_peer_without_a_name_gets_one(daemons: TwoDaemons, two: Client) -> None:
+    assert two.control(m.AcceptPeer(daemons.alice)).peer.name == f"peer-{daemons.alice[:6]}"
+    assert two.control(m.AcceptPeer(daemons.alice, "ally")).renamed_from == f"peer-{daemons.alice[:6]}"
+    assert two.control(m.AcceptPeer(daemons.alice)).peer.name == "ally", "it has a name"
 
 
-def test_new_stranger_ends_a_long_poll(world: World, two: Client) -> None:
+def test_new_stranger_ends_a_long_poll(daemons: TwoDaemons, two: Client) -> None:
     seen = two.control(m.ListKnocks()).revision
     watching = subprocess.Popen(
         [*Daemon.command[:-1], "peer", "pending", "--watch", "--json"],
-        env={**os.environ, **world.two.env},
+        env={**os.environ, **daemons.two.env},
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        assert call(world, "peers") is Denied
+        assert call(daemons, "peers") is Denied
         reply = two.control(m.ListKnocks(seen, 30_000), timeout=40)
-        assert [each.id52 for each in reply.knocks] == [world.alice]
+        assert [each.id52 for each in reply.knocks] == [daemons.alice]
         assert watching.stdout is not None
-        assert json.loads(watching.stdout.readline())["id52"] == world.alice
+        assert json.loads(watching.stdout.readline())["id52"] == daemons.alice
     finally:
         watching.kill()
         watching.communicate()
 
 
-def test_changes_of_a_group_count_at_once_and_end_sessions(world: World, two: Client) -> None:
-    two.control(m.AddPeer(world.alice, "ally"))
+def test_changes_of_a_group_count_at_once_and_end_sessions(daemons: TwoDaemons, two: Client) -> None:
+    two.control(m.AddPeer(daemons.alice, "ally"))
     two.control(m.CreateGroup("friends"))
     two.control(m.SetProtocol("bob", "Echo", "peers", ("group:friends",)))
     two.control(m.SetProtocol("bob", "Trial", "default", ("group:friends",)))
     try:
-        assert call(world, "peers") is Denied
+        assert call(daemons, "peers") is Denied
         two.control(m.ChangeGroup("friends", ("ally",)))
-        assert call(world, "peers") is None
-        with world.one.client() as one:
-            session = one.connect("alice", world.bob, "Trial", initial={"do": "hold"})
-            two.control(m.ChangeGroup("friends", (), (world.alice,)))
+        assert call(daemons, "peers") is None
+        with daemons.one.client() as one:
+            session = one.connect("alice", daemons.bob, "Trial", initial={"do": "hold"})
+            two.control(m.ChangeGroup("friends", (), (daemons.alice,)))
             assert ended(session)
-        assert call(world, "peers") is Denied
-        two.control(m.ChangeGroup("friends", (world.alice,)))
-        said = cli(world.two, "peer", "remove", "ally")
+        assert call(daemons, "peers") is Denied
+        two.control(m.ChangeGroup("friends", (daemons.alice,)))
+        said = cli(daemons.two, "peer", "remove", "ally")
         assert "It was in: friends" in said
-        assert call(world, "peers") is Denied
-        said = cli(world.two, "peer", "group", "delete", "friends")
+        assert call(daemons, "peers") is Denied
+        said = cli(daemons.two, "peer", "group", "delete", "friends")
         assert "bob/Echo/peers still allows group:friends, which admits nobody now" in said
     finally:
         two.control(m.SetProtocol("bob", "Echo", "peers", ("peers",)))
         two.control(m.SetProtocol("bob", "Trial", "default", ("everyone",)))
 
 
-def test_table_says_who_may_use_what_and_why(world: World, two: Client) -> None:
-    two.control(m.AddPeer(world.alice, "ally"))
+def test_table_says_who_may_use_what_and_why(daemons: TwoDaemons, two: Client) -> None:
+    two.control(m.AddPeer(daemons.alice, "ally"))
     two.control(m.CreateGroup("friends"))
     two.control(m.ChangeGroup("friends", ("ally",)))
     two.control(m.SetProtocol("bob", "Echo", "own", ("group:friends",)))
@@ -170,93 +170,93 @@ def test_table_says_who_may_use_what_and_why(world: World, two: Client) -> None:
             "own": [("ally", "group:friends")],
             "peers": [("peers", "peers")],
         }
-        lines = cli(world.two, "access", "bob").splitlines()
+        lines = cli(daemons.two, "access", "bob").splitlines()
         assert "bob/Echo/own\tally\tgroup:friends" in lines
         assert "bob/Echo/peers\tpeers (1)\tpeers" in lines
-        lines = cli(world.two, "access", "--peer", "ally").splitlines()
+        lines = cli(daemons.two, "access", "--peer", "ally").splitlines()
         assert "bob/Echo/own\tyes\tgroup:friends" in lines
         two.control(m.ChangeGroup("friends", (), ("ally",)))
-        lines = cli(world.two, "access", "--peer", "ally").splitlines()
+        lines = cli(daemons.two, "access", "--peer", "ally").splitlines()
         assert "bob/Echo/own\tno\tno entry admits it" in lines
         two.control(m.SetIdentityOnline("bob", False))
         offline = {each.instance: each.allow for each in two.control(m.GetAccess("bob")).bindings}
         assert offline["own"] == ["group:friends"], "an offline identity has its access lists on disk"
     finally:
         two.control(m.SetIdentityOnline("bob", True))
-        two.control(m.SetProtocol("bob", "Echo", "own", (world.bob,)))
+        two.control(m.SetProtocol("bob", "Echo", "own", (daemons.bob,)))
 
 
-def test_blocked_peer_loses_what_it_has_and_is_refused_at_the_handshake(world: World, two: Client) -> None:
-    two.control(m.AddPeer(world.alice, "ally"))
-    with world.one.client() as one:
-        session = one.connect("alice", world.bob, "Trial", initial={"do": "hold"})
-        cli(world.two, "peer", "block", "ally")
+def test_blocked_peer_loses_what_it_has_and_is_refused_at_the_handshake(daemons: TwoDaemons, two: Client) -> None:
+    two.control(m.AddPeer(daemons.alice, "ally"))
+    with daemons.one.client() as one:
+        session = one.connect("alice", daemons.bob, "Trial", initial={"do": "hold"})
+        cli(daemons.two, "peer", "block", "ally")
         assert ended(session)
-    eventually(lambda: not world.two.status().connections, "the connection has ended")
-    endpoint = world.one.status().endpoint[:10]
-    lines = log_lines(world.two, endpoint)
+    eventually(lambda: not daemons.two.status().connections, "the connection has ended")
+    endpoint = daemons.one.status().endpoint[:10]
+    lines = log_lines(daemons.two, endpoint)
     assert lines
-    assert call(world, "open") in NOT_SERVED, "also where everyone may call"
-    assert call(world, "open") in NOT_SERVED
-    assert log_lines(world.two, endpoint) == lines, "a blocked peer writes no line"
-    status = world.two.status()
+    assert call(daemons, "open") in NOT_SERVED, "also where everyone may call"
+    assert call(daemons, "open") in NOT_SERVED
+    assert log_lines(daemons.two, endpoint) == lines, "a blocked peer writes no line"
+    status = daemons.two.status()
     assert (status.blocked, status.pending, status.connections) == (1, 0, [])
     with pytest.raises(PeerBlocked):
         two.call("bob", "ally", "Echo", "default", {"message": "hi"})
     assert [entry.problem for each in two.control(m.GetAccess("", "ally")).bindings for entry in each.admits] == [
         "it is blocked"
     ] * len(two.control(m.GetAccess()).bindings)
-    assert world.alice in cli(world.two, "peer", "blocked")
-    cli(world.two, "peer", "unblock", "ally")
-    assert call(world, "open") is None
+    assert daemons.alice in cli(daemons.two, "peer", "blocked")
+    cli(daemons.two, "peer", "unblock", "ally")
+    assert call(daemons, "open") is None
 
 
-def test_other_identity_of_the_same_daemon_is_not_blocked(world: World, two: Client) -> None:
+def test_other_identity_of_the_same_daemon_is_not_blocked(daemons: TwoDaemons, two: Client) -> None:
     """anna and alice share one connection: only alice's requests are refused."""
-    world.one.identity("anna", echo=False)
+    daemons.one.identity("anna", echo=False)
     try:
-        with world.one.client() as one:
-            assert one.call("anna", world.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
-            assert call(world, "open") is None
-            two.control(m.BlockPeer(world.alice))
-            assert one.call("anna", world.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
-            assert call(world, "open") is not None
-            assert one.call("anna", world.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
+        with daemons.one.client() as one:
+            assert one.call("anna", daemons.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
+            assert call(daemons, "open") is None
+            two.control(m.BlockPeer(daemons.alice))
+            assert one.call("anna", daemons.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
+            assert call(daemons, "open") is not None
+            assert one.call("anna", daemons.bob, "Echo", "open", {"message": "hi"}) == {"echoed": "Echo: hi"}
     finally:
-        with world.one.client() as one:
+        with daemons.one.client() as one:
             one.control(m.DeleteIdentity("anna"))
 
 
-def test_own_identity_cannot_be_blocked(world: World, two: Client) -> None:
+def test_own_identity_cannot_be_blocked(daemons: TwoDaemons, two: Client) -> None:
     with pytest.raises(P2PError, match="an identity of this daemon"):
-        two.control(m.BlockPeer(world.bob))
+        two.control(m.BlockPeer(daemons.bob))
     assert two.control(m.ListBlocked()).blocked == []
 
 
-def test_lists_survive_a_restart(world: World, two: Client) -> None:
-    assert call(world, "peers") is Denied
+def test_lists_survive_a_restart(daemons: TwoDaemons, two: Client) -> None:
+    assert call(daemons, "peers") is Denied
     two.control(m.CreateGroup("friends"))
-    two.control(m.ChangeGroup("friends", (world.alice,)))
+    two.control(m.ChangeGroup("friends", (daemons.alice,)))
     before = two.control(m.ListKnocks()).knocks
-    assert [each.id52 for each in before] == [world.alice]
-    world.two.stop()
-    world.two.start()
+    assert [each.id52 for each in before] == [daemons.alice]
+    daemons.two.stop()
+    daemons.two.start()
     assert two.control(m.ListKnocks()).knocks == before
-    two.control(m.BlockPeer(world.alice[:8]))
-    world.two.stop()
-    world.two.start()
-    assert [each.id52 for each in two.control(m.ListBlocked()).blocked] == [world.alice]
-    assert call(world, "open") in NOT_SERVED
-    assert [each.members for each in two.control(m.ListGroups()).groups] == [[world.alice]]
+    two.control(m.BlockPeer(daemons.alice[:8]))
+    daemons.two.stop()
+    daemons.two.start()
+    assert [each.id52 for each in two.control(m.ListBlocked()).blocked] == [daemons.alice]
+    assert call(daemons, "open") in NOT_SERVED
+    assert [each.members for each in two.control(m.ListGroups()).groups] == [[daemons.alice]]
 
 
-def test_audit_log_says_who_was_let_in_who_changed_what_and_what_was_signed(world: World, two: Client) -> None:
-    two.control(m.AddPeer(world.alice, "ally"))
-    assert call(world, "peers") is None
-    cli(world.two, "peer", "block", "ally")
+def test_audit_log_says_who_was_let_in_who_changed_what_and_what_was_signed(daemons: TwoDaemons, two: Client) -> None:
+    two.control(m.AddPeer(daemons.alice, "ally"))
+    assert call(daemons, "peers") is None
+    cli(daemons.two, "peer", "block", "ally")
 
     def audit() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in cli(world.two, "log", "audit", "--json", "--since", "1h").splitlines()]
+        return [json.loads(line) for line in cli(daemons.two, "log", "audit", "--json", "--since", "1h").splitlines()]
 
     def find(**wanted: object) -> dict[str, Any]:
         def found() -> list[dict[str, Any]]:
@@ -266,20 +266,20 @@ def test_audit_log_says_who_was_let_in_who_changed_what_and_what_was_signed(worl
 
     blocked = find(actor="gateway", event="command", command="BlockPeer", peer="ally")
     assert (blocked["outcome"], blocked["program"], blocked["uid"]) == ("done", "fastn-p2p", os.getuid())
-    admitted = find(actor="network", event="admitted", peer=world.alice, binding="bob/Echo/peers")
+    admitted = find(actor="network", event="admitted", peer=daemons.alice, binding="bob/Echo/peers")
     assert admitted["by"] == "peers"
-    find(actor="network", event="stranger-refused", peer=world.alice)
-    endpoint = world.two.status().endpoint
+    find(actor="network", event="stranger-refused", peer=daemons.alice)
+    endpoint = daemons.two.status().endpoint
     assert find(actor="vault", event="delegation-signed", identity="bob")["endpoint"] == endpoint
     find(actor="vault", event="record-signed", identity="bob")
-    assert world.two.home.audit_log.stat().st_mode & 0o777 == 0o600
-    assert "BlockPeer" in cli(world.two, "log", "audit")
+    assert daemons.two.home.audit_log.stat().st_mode & 0o777 == 0o600
+    assert "BlockPeer" in cli(daemons.two, "log", "audit")
 
 
-def test_further_lines_are_followed(world: World, two: Client) -> None:
+def test_further_lines_are_followed(daemons: TwoDaemons, two: Client) -> None:
     following = subprocess.Popen(
         [*Daemon.command[:-1], "log", "audit", "--json", "--follow"],
-        env={**os.environ, **world.two.env},
+        env={**os.environ, **daemons.two.env},
         stdout=subprocess.PIPE,
         text=True,
     )

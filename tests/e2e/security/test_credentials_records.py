@@ -18,15 +18,15 @@ from tests.fuzz.hostile_peer import SECRET, endpoint_of
 from tests.fuzz.raw import unharmed
 from tests.support.daemons import Daemon
 from tests.support.signer import DAY, Signer
-from tests.support.two_daemons import World, new_world
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 MALLORY: Final = Signer("mallory")
 ENDPOINT: Final = endpoint_of(SECRET)
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with new_world(echo=False) as made:
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons(echo=False) as made:
         yield made
 
 
@@ -84,46 +84,46 @@ BAD_RECORDS: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_RECORDS)
-def test_ticket_that_does_not_hold_is_refused(world: World, case: str) -> None:
+def test_ticket_that_does_not_hold_is_refused(daemons: TwoDaemons, case: str) -> None:
     make, code = BAD_RECORDS[case]
     blob = make()
     text = str(Ticket.of_record(blob)) if code != "invalid-ticket" else str(Ticket.of_record(record()))[:-4] + "!!!!"
-    before = peers(world.one)
+    before = peers(daemons.one)
     assert code in CODES
-    assert refusal(world.one, text, "mallory") == code
-    assert peers(world.one) == before
+    assert refusal(daemons.one, text, "mallory") == code
+    assert peers(daemons.one) == before
 
 
 def peers(daemon: Daemon) -> list[tuple[str, str, int]]:
     return [(peer.name, peer.id52, peer.endpoints) for peer in daemon.status().peers]
 
 
-def test_older_ticket_after_a_newer_one_is_a_replay(world: World) -> None:
+def test_older_ticket_after_a_newer_one_is_a_replay(daemons: TwoDaemons) -> None:
     """So is the earlier ticket of a daemon once a later one has been added, also after a restart."""
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         tickets = []
         for _ in range(2):
             reply = client.control(m.GetTicket("bob"))
             tickets.append(reply.ticket)
     older, newer = tickets
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         client.control(m.AddPeer(newer, "bob"))
-        assert refusal(world.one, older, "bob") == "record-replayed"
+        assert refusal(daemons.one, older, "bob") == "record-replayed"
         client.control(m.AddPeer(newer, "bob"))  # the newest may come again
-        assert refusal(world.one, older, "bobby") == "record-replayed"
+        assert refusal(daemons.one, older, "bobby") == "record-replayed"
         assert client.call("alice", older, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         assert client.call("alice", "bob", "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         client.control(m.RemovePeer("bob"))
-        assert refusal(world.one, older, "bob") == "record-replayed"
-    assert world.one.stop() == 0
-    world.one.start()
-    assert refusal(world.one, older, "bob") == "record-replayed"
+        assert refusal(daemons.one, older, "bob") == "record-replayed"
+    assert daemons.one.stop() == 0
+    daemons.one.start()
+    assert refusal(daemons.one, older, "bob") == "record-replayed"
 
 
-def test_calling_a_ticket_that_does_not_hold_says_why(world: World) -> None:
+def test_calling_a_ticket_that_does_not_hold_says_why(daemons: TwoDaemons) -> None:
     for case in ("one that has expired", "one with another signature", "one from the future"):
         make, code = BAD_RECORDS[case]
-        with world.one.client() as client, pytest.raises(P2PError) as caught:
+        with daemons.one.client() as client, pytest.raises(P2PError) as caught:
             client.call("alice", str(Ticket.of_record(make())), "Echo")
         assert caught.value.code == code
 
@@ -168,12 +168,12 @@ def littered(hosts: Path, id52: str, genuine: bytes) -> None:
 
 def test_hostile_files_in_the_host_directory_do_no_harm(tmp_path: Path) -> None:
     """They are not used, nobody waits for them, and what is genuine among them still is."""
-    with new_world(echo=False) as world:
-        hosts = Path(world.one.env["FASTN_HOST_DIRECTORY"])
-        (published,) = hosts.glob(f"{world.bob}.*")
+    with start_two_daemons(echo=False) as daemons:
+        hosts = Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
+        (published,) = hosts.glob(f"{daemons.bob}.*")
         genuine = published.read_bytes()
         littered(hosts, str(MALLORY.key), record())
-        with unharmed(world.one, grows_by=16 * 1024 * 1024), world.one.client() as client:
+        with unharmed(daemons.one, grows_by=16 * 1024 * 1024), daemons.one.client() as client:
             (hosts / f"{MALLORY.key}.000000000000000c").unlink()  # the genuine one of an identity that is nowhere
             (hosts / f"{MALLORY.key}.0000000000000003").unlink()
             started = time.monotonic()
@@ -181,24 +181,24 @@ def test_hostile_files_in_the_host_directory_do_no_harm(tmp_path: Path) -> None:
                 client.call("alice", str(MALLORY.key), "Echo", timeout=5)
             assert caught.value.code == "peer-unknown"
             assert time.monotonic() - started < 4
-            littered(hosts, world.bob, genuine)
-            assert client.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+            littered(hosts, daemons.bob, genuine)
+            assert client.call("alice", daemons.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
 
 
 def test_record_that_names_another_identity_or_is_forged_is_not_used(tmp_path: Path) -> None:
     """A forger leaves records of bob that lead to the forger's own endpoint."""
-    with new_world(echo=False, share_host=False) as world:
-        hosts = Path(world.one.env["FASTN_HOST_DIRECTORY"])
-        bob = world.bob
+    with start_two_daemons(echo=False, share_host=False) as daemons:
+        hosts = Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
+        bob = daemons.bob
         now = int(time.time())
         for number, blob in enumerate(
             (
                 record(),
-                record(identity=bytes(Ticket(ticket_of(world.two)).identity)),
+                record(identity=bytes(Ticket(ticket_of(daemons.two)).identity)),
                 record(
                     delegations=[
                         MALLORY.delegation(
-                            identity=bytes(Ticket(ticket_of(world.two)).identity),
+                            identity=bytes(Ticket(ticket_of(daemons.two)).identity),
                             endpoint=ENDPOINT,
                             not_before=now,
                             not_after=now + DAY,
@@ -208,7 +208,7 @@ def test_record_that_names_another_identity_or_is_forged_is_not_used(tmp_path: P
             )
         ):
             (hosts / f"{bob}.{number:016}").write_bytes(blob)
-        with world.one.client() as client, pytest.raises(P2PError) as caught:
+        with daemons.one.client() as client, pytest.raises(P2PError) as caught:
             client.call("alice", bob, "Echo", timeout=5)
         assert caught.value.code == "peer-unknown"
 

@@ -14,13 +14,13 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.protocols import BLOCK
 from tests.support.sessions import connected, read_all, run
-from tests.support.two_daemons import World, give
+from tests.support.two_daemons import TwoDaemons, give
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 MIB: Final = 1024 * 1024
 
 
-def test_what_is_said_comes_back_and_the_peer_is_known(world: World, peer: str) -> None:
+def test_what_is_said_comes_back_and_the_peer_is_known(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         async with connected(client, peer) as session:
             assert session.peer.key.id52 == peer
@@ -32,12 +32,12 @@ def test_what_is_said_comes_back_and_the_peer_is_known(world: World, peer: str) 
             await session.send_eof()
             assert await session.read() == b""
         async with connected(client, peer, "who") as session:
-            assert await read_all(session) == f"{world.alice} None default".encode()
+            assert await read_all(session) == f"{daemons.alice} None default".encode()
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_both_directions_are_half_closed_each_in_its_time(world: World, peer: str) -> None:
+def test_both_directions_are_half_closed_each_in_its_time(daemons: TwoDaemons, peer: str) -> None:
     """First ours, with an answer that needs all of it; and first theirs, with more from us afterwards."""
 
     async def talk(client: Client) -> None:
@@ -50,11 +50,11 @@ def test_both_directions_are_half_closed_each_in_its_time(world: World, peer: st
         async with connected(client, peer, "send", size=1000) as session:
             assert await read_all(session) == BLOCK[:1000]
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * MIB])
-def test_every_byte_arrives_in_both_directions_at_once(world: World, peer: str, size: int) -> None:
+def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str, size: int) -> None:
     sent, received = hashlib.blake2b(), hashlib.blake2b()
 
     async def say(session: Session) -> None:
@@ -78,11 +78,11 @@ def test_every_byte_arrives_in_both_directions_at_once(world: World, peer: str, 
             _, count = await asyncio.gather(say(session), hear(session))
             assert count == size
 
-    run(world.one, talk)
+    run(daemons.one, talk)
     assert sent.digest() == received.digest()
 
 
-def test_large_amounts_are_copied_from_and_to_files(world: World, peer: str) -> None:
+def test_large_amounts_are_copied_from_and_to_files(daemons: TwoDaemons, peer: str) -> None:
     data = BLOCK * 40
 
     async def talk(client: Client) -> None:
@@ -94,13 +94,13 @@ def test_large_amounts_are_copied_from_and_to_files(world: World, peer: str) -> 
             assert await session.copy_from(io.BytesIO(data)) == len(data)
             assert await read_all(session) == f"{len(data)} {hashlib.blake2b(data).hexdigest()}".encode()
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_several_sessions_carry_their_own_bytes_at_once(world: World) -> None:
+def test_several_sessions_carry_their_own_bytes_at_once(daemons: TwoDaemons) -> None:
     async def talk(client: Client, number: int) -> bool:
         data = bytes([number]) * (number * 20_000 + 1)
-        async with connected(client, (world.bob, world.alice)[number % 2]) as session:
+        async with connected(client, (daemons.bob, daemons.alice)[number % 2]) as session:
             taken = io.BytesIO()
             await session.copy_both(io.BytesIO(data), taken)
             return taken.getvalue() == data
@@ -108,12 +108,12 @@ def test_several_sessions_carry_their_own_bytes_at_once(world: World) -> None:
     async def all_at_once(client: Client) -> list[bool]:
         return list(await asyncio.gather(*(talk(client, number) for number in range(40))))
 
-    assert run(world.one, all_at_once) == [True] * 40
+    assert run(daemons.one, all_at_once) == [True] * 40
 
 
-def test_a_ticket_and_another_instance_lead_to_sessions_too(world: World) -> None:
-    give(world.two, "bob", "Trial", "second")
-    with world.two.client() as client:
+def test_a_ticket_and_another_instance_lead_to_sessions_too(daemons: TwoDaemons) -> None:
+    give(daemons.two, "bob", "Trial", "second")
+    with daemons.two.client() as client:
         reply = client.control(m.GetTicket("bob"))
     assert isinstance(reply, m.TicketText)
     ticket = reply.ticket
@@ -122,4 +122,4 @@ def test_a_ticket_and_another_instance_lead_to_sessions_too(world: World) -> Non
         async with await client.connect(None, ticket, "Trial", "second", {"do": "who"}) as session:
             return await read_all(session)
 
-    assert run(world.one, talk) == f"{world.alice} None second".encode()
+    assert run(daemons.one, talk) == f"{daemons.alice} None second".encode()

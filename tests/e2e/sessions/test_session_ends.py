@@ -14,14 +14,14 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
 from tests.support.daemons import Daemon, eventually
 from tests.support.sessions import connected, daemon_of, outcome, read_all, run
-from tests.support.two_daemons import World, binding_of, counts_of, give, until
+from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 MIB: Final = 1024 * 1024
 
 
 @pytest.mark.parametrize("code", [0, 7, MAX_RESET_CODE])
-def test_a_reset_arrives_with_its_code(world: World, peer: str, code: int) -> None:
+def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, code: int) -> None:
     async def by_the_handler(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "reset", "code": code})
         await session.write(b"x")
@@ -32,18 +32,18 @@ def test_a_reset_arrives_with_its_code(world: World, peer: str, code: int) -> No
         await outcome(session.close())
 
     async def by_the_program(client: Client) -> None:
-        daemon, name = daemon_of(world, peer)
+        daemon, name = daemon_of(daemons, peer)
         before = counts_of(daemon, name)["ended"]
         session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
         assert await session.read()
         session.reset(code)
         await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
 
-    run(world.one, by_the_handler)
-    run(world.one, by_the_program)
+    run(daemons.one, by_the_handler)
+    run(daemons.one, by_the_program)
 
 
-def test_a_handler_that_fails_never_looks_as_if_it_had_finished(world: World, peer: str) -> None:
+def test_a_handler_that_fails_never_looks_as_if_it_had_finished(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "fail"})
         await session.write(b"x")
@@ -52,10 +52,10 @@ def test_a_handler_that_fails_never_looks_as_if_it_had_finished(world: World, pe
         assert error.reset_code == RESET_FAILED
         await outcome(session.close())
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_a_side_that_closes_first_is_noticed_by_the_other(world: World, peer: str) -> None:
+def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "ignore"})
         assert await session.read() == b""
@@ -64,25 +64,25 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(world: World, peer: st
         assert error.reset_code == RESET_CLOSED
         await session.close()  # no error: everything has been said about it
 
-        daemon, name = daemon_of(world, peer)
+        daemon, name = daemon_of(daemons, peer)
         before = counts_of(daemon, name)["ended"]
         async with connected(client, peer, "hold") as session:
             assert await session.read()
         await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_what_was_written_before_the_end_of_the_program_arrives(world: World, peer: str) -> None:
+def test_what_was_written_before_the_end_of_the_program_arrives(daemons: TwoDaemons, peer: str) -> None:
     """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
-    daemon, name = daemon_of(world, peer)
+    daemon, name = daemon_of(daemons, peer)
     before = binding_of(daemon, name, "Trial")
 
     async def talk(client: Client) -> None:
         async with connected(client, peer, "count") as session:
             await session.write(b"x" * 100_000)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
     def ended() -> bool:
         binding = binding_of(daemon, name, "Trial")
@@ -91,8 +91,8 @@ def test_what_was_written_before_the_end_of_the_program_arrives(world: World, pe
     eventually(ended, "the session has ended")
 
 
-def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> None:
-    daemon, name = daemon_of(world, peer)
+def test_a_client_that_is_closed_ends_its_sessions(daemons: TwoDaemons, peer: str) -> None:
+    daemon, name = daemon_of(daemons, peer)
 
     async def talk(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
@@ -105,7 +105,7 @@ def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> N
         async with connected(client, peer, "who") as session:  # opens again
             assert await read_all(session)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
 async def control(daemon: Daemon, message: m.RequestFor[m.Message]) -> None:
@@ -121,52 +121,52 @@ async def still_echoes(session: Session) -> None:
     assert await session.read() == b"x"
 
 
-def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(world: World) -> None:
+def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons: TwoDaemons) -> None:
     """Here and at the peer; sessions of others go on."""
-    world.one.identity("erin", echo=False)
+    daemons.one.identity("erin", echo=False)
 
     async def talk(client: Client) -> None:
-        async with connected(client, world.bob) as other:
-            for peer in (world.bob, world.alice):
+        async with connected(client, daemons.bob) as other:
+            for peer in (daemons.bob, daemons.alice):
                 session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
                 await still_echoes(session)
                 reading = asyncio.create_task(session.read())
-                await control(world.one, m.SetIdentityOnline("erin", False))
+                await control(daemons.one, m.SetIdentityOnline("erin", False))
                 error = await outcome(reading)
                 assert isinstance(error, e.ConnectionLost)
                 assert "erin" in str(error)
-                await control(world.one, m.SetIdentityOnline("erin", True))
+                await control(daemons.one, m.SetIdentityOnline("erin", True))
             await still_echoes(other)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(world: World) -> None:
+def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemons: TwoDaemons) -> None:
     """Other sessions of the peer go on."""
-    with world.one.client() as client:
+    with daemons.one.client() as client:
         reply = client.control(m.GetTicket("alice"))
-    with world.two.client() as client:
+    with daemons.two.client() as client:
         client.control(m.AddPeer(reply.ticket, "alice"))
-    give(world.two, "bob", "Trial", "members", "alice")
+    give(daemons.two, "bob", "Trial", "members", "alice")
 
     async def talk(client: Client) -> None:
-        async with connected(client, world.bob) as other:
-            session = await client.connect("alice", world.bob, "Trial", "members", {"do": "echo"})
+        async with connected(client, daemons.bob) as other:
+            session = await client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"})
             await still_echoes(session)
             reading = asyncio.create_task(session.read())
-            await control(world.two, m.RemovePeer("alice"))
+            await control(daemons.two, m.RemovePeer("alice"))
             assert isinstance(await outcome(reading), e.ConnectionLost)
-            refused = await outcome(client.connect("alice", world.bob, "Trial", "members", {"do": "echo"}))
+            refused = await outcome(client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"}))
             assert isinstance(refused, e.Denied)
             await still_echoes(other)
-        await control(world.two, m.RemoveProtocol("bob", "Trial", "members"))
+        await control(daemons.two, m.RemoveProtocol("bob", "Trial", "members"))
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_taking_an_identity_offline_ends_its_sessions_with_a_word(world: World) -> None:
-    id52 = world.two.identity("carol", echo=False)
-    give(world.two, "carol", "Trial")
+def test_taking_an_identity_offline_ends_its_sessions_with_a_word(daemons: TwoDaemons) -> None:
+    id52 = daemons.two.identity("carol", echo=False)
+    give(daemons.two, "carol", "Trial")
 
     async def talk(client: Client) -> None:
         session = await client.connect("alice", id52, "Trial", initial={"do": "echo"})
@@ -175,7 +175,7 @@ def test_taking_an_identity_offline_ends_its_sessions_with_a_word(world: World) 
         reading = asyncio.create_task(session.read())
 
         def take_offline() -> None:
-            with world.two.client() as control:
+            with daemons.two.client() as control:
                 control.control(m.SetIdentityOnline("carol", False))
 
         await asyncio.to_thread(take_offline)
@@ -184,11 +184,11 @@ def test_taking_an_identity_offline_ends_its_sessions_with_a_word(world: World) 
         error = await outcome(client.connect("alice", id52, "Trial", initial={"do": "echo"}))
         assert isinstance(error, e.PeerOffline)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_removing_a_protocol_ends_its_sessions_with_a_word(world: World) -> None:
-    peer, daemon, name = world.bob, world.two, "bob"
+def test_removing_a_protocol_ends_its_sessions_with_a_word(daemons: TwoDaemons) -> None:
+    peer, daemon, name = daemons.bob, daemons.two, "bob"
     give(daemon, name, "Trial", "passing")
 
     async def talk(client: Client) -> None:
@@ -207,12 +207,12 @@ def test_removing_a_protocol_ends_its_sessions_with_a_word(world: World) -> None
         async with connected(client, peer, "who") as other:  # the identity's other sessions are fine
             assert await read_all(other)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(world: World) -> None:
-    id52 = world.two.identity("dave", echo=False)
-    give(world.two, "dave", "Trial")
+def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(daemons: TwoDaemons) -> None:
+    id52 = daemons.two.identity("dave", echo=False)
+    give(daemons.two, "dave", "Trial")
 
     async def talk(client: Client) -> None:
         session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
@@ -223,4 +223,4 @@ def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(worl
         async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
             assert await read_all(again)
 
-    run(world.one, talk)
+    run(daemons.one, talk)

@@ -16,13 +16,13 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_SESSIONS_PER_PEER
 from tests.support.protocols import BLOCK
 from tests.support.requests import agrees
 from tests.support.sessions import connected, daemon_of, fill, outcome, read_all, run
-from tests.support.two_daemons import World, binding_of, until
+from tests.support.two_daemons import TwoDaemons, binding_of, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 MIB: Final = 1024 * 1024
 
 
-def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(world: World, peer: str) -> None:
+def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         stalled = [await client.connect("alice", peer, "Trial", initial={"do": "hold"}) for _ in range(3)]
         counts = [await fill(session) for session in stalled]
@@ -37,10 +37,10 @@ def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(world: World, pee
         for session in stalled:
             session.reset(1)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_a_handler_that_is_not_read_waits_and_goes_on(world: World, peer: str) -> None:
+def test_a_handler_that_is_not_read_waits_and_goes_on(daemons: TwoDaemons, peer: str) -> None:
     """The bytes that it has sent meanwhile are bounded, and none is lost."""
 
     async def talk(client: Client) -> None:
@@ -55,19 +55,19 @@ def test_a_handler_that_is_not_read_waits_and_goes_on(world: World, peer: str) -
             assert session.bytes_read == size
         assert digest.digest() == hashlib.blake2b(BLOCK * (size // len(BLOCK))).digest()
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_status_shows_sessions_as_long_as_they_stand(world: World, peer: str) -> None:
-    daemon, name = daemon_of(world, peer)
+def test_status_shows_sessions_as_long_as_they_stand(daemons: TwoDaemons, peer: str) -> None:
+    daemon, name = daemon_of(daemons, peer)
 
     async def talk(client: Client) -> None:
         before = binding_of(daemon, name, "Trial").opened
         sessions = [await client.connect("alice", peer, "Trial", initial={"do": "echo"}) for _ in range(3)]
         binding = binding_of(daemon, name, "Trial")
         assert (binding.opened - before, binding.sessions) == (3, 3)
-        if peer == world.bob:
-            for each in (world.one, world.two):
+        if peer == daemons.bob:
+            for each in (daemons.one, daemons.two):
                 (connection,) = each.status().connections
                 assert connection.streams == 1 + 3
                 assert connection.in_flight == 3
@@ -76,34 +76,34 @@ def test_status_shows_sessions_as_long_as_they_stand(world: World, peer: str) ->
         await until(lambda: binding_of(daemon, name, "Trial").sessions == 0, "they have ended")
         assert binding_of(daemon, name, "Trial").opened - before == 3
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has_ended(world: World) -> None:
+def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has_ended(daemons: TwoDaemons) -> None:
     async def talk(client: Client) -> None:
         def connect() -> Coroutine[Any, Any, Session]:
-            return client.connect("alice", world.bob, "Trial", initial={"do": "echo"}, timeout=30)
+            return client.connect("alice", daemons.bob, "Trial", initial={"do": "echo"}, timeout=30)
 
         results = await asyncio.gather(*(connect() for _ in range(MAX_SESSIONS_PER_PEER + 1)), return_exceptions=True)
         (refused,) = [result for result in results if not isinstance(result, Session)]
         agrees(refused, e.Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER))
         sessions = [result for result in results if isinstance(result, Session)]
         assert isinstance(await outcome(connect()), e.Overloaded)
-        assert await client.call("alice", world.bob, "Trial", request={"do": "return", "value": 7}) == 7
+        assert await client.call("alice", daemons.bob, "Trial", request={"do": "return", "value": 7}) == 7
         await sessions.pop().close()
-        await until(lambda: world.one.status().connections[0].streams == MAX_SESSIONS_PER_PEER, "one has ended")
+        await until(lambda: daemons.one.status().connections[0].streams == MAX_SESSIONS_PER_PEER, "one has ended")
         sessions.append(await connect())
         await asyncio.gather(*(session.write(b"x") for session in sessions))
         assert await asyncio.gather(*(session.read() for session in sessions)) == [b"x"] * MAX_SESSIONS_PER_PEER
         await asyncio.gather(*(session.close() for session in sessions))
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_more_than_the_limit_one_after_the_other_is_fine(world: World) -> None:
+def test_more_than_the_limit_one_after_the_other_is_fine(daemons: TwoDaemons) -> None:
     async def talk(client: Client) -> None:
         for _ in range(MAX_SESSIONS_PER_PEER + 50):
-            async with connected(client, world.bob, "who") as session:
+            async with connected(client, daemons.bob, "who") as session:
                 await session.read()  # and nobody waits for the end
 
-    run(world.one, talk)
+    run(daemons.one, talk)

@@ -15,12 +15,12 @@ from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, agrees
 from tests.support.sessions import daemon_of, outcome, read_all, run
-from tests.support.two_daemons import World, binding_of, counts_of, give, until
+from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 
 NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
-REFUSALS: dict[str, tuple[dict[str, Any], Callable[[World, str], Exception]]] = {
+REFUSALS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Exception]]] = {
     "a name that is nobody's": ({"peer": "nobody"}, lambda w, p: e.PeerUnknown(peer="nobody")),
     "an ID52 that nobody knows": ({"peer": STRANGER}, lambda w, p: e.PeerUnknown(peer=STRANGER)),
     "no such identity": ({"identity": "nobody"}, lambda w, p: e.IdentityOffline(identity="nobody")),
@@ -64,24 +64,24 @@ REFUSALS: dict[str, tuple[dict[str, Any], Callable[[World, str], Exception]]] = 
 
 
 @pytest.fixture(scope="module")
-def erin(world: World) -> None:
+def erin(daemons: TwoDaemons) -> None:
     """An identity that is offline."""
-    world.one.identity("erin", online=False)
+    daemons.one.identity("erin", online=False)
 
 
 @pytest.mark.usefixtures("erin")
 @pytest.mark.parametrize("name", REFUSALS)
-def test_connect_raises_what_is_wrong(world: World, peer: str, name: str) -> None:
+def test_connect_raises_what_is_wrong(daemons: TwoDaemons, peer: str, name: str) -> None:
     changed, expected = REFUSALS[name]
 
     async def ask(client: Client) -> object:
         arguments = {"peer": peer, **NOBODY_ASKS, **changed}
         return await outcome(client.connect(**arguments))
 
-    agrees(run(world.one, ask), expected(world, peer))
+    agrees(run(daemons.one, ask), expected(daemons, peer))
 
 
-def test_initial_data_of_the_largest_size_arrives(world: World, peer: str) -> None:
+def test_initial_data_of_the_largest_size_arrives(daemons: TwoDaemons, peer: str) -> None:
     async def ask(client: Client) -> bytes:
         frame = len(msgspec.msgpack.encode({"do": "who", "more": bytes(1000)})) - 1000
         initial = {"do": "who", "more": bytes(MAX_INITIAL - frame)}
@@ -89,22 +89,22 @@ def test_initial_data_of_the_largest_size_arrives(world: World, peer: str) -> No
         async with await client.connect("alice", peer, "Trial", initial=initial) as session:
             return await read_all(session)
 
-    assert run(world.one, ask).startswith(world.alice.encode())
+    assert run(daemons.one, ask).startswith(daemons.alice.encode())
 
 
-def test_a_stranger_is_denied_before_the_handler_is_asked(world: World) -> None:
-    give(world.two, "bob", "Trial", "private", "peers")
+def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons) -> None:
+    give(daemons.two, "bob", "Trial", "private", "peers")
 
     async def ask(client: Client) -> object:
-        return await outcome(client.connect("alice", world.bob, "Trial", "private", {"do": "echo"}))
+        return await outcome(client.connect("alice", daemons.bob, "Trial", "private", {"do": "echo"}))
 
-    agrees(run(world.one, ask), e.Denied(peer=world.bob, protocol="Trial", instance="private"))
-    assert binding_of(world.two, "bob", "Trial", "private").opened == 0
+    agrees(run(daemons.one, ask), e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
+    assert binding_of(daemons.two, "bob", "Trial", "private").opened == 0
 
 
-def test_a_connect_that_is_cancelled_cancels_the_handler(world: World, peer: str) -> None:
+def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, peer: str) -> None:
     """Long before its deadline."""
-    daemon, name = daemon_of(world, peer)
+    daemon, name = daemon_of(daemons, peer)
     before = counts_of(daemon, name)["cancelled"]
 
     async def ask(client: Client) -> None:
@@ -115,7 +115,7 @@ def test_a_connect_that_is_cancelled_cancels_the_handler(world: World, peer: str
             await connecting
         await until(lambda: counts_of(daemon, name)["cancelled"] == before + 1, "the handler was cancelled", 3)
 
-    run(world.one, ask)
+    run(daemons.one, ask)
 
 
 def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:

@@ -16,7 +16,7 @@ from tests.support.daemons import eventually
 from tests.support.processes import open_files, resident
 from tests.support.protocols import BLOCK
 from tests.support.sessions import count_sessions, fill, run
-from tests.support.two_daemons import World, new_world
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
@@ -32,34 +32,34 @@ INTERVAL: Final = 0.1
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """A world of its own: what others have done to its processes would count."""
-    with new_world() as world:
-        yield world
+def daemons() -> Iterator[TwoDaemons]:
+    """Daemons of its own, because what other tests did to the processes would count."""
+    with start_two_daemons() as daemons:
+        yield daemons
 
 
-def processes(world: World) -> dict[str, int]:
+def processes(daemons: TwoDaemons) -> dict[str, int]:
     """Return the processes that a session passes through, and those that it does not concern."""
     pids = {"the program": os.getpid()}
-    for name, daemon in (("one", world.one), ("two", world.two)):
+    for name, daemon in (("one", daemons.one), ("two", daemons.two)):
         pids |= {f"{name}'s {actor}": process["pid"] for actor, process in daemon.processes().items()}
     return pids
 
 
-def sizes(world: World) -> dict[str, int]:
+def sizes(daemons: TwoDaemons) -> dict[str, int]:
     gc.collect()
-    return {name: resident(pid) for name, pid in processes(world).items()}
+    return {name: resident(pid) for name, pid in processes(daemons).items()}
 
 
 @asynccontextmanager
-async def within(world: World, bound: int) -> AsyncIterator[None]:
+async def within(daemons: TwoDaemons, bound: int) -> AsyncIterator[None]:
     """In no sample that is taken inside has a process grown by more than ``bound``."""
-    before, most = sizes(world), dict[str, int]()
+    before, most = sizes(daemons), dict[str, int]()
     over = asyncio.Event()
 
     async def sample() -> None:
         while not over.is_set():
-            for name, size in (await asyncio.to_thread(sizes, world)).items():
+            for name, size in (await asyncio.to_thread(sizes, daemons)).items():
                 most[name] = max(most.get(name, 0), size - before[name])
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), INTERVAL)
@@ -90,8 +90,8 @@ async def drain(session: Session) -> int:
 
 
 @pytest.mark.parametrize("where", ["far", "near"])
-def test_however_much_passes_no_process_grows(world: World, where: str) -> None:
-    peer = world.bob if where == "far" else world.alice
+def test_however_much_passes_no_process_grows(daemons: TwoDaemons, where: str) -> None:
+    peer = daemons.bob if where == "far" else daemons.alice
 
     async def pass_through(client: Client, size: int) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
@@ -101,18 +101,19 @@ def test_however_much_passes_no_process_grows(world: World, where: str) -> None:
 
     async def talk(client: Client) -> None:
         await pass_through(client, 8 * MIB)  # what is needed at all is there
-        async with within(world, GROWTH):
+        async with within(daemons, GROWTH):
             await pass_through(client, PASSED)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
-def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) -> None:
+def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaemons) -> None:
     """In both directions, far and near."""
 
     async def stall(client: Client) -> None:
         sessions = [
-            await client.connect("alice", peer, "Trial", initial={"do": "hold"}) for peer in (world.bob, world.alice)
+            await client.connect("alice", peer, "Trial", initial={"do": "hold"})
+            for peer in (daemons.bob, daemons.alice)
         ]
         for session in sessions:
             assert await fill(session) < 6 * MIB
@@ -120,16 +121,16 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) ->
             session.reset()
 
     async def talk(client: Client) -> None:
-        async with within(world, GROWTH):
+        async with within(daemons, GROWTH):
             await stall(client)
-        async with within(world, LEAK):  # a second time it is the same memory
+        async with within(daemons, LEAK):  # a second time it is the same memory
             await stall(client)
 
-    run(world.one, talk)
+    run(daemons.one, talk)
 
 
 @pytest.mark.timeout(120)
-async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
+async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
     """Sessions of every kind and end leave no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
         {"do": "who"},
@@ -143,7 +144,7 @@ async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
     ]
 
     async def one(client: Client, number: int) -> None:
-        peer = world.alice if number % 5 == 0 else world.bob
+        peer = daemons.alice if number % 5 == 0 else daemons.bob
         order = orders[number % len(orders)]
         try:
             async with asyncio.timeout(20), await client.connect("alice", peer, "Trial", initial=order) as session:
@@ -164,12 +165,12 @@ async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
         await asyncio.gather(*(some() for _ in range(32)))
         for _ in range(count % 32):
             await one(client, next(numbers))
-        await asyncio.to_thread(eventually, lambda: count_sessions(world) == 0, "no session is left")
+        await asyncio.to_thread(eventually, lambda: count_sessions(daemons) == 0, "no session is left")
         assert len(client._sessions) == 0
 
     def held() -> dict[str, tuple[int, int]]:
         gc.collect()
-        return {name: (open_files(pid), resident(pid)) for name, pid in processes(world).items()}
+        return {name: (open_files(pid), resident(pid)) for name, pid in processes(daemons).items()}
 
     async def talk(client: Client) -> None:
         async with asyncio.timeout(100):
@@ -184,5 +185,5 @@ async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
         assert not {name: files for name, (files, _) in after.items() if files > before[name][0] + 4}
         assert not {name: size for name, (_, size) in after.items() if size > before[name][1] + LEAK}
 
-    async with Client(world.one.home, program="tests") as client:
+    async with Client(daemons.one.home, program="tests") as client:
         await talk(client)

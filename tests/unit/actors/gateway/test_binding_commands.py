@@ -30,7 +30,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from tests.support.failing_protocols import install
-from tests.support.stub_actors import GRANT_KEY, KEYS, World, temporary_home, world
+from tests.support.stub_actors import GRANT_KEY, KEYS, RunningGateway, running_gateway, temporary_home
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
@@ -45,21 +45,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         yield made
 
 
-async def alice(around: World, *, online: bool = True) -> None:
-    await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
+async def alice(gateway: RunningGateway, *, online: bool = True) -> None:
+    await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def add(
-    around: World, protocol: str = "Echo", instance: str = "default", config: object = None, *allow: str
+    gateway: RunningGateway, protocol: str = "Echo", instance: str = "default", config: object = None, *allow: str
 ) -> None:
     payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
-    await around.ask(m.AddProtocol("alice", protocol, instance, allow), m.Ack, payload)
+    await gateway.ask(m.AddProtocol("alice", protocol, instance, allow), m.Ack, payload)
 
 
-async def remove(around: World, protocol: str = "Echo", instance: str = "default") -> None:
-    await around.ask(m.RemoveProtocol("alice", protocol, instance), m.Ack)
+async def remove(gateway: RunningGateway, protocol: str = "Echo", instance: str = "default") -> None:
+    await gateway.ask(m.RemoveProtocol("alice", protocol, instance), m.Ack)
 
 
 def on_disk(home: Home) -> list[str]:
@@ -72,12 +72,12 @@ def leftovers(home: Home) -> list[str]:
 
 
 async def test_added_protocol_answers_at_once_and_neighbours_do_not_notice(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around)
-        await add(around, "Diary", "slow")
-        _, slow = around.network.deliver("alice", "Diary", "slow", "sleep 1")
-        await add(around, "Echo", "default", {"max_length": 7}, "everyone", KEYS[1].id52, "carol")
-        assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
+        await add(gateway, "Diary", "slow")
+        _, slow = gateway.network.deliver("alice", "Diary", "slow", "sleep 1")
+        await add(gateway, "Echo", "default", {"max_length": 7}, "everyone", KEYS[1].id52, "carol")
+        assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
         assert not slow.done()
         assert msgspec.msgpack.decode((await slow).payload) == ["sleep 1", ""]
         assert on_disk(home) == ["Diary/slow", "Echo/default"]
@@ -85,35 +85,35 @@ async def test_added_protocol_answers_at_once_and_neighbours_do_not_notice(home:
         assert record.allow == ("everyone", KEYS[1].id52, "carol")
         assert msgspec.json.decode(record.config) == {"max_length": 7}
         with pytest.raises(BindingExists):
-            await add(around)
+            await add(gateway)
 
-        await remove(around)
+        await remove(gateway)
         assert on_disk(home) == ["Diary/slow"]
-        refused = await around.network.call("alice", "Echo", "default", HI)
+        refused = await gateway.network.call("alice", "Echo", "default", HI)
         assert refused.code == "protocol-not-found"
         with pytest.raises(BindingNotFound):
-            await remove(around)
-        await add(around)
-        assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
+            await remove(gateway)
+        await add(gateway)
+        assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
 
-        await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-        assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
-        assert await around.network.call("alice", "Diary", "slow", "still") == ["still", ""]
+        await gateway.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
+        assert await gateway.network.call("alice", "Diary", "slow", "still") == ["still", ""]
 
 
 async def test_protocol_added_offline_serves_once_the_identity_is_online(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=False)
-        await add(around, "Diary", "a", {"word": "x"})
-        await add(around)
-        await remove(around)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=False)
+        await add(gateway, "Diary", "a", {"word": "x"})
+        await add(gateway)
+        await remove(gateway)
         assert on_disk(home) == ["Diary/a"]
         assert "tests.support.failing_protocols:Diary" not in sys.modules
         assert leftovers(home) == ["Diary/a/config.json"]  # no code of it has run here
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-        assert await around.network.call("alice", "Diary", "a", "?") == ["?", "x"]
-        await remove(around, "Diary", "a")
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        assert await gateway.network.call("alice", "Diary", "a", "?") == ["?", "x"]
+        await remove(gateway, "Diary", "a")
         assert leftovers(home) == ["Diary/a.diary"]
         diary = home.identities / "alice/protocols/Diary/a.diary"
         assert diary.read_text().split() == ["create", "x", "activate", "x", "deactivate", "x", "delete", "x"]
@@ -141,41 +141,41 @@ async def test_protocol_added_offline_serves_once_the_identity_is_online(home: H
 async def test_failed_adding_leaves_nothing(
     home: Home, online: bool, protocol: str, config: object, expected: type[P2PError], words: str
 ) -> None:
-    async with world(home) as around:
-        await alice(around, online=online)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=online)
         with pytest.raises(expected, match=words):
-            await add(around, protocol, "x", config)
+            await add(gateway, protocol, "x", config)
         assert on_disk(home) == leftovers(home) == []
-        assert around.network.serving == {}
-        await add(around, "Echo", "x")
+        assert gateway.network.serving == {}
+        await add(gateway, "Echo", "x")
         assert on_disk(home) == ["Echo/x"]
 
 
 async def test_code_that_ends_its_process_is_contained(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=False)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=False)
         with pytest.raises(HandlerFailed, match="exit code 3"):
-            await add(around, "Diary", "x", {"exit_in": "check, really"})
+            await add(gateway, "Diary", "x", {"exit_in": "check, really"})
         assert on_disk(home) == leftovers(home) == []
 
 
 async def test_code_that_fails_to_activate_is_not_added(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around)
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
         for config in ({"fail_in": "create"}, {"fail_in": "activate"}, {"exit_in": "activate"}):
             with pytest.raises(HandlerFailed):
-                await add(around, "Diary", "x", config)
+                await add(gateway, "Diary", "x", config)
             assert on_disk(home) == []
-            assert around.network.serving == {}
+            assert gateway.network.serving == {}
 
 
 async def test_arguments_are_checked_first(home: Home) -> None:
-    async with world(home) as around:
+    async with running_gateway(home) as gateway:
         with pytest.raises(IdentityNotFound):
-            await add(around)
+            await add(gateway)
         with pytest.raises(IdentityNotFound):
-            await remove(around)
-        await alice(around, online=False)
+            await remove(gateway)
+        await alice(gateway, online=False)
         for protocol, instance, allow in (
             ("../Echo", "default", "peers"),
             ("Echo", "..", "peers"),
@@ -183,13 +183,13 @@ async def test_arguments_are_checked_first(home: Home) -> None:
             ("Echo", "default", ""),
         ):
             with pytest.raises(InvalidName):
-                await add(around, protocol, instance, None, allow)
+                await add(gateway, protocol, instance, None, allow)
         with pytest.raises(InvalidKey):
-            await add(around, "Echo", "default", None, "0" * 52)
+            await add(gateway, "Echo", "default", None, "0" * 52)
         with pytest.raises(PeerNameUnknown):
-            await add(around, "Echo", "default", None, "everyone", "nobody")
+            await add(gateway, "Echo", "default", None, "everyone", "nobody")
         with pytest.raises(InvalidName):
-            await remove(around, "..", "x")
+            await remove(gateway, "..", "x")
         assert leftovers(home) == []
 
 
@@ -197,43 +197,43 @@ async def test_disk_that_is_full_leaves_nothing_behind(home: Home, monkeypatch: 
     def fail(*_: object) -> None:
         raise StorageFailed(path="somewhere", reason="the disk is full")
 
-    async with world(home) as around:
-        await alice(around)
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
         for step, owner in (("prepare_binding", IdentityStore), ("commit", PreparedBinding)):
             with monkeypatch.context() as patched:
                 patched.setattr(owner, step, fail)
                 with pytest.raises(StorageFailed):
-                    await add(around)
+                    await add(gateway)
             assert on_disk(home) == leftovers(home) == []
-            assert around.network.serving == {}
-        await add(around)
+            assert gateway.network.serving == {}
+        await add(gateway)
         with monkeypatch.context() as patched:
             patched.setattr(IdentityStore, "remove_binding", fail)
             with pytest.raises(StorageFailed):
-                await remove(around)
+                await remove(gateway)
         assert on_disk(home) == ["Echo/default"]
-        assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
+        assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
 
 
 async def test_interrupted_adding_is_rolled_back_or_repeated(home: Home) -> None:
     """The gateway is killed after the identity's process serves the binding, and before the binding exists on disk."""
-    async with world(home) as around:
-        await alice(around)
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
         for instance in ("forgotten", "repeated"):
             IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance=instance))
-            await activate_directly(around, instance)
-        await around.stop_gateway()
-        assert len(around.network.serving) == 2
-        await around.start_gateway()
-        await add(around, "Diary", "repeated", {"word": "new"})
-        await around.network.until(lambda: len(around.network.serving) == 1)
-        assert await around.network.call("alice", "Diary", "repeated", "?") == ["?", "new"]
-        await around.ask(m.DeleteIdentity("alice"), m.Ack)  # waits until everything about her is settled
+            await activate_directly(gateway, instance)
+        await gateway.stop_gateway()
+        assert len(gateway.network.serving) == 2
+        await gateway.start_gateway()
+        await add(gateway, "Diary", "repeated", {"word": "new"})
+        await gateway.network.until(lambda: len(gateway.network.serving) == 1)
+        assert await gateway.network.call("alice", "Diary", "repeated", "?") == ["?", "new"]
+        await gateway.ask(m.DeleteIdentity("alice"), m.Ack)  # waits until everything about her is settled
         assert IdentityStore(home).uncommitted_bindings() == []
 
 
-async def activate_directly(around: World, instance: str) -> None:
-    link = RequestChannel(around.home.mailbox("identity-alice"), "identity-alice")
+async def activate_directly(gateway: RunningGateway, instance: str) -> None:
+    link = RequestChannel(gateway.home.mailbox("identity-alice"), "identity-alice")
     link.open()
     answer = await link.request(Activate("Diary", instance, grant=make_grant(GRANT_KEY, "alice")), timeout=5)
     assert answer.header == m.encode(m.Ack())
@@ -241,22 +241,22 @@ async def activate_directly(around: World, instance: str) -> None:
 
 
 async def test_damaged_binding_is_skipped_and_can_be_removed(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around)
-        await add(around)
-        await add(around, "Echo", "other")
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
+        await add(gateway)
+        await add(gateway, "Echo", "other")
         (IdentityStore(home).workspace("alice", "Echo", "default") / "config.json").write_bytes(b"{")
-        status = (await around.ask(m.GetStatus(), m.StatusReply)).status
+        status = (await gateway.ask(m.GetStatus(), m.StatusReply)).status
         assert any("Echo/default/config.json" in warning for warning in status.warnings)
-        await remove(around)
+        await remove(gateway)
         assert on_disk(home) == ["Echo/other"]
-        assert set(around.network.serving) == {("alice", "Echo", "other")}
+        assert set(gateway.network.serving) == {("alice", "Echo", "other")}
 
 
 async def test_same_binding_added_many_times_at_once_is_added_once(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around)
-        results = await asyncio.gather(*(add(around) for _ in range(6)), return_exceptions=True)
+    async with running_gateway(home) as gateway:
+        await alice(gateway)
+        results = await asyncio.gather(*(add(gateway) for _ in range(6)), return_exceptions=True)
         assert sum(result is None for result in results) == 1
         assert sum(isinstance(result, BindingExists) for result in results) == 5
-        assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
+        assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED

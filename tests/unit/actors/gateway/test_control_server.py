@@ -26,7 +26,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 from tests.support.scenario import a_few_turns
-from tests.support.stub_actors import Program, temporary_home, world
+from tests.support.stub_actors import Program, running_gateway, temporary_home
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def test_every_message_of_the_control_conversation_has_its_command() -> None:
 
 
 async def test_hello_is_answered_with_the_way_to_the_data_plane(home: Home) -> None:
-    async with world(home) as around:
-        await around.program.hello()  # again is no mistake
-        welcome = await around.program.hello()
+    async with running_gateway(home) as gateway:
+        await gateway.program.hello()  # again is no mistake
+        welcome = await gateway.program.hello()
         assert welcome.version == PROTOCOL_VERSION
         assert welcome.data_route == str(home.mailbox("network"))
         assert (welcome.max_payload, welcome.max_calls) == (MAX_PAYLOAD, MAX_CALLS_PER_CLIENT)
 
 
 async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> None:
-    async with world(home) as around:
+    async with running_gateway(home) as gateway:
         stranger = Program(home)
         with pytest.raises(BadMessage, match="Hello"):
             await stranger.ask(m.ListIdentities(), m.IdentityList)
@@ -63,7 +63,7 @@ async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> N
         await stranger.hello()
         assert await stranger.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
         stranger.link.close()
-        assert await around.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 @pytest.mark.parametrize(
@@ -71,22 +71,22 @@ async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> N
     [b"", b"\xc0", b"\x91\x7f", b"\x92\x0b\xa1\xff", b"\x91" * 5000, msgspec.msgpack.encode([11]), b"\x92\x0b\x07"],
 )
 async def test_unknown_command_gets_bad_message(home: Home, header: bytes) -> None:
-    async with world(home) as around:
+    async with running_gateway(home) as gateway:
         async with asyncio.timeout(50):
-            answer = await around.program.link.request_encoded(header, b"", 5)
+            answer = await gateway.program.link.request_encoded(header, b"", 5)
         assert isinstance(msgspec.msgpack.decode(answer.header, type=m.ErrorReply).error(), BadMessage)
 
 
 async def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_up(home: Home) -> None:
-    async with world(home) as around:
-        around.network.ignore.add(GetPeers)
+    async with running_gateway(home) as gateway:
+        gateway.network.ignore.add(GetPeers)
         waiting = [
-            asyncio.ensure_future(around.program.link.request(m.ListPeers(), timeout=20))
+            asyncio.ensure_future(gateway.program.link.request(m.ListPeers(), timeout=20))
             for _ in range(MAX_COMMANDS_PER_PROGRAM)
         ]
-        await around.network.hears(GetPeers, MAX_COMMANDS_PER_PROGRAM)
+        await gateway.network.hears(GetPeers, MAX_COMMANDS_PER_PROGRAM)
         with pytest.raises(Overloaded) as caught:
-            await around.ask(m.ListIdentities(), m.IdentityList)
+            await gateway.ask(m.ListIdentities(), m.IdentityList)
         assert caught.value.limit == MAX_COMMANDS_PER_PROGRAM
         other = Program(home)
         await other.hello()
@@ -96,27 +96,27 @@ async def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_u
         for asked in waiting:
             asked.cancel()
         await asyncio.wait(waiting)
-        assert await around.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 async def test_change_is_completed_after_its_program_has_gone(home: Home) -> None:
-    async with world(home) as around:
+    async with running_gateway(home) as gateway:
         for name in ("alice", "bob"):
             program = Program(home)
             await program.hello()
-            around.vault.go_on.clear()
-            around.vault.asked.clear()
+            gateway.vault.go_on.clear()
+            gateway.vault.asked.clear()
             asked = asyncio.ensure_future(program.ask(m.CreateIdentity(name), m.IdentityReply))
-            await around.vault.asked.wait()
+            await gateway.vault.asked.wait()
             if name == "alice":
                 asked.cancel()  # says that it does not want the answer any more
                 await asyncio.wait([asked])
             program.link.close()
             await asyncio.wait([asked])
-            around.vault.go_on.set()
+            gateway.vault.go_on.set()
         with pytest.raises(IdentityExists):  # waits its turn after the other one
-            await around.ask(m.CreateIdentity("bob"), m.IdentityReply)
-        found = await around.ask(m.ListIdentities(), m.IdentityList)
+            await gateway.ask(m.CreateIdentity("bob"), m.IdentityReply)
+        found = await gateway.ask(m.ListIdentities(), m.IdentityList)
         assert [identity.name for identity in found.identities] == ["alice", "bob"]
 
 
@@ -127,46 +127,46 @@ async def test_defect_in_a_command_is_an_internal_error(home: Home, monkeypatch:
     commands: dict[type[msgspec.Struct], Command] = dict(COMMANDS)
     commands[m.ListPeers] = Command(broken, changes=False)
     monkeypatch.setattr("fastn_p2p_actors.gateway.control_server.COMMANDS", commands)
-    async with world(home) as around:
+    async with running_gateway(home) as gateway:
         with pytest.raises(InternalError) as caught:
-            await around.ask(m.ListPeers(), m.PeerList)
+            await gateway.ask(m.ListPeers(), m.PeerList)
         assert caught.value.reason == "ListPeers: ZeroDivisionError"
-        assert await around.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 async def test_commands_in_flight_end_before_the_gateway_does(home: Home) -> None:
-    async with world(home) as around:
-        around.network.ignore.add(GetPeers)
-        asked = asyncio.ensure_future(around.ask(m.ListPeers(), m.PeerList))
-        await around.network.hears(GetPeers)
-        around._actor.stop_requested.set()
+    async with running_gateway(home) as gateway:
+        gateway.network.ignore.add(GetPeers)
+        asked = asyncio.ensure_future(gateway.ask(m.ListPeers(), m.PeerList))
+        await gateway.network.hears(GetPeers)
+        gateway._actor.stop_requested.set()
         await a_few_turns()
         with pytest.raises(DaemonBusy, match="gateway"):
-            await around.ask(m.ListIdentities(), m.IdentityList)
-        around.network.close()  # ends the ask of the gateway, and so the command
+            await gateway.ask(m.ListIdentities(), m.IdentityList)
+        gateway.network.close()  # ends the ask of the gateway, and so the command
         with pytest.raises(DaemonBusy, match="network"):
             await asked
 
 
 async def test_peers_and_tickets_are_the_networks(home: Home) -> None:
-    async with world(home) as around:
-        added = await around.ask(m.AddPeer("fastn1…", "carol"), m.PeerReply)
+    async with running_gateway(home) as gateway:
+        added = await gateway.ask(m.AddPeer("fastn1…", "carol"), m.PeerReply)
         assert added.peer.name == "carol"
-        assert around.network.heard[-1] == SavePeer("fastn1…", "carol")
-        assert (await around.ask(m.ListPeers(), m.PeerList)).peers == [added.peer]
-        assert await around.ask(m.RemovePeer("carol"), m.Ack) == m.Ack()
+        assert gateway.network.heard[-1] == SavePeer("fastn1…", "carol")
+        assert (await gateway.ask(m.ListPeers(), m.PeerList)).peers == [added.peer]
+        assert await gateway.ask(m.RemovePeer("carol"), m.Ack) == m.Ack()
         for message in (m.AddPeer("x", "No Name"), m.RemovePeer("")):
             with pytest.raises(InvalidName):
-                await around.ask(message, m.Ack)
+                await gateway.ask(message, m.Ack)
         with pytest.raises(IdentityNotFound):
-            await around.ask(m.GetTicket("alice"), m.TicketText)
-        await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
-        assert (await around.ask(m.GetTicket("alice"), m.TicketText)).ticket == "ticket of alice"
-        assert (await around.ask(m.GetTicket(""), m.TicketText)).ticket == "ticket of "
-        around.network.ignore.add(CreateTicket)
-        asked = asyncio.ensure_future(around.ask(m.GetTicket("alice"), m.TicketText))
-        await around.network.hears(CreateTicket, 3)
-        around.network.close()
+            await gateway.ask(m.GetTicket("alice"), m.TicketText)
+        await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
+        assert (await gateway.ask(m.GetTicket("alice"), m.TicketText)).ticket == "ticket of alice"
+        assert (await gateway.ask(m.GetTicket(""), m.TicketText)).ticket == "ticket of "
+        gateway.network.ignore.add(CreateTicket)
+        asked = asyncio.ensure_future(gateway.ask(m.GetTicket("alice"), m.TicketText))
+        await gateway.network.hears(CreateTicket, 3)
+        gateway.network.close()
         with pytest.raises(DaemonBusy) as caught:
             await asked
         assert caught.value.actor == "network"

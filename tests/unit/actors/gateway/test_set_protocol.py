@@ -22,7 +22,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from tests.support.failing_protocols import install
-from tests.support.stub_actors import World, temporary_home, world
+from tests.support.stub_actors import RunningGateway, running_gateway, temporary_home
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         yield made
 
 
-async def alice(around: World, *, online: bool) -> None:
-    await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
+async def alice(gateway: RunningGateway, *, online: bool) -> None:
+    await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-    await around.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Ack, b'{"word": "old"}')
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+    await gateway.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Ack, b'{"word": "old"}')
 
 
-async def change(around: World, config: object = None, allow: tuple[str, ...] | None = None) -> str:
+async def change(gateway: RunningGateway, config: object = None, allow: tuple[str, ...] | None = None) -> str:
     payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
-    return (await around.ask(m.SetProtocol("alice", "Diary", "default", allow), m.StateReply, payload)).state
+    return (await gateway.ask(m.SetProtocol("alice", "Diary", "default", allow), m.StateReply, payload)).state
 
 
 def on_disk(home: Home) -> tuple[Any, list[str]]:
@@ -51,42 +51,42 @@ def on_disk(home: Home) -> tuple[Any, list[str]]:
     return msgspec.json.decode(record.config), list(record.allow)
 
 
-async def word(around: World) -> str:
+async def word(gateway: RunningGateway) -> str:
     """Return the config of the serving binding."""
-    answer = await around.network.call("alice", "Diary", "default", "?")
+    answer = await gateway.network.call("alice", "Diary", "default", "?")
     return str(answer[1])
 
 
 async def test_config_and_access_list_change_each_alone_and_together(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=True)
-        assert await change(around, {"word": "new"}) == "serving"
-        assert await word(around) == "new"
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=True)
+        assert await change(gateway, {"word": "new"}) == "serving"
+        assert await word(gateway) == "new"
         assert on_disk(home) == ({"word": "new"}, ["peers"])
 
-        assert await change(around, allow=("everyone", "carol")) == "serving"
+        assert await change(gateway, allow=("everyone", "carol")) == "serving"
         assert on_disk(home) == ({"word": "new"}, ["everyone", "carol"])
-        assert list(around.network.serving["alice", "Diary", "default"].allow) == ["everyone", "carol"]
+        assert list(gateway.network.serving["alice", "Diary", "default"].allow) == ["everyone", "carol"]
 
-        assert await change(around, {"word": "both"}, allow=()) == "serving"
+        assert await change(gateway, {"word": "both"}, allow=()) == "serving"
         assert on_disk(home) == ({"word": "both"}, [])
-        assert await word(around) == "both"
-        assert list(around.network.serving["alice", "Diary", "default"].allow) == ["peers"]
+        assert await word(gateway) == "both"
+        assert list(gateway.network.serving["alice", "Diary", "default"].allow) == ["peers"]
         diary = home.identities / "alice/protocols/Diary/default.diary"
         assert "deactivate" not in diary.read_text()
 
 
 async def test_change_while_offline_or_stopped_applies_afterwards(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=False)
-        assert await change(around, {"word": "offline"}) == "offline"
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-        assert await word(around) == "offline"
-        await around.ask(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
-        assert await change(around, {"word": "stopped"}) == "stopped"
-        assert ("alice", "Diary", "default") not in around.network.serving
-        await around.ask(m.StartProtocol("alice", "Diary", "default"), m.StateReply)
-        assert await word(around) == "stopped"
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=False)
+        assert await change(gateway, {"word": "offline"}) == "offline"
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        assert await word(gateway) == "offline"
+        await gateway.ask(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
+        assert await change(gateway, {"word": "stopped"}) == "stopped"
+        assert ("alice", "Diary", "default") not in gateway.network.serving
+        await gateway.ask(m.StartProtocol("alice", "Diary", "default"), m.StateReply)
+        assert await word(gateway) == "stopped"
 
 
 @pytest.mark.parametrize("online", [True, False])
@@ -102,38 +102,38 @@ async def test_change_while_offline_or_stopped_applies_afterwards(home: Home) ->
 async def test_rejected_change_has_no_effect(
     home: Home, online: bool, config: object, allow: tuple[str, ...] | None, error: type[P2PError]
 ) -> None:
-    async with world(home) as around:
-        await alice(around, online=online)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=online)
         with pytest.raises(error):
-            await change(around, config, allow)
+            await change(gateway, config, allow)
         assert on_disk(home) == ({"word": "old"}, ["peers"])
         if online:
-            assert await word(around) == "old"
+            assert await word(gateway) == "old"
 
 
 async def test_a_hook_that_refuses_the_new_config_has_the_old_one_put_back(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=True)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=True)
         with pytest.raises(HandlerFailed, match="reload fails as configured"):
-            await change(around, {"fail_in": "reload", "word": "new"}, ("everyone",))
+            await change(gateway, {"fail_in": "reload", "word": "new"}, ("everyone",))
         assert on_disk(home) == ({"word": "old"}, ["peers"])
-        assert await word(around) == "old"
-        assert list(around.network.serving["alice", "Diary", "default"].allow) == ["peers"]
+        assert await word(gateway) == "old"
+        assert list(gateway.network.serving["alice", "Diary", "default"].allow) == ["peers"]
 
 
 async def test_a_change_that_the_network_rejects_is_undone(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=True)
-        around.network.refuse[m.RegisterBinding] = DaemonBusy(actor="network")
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=True)
+        gateway.network.refuse[m.RegisterBinding] = DaemonBusy(actor="network")
         with pytest.raises(P2PError):
-            await change(around, {"word": "new"})
+            await change(gateway, {"word": "new"})
         assert on_disk(home) == ({"word": "old"}, ["peers"])
 
 
 async def test_missing_binding_cannot_be_changed(home: Home) -> None:
-    async with world(home) as around:
-        await alice(around, online=False)
+    async with running_gateway(home) as gateway:
+        await alice(gateway, online=False)
         with pytest.raises(BindingNotFound):
-            await around.ask(m.SetProtocol("alice", "Diary", "other"), m.StateReply, b"{}")
+            await gateway.ask(m.SetProtocol("alice", "Diary", "other"), m.StateReply, b"{}")
         with pytest.raises(IdentityNotFound):
-            await around.ask(m.SetProtocol("bob", "Diary", "default"), m.StateReply, b"{}")
+            await gateway.ask(m.SetProtocol("bob", "Diary", "default"), m.StateReply, b"{}")

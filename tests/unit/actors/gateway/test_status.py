@@ -16,7 +16,7 @@ from fastn_p2p_actors.runtime.control_channel import GetProcesses
 from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityStore
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-from tests.support.stub_actors import World, temporary_home, world
+from tests.support.stub_actors import RunningGateway, running_gateway, temporary_home
 
 
 @pytest.fixture
@@ -25,21 +25,21 @@ def home() -> Iterator[Home]:
         yield made
 
 
-async def status(around: World) -> m.Status:
-    return (await around.ask(m.GetStatus(), m.StatusReply)).status
+async def status(gateway: RunningGateway) -> m.Status:
+    return (await gateway.ask(m.GetStatus(), m.StatusReply)).status
 
 
-async def alice_and_bob(around: World) -> None:
+async def alice_and_bob(gateway: RunningGateway) -> None:
     for name in ("alice", "bob"):
-        await around.ask(m.CreateIdentity(name), m.IdentityReply)
-        await around.ask(m.AddProtocol(name, "Echo", "default"), m.Ack)
-    await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.ask(m.CreateIdentity(name), m.IdentityReply)
+        await gateway.ask(m.AddProtocol(name, "Echo", "default"), m.Ack)
+    await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def test_status_shows_wanted_and_actual_state(home: Home) -> None:
-    async with world(home) as around:
-        await alice_and_bob(around)
-        found = await status(around)
+    async with running_gateway(home) as gateway:
+        await alice_and_bob(gateway)
+        found = await status(gateway)
         assert (found.home, found.network_mode, found.endpoint) == (str(home.path), "local", "ab" * 32)
         assert found.uptime_ms > 0
         assert found.clients == 1
@@ -56,13 +56,13 @@ async def test_status_shows_wanted_and_actual_state(home: Home) -> None:
 
 
 async def test_failed_binding_gives_the_reason(home: Home) -> None:
-    async with world(home) as around:
-        await alice_and_bob(around)
-        await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
+    async with running_gateway(home) as gateway:
+        await alice_and_bob(gateway)
+        await gateway.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
         record = BindingFile(protocol="Echo", instance="broken", config=msgspec.Raw(b'{"max_length": 0}'))
         IdentityStore(home).prepare_binding("alice", record).commit()
-        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-        alice = (await status(around)).identities[0]
+        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        alice = (await status(gateway)).identities[0]
         states = {binding.instance: binding.state for binding in alice.bindings}
         assert states["default"] == "serving"
         assert states["broken"].startswith("failed: ")
@@ -71,13 +71,13 @@ async def test_failed_binding_gives_the_reason(home: Home) -> None:
 
 async def test_actor_that_does_not_reply_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_actors.gateway.commands.status.STATUS_TIMEOUT", 0.3)
-    async with world(home) as around:
-        await alice_and_bob(around)
-        around.network.ignore.add(GetNetworkReport)
-        around.supervisor.silent = True
-        asked = asyncio.ensure_future(status(around))
-        await around.network.hears(GetNetworkReport)
-        assert GetProcesses() in around.supervisor.asked  # both are asked at the same time
+    async with running_gateway(home) as gateway:
+        await alice_and_bob(gateway)
+        gateway.network.ignore.add(GetNetworkReport)
+        gateway.supervisor.silent = True
+        asked = asyncio.ensure_future(status(gateway))
+        await gateway.network.hears(GetNetworkReport)
+        assert GetProcesses() in gateway.supervisor.asked  # both are asked at the same time
         found = await asked
         assert (found.processes, found.peers, found.endpoint) == ([], [], "")
         assert [identity.name for identity in found.identities] == ["alice", "bob"]
