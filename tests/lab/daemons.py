@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.lab.namespace import Namespace
-from tests.support.daemons import CLI, Daemon
+from tests.support.daemons import CLI, DEADLINE, Daemon
 
 __all__ = ["HostDaemon"]
 
@@ -22,7 +22,9 @@ class HostDaemon(Daemon):
         self._prefix = namespace.prefix
         self.command = [*self._prefix, *CLI, "daemon"]
 
-    def cli(self, *arguments: str, input: str | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, input: str | None = None, timeout: float = DEADLINE
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command in the host, as a user types it."""
         return subprocess.run(
             [*self._prefix, *CLI, *arguments],

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tests.lab.daemons import HostDaemon
 from tests.lab.namespace import Namespace
 from tests.lab.segment import Interface, Segment
+from tests.support.daemons import DEADLINE
 
 __all__ = ["Host"]
 
@@ -117,7 +118,7 @@ class Host:
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command in the host until it ends: ``subprocess.run`` with output as text."""
-        options = {"capture_output": True, "text": True, "timeout": 30, **options}
+        options = {"capture_output": True, "text": True, "timeout": DEADLINE, **options}
         result: subprocess.CompletedProcess[str] = subprocess.run([*self.namespace.prefix, *command], **options)
         return result
 

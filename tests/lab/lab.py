@@ -18,6 +18,7 @@ from tests.lab.host import Host
 from tests.lab.namespace import Namespace
 from tests.lab.router import NatKind, Router
 from tests.lab.segment import Segment
+from tests.support.daemons import DEADLINE
 
 __all__ = ["Lab", "reason_to_skip"]
 
@@ -155,7 +156,7 @@ class Lab:
         assert self._keeper.stdout.readline() == "held\n", "the keeper of the namespaces ended"
 
     def _end_keeper(self) -> None:
-        self._keeper.communicate(timeout=10)
+        self._keeper.communicate(timeout=DEADLINE)
 
     def close(self) -> None:
         """End every program and daemon, then the networks.

@@ -19,14 +19,14 @@ from fastn_p2p.protocols.files.client import FilesClient
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import RemoveProtocol
-from tests.support.daemons import Daemon
+from tests.support.daemons import DEADLINE, Daemon
 from tests.support.two_daemons import give
 
 __all__ = ["CallRecord", "Load", "running_load"]
 
 _EVERY = 0.1
 """Seconds between two calls, however long each of them takes."""
-_LAST_CALLS = 60.0
+_LAST_CALLS = 1.5 * DEADLINE
 """Seconds that calls and the transfer in flight have after the load's end."""
 
 
@@ -82,12 +82,15 @@ class Load:
         seconds = sorted(call.seconds for call in self.answered)
         return seconds[min(len(seconds) - 1, int(fraction * len(seconds)))]
 
-    def wait_failure(self, timeout: float = 30.0) -> None:
-        """Wait until a call has failed."""
+    def wait_failure(self, timeout: float = DEADLINE) -> None:
+        """Wait until a call that begins from now on has failed."""
+        now = time.monotonic()
         with self._changed:
-            assert self._changed.wait_for(lambda: self.failed, timeout), f"no call failed: {self}"
+            assert self._changed.wait_for(lambda: any(call.began >= now for call in self.failed), timeout), (
+                f"no call failed: {self}"
+            )
 
-    def wait_call(self, *, after: float | None = None, timeout: float = 30.0) -> float:
+    def wait_call(self, *, after: float | None = None, timeout: float = DEADLINE) -> float:
         """Wait until a call that began after that time (default: now) is answered; the seconds from then on."""
         since = time.monotonic() if after is None else after
         with self._changed:
@@ -125,7 +128,7 @@ def running_load(
     identity: str = "alice",
     callee_identity: str = "bob",
     every: float = _EVERY,
-    timeout: float = 30.0,
+    timeout: float = DEADLINE,
     retry: bool = True,
     file_size: int = 4 << 20,
 ) -> Iterator[Load]:
@@ -173,7 +176,7 @@ def running_load(
     thread = threading.Thread(target=main, name="load")
     thread.start()
     try:
-        load.wait_call(after=load.began, timeout=timeout)
+        load.wait_call(after=load.began)
         yield load
     finally:
         stopping.set()

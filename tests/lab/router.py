@@ -20,6 +20,7 @@ from tests.lab.impairment import Block, Impairment
 from tests.lab.namespace import Namespace
 from tests.lab.router_process import BOTH, Change, Forget, GetCounts, Request, SetBlocks, SetImpairment, Start
 from tests.lab.segment import Segment
+from tests.support.daemons import DEADLINE
 
 __all__ = ["Direction", "NatKind", "Router"]
 
@@ -101,7 +102,7 @@ class Router:
 
     def _start(self, start: Start) -> None:
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(10)
+        self._control.settimeout(DEADLINE)
         with other:
             descriptors = [other.fileno(), *self._devices]
             self._process = subprocess.Popen(

@@ -19,7 +19,7 @@ _FIRST_HOST = 30
 """Number of the first host in its network; lower ones are for tests that want an address of their choice."""
 _FORWARDING = 3
 """State of a bridge port (IEEE 802.1D)."""
-_LINK_TIMEOUT = 5.0
+_LINK_TIMEOUT = 30.0
 _FIRST_PORT = 1000
 """Index of the first bridge port. Linux lets a virtual cable whose ends have the same index wait a second for its
 carrier; no host has so many interfaces."""

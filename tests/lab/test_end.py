@@ -34,7 +34,7 @@ def _namespaces() -> set[int]:
 
 
 def test_a_killed_test_leaves_nothing() -> None:
-    killed = subprocess.run([sys.executable, "-c", _KILLED_TEST], cwd=_ROOT, capture_output=True, text=True, timeout=30)
+    killed = subprocess.run([sys.executable, "-c", _KILLED_TEST], cwd=_ROOT, capture_output=True, text=True, timeout=60)
     assert killed.returncode == -9, killed.stderr
     directory, *numbers = killed.stdout.split()
     namespace, *pids = map(int, numbers)

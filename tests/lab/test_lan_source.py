@@ -25,7 +25,7 @@ from fastn_p2p_actors.runtime.mailbox import Sender
 from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.segment import Segment
-from tests.support.daemons import eventually
+from tests.support.daemons import DEADLINE, eventually
 from tests.support.signer import Signer
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class SourceAt:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=host.call, args=(lambda: asyncio.run(self._main()),))
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(DEADLINE)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -59,7 +59,7 @@ class SourceAt:
         self.source.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE)
 
     def do(self, action: Callable[[], object]) -> None:
         async def act() -> None:
@@ -71,6 +71,10 @@ class SourceAt:
         found: list[bytes] = []
         self.run(self.source.search(key, found.append))
         return found
+
+    def check_found(self, key: bytes, records: set[bytes]) -> None:
+        """Assert that a search finds these records. On a busy machine the first one may end too soon."""
+        eventually(lambda: set(self.search(key)) == records, f"{records} are found")
 
     def publish(self, key: bytes, record: bytes) -> None:
         self.do(lambda: self.source.publish(identity_of(key, record)))
@@ -87,7 +91,7 @@ class SourceAt:
     def close(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(5)
+            self._thread.join(DEADLINE)
 
 
 def identity_of(key: bytes, record: bytes) -> OnlineIdentity:
@@ -118,7 +122,7 @@ def listening(host: Host) -> Iterator[socket.socket]:
         member = struct.pack("4s4s", socket.inet_aton(GROUP), socket.inet_aton(host.address))
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(host.address))
-        sock.settimeout(5)
+        sock.settimeout(DEADLINE)
         yield sock
 
 
@@ -134,7 +138,7 @@ class TestFinding:
         for source in (alice, bob):
             source.wait_links(2 if family == "both" else 1)
         bob.publish(BOB, b"where bob is")
-        assert set(alice.search(BOB)) == {b"where bob is"}
+        alice.check_found(BOB, {b"where bob is"})
         assert alice.search(CAROL) == []
 
     def test_several_daemons_of_hosts(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
@@ -143,15 +147,15 @@ class TestFinding:
         bob.publish(BOB, b"where bob is")
         carol.publish(CAROL, b"where carol is")
         for caller in (alice, neighbor, carol):
-            assert set(caller.search(BOB)) == {b"where bob is"}
+            caller.check_found(BOB, {b"where bob is"})
         for caller in (alice, neighbor, bob):
-            assert set(caller.search(CAROL)) == {b"where carol is"}
+            caller.check_found(CAROL, {b"where carol is"})
 
     def test_two_daemons_of_one_identity(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
         first, second, alice = (sources(lab.host(name, office)) for name in ("first", "second", "alice"))
         first.publish(BOB, b"here")
         second.publish(BOB, b"there")
-        assert set(alice.search(BOB)) == {b"here", b"there"}
+        alice.check_found(BOB, {b"here", b"there"})
 
     def test_every_interface(self, lab: Lab, sources: Callable[[Host], SourceAt]) -> None:
         lans = [lab.lan(), lab.lan()]
@@ -173,10 +177,10 @@ class TestFinding:
     ) -> None:
         alice, bob = sources(lab.host("alice", office)), sources(lab.host("bob", office))
         bob.publish(BOB, b"old")
-        assert set(alice.search(BOB)) == {b"old"}
+        alice.check_found(BOB, {b"old"})
         bob.publish(BOB, b"new")
         eventually(lambda: (BOB, b"new") in alice.heard, "alice hears of it unasked")
-        assert set(alice.search(BOB)) == {b"new"}
+        alice.check_found(BOB, {b"new"})
 
     def test_searched_before_it_is_there(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
         alice, bob = sources(lab.host("alice", office)), sources(lab.host("bob", office))
@@ -209,7 +213,7 @@ class TestInterfaces:
             source.publish(key, b"record")
             laptop.move(lan)
             alice.wait_links(2)
-            assert set(alice.search(key)) == {b"record"}
+            alice.check_found(key, {b"record"})
         assert alice.search(BOB) == []
 
     def test_callers_that_waited_hear_on_a_new_link(self, lab: Lab, sources: Callable[[Host], SourceAt]) -> None:
@@ -267,7 +271,7 @@ class TestInterfaces:
         bob.publish(BOB, b"record")
         laptop.attach(office)
         alice.wait_links(2)
-        assert set(alice.search(BOB)) == {b"record"}
+        alice.check_found(BOB, {b"record"})
 
     def test_port_taken_by_a_selfish_program(
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
@@ -308,7 +312,7 @@ class TestOtherResponders:
                 browser = AsyncServiceBrowser(
                     zeroconf.zeroconf, self.SUBTYPE, handlers=[lambda name, **_: found.put_nowait(name)]
                 )
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(DEADLINE):
                     info = AsyncServiceInfo(self.SUBTYPE, await found.get())
                     while info.text in (None, b""):
                         await info.async_request(zeroconf.zeroconf, 1000)
@@ -362,8 +366,8 @@ class TestStrangers:
             known = bytearray(pointer)
             known[2] = 0  # a query, with the pointer among the answers that it knows
             sock.sendto(bytes(known), (GROUP, 5353))
-            sock.settimeout(0.5)
             assert sock.recv(9000) == bytes(known)
+            sock.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 sock.recv(9000)
 
@@ -375,13 +379,14 @@ class TestStrangers:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             for _ in range(200):
                 sock.sendto(query, (GROUP, 5353))
+            sock.recv(9000)
+            answers = 1
             sock.settimeout(0.6)
-            answers = 0
             with contextlib.suppress(TimeoutError):
                 while True:
                     sock.recv(9000)
                     answers += 1
-            assert 1 <= answers <= 6
+            assert answers <= 6
 
     def test_forged_records_for_a_search(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
         alice, bob = sources(lab.host("alice", office)), sources(lab.host("bob", office))
@@ -404,7 +409,7 @@ class TestStrangers:
                 label = lan_label(number.to_bytes(32, "big")).encode()
                 sock.sendto(encode_announcement(label, b"%016d" % number, os.urandom(600)), (GROUP, 5353))
         bob.publish(BOB, b"record")
-        assert set(alice.search(BOB)) == {b"record"}
+        alice.check_found(BOB, {b"record"})
         source = cast(Any, alice.source)
         assert len(source._searched) == 1
         assert not source._published

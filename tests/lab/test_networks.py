@@ -20,6 +20,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.router import NatKind
 from tests.lab.segment import Segment
+from tests.support.daemons import DEADLINE
 
 _SILENCE = 0.2
 """Seconds after which a packet that did not come is taken as dropped. A round trip takes less than a millisecond."""
@@ -29,7 +30,7 @@ _SILENCE = 0.2
 def _udp(host: Host, port: int = 0, family: int = socket.AF_INET) -> Iterator[socket.socket]:
     with host.socket(family) as sock:
         sock.bind(("0.0.0.0" if family == socket.AF_INET else "::", port))
-        sock.settimeout(5)
+        sock.settimeout(DEADLINE)
         yield sock
 
 
@@ -44,8 +45,16 @@ def _is_silent(sock: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        sock.settimeout(5)
+        sock.settimeout(DEADLINE)
     return False
+
+
+def _check_arrival(sock: socket.socket, arrives: bool) -> None:
+    """Assert that a packet that was sent has arrived, or that it was dropped."""
+    if arrives:
+        sock.recvfrom(2048)
+    else:
+        assert _is_silent(sock)
 
 
 def _drain(sock: socket.socket) -> int:
@@ -116,7 +125,7 @@ class TestMapping:
                 seen_b = _seen_by(public, bob, two_homes.public.address)
                 alice.sendto(b"opens the way", seen_b)
                 bob.sendto(b"punched", seen_a)
-                assert _is_silent(alice) is not direct
+                _check_arrival(alice, direct)
 
     def test_flows_are_forgotten(self, lab: Lab) -> None:
         home = lab.router(timeout=0.1)
@@ -126,9 +135,9 @@ class TestMapping:
             assert _is_silent(inside)
             outside.sendto(b"too late", mapped)
             assert _is_silent(inside)
-            assert _seen_by(outside, inside, public.address) == mapped, "the port is kept"
-            outside.sendto(b"answer", mapped)
-            assert inside.recvfrom(100)[0] == b"answer"
+            while _is_silent(inside):  # a busy machine may take too long to answer
+                assert _seen_by(outside, inside, public.address) == mapped, "the port is kept"
+                outside.sendto(b"answer", mapped)
 
     @pytest.mark.parametrize("nat_kinds", [("cone", "cone"), ("symmetric", "cone")])
     def test_tcp(self, two_homes: TwoHomes) -> None:
@@ -136,13 +145,13 @@ class TestMapping:
         with two_homes.public.socket(type=socket.SOCK_STREAM) as listener:
             listener.bind(("0.0.0.0", 0))
             listener.listen()
-            listener.settimeout(5)
+            listener.settimeout(DEADLINE)
             with two_homes.alice.socket(type=socket.SOCK_STREAM) as caller:
-                caller.settimeout(5)
+                caller.settimeout(DEADLINE)
                 caller.connect((two_homes.public.address, _port(listener)))
                 callee, (address, _) = listener.accept()
                 with callee:
-                    callee.settimeout(5)
+                    callee.settimeout(DEADLINE)
                     assert address == "198.51.100.11"
                     received = bytearray()
                     sent = 0
@@ -160,7 +169,7 @@ class TestMapping:
             (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128, 129, two_homes.public.address6),
         ):
             with two_homes.alice.socket(family, socket.SOCK_DGRAM, protocol) as ping:
-                ping.settimeout(5)
+                ping.settimeout(DEADLINE)
                 ping.sendto(struct.pack("!BBHHH", request, 0, 0, 0, 7) + b"hello", (address, 0))
                 answer = ping.recv(100)
             assert (answer[0], answer[6:]) == (reply, b"\0\7hello")
@@ -251,9 +260,9 @@ class TestChange:
             mapped = _seen_by(public, alice, two_homes.public.address)
             two_homes.home_a.block_udp(direction)  # type: ignore[arg-type]
             alice.sendto(b"out", (two_homes.public.address, _port(public)))
-            assert _is_silent(public) is (direction in ("out", "both"))
+            _check_arrival(public, direction == "in")
             public.sendto(b"in", mapped)
-            assert _is_silent(alice) is (direction in ("in", "both"))
+            _check_arrival(alice, direction == "out")
             two_homes.home_a.unblock()
             assert _seen_by(public, alice, two_homes.public.address) == mapped
 
@@ -300,10 +309,12 @@ class TestImpairment:
             began = time.perf_counter()
             for _ in range(100):
                 alice.sendto(bytes(1172), destination)  # 1,200 bytes with its headers
+            took = time.perf_counter() - began
             for _ in range(25):
                 public.recvfrom(2048)
             assert time.perf_counter() - began >= 0.29  # 25 * 1,200 bytes
-        assert 30 <= two_homes.home_a.counts()["out_overflowed"] <= 60
+        fits = 64 * 1024 / 1200 + took * 100_000 / 1200
+        assert 90 - fits < two_homes.home_a.counts()["out_overflowed"] <= 60
 
 
 @pytest.mark.lab_long
@@ -313,11 +324,11 @@ def test_router_is_fast_enough(two_homes: TwoHomes) -> None:
     with two_homes.public.socket(type=socket.SOCK_STREAM) as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
-        listener.settimeout(5)
+        listener.settimeout(DEADLINE)
         with two_homes.alice.socket(type=socket.SOCK_STREAM) as caller:
             caller.connect((two_homes.public.address, _port(listener)))
             with listener.accept()[0] as callee, ThreadPoolExecutor(1) as executor:
-                callee.settimeout(20)
+                callee.settimeout(DEADLINE)
                 before = cpu_seconds(two_homes.home_a.pid)
                 sending = executor.submit(caller.sendall, data)
                 received = 0

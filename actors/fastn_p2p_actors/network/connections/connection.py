@@ -144,11 +144,13 @@ class PeerConnection:
         self.round_trip = RoundTrip(loop, self.probe)
         self._keepalive = Keepalive(
             loop,
-            lambda: pending,
-            lambda: self.sessions,
-            self._send_ping,
-            lambda: owner.on_silent(self),
-            lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
+            awaits_reply=lambda: pending,
+            has_sessions=lambda: self.sessions,
+            received=lambda: self.received,
+            has_unread=lambda: not self._channel.has_read_all,
+            send_ping=self._send_ping,
+            on_silent=lambda: owner.on_silent(self),
+            give_up=lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
         self._address_report = AddressReport(self.send)
         self.memory = ConnectionMemory(
@@ -394,8 +396,8 @@ class PeerConnection:
 
     def probe(self) -> None:
         """Send a ping, and watch whether the peer daemon answers."""
-        self._send_ping()
-        self.expect_reply()
+        self.used_at = self._loop.time()
+        self._keepalive.ping()
 
     def doubt(self) -> None:
         """Find out whether the peer daemon still answers over this connection; the owner is told if it does not."""
@@ -449,6 +451,7 @@ class PeerConnection:
         elif isinstance(message, wire.Ping):
             self._channel.write_pong()
         elif isinstance(message, wire.Pong):
+            self._keepalive.on_pong()
             self.pacer.on_pong()
             self.round_trip.on_pong()
         elif isinstance(message, wire.Pause | wire.Resume):

@@ -10,14 +10,25 @@ _PING_AFTER: Final = 0.5
 """Seconds of silence, while a reply is due, after which a ping is sent."""
 _IDLE_PING_AFTER: Final = 1.0
 """The same while only sessions stand."""
+_UNANSWERED_PING_AFTER: Final = 1.0
+"""Seconds without an answer to a ping after which the next one is sent, although bytes of the peer arrive."""
 _ANSWER: Final = 0.5
 """Seconds for the answer to the ping, after which the connection is silent."""
 _DOUBT_ANSWER: Final = 0.25
 """Seconds for the answer to a ping that is sent because the path may have changed."""
+_SLOWEST_ANSWER: Final = 2.0
+"""Seconds for the answer at most, however long answers have taken."""
+_LATENCY_DECAY: Final = 0.9
+"""Factor of the remembered time of an answer, for each answer that is faster."""
+_FLOW: Final = 16 * 1024
+"""Bytes since the previous check that prove that the peer gets what this daemon sends. QUIC sends so much only while it
+is acknowledged; otherwise it repeats a packet or two at a time, ever more seldom."""
 _DEAD_AFTER: Final = 15.0
-"""Seconds of silence, while a reply is due, after which the connection is closed. iroh gives up a path then."""
+"""Seconds for the answer to a ping, after which the connection is closed. iroh gives up a path then."""
 _DEAD_HOLDER_AFTER: Final = 5.0
 """The same for a peer that makes this process hold much memory."""
+_DEMANDED: Final = 2.0
+"""Seconds for which ``require_answer`` holds. The memory is checked 10 times a second, on a busy machine less often."""
 _LATE: Final = 0.25
 """Seconds by which a check is late if this process did not run. Then the answer may have come without being read."""
 
@@ -26,39 +37,50 @@ class Keepalive:
     """Keepalive of one connection.
 
     Problem: QUIC notices a peer that has disappeared only after its idle timeout, and calls in flight would wait for
-    it.
+    it. Bytes that arrive do not prove that calls get through: a path may work in one direction only, as when the peer
+    has moved or a firewall drops what is sent to it.
 
-    Idea: silence matters only while the peer owes a reply. A timer checks from the first request since the peer was
-    last heard. It sends a ping after half a second, and reports silence after another half. The owner finds out which
-    path still works. If none does, the link is probably cut, and QUIC goes on when it is back: closing the connection
-    would only lose the calls in flight. So that is done last.
+    Idea: silence matters only while the peer owes a reply. A timer checks from the first request on. It sends a ping
+    after half a second without a byte, or a second without an answer, and reports silence half a second later. The
+    owner finds out which path still works. If none does, the link is probably cut, and QUIC goes on when it is back:
+    closing the connection would only lose the calls in flight. So that is done last.
+
+    A pong is an answer. Many bytes count as one, because a pong may wait behind them; so do bytes that this process
+    has not read yet. An answer may take twice as long as earlier ones.
 
     Cost: two comparisons per request, and nothing per reply, because the timer is not restarted: it compares times
-    when it fires. An idle connection has no timer.
+    when it fires. A busy connection sends a ping each second. An idle connection has no timer.
 
     Not covered: a peer daemon that answers pings but no requests. The deadlines of the calls cover that.
 
     Args:
         awaits_reply: Return whether calls wait for replies.
         has_sessions: Return whether sessions stand.
-        send_ping: Send a ping; any byte that the peer sends counts as an answer.
+        received: Return the number of bytes that have been read on all streams.
+        has_unread: Return whether bytes have arrived on the call channel that have not been handled.
+        send_ping: Send a ping.
         on_silent: The peer has become silent.
         give_up: Close the connection for the reason that it is given.
 
     Attributes:
         heard_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
+        is_silent: True from a ping that was not answered in time until the next answer.
     """
 
     __slots__ = (
-        "_awaits_reply", "_check_at", "_demanded", "_expected_since", "_give_up", "_has_sessions", "_loop",
-        "_on_silent", "_patience", "_pinged_at", "_send_ping", "_silent_at", "_stopped", "_timer", "heard_at",
+        "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up", "_has_sessions",
+        "_has_unread", "_latency", "_loop", "_on_silent", "_patience", "_pinged_at", "_received", "_received_before",
+        "_send_ping", "_stopped", "_timer", "_waits_for_pong", "heard_at", "is_silent",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        *,
         awaits_reply: Callable[[], object],
         has_sessions: Callable[[], object],
+        received: Callable[[], int],
+        has_unread: Callable[[], bool],
         send_ping: Callable[[], object],
         on_silent: Callable[[], object],
         give_up: Callable[[str], object],
@@ -66,90 +88,133 @@ class Keepalive:
         self._loop = loop
         self._awaits_reply = awaits_reply
         self._has_sessions = has_sessions
+        self._received = received
+        self._has_unread = has_unread
         self._send_ping = send_ping
         self._on_silent = on_silent
         self._give_up = give_up
         self.heard_at = loop.time()
+        self.is_silent = False
         self._expected_since = 0.0
         """Time of the first request since the peer was last heard."""
+        self._waits_for_pong = False
         self._pinged_at = 0.0
-        """Time of the first ping since the peer was last heard."""
+        """Time of the first ping since the last answer."""
+        self._answered_at = 0.0
+        """Time of the last answer, or of the first request after an idle time."""
         self._patience = _ANSWER
         """Seconds for the answer to that ping."""
-        self._silent_at = 0.0
-        """When the peer became silent."""
-        self._demanded = False
+        self._latency = 0.0
+        """Seconds that answers take."""
+        self._received_before = 0
+        """Bytes that had been read at the previous check."""
+        self._demanded_at = -_DEMANDED
+        """Time when the peer was last found to make this process hold much memory."""
         self._timer: asyncio.TimerHandle | None = None
         self._check_at = 0.0
         self._stopped = False
-
-    @property
-    def is_silent(self) -> bool:
-        """True while the peer owes an answer to a ping."""
-        return self._silent_at > self.heard_at
 
     def expect_reply(self, now: float) -> None:
         """Watch the peer's silence from ``now`` on: it has been sent something that it should answer."""
         if self._expected_since <= self.heard_at:
             self._expected_since = now
         if self._timer is None:
+            self._answered_at = now
             self._check_in(_PING_AFTER)
 
     def require_answer(self, now: float) -> None:
         """Close the connection early if the peer does not answer: it makes this process hold much memory."""
-        self._demanded = True
+        self._demanded_at = now
         self.expect_reply(now)
 
+    def ping(self) -> None:
+        """Send a ping, and watch whether it is answered."""
+        self._send_ping()
+        if not self._waits_for_pong and not self._stopped:
+            self._wait_for_pong(_ANSWER)
+
     def doubt(self) -> None:
-        """Find out soon whether the peer is still heard, because the path may have changed."""
-        if self._stopped or self.is_silent or self._patience == _DOUBT_ANSWER:
+        """Find out soon whether the peer still answers, because the path may have changed."""
+        if self._stopped or self.is_silent:
             return
+        self._send_ping()
+        if not self._waits_for_pong:
+            self._wait_for_pong(_DOUBT_ANSWER)
+            return
+        waited = self._loop.time() - self._pinged_at
+        self._patience = min(self._patience, waited + self._patience_for(_DOUBT_ANSWER))
+        self._check_in(max(0.0, self._patience - waited))
+
+    def on_pong(self) -> None:
+        """The peer has answered a ping."""
         now = self._loop.time()
-        self.expect_reply(now)
-        self._ping(now)
-        self._patience = _DOUBT_ANSWER
-        if self._timer is not None:
-            self._timer.cancel()
-        self._check_in(_DOUBT_ANSWER)
+        if self._waits_for_pong and (took := now - self._pinged_at) <= _SLOWEST_ANSWER:
+            self._latency = max(took, self._latency * _LATENCY_DECAY)
+        self._on_answer(now)
 
     def stop(self) -> None:
         """Stop watching: the connection has ended."""
         self._stopped = True
+        self.is_silent = False
         if self._timer is not None:
             self._timer.cancel()
 
     def _check_in(self, seconds: float) -> None:
         self._check_at = self._loop.time() + seconds
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_at(self._check_at, self._check)
 
-    def _ping(self, now: float) -> None:
-        if self._pinged_at <= self.heard_at:
-            self._pinged_at, self._patience = now, _ANSWER
-        self._send_ping()
+    def _on_answer(self, now: float) -> None:
+        self._answered_at = now
+        self._waits_for_pong = self.is_silent = False
+
+    def _wait_for_pong(self, seconds: float) -> None:
+        """Give the peer so many seconds from now on, or more if its answers take longer."""
+        self._waits_for_pong = True
+        self._pinged_at = self._loop.time()
+        self._patience = self._patience_for(seconds)
+        self._received_before = self._received()
+        self._check_in(self._patience)
+
+    def _patience_for(self, seconds: float) -> float:
+        return min(max(seconds, 2 * self._latency), _SLOWEST_ANSWER)
 
     def _check(self) -> None:
         self._timer = None
-        is_due = bool(self._awaits_reply()) or self._expected_since > self.heard_at
-        if self._stopped or not (is_due or self._has_sessions()):
-            self._patience = _ANSWER
-            return
         now = self._loop.time()
-        silent = now - max(self.heard_at, self._expected_since)
-        ping_after = _PING_AFTER if is_due else _IDLE_PING_AFTER
-        pinged = self._pinged_at > self.heard_at
-        if not pinged:
-            self._patience = _ANSWER
-            if silent < ping_after:
-                self._demanded = self._demanded and is_due
-                self._check_in(ping_after - silent)
-                return
-        elif now - self._check_at > _LATE:
-            self._pinged_at = now
-        elif silent > (_DEAD_HOLDER_AFTER if self._demanded else _DEAD_AFTER):
-            self._give_up(f"nothing heard from the peer for {silent:.1f} s")
+        if self._stopped:
             return
-        elif now - self._pinged_at >= self._patience and not self.is_silent:
-            self._silent_at = now
+        if self._waits_for_pong:
+            self._check_answer(now)
+            return
+        is_due = bool(self._awaits_reply()) or self._expected_since > self.heard_at
+        if not (is_due or self._has_sessions()):
+            return
+        ping_after = _PING_AFTER if is_due else _IDLE_PING_AFTER
+        ping_at = min(max(self.heard_at, self._expected_since) + ping_after, self._answered_at + _UNANSWERED_PING_AFTER)
+        if now < ping_at:
+            self._check_in(ping_at - now)
+        else:
+            self.ping()
+
+    def _check_answer(self, now: float) -> None:
+        """Find out whether a ping has waited too long for its answer."""
+        received, before = self._received(), self._received_before
+        self._received_before = received
+        waited = now - self._pinged_at
+        if now - self._check_at > _LATE or self._has_unread():
+            self._pinged_at = now
+        elif received - before >= _FLOW:
+            self._on_answer(now)
+            self._check_in(_PING_AFTER)
+            return
+        elif waited > (_DEAD_HOLDER_AFTER if now - self._demanded_at < _DEMANDED else _DEAD_AFTER):
+            self._give_up(f"the peer has answered no ping for {waited:.1f} s")
+            return
+        elif waited >= self._patience and not self.is_silent:
+            self.is_silent = True
             self._on_silent()
-        self._ping(now)
-        self._check_in(self._patience)
+        if not self._stopped:
+            self._send_ping()
+            self._check_in(max(self._patience, _ANSWER) if self.is_silent else self._patience)
