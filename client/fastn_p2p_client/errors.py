@@ -741,7 +741,7 @@ class RecordReplayed(CredentialError):
 
 
 class DeadlineExceeded(P2PError):
-    """There was no reply within ``seconds``. The request may have been executed."""
+    """No reply within ``seconds``. The request may have been executed."""
 
     code = "deadline-exceeded"
     retryable = True

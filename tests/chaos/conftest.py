@@ -70,7 +70,7 @@ def start_load(daemons: Daemons) -> Iterator[StartLoad]:
     def start(**order: Any) -> Load:
         load = Load(daemons.alice, daemons.peer, **order)
         started.append(load)
-        load.goes_well()
+        load.assert_calls_succeed()
         return load
 
     yield start

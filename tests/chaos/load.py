@@ -1,4 +1,4 @@
-"""The load that everything happens under: a program that keeps calling, from the test's side."""
+"""Load of calls during chaos tests: control a program that calls without pause, and check its statistics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import msgspec
 
 from tests.support.daemons import Daemon, eventually
 
-from .program import Account, Order
+from .program import CallStatistics, Order
 
-__all__ = ["HONEST", "Load"]
+__all__ = ["ALLOWED_ERRORS", "Load"]
 
-HONEST: Final = frozenset(
+ALLOWED_ERRORS: Final = frozenset(
     {
         "ConnectionLost",
         "DaemonBusy",
@@ -27,23 +27,25 @@ HONEST: Final = frozenset(
         "PeerUnreachable",
     }
 )
-"""What a call may end with while a process on its way is missing. Anything else would be a lie about what is wrong."""
+"""Errors that a call may end with while a process on its path is missing. Any other error names a wrong cause."""
 
 
 class Load:
     """Calls from an identity of one daemon to an identity of another, without a pause, until ``stop``.
 
     Args:
-        daemon: the caller's.
-        peer: who is called.
-        honest: what calls may fail with.
+        daemon: daemon of the caller.
+        peer: callee.
+        allowed_errors: names of the errors that calls may fail with.
         order: see ``Order``.
     """
 
-    def __init__(self, daemon: Daemon, peer: str, honest: frozenset[str] = HONEST, **order: Any) -> None:
+    def __init__(
+        self, daemon: Daemon, peer: str, allowed_errors: frozenset[str] = ALLOWED_ERRORS, **order: Any
+    ) -> None:
         self.order = Order(home=str(daemon.home.path), peer=peer, **order)
-        self.account = Account()
-        self._honest = honest
+        self.statistics = CallStatistics()
+        self._allowed_errors = allowed_errors
         self._marked: Counter[str] = Counter()
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("program.py")), msgspec.json.encode(self.order).decode()],
@@ -59,38 +61,38 @@ class Load:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How many calls have failed with what between ``mark`` and the last look."""
-        return dict(Counter(self.account.failures) - self._marked)
+        """Number of failed calls by error, between ``mark`` and the last statistics."""
+        return dict(Counter(self.statistics.failures) - self._marked)
 
-    def look(self) -> Account:
-        """The account of this moment; what must never be has not been."""
-        return self._say("look")
+    def read_statistics(self) -> CallStatistics:
+        """Return the current statistics. Assert that no call has ended with a wrong outcome."""
+        return self._send_command("look")
 
     def mark(self) -> None:
-        """Count and measure from here on."""
-        self._marked = Counter(self._say("mark").failures)
+        """Reset the counters and times."""
+        self._marked = Counter(self._send_command("mark").failures)
 
-    def goes_well(self, timeout: float = 15.0) -> Account:
-        """Waits until calls begun after this have succeeded, for each caller, and none has failed meanwhile."""
-        before = self.look()
+    def assert_calls_succeed(self, timeout: float = 15.0) -> CallStatistics:
+        """Wait until each caller's later calls succeed and none of them fails."""
+        before = self.read_statistics()
         in_flight = self.order.callers
 
-        def well() -> bool:
-            account = self.look()
-            return account.replies - before.replies >= 2 * in_flight and account.replies_in_a_row >= in_flight
+        def assert_new_session_works() -> bool:
+            statistics = self.read_statistics()
+            return statistics.replies - before.replies >= 2 * in_flight and statistics.replies_in_a_row >= in_flight
 
-        eventually(well, f"calls succeed again: {self.account}", timeout, 0.01)
-        return self.account
+        eventually(assert_new_session_works, f"calls succeed again: {self.statistics}", timeout, 0.01)
+        return self.statistics
 
-    def stop(self) -> Account:
-        """Let the calls in flight end; each has ended once."""
+    def stop(self) -> CallStatistics:
+        """Stop calling, and wait until the calls in flight end. Assert that each has ended once."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        account = self._read()
+        statistics = self._read()
         assert self._process.wait(10) == 0
-        assert account.begun == account.ended == account.replies + sum(account.failures.values())
+        assert statistics.begun == statistics.ended == statistics.replies + sum(statistics.failures.values())
         self.kill()
-        return account
+        return statistics
 
     def kill(self) -> None:
         """SIGKILL, with calls in flight."""
@@ -100,20 +102,20 @@ class Load:
             if pipe is not None and not pipe.closed:
                 pipe.close()
 
-    def _say(self, word: str) -> Account:
+    def _send_command(self, word: str) -> CallStatistics:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
         return self._read()
 
-    def _read(self) -> Account:
+    def _read(self) -> CallStatistics:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the calling program has ended"
-        self.account = account = msgspec.json.decode(line, type=Account)
-        assert not account.faults
-        assert account.failures.keys() <= self._honest, account.examples
-        # Only whoever gave up, or gave a process up, can be answered after the end.
-        given_up = account.failures.get("DeadlineExceeded", 0) + account.failures.get("ConnectionLost", 0)
-        assert account.unexpected <= given_up, account
-        return account
+        self.statistics = statistics = msgspec.json.decode(line, type=CallStatistics)
+        assert not statistics.faults
+        assert statistics.failures.keys() <= self._allowed_errors, statistics.examples
+        # A reply may arrive after a call ended only if its deadline passed or its connection was lost.
+        given_up = statistics.failures.get("DeadlineExceeded", 0) + statistics.failures.get("ConnectionLost", 0)
+        assert statistics.unexpected <= given_up, statistics
+        return statistics

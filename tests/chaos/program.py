@@ -1,7 +1,7 @@
-"""A program that never stops calling: it keeps calls in flight and keeps account of how each of them ended.
+"""Program that keeps calls in flight, and counts how each of them ended.
 
 Runs as a process of its own. Its only argument is an ``Order`` in JSON; for each line on stdin, ``look`` or ``mark``,
-it writes its ``Account`` on stdout, and it ends, after its last call has, once stdin is closed.
+it writes its ``CallStatistics`` to stdout. Once stdin is closed, it waits for its calls and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, P2PError
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 
-__all__ = ["Account", "Order"]
+__all__ = ["CallStatistics", "Order"]
 
 SLACK: Final = 1.0
 """Seconds by which a call may end after its deadline."""
@@ -30,7 +30,7 @@ PAUSE: Final = 0.02
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Orders to the program."""
+    """Options of the program."""
 
     home: str
     peer: str
@@ -38,23 +38,23 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     callers: int = 32
     timeout: float = 8.0
     sizes: tuple[int, ...] = (0,)
-    """Characters that the messages are filled up to, in turn."""
+    """Lengths of the messages in characters, used in turn."""
 
 
-class Account(msgspec.Struct, kw_only=True):
-    """How the calls ended. Times are Unix times in seconds."""
+class CallStatistics(msgspec.Struct, kw_only=True):
+    """Outcomes of the calls. Times are Unix times in seconds."""
 
     begun: int = 0
     ended: int = 0
     replies: int = 0
     failures: dict[str, int] = {}
-    """How many calls ended with which exception."""
+    """Number of calls by the exception that they ended with."""
     examples: dict[str, str] = {}
-    """What the first exception of each kind said."""
+    """Text of the first exception of each kind."""
     faults: list[str] = []
-    """Outcomes that must not be: a reply to something else, an exception without a type, an end after the deadline."""
+    """Wrong outcomes: the reply to another call, an untyped exception, an end after the deadline."""
     unexpected: int = 0
-    """Answers to calls that had ended already."""
+    """Replies to calls that had already ended."""
     first_failure: float = 0.0
     """Since the last mark."""
     last_failure: float = 0.0
@@ -72,7 +72,7 @@ class Reply(msgspec.Struct):
 class Program:
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._account = Account()
+        self._statistics = CallStatistics()
         self._ending = False
         self._numbers = itertools.count(1)
         self._sizes = itertools.cycle(order.sizes)
@@ -91,45 +91,45 @@ class Program:
                 await asyncio.sleep(PAUSE)
 
     async def _call(self, client: Client) -> bool:
-        order, account = self._order, self._account
+        order, statistics = self._order, self._statistics
         message = f"{os.getpid()}-{next(self._numbers)}-".ljust(next(self._sizes), "x")
         started = time.monotonic()
-        account.begun += 1
+        statistics.begun += 1
         ended_with = ""
         try:
             reply = await client.call(
                 order.identity, order.peer, "Echo", request={"message": message}, returns=Reply, timeout=order.timeout
             )
             if reply.echoed != f"Echo: {message}":
-                account.faults.append(f"{message[:40]} was answered with {reply.echoed[:40]}")
+                statistics.faults.append(f"{message[:40]} was answered with {reply.echoed[:40]}")
         except (P2PError, ApplicationError) as error:
             ended_with = type(error).__name__
-            account.examples.setdefault(ended_with, str(error))
+            statistics.examples.setdefault(ended_with, str(error))
         except Exception as error:
             ended_with = "untyped"
-            account.faults.append(repr(error))
+            statistics.faults.append(repr(error))
         took = time.monotonic() - started
         if took > order.timeout + SLACK:
-            account.faults.append(f"a call of {order.timeout:g} s took {took:.3f} s ({ended_with or 'reply'})")
-        account.ended += 1
-        account.slowest = max(account.slowest, took)
+            statistics.faults.append(f"a call of {order.timeout:g} s took {took:.3f} s ({ended_with or 'reply'})")
+        statistics.ended += 1
+        statistics.slowest = max(statistics.slowest, took)
         if not ended_with:
-            account.replies += 1
-            account.replies_in_a_row += 1
+            statistics.replies += 1
+            statistics.replies_in_a_row += 1
             return True
-        account.failures[ended_with] = account.failures.get(ended_with, 0) + 1
-        account.last_failure = time.time()
-        account.first_failure = account.first_failure or account.last_failure
-        account.replies_in_a_row = 0
+        statistics.failures[ended_with] = statistics.failures.get(ended_with, 0) + 1
+        statistics.last_failure = time.time()
+        statistics.first_failure = statistics.first_failure or statistics.last_failure
+        statistics.replies_in_a_row = 0
         return False
 
     def _on_unexpected(self, _correlation: bytes, _header: bytes, _payload: bytes) -> None:
-        self._account.unexpected += 1
+        self._statistics.unexpected += 1
 
     def _on_line(self) -> None:
-        line = os.read(sys.stdin.fileno(), 16).strip()  # whoever asks waits for the answer: one line at a time
+        line = os.read(sys.stdin.fileno(), 16).strip()  # the test waits for each reply: one line at a time
         if line == b"mark":
-            self._account.first_failure = self._account.last_failure = self._account.slowest = 0.0
+            self._statistics.first_failure = self._statistics.last_failure = self._statistics.slowest = 0.0
         if line:
             self._write()
         else:
@@ -137,7 +137,7 @@ class Program:
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
 
     def _write(self) -> None:
-        sys.stdout.buffer.write(msgspec.json.encode(self._account) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(self._statistics) + b"\n")
         sys.stdout.buffer.flush()
 
 

@@ -29,7 +29,12 @@ def frozen(pid: int) -> Iterator[None]:
 def wait_for_deadlines(load: Load) -> None:
     """Every caller has waited for as long as it wanted to."""
     wanted = load.order.callers
-    eventually(lambda: load.look() and load.failures.get("DeadlineExceeded", 0) >= wanted, "deadlines pass", 10, 0.05)
+    eventually(
+        lambda: load.read_statistics() and load.failures.get("DeadlineExceeded", 0) >= wanted,
+        "deadlines pass",
+        10,
+        0.05,
+    )
 
 
 @pytest.mark.parametrize(("side", "actor"), [("alice", "network"), ("bob", "network"), ("bob", "identity-bob")])
@@ -42,8 +47,10 @@ def test_calls_end_by_their_deadline_while_a_process_hangs(
     pid = daemon.pid(actor)
     with frozen(pid):
         wait_for_deadlines(load)
-    load.goes_well()
-    print(f"{side}'s {actor} hung: {load.failures}, the slowest call took {load.account.slowest:.3f} s of {TIMEOUT} s")
+    load.assert_calls_succeed()
+    print(
+        f"{side}'s {actor} hung: {load.failures}, the slowest call took {load.statistics.slowest:.3f} s of {TIMEOUT} s"
+    )
     assert load.failures.keys() == {"DeadlineExceeded"}
     assert daemon.pid(actor) == pid
     load.stop()
@@ -58,7 +65,7 @@ def test_a_network_process_that_hangs_is_replaced(side: str, daemons: Daemons, s
     daemon.remember()
     os.kill(pid, signal.SIGSTOP)
     daemon.wait_actor("network", not_pid=pid)
-    load.goes_well()
+    load.assert_calls_succeed()
     assert daemon.processes()["network"]["last_exit"].startswith("no heartbeat")
     print(f"{side}'s network hung until it was replaced: {load.failures}")
     load.stop()

@@ -40,13 +40,13 @@ def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, daemons: D
     killed = time.time()
     pid = daemon.kill_actor(actor)
     successor = daemon.wait_actor(actor, not_pid=pid)
-    account = load.goes_well()
+    statistics = load.assert_calls_succeed()
     noticed = when(daemon, f"{actor} ended (killed by SIGKILL)", killed) - killed
     ready = when(daemon, f"{actor} is ready (pid {successor})", killed) - killed
-    healed = max(0.0, account.last_failure - killed)
+    healed = max(0.0, statistics.last_failure - killed)
     print(
         f"{side}'s {actor} killed: noticed after {noticed * 1000:.0f} ms, ready after {ready * 1000:.0f} ms, "
-        f"the last call failed after {healed * 1000:.0f} ms, the slowest took {account.slowest * 1000:.0f} ms; "
+        f"the last call failed after {healed * 1000:.0f} ms, the slowest took {statistics.slowest * 1000:.0f} ms; "
         f"{load.failures or 'no call failed'}"
     )
     assert not is_alive(pid)
@@ -79,12 +79,12 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_one_starts(
     started = time.time()
     daemon.start()
     ready = time.time() - started
-    account = load.goes_well()
+    statistics = load.assert_calls_succeed()
     after = daemon.status()
     print(
         f"{side}'s supervisor killed: its {len(children)} children gone after {orphaned * 1000:.0f} ms, "
         f"the next daemon ready {ready * 1000:.0f} ms after its start, the last call failed "
-        f"{(account.last_failure - started) * 1000:.0f} ms after it; {load.failures}"
+        f"{(statistics.last_failure - started) * 1000:.0f} ms after it; {load.failures}"
     )
     assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
     load.stop()

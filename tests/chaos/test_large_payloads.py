@@ -28,7 +28,7 @@ def test_a_network_process_is_killed_while_megabytes_pass_through_it(
     load.mark()
     for _ in range(3):
         daemon.wait_actor("network", not_pid=daemon.kill_actor("network"))
-        load.goes_well()
+        load.assert_calls_succeed()
     print(f"{side}'s network killed three times: {load.failures}")
     load.stop()
     eventually(lambda: not in_flight(daemons.alice) and not in_flight(daemons.bob), "nothing is in flight")
@@ -42,7 +42,7 @@ def test_a_killed_program_leaves_nothing_in_flight(daemons: Daemons, start_load:
     eventually(lambda: in_flight(daemons.alice) and in_flight(daemons.bob), "calls are in flight")
     for load in doomed:
         load.kill()
-    steady.goes_well()
+    steady.assert_calls_succeed()
     assert not steady.failures
     steady.stop()
     eventually(lambda: not in_flight(daemons.alice) and not in_flight(daemons.bob), "nothing is in flight")

@@ -7,7 +7,7 @@ import time
 from tests.support.daemons import eventually
 
 from .conftest import Daemons, StartLoad
-from .load import HONEST
+from .load import ALLOWED_ERRORS
 
 
 def test_the_next_call_after_a_restart_of_the_peer_succeeds(daemons: Daemons) -> None:
@@ -25,11 +25,11 @@ def test_the_next_call_after_a_restart_of_the_peer_succeeds(daemons: Daemons) ->
 
 def test_a_restart_of_the_peer_under_load(daemons: Daemons, start_load: StartLoad) -> None:
     # A daemon that stops takes its records out of the host directory: meanwhile nobody knows the peer.
-    load = start_load(honest=HONEST | {"PeerUnknown"})
+    load = start_load(allowed_errors=ALLOWED_ERRORS | {"PeerUnknown"})
     load.mark()
     assert daemons.bob.stop() == 0
     daemons.bob.start()
-    load.goes_well()
+    load.assert_calls_succeed()
     print(f"bob's daemon restarted: {load.failures}")
     load.stop()
 
@@ -39,7 +39,7 @@ def test_a_restart_of_the_own_daemon_under_load(daemons: Daemons, start_load: St
     load.mark()
     assert daemons.alice.stop() == 0
     daemons.alice.start()
-    load.goes_well()
+    load.assert_calls_succeed()
     print(f"alice's daemon restarted: {load.failures}")
     load.stop()
 
@@ -48,10 +48,12 @@ def test_a_peer_that_was_away_for_longer_than_its_connections(daemons: Daemons, 
     load = start_load(timeout=2.0)
     load.mark()
     daemons.bob.kill()
-    eventually(lambda: load.look() and "PeerUnreachable" in load.failures, "the connection is given up", 20, 0.05)
+    eventually(
+        lambda: load.read_statistics() and "PeerUnreachable" in load.failures, "the connection is given up", 20, 0.05
+    )
     daemons.bob.start()
     started = time.time()
-    load.goes_well()
+    load.assert_calls_succeed()
     print(
         f"bob's daemon away for seconds: {load.failures}, "
         f"calls succeed {(time.time() - started) * 1000:.0f} ms after it was ready again"

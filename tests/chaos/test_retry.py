@@ -55,11 +55,11 @@ def programs(daemons: Daemons, tmp_path: Path) -> Iterator[list[Path]]:
             stack.callback(process.wait)
             stack.callback(process.kill)
 
-        def both_serve() -> bool:
+        def both_are_online() -> bool:
             bindings = [each for identity in daemons.bob.status().identities for each in identity.bindings]
             return any(each.programs == 2 for each in bindings)
 
-        eventually(both_serve, "both serve")
+        eventually(both_are_online, "both serve")
         yield effects
 
 

@@ -100,7 +100,7 @@ def test_fifty_rounds(daemons: Daemons, start_load: StartLoad) -> None:
     kills = 0
     for number, side in enumerate(chance.plan()):
         if number == WARM:
-            load.goes_well()
+            load.assert_calls_succeed()
             before = sizes(daemons, load)
         if side:
             print(f"{number}: {side} supervisor")
@@ -109,22 +109,22 @@ def test_fifty_rounds(daemons: Daemons, start_load: StartLoad) -> None:
             daemons.side(side).start()
             chance.forget(side)
         else:
-            victims = chance.victims()
-            print(f"{number}: {' and '.join(f'{victim.side} {victim.actor}' for victim in victims)}")
-            kills += len(victims)
-            pids = [daemons.side(victim.side).kill_actor(victim.actor) for victim in victims]
-            for victim, pid in zip(victims, pids, strict=True):
+            killed_actors = chance.victims()
+            print(f"{number}: {' and '.join(f'{victim.side} {victim.actor}' for victim in killed_actors)}")
+            kills += len(killed_actors)
+            pids = [daemons.side(victim.side).kill_actor(victim.actor) for victim in killed_actors]
+            for victim, pid in zip(killed_actors, pids, strict=True):
                 daemons.side(victim.side).wait_actor(victim.actor, not_pid=pid)
         if chance.waits():
-            load.goes_well()
-    load.goes_well()
+            load.assert_calls_succeed()
+    load.assert_calls_succeed()
     after = sizes(daemons, load)
-    print(f"{kills} processes killed; {load.account.replies} replies, {load.failures}")
+    print(f"{kills} processes killed; {load.statistics.replies} replies, {load.failures}")
     for name, (files, memory) in after.items():
         print(f"{name}: {before[name][0]} → {files} descriptors, {before[name][1] >> 10} → {memory >> 10} KiB")
         assert files <= before[name][0] + MORE_DESCRIPTORS
         assert memory <= before[name][1] + MORE_MEMORY
     for daemon in (daemons.alice, daemons.bob):
         assert all(process["state"] == "ready" for process in daemon.tree()["processes"])
-    account = load.stop()
-    assert account.replies > sum(account.failures.values())
+    statistics = load.stop()
+    assert statistics.replies > sum(statistics.failures.values())

@@ -1,6 +1,6 @@
-"""Processes die while sessions are at work: each side learns it, at once and by its name, and nothing is left.
+"""Processes are killed while sessions are open: both sides get ``ConnectionLost`` at once, and nothing is left.
 
-A part that has come never looks like the whole: the flows compare every byte, and none of them ever ends by itself.
+A truncated stream never looks complete: the flows compare every byte, and none of them ends by itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from tests.support.two_daemons import binding_of, counts_of, until, until_awaite
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 2.5
-"""Seconds, generous, in which the end of a process on the same machine is known."""
+"""Seconds in which the end of a process on the same machine is noticed; generous."""
 FAR: Final = 4.0
-"""Seconds in which the other daemon knows that a network process is gone: its successor tells, not 5 s of silence."""
+"""Seconds in which the peer daemon notices the end of a network process: its successor reconnects before the 5 s of
+silence are over."""
 SILENCE: Final = 8.0
-"""Seconds, generous: a peer that is silent for more than five is given up, and that is looked at each second."""
+"""Seconds in which a silent connection is closed: 5 s of silence, checked each second; generous."""
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,12 @@ def run(daemons: Daemons, work: Callable[[Client], Awaitable[None]]) -> None:
 
 
 def count_sessions(daemons: Daemons) -> int:
-    """By the status of both daemons."""
+    """Return the number of sessions in the status of both daemons."""
     return sessions_in(daemons.alice.status()) + sessions_in(daemons.bob.status())
 
 
-async def nothing_is_left(daemons: Daemons, client: Client) -> None:
-    """No session at the daemons, none in the program, and no handler that has not noticed."""
+async def assert_no_session_left(daemons: Daemons, client: Client) -> None:
+    """Assert that the daemons and the program have no session, and that every handler has ended."""
     await until(lambda: count_sessions(daemons) == 0, "no session stands any more", 5)
     assert len(client._sessions) == 0
 
@@ -82,8 +83,8 @@ async def nothing_is_left(daemons: Daemons, client: Client) -> None:
     await until(all_noticed, "every handler has noticed", 5)
 
 
-async def well(daemons: Daemons, client: Client) -> None:
-    """A new session works."""
+async def assert_new_session_works(daemons: Daemons, client: Client) -> None:
+    """Wait until a new session works."""
 
     async def answers() -> bool:
         try:
@@ -105,11 +106,11 @@ async def complete_session(daemons: Daemons, client: Client) -> Session:
     return session
 
 
-async def is_told(traffic: Traffic, killed: float, bound: float) -> float:
-    """Each direction of each session has ended with ConnectionLost; the seconds that it took."""
+async def assert_sessions_are_lost(traffic: Traffic, killed: float, bound: float) -> float:
+    """Assert that each direction of each session ends with ConnectionLost. Return the seconds that it took."""
     slowest = 0.0
     for flow in traffic.flows:
-        await flow.over(bound + 5)
+        await flow.wait_ended(bound + 5)
         for moment, error in flow.ended:
             assert isinstance(error, ConnectionLost), repr(error)
             slowest = max(slowest, moment - killed)
@@ -122,14 +123,14 @@ async def is_told(traffic: Traffic, killed: float, bound: float) -> float:
 
 
 def kill(daemon: Daemon, actor: str) -> int:
-    """The supervisor and everything with it, or one process."""
+    """Kill the supervisor with all its processes, or one process. Return its pid."""
     if actor != "supervisor":
         return daemon.kill_actor(actor)
     daemon.kill()
     return 0
 
 
-def bring_back(daemon: Daemon, actor: str, pid: int) -> None:
+def restart(daemon: Daemon, actor: str, pid: int) -> None:
     if actor == "supervisor":
         daemon.start()
     else:
@@ -146,58 +147,58 @@ def bring_back(daemon: Daemon, actor: str, pid: int) -> None:
         ("bob", "supervisor", SILENCE, 1),
     ],
 )
-def test_a_process_on_the_way_dies(daemons: Daemons, side: str, actor: str, bound: float, rounds: int) -> None:
+def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, actor: str, bound: float, rounds: int) -> None:
     daemon = daemons.side(side)
 
-    async def one_round(client: Client) -> None:
+    async def run_round(client: Client) -> None:
         traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
         complete = await complete_session(daemons, client)
-        await traffic.flows_on(MIB)
+        await traffic.assert_flowing(MIB)
         killed = time.monotonic()
         pid = await asyncio.to_thread(kill, daemon, actor)
         if actor == "supervisor" and side == "bob":  # its successor is started before it is missed
-            await asyncio.to_thread(bring_back, daemon, actor, pid)
-        slowest = await is_told(traffic, killed, bound)
+            await asyncio.to_thread(restart, daemon, actor, pid)
+        slowest = await assert_sessions_are_lost(traffic, killed, bound)
         print(f"{side}'s {actor} killed: {len(traffic.flows)} sessions ended after at most {slowest * 1000:.0f} ms")
         assert b"".join([chunk async for chunk in complete]) == (BLOCK * 2)[:500_000]
         complete.reset()
         if not (actor == "supervisor" and side == "bob"):
-            await asyncio.to_thread(bring_back, daemon, actor, pid)
-        await well(daemons, client)
-        await nothing_is_left(daemons, client)
+            await asyncio.to_thread(restart, daemon, actor, pid)
+        await assert_new_session_works(daemons, client)
+        await assert_no_session_left(daemons, client)
 
     async def all_rounds(client: Client) -> None:
         for _ in range(rounds):
-            await one_round(client)
+            await run_round(client)
 
     run(daemons, all_rounds)
 
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 @pytest.mark.parametrize("actor", ["gateway", "vault"])
-def test_sessions_do_not_notice_who_is_not_on_their_way(daemons: Daemons, side: str, actor: str) -> None:
+def test_sessions_survive_crashes_of_processes_off_their_path(daemons: Daemons, side: str, actor: str) -> None:
     daemon = daemons.side(side)
 
     async def work(client: Client) -> None:
         traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
         pid = await asyncio.to_thread(daemon.kill_actor, actor)
-        await traffic.flows_on(MIB)
+        await traffic.assert_flowing(MIB)
         await asyncio.to_thread(daemon.wait_actor, actor, pid)
-        await traffic.flows_on(MIB)
+        await traffic.assert_flowing(MIB)
         await traffic.stop()
-        await nothing_is_left(daemons, client)
+        await assert_no_session_left(daemons, client)
 
     run(daemons, work)
 
 
-def test_a_killed_program_is_missed_on_both_sides(daemons: Daemons) -> None:
+def test_a_killed_program_ends_its_sessions_on_both_sides(daemons: Daemons) -> None:
     network = [daemons.alice.pid("network"), daemons.bob.pid("network")]
 
     async def work(client: Client) -> None:
-        await well(daemons, client)
-        await nothing_is_left(daemons, client)
+        await assert_new_session_works(daemons, client)
+        await assert_no_session_left(daemons, client)
         before = [open_files(pid) for pid in network]
         for _ in range(3):
             command = [sys.executable, "-m", "tests.chaos.traffic", str(daemons.alice.home.path), daemons.peer]
@@ -214,13 +215,13 @@ def test_a_killed_program_is_missed_on_both_sides(daemons: Daemons) -> None:
             program.stdout.close()
             await until(lambda: count_sessions(daemons) == 0, "the sessions have ended", AT_ONCE)
             print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
-            await nothing_is_left(daemons, client)
+            await assert_no_session_left(daemons, client)
         eventually(lambda: [open_files(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
 
     run(daemons, work)
 
 
-def test_a_peer_that_falls_silent_is_given_up(daemons: Daemons) -> None:
+def test_a_silent_peer_daemon_is_disconnected(daemons: Daemons) -> None:
     """The peer daemon is stopped, as by a machine that sleeps. It continues, and learns that its session has ended."""
     assert daemons.bob.process is not None
     pids = [daemons.bob.process.pid, daemons.bob.pid("network")]  # awake, the supervisor would replace the other one
@@ -228,25 +229,25 @@ def test_a_peer_that_falls_silent_is_given_up(daemons: Daemons) -> None:
     async def work(client: Client) -> None:
         traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
-        await traffic.flows_on(MIB)
+        await traffic.assert_flowing(MIB)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
-            slowest = await is_told(traffic, time.monotonic(), SILENCE)
+            slowest = await assert_sessions_are_lost(traffic, time.monotonic(), SILENCE)
         finally:
             for pid in reversed(pids):
                 os.kill(pid, signal.SIGCONT)
         print(f"a silent peer was given up after {slowest:.1f} s")
         assert slowest > 1
         assert daemons.bob.pid("network") == pids[1]
-        await well(daemons, client)
-        await nothing_is_left(daemons, client)
+        await assert_new_session_works(daemons, client)
+        await assert_no_session_left(daemons, client)
 
     run(daemons, work)
 
 
-def test_a_daemon_that_stops_in_order_breaks_its_sessions(daemons: Daemons) -> None:
-    """A stop is no end of a stream: neither side takes what has come for the whole."""
+def test_a_daemon_that_stops_cleanly_ends_its_sessions_with_an_error(daemons: Daemons) -> None:
+    """Neither side takes the bytes received so far for a complete stream."""
 
     async def work(client: Client) -> None:
         for side in ("bob", "alice"):
@@ -254,13 +255,13 @@ def test_a_daemon_that_stops_in_order_breaks_its_sessions(daemons: Daemons) -> N
             await traffic.start()
             stopping = time.monotonic()
             assert await asyncio.to_thread(daemons.side(side).stop) == 0
-            slowest = await is_told(traffic, stopping, 12)
+            slowest = await assert_sessions_are_lost(traffic, stopping, 12)
             print(f"{side}'s daemon stopped: the sessions ended after {slowest:.1f} s")
             if side == "alice":
                 with pytest.raises(DaemonNotRunning):
                     await client.connect("alice", daemons.peer, "Trial")
             await asyncio.to_thread(daemons.side(side).start)
-            await well(daemons, client)
-            await nothing_is_left(daemons, client)
+            await assert_new_session_works(daemons, client)
+            await assert_no_session_left(daemons, client)
 
     run(daemons, work)

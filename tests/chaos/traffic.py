@@ -1,6 +1,6 @@
-"""Sessions that never rest: bytes go both ways until something breaks, and each is compared with what was sent.
+"""Sessions with bytes in both directions until an error, each byte compared with the one that was sent.
 
-A program of its own when it is run: ``python -m tests.chaos.traffic HOME PEER`` says ``flowing`` once everything flows.
+Runs as a program, too: ``python -m tests.chaos.traffic HOME PEER`` prints ``flowing`` once all sessions flow.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Flow:
     """Session with an echo that sends and receives at the same time.
 
     Attributes:
-        ended: when each direction has ended, and with what; by ``time.monotonic()``.
-        fault: what must not be: bytes that were not sent, or an end that nobody has sent.
+        ended: end of each direction: ``time.monotonic()`` and the error.
+        wrong_bytes: bytes that were not sent, or an end that was not sent.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.ended: list[tuple[float, BaseException]] = []
-        self.fault = ""
-        self._tasks = [asyncio.create_task(self._until_it_breaks(work())) for work in (self._pour, self._drain)]
+        self.wrong_bytes = ""
+        self._tasks = [asyncio.create_task(self._run_until_error(work())) for work in (self._pour, self._drain)]
 
-    async def _until_it_breaks(self, work: Any) -> None:
+    async def _run_until_error(self, work: Any) -> None:
         try:
             await work
         except P2PError as error:
@@ -47,21 +47,21 @@ class Flow:
         position = 0
         async for chunk in self.session:
             if _TWICE[position : position + len(chunk)] != chunk:
-                self.fault = f"other bytes at {self.session.bytes_read - len(chunk)}"
+                self.wrong_bytes = f"other bytes at {self.session.bytes_read - len(chunk)}"
                 return
             position = (position + len(chunk)) % len(BLOCK)
-        self.fault = f"an end after {self.session.bytes_read} bytes"
+        self.wrong_bytes = f"an end after {self.session.bytes_read} bytes"
 
-    async def over(self, timeout: float) -> None:
+    async def wait_ended(self, timeout: float) -> None:
         """Wait until both directions have ended, each with an error."""
         _, late = await asyncio.wait(self._tasks, timeout=timeout)
         assert not late, f"still waiting after {timeout:g} s"
-        assert not self.fault, self.fault
+        assert not self.wrong_bytes, self.wrong_bytes
         assert len(self.ended) == 2
 
 
 class Traffic:
-    """Several flows, and a session in which both sides write and nobody reads."""
+    """Several flows, and a session in which both sides write and neither reads."""
 
     def __init__(self, client: Client, identity: str, peer: str) -> None:
         self._client, self._identity, self._peer = client, identity, peer
@@ -69,34 +69,34 @@ class Traffic:
         self.stalled: Session
 
     async def start(self, count: int = 4) -> None:
-        """Returns once all of them flow."""
+        """Open the sessions, and wait until bytes flow in each."""
         for _ in range(count):
             self.flows.append(Flow(await self._connect("echo")))
         self.stalled = await self._connect("hold")
-        await self.flows_on(1)
+        await self.assert_flowing(1)
 
     async def _connect(self, do: str) -> Session:
         return await self._client.connect(self._identity, self._peer, "Trial", initial={"do": do})
 
-    async def flows_on(self, size: int, timeout: float = 10.0) -> None:
-        """Returns once each has brought so many bytes more."""
+    async def assert_flowing(self, size: int, timeout: float = 10.0) -> None:
+        """Wait until each flow has received ``size`` more bytes."""
         wanted = [flow.session.bytes_read + size for flow in self.flows]
 
         def all_have() -> bool:
             if all(flow.session.bytes_read >= goal for flow, goal in zip(self.flows, wanted, strict=True)):
                 return True
             assert not [flow.ended for flow in self.flows if flow.ended]
-            assert not [flow.fault for flow in self.flows if flow.fault]
+            assert not [flow.wrong_bytes for flow in self.flows if flow.wrong_bytes]
             return False
 
         await until(all_have, f"each has brought {size} bytes more", timeout)
 
     async def stop(self) -> None:
-        """Reset what still stands."""
+        """Reset all sessions."""
         self.stalled.reset()
         for flow in self.flows:
             flow.session.reset()
-            await flow.over(5)
+            await flow.wait_ended(5)
 
 
 async def _main(home: str, peer: str) -> None:

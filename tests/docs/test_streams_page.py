@@ -29,12 +29,12 @@ def test_the_handler_and_the_program(make_daemon: MakeDaemon, tmp_path: Path) ->
         daemon.identity(name, echo=False)
     give(daemon, "alice", "Log", path=str(file))
     ticket = daemon.cli("ticket", "alice").stdout.strip()
-    assert said(daemon, block("program"), ticket) == "refused: NoLog\n"
+    assert run_program(daemon, block("program"), ticket) == "refused: NoLog\n"
     file.write_text("first\nsecond\n")
-    assert said(daemon, block("program"), ticket) == "second\n"
+    assert run_program(daemon, block("program"), ticket) == "second\n"
 
 
-def said(daemon: Daemon, program: str, *arguments: str) -> str:
+def run_program(daemon: Daemon, program: str, *arguments: str) -> str:
     """The program's standard output."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],

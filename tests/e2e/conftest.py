@@ -50,7 +50,7 @@ def watchers(daemons: TwoDaemons) -> Iterator[list[sync.Client]]:
 
 
 @pytest.fixture
-def nothing_is_left(watchers: list[sync.Client]) -> Iterator[None]:
+def assert_no_session_left(watchers: list[sync.Client]) -> Iterator[None]:
     """No session stands once the test has ended."""
     yield
 

@@ -40,12 +40,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("local")
     daemon = Daemon(folder / "home", folder / "hosts").start()
     daemon.identity("alice")
-    serves(daemon)
+    assert_serves(daemon)
     yield daemon
     daemon.clean_up()
 
 
-def serves(daemon: Daemon) -> None:
+def assert_serves(daemon: Daemon) -> None:
     """An honest program is still served by gateway, network and identity, and those by the vault."""
     with daemon.client() as client:
         keys = client.control(m.ListIdentities())
@@ -125,7 +125,7 @@ def test_bytes_that_are_no_zeromq_do_no_harm(shared: Daemon, name: str) -> None:
     with unharmed(shared):
         for data in (*old_protocols(noise), *new_protocols(noise), *(noise.randbytes(200) for _ in range(40))):
             throw(path, data)
-        serves(shared)
+        assert_serves(shared)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,7 +137,7 @@ def test_bytes_that_are_no_zeromq_do_no_harm(shared: Daemon, name: str) -> None:
 def test_whatever_bytes_arrive_the_daemon_lives(shared: Daemon, name: str, start: bytes, rest: bytes) -> None:
     with unharmed(shared):
         throw(path_of(shared, name), start + rest)
-        serves(shared)
+        assert_serves(shared)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +215,7 @@ def test_messages_with_something_wrong_are_answered_or_dropped(shared: Daemon, n
                 assert len(answer) == 3
                 assert isinstance(msgspec.msgpack.decode(answer[1]), list)
         assert raw.ask(VALID[name][0]) is not None
-        serves(shared)
+        assert_serves(shared)
 
 
 DEEP: Final = b"\x91" * 60_000
@@ -242,7 +242,7 @@ def test_bombs_are_bad_messages(shared: Daemon, name: str, bomb: str) -> None:
             if tag == 1 or (bomb == "text that is none" and not fields):
                 continue  # a Cancel has no answer, and fields that are not known are not looked at
             assert raw.ask(BOMBS[bomb](tag)) == "bad-message", message
-    serves(shared)
+    assert_serves(shared)
 
 
 @pytest.mark.parametrize("name", [*VALID, "vault"])
@@ -265,7 +265,7 @@ def test_frames_of_any_number_and_size_are_refused_or_dropped(shared: Daemon, na
         assert codes.pop(b"payload") == "payload-too-large"
         assert b"header" in codes
         assert set(codes.values()) == {"bad-message"}
-    serves(shared)
+    assert_serves(shared)
 
 
 def test_a_frame_above_the_limit_ends_the_connection_that_sent_it(shared: Daemon) -> None:
@@ -274,7 +274,7 @@ def test_a_frame_above_the_limit_ends_the_connection_that_sent_it(shared: Daemon
         with unharmed(shared, grows_by=24 * 1024 * 1024), Raw(path_of(shared, name)) as raw:
             assert raw.send(b"id", b"", bytes(40 * 1024 * 1024))
             assert raw.receive(0.2) is None
-        serves(shared)
+        assert_serves(shared)
 
 
 # ── connections ──────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +299,7 @@ def test_more_connections_than_there_may_be_files_open(shared: Daemon, name: str
         finally:
             for stranger in opened:
                 stranger.close()
-        serves(shared)
+        assert_serves(shared)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
@@ -339,9 +339,9 @@ def test_one_program_with_very_many_connections_locks_nobody_out(shared: Daemon,
         assert len(codes) - len(refused) == MAX_CLIENTS_PER_PROGRAM
         assert f"process {greedy.pid} (" in refused[0]
         assert f"which holds {MAX_CLIENTS_PER_PROGRAM}" in refused[0]
-        serves(shared)
+        assert_serves(shared)
         greedy.stdin.close()
-    serves(shared)
+    assert_serves(shared)
 
 
 def test_one_program_does_not_keep_the_vault_from_others(shared: Daemon) -> None:
@@ -350,12 +350,12 @@ def test_one_program_does_not_keep_the_vault_from_others(shared: Daemon) -> None
     try:
         gateway = shared.kill_actor("gateway")
         shared.wait_actor("gateway", gateway)
-        serves(shared)
+        assert_serves(shared)
     finally:
         for each in crowd:
             if each is not None:
                 each.close()
-    serves(shared)
+    assert_serves(shared)
 
 
 def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
@@ -368,7 +368,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
             with Raw(shared.home.control_socket) as raw:
                 raw.send(b"1", m.encode(m.Hello(1, "brief")), b"")
     eventually(lambda: all(count <= before[name] + 5 for name, count in descriptors().items()), f"back to {before}")
-    serves(shared)
+    assert_serves(shared)
 
 
 def test_vault_takes_nobody_with_keys_of_their_own(shared: Daemon) -> None:
@@ -376,4 +376,4 @@ def test_vault_takes_nobody_with_keys_of_their_own(shared: Daemon) -> None:
     public, _ = zmq.curve_keypair()
     with unharmed(shared), Raw(path_of(shared, "vault"), Keys.made_up(public.decode())) as raw:
         assert raw.ask(vault.ListKeys(), timeout=0.3) is None
-    serves(shared)
+    assert_serves(shared)

@@ -49,10 +49,10 @@ def test_requests_that_are_refused_are_limited_and_a_stranger_that_goes_on_is_di
             assert "overloaded" in codes, set(codes)
             assert len(codes) - codes.count("overloaded") >= BURST
             assert not accounts[0].closed, "it is told before it is disconnected"
-            victim.serves()
+            victim.assert_serves()
             accounts.go_on()
             assert "too many requests per second that are refused" in accounts[0].closed
-        victim.serves()
+        victim.assert_serves()
 
 
 def test_calls_that_are_served_are_not_limited(victim: Victim) -> None:
@@ -72,7 +72,7 @@ def test_what_one_stranger_is_refused_costs_another_in_its_network_no_served_cal
     talks = [Talk([Channel(HELLO + introduction(secret) + flood), Until(frames=BURST)], secret) for secret in secrets]
     with unharmed(victim.daemon), rogue(victim.target, talks):
         for _ in range(20):
-            victim.serves()
+            victim.assert_serves()
         with victim.honest.client() as client:
             assert client.call("honest", victim.peer, "Echo", request={"message": "x"}) == {"echoed": "Echo: x"}
 

@@ -37,9 +37,9 @@ class Victim:
         honest.identity("honest", echo=False)
         status = daemon.status()
         self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
-        self.serves()
+        self.assert_serves()
 
-    def serves(self, size: int = 2) -> None:
+    def assert_serves(self, size: int = 2) -> None:
         """An honest call still gets its answer."""
         with self.honest.client() as client:
             reply = client.call("honest", self.peer, "Echo", request={"message": "x" * size})
@@ -103,7 +103,7 @@ def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) 
                 assert not account.stuck, (data[:100], account)
                 assert account.closed, (data[:100], account)
                 assert not account.answers or account.answers[0][0] == 5, (data[:100], account)
-        victim.serves()
+        victim.assert_serves()
 
 
 def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim) -> None:
@@ -146,7 +146,7 @@ def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim
         with rogue(victim.target, [Talk([*steps, Until(frames=len(requests))])]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
             outcomes = {answer[1]: answer[2] if answer[0] == 5 else "reply" for answer in account.answers}
-        victim.serves()
+        victim.assert_serves()
     assert outcomes.pop(8) in ("deadline-exceeded", "reply")
     assert outcomes == {
         1: "invalid-key",
@@ -179,7 +179,7 @@ def test_another_alpn_gets_no_connection(victim: Victim) -> None:
         rogue(victim.target, [Talk([], alpn=b"h3"), Talk([], alpn=b"fastn-p2p/2")]) as accounts,
     ):
         assert all(account.closed.startswith("no connection") for account in accounts), accounts
-    victim.serves()
+    victim.assert_serves()
 
 
 def test_another_wire_version_is_told_so(victim: Victim) -> None:
@@ -195,7 +195,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
         talks = [Talk([Channel(HELLO), Uni(data, finish=True), Until(closed=True)]) for data in garbage]
         with rogue(victim.target, talks) as accounts:
             assert not [account for account in accounts if account.stuck or not account.closed]
-        victim.serves()
+        victim.assert_serves()
 
 
 def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victim) -> None:
@@ -213,9 +213,9 @@ def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victi
         ]
         with rogue(victim.target, talks) as accounts:
             assert len(accounts) == len(talks)
-            victim.serves()
-            victim.serves(size=1_000_000)
-    victim.serves()
+            victim.assert_serves()
+            victim.assert_serves(size=1_000_000)
+    victim.assert_serves()
 
 
 def test_thousands_of_pings_whose_answers_nobody_reads_hold_little(victim: Victim) -> None:
@@ -224,8 +224,8 @@ def test_thousands_of_pings_whose_answers_nobody_reads_hold_little(victim: Victi
         wants = Channel(encode_frame(wire.RequestIntroduction(victim.key)), times=20_000)
         steps: list[AnyStep] = [Channel(HELLO + introduction()), pings, wants, pings]
         with rogue(victim.target, [Talk(steps, listen=False)]):
-            victim.serves()
-    victim.serves()
+            victim.assert_serves()
+    victim.assert_serves()
 
 
 frames = st.lists(
@@ -258,4 +258,4 @@ def test_whatever_a_peer_sends_the_daemon_lives(victim: Victim, conversations: l
         for each in conversations
     ]
     with unharmed(victim.daemon), rogue(victim.target, talks):
-        victim.serves()
+        victim.assert_serves()

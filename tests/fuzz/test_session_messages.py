@@ -33,7 +33,7 @@ FAILURE: Final = 0
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[TwoDaemons]:
     with start_two_daemons() as daemons:
-        serves(daemons)
+        assert_serves(daemons)
         yield daemons
 
 
@@ -42,7 +42,7 @@ def peer(daemons: TwoDaemons, request: pytest.FixtureRequest) -> str:
     return daemons.bob if request.param == "far" else daemons.alice
 
 
-def serves(daemons: TwoDaemons) -> None:
+def assert_serves(daemons: TwoDaemons) -> None:
     """Honest programs are still served, far and near."""
 
     async def talk(client: Any) -> None:
@@ -54,20 +54,20 @@ def serves(daemons: TwoDaemons) -> None:
     run(daemons.one, talk)
 
 
-def quiet(daemons: TwoDaemons) -> None:
+def assert_no_session_left(daemons: TwoDaemons) -> None:
     eventually(lambda: count_sessions(daemons) == 0, "no session is left")
 
 
-def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:
+def open_message(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:
     fields = {"identity": "alice", "peer": peer, "protocol": "Trial", "instance": "default", "deadline_ms": 5000}
     return m.OpenSession(**{**fields, **changed}, credit=credit)
 
 
-def say(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
+def send(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
     assert raw.send(id, m.encode(message), payload)
 
 
-def hear(raw: Raw, id: bytes, timeout: float = 15.0) -> list[Any]:
+def receive(raw: Raw, id: bytes, timeout: float = 15.0) -> list[Any]:
     """The next message under the id, as an array; chunks and credit are passed over."""
     while True:
         answer = raw.receive(timeout)
@@ -78,11 +78,11 @@ def hear(raw: Raw, id: bytes, timeout: float = 15.0) -> list[Any]:
 
 
 def open_session(raw: Raw, id: bytes, peer: str, do: str = "echo") -> None:
-    say(raw, id, ask_for(peer), msgspec.msgpack.encode({"do": do}))
-    assert hear(raw, id)[0] == OPENED
+    send(raw, id, open_message(peer), msgspec.msgpack.encode({"do": do}))
+    assert receive(raw, id)[0] == OPENED
 
 
-def words(size: int = 10) -> list[tuple[m.Message, bytes]]:
+def each_message(size: int = 10) -> list[tuple[m.Message, bytes]]:
     return [
         (m.SessionData(), bytes(size)),
         (m.SessionData(), b""),
@@ -117,14 +117,14 @@ def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(daemons
             ids += [(3 << 62 | number).to_bytes(8, "big") for number in range(200)]
             ids += [(1 << 63 | number).to_bytes(8, "big") for number in range(20)]
             for id in ids:
-                for message, payload in words():
-                    say(raw, id, message, payload)
+                for message, payload in each_message():
+                    send(raw, id, message, payload)
             assert raw.ask(m.Call("alice", daemons.alice, "Trial", "default", 5000), msgspec.msgpack.encode({})) == 61
 
     with unharmed(daemons.one):
         run(daemons.one, talk)
-        serves(daemons)
-    quiet(daemons)
+        assert_serves(daemons)
+    assert_no_session_left(daemons)
 
 
 OPENINGS: dict[str, tuple[dict[str, Any], bytes, str]] = {
@@ -146,21 +146,21 @@ OPENINGS: dict[str, tuple[dict[str, Any], bytes, str]] = {
 def test_openings_that_cannot_be_are_refused(daemons: TwoDaemons, peer: str, name: str) -> None:
     changed, payload, code = OPENINGS[name]
     with unharmed(daemons.one), Raw(daemons.one.home.mailbox("network")) as raw:
-        message = ask_for(**{"peer": peer, **changed})
+        message = open_message(**{"peer": peer, **changed})
         answer = raw.ask(message, payload)
         assert answer == code or (name.startswith("a peer") and isinstance(answer, str))
-    quiet(daemons)
+    assert_no_session_left(daemons)
 
 
 def test_ids_that_are_not_free_are_refused(daemons: TwoDaemons, peer: str) -> None:
     with Raw(daemons.one.home.mailbox("network")) as raw:
         open_session(raw, b"same", peer)
-        say(raw, b"same", ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
-        assert hear(raw, b"same")[:2] == [FAILURE, "bad-message"]
-        say(raw, b"same", m.SessionData(), b"still there")
-        say(raw, b"\xff" * 8, ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
-        assert hear(raw, b"\xff" * 8)[:2] == [FAILURE, "bad-message"]
-    quiet(daemons)
+        send(raw, b"same", open_message(peer), msgspec.msgpack.encode({"do": "echo"}))
+        assert receive(raw, b"same")[:2] == [FAILURE, "bad-message"]
+        send(raw, b"same", m.SessionData(), b"still there")
+        send(raw, b"\xff" * 8, open_message(peer), msgspec.msgpack.encode({"do": "echo"}))
+        assert receive(raw, b"\xff" * 8)[:2] == [FAILURE, "bad-message"]
+    assert_no_session_left(daemons)
 
 
 BREACHES: dict[str, list[tuple[m.Message, bytes]]] = {
@@ -188,10 +188,10 @@ def test_a_program_that_breaks_the_rules_loses_its_session_at_once(daemons: TwoD
         do = "hold" if "chunk" in name else "echo"
         open_session(raw, b"1", peer, do)
         for message, payload in BREACHES[name]:
-            say(raw, b"1", message, payload)
-        assert hear(raw, b"1")[:2] == [FAILURE, "bad-message"]
-        quiet(daemons)
-    serves(daemons)
+            send(raw, b"1", message, payload)
+        assert receive(raw, b"1")[:2] == [FAILURE, "bad-message"]
+        assert_no_session_left(daemons)
+    assert_serves(daemons)
 
 
 def test_ends_that_were_not_said_are_not_believed(daemons: TwoDaemons, peer: str) -> None:
@@ -207,21 +207,21 @@ def test_ends_that_were_not_said_are_not_believed(daemons: TwoDaemons, peer: str
         ):
             open_session(raw, b"%d" % number, peer, "hold")
             for message in sequence:
-                say(raw, b"%d" % number, message)
-        quiet(daemons)
-    serves(daemons)
+                send(raw, b"%d" % number, message)
+        assert_no_session_left(daemons)
+    assert_serves(daemons)
 
 
 def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(daemons: TwoDaemons, peer: str) -> None:
     """It has granted what it may, and reads nothing."""
     with unharmed(daemons.one, grows_by=32 * MIB), Raw(daemons.one.home.mailbox("network")) as raw:
         for number in range(8):
-            say(raw, b"%d" % number, ask_for(peer), msgspec.msgpack.encode({"do": "send", "size": 1 << 30}))
+            send(raw, b"%d" % number, open_message(peer), msgspec.msgpack.encode({"do": "send", "size": 1 << 30}))
         daemon, name = (daemons.two, "bob") if peer == daemons.bob else (daemons.one, "alice")
         eventually(lambda: binding_of(daemon, name, "Trial").sessions == 8, "they stand")
-        serves(daemons)
-        serves(daemons)
-    quiet(daemons)
+        assert_serves(daemons)
+        assert_serves(daemons)
+    assert_no_session_left(daemons)
 
 
 def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(daemons: TwoDaemons) -> None:
@@ -239,7 +239,7 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(daem
 
             before = sent()
             order = msgspec.msgpack.encode({"do": "send", "size": 1 << 40})
-            program.send_multipart([b"1", m.encode(ask_for(daemons.alice)), order])
+            program.send_multipart([b"1", m.encode(open_message(daemons.alice)), order])
             grant = m.encode(m.WindowUpdate(len(BLOCK) + 2 * CHUNK_COST))  # a block, which may come in two chunks
 
             def stands() -> bool:
@@ -257,25 +257,29 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(daem
                     break
                 program.send_multipart([b"1", grant, b""])
             assert not stands()
-        serves(daemons)
+        assert_serves(daemons)
     finally:
         program.close(0)
         context.term()
-    quiet(daemons)
+    assert_no_session_left(daemons)
 
 
 def test_an_identitys_mailbox_takes_no_part_in_sessions(daemons: TwoDaemons) -> None:
     """Sessions reach it over the network process alone."""
     with unharmed(daemons.one), Raw(daemons.one.home.mailbox("identity-alice")) as raw:
         offer = m.DeliverSession(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
-        for message in (offer, ask_for(daemons.alice), *(message for message, _ in words() if message != m.Cancel())):
+        for message in (
+            offer,
+            open_message(daemons.alice),
+            *(message for message, _ in each_message() if message != m.Cancel()),
+        ):
             assert raw.ask(message) in ("bad-message", "forbidden"), message
-    serves(daemons)
+    assert_serves(daemons)
 
 
 noise = st.lists(
     st.tuples(
-        st.sampled_from(["open far", "open near", "say", "say", "say"]), st.integers(0, 3), st.integers(0, 2**32)
+        st.sampled_from(["open far", "open near", "send", "send", "send"]), st.integers(0, 3), st.integers(0, 2**32)
     ),
     max_size=30,
 )
@@ -288,14 +292,19 @@ def test_whatever_a_program_says_nobody_else_notices(daemons: TwoDaemons, deeds:
         with Raw(daemons.one.home.mailbox("network")) as raw:
             for what, id, seed in deeds:
                 chance = random.Random(seed)
-                if what == "say":
-                    message, payload = chance.choice(words(chance.choice([1, 1000, WINDOW // 2 - CHUNK_COST])))
-                    say(raw, b"%d" % id, message, payload)
+                if what == "send":
+                    message, payload = chance.choice(each_message(chance.choice([1, 1000, WINDOW // 2 - CHUNK_COST])))
+                    send(raw, b"%d" % id, message, payload)
                 else:
                     order = {
                         "do": chance.choice(["echo", "hold", "ponder", "send", "reset", "fail"]),
                         "size": 10_000_000,
                     }
                     peer = daemons.bob if what == "open far" else daemons.alice
-                    say(raw, b"%d" % id, ask_for(peer, chance.choice([1, 100, WINDOW])), msgspec.msgpack.encode(order))
-        quiet(daemons)
+                    send(
+                        raw,
+                        b"%d" % id,
+                        open_message(peer, chance.choice([1, 100, WINDOW])),
+                        msgspec.msgpack.encode(order),
+                    )
+        assert_no_session_left(daemons)

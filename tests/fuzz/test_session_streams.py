@@ -38,7 +38,7 @@ class Victim:
         status = daemons.two.status()
         self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
 
-    def serves(self) -> None:
+    def assert_serves(self) -> None:
         """An honest session brings what it should, and an honest call too."""
 
         async def talk(client: Any) -> None:
@@ -52,7 +52,7 @@ class Victim:
 
         run(self.daemons.one, talk)
 
-    def quiet(self) -> None:
+    def assert_no_session_left(self) -> None:
         """Nothing of what the rogue began is left."""
         eventually(lambda: count_sessions(self.daemons) == 0, "no session is left")
 
@@ -61,7 +61,7 @@ class Victim:
 def victim() -> Iterator[Victim]:
     with start_two_daemons() as daemons:
         victim = Victim(daemons)
-        victim.serves()
+        victim.assert_serves()
         yield victim
 
 
@@ -98,14 +98,14 @@ def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
     ]
     with rogue(victim.target, [Talk(steps)]) as running:
 
-        def much_has_come_back() -> bool:
+        def bytes_came_back() -> bool:
             running.go_on()
             return running[0].received > MIB and running[0].ends == ["finished"]
 
-        eventually(much_has_come_back, "its bytes come back")
+        eventually(bytes_came_back, "its bytes come back")
         (account,) = running
         assert account.answers == [accepted(1), accepted(2)]
-    victim.quiet()
+    victim.assert_no_session_left()
 
 
 def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim) -> None:
@@ -120,8 +120,8 @@ def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim)
             assert [account.stuck for account in accounts] == ["", ""]
             assert all(account.closed for account in accounts)
             assert not any(account.answers for account in accounts)
-        victim.serves()
-    victim.quiet()
+        victim.assert_serves()
+    victim.assert_no_session_left()
 
 
 def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
@@ -135,7 +135,7 @@ def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
         eventually(both_are, "both are reset")
         assert [end.partition("(")[0] for end in running[0].ends] == ["Reset", "Reset"]
         assert not running[0].closed
-    victim.quiet()
+    victim.assert_no_session_left()
 
 
 def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
@@ -178,8 +178,8 @@ def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
                 "denied": 1,
             }
             assert [answer[0] for answer in account.answers].count(4) == 1
-        victim.serves()
-    victim.quiet()
+        victim.assert_serves()
+    victim.assert_no_session_left()
 
 
 def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -> None:
@@ -200,9 +200,9 @@ def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -
         with rogue(victim.target, [Talk(steps)]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
             assert accepted(3000) in account.answers
-            victim.serves()
-        victim.serves()
-    victim.quiet()
+            victim.assert_serves()
+        victim.assert_serves()
+    victim.assert_no_session_left()
 
 
 def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
@@ -217,9 +217,9 @@ def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
                 assert sum(answer[0] == 11 for answer in account.answers) == limit
                 assert account.codes == ["overloaded"] * (300 - limit)
                 assert binding_of(victim.daemons.two, "bob", "Trial").sessions == limit
-                victim.serves()
-            victim.quiet()
-            victim.serves()
+                victim.assert_serves()
+            victim.assert_no_session_left()
+            victim.assert_serves()
 
 
 def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim: Victim) -> None:
@@ -234,10 +234,10 @@ def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim
         ]
         with rogue(victim.target, [Talk(steps)]) as (account,):
             assert account.answers == [accepted(number) for number in range(1, 17)]
-            victim.serves()
-            victim.serves()
-    victim.quiet()
-    victim.serves()
+            victim.assert_serves()
+            victim.assert_serves()
+    victim.assert_no_session_left()
+    victim.assert_serves()
 
 
 def test_a_source_whose_time_is_over_opens_nothing_more(victim: Victim) -> None:

@@ -19,7 +19,7 @@ from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.restart_policy import Timeouts
 from tests.support.daemons import Daemon
 
-__all__ = ["MEMORY", "FastDaemon", "Misfit"]
+__all__ = ["MEMORY", "FastDaemon", "FaultyProtocol"]
 
 MEMORY = 200
 """MiB that an identity of a ``FastDaemon`` may have."""
@@ -37,7 +37,7 @@ time.sleep(3600)
 Way = Literal["nothing", "wait", "stubborn", "sleep", "spin", "raise", "exit", "exit really", "eat", "hoard", "fork"]
 
 
-class Misfit(Protocol):
+class FaultyProtocol(Protocol):
     """Does in ``place`` what ``way`` says."""
 
     public = True

@@ -11,7 +11,7 @@ from fastn_p2p_client import Client, sync
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
 
-__all__ = ["STRANGER", "Call", "Command", "agrees", "ticket_of"]
+__all__ = ["STRANGER", "Call", "Command", "assert_same_error", "ticket_of"]
 
 STRANGER: Final = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 """An ID52 that nobody knows."""
@@ -71,7 +71,7 @@ class Command:
         return await client.control(self.message, self.payload)
 
 
-def agrees(error: object, expected: Exception) -> None:
+def assert_same_error(error: object, expected: Exception) -> None:
     """It is this error: in class, code, fields and words."""
     assert type(error) is type(expected), repr(error)
     if isinstance(expected, e.P2PError):

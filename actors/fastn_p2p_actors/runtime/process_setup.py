@@ -184,9 +184,8 @@ def initialize_child(channel: int) -> bool:
 def _close_inherited_pipes() -> None:
     """Close this process's copies of the two pipes that ``multiprocessing`` passes to each child.
 
-    The fork server exits when the last copy of one pipe is closed, so children must not keep it open. The other one
-    belongs to the resource tracker. Forgetting both lets an actor's code use ``multiprocessing`` afresh.
-    resource tracker is the other one's. Forgetting both lets an actor's code use ``multiprocessing`` afresh.
+    The fork server exits when the last copy of its pipe is closed, so children must not keep it open. The other pipe
+    belongs to the resource tracker. The modules forget both, so that protocol code can use ``multiprocessing`` afresh.
     """
     from multiprocessing import forkserver, resource_tracker
 

@@ -9,9 +9,9 @@ import msgspec
 OK: Final = "ok"
 PROBLEM: Final = "problem"
 UNKNOWN: Final = "unknown"
-"""It could not be checked; the text says why."""
+"""Could not be checked; the text says why."""
 OFF: Final = "off"
-"""It is not in use, by the settings."""
+"""Turned off in the settings."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

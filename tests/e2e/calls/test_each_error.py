@@ -23,7 +23,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
 from tests.support.daemons import Daemon
-from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
+from tests.support.requests import STRANGER, Call, Command, assert_same_error, ticket_of
 from tests.support.two_daemons import TwoDaemons, binding_of, until, wait_idle
 
 
@@ -332,7 +332,7 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
         try:
             question.blocking(client)
         except (e.P2PError, e.ApplicationError) as error:
-            agrees(error, expected)
+            assert_same_error(error, expected)
         else:
             pytest.fail("there was no error")
 
@@ -340,7 +340,7 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
         async with Client(crowd.one.home) as client:
             with pytest.raises(type(expected)) as caught:
                 await question.awaiting(client)
-            agrees(caught.value, expected)
+            assert_same_error(caught.value, expected)
 
     asyncio.run(ask())
 
@@ -390,10 +390,10 @@ def test_a_reply_that_is_not_what_was_expected(daemons: TwoDaemons) -> None:
         return caught.value
 
     expected = e.BadReply(protocol="Echo", reason="Expected `int`, got `object`")
-    agrees(asyncio.run(ask()), expected)
+    assert_same_error(asyncio.run(ask()), expected)
     with daemons.one.client() as client, pytest.raises(e.BadReply) as caught:
         client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
-    agrees(caught.value, expected)
+    assert_same_error(caught.value, expected)
 
 
 def test_too_many_calls_at_once(daemons: TwoDaemons) -> None:

@@ -114,7 +114,7 @@ def test_a_home_given_as_an_option_and_relative(tmp_path: Path) -> None:
 # ── unusable ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def refused(daemon: Daemon, reason: str) -> None:
+def assert_daemon_refuses(daemon: Daemon, reason: str) -> None:
     """The daemon says what is wrong with which path; other commands say that none is running."""
     done = daemon.cli("daemon")
     assert (done.returncode, done.stdout) == (ExitCode.STORAGE, ""), done.stderr
@@ -129,39 +129,39 @@ def refused(daemon: Daemon, reason: str) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("in the way")
-    refused(Daemon(tmp_path / "home", tmp_path / "hosts"), "File exists")
+    assert_daemon_refuses(Daemon(tmp_path / "home", tmp_path / "hosts"), "File exists")
     assert (tmp_path / "home").read_text() == "in the way"
-    refused(Daemon(tmp_path / "home" / "below", tmp_path / "hosts"), "Not a directory")
+    assert_daemon_refuses(Daemon(tmp_path / "home" / "below", tmp_path / "hosts"), "Not a directory")
 
 
 def test_a_file_in_the_way_inside_the_home(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(mode=0o700)
     (tmp_path / "home" / "identities").write_text("in the way")
-    refused(Daemon(tmp_path / "home", tmp_path / "hosts"), "File exists")
+    assert_daemon_refuses(Daemon(tmp_path / "home", tmp_path / "hosts"), "File exists")
 
 
 def test_a_home_that_others_may_write_to(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home").chmod(0o777)
-    refused(Daemon(tmp_path / "home", tmp_path / "hosts"), f"chmod go-w {tmp_path / 'home'}")
+    assert_daemon_refuses(Daemon(tmp_path / "home", tmp_path / "hosts"), f"chmod go-w {tmp_path / 'home'}")
 
 
 def test_a_home_of_somebody_else(tmp_path: Path) -> None:
     if os.getuid() == 0:
         (tmp_path / "home").mkdir(mode=0o700)
         os.chown(tmp_path / "home", 12345, 12345)
-        refused(Daemon(tmp_path / "home", tmp_path / "hosts"), "it belongs to uid 12345")
+        assert_daemon_refuses(Daemon(tmp_path / "home", tmp_path / "hosts"), "it belongs to uid 12345")
     else:
-        refused(Daemon(Path("/usr"), tmp_path / "hosts"), "it belongs to uid 0")
+        assert_daemon_refuses(Daemon(Path("/usr"), tmp_path / "hosts"), "it belongs to uid 0")
 
 
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     if os.getuid() == 0:
         with mounted(tmp_path / "disk", "ro") as disk:
-            refused(Daemon(disk / "home", tmp_path / "hosts"), "Read-only file system")
+            assert_daemon_refuses(Daemon(disk / "home", tmp_path / "hosts"), "Read-only file system")
     else:
         (tmp_path / "closed").mkdir(mode=0o500)
-        refused(Daemon(tmp_path / "closed" / "home", tmp_path / "hosts"), "Permission denied")
+        assert_daemon_refuses(Daemon(tmp_path / "closed" / "home", tmp_path / "hosts"), "Permission denied")
 
 
 # ── full ─────────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +236,7 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
             assert caught.value.reason == "the disk is full"
             assert client.call("alice", alice, "Echo", request=HI) == ECHOED
     meanwhile = daemon.status()
-    assert what_there_is(meanwhile) == what_there_is(before)
+    assert contents_of(meanwhile) == contents_of(before)
     assert daemon.cli("status").returncode == 0
 
     ballast.unlink()
@@ -257,7 +257,7 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
     assert status.warnings == []
 
 
-def what_there_is(status: Status) -> object:
+def contents_of(status: Status) -> object:
     identities = [
         (i.name, i.id52, i.online, i.wanted, sorted((b.protocol, b.instance, b.state) for b in i.bindings))
         for i in status.identities
@@ -295,12 +295,12 @@ def test_actors_come_back_on_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -
     fill(disk)
     for actor in ("vault", "network", "gateway", "identity-alice"):
         os.kill(before[actor], signal.SIGKILL)
-        eventually(lambda: is_back(daemon, actor, before[actor]), f"{actor} is back")  # noqa: B023
+        eventually(lambda: restored(daemon, actor, before[actor]), f"{actor} is back")  # noqa: B023
         with daemon.client() as client:
             assert client.call("alice", alice, "Echo", request=HI, timeout=15) == ECHOED
 
 
-def is_back(daemon: Daemon, actor: str, pid: int) -> bool:
+def restored(daemon: Daemon, actor: str, pid: int) -> bool:
     try:
         status = daemon.status()
     except e.P2PError:

@@ -49,7 +49,7 @@ HARMFUL: tuple[str, ...] = (
 HARMFUL += ("\u2028", "\x85", "\x1b[2A")
 
 
-def is_harmless(tty: Tty, *, lines: bool = False, shows: bool = True) -> None:
+def assert_harmless(tty: Tty, *, lines: bool = False, shows: bool = True) -> None:
     """Assert that the output has no control character of ``EVIL``. ``lines``: a text of several lines was shown."""
     written = tty.raw.decode()
     assert not [each for each in HARMFUL if each in written]
@@ -121,7 +121,7 @@ def run(daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool 
     """A command of alice's on a terminal; it ends by itself."""
     with on_terminal(daemons.one.env, *arguments, rows=60, columns=400) as tty:
         ended = tty.ends()
-    is_harmless(tty, lines=lines, shows=shows)
+    assert_harmless(tty, lines=lines, shows=shows)
     assert code is None or ended == code, tty.raw.decode()
     return tty.raw.decode()
 
@@ -143,7 +143,7 @@ def test_stream(daemons: TwoDaemons) -> None:
             assert tty.ends() == 0
         assert tty.raw.endswith(shown)
         if not option:
-            is_harmless(tty, lines=True)
+            assert_harmless(tty, lines=True)
     piped = subprocess.run(
         [*CLI, "stream", "bob", "Hostile"],
         env=daemons.one.env,

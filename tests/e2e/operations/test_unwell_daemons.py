@@ -17,7 +17,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
 from tests.support.processes import signal_if_alive
-from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
+from tests.support.requests import STRANGER, Call, Command, assert_same_error, ticket_of
 from tests.support.two_daemons import TwoDaemons, give
 
 
@@ -27,7 +27,7 @@ def test_no_daemon(tmp_path: Path) -> None:
     for question in (Call(STRANGER), Command(["list-identities"], m.ListIdentities())):
         with daemon.client() as client, pytest.raises(e.DaemonNotRunning) as caught:
             question.blocking(client)
-        agrees(caught.value, expected)
+        assert_same_error(caught.value, expected)
 
         async def ask(question: Call | Command) -> None:
             async with Client(daemon.home) as client:
@@ -35,7 +35,7 @@ def test_no_daemon(tmp_path: Path) -> None:
 
         with pytest.raises(e.DaemonNotRunning) as caught:
             asyncio.run(ask(question))
-        agrees(caught.value, expected)
+        assert_same_error(caught.value, expected)
         done = daemon.cli(*question.arguments(), input=question.stdin())
         assert (done.returncode, done.stdout) == (ExitCode.DAEMON, "")
         assert done.stderr == f"fastn-p2p: {expected}\n"
@@ -77,7 +77,7 @@ def test_a_process_that_hangs_does_not_reply(
         with pytest.raises(e.DeadlineExceeded) as caught:
             client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, timeout=0.5)
         assert time.monotonic() - began < 3
-        agrees(caught.value, e.DeadlineExceeded(seconds=0.5))
+        assert_same_error(caught.value, e.DeadlineExceeded(seconds=0.5))
 
 
 def test_a_gateway_that_hangs(daemons: TwoDaemons, stopped: Callable[[Daemon, str], None]) -> None:

@@ -19,7 +19,7 @@ from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 from fastn_p2p_client.limits import PROTOCOL_VERSION
-from tests.support.requests import STRANGER, agrees
+from tests.support.requests import STRANGER, assert_same_error
 from tests.support.two_daemons import TwoDaemons
 
 _reply = msgspec.msgpack.Decoder(m.ControlReply)
@@ -40,10 +40,10 @@ def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
             link.close()
 
     early, mismatch, late = asyncio.run(converse())
-    agrees(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
+    assert_same_error(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
     assert "Upgrade the older" in str(mismatch.error())
     for refusal in (early, late):
-        agrees(refusal.error(), e.BadMessage(reason="say Hello first"))
+        assert_same_error(refusal.error(), e.BadMessage(reason="say Hello first"))
 
 
 def test_a_daemon_of_another_version(
@@ -65,11 +65,11 @@ def test_a_daemon_of_another_version(
             async with Client(home) as client:
                 with pytest.raises(e.VersionMismatch) as caught:
                     await client.call(None, STRANGER, "Echo")
-            agrees(caught.value, expected)
+            assert_same_error(caught.value, expected)
             assert await asyncio.to_thread(main, ["list-identities"]) == ExitCode.DAEMON
             with sync.Client(home) as blocking, pytest.raises(e.VersionMismatch) as caught:
                 await asyncio.to_thread(blocking.control, m.GetStatus())
-            agrees(caught.value, expected)
+            assert_same_error(caught.value, expected)
         finally:
             mailbox.close()
 

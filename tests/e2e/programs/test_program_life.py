@@ -38,7 +38,7 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
     assert daemon.cli("add-protocol", "alice", "--protocol", "Clock", "--program").returncode == 0
     config = daemon.home.identities / "alice/protocols/Clock/default/config.json"
 
-    def said() -> object:
+    def time_of() -> object:
         with daemon.client() as client:
             return client.call("alice", alice, "Clock")
 
@@ -48,19 +48,19 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
     program = subprocess.Popen([sys.executable, "-c", PROGRAM], env=daemon.env)
     try:
         eventually(is_served, "it is served")
-        assert said() == "tick"
+        assert time_of() == "tick"
         (binding,) = [each for each in daemon.status().identities[0].bindings if each.protocol == "Clock"]
         assert (binding.state, binding.programs) == ("serving", 1)
         assert "programs" in daemon.cli("status").stdout
         assert daemon.cli("stop", "alice", "Clock").stderr.endswith("State: stopped.\n")
         with pytest.raises(ProtocolNotFound):
-            said()
+            time_of()
         assert daemon.cli("start", "alice", "Clock").returncode == 0
         eventually(is_served, "it is served again")
         content = json.loads(config.read_bytes())
         config.write_text(json.dumps({**content, "config": {"word": "tock"}}))
         assert daemon.cli("reload", "alice", "Clock").returncode == 0
-        eventually(lambda: said() == "tock", "it has the new config")
+        eventually(lambda: time_of() == "tock", "it has the new config")
     finally:
         program.terminate()
         program.wait(10)

@@ -88,17 +88,17 @@ def test_a_config_is_set_while_it_serves(daemons: TwoDaemons) -> None:
     pid = daemons.two.pid("identity-bob")
     with daemons.one.client() as client:
 
-        def said() -> object:
+        def echo() -> object:
             try:
                 return client.call("alice", daemons.bob, "Echo", "live", request={"message": "hello"})
             except ApplicationError as error:
                 return error.payload
 
-        assert said() == {"echoed": "Echo: hello"}
+        assert echo() == {"echoed": "Echo: hello"}
         assert "State: serving" in bob(daemons, *change, "--config", '{"max_length": 3}')
-        assert said() == {"length": 5, "max_length": 3}
+        assert echo() == {"length": 5, "max_length": 3}
         assert "$.max_length" in bob(daemons, *change, "--config", '{"max_length": 0}', code=2)
-        assert said() == {"length": 5, "max_length": 3}
+        assert echo() == {"length": 5, "max_length": 3}
     assert daemons.two.pid("identity-bob") == pid
     assert "no Echo as 'other'" in bob(daemons, *change, "--alias", "other", "--allow", "peers", code=7)
 

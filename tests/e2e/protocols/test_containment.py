@@ -67,7 +67,7 @@ class Bystander:
 def daemon() -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
-        env = install_protocols(directory / "packages", Misfit="tests.support.faulty_protocols:Misfit")
+        env = install_protocols(directory / "packages", FaultyProtocol="tests.support.faulty_protocols:FaultyProtocol")
         daemon = FastDaemon(directory / "home", directory / "hosts", **env)
         try:
             yield daemon.start()
@@ -88,7 +88,7 @@ def starts(daemon: Daemon, bystander: Bystander) -> Iterator[dict[str, Future[No
 
     def start(way: str) -> None:
         daemon.identity(named(way), online=False)
-        give(daemon, named(way), "Misfit", place="on_activate", way=way)
+        give(daemon, named(way), "FaultyProtocol", place="on_activate", way=way)
         with daemon.client() as client:
             client.control(m.SetIdentityOnline(named(way), True), timeout=45)
 
@@ -97,7 +97,7 @@ def starts(daemon: Daemon, bystander: Bystander) -> Iterator[dict[str, Future[No
 
 
 @pytest.fixture(autouse=True)
-def others_serve(bystander: Bystander, starts: object) -> Iterator[None]:
+def assert_others_serve(bystander: Bystander, starts: object) -> Iterator[None]:
     before = bystander.outcomes["ok"]
     yield
     eventually(lambda: bystander.outcomes["ok"] > before + 3, "calls of others go on")
@@ -112,14 +112,14 @@ def key_of(daemon: Daemon, name: str) -> str:
     return next(each.id52 for each in daemon.status().identities if each.name == name)
 
 
-def call(daemon: Daemon, name: str, way: str, protocol: str = "Misfit", timeout: float = 10.0) -> object:
+def call(daemon: Daemon, name: str, way: str, protocol: str = "FaultyProtocol", timeout: float = 10.0) -> object:
     with daemon.client() as client:
         request = HI if protocol == "Echo" else way
         return client.call("caller", key_of(daemon, name), protocol, request=request, timeout=timeout)
 
 
 def state_of(daemon: Daemon, name: str) -> str:
-    return binding_of(daemon, name, "Misfit").state
+    return binding_of(daemon, name, "FaultyProtocol").state
 
 
 def echo_serves(daemon: Daemon, name: str) -> bool:
@@ -129,9 +129,9 @@ def echo_serves(daemon: Daemon, name: str) -> bool:
     return False
 
 
-def with_misfit(daemon: Daemon, name: str, **config: str) -> str:
+def with_faulty_protocol(daemon: Daemon, name: str, **config: str) -> str:
     daemon.identity(name)
-    give(daemon, name, "Misfit", **config)
+    give(daemon, name, "FaultyProtocol", **config)
     return name
 
 
@@ -153,54 +153,56 @@ def kill_with_calls(daemon: Daemon, name: str, way: str, times: int) -> str:
 
 
 def test_handler_that_waits_for_ever(daemon: Daemon) -> None:
-    name = with_misfit(daemon, "waits")
+    name = with_faulty_protocol(daemon, "waits")
     for way in ("wait", "stubborn"):
         with pytest.raises(DeadlineExceeded):
             call(daemon, name, way, timeout=0.3)
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
-    assert binding_of(daemon, name, "Misfit").errors == 2
+    assert binding_of(daemon, name, "FaultyProtocol").errors == 2
 
 
 def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:
-    name = with_misfit(daemon, "raises")
+    name = with_faulty_protocol(daemon, "raises")
     for way, words in (("raise", "RuntimeError"), ("exit", "SystemExit")):
         with pytest.raises(HandlerFailed, match=words):
             call(daemon, name, way)
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
-    assert binding_of(daemon, name, "Misfit").errors == 2
+    assert binding_of(daemon, name, "FaultyProtocol").errors == 2
 
 
 def test_handler_that_never_comes_back_to_the_event_loop(daemon: Daemon) -> None:
-    state = kill_with_calls(daemon, with_misfit(daemon, "spins"), "spin", times=2)
+    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "spins"), "spin", times=2)
     assert "2 times, the last time in a request (no heartbeat for 3 s)" in state
 
 
 def test_handler_that_ends_the_process(daemon: Daemon) -> None:
     """It is left out, visibly; and `start` takes it back."""
-    name = with_misfit(daemon, "exits")
+    name = with_faulty_protocol(daemon, "exits")
     state = kill_with_calls(daemon, name, "exit really", times=3)
     assert state.startswith("failed: ")
     assert "3 times, the last time in a request (exit code 5)" in state
-    assert "Misfit (default): failed: it crashed" in " ".join(daemon.cli("status").stdout.split())
-    done = daemon.cli("start", name, "Misfit")
-    assert (done.returncode, done.stderr) == (0, f"Started Misfit (default) of {name}. State: serving.\n")
+    assert "FaultyProtocol (default): failed: it crashed" in " ".join(daemon.cli("status").stdout.split())
+    done = daemon.cli("start", name, "FaultyProtocol")
+    assert (done.returncode, done.stderr) == (0, f"Started FaultyProtocol (default) of {name}. State: serving.\n")
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
 
 
 def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
     """No call waits for the task, and the supervisor still knows its binding."""
     name = daemon.identity("tasks") and "tasks"
-    give(daemon, name, "Misfit", place="a task", way="exit")
-    give(daemon, name, "Misfit", "other", place="a task", way="exit really")
-    eventually(lambda: binding_of(daemon, name, "Misfit", "other").state.startswith("failed: "), "it is left out", 20)
-    assert "3 times, the last time in on_activate" in binding_of(daemon, name, "Misfit", "other").state
+    give(daemon, name, "FaultyProtocol", place="a task", way="exit")
+    give(daemon, name, "FaultyProtocol", "other", place="a task", way="exit really")
+    eventually(
+        lambda: binding_of(daemon, name, "FaultyProtocol", "other").state.startswith("failed: "), "it is left out", 20
+    )
+    assert "3 times, the last time in on_activate" in binding_of(daemon, name, "FaultyProtocol", "other").state
     eventually(lambda: echo_serves(daemon, name), "its neighbour serves")
     assert state_of(daemon, name) == "serving"  # an exit of a task that is polite ends the task
 
 
 def test_handler_that_eats_memory(daemon: Daemon) -> None:
     """It gets no more than it may have, and what it got is free again."""
-    name = with_misfit(daemon, "eats")
+    name = with_faulty_protocol(daemon, "eats")
     pid = daemon.pid(f"identity-{name}")
     with pytest.raises(HandlerFailed, match="MemoryError"):
         call(daemon, name, "eat")
@@ -209,15 +211,15 @@ def test_handler_that_eats_memory(daemon: Daemon) -> None:
 
 
 def test_handler_that_keeps_the_memory_that_it_ate(daemon: Daemon) -> None:
-    state = kill_with_calls(daemon, with_misfit(daemon, "hoards"), "hoard", times=3)
+    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "hoards"), "hoard", times=3)
     assert "3 times, the last time in a request (it had no memory left)" in state
 
 
 def test_what_a_handler_forks_ends_with_its_identity(daemon: Daemon) -> None:
     """However it has hidden itself, and however the identity's process ends; and it cannot pass for the identity. What
     has no parent any more ends before."""
-    name = with_misfit(daemon, "forks")
-    note = daemon.home.identities / name / "protocols/Misfit/default/children"
+    name = with_faulty_protocol(daemon, "forks")
+    note = daemon.home.identities / name / "protocols/FaultyProtocol/default/children"
 
     def children() -> list[int]:
         return [int(line) for line in note.read_text().split()] if note.exists() else []
@@ -256,12 +258,12 @@ def test_hook_that_misbehaves_when_the_identity_starts(
 
 def test_what_is_killed_by_others_is_not_blamed(daemon: Daemon) -> None:
     """The process is killed from outside while a handler runs."""
-    name = with_misfit(daemon, "innocent")
+    name = with_faulty_protocol(daemon, "innocent")
     for _ in range(4):
         pid = daemon.wait_actor(f"identity-{name}")
         with ThreadPoolExecutor(1) as pool:
             called = pool.submit(call, daemon, name, "spin")
-            eventually(lambda: binding_of(daemon, name, "Misfit").in_flight, "it is in flight")
+            eventually(lambda: binding_of(daemon, name, "FaultyProtocol").in_flight, "it is in flight")
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(ConnectionLost):
                 called.result()

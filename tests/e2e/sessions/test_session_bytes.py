@@ -16,7 +16,7 @@ from tests.support.protocols import BLOCK
 from tests.support.sessions import connected, read_all, run
 from tests.support.two_daemons import TwoDaemons, give
 
-pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
 
 

@@ -16,7 +16,7 @@ from tests.support.daemons import Daemon, eventually
 from tests.support.sessions import connected, daemon_of, outcome, read_all, run
 from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
 
-pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
 
 
@@ -116,7 +116,7 @@ async def control(daemon: Daemon, message: m.RequestFor[m.Message]) -> None:
     await asyncio.to_thread(ask)
 
 
-async def still_echoes(session: Session) -> None:
+async def assert_echoes(session: Session) -> None:
     await session.write(b"x")
     assert await session.read() == b"x"
 
@@ -129,14 +129,14 @@ def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons
         async with connected(client, daemons.bob) as other:
             for peer in (daemons.bob, daemons.alice):
                 session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
-                await still_echoes(session)
+                await assert_echoes(session)
                 reading = asyncio.create_task(session.read())
                 await control(daemons.one, m.SetIdentityOnline("erin", False))
                 error = await outcome(reading)
                 assert isinstance(error, e.ConnectionLost)
                 assert "erin" in str(error)
                 await control(daemons.one, m.SetIdentityOnline("erin", True))
-            await still_echoes(other)
+            await assert_echoes(other)
 
     run(daemons.one, talk)
 
@@ -152,13 +152,13 @@ def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemons: Tw
     async def talk(client: Client) -> None:
         async with connected(client, daemons.bob) as other:
             session = await client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"})
-            await still_echoes(session)
+            await assert_echoes(session)
             reading = asyncio.create_task(session.read())
             await control(daemons.two, m.RemovePeer("alice"))
             assert isinstance(await outcome(reading), e.ConnectionLost)
             refused = await outcome(client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"}))
             assert isinstance(refused, e.Denied)
-            await still_echoes(other)
+            await assert_echoes(other)
         await control(daemons.two, m.RemoveProtocol("bob", "Trial", "members"))
 
     run(daemons.one, talk)

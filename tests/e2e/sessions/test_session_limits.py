@@ -14,11 +14,11 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.limits import CHUNK_COST, MAX_SESSIONS_PER_PEER
 from tests.support.protocols import BLOCK
-from tests.support.requests import agrees
+from tests.support.requests import assert_same_error
 from tests.support.sessions import connected, daemon_of, fill, outcome, read_all, run
 from tests.support.two_daemons import TwoDaemons, binding_of, until
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = pytest.mark.usefixtures("assert_no_session_left")
 MIB: Final = 1024 * 1024
 
 
@@ -86,7 +86,7 @@ def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has
 
         results = await asyncio.gather(*(connect() for _ in range(MAX_SESSIONS_PER_PEER + 1)), return_exceptions=True)
         (refused,) = [result for result in results if not isinstance(result, Session)]
-        agrees(refused, e.Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER))
+        assert_same_error(refused, e.Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER))
         sessions = [result for result in results if isinstance(result, Session)]
         assert isinstance(await outcome(connect()), e.Overloaded)
         assert await client.call("alice", daemons.bob, "Trial", request={"do": "return", "value": 7}) == 7

@@ -13,11 +13,11 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client
 from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
-from tests.support.requests import STRANGER, agrees
+from tests.support.requests import STRANGER, assert_same_error
 from tests.support.sessions import daemon_of, outcome, read_all, run
 from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
 
-pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 
 NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
 REFUSALS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Exception]]] = {
@@ -78,7 +78,7 @@ def test_connect_raises_what_is_wrong(daemons: TwoDaemons, peer: str, name: str)
         arguments = {"peer": peer, **NOBODY_ASKS, **changed}
         return await outcome(client.connect(**arguments))
 
-    agrees(run(daemons.one, ask), expected(daemons, peer))
+    assert_same_error(run(daemons.one, ask), expected(daemons, peer))
 
 
 def test_initial_data_of_the_largest_size_arrives(daemons: TwoDaemons, peer: str) -> None:
@@ -98,7 +98,7 @@ def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons) -
     async def ask(client: Client) -> object:
         return await outcome(client.connect("alice", daemons.bob, "Trial", "private", {"do": "echo"}))
 
-    agrees(run(daemons.one, ask), e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
+    assert_same_error(run(daemons.one, ask), e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
     assert binding_of(daemons.two, "bob", "Trial", "private").opened == 0
 
 
@@ -124,4 +124,4 @@ def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:
     async def ask(client: Client) -> object:
         return await outcome(client.connect(None, STRANGER, "Trial"))
 
-    agrees(run(daemon, ask), e.DaemonNotRunning(home=str(daemon.home.path)))
+    assert_same_error(run(daemon, ask), e.DaemonNotRunning(home=str(daemon.home.path)))

@@ -72,11 +72,11 @@ class Seeker(Protocol[M_contra]):
     def on_connection(
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: M_contra, payload: bytes
     ) -> None:
-        """The target is reached over this connection."""
+        """Use the connection that reaches the target."""
         ...
 
     def on_error(self, error: P2PError) -> None:
-        """There is no such target."""
+        """Report that no target was found."""
         ...
 
 

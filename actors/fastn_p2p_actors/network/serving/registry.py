@@ -145,7 +145,7 @@ class OnlineIdentity:
         self.listed = listed
         """False if no record source may get the record."""
         self.publications: dict[str, Publication] = {}
-        """Where its record is published, by the name of the place."""
+        """Publications of its record, by the name of the record source."""
         self.bindings: dict[tuple[str, str], RegisteredBinding] = {}
 
 

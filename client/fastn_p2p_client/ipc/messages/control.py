@@ -462,7 +462,7 @@ class ExplainPeer(Message, frozen=True, tag=39):
     identity: str
     """Name of the identity that would call; empty for the only one online."""
     peer: str
-    """As in ``PingPeer``."""
+    """A petname, an ID52, a ticket, a URI, or the name of an identity of this daemon."""
     protocol: str
     """Protocol that would be called; empty if only the way to the peer matters."""
     instance: str

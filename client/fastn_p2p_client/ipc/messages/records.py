@@ -117,7 +117,7 @@ class BlockedInfo(Record, frozen=True):
 
     id52: str
     name: str
-    """Its petname, or the one that it had when it was blocked; empty if it had none."""
+    """Petname of the identity, or the one from before it was blocked; empty if it had none."""
     since_ms: int
     """Unix time in milliseconds."""
 
@@ -155,7 +155,7 @@ class BindingAccess(Record, frozen=True):
     allow: list[str]
     """Access list that is in effect; empty if the protocol decides and is not loaded."""
     admits: list[AccessEntry]
-    """One entry for each identity. With ``GetAccess.peer``, one entry about that peer."""
+    """Entry for each identity. With ``GetAccess.peer``, the only entry is about that peer."""
 
 
 class ProcessStatus(Record, frozen=True):

@@ -235,7 +235,7 @@ def connect(path: Path) -> socket.socket:
     return stranger
 
 
-async def answered(box: Mailbox, seen: Recorder, link: RequestChannel) -> None:
+async def assert_answers(box: Mailbox, seen: Recorder, link: RequestChannel) -> None:
     asked = asyncio.ensure_future(link.request(GetStatus(), timeout=10))
     sender, correlation, _, _ = await seen.next()
     assert box.send(sender, correlation, encode(Ack()))
@@ -249,20 +249,20 @@ async def test_garbage_does_not_affect_other_senders(tmp_path: Path) -> None:
     box.open()
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     opening = GREETING + ready("DEALER")
     said = [os.urandom(200), b"", GREETING[:20], GREETING, opening + b"\x02" + b"\xff" * 8, opening + b"\x09\x00"]
     strangers = [connect(tmp_path / "a.sock") for _ in said]
     for stranger, data in zip(strangers, said, strict=True):
         stranger.sendall(data)
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     for _ in said:
         async with asyncio.timeout(50):
             await seen.gone.get()
     assert box.clients == 1
     for stranger in strangers:
         stranger.close()
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     link.close()
     box.close()
 
@@ -385,7 +385,7 @@ async def test_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     box.open()
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     link.close()
     box.close()
 
@@ -426,7 +426,7 @@ async def test_sender_that_does_not_read_does_not_delay_others(tmp_path: Path) -
     assert 0 < sender.backlog - before < 1000, "a short refusal instead of the answer"
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     program.close()
     async with asyncio.timeout(50):
         assert await seen.gone.get() is sender
@@ -526,7 +526,7 @@ async def test_sender_that_never_reads_is_ended_and_others_get_replies(tmp_path:
     assert not box.send(deaf, correlation, encode(Ack()))
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    await answered(box, seen, link)
+    await assert_answers(box, seen, link)
     link.close()
     writer.close()
     box.close()

@@ -37,19 +37,19 @@ class Player:
         if what == "write" and (self._writing is None or self._writing.done()):
             data = self._stream[self._planned : self._planned + size]
             self._planned += size
-            self._writing = asyncio.create_task(self._told(self.session.write(data)))
+            self._writing = asyncio.create_task(self._record_error(self.session.write(data)))
         elif what == "read" and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read(size + 1))
         elif what == "eof":
-            self._closing.append(asyncio.create_task(self._told(self.session.send_eof())))
+            self._closing.append(asyncio.create_task(self._record_error(self.session.send_eof())))
         elif what == "close":
             self.codes.add(RESET_CLOSED)
-            self._closing.append(asyncio.create_task(self._told(self.session.close())))
+            self._closing.append(asyncio.create_task(self._record_error(self.session.close())))
         elif what == "reset":
             self.codes.add(size)
             self.session.reset(size)
 
-    async def _told(self, work: Awaitable[object]) -> object:
+    async def _record_error(self, work: Awaitable[object]) -> object:
         try:
             return await work
         except P2PError as error:
@@ -57,7 +57,7 @@ class Player:
             return error
 
     async def _read(self, limit: int) -> object:
-        got = await self._told(self.session.read(limit))
+        got = await self._record_error(self.session.read(limit))
         if isinstance(got, bytes):
             assert len(got) <= limit
             assert not (got and self.complete)

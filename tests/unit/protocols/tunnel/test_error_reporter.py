@@ -34,64 +34,64 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def trouble(clock: Clock, told: list[str]) -> ErrorReporter:
-    return ErrorReporter(told.append, now=lambda: clock.time, call_later=clock.later)
+def reporter(clock: Clock, messages: list[str]) -> ErrorReporter:
+    return ErrorReporter(messages.append, now=lambda: clock.time, call_later=clock.later)
 
 
-def test_nothing_is_told_while_all_is_well(trouble: ErrorReporter, told: list[str]) -> None:
-    trouble.report_success()
-    assert told == []
+def test_nothing_is_told_while_all_is_well(reporter: ErrorReporter, messages: list[str]) -> None:
+    reporter.report_success()
+    assert messages == []
 
 
 def test_the_same_trouble_is_told_once_and_its_end_with_the_number_of_victims(
-    trouble: ErrorReporter, told: list[str], clock: Clock
+    reporter: ErrorReporter, messages: list[str], clock: Clock
 ) -> None:
     for _ in range(100):
-        trouble.report_failure("no way")
-    assert told == ["no way"]
+        reporter.report_failure("no way")
+    assert messages == ["no way"]
     clock.advance(1)
-    trouble.report_success()
-    trouble.report_success()
-    assert told == ["no way", "connections work again; 100 connections were closed meanwhile"]
+    reporter.report_success()
+    reporter.report_success()
+    assert messages == ["no way", "connections work again; 100 connections were closed meanwhile"]
     clock.advance(1)
-    trouble.report_failure("no way")
+    reporter.report_failure("no way")
     clock.advance(5)
-    trouble.report_success()
-    assert told[2:] == ["no way", "connections work again; one connection was closed meanwhile"]
+    reporter.report_success()
+    assert messages[2:] == ["no way", "connections work again; one connection was closed meanwhile"]
 
 
-def test_fast_changes_report_only_the_last_state(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
+def test_fast_changes_report_only_the_last_state(reporter: ErrorReporter, messages: list[str], clock: Clock) -> None:
     for reason in ("a", "b", "c", "d"):
-        trouble.report_failure(reason)
-    assert told == ["a"]
+        reporter.report_failure(reason)
+    assert messages == ["a"]
     clock.advance(LONGEST_PAUSE)
-    assert told == ["a", "d"]
+    assert messages == ["a", "d"]
 
 
 def test_a_short_trouble_that_is_over_before_it_could_be_told_is_not_told(
-    trouble: ErrorReporter, told: list[str], clock: Clock
+    reporter: ErrorReporter, messages: list[str], clock: Clock
 ) -> None:
-    trouble.report_failure("a")
+    reporter.report_failure("a")
     clock.advance(FIRST_PAUSE * 2)
-    trouble.report_success()
-    trouble.report_failure("b")
-    trouble.report_success()
+    reporter.report_success()
+    reporter.report_failure("b")
+    reporter.report_success()
     clock.advance(LONGEST_PAUSE)
-    assert len(told) == 2
+    assert len(messages) == 2
 
 
-def test_a_flapping_problem_does_not_flood(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
+def test_a_flapping_problem_does_not_flood(reporter: ErrorReporter, messages: list[str], clock: Clock) -> None:
     for _ in range(3600):
-        trouble.report_failure("no way")
+        reporter.report_failure("no way")
         clock.advance(0.5)
-        trouble.report_success()
+        reporter.report_success()
         clock.advance(0.5)
-    assert len(told) < 3600 / LONGEST_PAUSE + 12
+    assert len(messages) < 3600 / LONGEST_PAUSE + 12
     clock.advance(2 * LONGEST_PAUSE)
-    trouble.report_failure("something else")
-    assert told[-1] == "something else"
+    reporter.report_failure("something else")
+    assert messages[-1] == "something else"
