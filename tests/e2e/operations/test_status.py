@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons
 
 HI = {"message": "hi"}
+T = TypeVar("T")
 ACTORS = ("vault", "network", "gateway", "identity-alice")
 
 
@@ -40,17 +42,30 @@ def busy(daemons: TwoDaemons) -> TwoDaemons:
 
 
 @pytest.fixture
-def stopped(daemons: TwoDaemons) -> Iterator[Callable[[str], None]]:
-    """Stops an actor of ``one`` as the kernel can (SIGSTOP), until the test ends."""
+def stopped(daemons: TwoDaemons) -> Iterator[Callable[[str], int]]:
+    """Stop an actor of ``one`` as the kernel can (SIGSTOP), until the test ends; the actor's pid."""
     pids: list[int] = []
 
-    def stop(actor: str) -> None:
+    def stop(actor: str) -> int:
         pids.append(daemons.one.pid(actor))
         os.kill(pids[-1], signal.SIGSTOP)
+        return pids[-1]
 
     yield stop
     for pid in pids:
         signal_if_alive(pid, signal.SIGCONT)
+
+
+def look_while_stopped(daemons: TwoDaemons, stop: Callable[[str], int], actor: str, look: Callable[[], T]) -> T:
+    """Return the result of ``look`` while the actor is stopped. Look again if the supervisor has replaced the actor."""
+
+    def look_once() -> list[T]:
+        settled(daemons.one)
+        pid = stop(actor)
+        result = look()
+        return [result] if daemons.one.pid(actor) == pid else []
+
+    return eventually(look_once, f"it is looked at before {actor} is replaced")[0]
 
 
 def test_json_has_all_of_it(busy: TwoDaemons) -> None:
@@ -126,32 +141,31 @@ def settled(daemon: Daemon) -> Status:
     return found
 
 
-def test_a_network_that_hangs_is_a_warning(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
+def test_a_network_that_hangs_is_a_warning(busy: TwoDaemons, stopped: Callable[[str], int]) -> None:
     """The status still has all other parts, also the identities and bindings on disk."""
-    stopped("network")
-    done = busy.one.cli("status")
+    done = look_while_stopped(busy, stopped, "network", lambda: busy.one.cli("status"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "the network process is not answering" in done.stdout
     assert busy.alice in done.stdout
     assert "Echo" in done.stdout
 
 
-def test_an_identity_that_hangs_hides_nothing(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
-    settled(busy.one)
-    stopped("identity-alice")
-    done = busy.one.cli("status", timeout=5)
+def test_an_identity_that_hangs_hides_nothing(busy: TwoDaemons, stopped: Callable[[str], int]) -> None:
+    done = look_while_stopped(busy, stopped, "identity-alice", lambda: busy.one.cli("status"))
     assert (done.returncode, done.stderr) == (0, "")
     assert busy.alice in done.stdout
 
 
-def test_a_gateway_that_hangs_leaves_the_processes(busy: TwoDaemons, stopped: Callable[[str], None]) -> None:
+def test_a_gateway_that_hangs_leaves_the_processes(busy: TwoDaemons, stopped: Callable[[str], int]) -> None:
     """The status shows the processes. The message and the exit code say that it is incomplete."""
-    settled(busy.one)
-    pids = {actor: busy.one.pid(actor) for actor in ACTORS}  # before the supervisor replaces the one that hangs
-    stopped("gateway")
-    with ThreadPoolExecutor() as threads:  # at the same time: the supervisor does not look on for long
-        asked = [threads.submit(busy.one.cli, "status", *options) for options in ((), ("--json",))]
-        done, partial = (each.result() for each in asked)
+
+    def look() -> tuple[dict[str, int], list[subprocess.CompletedProcess[str]]]:
+        pids = {actor: busy.one.pid(actor) for actor in ACTORS}
+        with ThreadPoolExecutor() as threads:  # at the same time: the supervisor replaces a process that hangs
+            asked = [threads.submit(busy.one.cli, "status", *options) for options in ((), ("--json",))]
+            return pids, [each.result() for each in asked]
+
+    pids, (done, partial) = look_while_stopped(busy, stopped, "gateway", look)
     assert (done.returncode, done.stderr) == (ExitCode.DAEMON, "")
     assert "the gateway does not answer" in done.stdout
     for actor in ACTORS:

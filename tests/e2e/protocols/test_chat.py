@@ -246,27 +246,34 @@ async def test_limits_are_kept_and_say_so(daemons: TwoDaemons) -> None:
 @in_loop
 async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_nothing(daemons: TwoDaemons) -> None:
     daemons.two.identity("mallory", echo=False)
-    async with Client(daemons.two.home) as client:
-        for request in (
-            GetHistory(daemons.bob),
-            ListConversations(),
-            {"type": "say", "peer": daemons.bob, "id": "0" * 32, "text": "x"},
-        ):
-            with pytest.raises(ApplicationError) as raised:
-                await client.call("bob", daemons.alice, "Chat", request=request)
-            assert raised.value.kind == "NotOwner"
-            with pytest.raises(Denied):
-                await client.call("mallory", daemons.alice, "Chat", request=request)
-        with pytest.raises(ApplicationError, match="NotOwner"):
-            await client.connect("bob", daemons.alice, "Chat", initial=FollowConversation(daemons.bob))
-        async with await client.connect("bob", daemons.alice, "Chat", initial=OpenPresence("default")) as session:
-            await session.write(b"chatter")
-            with pytest.raises(StreamReset):
-                await session.read()
-        # What is not there is not marked, and no error: perhaps it was forgotten here.
-        viewed = ReadReceipt("default", [secrets.token_hex(16)])
-        assert await client.call("bob", daemons.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
-    await switch(daemons.two, "mallory", False)
+    try:
+        async with Client(daemons.two.home) as client:
+            await ask_for_what_is_the_owners(client, daemons)
+    finally:
+        await switch(daemons.two, "mallory", False)
+
+
+async def ask_for_what_is_the_owners(client: Client, daemons: TwoDaemons) -> None:
+    for request in (
+        GetHistory(daemons.bob),
+        ListConversations(),
+        {"type": "say", "peer": daemons.bob, "id": "0" * 32, "text": "x"},
+    ):
+        with pytest.raises(ApplicationError) as raised:
+            await client.call("bob", daemons.alice, "Chat", request=request)
+        assert raised.value.kind == "NotOwner"
+        with pytest.raises(Denied):
+            await client.call("mallory", daemons.alice, "Chat", request=request)
+    with pytest.raises(ApplicationError, match="NotOwner"):
+        await client.connect("bob", daemons.alice, "Chat", initial=FollowConversation(daemons.bob))
+    session = await client.connect("bob", daemons.alice, "Chat", initial=OpenPresence("default"))
+    await session.write(b"chatter")
+    with pytest.raises(StreamReset):
+        await session.read()
+    session.reset()
+    # What is not there is not marked, and no error: perhaps it was forgotten here.
+    viewed = ReadReceipt("default", [secrets.token_hex(16)])
+    assert await client.call("bob", daemons.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
 
 
 @in_loop
