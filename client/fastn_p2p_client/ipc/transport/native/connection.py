@@ -19,8 +19,8 @@ from ....limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
 from .decoder import UNLIMITED, ZmtpDecoder
 
-_BURST: Final = 256
-"""Messages of one connection that are delivered before other tasks of the loop run."""
+_BURST: Final = 64
+"""Messages of one connection that are delivered before other tasks of the loop run: they take about a millisecond."""
 _PIECE: Final = 256 * 1024
 """Bytes that are given to the asyncio transport at once, and that it may buffer."""
 _SOCKET_BUFFER: Final = 256 * 1024

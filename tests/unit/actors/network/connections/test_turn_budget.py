@@ -183,3 +183,23 @@ async def test_a_connection_that_has_always_the_next_frame_ready_counts_as_a_que
     assert not flood.is_light
     for task in [*queues, *tasks]:
         task.cancel()
+
+
+async def test_rounds_are_shorter_while_others_make_calls() -> None:
+    now = _Iterations()
+    honest, queued = now.connection(), [now.connection() for _ in range(8)]
+    by_round: Counter[int] = Counter()
+
+    async def step(turns: ConnectionTurns) -> None:
+        if not turns.spend():
+            await turns.wait()
+        by_round[now.budget.rounds] += 1
+
+    tasks = [asyncio.create_task(step(each)) for _ in range(_MANY) for each in queued]
+    await _until_round(now, _FEW_ROUNDS)
+    assert by_round[_FEW_ROUNDS - 1] == STEPS_PER_TURN
+    assert honest.spend()
+    await _until_round(now, 2 * _FEW_ROUNDS)
+    assert 0 < by_round[2 * _FEW_ROUNDS - 1] <= STEPS_PER_TURN // 2
+    for task in tasks:
+        task.cancel()
