@@ -83,7 +83,7 @@ _LONG: Final = {"hundred", "idle"}
 
 
 class _Bench:
-    """One run."""
+    """Benchmark run."""
 
     def __init__(self, root: Path, wanted: list[str], *, quick: bool) -> None:
         self._root = root
@@ -98,7 +98,7 @@ class _Bench:
         self.conditions = report.Conditions(5 if quick else 15, 0.4 if quick else 0.7)
 
     async def run(self, stack: AsyncExitStack) -> None:
-        """All wanted measures; one that fails does not keep the others from running."""
+        """Run all selected measures, also after one has failed."""
         measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
             "calls": self._calls,
             "serving": self._serving,
@@ -132,7 +132,7 @@ class _Bench:
         await self._end_carriers()
 
     async def _end_carriers(self) -> None:
-        """They would only be in the way of other measures."""
+        """End the carriers, which would disturb other measures."""
         if self._carriers is not None:
             self.outcome.add(self._growth.outcome())
             self._carriers = None
@@ -179,7 +179,7 @@ class _Bench:
 
     @property
     def good(self) -> bool:
-        """Whether all that was asked for was measured, and meets its must."""
+        """True if every selected measure ran, and meets its limit."""
         judged = {statement.target.name for statement in self.outcome.statements}
         judged |= {skipped.target.name for skipped in self.outcome.skipped}
         expected = {name for measure in self._wanted for name in _JUDGED.get(measure, ())}

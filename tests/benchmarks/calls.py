@@ -21,11 +21,11 @@ _WARM_UP: Final = 0.15
 _FRESH: Final = 0
 """In place of a number in flight: a connection of its own for each call."""
 SIDES: Final = {"raw": "raw", "stock": "stock binding", "fastn": "fastn-p2p", "pyzmq": "fastn-p2p over pyzmq"}
-"""What they are called in tables."""
+"""Names in tables."""
 
 
 class _Side:
-    """One way to make the same calls. ``pids`` are the processes whose CPU time it costs."""
+    """Way to make the same calls. ``pids`` are the processes whose CPU time it costs."""
 
     def __init__(self, name: str, worker: Worker, pids: Mapping[str, Sequence[int]]) -> None:
         self.name = name

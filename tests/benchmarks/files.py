@@ -118,7 +118,7 @@ class _Getting:
         (to / _NAME).unlink()
 
     async def _watch(self, pid: int, to: Path) -> None:
-        """Its memory counts from when the first bytes are there: before, it loads its code."""
+        """Measure its memory from the first bytes on, because it loads its code before."""
         while not _begun(to):
             if not _runs(pid):
                 return

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 BLOCK: Final = bytes(256 * 1024)
-"""What is written again and again: one chunk of a session, and a size with which raw is at its fastest."""
+"""Bytes that are written repeatedly: one chunk of a session, and a size with which raw is at its fastest."""
 GREETING: Final = bytes(64)
 """The answer to ``greet``."""
 MEGA: Final = 1e6
@@ -40,7 +40,7 @@ encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the side that serves is to do; times are those of ``perf_counter``, one clock for the whole machine."""
+    """Order to the side that serves. Times are those of ``perf_counter``, one clock for the whole machine."""
 
     do: Literal["take", "give", "greet"]
     begin: float = 0.0
@@ -48,7 +48,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """What one stream has carried: within the window, and at all (as the processes' CPU time counts it)."""
+    """Bytes that one stream has carried: within the window, and at all (as the processes' CPU time counts it)."""
 
     size: int
     seconds: float
@@ -101,7 +101,7 @@ def order(do: Literal["take", "give"], seconds: float, warm_up: float) -> Order:
 
 
 def framed(order: Order) -> bytes:
-    """What comes first on a stream that has nothing beside its bytes."""
+    """Encode the header of a stream that carries only bytes."""
     message = encode(order)
     return len(message).to_bytes(_HEAD, "big") + message
 

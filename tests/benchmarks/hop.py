@@ -1,4 +1,4 @@
-"""One local hop and nothing else: messages of id, header and payload, each answered; ``python -m
+"""Measure of a single local hop: messages of id, header and payload, each answered; ``python -m
 tests.benchmarks.hop``.
 
 ``link`` is our ``RequestChannel`` to our ``Mailbox``. ``libzmq`` is a DEALER to a ROUTER of libzmq, as a careful user

@@ -11,11 +11,11 @@ import msgspec
 __all__ = ["MESSAGE", "Phase", "load", "one_by_one", "phase_of"]
 
 MESSAGE = "m" * 64
-"""What every call of every side says."""
+"""Message of every call."""
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """What came out of one phase; times are seconds. ``total`` counts the warm-up too, as the processes' CPU does."""
+    """Results of one phase; times are seconds. ``total`` counts the warm-up too, as the processes' CPU does."""
 
     calls: int
     total: int
@@ -67,7 +67,7 @@ async def one_by_one(call: Callable[[], Awaitable[None]], count: int) -> Phase:
 
 
 def phase_of(samples: list[float], others: int, seconds: float) -> Phase:
-    """What these times, of those that count, come to; ``others`` do not count."""
+    """Return the phase of these times; ``others`` are not counted."""
     if not samples:
         raise RuntimeError(f"no call ended within {seconds} s")
     samples.sort()

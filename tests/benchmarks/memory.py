@@ -19,7 +19,7 @@ _SHOWN: Final = 8
 
 
 class Growth:
-    """Of many processes; a name may stand for several, one after the other, and the largest counts."""
+    """Memory growth by process name. Of several processes with the same name, the largest counts."""
 
     def __init__(self) -> None:
         self._watched: dict[int, tuple[str, int]] = {}
@@ -47,7 +47,7 @@ class Growth:
         self._grown[name] = max(self._grown[name], _resident(pid, "VmHWM") - before)
 
     def forget(self, pid: int) -> None:
-        """It ends: another process may get its id."""
+        """Forget a process that ends, because another one may get its id."""
         self.look_at(pid)
         self._watched.pop(pid, None)
 

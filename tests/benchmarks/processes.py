@@ -1,4 +1,4 @@
-"""What the kernel says about processes: their memory, their CPU time, their children."""
+"""Memory, CPU time and children of processes, read from the kernel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def descendants(root: int) -> list[int]:
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    """Those that have not ended; a zombie has."""
+    """Return the processes that have not ended. A zombie has ended."""
     return [pid for pid in pids if (fields := _stat(pid)) and fields[0] != "Z"]
 
 

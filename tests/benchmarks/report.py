@@ -1,4 +1,4 @@
-"""What is printed, and what ``docs/benchmarks.md`` says."""
+"""Report of a run: printed, and written to ``docs/benchmarks.md``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBERS: Final = {"native", "min-max", "pyzmq", "must", "aim"}
 
 
 class Conditions:
-    """Where and how this run took place."""
+    """Conditions of a run: machine, versions, options."""
 
     def __init__(self, rounds: int, seconds: float) -> None:
         self.rounds = rounds
@@ -130,7 +130,7 @@ def _skipped_cells(skipped: Skipped) -> list[str]:
 
 
 def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:
-    """What the numbers say, the unwelcome first."""
+    """Return remarks on the numbers, the bad ones first."""
     remarks = [f"Not measured: {problem}" for problem in conditions.problems]
     for statement in outcome.statements:
         if statement.meets_aim:

@@ -1,4 +1,4 @@
-"""What a measure hands over: statements to judge, tables to read, remarks."""
+"""Results of a measure: statements with a limit, tables, remarks."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Bars:
-    """One group of bars in the chart: absolute figures of the sides."""
+    """Group of bars in the chart: absolute figures of the sides."""
 
     title: str
     unit: str

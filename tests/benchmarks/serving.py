@@ -33,7 +33,7 @@ _NAMES: Final = {
 async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
 ) -> Outcome:
-    """One call after the other to one program, then 64 at a time to two, both against the one that is hosted."""
+    """Measure single calls to one program, then 64 at a time to two; compare both with a hosted protocol."""
     for protocol in PROTOCOLS.values():
         await system.two.control(m.AddProtocol("bob", protocol, "default", ("everyone",), True))
     alone: dict[str, list[Phase]] = defaultdict(list)

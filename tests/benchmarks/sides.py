@@ -37,7 +37,7 @@ KINDS: Final = (TO, FROM, EIGHT)
 
 
 class Side:
-    """One way to carry the same bytes. ``pids`` are the processes whose CPU time it costs."""
+    """Way to carry the same bytes. ``pids`` are the processes whose CPU time it costs."""
 
     def __init__(self, name: str, worker: Worker, pids: Mapping[str, Sequence[int]]) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class Side:
         self._cpu: defaultdict[tuple[str, Kind], float] = defaultdict(float)
 
     async def run(self, kind: Kind, seconds: float) -> None:
-        """One phase."""
+        """Run a phase."""
         before = self._used()
         flows = await self.worker.do(kind.command, list[Flow], streams=kind.streams, seconds=seconds, warm_up=WARM_UP)
         for name, used in self._used().items():

@@ -29,7 +29,7 @@ class _Beside:
         """The calls come from a program of their own."""
         self.from_the_same: list[Phase] = []
         self.rates: list[float] = []
-        """Of the stream, while another program calls."""
+        """Names of the stream's figures while another program calls."""
 
 
 async def measure(

@@ -38,7 +38,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class Daemon:
-    """One daemon, in a session of its own, so that Ctrl-C is for the benchmark."""
+    """Daemon in a session of its own, so that Ctrl-C reaches only the benchmark."""
 
     def __init__(self, home: Path, process: Process, ready_after: float) -> None:
         self.home = home
@@ -94,7 +94,7 @@ class Daemon:
         return (await self.control(m.GetStatus())).status
 
     async def pids(self) -> dict[str, int]:
-        """Its processes by name."""
+        """Return the process ids of the daemon by name."""
         return {process.name: process.pid for process in (await self.status()).processes}
 
     async def create_identity(self, name: str) -> str:
@@ -242,7 +242,7 @@ class System:
         return {**{name: [pid] for name, pid in named.items()}, "all others": [*others]}
 
     async def call(self, peer: str, *, timeout: float = 10.0) -> None:
-        """One call as alice, from this process."""
+        """Make a call as alice from this process."""
         await self.one.client.call("alice", peer, "Echo", request={"message": "hello"}, timeout=timeout)
 
     async def call_until_answered(self, peer: str, seconds: float) -> None:

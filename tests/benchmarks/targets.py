@@ -1,4 +1,4 @@
-"""What must be reached, and what is aimed at."""
+"""Targets of the benchmarks: limits that must hold, and goals."""
 
 from __future__ import annotations
 

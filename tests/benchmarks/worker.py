@@ -57,7 +57,7 @@ class Worker:
         return cls(name, process)
 
     async def greeting(self, kind: Any = Any) -> Any:
-        """Its first line: what others need to know of it. To be read exactly once."""
+        """Read its first line, with the facts that other parts need. Call it exactly once."""
         return await self._line(kind, _START_TIMEOUT)
 
     async def do(self, what: str, kind: Any = Any, **arguments: Any) -> Any:

@@ -51,7 +51,7 @@ def request(victim: Victim, who: Signer, number: int = 1) -> bytes:
 
 
 def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:
-    """What a call of this identity ends in, with a transport key of this epoch."""
+    """Return how a call of this identity ends, with a transport key of this epoch."""
     steps: list[AnyStep] = [
         Channel(HELLO + introduction(who, secret, epoch) + request(victim, who)),
         Until(frames=1),
@@ -62,7 +62,7 @@ def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:
 
 
 def test_made_up_identities_over_many_endpoints_and_then_hellos(victim: Victim) -> None:
-    """They are limited, ``status`` is whole, and the one honest peer is not given up."""
+    """The identities are limited, ``status`` is complete, and the honest peer stays connected."""
     with besieged(victim) as siege:
         with attack(victim, made_up_identities, attackers=16, identities=1024) as report:
             siege.calls(150)
@@ -77,7 +77,7 @@ def test_made_up_identities_over_many_endpoints_and_then_hellos(victim: Victim) 
 
 
 def test_a_caller_that_was_given_up_is_asked_to_show_itself_and_served(victim: Victim) -> None:
-    """One endpoint has more identities than it may have, and the first of them calls."""
+    """An endpoint has more identities than the limit, and the first of them calls."""
     first = Signer("first")
     others = b"".join(introduction(Signer(f"other {number}"), MANY) for number in range(MAX_STRANGERS_PER_ENDPOINT))
     steps: list[AnyStep] = [

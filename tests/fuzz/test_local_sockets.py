@@ -85,7 +85,7 @@ def throw(path: Path, data: bytes) -> None:
 
 
 def old_protocols(noise: random.Random) -> list[bytes]:
-    """What looks like ZMTP 1.0 and 2.0: unchecked, libzmq aborts its process on some of it."""
+    """Greetings of ZMTP 1.0 and 2.0. Unchecked, libzmq aborts its process on some of them."""
     return [
         *(bytes([length]) + noise.randbytes(200) for length in (1, 2, 5, 10, 100, 254)),
         *(b"\xff" + noise.randbytes(8) + b"\x01" + bytes([kind]) + noise.randbytes(100) for kind in range(0, 12, 3)),
@@ -233,7 +233,7 @@ BOMBS: Final[dict[str, Callable[[int], bytes]]] = {
 @pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_are_bad_messages(shared: Daemon, name: str, bomb: str) -> None:
-    """Of every type of message that the mailbox knows."""
+    """Compression bombs inside each type of message that the mailbox knows."""
     with unharmed(shared), Raw(path_of(shared, name)) as raw:
         if name == "control":
             hello(raw)
@@ -345,7 +345,7 @@ def test_one_program_with_very_many_connections_locks_nobody_out(shared: Daemon,
 
 
 def test_one_program_does_not_keep_the_vault_from_others(shared: Daemon) -> None:
-    """It has no key, and no connection of its stays; the gateway still gets to the vault after a restart."""
+    """The program has no key, so its connections are closed. The gateway reaches the vault after a restart."""
     crowd = [connect(path_of(shared, "vault")) for _ in range(640)]
     try:
         gateway = shared.kill_actor("gateway")

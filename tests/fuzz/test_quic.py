@@ -72,7 +72,7 @@ def request(number: int, target: bytes, protocol: str = "Echo", deadline_ms: int
 
 
 def test_rogue_that_behaves_is_served(victim: Victim) -> None:
-    """Which shows that the rogue's refusals below are for what it does wrong."""
+    """Control: the rejections in the tests below are caused by the wrong messages alone."""
     steps: list[AnyStep] = [Channel(HELLO + introduction() + request(1, victim.key)), Until(frames=1)]
     with rogue(victim.target, [Talk(steps)]) as (account,):
         assert account.answers == [[3, 1]]
@@ -199,7 +199,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
 
 
 def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victim) -> None:
-    """All that a peer may open, on several connections: honest calls pass, also those that need a stream."""
+    """With every stream open that a peer may have, honest calls still pass, also those that need a stream."""
     announced = encode_frame(wire.Request(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
     known = Channel(HELLO + introduction())
     with unharmed(victim.daemon):

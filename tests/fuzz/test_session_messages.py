@@ -213,7 +213,7 @@ def test_ends_that_were_not_said_are_not_believed(daemons: TwoDaemons, peer: str
 
 
 def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(daemons: TwoDaemons, peer: str) -> None:
-    """It has granted what it may, and reads nothing."""
+    """The program grants all the credit it may, and reads nothing."""
     with unharmed(daemons.one, grows_by=32 * MIB), Raw(daemons.one.home.mailbox("network")) as raw:
         for number in range(8):
             send(raw, b"%d" % number, open_message(peer), msgspec.msgpack.encode({"do": "send", "size": 1 << 30}))

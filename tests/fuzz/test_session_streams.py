@@ -53,7 +53,7 @@ class Victim:
         run(self.daemons.one, talk)
 
     def assert_no_session_left(self) -> None:
-        """Nothing of what the rogue began is left."""
+        """Assert that no session of the hostile peer is left."""
         eventually(lambda: count_sessions(self.daemons) == 0, "no session is left")
 
 
@@ -79,7 +79,7 @@ def opening(victim: Victim, do: str = "echo", number: int = 1, *, source: bytes 
 
 
 def sessions(victim: Victim, do: str, then: Bi | None, *, times: int, first: int = 1) -> list[AnyStep]:
-    """So many of one kind."""
+    """Return ``times`` sessions of the same kind."""
     return [Session(number, opening(victim, do, number), then) for number in range(first, first + times)]
 
 
@@ -89,7 +89,7 @@ def accepted(number: int) -> list[Any]:
 
 
 def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
-    """Which shows that the refusals below are for what it does wrong."""
+    """Control: the rejections in the tests below are caused by the wrong messages alone."""
     steps: list[AnyStep] = [
         Channel(HELLO),
         Session(1, opening(victim, "who"), Bi(end="finish")),
@@ -109,7 +109,7 @@ def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
 
 
 def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim) -> None:
-    """Those that are not announced, and those that are announced and do not come."""
+    """Streams without an announcement, and announcements without a stream."""
     noise = random.Random(3)
     alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
     announced = b"".join(encode_frame(wire.SessionStream(1, 4 * number)) for number in range(1, 1000))
@@ -125,7 +125,7 @@ def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim)
 
 
 def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
-    """It is what becomes of those of a session that has ended meanwhile."""
+    """Streams of a session that has just ended are reset as well."""
     with rogue(victim.target, [Talk([Channel(HELLO), Bi(session=7), Bi(session=7)])]) as running:
 
         def both_are() -> bool:
@@ -206,7 +206,7 @@ def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -
 
 
 def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
-    """Those above the limit, and a few that may be about to end, are told so; honest peers are not concerned. With
+    """Requests above the limit, and a few about to end, are rejected. Honest peers are not affected. With
     streams and without."""
     limit = MAX_SESSIONS_PER_PEER + MAX_SESSIONS_PER_PEER // 8
     with unharmed(victim.daemons.two):

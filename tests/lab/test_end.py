@@ -1,4 +1,4 @@
-"""Nothing outlives a test: neither one that is killed nor the namespaces of one that ends."""
+"""Clean-up of the laboratory: no process and no namespace outlives a test, also if it is killed."""
 
 from __future__ import annotations
 

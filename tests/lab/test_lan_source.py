@@ -262,7 +262,7 @@ class TestInterfaces:
     def test_without_notice_from_the_kernel(
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where the service manager forbids netlink, interfaces are looked at from time to time."""
+        """Without netlink, as under some service managers, interfaces are polled."""
         monkeypatch.setattr("fastn_p2p_actors.network.discovery.lan.interfaces._POLL", 0.05)
         monkeypatch.setattr(socket, "NETLINK_ROUTE", 250)  # no such protocol
         monkeypatch.delattr(socket, "if_nameindex")  # it uses netlink as well

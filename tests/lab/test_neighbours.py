@@ -21,7 +21,7 @@ from tests.support.daemons import eventually
 from tests.support.requests import ticket_of
 
 OPTIONS = ("--no-lan", "--relay", "http://198.51.100.9:3340", "--directory", "http://198.51.100.9:3340/pkarr")
-"""Nothing is at that address."""
+"""Unused address."""
 
 
 @dataclass

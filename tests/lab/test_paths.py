@@ -21,7 +21,7 @@ from tests.support.requests import ticket_of
 
 RELAY = "198.51.100.1:3340"
 NO_RELAY = "http://198.51.100.9:3340"
-"""Nothing is there."""
+"""Unused address."""
 
 
 @dataclass

@@ -68,7 +68,7 @@ class InProcessClient:
         self.refusals: list[P2PError] = []
         self.opened = 0
         self._said_no: dict[Session, ApplicationError] = {}
-        """What a handler has refused with, until whoever wanted the session is told."""
+        """Error of a handler that rejected a session, until the opener receives it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_up = True
         self.protocol = self._started()

@@ -107,7 +107,7 @@ class Wire:
         self.back = asyncio.Event()
         """bob has come online."""
         self.asked = asyncio.Event()
-        """Somebody waits for that."""
+        """Set while a test waits for it."""
         self.network = True
         """This machine has one."""
 

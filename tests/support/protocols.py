@@ -18,7 +18,7 @@ __all__ = ["BLOCK", "Order", "StreamOrder", "Trial", "install_protocols"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = bytes(range(256)) * 1024
-"""What "send" sends, again and again."""
+"""Bytes that "send" repeats."""
 
 
 class Order(msgspec.Struct):
@@ -28,7 +28,7 @@ class Order(msgspec.Struct):
     size: int = 0
     """Bytes that "return" returns."""
     value: Any = None
-    """What "return" returns instead of bytes, the payload of "refuse", and whom "ask" asks who asks."""
+    """Value that "return" returns, payload of "refuse", or peer that "ask" calls."""
     seconds: float = 60.0
     """How long "wait" waits."""
 
@@ -42,7 +42,7 @@ class StreamOrder(msgspec.Struct):
     size: int = 0
     """Bytes that "send" sends."""
     code: int = 0
-    """What "reset" resets with."""
+    """Code of "reset"."""
 
 
 class Trial(Protocol):

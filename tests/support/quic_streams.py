@@ -37,7 +37,7 @@ class FakeSend:
         self.ends: list[str | int] = []
         """``"finished"``, or the code of a reset; only the first counts."""
         self.taking = asyncio.Event()
-        """Whether the other side's window is open."""
+        """True if the peer's window is open."""
         self.taking.set()
         self._stop: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 

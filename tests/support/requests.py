@@ -72,7 +72,7 @@ class Command:
 
 
 def assert_same_error(error: object, expected: Exception) -> None:
-    """It is this error: in class, code, fields and words."""
+    """Assert that the error has the expected class, code, fields and text."""
     assert type(error) is type(expected), repr(error)
     if isinstance(expected, e.P2PError):
         assert isinstance(error, e.P2PError)

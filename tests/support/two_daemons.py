@@ -97,7 +97,7 @@ def counts_of(daemon: Daemon, identity: str) -> dict[str, int]:
 
 
 def idle(daemon: Daemon) -> bool:
-    """Nothing is in flight."""
+    """Return true if nothing is in flight."""
     status = daemon.status()
     return not any(binding.in_flight for identity in status.identities for binding in identity.bindings) and not any(
         connection.in_flight for connection in status.connections

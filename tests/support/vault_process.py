@@ -54,7 +54,7 @@ class RunningVault(NamedTuple):
     access: dict[str, VaultAccess]
     """Role → its keys."""
     dumpable: bool
-    """What it says of itself: whether other processes of its user may trace it."""
+    """Report of the process: whether other processes of its user may trace it."""
     core_limits: tuple[int, int]
 
     @property

@@ -68,7 +68,7 @@ def ticket_of(daemon: Daemon, name: str) -> str:
 
 
 def test_calls_both_ways_take_one_connection(daemons: TwoDaemons) -> None:
-    """So do the first fifty calls, which need the connection at the same moment."""
+    """The first fifty calls share it too, although they need it at the same moment."""
 
     async def fifty(client: Client, caller: str, peer: str) -> None:
         calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
@@ -213,7 +213,7 @@ SIZES = {
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_payloads_of_every_size(daemons: TwoDaemons, size: int) -> None:
-    """There and back, to another daemon and inside one."""
+    """Request and reply, to another daemon and inside one."""
     value = os.urandom(size)
     with daemons.one.client() as client:
         for peer in (daemons.bob, daemons.alice):

@@ -51,7 +51,7 @@ def test_nobody_reads_standard_output(daemons: TwoDaemons) -> None:
 
 
 def test_nobody_reads_what_is_said(daemons: TwoDaemons) -> None:
-    """It is not said elsewhere, and the command does what it should."""
+    """The output appears nowhere else, and the command still takes effect."""
     done = shell(daemons, "fastn-p2p identity-offline nobody 2>&-")
     assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
     done = shell(daemons, "fastn-p2p create-identity quiet 2>/dev/full && fastn-p2p delete-identity quiet --yes 2>&-")

@@ -14,7 +14,7 @@ from tests.conftest import MakeDaemon
 from tests.support.daemons import CLI, Daemon, eventually
 
 NO_RELAY = "http://127.0.0.1:1"
-"""Nothing listens there. The tests use mode ``internet`` with servers on loopback only."""
+"""Address without a listener. The tests use mode ``internet`` with servers on loopback only."""
 QUIET = ("--directory", "none", "--no-lan")
 
 

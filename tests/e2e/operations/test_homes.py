@@ -310,7 +310,7 @@ def restored(daemon: Daemon, actor: str, pid: int) -> bool:
 
 @as_root
 def test_a_daemon_that_finds_the_disk_full(on_a_small_disk: tuple[Daemon, Path]) -> None:
-    """It serves what it has, or says why it does not; and it does when there is space again."""
+    """The daemon serves what it can, or reports why not. It recovers when there is space again."""
     daemon, disk = on_a_small_disk
     alice = daemon.identity("alice")
     assert daemon.stop() == 0

@@ -59,7 +59,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def test_status_has_some_of_each_and_says_how_many_there_are(full: Daemon) -> None:
-    """Nothing is missing because somebody did not answer in time: that would be a warning."""
+    """A process that does not reply in time would be a warning; there is none."""
     status = full.status()
     assert status.warnings == []
     assert (len(status.identities), status.identities_total) == (1000, IDENTITIES)
@@ -101,7 +101,7 @@ def test_pages_follow_each_other_without_a_gap(full: Daemon) -> None:
 
 
 def test_programs_of_before_get_everything_at_once(full: Daemon) -> None:
-    """They know neither pages nor limits."""
+    """Old programs know neither pages nor limits."""
     with full.client() as client:
         page = client.control(m.ListPeers())
         assert (len(page.peers), page.more) == (PEERS, False)

@@ -14,7 +14,7 @@ from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.relay_clients import running_relay
 
 NOBODY = "http://127.0.0.1:1"
-"""Nothing listens there."""
+"""Address without a listener."""
 
 
 def environment(home: Path, **env: str) -> dict[str, str]:

@@ -202,7 +202,7 @@ ALONE = [
     "run: stream command",
     "run: stream program",
 ]
-"""What the reader runs on one machine, in the order of the pages."""
+"""Commands that the reader runs on one machine, in the order of the pages."""
 BOB = [
     "run: path",
     "stays: daemon",

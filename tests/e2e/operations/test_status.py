@@ -175,7 +175,7 @@ def test_a_gateway_that_hangs_leaves_the_processes(busy: TwoDaemons, stopped: Ca
 
 
 def test_watching_in_a_terminal_ends_with_control_c(busy: TwoDaemons) -> None:
-    """It is drawn again every second, in place, and the terminal is left as it was."""
+    """The status is redrawn in place every second, and the terminal is restored at the end."""
     settled(busy.one)
     leader, terminal = os.openpty()
     env = {**busy.one.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "60"}

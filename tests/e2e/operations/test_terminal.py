@@ -1,4 +1,4 @@
-"""Nothing that a peer says does anything to a terminal: each command, with a peer whose every word is hostile."""
+"""Terminal output of every command is escaped, with a peer that puts control characters into every text."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 @asynccontextmanager
 async def serving(server: Server | BindingServer) -> AsyncIterator[Server | BindingServer]:
-    """It serves inside; what it has in flight ends before this returns."""
+    """Serve inside the context. Calls in flight end before it is left."""
     task = asyncio.create_task(server.serve())
     ready = asyncio.create_task(server.ready.wait())
     await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED, timeout=10)
@@ -208,7 +208,7 @@ async def test_what_cannot_be_served_is_said_at_once(daemons: TwoDaemons) -> Non
 
 @in_loop
 async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon) -> None:
-    """So it does if it was added while the identity was offline: a program cannot keep an identity offline."""
+    """The same holds if it was added while the identity was offline: a program cannot keep an identity offline."""
     id52 = daemon.identity("carol", echo=False)
 
     async def handle(request: dict[str, str]) -> str:

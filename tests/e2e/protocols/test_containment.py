@@ -34,7 +34,7 @@ STARTS = {
     "eat": "on_activate failed: MemoryError",
     "hoard": "crashed the identity's process 3 times, the last time in on_activate (it had no memory left)",
 }
-"""What a hook does when the identity starts → what the state of its binding says then."""
+"""Behaviour of a hook at the start of the identity → state of its binding."""
 
 
 class Bystander:
@@ -176,7 +176,7 @@ def test_handler_that_never_comes_back_to_the_event_loop(daemon: Daemon) -> None
 
 
 def test_handler_that_ends_the_process(daemon: Daemon) -> None:
-    """It is left out, visibly; and `start` takes it back."""
+    """The binding is excluded, which its state shows, and `start` serves it again."""
     name = with_faulty_protocol(daemon, "exits")
     state = kill_with_calls(daemon, name, "exit really", times=3)
     assert state.startswith("failed: ")
@@ -201,7 +201,7 @@ def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
 
 
 def test_handler_that_eats_memory(daemon: Daemon) -> None:
-    """It gets no more than it may have, and what it got is free again."""
+    """The process gets no more than its limit, and the memory is free afterwards."""
     name = with_faulty_protocol(daemon, "eats")
     pid = daemon.pid(f"identity-{name}")
     with pytest.raises(HandlerFailed, match="MemoryError"):

@@ -139,7 +139,7 @@ def test_a_package_is_installed_replaced_and_removed(
 
 
 def test_a_process_that_starts_later_finds_what_was_installed(environment: Environment) -> None:
-    """It is a fork of a server that knows nothing of it."""
+    """The process is forked from a server that started before the installation."""
     environment.pip("install", "-e", str(environment.package("Fresh", "fresh")))
     environment.cli("create-identity", "bob")
     environment.cli("identity-online", "bob")

@@ -382,7 +382,7 @@ def test_text_that_is_no_utf_8(daemons: TwoDaemons, mail: Command, tmp_path: Pat
 
 
 def test_mail_lies_where_the_config_says(daemons: TwoDaemons, tmp_path: Path) -> None:
-    """It moves when the config changes, while the binding serves, and goes with the binding."""
+    """The mail moves when the config changes, while the binding serves. It is deleted with the binding."""
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()

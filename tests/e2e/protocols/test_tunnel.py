@@ -280,7 +280,7 @@ def test_daemons_are_restarted(daemons: TwoDaemons, web: Forward) -> None:
 
 
 def test_a_peer_that_is_not_online_yet(daemons: TwoDaemons) -> None:
-    """It listens all the same, as a service that was started at boot must."""
+    """The tunnel listens nevertheless, as a service that starts at boot must."""
     ticket = daemons.two.cli("ticket", "bob").stdout.strip()
     assert daemons.one.cli("peer", "add", ticket, "--name", "bob").returncode == 0
     assert daemons.two.cli("identity-offline", "bob").returncode == 0

@@ -17,7 +17,7 @@ from tests.support.daemons import Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
 
 NOWHERE = "http://127.0.0.1:1/pkarr"
-"""Nothing listens there."""
+"""Address without a listener."""
 
 
 @pytest.fixture

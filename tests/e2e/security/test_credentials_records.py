@@ -99,7 +99,7 @@ def peers(daemon: Daemon) -> list[tuple[str, str, int]]:
 
 
 def test_older_ticket_after_a_newer_one_is_a_replay(daemons: TwoDaemons) -> None:
-    """So is the earlier ticket of a daemon once a later one has been added, also after a restart."""
+    """The older ticket stays rejected after a restart."""
     with daemons.two.client() as client:
         tickets = []
         for _ in range(2):
@@ -129,7 +129,7 @@ def test_calling_a_ticket_that_does_not_hold_says_why(daemons: TwoDaemons) -> No
 
 
 def test_damaged_memory_of_what_was_seen_is_a_warning(tmp_path: Path) -> None:
-    """It does not keep the daemon from starting."""
+    """The daemon starts nevertheless."""
     daemon = Daemon(tmp_path / "home", tmp_path / "hosts")
     seen = daemon.home.peers / ".seen.json"
     try:
@@ -167,7 +167,7 @@ def littered(hosts: Path, id52: str, genuine: bytes) -> None:
 
 
 def test_hostile_files_in_the_host_directory_do_no_harm(tmp_path: Path) -> None:
-    """They are not used, nobody waits for them, and what is genuine among them still is."""
+    """Hostile files are neither used nor waited for. Genuine records beside them are used."""
     with start_two_daemons(echo=False) as daemons:
         hosts = Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
         (published,) = hosts.glob(f"{daemons.bob}.*")

@@ -122,7 +122,7 @@ async def assert_echoes(session: Session) -> None:
 
 
 def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons: TwoDaemons) -> None:
-    """Here and at the peer; sessions of others go on."""
+    """The sessions end on both daemons; those of other identities go on."""
     daemons.one.identity("erin", echo=False)
 
     async def talk(client: Client) -> None:

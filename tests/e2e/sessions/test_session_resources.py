@@ -22,7 +22,7 @@ MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
 """By which no process may grow, whatever passes through it."""
 LEAK: Final = 8 * MIB
-"""What thousands of sessions may leave: allocators keep some."""
+"""Bytes that may remain after thousands of sessions, because allocators keep some."""
 PASSED: Final = 96 * MIB
 """Each way."""
 SESSIONS: Final = 10_000

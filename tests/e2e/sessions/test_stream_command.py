@@ -128,7 +128,7 @@ def test_lines_are_answered_at_once(daemons: TwoDaemons) -> None:
 
 
 def test_the_other_side_is_done_before_the_input_is(daemons: TwoDaemons) -> None:
-    """There is nothing to wait for: nobody reads the input any more."""
+    """The command ends at once, because its input is not read any more."""
     with streaming(daemons, '{"do": "who"}') as process:
         assert process.stdout is not None
         assert process.stdout.read().startswith(daemons.alice.encode())

@@ -45,7 +45,7 @@ def test_a_home_that_others_may_write_to_is_refused_also_where_it_is_sticky(abov
 
 
 def test_a_group_counts_only_if_it_has_other_members(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each user has a group of their own, directories are often open to it."""
+    """Systems with a group for each user often open directories to that group."""
     above.chmod(0o770)
     with monkeypatch.context() as patch:
         patch.setattr(private_paths, "_is_own_group", lambda directory, group: True)

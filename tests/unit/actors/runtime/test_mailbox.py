@@ -470,7 +470,7 @@ async def half_a_message(
 
 
 async def test_incomplete_messages_are_bounded_and_the_largest_is_ended(tmp_path: Path) -> None:
-    """It gets an error reply, and the smaller connections of the same process go on."""
+    """The largest gets an error reply. Smaller connections of the same process go on."""
     seen = Recorder()
     box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait, max_held=HELD_LIMIT)
     box.open()

@@ -73,7 +73,7 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),
     Cancel: Cancel(),
 }
-"""One of each kind, for a vault that has alice."""
+"""Message of each kind, for a vault that has alice."""
 
 _replies: msgspec.msgpack.Decoder[VaultReply] = msgspec.msgpack.Decoder(VaultReply)
 

@@ -139,6 +139,6 @@ def test_a_record_is_a_map_and_may_have_more(cls: type[Record]) -> None:
     ids=["nothing", "never used", "no tag", "no such tag", "text tag", "a map", "deep", "not UTF-8", "a wrong type"],
 )
 def test_garbage_is_undecodable(name: str, garbage: bytes) -> None:
-    """Nothing else is raised, and so nothing else has to be caught."""
+    """Callers need to catch no other exception."""
     with pytest.raises(UNDECODABLE):
         msgspec.msgpack.decode(garbage, type=getattr(messages, name))

@@ -256,7 +256,7 @@ async def test_a_cancelled_handler_resets_with_the_code_for_lost() -> None:
 
 @pytest.mark.parametrize("accepted", [False, True])
 async def test_the_callers_cancellation_reaches_the_handler(accepted: bool) -> None:
-    """It does so too if the handler accepts at the same moment, and the messages cross: no other message follows."""
+    """The same holds if the handler accepts at the same moment: no other message follows."""
     ends: list[BaseException] = []
 
     async def converse(session: Session, initial: Any) -> None:

@@ -96,7 +96,7 @@ async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_p
 
 
 async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
-    """It is killed, or its time is over, while the disk is being synced."""
+    """The sender is killed, or its deadline passes, while the disk is being synced."""
     async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         delivery = alice.delivery(Wire.to(bob))
         await delivery.start()
@@ -150,7 +150,7 @@ async def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pa
 
 
 async def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
-    """It is said to be there each time, at once; the pauses grow all the same."""
+    """Presence reports the peer at once each time. The backoff grows nevertheless."""
     async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
         moments: list[float] = []

@@ -204,7 +204,7 @@ async def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> Non
 
 
 async def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> None:
-    """So it is if it would be accepted by now: the mail is not there, and must not look delivered."""
+    """The rejection is repeated even if the mail would be accepted now, because the mail is not stored."""
     alice, bob = pair_of(tmp_path, max_message_size=100)
     async with alice, bob:
         await alice.accept("small")

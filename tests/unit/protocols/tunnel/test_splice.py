@@ -125,7 +125,7 @@ async def test_a_client_that_had_said_everything_gets_the_answer_before_the_rese
 
 
 async def test_an_end_stays_an_end() -> None:
-    """So it does if the client goes on sending to a service that has only half closed."""
+    """The same holds if the client goes on sending to a service that has only half closed."""
     loop = asyncio.get_running_loop()
     async with joined() as (client, server, work):
         await loop.sock_sendall(server, b"bye")

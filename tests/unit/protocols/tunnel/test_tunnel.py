@@ -162,7 +162,7 @@ async def test_a_service_that_resets_its_connection_resets_the_session() -> None
 
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_a_session_that_is_reset_resets_the_connection(half_closed: bool) -> None:
-    """So it does if the other direction was complete: a silent service would keep it for ever."""
+    """The same holds if the other direction was complete: a silent service would keep the connection for ever."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -262,7 +262,7 @@ def test_a_tunnel_is_for_peers_and_found_by_its_entry_point() -> None:
 
 
 def test_nothing_that_a_peer_says_is_an_address() -> None:
-    """There is no initial data to decode, and the one request has no fields."""
+    """The session has no initial data, and the only request has no fields."""
     way = tunnel("127.0.0.1:1")
     stream = StreamHandler.of_protocol(way)
     assert stream is not None

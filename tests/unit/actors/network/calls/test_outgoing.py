@@ -103,7 +103,7 @@ class StubNetwork:
 
 @pytest.mark.parametrize("kind", ["call", "session"])
 async def test_waits_for_a_calling_identity_that_went_offline_while_connecting(kind: str) -> None:
-    """Nothing could prove to the peer that the identity speaks through this daemon."""
+    """Without the identity, the daemon has no proof for the peer."""
     network = StubNetwork()
     identity = network.come_online()
     network.begin(kind)

@@ -290,7 +290,7 @@ def test_a_busy_connection_costs_a_ping_a_second(watched: Watched) -> None:
 
 
 def test_sessions_of_a_silent_peer_are_kept_for_long(watched: Watched) -> None:
-    """It was demanded to answer once, and holds little memory now."""
+    """The peer was asked to answer once, and holds little memory now."""
     watched.sessions = True
     watched.keepalive.require_answer(watched.loop.now)
     watched.loop.run(14)

@@ -55,7 +55,7 @@ def test_a_flood_over_many_endpoints_displaces_its_own_identities(monkeypatch: p
 
 
 def test_a_known_peer_always_gets_in_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So does an identity that becomes known only after its introduction."""
+    """The same holds for an identity that becomes known only after its introduction."""
     small(monkeypatch, per_endpoint=2, in_all=2)
     known = {key(number) for number in range(10)}
     registry = IntroductionRegistry[Any](known.__contains__)

@@ -169,7 +169,7 @@ async def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Messag
 
 
 async def test_the_first_bytes_may_go_another_way() -> None:
-    """As many chunks as fit; the rest goes over the stream."""
+    """The call channel takes as many chunks as fit; the rest goes over the stream."""
     setup = LegSetup(attached=False)
     assert setup.leg.first_block(100) == b""
     setup.receive(SessionData(), payload=b"a" * 60)

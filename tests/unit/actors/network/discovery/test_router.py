@@ -174,7 +174,7 @@ async def test_names_the_first_reason_when_every_endpoint_fails(network: StubNet
 
 
 async def test_reports_peers_of_the_book_as_connected_or_unreachable(network: StubNetwork) -> None:
-    """Nothing is kept of other peers, because strangers could fill it."""
+    """No state of other peers is kept, because strangers could fill it."""
     network.know()
     with pytest.raises(PeerUnreachable):
         await network.reach()

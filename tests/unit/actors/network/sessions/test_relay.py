@@ -254,7 +254,7 @@ BREACHES: dict[str, tuple[Message, bytes]] = {
 @pytest.mark.parametrize("name", BREACHES)
 @pytest.mark.parametrize("side", ["opener", "server"])
 def test_fails_the_session_of_a_side_that_breaks_the_rules(side: str, name: str) -> None:
-    """So the memory that a side can occupy here is bounded."""
+    """This bounds the memory that a side can occupy."""
     message, payload = BREACHES[name]
     setup = RelaySetup(credit=SESSION_WINDOW, opened=False)
     setup.from_server(SessionOpened(SESSION_WINDOW))

@@ -179,7 +179,7 @@ async def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: P
 
 
 def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It also runs as root, for whom no directory is closed."""
+    """The test also works as root, for whom no directory is closed."""
     directory = os.open(tmp_path, os.O_RDONLY)
     opening = os.open
 

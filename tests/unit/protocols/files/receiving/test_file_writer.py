@@ -85,7 +85,7 @@ async def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk
 
 @pytest.mark.parametrize("alone", [True, False])
 async def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alone: bool) -> None:
-    """So it is if the thread changes in the middle of the file."""
+    """The same holds if the thread changes in the middle of the file."""
     data = os.urandom(7 * BLOCK + 17)
 
     writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
