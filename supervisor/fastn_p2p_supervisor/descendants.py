@@ -10,6 +10,8 @@ from typing import Final
 
 _MOST: Final = 100_000
 """Processes that are counted; a system rarely allows a user more."""
+_MOST_STARTED: Final = 64
+"""Processes whose parents are looked up: each takes 15 µs, and counting those of one identity 50 µs."""
 _ROUNDS: Final = 50
 """Rounds of killing processes that were started during the round before."""
 
@@ -38,6 +40,35 @@ def descendants_of(pid: int) -> set[int]:
     return found
 
 
+class StartedProcesses:
+    """Processes and threads that were started on this machine, in the order of their pids."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._unseen: set[int] = set()
+        """Pids that were given and belonged to no process yet, or no more."""
+
+    def parents(self) -> set[int] | None:
+        """Return the parents of those that were started since the call before, as far as they still run.
+
+        A pid is given some moments before its process can be seen, so those that cannot be seen are tried once more.
+        Return None if that is not known: at the first call, after many starts, and where the kernel does not say.
+        """
+        last, self._last = self._last, last_pid()
+        if last < 0 or not last <= self._last <= last + _MOST_STARTED:
+            self._unseen.clear()
+            return None
+        found: set[int] = set()
+        given = set(range(last + 1, self._last + 1))
+        for pid in given | self._unseen:
+            parent = _parent_of(pid)
+            if parent:
+                found.add(parent)
+                given.discard(pid)
+        self._unseen = given
+        return found
+
+
 def last_pid() -> int:
     """Return the pid that the kernel gave last in this pid namespace, or one within it; -1 if it does not say.
 
@@ -48,6 +79,15 @@ def last_pid() -> int:
             return int(file.readall().split()[4])
     except (OSError, ValueError, IndexError):
         return -1
+
+
+def _parent_of(pid: int) -> int:
+    """Return the pid of the parent of a process or thread; 0 if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:  # noqa: PTH123 - paths as objects take three times as long
+            return int(file.readall().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def end_descendants(pid: int) -> int:

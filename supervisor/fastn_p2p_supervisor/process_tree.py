@@ -23,7 +23,7 @@ from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 from fastn_p2p_client.names import check_name
 
 from .child import Child, ChildResources, ProcessState
-from .descendants import last_pid
+from .descendants import StartedProcesses
 from .fork_server import ForkServer
 from .restart_policy import CORE, IDENTITY, RestartHistory, Timeouts
 
@@ -32,9 +32,10 @@ PARALLEL_STARTS: Final = 8
 REQUESTS_IN_FLIGHT: Final = 256
 """Requests of children that may wait for a reply."""
 COUNTED_PER_TICK: Final = 32
-"""Identities whose processes are counted at each tick, beside those that have some."""
-COUNTED_ANYWAY: Final = 2
-"""The same while no process was started on the machine since each identity's were counted."""
+"""Identities whose processes are counted at each tick after many processes were started on the machine, until each
+identity's were counted once."""
+COUNTED_ANYWAY: Final = 1
+"""Identities whose processes are counted at each tick, beside those that have some or have started one."""
 
 ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
     "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses}),
@@ -96,9 +97,9 @@ class ProcessTree:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tick = clock()
         self._next_counted = 0
-        self._last_pid = -1
+        self._started = StartedProcesses()
         self._uncounted = 0
-        """Identities whose processes were not counted since a process was started on the machine."""
+        """Identities whose processes were not counted since many were started on the machine."""
         self._with_descendants: set[Child] = set()
         """Identities whose protocols have started processes."""
         self._started_ms = boot_ms()
@@ -277,21 +278,23 @@ class ProcessTree:
         self._loop.call_later(tick, self._tick)
 
     def _count_descendants(self) -> None:
-        """Count the descendants of identities that had some at the last tick, and of some others in turn.
+        """Count the descendants of identities that had some at the last tick or have started one since.
 
-        Counting takes some 50 µs per identity: half of the daemon's idle time with 100 of them. So it pauses while the
-        machine starts no process.
+        Counting takes some 50 µs per identity: half of the daemon's idle time with 100 of them. So the others are
+        counted in turn, and quickly only after so many starts that their parents are not looked up.
         """
         children = list(self.identities.values())
-        newest = last_pid()
-        if newest != self._last_pid or newest < 0:
-            self._last_pid, self._uncounted = newest, len(children)
+        parents = self._started.parents()
+        if parents is None:
+            self._uncounted = len(children)
         size = max(min(self._uncounted, COUNTED_PER_TICK), COUNTED_ANYWAY)
         self._uncounted = max(self._uncounted - size, 0)
         start = self._next_counted % len(children) if children else 0
         self._next_counted = start + size
-        turn = (children[start:] + children[:start])[:size]
-        self._with_descendants = {child for child in {*turn, *self._with_descendants} if child.count_descendants()}
+        chosen = {*(children[start:] + children[:start])[:size], *self._with_descendants}
+        if parents:
+            chosen.update(child for child in children if child.pid in parents)
+        self._with_descendants = {child for child in chosen if child.count_descendants()}
 
     def _all_children(self) -> list[Child]:
         return [*self.core, *self.identities.values()]
