@@ -12,7 +12,7 @@ import typer
 
 from fastn_p2p_client.plain_text import plain
 
-from ..console.exit_codes import EXITS, TABLE, CommandLineError, ExitCode
+from ..console.exit_codes import EXITS, PAIRING_EXITS, TABLE, CommandLineError, ExitCode
 from ..console.options import HomeOption
 from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message, write_result
 from ..console.text_encoding import use_utf8
@@ -36,6 +36,7 @@ COMMANDS: Final = (
     "forward",
     "chat",
     "ticket",
+    "pair",
     "peer",
     "access",
     "log",
@@ -122,7 +123,7 @@ def _report(error: Exception) -> ExitCode:
             write_message(note)
         if isinstance(error, DaemonNotRunning):
             _print_last_exit(error.home)
-        return EXITS.get(error.code, ExitCode.INTERNAL)
+        return EXITS.get(error.code) or PAIRING_EXITS.get(error.code, ExitCode.INTERNAL)
     if isinstance(error, ApplicationError):
         from ..console.json_values import to_json
 

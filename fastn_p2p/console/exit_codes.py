@@ -117,3 +117,16 @@ EXITS: Final[dict[str, ExitCode]] = {
     "home-unusable": ExitCode.STORAGE,
 }
 """Error code → exit code, for every code of ``fastn_p2p_client.errors.CODES``."""
+
+PAIRING_EXITS: Final[dict[str, ExitCode]] = {
+    "pairing-impossible": ExitCode.PEER,
+    "pairing-not-found": ExitCode.PEER,
+    "pairing-expired": ExitCode.TIMEOUT,
+    "pairing-wrong-code": ExitCode.DENIED,
+    "pairing-used-twice": ExitCode.DENIED,
+    "pairing-same-identity": ExitCode.USAGE,
+    "pairing-name-in-use": ExitCode.EXISTS,
+    "pairing-peer-ended": ExitCode.LOST,
+    "pairing-peer-refused": ExitCode.DENIED,
+}
+"""Error code → exit code, for the errors of ``fastn_p2p_actors.pairing.errors``."""

@@ -1,4 +1,4 @@
-"""Proofs that an identity speaks through an endpoint, and their verification. No secrets are here.
+"""Proofs that an identity speaks through an endpoint, and their verification. No secrets of identities are here.
 
 - ``sodium``: Ed25519 verification by libsodium.
 - ``envelope``: a body, its signature, and the prefix that names the kind of body.
@@ -6,6 +6,7 @@
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
+- ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
 - ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.
 
 Times are Unix seconds, and always arguments.

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
 from typing import Final
 
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.tickets import MAX_RECORD
 
-from .sodium import ffi, lib
+from .secret_box import KEY_BYTES, OVERHEAD, open_box, seal_box
 
 LABEL_CHARACTERS: Final = 20
 """Characters of a label: 100 bits, so no two identities have the same one."""
 
 _VERSION: Final = b"\x01"
-_KEY_BYTES: Final[int] = lib.crypto_secretbox_keybytes()
-_NONCE_BYTES: Final[int] = lib.crypto_secretbox_noncebytes()
-_MAC_BYTES: Final[int] = lib.crypto_secretbox_macbytes()
 _LENGTH_BYTES: Final = 2
 _BLOCK: Final = 64
 """Bytes to whose multiple a record is padded, so that its length does not tell how many addresses it has."""
-_MAX_SEALED: Final = len(_VERSION) + _NONCE_BYTES + _MAC_BYTES + _LENGTH_BYTES + MAX_RECORD + _BLOCK
+_MAX_SEALED: Final = len(_VERSION) + OVERHEAD + _LENGTH_BYTES + MAX_RECORD + _BLOCK
 
 
 def lan_label(key: bytes) -> str:
@@ -48,11 +44,7 @@ def seal_for_lan(key: bytes, record: bytes) -> bytes:
     """
     padding = -(_LENGTH_BYTES + len(record)) % _BLOCK
     message = len(record).to_bytes(_LENGTH_BYTES, "big") + record + bytes(padding)
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    sealed = ffi.new("unsigned char[]", len(message) + _MAC_BYTES)
-    if lib.crypto_secretbox_easy(sealed, message, len(message), nonce, _secret_of(key)) != 0:
-        raise RuntimeError("libsodium cannot encrypt")
-    return _VERSION + nonce + bytes(ffi.buffer(sealed))
+    return _VERSION + seal_box(_secret_of(key), message)
 
 
 def open_from_lan(key: bytes, sealed: bytes) -> bytes:
@@ -61,14 +53,11 @@ def open_from_lan(key: bytes, sealed: bytes) -> bytes:
     Raises:
         BadMessage: it is damaged, of another version, or was not encrypted for this identity.
     """
-    if sealed[:1] != _VERSION or not len(_VERSION) + _NONCE_BYTES + _MAC_BYTES < len(sealed) <= _MAX_SEALED:
+    if sealed[:1] != _VERSION or not len(_VERSION) + OVERHEAD < len(sealed) <= _MAX_SEALED:
         raise BadMessage(reason="no record for the LAN of a version that this daemon reads")
-    nonce = sealed[len(_VERSION) : len(_VERSION) + _NONCE_BYTES]
-    box = sealed[len(_VERSION) + _NONCE_BYTES :]
-    message = ffi.new("unsigned char[]", len(box) - _MAC_BYTES)
-    if lib.crypto_secretbox_open_easy(message, box, len(box), nonce, _secret_of(key)) != 0:
+    plain = open_box(_secret_of(key), sealed[len(_VERSION) :])
+    if plain is None:
         raise BadMessage(reason="a record on the LAN is not encrypted for this identity")
-    plain = bytes(ffi.buffer(message))
     length = int.from_bytes(plain[:_LENGTH_BYTES], "big")
     if len(plain) < _LENGTH_BYTES + length:
         raise BadMessage(reason="a record on the LAN is cut off")
@@ -76,4 +65,4 @@ def open_from_lan(key: bytes, sealed: bytes) -> bytes:
 
 
 def _secret_of(key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=_KEY_BYTES, person=b"fastn-p2p/lan-v1").digest()
+    return hashlib.blake2b(key, digest_size=KEY_BYTES, person=b"fastn-p2p/lan-v1").digest()

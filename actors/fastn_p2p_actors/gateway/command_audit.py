@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import ErrorReply
+from fastn_p2p_client.ipc.messages import AddPeer, ErrorReply, PeerReply
 
 from ..runtime.mailbox import Sender
 from ..vault.audit_reporter import AuditReporter
@@ -21,9 +21,18 @@ _SHOWN: Final = (
 def record_command(
     audit: AuditReporter, sender: Sender, program: str, command: msgspec.Struct, reply: msgspec.Struct
 ) -> None:
-    """Record a command that a program has sent, and its outcome: ``done``, or the code of the error."""
+    """Record a command that a program has sent, and its outcome: ``done``, or the code of the error.
+
+    Commands for a peer have its ID52 once the address book knows it. A pairing is an event of its own.
+    """
     fields = {name: getattr(command, name) for name in _SHOWN if getattr(command, name, None) not in (None, (), "")}
     shown = {f"of_{name}" if name == "program" else name: _plain(value) for name, value in fields.items()}
+    if isinstance(reply, PeerReply):
+        shown["peer"] = reply.peer.id52
+    if isinstance(command, AddPeer) and command.paired_with and isinstance(reply, PeerReply):
+        who = {"identity": command.paired_with, **shown, "renamed_from": reply.renamed_from}
+        audit.record("paired", **who, program=program, pid=sender.pid, uid=sender.uid)
+        return
     audit.record(
         "command",
         command=type(command).__name__,

@@ -23,6 +23,8 @@ _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
 _TIME_STEP: Final = 50_000_000
 """Nanoseconds within which two changes of a directory may get the same time stamp. The kernel's clock for time stamps
 has steps of up to 10 ms."""
+_MEETING: Final = "pairing-"
+"""Beginning of the names of meeting records."""
 _MOST_FILES: Final = 64
 """Number of files that are read for one identity."""
 
@@ -35,6 +37,9 @@ class HostDirectory:
 
     Args:
         endpoint: public key of this daemon's endpoint, 32 bytes.
+
+    Attributes:
+        problem: why the directory is not used; empty if it is.
     """
 
     def __init__(self, path: Path, endpoint: bytes) -> None:
@@ -67,6 +72,14 @@ class HostDirectory:
         for unfinished in self._path.glob(f".*.{self._suffix}.*.tmp"):
             with contextlib.suppress(OSError):
                 unfinished.unlink()
+
+    def meeting_file(self, label: str) -> Path:
+        """Return the file of a pairing's meeting record. Its name is no identity's, so no daemon reads it."""
+        return self._path / f"{_MEETING}{label}.{self._suffix}"
+
+    def meeting_files(self, label: str = "") -> list[Path]:
+        """Return the meeting records that processes of this machine have written, by default those of all pairings."""
+        return [] if self.problem else list(self._path.glob(f"{_MEETING}{label}*.*"))
 
     def publish(self, identity: PublicKey, record: bytes) -> None:
         """Write the identity's record, in place of an earlier one. A failure is a warning in the log."""

@@ -122,8 +122,9 @@ class NetworkEndpoint:
         retried: number of incoming handshakes that were answered by a QUIC Retry.
     """
 
-    def __init__(self, raw: Endpoint, mode: str, relays: frozenset[str]) -> None:
+    def __init__(self, raw: Endpoint, mode: str, relays: frozenset[str], alpn: bytes = ALPN) -> None:
         self._raw = raw
+        self._alpn = alpn
         self._mode = mode
         self._relays = relays
         """URLs of its relays, in iroh's spelling."""
@@ -145,14 +146,18 @@ class NetworkEndpoint:
         self.retried = 0
 
     @classmethod
-    async def bind(cls, secret: bytes, mode: str, port_file: Path, relays: Sequence[str] = ()) -> NetworkEndpoint:
+    async def bind(
+        cls, secret: bytes, mode: str, port_file: Path | None, relays: Sequence[str] = (), alpn: bytes = ALPN
+    ) -> NetworkEndpoint:
         """Bind under the secret key (32 bytes), on the port in ``port_file`` if it is free, else on any port.
 
         Where the machine has no IPv6, only IPv4 is bound.
 
         Args:
             mode: one of ``NetworkMode.ALL``.
+            port_file: None for any free port.
             relays: URLs of the relays. Peers reach the endpoint through the one of them that is nearest.
+            alpn: protocol that its connections speak.
 
         Raises:
             IrohError: no port could be bound, or a URL is invalid.
@@ -161,18 +166,19 @@ class NetworkEndpoint:
         hosts = _HOSTS[mode]
         own_relays = RelayMap.from_urls(list(relays))
         last: IrohError | None = None
-        for port in (_read_port(port_file), _free_port(hosts[0])):
+        for port in (_read_port(port_file) if port_file is not None else 0, _free_port(hosts[0])):
             for bound in (hosts, hosts[:1]):
                 if port == 0:
                     continue
                 try:
-                    options = EndpointOptions(preset=_Preset(own_relays, port, bound), secret_key=secret, alpns=[ALPN])
+                    options = EndpointOptions(preset=_Preset(own_relays, port, bound), secret_key=secret, alpns=[alpn])
                     raw = await Endpoint.bind(options)
                 except IrohError as error:
                     last = error
                     continue
-                _write_port(port_file, port)
-                return cls(raw, mode, frozenset(own_relays.urls()))
+                if port_file is not None:
+                    _write_port(port_file, port)
+                return cls(raw, mode, frozenset(own_relays.urls()), alpn)
         raise last or RuntimeError("no port to bind")
 
     async def close(self) -> None:
@@ -286,7 +292,7 @@ class NetworkEndpoint:
         try:
             target = EndpointAddr(EndpointId.from_bytes(address.endpoint), relay, list(address.addresses))
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
-                return await self._raw.connect(target, ALPN)
+                return await self._raw.connect(target, self._alpn)
         except TimeoutError:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason="no answer to the handshake") from None
         except IrohError as error:

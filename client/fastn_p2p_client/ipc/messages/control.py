@@ -364,6 +364,8 @@ class AddPeer(Message, frozen=True, tag=19):
     reply_type = PeerReply
     peer: str
     name: str
+    paired_with: str = ""
+    """Own identity that was paired with the peer, for the audit log; empty if the peer is added without a pairing."""
 
 
 class ListPeers(Message, frozen=True, tag=20):
