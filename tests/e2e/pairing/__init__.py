@@ -1,0 +1,1 @@
+"""Pairing by a code of four words, with real daemons."""

@@ -1,0 +1,54 @@
+"""Arguments of ``fastn-p2p pair``, and the completion of words."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tunnel", "bundle"], "a code has 4 words, and these are 2. The other side shows the words: fastn-p2p pair"),
+        (["tunnel", "bundle", "sonic", "slight", "bob"], "a code has 4 words, and these are 5"),
+        (["tunel", "bundle", "sonic", "slight"], "'tunel' is not one of the words. Did you mean 'tunnel'?"),
+        (["alice", "--as", "bob"], "'alice' and --as 'bob' name two identities"),
+        (["tunnel-bundle-sonic-slight", "--qr"], "--qr is for the side that shows the words"),
+        (["--timeout", "0"], "--timeout must be more than 0 seconds"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_done(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pair", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_a_daemon_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pair", "--home", str(tmp_path)]) == 3
+    assert "fastn-p2p daemon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("pair tun", ["tuna", "tundra", "tune", "tunnel"]),
+        ("pair tunnel bundle soni", ["sonic"]),
+        ("pair ali", ["alice", "align"]),
+    ],
+)
+def test_tab_completes_words_and_identities(typed: str, offered: list[str], tmp_path: Path) -> None:
+    (tmp_path / "identities" / "alice").mkdir(parents=True)
+    variables = {
+        "_FASTN_P2P_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"fastn-p2p {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+        "FASTN_HOME": str(tmp_path),
+    }
+    program = [sys.executable, "-c", "from fastn_p2p.cli import main; main()"]
+    ended = subprocess.run(program, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == offered, ended.stderr
