@@ -1,4 +1,7 @@
-"""Calls go on when a link is cut, an address changes, UDP is blocked, or a relay restarts."""
+"""Calls and file transfers go on when a link is cut, an address changes, UDP is blocked, or a relay restarts.
+
+The tests of a kind share a laboratory. Each begins with a direct path between daemons that have settled.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from tests.lab.load import Load, running_load
 from tests.lab.router import Router
 from tests.lab.test_calls import introduce
 from tests.support.daemons import CLI, eventually
+from tests.support.replicas import freeze, thaw
 
 RELAY = "http://198.51.100.1:3340/"
 
@@ -45,7 +49,7 @@ class RelayProgram:
 
 @dataclass
 class World:
-    """alice and bob; she has his ticket. With a relay only she is behind a router; without one both share a LAN.
+    """alice and bob, who have each other's tickets. With a relay only she is behind a router, else both share a LAN.
 
     Attributes:
         home: her router; without a relay it is where the LAN ends.
@@ -61,17 +65,42 @@ class World:
 
     @contextmanager
     def calls(self, **options: Any) -> Iterator[Load]:
-        """Calls every 100 ms, each with a deadline of a minute, repeated if their connection ends."""
-        with running_load(self.caller, self.callee, "bob", **{"file_size": 0, **options}) as load:
+        """Calls every 100 ms, each with a deadline of a minute, repeated if their connection ends; and transfers."""
+        with running_load(self.caller, self.callee, "bob", **options) as load:
             yield load
+        load.check()
+        assert load.transfers
+        print(load)
+
+    @contextmanager
+    def calls_back(self) -> Iterator[Load]:
+        """The same from bob to alice."""
+        with running_load(self.callee, self.caller, "alice", identity="bob", callee_identity="alice") as load:
+            yield load
+        load.check()
+        assert load.transfers
+        print(load)
+
+    def settle(self) -> None:
+        """Wait until the test before has no effect any more: there is a direct path, and each relay is connected."""
+        for daemon in (self.caller, self.callee):
+            eventually(lambda daemon=daemon: self._is_settled(daemon), "it has settled")  # type: ignore[misc]
+
+    def _is_settled(self, daemon: HostDaemon) -> bool:
+        done = daemon.cli("call", "bob" if daemon is self.caller else "alice", "Echo", "--data", '{"message": "hello"}')
+        status = daemon.status()
+        if done.returncode or self.relay is None:
+            return done.returncode == 0
+        paths = {each.path for each in status.connections}
+        return "direct" in paths and "relayed" not in paths and status.home_relay == RELAY
 
 
 @contextmanager
 def _world(*, relay: bool) -> Iterator[World]:
     with Lab() as lab:
-        home = lab.router("cone")
+        home = lab.router("cone", ipv6=not relay)  # an address of IPv6 would survive a change of the outside one
         program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
-        alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan)
+        alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan, ipv6=not relay)
         caller, callee = alice.daemon(), bob.daemon()
         arguments = ["--relay", RELAY] if relay else ["--network", "lan"]
         if relay:
@@ -80,27 +109,40 @@ def _world(*, relay: bool) -> Iterator[World]:
         callee.launch(*arguments)
         for daemon in (caller, callee):
             assert daemon.wait_ready(), daemon.report()
-        caller.identity("alice", echo=False)
+        caller.identity("alice")
         callee.identity("bob")
         if relay:
             for daemon in (caller, callee):
                 eventually(lambda daemon=daemon: daemon.status().home_relay == RELAY, "the relay is connected")  # type: ignore[misc]
         introduce(caller, callee, "bob")
+        introduce(callee, caller, "alice")
         yield World(lab, home, alice, bob, caller, callee, program if relay else None)
 
 
-@pytest.fixture
-def direct() -> Iterator[World]:
-    """Without a relay."""
+@pytest.fixture(scope="module")
+def _without_relay() -> Iterator[World]:
     with _world(relay=False) as world:
         yield world
 
 
-@pytest.fixture
-def relayed() -> Iterator[World]:
-    """With a relay that both daemons use."""
+@pytest.fixture(scope="module")
+def _with_relay() -> Iterator[World]:
     with _world(relay=True) as world:
         yield world
+
+
+@pytest.fixture
+def direct(_without_relay: World) -> World:
+    """Without a relay."""
+    _without_relay.settle()
+    return _without_relay
+
+
+@pytest.fixture
+def relayed(_with_relay: World) -> World:
+    """With a relay that both daemons use."""
+    _with_relay.settle()
+    return _with_relay
 
 
 def measure(load: Load, what: str) -> None:
@@ -120,8 +162,6 @@ def test_a_link_that_is_cut_ends_no_call(direct: World, seconds: float) -> None:
         time.sleep(seconds)
         direct.alice.silence(False)
         measure(load, f"link cut for {seconds} s, no relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.timeout(120)
@@ -129,8 +169,6 @@ def test_the_caller_moves(direct: World) -> None:
     with direct.calls() as load:
         direct.alice.set_address()
         measure(load, "caller's address, no relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.timeout(120)
@@ -139,8 +177,6 @@ def test_the_callee_moves(direct: World) -> None:
     with direct.calls() as load:
         direct.bob.set_address()
         measure(load, "callee's address, no relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.timeout(120)
@@ -152,8 +188,21 @@ def test_the_callee_moves_twice(direct: World) -> None:
         time.sleep(2)
         direct.bob.set_address()
         measure(load, "callee's address again after 2 s, no relay")
-    load.check()
-    print(load)
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(40, marks=pytest.mark.lab_long)])
+@pytest.mark.parametrize("sleeper", ["callee", pytest.param("caller", marks=pytest.mark.lab_long)])
+@pytest.mark.timeout(180)
+def test_a_machine_sleeps(direct: World, sleeper: str, seconds: float) -> None:
+    """Every process of a daemon stops, for longer than QUIC keeps a connection, and goes on."""
+    daemon = direct.callee if sleeper == "callee" else direct.caller
+    with direct.calls() as load:
+        freeze(daemon)
+        try:
+            time.sleep(seconds)
+        finally:
+            thaw(daemon)
+        measure(load, f"{sleeper} slept for {seconds} s, no relay")
 
 
 # ── with a relay ─────────────────────────────────────────────────────────────────────────────────
@@ -165,8 +214,14 @@ def test_the_outside_address_of_the_caller_changes(relayed: World) -> None:
     with relayed.calls() as load:
         relayed.home.reboot_outside_address()
         measure(load, "caller's outside address, relay")
-    load.check()
-    print(load)
+
+
+@pytest.mark.timeout(120)
+def test_the_outside_address_of_the_callee_changes(relayed: World) -> None:
+    """bob calls alice, whose router gets another address."""
+    with relayed.calls_back() as load:
+        relayed.home.reboot_outside_address()
+        measure(load, "callee's outside address, relay")
 
 
 @pytest.mark.parametrize("seconds", [5, 8])
@@ -178,8 +233,6 @@ def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed:
         time.sleep(seconds)
         relayed.alice.silence(False)
         measure(load, f"link cut for {seconds} s, relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.timeout(120)
@@ -188,8 +241,6 @@ def test_both_move(relayed: World) -> None:
         relayed.bob.set_address()
         relayed.alice.set_address()
         measure(load, "both addresses, relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.lab_long
@@ -198,8 +249,6 @@ def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
     with relayed.calls() as load:
         relayed.bob.set_address()
         measure(load, "callee's address, relay")
-    load.check()
-    print(load)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +261,6 @@ def test_blocked_udp_moves_calls_to_the_relay(relayed: World, direction: Any) ->
         measure(load, f"UDP blocked ({direction}), relay")
         relayed.home.unblock()
         load.wait_call()
-    load.check()
-    print(load)
 
 
 @pytest.mark.timeout(120)
@@ -227,5 +274,3 @@ def test_the_relay_restarts(relayed: World) -> None:
         time.sleep(2)
         relayed.relay.start()
         measure(load, "relay killed for 2 s")
-    load.check()
-    print(load)

@@ -191,7 +191,13 @@ class ConnectionPool:
         self._choose(connection.endpoint)
 
     def on_silent(self, connection: PeerConnection) -> None:
-        """The peer daemon does not answer over this connection: use another one if there is one."""
+        """The peer daemon does not answer over this connection: use another one, and find out whether that works.
+
+        One that was idle is not watched, and may have the same dead path.
+        """
+        for other in self._connections.get(connection.endpoint, ()):
+            if other is not connection:
+                other.doubt()
         self._choose(connection.endpoint)
 
     def silent(self, endpoint: bytes) -> list[PeerConnection]:

@@ -129,6 +129,7 @@ async def test_one_that_answers_is_used_before_one_that_is_silent() -> None:
     before.is_silent = True
     pool.on_silent(cast(Any, before))
     assert after.introductions.connection is cast(Any, after)
+    assert (before.doubts, after.doubts) == (1, 2), "an idle one may have the same dead path"
     assert pool.silent(HIGHER) == [cast(Any, before)]
 
 
