@@ -28,7 +28,7 @@ from iroh.iroh_ffi import (
 )
 from nacl.signing import SigningKey
 
-from fastn_p2p_actors.network.connections.remote_leg import QuicStream
+from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.transport.iroh_patches import install
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import FrameDecoder, encode_frame

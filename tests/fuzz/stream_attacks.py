@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
-from fastn_p2p_actors.network.connections.remote_leg import QuicStream
+from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 

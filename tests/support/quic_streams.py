@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_actors.network.connections.remote_leg import QuicStream
+from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 
 __all__ = ["FakeReceive", "FakeSend", "FakeStream", "broken"]
 

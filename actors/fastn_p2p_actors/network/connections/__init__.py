@@ -12,7 +12,8 @@
 - ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.
 - ``turn_budget``: work that strangers may cause in one iteration of the event loop.
 - ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
-- ``remote_leg``, ``coalescing_reader``, ``stream_pacing``: bytes of one session's stream.
+- ``remote_leg``, ``leg_writer``, ``quic_stream``: the leg of a session towards a peer, its writing half, its stream.
+- ``coalescing_reader``, ``stream_pacing``: small reads merged, writes paced.
 - ``address_report``: tells the peer daemon the address that this daemon sees of it.
 - ``network_path``, ``round_trip``: direct or relayed, address, round-trip time; the time of a ping.
 - ``reconnect_list``: daemons to reconnect to after a crash.

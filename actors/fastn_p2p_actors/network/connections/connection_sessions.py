@@ -22,7 +22,8 @@ from .connection_requests import ConnectionRequests
 from .identity_exchange import IdentityExchange
 from .network_path import NetworkPath
 from .payload_memory import Account
-from .remote_leg import QuicStream, RemoteLeg
+from .quic_stream import QuicStream
+from .remote_leg import RemoteLeg
 from .session_handshake import IncomingSession, OutgoingSession, abort_stream, run_to_end
 from .stream_pacing import StreamPacer
 from .turn_budget import ConnectionTurns

@@ -29,9 +29,11 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
 from .backpressure import Backpressure
+from .leg_writer import Emit
 from .network_path import NetworkPath
 from .payload_memory import Account
-from .remote_leg import Emit, QuicStream, RemoteLeg
+from .quic_stream import QuicStream
+from .remote_leg import RemoteLeg
 from .stream_pacing import StreamPacer
 from .turn_budget import ConnectionTurns
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.connections import remote_leg
+from fastn_p2p_actors.network.connections import leg_writer
 from fastn_p2p_actors.network.connections.remote_leg import RemoteLeg
 from fastn_p2p_actors.network.connections.stream_pacing import BLOCK, StreamPacer
 from fastn_p2p_client.errors import ConnectionLost
@@ -226,7 +226,7 @@ async def test_codes_pass_both_ways(code: int) -> None:
 
 
 async def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_leg, "_WATCH_AFTER", 0)
+    monkeypatch.setattr(leg_writer, "_WATCH_AFTER", 0)
     setup = LegSetup()
     await asyncio.sleep(0.005)
     setup.stream.sending.stop_by_peer(5)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections import session_handshake
-from fastn_p2p_actors.network.connections.remote_leg import QuicStream
+from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession, OutgoingSession, SessionCarrier
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
 from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
