@@ -41,8 +41,8 @@ At the callee's daemon:
 9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` ends the call, and ``calls/peer_calls`` and
    ``connections/connection_requests`` send the reply back.
 
-At the caller's daemon again, ``connections/connection`` finds the call by its id, and ``calls/outgoing`` sends the
-``Reply`` to the program.
+At the caller's daemon again, ``connections/message_dispatcher`` finds the call by its id, and ``calls/outgoing`` sends
+the ``Reply`` to the program.
 
 One session, file by file
 -------------------------

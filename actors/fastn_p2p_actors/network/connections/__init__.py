@@ -1,6 +1,7 @@
 """QUIC connections to peer daemons, and what they carry.
 
-- ``connection``: ``PeerConnection``: life, counters, dispatch of messages.
+- ``connection``: ``PeerConnection``: life and counters. ``connection_tasks``: reads its channel, accepts its streams.
+- ``message_dispatcher``: hands each message of the peer daemon to the part that handles it.
 - ``events``: callbacks of a connection for its owner.
 - ``connection_requests``: calls, in both directions: send, check, answer.
 - ``connection_memory``: memory that the peer makes this process hold over one connection.
@@ -12,6 +13,8 @@
 - ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.
 - ``turn_budget``: work that strangers may cause in one iteration of the event loop.
 - ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
+- ``session_streams``, ``session_pausing``: opens and accepts their streams; pauses those that are not read.
+- ``stream_shutdown``: frees the buffers of streams when a connection is aborted.
 - ``remote_leg``, ``leg_writer``, ``quic_stream``: the leg of a session towards a peer, its writing half, its stream.
 - ``coalescing_reader``, ``stream_pacing``: small reads merged, writes paced.
 - ``address_report``: tells the peer daemon the address that this daemon sees of it.

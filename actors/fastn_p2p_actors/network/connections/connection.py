@@ -1,67 +1,60 @@
-"""QUIC connection to a peer daemon: its life, its counters, and the dispatch of messages.
+"""QUIC connection to a peer daemon: its life and its counters.
 
-The first stream is the call channel (``call_channel``). Large payloads (``bulk_streams``) and sessions
-(``connection_sessions``) have streams of their own. ``connection_requests`` has the requests of both directions, and
-``connection_memory`` the memory that the peer makes this process hold.
+The first stream is the call channel (``call_channel``); ``message_dispatcher`` hands its messages to the parts. Large
+payloads (``bulk_streams``) and sessions (``connection_sessions``) have streams of their own. ``connection_requests``
+has the requests of both directions, and ``connection_memory`` the memory that the peer makes this process hold.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded
-from fastn_p2p_client.ipc.messages import UNKNOWN, ConnectionStatus
+from fastn_p2p_client.ipc.messages import ConnectionStatus
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
-from ...runtime.loop_turns import in_turns
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import NEWS, PeerLimit, PeerLimits, network_of
+from ..transport.peer_limits import PeerLimit, PeerLimits
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
-from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
+from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION
 from .address_report import AddressReport
 from .bulk_streams import MAX_BULK_STREAMS, BulkStreams
 from .call_channel import CallChannel
 from .connection_memory import ConnectionMemory
 from .connection_requests import ConnectionRequests
 from .connection_sessions import ConnectionSessions
+from .connection_tasks import ConnectionTasks
 from .events import ConnectionEvents
 from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
-from .network_path import NetworkPath, received_datagrams, selected_path
+from .message_dispatcher import MessageDispatcher
+from .network_path import CurrentPath
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
 from .round_trip import RoundTrip
 from .session_handshake import IncomingSession, run_to_end
 from .stream_pacing import StreamPacer
+from .stream_shutdown import stop_and_close, stop_streams
 from .turn_budget import ConnectionTurns, TurnBudget
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream, Connection, RecvStream
+    from iroh.iroh_ffi import Connection
 
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the peer daemon's hello must arrive."""
-_CHANNEL_PRIORITY: Final = 1
-"""Priority of the call channel among QUIC's streams, whose default is 0: its frames leave before queued session
-data."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the peer daemon open. QUIC tells it that streams have ended only once an eighth
 of them has, and that must not make it wait below ``MAX_SESSIONS_PER_PEER`` sessions."""
-_STOP_TIMEOUT: Final = 0.5
-"""Seconds for stopping the streams of a connection that is aborted: pending reads of them are cancelled first."""
-_PATH_MAX_AGE: Final = 1.0
-"""Seconds for which the path is cached. Reading it from iroh costs as much as a call, and every call reports it."""
 _PING: Final = encode_frame(wire.Ping())
 
 
@@ -94,6 +87,8 @@ class PeerConnection:
         pacer: slows the sessions down while calls are in flight.
         round_trip: measures the round trip.
         turns: steps that the event loop takes for the peer.
+        handle: handles a message of the peer daemon; see ``MessageDispatcher``.
+        path, path_now, network, addresses, received_datagrams: see ``CurrentPath``.
         sent, received: bytes of all streams.
     """
 
@@ -122,22 +117,20 @@ class PeerConnection:
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._hello_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._path = NetworkPath(UNKNOWN, "", None)
-        self._path_until = 0.0
-        self._network: str | None = None
-        """Network of the peer daemon's address, for the rate limits; None until one of them has needed it."""
+        paths = self._paths = CurrentPath(raw, loop)
+        self.path, self.path_now, self.network = paths.get, paths.now, paths.network
+        self.addresses, self.received_datagrams = paths.addresses, paths.received_datagrams
+        self._tasks = ConnectionTasks(self)
         self.introductions: ProvenIdentities[PeerConnection] = ProvenIdentities()
         self.identities = IdentityExchange(self, owner, self.introductions, wall)
         outgoing_requests = Account(memory.payloads.programs)
         self._channel = CallChannel(self, outgoing_requests)
         self._write = self._channel.write
-        self._bulk = BulkStreams(raw, self, self._spawn)
+        self._bulk = BulkStreams(raw, self, self._tasks.spawn)
         self.requests: ConnectionRequests[PeerConnection] = ConnectionRequests(
             self, owner, self._channel, self._bulk, outgoing_requests
         )
-        pending = self._pending = self.requests.pending
-        self._on_request = self.requests.on_request
+        pending = self.requests.pending
         self.turns = ConnectionTurns(budget or TurnBudget(loop), lambda: self.introductions.has_known, loop)
         self.sessions = ConnectionSessions(self, raw)
         self.pacer = StreamPacer(time.perf_counter, self._send_ping)
@@ -152,6 +145,7 @@ class PeerConnection:
             on_silent=lambda: owner.on_silent(self),
             give_up=lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
+        self.handle = MessageDispatcher(self, owner, self._channel, self._keepalive).handle
         self._address_report = AddressReport(self.send)
         self.memory = ConnectionMemory(
             self,
@@ -173,10 +167,7 @@ class PeerConnection:
         self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
         self._hello_timer = self._loop.call_later(HELLO_TIMEOUT, self._on_hello_timeout)
         self._write(encode_frame(hello))
-        self._spawn(self._run_channel())
-        self._spawn(self._accept(self._bulk.accept))
-        self._spawn(self._reject_datagrams())
-        self._spawn(self._wait_closed())
+        self._tasks.start(self._raw, self._channel, self._bulk.accept, self.sessions.streams.accept)
         self.memory.watch()
 
     def share(self, introductions: ProvenIdentities[PeerConnection], wants: Wants) -> None:
@@ -216,7 +207,7 @@ class PeerConnection:
         """
         raw, streams = self._raw, [*self._bulk.streams, *self.sessions.unread_streams()]
         self._end(reason)
-        run_to_end(_stop_and_close(raw, streams, reason))
+        run_to_end(stop_and_close(raw, streams, reason))
 
     def _end(self, reason: str) -> None:
         if self.closed:
@@ -234,61 +225,19 @@ class PeerConnection:
         self.sessions.on_connection_lost()
         self.round_trip.on_connection_lost()
         self._bulk.on_connection_lost()
+        self._paths.on_connection_lost()
         self._raw = ended_connection()  # QUIC frees what it holds with the last reference to the connection
         self._channel.stop()
         self.memory.on_connection_lost()
         self._owner.on_closed(self)
-        current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()
+        self._tasks.cancel()
 
-    def _spawn(self, work: Any, on_done: Callable[[object], object] | None = None) -> None:
-        """Run a coroutine until the connection ends. ``on_done`` is called even if it never ran."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if on_done is not None:
-            task.add_done_callback(on_done)
-
-    async def _run_channel(self) -> None:
-        try:
-            stream: BiStream = await (self._raw.open_bi() if self.outgoing else self._raw.accept_bi())
-        except IrohError as error:
-            self.close(CLOSE_PROTOCOL_ERROR, error.message())
-            return
-        await stream.send().set_priority(_CHANNEL_PRIORITY)
-        self._spawn(self._channel.run_writer(stream.send()))
-        self._spawn(self._accept(self.sessions.accept))
-        await self._channel.run_reader(stream.recv())
-
-    async def _accept(self, streams: Callable[[], Awaitable[None]]) -> None:
-        """Accept streams from the hello on until the connection ends."""
-        try:
-            await asyncio.shield(self.ready)
-            await streams()
-        except ConnectionLost:
-            return  # the connection has ended before the hello
-        except IrohError as error:
-            self.close(CLOSE_PROTOCOL_ERROR, error.message())
-
-    async def _reject_datagrams(self) -> None:
-        """Abort the connection at the first datagram, because QUIC would keep datagrams until they are read."""
-        try:
-            await self._raw.read_datagram()
-        except IrohError:
-            return  # the connection has ended
-        self.abort("the peer has sent a datagram, which this protocol does not use")
-
-    async def _wait_closed(self) -> None:
-        try:
-            reason = await self._raw.closed()
-        except IrohError as error:
-            reason = error.message()
+    def on_quic_closed(self, reason: str) -> None:
+        """End the connection, because QUIC has closed it."""
         if not self.closed:
             streams = [*self._bulk.streams, *self.sessions.unread_streams()]
             self._end(reason)
-            run_to_end(_stop(streams))
+            run_to_end(stop_streams(streams))
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────
 
@@ -307,30 +256,9 @@ class PeerConnection:
         """True while the peer daemon owes an answer to a ping."""
         return self._keepalive.is_silent
 
-    def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the addresses and the relays over which the peer daemon is reached now."""
-        paths = self._raw.paths()
-        addresses = tuple(path.remote_addr for path in paths if path.is_ip)
-        return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
-
-    def path_now(self) -> NetworkPath:
-        """Return the path to the peer daemon at this moment."""
-        return selected_path(self._raw)
-
-    def received_datagrams(self) -> int:
-        """Return the number of datagrams that have come over the path that is used now, also those without messages."""
-        return received_datagrams(self._raw)
-
-    def path(self) -> NetworkPath:
-        """Return the path to the peer daemon, at most a second old."""
-        now = self._loop.time()
-        if now >= self._path_until:
-            self._path, self._path_until = selected_path(self._raw), now + _PATH_MAX_AGE
-        return self._path
-
     def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
         """Return what ``status`` shows of the connection. ``name_of`` maps the key of an identity to its petname."""
-        path, address, rtt_ms = selected_path(self._raw)
+        path, address, rtt_ms = self._paths.now()
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
             identities=[name_of(key) for key in self.introductions.shown(MOST_IDENTITIES_SHOWN)],
@@ -363,13 +291,6 @@ class PeerConnection:
     def send(self, message: wire.WireMessage) -> None:
         """Send a message on the channel."""
         self._write(encode_frame(message))
-
-    def network(self) -> str:
-        """Return the network of the peer daemon's address; empty if it is reached through a relay."""
-        if self._network is None:
-            path, address, _ = self.path()
-            self._network = network_of(address) if path == "direct" else ""
-        return self._network
 
     def overload(self, limit: PeerLimit) -> Overloaded | None:
         """Count one more event of a rate limit; return the error if it is one too many."""
@@ -409,71 +330,14 @@ class PeerConnection:
 
     # ── incoming messages ────────────────────────────────────────────────────────────────────────
 
-    def handle(self, message: wire.WireMessage, payload: bytes) -> None:
-        """Handle a message of the peer daemon, from the channel or from a bulk stream.
-
-        Raises:
-            BadMessage: it violates the protocol.
-        """
-        if isinstance(message, wire.Reply):
-            self.pacer.on_reply()
-            call = self._pending.pop(message.id, None)
-            if call is not None:
-                call.on_reply(payload)
-        elif isinstance(message, wire.Request):
-            self._on_request(message, payload)
-        elif isinstance(message, wire.OpenSession):
-            self.sessions.on_open(message, payload)
-        elif isinstance(message, wire.SessionAccepted):
-            self.sessions.on_answer(message, payload)
-        elif isinstance(message, wire.SessionStream):
-            self.sessions.on_stream(message)
-        elif isinstance(message, wire.ApplicationErrorReply):
-            call = self._pending.pop(message.id, None)
-            if call is not None:
-                call.on_application_error(message.kind, message.message, payload)
-            else:
-                self.sessions.on_answer(message, payload)
-        elif isinstance(message, wire.ErrorReply):
-            call = self._pending.pop(message.id, None)
-            if call is not None:
-                call.on_error(remote_error(message))
-            else:
-                self.sessions.on_answer(message, payload)
-        elif isinstance(message, wire.Cancel):
-            if not self.sessions.on_cancel(message.id):
-                self._owner.on_cancel(self, message.id)
-        elif isinstance(message, wire.Introduce):
-            self.identities.on_introduce(message)
-        elif isinstance(message, wire.RequestIntroduction):
-            self.used_at = self._loop.time()
-            self.identities.on_request(message.identity)
-        elif isinstance(message, wire.Ping):
-            self._channel.write_pong()
-        elif isinstance(message, wire.Pong):
-            self._keepalive.on_pong()
-            self.pacer.on_pong()
-            self.round_trip.on_pong()
-        elif isinstance(message, wire.Pause | wire.Resume):
-            self.sessions.on_pause(message)
-        elif isinstance(message, wire.Hello):
-            self._on_hello(message)
-        elif isinstance(message, wire.WithdrawIdentity):
-            self.identities.on_withdraw(message.identity)
-        elif self.overload(NEWS) is None:
-            if isinstance(message, wire.ObservedAddress):
-                self._owner.on_observed_address(self, message.address)
-            else:
-                self._owner.on_pushed_record(self, message.record)
-
-    def _on_hello(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: wire.Hello) -> None:
         if hello.version != WIRE_VERSION:
             self.close(CLOSE_VERSION, f"the peer has wire version {hello.version}, this daemon {WIRE_VERSION}")
         elif not hello.process:
             raise BadMessage(reason="the hello has no process id")
         elif not self.ready.done():
             self.remote_process = hello.process
-            self.sessions.peer_pauses = hello.pauses
+            self.sessions.pausing.peer_pauses = hello.pauses
             self.identities.sends_news = hello.news
             self.ready.set_result(None)
             self._owner.on_hello(self)
@@ -487,34 +351,3 @@ class PeerConnection:
     def on_arrival(self, arrival: IncomingSession) -> None:
         """The peer opens a session."""
         self._owner.on_arrival(arrival)
-
-
-async def _stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason: str) -> None:
-    """Stop the streams, so that QUIC frees their buffers, and then close the connection with a protocol error.
-
-    Until then the peer can fill more of them. So this takes longer turns than other work for strangers.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_STOP_TIMEOUT):
-            await _stop(streams)
-            await _stop_unaccepted(raw.accept_bi, lambda stream: stream.recv())
-            await _stop_unaccepted(raw.accept_uni, lambda stream: stream)
-    raw.close(CLOSE_PROTOCOL_ERROR, reason.encode()[:128])
-
-
-async def _stop(streams: Sequence[RecvStream]) -> None:
-    """Stop the streams, so that QUIC frees their buffers."""
-    async for stream in in_turns(streams):
-        with suppress(IrohError):
-            await stream.stop(CLOSE_PROTOCOL_ERROR)
-
-
-async def _stop_unaccepted(accept: Callable[[], Awaitable[Any]], receiving: Callable[[Any], RecvStream]) -> None:
-    """Stop the streams that QUIC holds and that were not accepted yet: they may be full."""
-    async for _ in in_turns(itertools.repeat(None)):
-        try:
-            async with asyncio.timeout(0):  # only those that have arrived
-                stream = await accept()
-        except (TimeoutError, IrohError):
-            return
-        await _stop([receiving(stream)])

@@ -13,6 +13,7 @@ from .keepalive import Keepalive
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import ProvenIdentities
+from .session_pausing import SessionPausing
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, ConnectionStats
@@ -36,14 +37,12 @@ class MemorySessions(Protocol):
     """Members of the sessions of a connection that its memory account uses."""
 
     ended_streams: int
+    pausing: SessionPausing
 
     @property
     def open_streams(self) -> int: ...
     def backlog(self) -> int: ...
     def held(self) -> int: ...
-    def pause_slow(self) -> None: ...
-    def resume_all(self) -> None: ...
-    def resume_drained(self) -> None: ...
 
 
 class ConnectionMemory:
@@ -188,13 +187,13 @@ class ConnectionMemory:
         self._keepalive.require_answer(self._loop.time())
 
     def pause_slow_sessions(self) -> None:
-        self._sessions.pause_slow()
+        self._sessions.pausing.pause_slow()
 
     def resume_sessions(self) -> None:
-        self._sessions.resume_all()
+        self._sessions.pausing.resume_all()
 
     def resume_drained(self) -> None:
-        self._sessions.resume_drained()
+        self._sessions.pausing.resume_drained()
 
     def abort(self, reason: str) -> None:
         self._connection.abort(reason)

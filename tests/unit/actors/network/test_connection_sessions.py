@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.connections import connection_sessions
+from fastn_p2p_actors.network.connections import session_streams
 from fastn_p2p_actors.network.connections.connection_sessions import ConnectionSessions
 from fastn_p2p_actors.network.wire import messages as wire
 
@@ -42,7 +42,7 @@ async def test_no_stream_with_a_lower_number_than_a_used_one_stays_unannounced(
 ) -> None:
     """QUIC opens all lower streams at the peer with a stream (RFC 9000, section 2.1), and the peer disconnects a daemon
     that does not announce what it opens."""
-    monkeypatch.setattr(connection_sessions, "_SPARE_AFTER", 0)
+    monkeypatch.setattr(session_streams, "_SPARE_AFTER", 0)
     random = Random(seed)
     announced: list[int] = []
 
