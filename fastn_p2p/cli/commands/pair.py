@@ -41,7 +41,10 @@ def run(
             autocompletion=identity_names,
         ),
     ] = "",
-    qr: Annotated[bool, typer.Option("--qr", help="Show the words as a QR code, too.")] = False,
+    qr: Annotated[
+        bool | None,
+        typer.Option("--qr/--no-qr", help="Show the words as a QR code, too.  [default: on a terminal]"),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -96,7 +99,8 @@ def _read_words() -> str:
     return input("Words of the other side: ")
 
 
-def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bool, json: bool) -> None:
+def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bool | None, json: bool) -> None:
+    import sys
     import time
 
     from fastn_p2p_actors.pairing.code import new_code
@@ -114,7 +118,7 @@ def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bo
             put_json({"words": code, "expires": expires})
         else:
             write_result(code)
-            if qr:
+            if qr or (qr is None and sys.stdout.isatty()):
                 from ..qr_code import qr_lines
 
                 write_result("\n".join(qr_lines(code)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 
@@ -31,8 +32,12 @@ def showing(daemon: Daemon, *options: str) -> Iterator[tuple[subprocess.Popen[st
     try:
         yield process, process.stdout.readline().strip()
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # it takes its words back
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_one_side_shows_words_and_the_other_types_them(daemons: TwoDaemons) -> None:
@@ -80,13 +85,12 @@ def test_scripts_read_json_and_pass_the_words_on_standard_input(daemons: TwoDaem
     assert set(host) == set(joiner) == {"name", "id52", "fingerprint", "renamed_from", "updated"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_takes_its_words_back(daemons: TwoDaemons, number: signal.Signals) -> None:
+def test_an_interrupted_command_takes_its_words_back(daemons: TwoDaemons) -> None:
     hosts = Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
     with showing(daemons.one) as (shown, words):
         assert len(words.split()) == 4
         assert list(hosts.glob("pairing-*"))
-        shown.send_signal(number)
+        shown.send_signal(signal.SIGTERM)
         shown.communicate(timeout=60)
     assert shown.returncode == 130
     assert not list(hosts.glob("pairing-*"))
@@ -98,6 +102,15 @@ def test_the_words_as_a_qr_code(daemons: TwoDaemons) -> None:
         line = shown.stdout.readline()
     assert len(words.split()) == 4
     assert set(line.strip("\n")) <= set("█▀▄ ")
+
+
+def test_a_terminal_shows_the_qr_code_too_and_ctrl_c_ends_it(daemons: TwoDaemons) -> None:
+    with on_terminal(daemons.one.env, "pair", rows=60, columns=120) as tty:
+        tty.until(lambda rows: any("█" in row for row in rows), "the QR code")
+        tty.until(lambda rows: any("Found by: this machine" in row for row in rows), "where the words are found")
+        tty.type("\x03")
+        assert tty.ends() == 130
+    assert not list(Path(daemons.one.env["FASTN_HOST_DIRECTORY"]).glob("pairing-*"))
 
 
 def test_errors_end_with_their_exit_codes(daemons: TwoDaemons) -> None:
