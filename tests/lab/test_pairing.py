@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from fastn_p2p.console.exit_codes import ExitCode
 from tests.lab.conftest import TwoHomes
 from tests.lab.daemons import HostDaemon
 from tests.lab.lab import Lab
@@ -44,16 +45,26 @@ def test_two_hosts_of_a_lan(lab: Lab, office: Segment) -> None:
 
 @pytest.mark.parametrize("nat_kinds", [("symmetric", "symmetric")])
 def test_two_homes_with_a_relay_and_a_directory(two_homes: TwoHomes) -> None:
-    """Neither side can be reached directly: the directory has the words' record, and the relay carries the exchange."""
+    """Neither side can be reached directly: the directory has the words' record, and the relay carries the exchange.
+
+    A stranger that is refused over the relay is remembered like any other, and pairing with it ends that.
+    """
     program = RelayProgram(two_homes.relay)
     program.start()
     alice, bob = two_homes.alice.daemon(), two_homes.bob.daemon()
     for daemon in (alice, bob):
         daemon.launch("--network", "internet", "--relay", RELAY, "--directory", f"{RELAY}pkarr")
+    id52s = []
     for daemon, name in ((alice, "alice"), (bob, "bob")):
         assert daemon.wait_ready(), daemon.report()
-        daemon.identity(name)
+        id52s.append(daemon.identity(name))
+    alice.cli("add-protocol", "alice", "--protocol", "Echo", "--alias", "friends", "--allow", "peers")
+    call = ("call", id52s[0], "Echo", "friends")
+    refused = bob.cli(*call, input='{"message": "hi"}')
+    assert refused.returncode == ExitCode.DENIED, refused.stderr
+    assert id52s[1] in alice.cli("peer", "pending").stdout
     pair(alice, bob)
-    done = alice.cli("call", "bob", "Echo", input='{"message": "hi"}')
+    assert alice.cli("peer", "pending", "--json").stdout.strip() in ("", "[]")
+    done = bob.cli(*call, input='{"message": "hi"}')
     assert done.returncode == 0, done.stderr
     program.kill()
