@@ -204,17 +204,17 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
     assert siege.most - before <= _GROWS_BY, f"the network process grew by {grown} MiB"
 
     def kept() -> dict[str, int]:
-        """Return the MiB by which each process that exceeds ``_KEEPS`` has grown."""
+        """Return the MiB by which each process that exceeds ``_KEEPS`` is larger than before."""
         more = {name: rss(processes[name]) - size for name, size in sizes.items()}
         return {name: size // MIB for name, size in more.items() if size > _KEEPS}
 
-    eventually(
-        lambda: not kept(),
-        f"of the {grown} MiB by which the network process grew, and what others did, "
-        f"at most {_KEEPS // MIB} MiB are left of each",
-        _GIVEN_BACK_WITHIN,
-        0.1,
-    )
+    try:
+        eventually(lambda: not kept(), "the memory is given back", _GIVEN_BACK_WITHIN, 0.1)
+    except AssertionError:
+        raise AssertionError(
+            f"{_GIVEN_BACK_WITHIN:g} s later more than {_KEEPS // MIB} MiB are left of {kept()}; "
+            f"the network process had grown by {grown} MiB"
+        ) from None
 
 
 def _age_of_honest_connection(victim: Victim) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -481,3 +483,35 @@ async def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_onc
     assert len(started) == count
     assert setup.binding.in_flight == 0
     assert setup.answers.qsize() == count
+
+
+class _Watched:
+    """Object whose end can be observed."""
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+async def test_what_a_handler_holds_is_freed_when_it_ends(end: str) -> None:
+    """At once, not at the next garbage collection: a caller that cancels large calls would fill the memory."""
+    held: list[weakref.ref[_Watched]] = []
+
+    async def handle(request: Any) -> Any:
+        mine = _Watched()
+        held.append(weakref.ref(mine))
+        try:
+            await asyncio.sleep(50)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # a handler may clean up
+            raise
+
+    setup = DispatcherSetup(handle)
+    gc.disable()
+    try:
+        for number in range(3):
+            setup.deliver(id=bytes([number]), ms=30 if end == "expired" else 5000)
+        await until(lambda: len(held) == 3, "the handlers run")
+        if end == "cancelled":
+            for number in range(3):
+                setup.dispatcher.cancel(bytes([number]))
+        await until(lambda: all(each() is None for each in held), "what the handlers held is freed")
+    finally:
+        gc.enable()
