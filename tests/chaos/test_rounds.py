@@ -8,8 +8,6 @@ import time
 from collections import defaultdict, deque
 from typing import Final, NamedTuple
 
-import pytest
-
 from tests.support.daemons import eventually
 from tests.support.processes import open_files, resident
 
@@ -89,7 +87,6 @@ def sizes(daemons: Daemons, load: Load) -> dict[str, tuple[int, int]]:
     return {name: (open_files(pid), resident(pid)) for name, pid in pids.items()}
 
 
-@pytest.mark.timeout(150)
 def test_fifty_rounds(daemons: Daemons, start_load: StartLoad) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")

@@ -11,6 +11,7 @@ import time
 from typing import Any, Final
 
 from fastn_p2p_client import Client, P2PError, Session
+from tests.support.daemons import DEADLINE
 from tests.support.protocols import BLOCK
 from tests.support.two_daemons import until
 
@@ -52,10 +53,10 @@ class Flow:
             position = (position + len(chunk)) % len(BLOCK)
         self.wrong_bytes = f"an end after {self.session.bytes_read} bytes"
 
-    async def wait_ended(self, timeout: float) -> None:
+    async def wait_ended(self) -> None:
         """Wait until both directions have ended, each with an error."""
-        _, late = await asyncio.wait(self._tasks, timeout=timeout)
-        assert not late, f"still waiting after {timeout:g} s"
+        _, late = await asyncio.wait(self._tasks, timeout=DEADLINE)
+        assert not late, f"still waiting after {DEADLINE:g} s"
         assert not self.wrong_bytes, self.wrong_bytes
         assert len(self.ended) == 2
 
@@ -78,7 +79,7 @@ class Traffic:
     async def _connect(self, do: str) -> Session:
         return await self._client.connect(self._identity, self._peer, "Trial", initial={"do": do})
 
-    async def assert_flowing(self, size: int, timeout: float = 10.0) -> None:
+    async def assert_flowing(self, size: int) -> None:
         """Wait until each flow has received ``size`` more bytes."""
         wanted = [flow.session.bytes_read + size for flow in self.flows]
 
@@ -89,14 +90,14 @@ class Traffic:
             assert not [flow.wrong_bytes for flow in self.flows if flow.wrong_bytes]
             return False
 
-        await until(all_have, f"each has brought {size} bytes more", timeout)
+        await until(all_have, f"each has brought {size} bytes more")
 
     async def stop(self) -> None:
         """Reset all sessions."""
         self.stalled.reset()
         for flow in self.flows:
             flow.session.reset()
-            await flow.wait_ended(5)
+            await flow.wait_ended()
 
 
 async def _main(home: str, peer: str) -> None:

@@ -38,7 +38,7 @@ def run_program(daemon: Daemon, program: str, *arguments: str) -> str:
     """The program's standard output."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env=daemon.env, capture_output=True, text=True, timeout=60, check=False,
+        env=daemon.env, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

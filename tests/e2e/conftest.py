@@ -57,4 +57,4 @@ def assert_no_session_left(watchers: list[sync.Client]) -> Iterator[None]:
     def statuses() -> list[m.Status]:
         return [reply.status for reply in (watcher.control(m.GetStatus()) for watcher in watchers)]
 
-    eventually(lambda: sum(map(sessions_in, statuses())) == 0, "no session is left", 5)
+    eventually(lambda: sum(map(sessions_in, statuses())) == 0, "no session is left")

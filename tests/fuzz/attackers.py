@@ -216,12 +216,12 @@ async def _main(module: str, name: str) -> None:
         if task.done() and not task.cancelled():
             report.errors.append(repr(task.exception()))
         task.cancel()
-    await asyncio.wait(tasks, timeout=1)
+    await asyncio.wait(tasks, timeout=10)
     report.connections = sum(each.connections for each in attackers)
     report.refused = sum(each.refused for each in attackers)
     report.reasons = dict(sum((each.reasons for each in attackers), Counter[str]()))
     report.counts = dict(sum((each.counts for each in attackers), Counter[str]()))
-    await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=3)
+    await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=20)
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
     os._exit(0)  # also if tasks still run

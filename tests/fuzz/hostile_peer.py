@@ -58,7 +58,7 @@ __all__ = [
 SECRET: Final = b"r" * 32
 """Transport key of the hostile peer, unless a test gives another."""
 HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
-_DEADLINE: Final = 15.0
+_DEADLINE: Final = 60.0
 
 
 def endpoint_of(secret: bytes) -> bytes:
@@ -198,7 +198,7 @@ def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
             running.say(msgspec.json.encode(Order(target, list(talks))))
             yield running
             process.stdin.close()
-            process.wait(10)
+            process.wait(60)
         finally:
             process.kill()
 

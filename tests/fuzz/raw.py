@@ -56,14 +56,14 @@ class Raw:
     ) -> None:
         close_socket(self._socket)
 
-    def send(self, *frames: bytes, timeout: float = 15.0) -> bool:
+    def send(self, *frames: bytes, timeout: float = 60.0) -> bool:
         """Send a message; return False if there is no connection in time."""
         if not self._socket.poll(int(timeout * 1000), zmq.POLLOUT):
             return False
         self._socket.send_multipart(frames)
         return True
 
-    def receive(self, timeout: float = 15.0) -> list[bytes] | None:
+    def receive(self, timeout: float = 60.0) -> list[bytes] | None:
         """Return the next message (id, header, payload), or None if none arrives in time."""
         if not self._received and self._socket.poll(int(timeout * 1000)):
             group = self._socket.recv_multipart()
@@ -71,7 +71,7 @@ class Raw:
             self._received.extend(group[start : start + 3] for start in range(0, len(group), 3))
         return self._received.popleft() if self._received else None
 
-    def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 15.0) -> str | int | None:
+    def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 60.0) -> str | int | None:
         """Return the code of an error reply, the tag of another answer, or None if none arrives in time."""
         answer = self.ask_for_all(message, payload, timeout)
         if answer is None:

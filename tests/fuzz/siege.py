@@ -40,7 +40,7 @@ _GROWS_BY: Final = 64 * MIB
 """Bytes by which the network process may grow while it is attacked."""
 _KEEPS: Final = 24 * MIB
 """Bytes of them that it may still have some seconds after the attack."""
-_GIVEN_BACK_WITHIN: Final = 10.0
+_GIVEN_BACK_WITHIN: Final = 60.0
 _ATTACKED: Final = ("network", "identity-bob")
 """Processes whose memory is checked. bob's process runs the protocols that attackers use."""
 _CALLS_AFTER: Final = 3
@@ -280,6 +280,6 @@ def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> 
             for field in Report.__struct_fields__:
                 setattr(report, field, getattr(told, field))
             assert not report.errors, report.errors
-            process.wait(10)
+            process.wait(60)
         finally:
             process.kill()

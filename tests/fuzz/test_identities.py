@@ -26,8 +26,6 @@ REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
 _WANT: Final = 9
 _REPLY: Final = 3
 
-pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
-
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:

@@ -61,7 +61,7 @@ def path_of(daemon: Daemon, name: str) -> Path:
 def connect(path: Path) -> socket.socket | None:
     """A raw connection, or None while nobody listens."""
     stranger = socket.socket(socket.AF_UNIX)
-    stranger.settimeout(1)
+    stranger.settimeout(20)
     try:
         stranger.connect(str(path))
     except OSError:

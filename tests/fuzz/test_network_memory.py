@@ -19,8 +19,6 @@ from .siege import MIB, Victim, attack, besieged
 _CALLS: Final = 40
 """Honest calls beside each attack."""
 
-pytestmark = pytest.mark.timeout(180)  # seconds: a quiet machine takes 5
-
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[Victim]:

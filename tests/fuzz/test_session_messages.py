@@ -67,7 +67,7 @@ def send(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
     assert raw.send(id, m.encode(message), payload)
 
 
-def receive(raw: Raw, id: bytes, timeout: float = 15.0) -> list[Any]:
+def receive(raw: Raw, id: bytes, timeout: float = 60.0) -> list[Any]:
     """The next message under the id, as an array; chunks and credit are passed over."""
     while True:
         answer = raw.receive(timeout)

@@ -213,7 +213,7 @@ class Router:
         if self._process is not None:
             self._control.close()
             try:
-                self._process.wait(5)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

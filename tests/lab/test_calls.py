@@ -70,7 +70,6 @@ def test_two_hosts_of_a_lan_call_by_ticket(lab: Lab) -> None:
 
 @pytest.mark.parametrize("loss", [0.02, 0.10, 0.25])
 @pytest.mark.parametrize("delay_ms", [20, pytest.param(150, marks=pytest.mark.lab_long)])
-@pytest.mark.timeout(120)
 async def test_every_call_is_answered_on_a_lossy_path(pair: Pair, loss: float, delay_ms: int) -> None:
     """1,000 calls a minute, with loss and delay in each direction."""
     pair.home.impair(delay_ms=delay_ms, loss=loss)
@@ -89,7 +88,6 @@ async def test_every_call_is_answered_on_a_lossy_path(pair: Pair, loss: float, d
     assert pair.home.counts()["out_lost"] > 0
 
 
-@pytest.mark.timeout(120)
 def test_load_on_a_lossy_path(pair: Pair) -> None:
     with running_load(pair.alice, pair.bob, "bob") as load:
         pair.home.impair(delay_ms=10, loss=0.05)

@@ -319,7 +319,7 @@ class TestImpairment:
 
 @pytest.mark.lab_long
 def test_router_is_fast_enough(two_homes: TwoHomes) -> None:
-    """A packet takes a router less than 50 µs of processor time, or its tests would measure the router."""
+    """A packet takes a router about 20 µs of processor time: with ten times that, tests would measure the router."""
     data = bytes(32 << 20)
     with two_homes.public.socket(type=socket.SOCK_STREAM) as listener:
         listener.bind(("0.0.0.0", 0))
@@ -338,7 +338,7 @@ def test_router_is_fast_enough(two_homes: TwoHomes) -> None:
     counts = two_homes.home_a.counts()
     packets = counts["out_forwarded"] + counts["in_forwarded"]
     assert packets > 20_000
-    assert cpu_seconds(two_homes.home_a.pid) - before < packets * 50e-6
+    assert cpu_seconds(two_homes.home_a.pid) - before < packets * 200e-6
 
 
 class TestLan:

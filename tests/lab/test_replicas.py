@@ -14,7 +14,6 @@ from tests.support.replicas import online_replicas
 from tests.support.two_daemons import until
 
 
-@pytest.mark.timeout(120)
 @in_loop
 async def test_calls_go_over_when_the_link_of_one_machine_is_cut() -> None:
     with Lab() as lab:

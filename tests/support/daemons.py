@@ -138,7 +138,7 @@ class Daemon:
 
     def _close_reader(self) -> None:
         if self._reader is not None:
-            self._reader.join(5)
+            self._reader.join(60)
         if self.process is not None and self.process.stderr is not None:
             self.process.stderr.close()
 

@@ -40,7 +40,7 @@ class Guarded(Protocol):
         forked = os.read(read, 1)[0]
         os.close(read)
         os.close(write)
-        done = subprocess.run([sys.executable, "-c", EXECUTED], capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run([sys.executable, "-c", EXECUTED], capture_output=True, text=True, check=True, timeout=100)
         return {
             "own": ask_kernel(PR_GET_DUMPABLE),
             "forked": forked,

@@ -21,7 +21,7 @@ from fastn_p2p_actors.credentials.pkarr import encode_key, join_body, signing_in
 
 __all__ = ["RelayClient", "running_relay", "signed_packet", "z32"]
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 """Seconds that a test waits for what must come."""
 
 

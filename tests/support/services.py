@@ -43,7 +43,7 @@ class Service:
         for connection in list(self._connections):
             _shut(connection)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
         self._threads.clear()
 
     def _accept(self, listener: socket.socket) -> None:

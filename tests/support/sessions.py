@@ -24,7 +24,7 @@ def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """``work`` with a client of ``daemon``, in an event loop of its own."""
 
     async def session() -> T:
-        async with Client(daemon.home, program="tests") as client, asyncio.timeout(50):
+        async with Client(daemon.home, program="tests") as client, asyncio.timeout(240):
             return await work(client)
 
     return asyncio.run(session())

@@ -428,6 +428,10 @@ async def running_gateway(home: Home) -> AsyncIterator[RunningGateway]:
         made.vault.close()
 
 
+NO_HEARTBEAT: Final = 3600.0
+"""Seconds. A heartbeat after the end of a test would find the control channel closed, and end this process."""
+
+
 def spec(home: Home, name: str, settings: msgspec.Struct) -> ActorSpec:
     builtins = msgspec.to_builtins(settings, builtin_types=(bytes,))
-    return ActorSpec(name=name, module="", home=str(home.path), heartbeat=1.0, settings=builtins)
+    return ActorSpec(name=name, module="", home=str(home.path), heartbeat=NO_HEARTBEAT, settings=builtins)

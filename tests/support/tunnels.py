@@ -54,14 +54,14 @@ class Forward:
         """The exit code after a signal."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(10)
+            return self.process.wait(60)
         finally:
             self.clean_up()
 
     def clean_up(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._reader.join(5)
+        self._reader.join(60)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()

@@ -101,7 +101,7 @@ class VaultRequests:
     def __init__(self, link: RequestChannel) -> None:
         self.link = link
 
-    async def __call__(self, request: msgspec.Struct, *, timeout: float = 20) -> Any:
+    async def __call__(self, request: msgspec.Struct, *, timeout: float = 60.0) -> Any:
         reply = decode_answer(_replies, (await self.link.request(request, timeout=timeout)).header)
         if isinstance(reply, ErrorReply):
             raise reply.error()

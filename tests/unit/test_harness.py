@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 START = """
 import signal, subprocess, sys
@@ -19,3 +21,49 @@ subprocess.run([sys.executable, "-c", started % [int(each) for each in numbers]]
 def test_programs_hear_signals_although_a_shell_has_started_the_tests_in_the_background() -> None:
     done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("['SIG_DFL', 'SIG_DFL'] <built-in function default_int_handler>"), done.stdout
+
+
+HANGS = """
+import asyncio, signal, subprocess, sys, time
+import pytest
+
+@pytest.fixture
+def held():
+    yield
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]):  # it waits for its child
+        time.sleep(600)
+
+def test_a_fixture_after_a_failure(held):
+    assert False
+
+async def test_a_task():
+    await asyncio.Event().wait()
+
+def test_that_does_not_hang():
+    pass
+
+def test_code_that_no_signal_reaches():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    time.sleep(600)
+"""
+LOOP = """
+import uvloop
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}
+"""
+
+
+def test_each_hang_ends_with_a_report(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(LOOP)
+    (tmp_path / "test_hangs.py").write_text(HANGS)
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "tests.support.time_limit"]
+    options = ["--timeout=1", "-o", "asyncio_mode=auto", "--rootdir", str(tmp_path), str(tmp_path)]
+    root = Path(__file__).resolve().parents[2]
+    env = {**os.environ, "FASTN_TEST_TIMEOUT_AGAIN": "0.4"}
+    done = subprocess.run([*command, *options], cwd=root, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, done.stdout
+    assert "test_a_fixture_after_a_failure FAILED" in done.stdout
+    assert "test_a_fixture_after_a_failure ERROR" in done.stdout
+    assert "test_a_task FAILED" in done.stdout
+    assert "test_that_does_not_hang PASSED" in done.stdout
+    assert "in test_code_that_no_signal_reaches" in done.stderr

@@ -48,7 +48,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 def run_isolated(code: str, argument: str) -> list[str]:
     """Run `code` in a new interpreter with `argument` as argv[1]. Return the JSON list that it prints."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, argument], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-I", "-c", code, argument], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     names: list[str] = json.loads(done.stdout)
@@ -75,7 +75,7 @@ def test_blocker_refuses_what_is_not_allowed() -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode != 0

@@ -15,8 +15,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIDE_BY_SIDE = pathlib.Path(sys.prefix) / "side-by-side"  # downloaded by `make`, see requirements/
 PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def run(*command: str | pathlib.Path) -> str:
     """The command's standard output; the test fails with all of its output if it fails."""

@@ -161,25 +161,25 @@ async def _run_worker(
         log.error("%s: %s: %s", question.protocol, reason, words)
         raise HandlerFailed(peer=owner, protocol=question.protocol, reason=reason) from error
     finally:
-        # Processes that it started are in its process group. The supervisor's reaper finds those that left it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
 async def _communicate(process: asyncio.subprocess.Process, question: bytes) -> tuple[bytes, bytes]:
     """Send the question, wait until the worker has ended, and return its output and its standard error.
 
-    The ends of its pipes are not awaited, because child processes may hold them open.
+    Kills the processes that it started, which are in its process group, and the worker itself if it is cancelled. The
+    supervisor's reaper finds those that left the group. Later its number may belong to a group of others.
     """
-    if process.stdin is not None:
-        with contextlib.suppress(RuntimeError, ConnectionError):  # uvloop raises if the worker has ended already
-            process.stdin.write(question)
-        process.stdin.close()
     outputs = [asyncio.create_task(_read_tail(pipe)) for pipe in (process.stdout, process.stderr)]
-    await _wait_for_exit(process.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        if process.stdin is not None:
+            with contextlib.suppress(RuntimeError, ConnectionError):  # uvloop raises if the worker has ended already
+                process.stdin.write(question)
+            process.stdin.close()
+        await _wait_for_exit(process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     output, noise = await asyncio.gather(*outputs)
     await process.wait()  # sets its exit code
     return output, noise

@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 def run(daemon: Daemon, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], env=daemon.env, capture_output=True, text=True, timeout=30
+        [sys.executable, EXAMPLES / name, *arguments], env=daemon.env, capture_output=True, text=True, timeout=100
     )
 
 
@@ -51,7 +51,7 @@ def test_request_response(daemons: TwoDaemons, end: signal.Signals) -> None:
         done = run(daemons.one, "request_response.py", "client", daemons.bob, "", "--as", "alice")
         assert (done.returncode, done.stderr) == (1, "application error: Empty: the message is empty (0 characters)\n")
         server.send_signal(end)
-        output, errors = server.communicate(timeout=15)
+        output, errors = server.communicate(timeout=60)
         assert (server.returncode, errors) == (0, "")
         assert output == f"{daemons.alice}: hello\n{daemons.alice}: \n"
     done = run(daemons.one, "request_response.py", "client", daemons.bob)
@@ -94,14 +94,14 @@ def test_pyzmq_client_serves(daemons: TwoDaemons) -> None:
         with pytest.raises(ApplicationError) as refused:
             client.call("alice", daemons.bob, "Shout", request="")
         assert (refused.value.kind, refused.value.payload) == ("Empty", {"length": 0})
-        output, errors = server.communicate(timeout=15)
+        output, errors = server.communicate(timeout=60)
         assert (server.returncode, output, errors) == (0, "", "")
 
 
 def test_pyzmq_client_says_that_the_daemon_has_ended(daemons: TwoDaemons) -> None:
     with serving(daemons.two, "pyzmq_client.py", "serve", "bob", "Shout") as server:
         pid = daemons.two.kill_actor("network")
-        errors = server.communicate(timeout=15)[1]
+        errors = server.communicate(timeout=60)[1]
         assert server.returncode == 1
         assert "has ended" in errors
         daemons.two.wait_actor("network", not_pid=pid)
@@ -116,7 +116,7 @@ def test_the_examples_need_a_daemon(tmp_path: Path) -> None:
         ("request_response.py", "server", "alice"),
     ):
         done = subprocess.run(
-            [sys.executable, EXAMPLES / name, *arguments], env=env, capture_output=True, text=True, timeout=30
+            [sys.executable, EXAMPLES / name, *arguments], env=env, capture_output=True, text=True, timeout=100
         )
         assert done.returncode == 1
         assert "fastn-p2p daemon" in done.stderr

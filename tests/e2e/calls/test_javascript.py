@@ -50,7 +50,7 @@ def installed_packages() -> Path:
             shutil.copy(EXAMPLE / name, fresh)
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=10000"]
         try:
-            done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=40, check=False)
+            done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=100, check=False)
         except subprocess.TimeoutExpired:
             pytest.skip("npm could not install the packages of examples/javascript within 40 s")
         if done.returncode:
@@ -107,7 +107,7 @@ class Program:
 
     def wait(self) -> int:
         try:
-            return self.process.wait(15)
+            return self.process.wait(60)
         finally:
             self.process.kill()
             self.process.wait()
@@ -142,7 +142,7 @@ def call(example: Path, daemon: Daemon, *arguments: str) -> Any:
         env=daemon.env,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode == (1 if done.stderr else 0), done.stderr
@@ -237,7 +237,7 @@ def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, daemons: Tw
         caller.start()
         eventually(lambda: binding_of(daemons.one, "alice", "Timer").in_flight, "it waits")
         program.process.send_signal(signal.SIGTERM)
-        caller.join(15)
+        caller.join(60)
         assert answers == [{"waited": 0.3}]
     finally:
         assert program.wait() == 0
@@ -260,7 +260,7 @@ def test_a_session_between_two_of_it(example: Path, daemons: TwoDaemons) -> None
             env=daemons.one.env,
             input=said,
             capture_output=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, b"")
@@ -307,7 +307,7 @@ def until_answered(client: sync.Client, daemons: TwoDaemons, request: object) ->
 
     def answer() -> object:
         try:
-            return client.call("alice", daemons.bob, "Timer", request=request, timeout=5)
+            return client.call("alice", daemons.bob, "Timer", request=request, timeout=20)
         except (ConnectionLost, PeerUnreachable, ProtocolNotFound):
             return None
 

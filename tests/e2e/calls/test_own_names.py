@@ -58,7 +58,7 @@ def test_files_mail_and_chat(daemons: TwoDaemons, tmp_path: Path) -> None:
     assert sent.returncode == 0, sent.stderr
     with MailClient("carol", home=one.home) as carol:
         eventually(lambda: [each.subject for each in carol.list(wait=5).mails] == ["own"], "it has come")
-    said = one.cli("chat", "carol", "--as", "alice", "--wait", "--timeout", "10", input="hello\n")
+    said = one.cli("chat", "carol", "--as", "alice", "--wait", "--timeout", "50", input="hello\n")
     assert said.returncode == 0, said.stderr
 
 

@@ -57,7 +57,9 @@ async def open_shop(replicas: Replicas) -> AsyncIterator[tuple[Client, Shop]]:
         yield await stack.enter_async_context(Client(replicas.caller.home)), shop
 
 
-async def call(client: Client, replicas: Replicas, request: str = "x", timeout: float = 15, retry: bool = True) -> int:
+async def call(
+    client: Client, replicas: Replicas, request: str = "x", timeout: float = 60.0, retry: bool = True
+) -> int:
     number: int = await client.call("alice", replicas.bob, "Shop", request=request, timeout=timeout, retry=retry)
     return number
 

@@ -56,11 +56,11 @@ def odd(daemons: TwoDaemons) -> Iterator[None]:
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
-        assert server.ready.wait(10)
+        assert server.ready.wait(60)
         yield
     finally:
         server.close()
-        thread.join(10)
+        thread.join(60)
     eventually(lambda: not thread.is_alive(), "it has ended")
 
 

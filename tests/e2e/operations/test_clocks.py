@@ -75,8 +75,8 @@ class Shifted:
         return self.calls(self.two, "bob", self.alice)
 
     def both_call(self) -> None:
-        eventually(self.bob_calls, "bob reaches alice", 5)
-        eventually(self.alice_calls, "alice reaches bob", 5)
+        eventually(self.bob_calls, "bob reaches alice")
+        eventually(self.alice_calls, "alice reaches bob")
 
     def warnings(self, daemon: Daemon) -> str:
         return "\n".join(daemon.status().warnings)

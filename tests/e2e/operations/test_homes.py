@@ -103,7 +103,7 @@ def test_a_home_given_as_an_option_and_relative(tmp_path: Path) -> None:
         env = {key: value for key, value in daemon.env.items() if key != "FASTN_HOME"}
         for arguments in (["--home", "home", "create-identity", "alice"], ["list-identities", "--home", "home"]):
             done = subprocess.run(
-                [*CLI, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+                [*CLI, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
             )
             assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("alice\t")
@@ -297,7 +297,7 @@ def test_actors_come_back_on_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -
         os.kill(before[actor], signal.SIGKILL)
         eventually(lambda: restored(daemon, actor, before[actor]), f"{actor} is back")  # noqa: B023
         with daemon.client() as client:
-            assert client.call("alice", alice, "Echo", request=HI, timeout=15) == ECHOED
+            assert client.call("alice", alice, "Echo", request=HI, timeout=50) == ECHOED
 
 
 def restored(daemon: Daemon, actor: str, pid: int) -> bool:

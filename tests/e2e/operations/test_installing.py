@@ -12,8 +12,6 @@ import pytest
 
 from tests.e2e.operations.test_readme import INSTALLATION, ROOT, block
 
-pytestmark = pytest.mark.timeout(300)
-
 NOT_COPIED = (".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "node_modules", ".*_cache", ".hypothesis")
 
 

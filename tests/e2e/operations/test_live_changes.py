@@ -244,7 +244,7 @@ def test_a_daemon_that_was_killed_comes_back_with_everything(daemons: TwoDaemons
     """kill -9 of the supervisor: its children end, and the next one goes on."""
     before = daemons.two.status()
     daemons.two.kill()
-    eventually(lambda: not any(map(is_alive, daemons.two.seen)), "every process has ended", 5)
+    eventually(lambda: not any(map(is_alive, daemons.two.seen)), "every process has ended")
     daemons.two.start()
     after = daemons.two.status()
     assert what_is_kept(after) == what_is_kept(before)

@@ -113,7 +113,7 @@ async def test_a_directory_where_there_is_none(tmp_path: Path) -> None:
 
 def test_a_mode_that_uses_no_servers(tmp_path: Path) -> None:
     env = {**os.environ, "FASTN_HOME": str(tmp_path), "FASTN_NETWORK": "local"}
-    done = subprocess.run([*CLI, "netcheck"], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*CLI, "netcheck"], env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == ExitCode.OK
     assert "off      relay: network mode local uses no relays" in done.stdout
     assert "--network internet" in done.stdout

@@ -35,7 +35,7 @@ def test_a_home_that_the_locale_cannot_say(make_daemon: Callable[..., Daemon]) -
         done = daemon.cli(*command)
         assert done.returncode == ExitCode.OK, done.stderr
     program = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=daemon.env, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PROGRAM], env=daemon.env, capture_output=True, text=True, timeout=100, check=False
     )
     assert "Echo: x" in program.stdout, program.stderr
 
@@ -45,7 +45,7 @@ def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, locale: dict[s
     env = {**os.environb, **{os.fsencode(key): os.fsencode(value) for key, value in locale.items()}}
     env[b"FASTN_HOME"] = os.fsencode(tmp_path) + b"/\xff\xfe"
     for command in ("status", "daemon"):
-        done = subprocess.run([*CLI, command], env=env, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([*CLI, command], env=env, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == ExitCode.STORAGE
         assert "its path is not UTF-8. Use another --home or FASTN_HOME" in done.stderr
         assert "Traceback" not in done.stderr
@@ -64,6 +64,6 @@ os.environ.pop("HOME", None), os.environ.pop("FASTN_HOME", None)
 os.setgroups([]), os.setgid(4000001), os.setuid(4000001)
 sys.exit(main(["{command}"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == ExitCode.STORAGE, done.stderr
     assert "HOME is not set and uid 4000001 has no account. Set FASTN_HOME, or use --home" in done.stderr

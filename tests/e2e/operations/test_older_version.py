@@ -18,8 +18,6 @@ import pytest
 
 from tests.support.daemons import Daemon, eventually
 
-pytestmark = pytest.mark.timeout(240)
-
 ROOT = Path(__file__).resolve().parents[3]
 OLDER = "73d80a88e4fc"
 """The last commit whose modules, classes and messages had other names."""
@@ -38,7 +36,7 @@ class OlderDaemon(Daemon):
     def launch(self, *arguments: str) -> None:  # type: ignore[override]
         super().launch(*arguments, prefix=self._elsewhere)
 
-    def cli(self, *arguments: str, input: str | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, input: str | None = None, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self._elsewhere, *self.command[:-1], *arguments],
             env=self.env, input=input, stdin=subprocess.DEVNULL if input is None else None,

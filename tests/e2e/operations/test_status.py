@@ -241,15 +241,18 @@ def test_watching_into_a_pipe_ends_when_nobody_reads(busy: TwoDaemons) -> None:
     lines = [process.stdout.readline() for _ in range(2)]
     assert [msgspec.json.decode(line, type=Status).home for line in lines] == [str(busy.one.home.path)] * 2
     process.stdout.close()
-    assert process.wait(10) == ExitCode.PIPE
+    assert process.wait(60) == ExitCode.PIPE
     assert process.stderr.read() == b""
     process.stderr.close()
 
 
-def test_status_takes_no_second(busy: TwoDaemons) -> None:
-    """Inside the daemon: no part of it waits for a timer."""
+def test_status_waits_for_no_timer(busy: TwoDaemons) -> None:
+    """Inside the daemon: the fastest of five shows that no part of it does."""
     settled(busy.one)
-    began = time.monotonic()
-    for _ in range(5):
+
+    def seconds() -> float:
+        began = time.monotonic()
         busy.one.status()
-    assert time.monotonic() - began < 2.5
+        return time.monotonic() - began
+
+    assert min(seconds() for _ in range(5)) < 0.9

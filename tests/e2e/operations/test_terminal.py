@@ -114,7 +114,7 @@ def hostile_program(daemons: TwoDaemons) -> Iterator[None]:
         yield
     finally:
         server.close()
-        thread.join(10)
+        thread.join(60)
 
 
 def run(daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool = False, shows: bool = True) -> str:
@@ -149,7 +149,7 @@ def test_stream(daemons: TwoDaemons) -> None:
         env=daemons.one.env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=30,
+        timeout=100,
     )
     assert piped.stdout == sent
 
@@ -158,7 +158,7 @@ def test_mail(daemons: TwoDaemons) -> None:
     with MailClient("bob", home=daemons.two.home) as bob:
         bob.send("alice", EVIL, f"{EVIL}\n", [Attachment("zero\u200bwidth owned", b"")])
     with MailClient("alice", home=daemons.one.home) as alice:
-        number = str(alice.list(wait=10).mails[-1].number)
+        number = str(alice.list(wait=60).mails[-1].number)
         alice.send("bob", EVIL, "", instance="refusing")
         eventually(lambda: "owned" in alice.outbox().entries[0].reason, "the refusal is known")
     for command in (["list"], ["read", number], ["outbox"]):

@@ -76,7 +76,7 @@ def test_a_process_that_hangs_does_not_reply(
         began = time.monotonic()
         with pytest.raises(e.DeadlineExceeded) as caught:
             client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, timeout=0.5)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 25, "less than the default"
         assert_same_error(caught.value, e.DeadlineExceeded(seconds=0.5))
 
 

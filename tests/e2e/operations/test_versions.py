@@ -33,7 +33,7 @@ def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
         link.open()
         try:
             return [
-                decode_answer(_reply, (await link.request(message, timeout=5)).header)
+                decode_answer(_reply, (await link.request(message, timeout=60)).header)
                 for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
             ]
         finally:

@@ -49,7 +49,7 @@ def running(daemons: TwoDaemons, protocol: str) -> Iterator[None]:
             yield
         finally:
             program.terminate()
-            program.wait(10)
+            program.wait(60)
             client.control(RemoveProtocol("bob", protocol, "default"))
 
 

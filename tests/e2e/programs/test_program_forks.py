@@ -37,7 +37,7 @@ def in_child(work):
     assert process.exitcode == 0, process.exitcode
 
 async def echo(client, word):
-    reply = await client.call("alice", peer, "Echo", request={"message": word}, timeout=10)
+    reply = await client.call("alice", peer, "Echo", request={"message": word}, timeout=30)
     assert reply["echoed"] == "Echo: " + word, (word, reply)
 """
 
@@ -49,7 +49,7 @@ def play(daemons: TwoDaemons, source: str) -> None:
         env={**daemons.one.env, "PEER": daemons.bob, "ME": daemons.alice},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -124,7 +124,7 @@ def test_blocking_clients_are_refused_in_a_child_and_the_module_s_functions_work
         daemons,
         """
 def blocking(client, word):
-    reply = client.call("alice", peer, "Echo", request={"message": word}, timeout=10)
+    reply = client.call("alice", peer, "Echo", request={"message": word}, timeout=30)
     assert reply["echoed"] == "Echo: " + word, (word, reply)
 
 client, mail = sync.Client(), fastn_p2p_client.mail.sync.MailClient("alice")

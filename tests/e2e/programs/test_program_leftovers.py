@@ -26,13 +26,13 @@ def files():
     return len(os.listdir("/proc/self/fd"))
 
 def eventually(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "not within 10 s"
+        assert time.monotonic() < deadline, "not within 60 s"
         time.sleep(0.005)
 
 async def echo(client):
-    assert (await client.call("alice", peer, "Echo", request={"message": "x"}, timeout=10))["echoed"] == "Echo: x"
+    assert (await client.call("alice", peer, "Echo", request={"message": "x"}, timeout=30))["echoed"] == "Echo: x"
 
 def in_a_loop(work, new=asyncio.new_event_loop):
     loop = new()
@@ -54,7 +54,7 @@ def play(daemons: TwoDaemons, source: str, *, abandons_tasks: bool = False) -> l
         env={**daemons.one.env, "PEER": daemons.bob},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -264,7 +264,7 @@ async def inside():
     sync.call("alice", peer, "Echo", request={"message": "x"})
 
 try:
-    submit(inside()).result(10)
+    submit(inside()).result(60)
 except UsedElsewhere as error:
     assert "async" in str(error), error
 else:

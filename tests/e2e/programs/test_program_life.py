@@ -63,4 +63,4 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
         eventually(lambda: time_of() == "tock", "it has the new config")
     finally:
         program.terminate()
-        program.wait(10)
+        program.wait(60)

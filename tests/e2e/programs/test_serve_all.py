@@ -224,7 +224,7 @@ async def test_bindings_are_followed_over_the_death_of_any_process(daemon: Daemo
     async def until_it_is(limit: int, instance: str) -> None:
         async def is_it() -> bool:
             try:
-                return bool(await client.call("carol", id52, "Settings", instance, timeout=2) == limit)
+                return bool(await client.call("carol", id52, "Settings", instance, timeout=20) == limit)
             except P2PError:
                 return False
 
@@ -255,7 +255,7 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(daemons: TwoD
     @server.handle_requests("Shop", access="everyone", concurrency=1, queue=1)
     def handle(request: int, peer: Peer) -> str:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return f"{request} for {peer.key.id52}"
 
     @server.handle_streams("Shop")
@@ -266,7 +266,7 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(daemons: TwoD
 
     serves = threading.Thread(target=server.serve)
     serves.start()
-    assert server.ready.wait(10)
+    assert server.ready.wait(60)
     replies: list[Any] = []
     with sync.Client(daemons.one.home) as client:
         with client.connect("alice", daemons.bob, "Shop", initial=1_000_000) as session:
@@ -287,8 +287,8 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(daemons: TwoD
         server.close()
         go_on.set()
         for thread in calls:
-            thread.join(10)
-    serves.join(10)
+            thread.join(60)
+    serves.join(60)
     assert not serves.is_alive()
     assert sorted(replies) == [f"{number} for {daemons.alice}" for number in range(2)]
     server.close()
@@ -337,8 +337,8 @@ def test_a_signal_has_what_is_in_flight_finished(
         program.send_signal(number)
         eventually(lambda: serving_now() == [], "it takes no more")
         (tmp_path / "go on").touch()
-        caller.join(10)
-        program.communicate(timeout=10)
+        caller.join(60)
+        program.communicate(timeout=60)
     finally:
         program.kill()
         program.communicate()

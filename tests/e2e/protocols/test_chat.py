@@ -302,7 +302,7 @@ async def test_who_the_peer_is(daemons: TwoDaemons) -> None:
 def test_piped_lines_are_kept_and_with_wait_delivered(daemons: TwoDaemons) -> None:
     two = "--conversation", "piped"
     done = daemons.one.cli(
-        "chat", "bob", *two, "--wait", "--timeout", "20", input="one\n\ntwo \x1b[31m\\ \u202e\r\nthree"
+        "chat", "bob", *two, "--wait", "--timeout", "50", input="one\n\ntwo \x1b[31m\\ \u202e\r\nthree"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     got = daemons.two.cli("chat", "alice", *two, "--last", "10")
@@ -445,7 +445,7 @@ def test_piped_lines_that_are_no_text(daemons: TwoDaemons) -> None:
         input=b"caf\xe9\nlast \xe2\x82",
         env=daemons.one.env,
         capture_output=True,
-        timeout=30,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert [line.split("\t")[2] for line in kept(daemons, *here).splitlines()] == ["caf\ufffd", "last \ufffd"]

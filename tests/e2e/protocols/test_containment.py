@@ -112,7 +112,7 @@ def key_of(daemon: Daemon, name: str) -> str:
     return next(each.id52 for each in daemon.status().identities if each.name == name)
 
 
-def call(daemon: Daemon, name: str, way: str, protocol: str = "FaultyProtocol", timeout: float = 10.0) -> object:
+def call(daemon: Daemon, name: str, way: str, protocol: str = "FaultyProtocol", timeout: float = 60.0) -> object:
     with daemon.client() as client:
         request = HI if protocol == "Echo" else way
         return client.call("caller", key_of(daemon, name), protocol, request=request, timeout=timeout)
@@ -125,7 +125,7 @@ def state_of(daemon: Daemon, name: str) -> str:
 def echo_serves(daemon: Daemon, name: str) -> bool:
     """Return true if the Echo of the same identity answers."""
     with suppress(P2PError):
-        return call(daemon, name, "", "Echo", timeout=2) == ECHOED
+        return call(daemon, name, "", "Echo", timeout=20) == ECHOED
     return False
 
 
@@ -138,12 +138,12 @@ def with_faulty_protocol(daemon: Daemon, name: str, **config: str) -> str:
 def kill_with_calls(daemon: Daemon, name: str, way: str, times: int) -> str:
     """Calls that each end the identity's process; the state of the binding after the last one."""
     for _ in range(times):
-        eventually(lambda: echo_serves(daemon, name), f"{name} is up", 20)
+        eventually(lambda: echo_serves(daemon, name), f"{name} is up")
         pid = daemon.pid(f"identity-{name}")
         with pytest.raises((ConnectionLost, HandlerFailed)):
             call(daemon, name, way)
         daemon.wait_actor(f"identity-{name}", not_pid=pid)
-    eventually(lambda: echo_serves(daemon, name), f"{name} is up without it", 20)
+    eventually(lambda: echo_serves(daemon, name), f"{name} is up without it")
     with pytest.raises(ProtocolNotFound):
         call(daemon, name, "nothing")
     return state_of(daemon, name)

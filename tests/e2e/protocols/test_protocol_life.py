@@ -92,7 +92,7 @@ def edit(daemon: Daemon, instance: str, **config: object) -> None:
 def test_what_new_protocol_wrote_passes_its_tests(daemon: Daemon) -> None:
     tests = daemon.home.path.parent / "written/tests"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
-    done = subprocess.run(command, env=daemon.env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=daemon.env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
 

@@ -178,9 +178,9 @@ def test_hostile_files_in_the_host_directory_do_no_harm(tmp_path: Path) -> None:
             (hosts / f"{MALLORY.key}.0000000000000003").unlink()
             started = time.monotonic()
             with pytest.raises(P2PError) as caught:
-                client.call("alice", str(MALLORY.key), "Echo", timeout=5)
+                client.call("alice", str(MALLORY.key), "Echo", timeout=60)
             assert caught.value.code == "peer-unknown"
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 50, "nobody waits until the time is over"
             littered(hosts, daemons.bob, genuine)
             assert client.call("alice", daemons.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
 
@@ -209,7 +209,7 @@ def test_record_that_names_another_identity_or_is_forged_is_not_used(tmp_path: P
         ):
             (hosts / f"{bob}.{number:016}").write_bytes(blob)
         with daemons.one.client() as client, pytest.raises(P2PError) as caught:
-            client.call("alice", bob, "Echo", timeout=5)
+            client.call("alice", bob, "Echo", timeout=30)
         assert caught.value.code == "peer-unknown"
 
 

@@ -109,7 +109,7 @@ def test_names_in_calls_lead_nowhere(running: Daemon) -> None:
                 if arguments[0] == "":
                     continue  # the only identity online
                 with pytest.raises(P2PError) as caught:
-                    client.call(*arguments, request={"message": "hi"}, timeout=5)
+                    client.call(*arguments, request={"message": "hi"}, timeout=30)
                 assert caught.value.code in (
                     "identity-offline",
                     "peer-unknown",

@@ -80,7 +80,7 @@ def listener(daemon: Daemon) -> Path:
 def connected(daemon: Daemon) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(listener(daemon)))  # waits while too many others do
-        sock.settimeout(5)
+        sock.settimeout(60)
         yield sock
 
 

@@ -67,7 +67,7 @@ def sockets(daemon: Daemon) -> list[Path]:
 def as_nobody(daemon: Daemon) -> dict[str, list[str]]:
     """Return what another user's process achieves at each socket."""
     program = [sys.executable, "-c", PROGRAM, encode(Hello(1, "nobody")).hex(), *map(str, sockets(daemon))]
-    ended = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=100, check=True)
     found: dict[str, list[str]] = json.loads(ended.stdout)
     return found
 

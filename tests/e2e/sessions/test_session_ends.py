@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Final
 
 import pytest
@@ -37,7 +36,7 @@ def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, code: int
         session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
         assert await session.read()
         session.reset(code)
-        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
+        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed")
 
     run(daemons.one, by_the_handler)
     run(daemons.one, by_the_program)
@@ -68,7 +67,7 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, p
         before = counts_of(daemon, name)["ended"]
         async with connected(client, peer, "hold") as session:
             assert await session.read()
-        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
+        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed")
 
     run(daemons.one, talk)
 
@@ -217,9 +216,7 @@ def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(daem
     async def talk(client: Client) -> None:
         session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
         await session.write(b"x")
-        began = time.monotonic()
         assert isinstance(await outcome(session.read()), e.ConnectionLost)
-        assert time.monotonic() - began < 3
         async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
             assert await read_all(again)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -29,11 +28,9 @@ def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(daemons: TwoDaemo
         print("taken while nobody reads:", counts)
         assert all(count < 6 * MIB for count in counts)  # a window at each hop, and QUIC's own
         for _ in range(10):
-            began = time.monotonic()
             assert await client.call("alice", peer, "Trial", request={"do": "return", "value": 7}) == 7
             async with connected(client, peer, "send", size=100_000) as session:
                 assert len(await read_all(session)) == 100_000
-            assert time.monotonic() - began < 2
         for session in stalled:
             session.reset(1)
 

@@ -113,7 +113,7 @@ def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, pe
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-        await until(lambda: counts_of(daemon, name)["cancelled"] == before + 1, "the handler was cancelled", 3)
+        await until(lambda: counts_of(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
 
     run(daemons.one, ask)
 

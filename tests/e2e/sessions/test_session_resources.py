@@ -129,7 +129,6 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaem
     run(daemons.one, talk)
 
 
-@pytest.mark.timeout(120)
 async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
     """Sessions of every kind and end leave no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
@@ -147,7 +146,7 @@ async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
         peer = daemons.alice if number % 5 == 0 else daemons.bob
         order = orders[number % len(orders)]
         try:
-            async with asyncio.timeout(20), await client.connect("alice", peer, "Trial", initial=order) as session:
+            async with asyncio.timeout(60), await client.connect("alice", peer, "Trial", initial=order) as session:
                 if order["do"] in ("echo", "reset", "fail"):
                     await session.write(b"x")
                 if number % 3 == 0:
@@ -173,7 +172,7 @@ async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
         return {name: (open_files(pid), resident(pid)) for name, pid in processes(daemons).items()}
 
     async def talk(client: Client) -> None:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(240):
             numbers = iter(range(SESSIONS))
             await many(client, numbers, WARM)
             before = held()

@@ -31,7 +31,7 @@ def shell(daemons: TwoDaemons, script: str, cwd: Path | None = None) -> subproce
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
 
@@ -124,7 +124,7 @@ def test_lines_are_answered_at_once(daemons: TwoDaemons) -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert os.read(pipe(process.stdout), 1) == b""
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_the_other_side_is_done_before_the_input_is(daemons: TwoDaemons) -> None:
@@ -132,7 +132,7 @@ def test_the_other_side_is_done_before_the_input_is(daemons: TwoDaemons) -> None
     with streaming(daemons, '{"do": "who"}') as process:
         assert process.stdout is not None
         assert process.stdout.read().startswith(daemons.alice.encode())
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 # ── how it ends ──────────────────────────────────────────────────────────────────────────────────
@@ -170,7 +170,7 @@ def test_a_daemon_s_process_is_killed(daemons: TwoDaemons) -> None:
         assert os.read(pipe(process.stdout), 1) == b"x"
         killed = daemons.one.kill_actor("network")
         assert process.stderr is not None
-        assert process.wait(10) == ExitCode.LOST
+        assert process.wait(60) == ExitCode.LOST
         assert b"ended with" in process.stderr.read()
     daemons.one.wait_actor("network", not_pid=killed)
 
@@ -182,7 +182,7 @@ def test_it_is_interrupted(daemons: TwoDaemons, number: signal.Signals) -> None:
     with streaming(daemons, '{"do": "hold"}') as process:
         assert os.read(pipe(process.stdout), 1) == b"x"
         process.send_signal(number)
-        assert process.wait(5) == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
+        assert process.wait(60) == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
         assert process.stderr is not None
         assert process.stderr.read() == b""
     eventually(lambda: counts_of(daemons.two, "bob")["ended"] == ended + 1, "the handler has ended")

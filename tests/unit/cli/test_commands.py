@@ -31,7 +31,7 @@ class Daemon:
         self.asked: list[tuple[Path | None, m.ControlRequest, bytes]] = []
         self.called: list[tuple[Any, ...]] = []
 
-    def ask(self, home: Path | None, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = 15) -> Any:
+    def ask(self, home: Path | None, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = 60.0) -> Any:
         self.asked.append((home, message, payload))
         return self._answer()
 

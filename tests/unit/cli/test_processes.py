@@ -41,7 +41,7 @@ def run(home: Path, command: str, *, stdin: str = "") -> subprocess.CompletedPro
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
@@ -72,7 +72,7 @@ def test_an_argument_that_is_not_utf8(tmp_path: Path) -> None:
         env={**os.environ, "FASTN_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 2
@@ -90,11 +90,11 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     assert writer.stderr is not None
     assert writer.stderr.read() == b""
     writer.stderr.close()
-    assert writer.wait(10) == 141
+    assert writer.wait(60) == 141
 
 
 def test_help_is_read_only_in_part() -> None:
     done = subprocess.run(
-        ["bash", "-c", f"{shlex.join(PROGRAM)} --help | true"], capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", f"{shlex.join(PROGRAM)} --help | true"], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.stderr == ""

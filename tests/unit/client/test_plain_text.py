@@ -117,7 +117,7 @@ except ValueError:
     log.exception("%s", "bob\\n2026-01-31T12:00:00.000Z ERROR vault: stolen\\x9b2J\\u202e")
 """
     (tmp_path / "logs").mkdir()
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=100)
     lines = (tmp_path / "logs" / "network.log").read_text().split("\n")
     assert lines[0].endswith("ERROR network: bob\\n2026-01-31T12:00:00.000Z ERROR vault: stolen\\x9b2J\\u202e")
     assert lines[1] == "Traceback (most recent call last):"

@@ -30,5 +30,5 @@ sys.stdout.buffer.write(f"{sys.getfilesystemencoding()} {sys.argv[1]!a} {sys.arg
 def test_names_are_utf8_under_any_locale(locale: dict[str, str], options: list[str]) -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
     command = [*map(os.fsencode, [sys.executable, *options, "-c", PROGRAM, "ü"]), b"\xff"]
-    ended = subprocess.run(command, env={**env, **locale}, capture_output=True, timeout=30, check=True)
+    ended = subprocess.run(command, env={**env, **locale}, capture_output=True, timeout=100, check=True)
     assert ended.stdout == rb"utf-8 '\xfc' '\udcff'"

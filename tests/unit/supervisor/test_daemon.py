@@ -176,7 +176,7 @@ def test_invalid_message_on_the_channel_ends_only_its_sender(home: Path) -> None
     with stub_daemon(home, orders=orders, identities=names) as daemon:
         daemon.ready()
         for name, (_, expected) in faults.items():
-            failed = daemon.wait_child(name, state="failed", within=20)
+            failed = daemon.wait_child(name, state="failed", within=60)
             assert expected in failed["last_exit"], failed
         assert [daemon.child(name)["restarts"] for name in CORE] == [0, 0, 0]
 
@@ -189,7 +189,7 @@ def test_a_second_daemon_is_refused(home: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=100,
         )
         assert second.returncode == 3
         assert f"a daemon is already running for {home} (pid {daemon.pid})" in second.stderr
@@ -200,7 +200,7 @@ def test_a_service_manager_is_notified_and_children_cannot_notify(home: Path) ->
     address = home / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
-        manager.settimeout(10)
+        manager.settimeout(60)
         environment = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "400000"}
         with stub_daemon(home, environment=environment) as daemon:
             heard = ""
@@ -223,5 +223,5 @@ def test_ctrl_c_stops_and_a_second_one_kills(home: Path) -> None:
             signal_if_alive(pid, signal.SIGINT)  # the supervisor, which is first, ends the others meanwhile
         eventually(lambda: daemon.child("vault").get("state") == "stopping")
         daemon.process.send_signal(signal.SIGINT)
-        assert daemon.end(within=3) == (130, "")
+        assert daemon.end() == (130, "")
         assert processes(home) == []

@@ -12,7 +12,7 @@ from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 def listen(address: str) -> socket.socket:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(address)
-    manager.settimeout(5)
+    manager.settimeout(60)
     return manager
 
 

@@ -235,7 +235,7 @@ async def test_interrupted_adding_is_rolled_back_or_repeated(home: Home) -> None
 async def activate_directly(gateway: RunningGateway, instance: str) -> None:
     link = RequestChannel(gateway.home.mailbox("identity-alice"), "identity-alice")
     link.open()
-    answer = await link.request(Activate("Diary", instance, grant=make_grant(GRANT_KEY, "alice")), timeout=5)
+    answer = await link.request(Activate("Diary", instance, grant=make_grant(GRANT_KEY, "alice")), timeout=60)
     assert answer.header == m.encode(m.Ack())
     link.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,6 @@ from fastn_p2p_client.protocol import Protocol
 class Same(Protocol): pass
 class NoProtocol: pass
 """,
-    "hanging": "import time; time.sleep(60)",
     "leaving": "import os; os._exit(4)",
     "eating": "eaten = [bytearray(1 << 24) for _ in range(1 << 20)]",
     "forking": """
@@ -49,7 +49,6 @@ from one import Good
 ENTRIES = {
     "one": "Good = one:Good\nSame = one:Same",
     "two": "Same = two:Same\nNothing = two:NoProtocol\nMissing = two:Missing\nbad-name = two:Same",
-    "hanging": "Hanging = hanging:Good",
     "leaving": "Leaving = leaving:Good",
     "eating": "Eating = eating:Good",
     "forking": "Forking = forking:Good",
@@ -72,7 +71,6 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, s
         (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{ENTRIES[name]}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(one_shot, "WORKER_TIMEOUT", 3)
     protocols = asyncio.run(describe_installed(memory=256 * 1024 * 1024)).protocols
     assert [info.name for info in protocols] == sorted(info.name for info in protocols)
     return {(info.name, info.code): info for info in protocols}
@@ -85,7 +83,6 @@ def test_each_is_listed_with_its_description_or_its_problem(found: dict[tuple[st
     assert found["Loud", "loud:Good"].problem == ""
     assert found["Forking", "forking:Good"].problem == ""
     problems = {
-        ("Hanging", "hanging:Good"): "took longer than 3 s",
         ("Leaving", "leaving:Good"): "ended with exit code 4",
         ("Eating", "eating:Good"): "MemoryError",
         ("Nothing", "two:NoProtocol"): "is not a subclass of",
@@ -118,6 +115,37 @@ async def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypat
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
     with pytest.raises(HandlerFailed, match="ended with exit code 7"):
         await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
+
+
+HOLDS_OUTPUT = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"], start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize("code", ["import time; time.sleep(60)", HOLDS_OUTPUT], ids=["hanging", "ended"])
+async def test_a_worker_that_takes_too_long_is_killed_once(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Once it has ended, its number may belong to a process group of others."""
+    start, kill, killed = asyncio.create_subprocess_exec, os.killpg, list[int]()
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start_other(*_: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await start(sys.executable, "-c", code, **options))
+        return started[0]
+
+    def note(group: int, number: int) -> None:
+        killed.append(group)
+        kill(group, number)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_other)
+    monkeypatch.setattr(os, "killpg", note)
+    monkeypatch.setattr(one_shot, "WORKER_TIMEOUT", 1)
+    with pytest.raises(HandlerFailed, match="took longer than 1 s"):
+        await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
+    assert len(killed) == 1
+    started[0]._transport.close()  # type: ignore[attr-defined]
+    for reading in asyncio.all_tasks() - {asyncio.current_task()}:
+        await reading
 
 
 class Inner(msgspec.Struct):

@@ -40,7 +40,7 @@ async def main():
 
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, "-c", program], check=False, timeout=20, stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=100, stderr=subprocess.DEVNULL)
 
 
 def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: float = 1000.0) -> CrashAttribution:

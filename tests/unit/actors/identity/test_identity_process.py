@@ -84,7 +84,7 @@ class Running:
         payload = b"" if config is None else msgspec.json.encode(config)
         if isinstance(message, Activate | Deactivate):
             message = msgspec.structs.replace(message, grant=make_grant(GRANT_KEY, "alice"))
-        answer = await self.link.request(message, payload, timeout=10)
+        answer = await self.link.request(message, payload, timeout=60)
         reply: IdentityAnswer = msgspec.msgpack.decode(answer.header, type=IdentityAnswer)
         if isinstance(reply, ErrorReply):
             raise reply.error()
@@ -103,7 +103,7 @@ class Running:
 async def alice(home: Home) -> AsyncIterator[Running]:
     """Yield a ready alice with a network process, and the gateway's request channel to her."""
     network, supervisor = StubNetwork(home), StubSupervisor(home)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         context = await supervisor.start("alice")
         link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
         link.open()
@@ -373,7 +373,7 @@ async def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> 
         await network.hears(UnregisterIdentity)
         assert not answer.done()
         assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             await stopped
         assert diary(home) == ["create", "activate", "deactivate"]
 
@@ -386,7 +386,7 @@ async def test_without_the_grant_nothing_is_changed(home: Home) -> None:
     bind(home)
     async with alice(home) as running:
         for message in (Activate("Diary", "x"), Deactivate("Echo", "default")):
-            answer = await running.link.request(message, timeout=5)
+            answer = await running.link.request(message, timeout=60)
             assert isinstance(msgspec.msgpack.decode(answer.header, type=ErrorReply).error(), Forbidden)
         assert await running.states() == {"Echo/default": "serving"}
 

@@ -68,7 +68,7 @@ async def test_request_gets_its_reply_and_the_kernel_identifies_the_sender(tmp_p
     box.open()
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    asked = asyncio.ensure_future(link.request(GetStatus(), b"payload", timeout=5))
+    asked = asyncio.ensure_future(link.request(GetStatus(), b"payload", timeout=60))
     sender, correlation, header, payload = await seen.next()
     assert (sender.uid, sender.pid) == (os.getuid(), os.getpid())
     assert (header, payload) == (encode(GetStatus()), b"payload")
@@ -111,7 +111,7 @@ async def test_cancelled_request_sends_cancel(tmp_path: Path) -> None:
     box.open()
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
-    asked = asyncio.ensure_future(link.request(GetStatus(), timeout=5))
+    asked = asyncio.ensure_future(link.request(GetStatus(), timeout=60))
     first = await seen.next()
     asked.cancel()
     assert (await seen.next())[1:3] == (first[1], encode(Cancel()))
@@ -133,7 +133,7 @@ async def test_payload_above_the_limit_is_refused_before_it_is_sent(tmp_path: Pa
     link = RequestChannel(tmp_path / "a.sock", "a")
     link.open()
     with pytest.raises(PayloadTooLarge):
-        await link.request(GetStatus(), bytes(MAX_PAYLOAD + 1), timeout=5)
+        await link.request(GetStatus(), bytes(MAX_PAYLOAD + 1), timeout=60)
     link.close()
     box.close()
 
@@ -151,7 +151,7 @@ async def test_end_of_the_process_fails_requests_and_its_successor_serves(tmp_pa
     link = RequestChannel(tmp_path / "a.sock", "echo")
     link.open()
     try:
-        assert (await link.request(GetStatus(), b"1", timeout=5)).payload == b"1"
+        assert (await link.request(GetStatus(), b"1", timeout=60)).payload == b"1"
         process.send_signal(signal.SIGSTOP)
         asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(5)]
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_end_of_the_process_fails_requests_and_its_successor_serves(tmp_pa
         for result in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(result, ConnectionLost)
         process = start()
-        assert (await link.request(GetStatus(), b"2", timeout=5)).payload == b"2"
+        assert (await link.request(GetStatus(), b"2", timeout=60)).payload == b"2"
     finally:
         link.close()
         process.kill()
@@ -230,13 +230,13 @@ async def test_a_burst_arrives_whole_and_in_order_though_the_peer_is_slow_to_rea
 def connect(path: Path) -> socket.socket:
     """Connect without any ZeroMQ library."""
     stranger = socket.socket(socket.AF_UNIX)
-    stranger.settimeout(5)
+    stranger.settimeout(60)
     stranger.connect(str(path))
     return stranger
 
 
 async def assert_answers(box: Mailbox, seen: Recorder, link: RequestChannel) -> None:
-    asked = asyncio.ensure_future(link.request(GetStatus(), timeout=10))
+    asked = asyncio.ensure_future(link.request(GetStatus(), timeout=60))
     sender, correlation, _, _ = await seen.next()
     assert box.send(sender, correlation, encode(Ack()))
     assert (await asked).header == encode(Ack())
@@ -271,7 +271,7 @@ async def test_refused_connection_gets_the_reason_and_a_free_place_later(tmp_pat
     async def asked(link: RequestChannel) -> P2PError | None:
         """Return the reason of the error reply."""
         try:
-            answer = await link.request(GetStatus(), timeout=5)
+            answer = await link.request(GetStatus(), timeout=60)
         except (ConnectionLost, DaemonBusy) as error:
             return error
         return (
@@ -352,12 +352,12 @@ def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Pa
     async def scenario() -> None:
         link = RequestChannel(tmp_path / "a.sock", "echo")
         link.open()
-        assert (await link.request(GetStatus(), b"before", timeout=5)).payload == b"before"
+        assert (await link.request(GetStatus(), b"before", timeout=60)).payload == b"before"
         crowd = [connect(tmp_path / "a.sock") for _ in range(100)]
         assert process.stderr is not None
         assert "Too many open files" in await asyncio.to_thread(process.stderr.readline)
         began = psutil.Process(process.pid).cpu_times()
-        assert (await link.request(GetStatus(), b"meanwhile", timeout=5)).payload == b"meanwhile"
+        assert (await link.request(GetStatus(), b"meanwhile", timeout=60)).payload == b"meanwhile"
         late = RequestChannel(tmp_path / "a.sock", "echo")
         late.open()  # those before it are dropped bit by bit, as they say nothing
         assert (await late.request(GetStatus(), b"after", timeout=20)).payload == b"after"

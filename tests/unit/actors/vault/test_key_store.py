@@ -131,7 +131,7 @@ memory = LockedMemory()
 pairs = [KeyPair.generate(memory) for _ in range(200)]
 print(memory.locked, len(pairs[0].sign(b"x")))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2

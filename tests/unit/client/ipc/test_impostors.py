@@ -57,7 +57,7 @@ class Impostor:
             while True:
                 accepted, _ = listener.accept()
                 report.send(b"c")
-                accepted.settimeout(5)
+                accepted.settimeout(60)
                 with accepted, suppress(OSError):
                     report.send(b"DATA" if accepted.recv(100) else b"")
                     while accepted.recv(1000):

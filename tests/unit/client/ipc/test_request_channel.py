@@ -99,7 +99,7 @@ def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, run: Run, size: i
         link = RequestChannel(path, "mailbox")
         link.open()
         assert (
-            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=5)).header)
+            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=60)).header)
             == said
         )
         link.close()
@@ -161,11 +161,11 @@ class FakeMailbox:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen()
-        self.listener.settimeout(5)
+        self.listener.settimeout(60)
 
     async def accept(self, *, hello: bool = True) -> socket.socket:
         accepted, _ = await asyncio.to_thread(self.listener.accept)
-        accepted.settimeout(5)
+        accepted.settimeout(60)
         if hello:
             accepted.sendall(GREETING + ready("ROUTER"))
         return accepted

@@ -443,7 +443,7 @@ async def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_h
     def handle(request: None, call: CallContext) -> None:
         seen.append(call)
         begun.set()
-        let_go.wait(10)
+        let_go.wait(60)
 
     setup = DispatcherSetup(None)
     setup.binding.handlers[""] = RequestHandler(handle)

@@ -691,9 +691,9 @@ async def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(
     async with serve(Fails) as contact:
         for command in ("", "thread"):
             with pytest.raises(HandlerFailed):
-                await contact.call(None, command=command, timeout=5)
+                await contact.call(None, command=command, timeout=60)
         with pytest.raises(HandlerFailed):
-            await contact.connect(timeout=5)
+            await contact.connect(timeout=60)
 
 
 async def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:

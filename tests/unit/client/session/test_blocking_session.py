@@ -71,7 +71,7 @@ def test_a_conversation() -> None:
         assert list(session) == [b"b"]
         assert session.read() == b""
         assert (session.bytes_read, session.bytes_written) == (7, 7)
-    assert handled.result(5) is None
+    assert handled.result(60) is None
     assert session.is_over
     with pytest.raises(SessionClosed):
         session.write(b"too late")
@@ -82,7 +82,7 @@ def test_an_exception_in_the_block_resets_it() -> None:
     with pytest.raises(ZeroDivisionError), session:
         raise ZeroDivisionError
     with pytest.raises(StreamReset) as caught:
-        handled.result(5)
+        handled.result(60)
     assert caught.value.reset_code == RESET_FAILED
 
 
@@ -90,12 +90,12 @@ def test_the_peer_sees_a_reset_with_its_code() -> None:
     session, handled = opened(collect)
     session.reset(7)
     with pytest.raises(StreamReset) as caught:
-        handled.result(5)
+        handled.result(60)
     assert caught.value.reset_code == 7
     session, handled = opened(collect)
     with session, pytest.raises(ValueError, match="reset code"):
         session.reset(RESET_CLOSED)
-    assert handled.result(5) == b""
+    assert handled.result(60) == b""
 
 
 def test_a_file_there_and_back(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_there_and_back(tmp_path: Path) -> None:
     session, handled = opened(collect)
     with session, (tmp_path / "source").open("rb") as source:
         assert session.copy_from(source) == len(content)
-    assert handled.result(5) == content
+    assert handled.result(60) == content
 
     async def send(there: awaited.Session) -> None:
         await there.write(content)
@@ -137,7 +137,7 @@ def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
     assert caught.value.reset_code == 6
     assert len(answer.getvalue()) == 3_000_000
     assert not session.stop_reading()
-    handled.result(5)
+    handled.result(60)
 
 
 class Slow(io.RawIOBase):
@@ -152,7 +152,7 @@ class Slow(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self.go.wait(10)
+        self.go.wait(60)
         self.threads.add(threading.get_ident())
         self.size += len(data)
         return len(data)
@@ -175,7 +175,7 @@ def test_a_slow_writer_stops_the_peer_and_is_called_in_the_caller_s_thread() -> 
     other.join()
     assert ahead[0] <= 2 * SESSION_WINDOW
     assert slow.threads == {threading.get_ident()}
-    handled.result(5)
+    handled.result(60)
 
 
 class Broken(io.RawIOBase):
@@ -197,12 +197,12 @@ def test_a_file_that_fails_ends_the_copy() -> None:
     with pytest.raises(OSError, match="disk gone"), session:
         session.copy_both(Broken(), io.BytesIO())
     with pytest.raises(StreamReset):
-        handled.result(5)
+        handled.result(60)
     session, handled = opened(sender(10_000_000))
     with pytest.raises(OSError, match="disk full"), session:
         session.copy_both(io.BytesIO(), Broken())
     with pytest.raises(StreamReset):
-        handled.result(5)
+        handled.result(60)
     with pytest.raises(TypeError, match="no read method"):
         session.copy_from(object())
 
@@ -239,7 +239,7 @@ def test_data_of_a_pipe_is_sent_at_once() -> None:
     with session, os.fdopen(reader, "rb") as pipe:
         os.write(writer, b"one line\n")
         session.copy_from(pipe)
-    handled.result(5)
+    handled.result(60)
 
 
 def test_an_interrupted_wait_leaves_the_session_usable() -> None:
@@ -250,4 +250,4 @@ def test_an_interrupted_wait_leaves_the_session_usable() -> None:
     session.write(b"x")
     assert session.read() == b"x"
     session.close()
-    handled.result(5)
+    handled.result(60)

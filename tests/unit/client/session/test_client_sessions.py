@@ -67,7 +67,7 @@ class SessionsSetup:
         self.channel = FakeChannel()
         self.sessions = ClientSessions()
 
-    def open(self, timeout: float = 5) -> asyncio.Task[Session]:
+    def open(self, timeout: float = 60.0) -> asyncio.Task[Session]:
         return asyncio.ensure_future(self.sessions.open(cast(RequestChannel, self.channel), OPEN, b"", timeout))
 
     def answer(self, message: Message, payload: bytes = b"", *, id: bytes = b"0") -> None:

@@ -59,7 +59,7 @@ async def test_a_slow_disk_holds_nobody_up_and_nothing_is_written_after_the_end(
 
     def slowly(self: Path, target: Path) -> Path:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", slowly)

@@ -116,7 +116,7 @@ class Peer:
     async def run(self) -> None:
         """Let the connection become silent, and wait until nothing is done about it any more."""
         self.watch.on_silent(cast(Any, self.connection))
-        await asyncio.wait(list(self.watch._watches.values()), timeout=5)
+        await asyncio.wait(list(self.watch._watches.values()), timeout=60)
 
 
 @pytest.fixture

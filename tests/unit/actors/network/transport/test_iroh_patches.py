@@ -104,7 +104,7 @@ def test_behaves_the_same_with_and_without_patches() -> None:
 
     def run(variant: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", SESSION, variant], capture_output=True, text=True, timeout=50, check=False
+            [sys.executable, "-c", SESSION, variant], capture_output=True, text=True, timeout=100, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -165,7 +165,7 @@ asyncio.run(main())
 
 
 def test_garbage_collection_of_streams_in_a_callback_does_not_deadlock() -> None:
-    done = subprocess.run([sys.executable, "-c", COLLECTION], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", COLLECTION], capture_output=True, text=True, timeout=100, check=False)
     assert done.stdout == "alive\n", done.stderr
 
 

@@ -40,7 +40,7 @@ class Steps:
 
     def step(self) -> None:
         self.taken += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ async def test_a_step_that_nobody_awaits_any_more_counts_until_it_is_over() -> N
 
     def slow() -> None:
         running.set()
-        assert finish.wait(10)
+        assert finish.wait(60)
 
     share = WorkPool(2).share("peer")
     first = asyncio.create_task(share.run(slow))

@@ -67,7 +67,7 @@ async def against_a_socket() -> tuple[End, socket.socket]:
     """A connection whose peer is a blocking socket of the test."""
     ours, theirs = socket.socketpair()
     end = End(ours, "ROUTER")
-    theirs.settimeout(5)
+    theirs.settimeout(60)
     theirs.sendall(GREETING + ready("DEALER"))
     async with asyncio.timeout(50):
         await end.up.wait()
@@ -357,7 +357,7 @@ def test_ping_is_answered(run: Run) -> None:
 def test_a_peer_without_a_handshake_is_dropped(run: Run, data: bytes) -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         with theirs:
             theirs.sendall(data)
             loop = asyncio.get_running_loop()
