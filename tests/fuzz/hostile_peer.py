@@ -36,6 +36,7 @@ from fastn_p2p_actors.network.wire.messages import ALPN, WIRE_VERSION
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import Message
 from fastn_p2p_client.limits import MAX_PAYLOAD
+from tests.support.processes import child
 
 from .attackers import Loopback
 
@@ -191,7 +192,7 @@ class Running(list[Account]):
 def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
     """Run all talks concurrently. Inside the block they are complete, and their connections are still open."""
     program = [sys.executable, "-m", "tests.fuzz.hostile_peer"]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with child(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as process:
         try:
             assert process.stdin is not None
             running = Running(process)

@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final, TypeVar
 
 import pytest
 
-__all__ = ["open_files", "resident", "signal_if_alive"]
+__all__ = ["END_SECONDS", "child", "open_files", "resident", "signal_if_alive"]
+
+Child = TypeVar("Child", subprocess.Popen[str], subprocess.Popen[bytes])
+
+END_SECONDS: Final = 60.0
+"""Seconds that a child process has to end by itself."""
+
+
+@contextmanager
+def child(process: Child) -> Iterator[Child]:
+    """Wait for the end of the process after the block, as ``with`` does for ``Popen``, but not for ever.
+
+    The process is killed if the block fails, or if it takes longer than ``END_SECONDS`` to end.
+    """
+    try:
+        yield process
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        process.wait(END_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def open_files(pid: int) -> int:

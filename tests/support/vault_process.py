@@ -18,6 +18,7 @@ from fastn_p2p_actors.vault.messages import VaultReply
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
+from tests.support.processes import child
 
 __all__ = ["Region", "RunningVault", "VaultRequests", "regions", "running_vault", "scan", "vault_requests"]
 
@@ -81,7 +82,9 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
         heartbeat=1.0,
         settings=msgspec.to_builtins(roles.vault),
     )
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with child(
+        subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ) as process:
         try:
             assert process.stdin is not None
             assert process.stdout is not None

@@ -21,6 +21,7 @@ from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey
 from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, RemovePeer, TicketText
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon, eventually
+from tests.support.processes import child
 from tests.support.two_daemons import (
     TwoDaemons,
     binding_of,
@@ -422,12 +423,14 @@ sys.stdin.read()
 def test_one_client_in_several_event_loops_one_after_the_other(daemons: TwoDaemons) -> None:
     """The shared client of ``call`` belongs to its loop, and goes with it."""
     before = daemons.one.status().clients
-    with subprocess.Popen(
-        [sys.executable, "-c", LOOPS, daemons.bob],
-        env=daemons.one.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    with child(
+        subprocess.Popen(
+            [sys.executable, "-c", LOOPS, daemons.bob],
+            env=daemons.one.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     ) as program:
         assert program.stdout is not None
         assert [program.stdout.readline() for _ in range(3)] == ["Echo: hi Echo: hi\n"] * 3

@@ -14,6 +14,7 @@ import pytest
 
 from fastn_p2p_client import ApplicationError, BadRequest, sync
 from tests.support.daemons import Daemon
+from tests.support.processes import child
 from tests.support.two_daemons import TwoDaemons
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -28,12 +29,14 @@ def run(daemon: Daemon, name: str, *arguments: str) -> subprocess.CompletedProce
 @contextmanager
 def serving(daemon: Daemon, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A program that says that it is serving."""
-    with subprocess.Popen(
-        [sys.executable, EXAMPLES / name, *arguments],
-        env=daemon.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with child(
+        subprocess.Popen(
+            [sys.executable, EXAMPLES / name, *arguments],
+            env=daemon.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as program:
         try:
             assert program.stdout is not None

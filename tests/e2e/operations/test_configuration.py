@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.processes import child
 
 NO_RELAY = "http://127.0.0.1:1"
 """Address without a listener. The tests use mode ``internet`` with servers on loopback only."""
@@ -169,8 +170,10 @@ def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon) -
     daemon = make_daemon("one", FASTN_NETWORK="internet")
     assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
     started(daemon, *QUIET)
-    with subprocess.Popen(
-        [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
+    with child(
+        subprocess.Popen(
+            [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
+        )
     ) as relay:
         assert relay.stdout is not None
         url = relay.stdout.readline().split()[1]

@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.daemons import eventually, is_alive
 from tests.support.directories import running_directory
+from tests.support.processes import child
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = (
@@ -145,8 +146,10 @@ class Machine:
 
     @contextmanager
     def _foreground(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        with subprocess.Popen(
-            command, env=self.env, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        with child(
+            subprocess.Popen(
+                command, env=self.env, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         ) as process:
             try:
                 yield process

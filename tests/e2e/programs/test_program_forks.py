@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.support.daemons import Daemon, eventually
+from tests.support.processes import child
 from tests.support.two_daemons import TwoDaemons, binding_of
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
@@ -215,12 +216,14 @@ async def main():
 asyncio.run(main())
 """
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", source],
-        env={**daemons.one.env, "PEER": daemons.bob, "ME": daemons.alice},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    with child(
+        subprocess.Popen(
+            [sys.executable, "-c", source],
+            env={**daemons.one.env, "PEER": daemons.bob, "ME": daemons.alice},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
     ) as parent:
         try:
             assert parent.stdout is not None

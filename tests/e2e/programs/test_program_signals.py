@@ -16,6 +16,7 @@ import pytest
 
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.support.daemons import eventually, is_alive
+from tests.support.processes import child
 from tests.support.two_daemons import TwoDaemons, binding_of
 
 PROGRAMS = {
@@ -49,8 +50,8 @@ def declared(daemons: TwoDaemons) -> None:
 def program(daemons: TwoDaemons, kind: str, source: str = HANDLER) -> Iterator[subprocess.Popen[str]]:
     name = "All" if kind.endswith("all") else "One"
     command = [sys.executable, "-c", PROGRAMS[kind] + source, name]
-    with subprocess.Popen(
-        command, env=daemons.two.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    with child(
+        subprocess.Popen(command, env=daemons.two.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ) as running:
         try:
             eventually(lambda: running.poll() is not None or _calls(daemons, name) == [0], "it serves")
@@ -122,13 +123,15 @@ def test_a_second_signal_does_not_wait(daemons: TwoDaemons, kind: str, tmp_path:
 def test_a_signal_ends_a_program_whose_daemon_does_not_answer(daemons: TwoDaemons, kind: str) -> None:
     gateway = daemons.two.pid("gateway")
     source = HANDLER.replace("server.run()", "print('now', flush=True); server.run()")
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAMS[kind] + source, "All" if kind.endswith("all") else "One"],
-        env=daemons.two.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with child(
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAMS[kind] + source, "All" if kind.endswith("all") else "One"],
+            env=daemons.two.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as running:
         try:
             os.kill(gateway, signal.SIGSTOP)

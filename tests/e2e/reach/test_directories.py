@@ -47,7 +47,7 @@ def alone(make_daemon: MakeDaemon, tmp_path: Path) -> StartAlone:
 
 
 def call(daemon: Daemon, id52: str) -> subprocess.CompletedProcess[str]:
-    return daemon.cli("call", id52, "Echo", "--data", '{"message": "hi"}', "--timeout", "50")
+    return daemon.cli("call", id52, "Echo", "--data", '{"message": "hi"}', "--timeout", "20")
 
 
 def publications(daemon: Daemon, name: str) -> dict[str, PublicationStatus]:

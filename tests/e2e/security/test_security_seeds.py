@@ -17,6 +17,7 @@ from fastn_p2p_actors.vault.key_file import HEADER_BYTES
 from fastn_p2p_client.ipc.messages import AddProtocol, DeleteIdentity, GetTicket
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon
+from tests.support.processes import child
 from tests.support.vault_process import regions, scan
 
 NAMES: Final = [f"id{number}" for number in range(10)]
@@ -77,7 +78,9 @@ def test_ten_seeds_are_in_the_vaults_locked_memory_and_in_its_files_and_nowhere_
     needles = {f"{name}: {form}": text for name, seed in seeds.items() for form, text in forms(seed).items()}
 
     program = [sys.executable, "-c", PROGRAM, keys["id1"]]
-    with subprocess.Popen(program, env=daemon.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+    with child(
+        subprocess.Popen(program, env=daemon.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as client:
         assert client.stdout is not None
         assert "Echo: hi" in client.stdout.readline()
         assert daemon.process is not None

@@ -13,6 +13,7 @@ import pytest
 
 from fastn_p2p_actors.network.serving import expected_programs
 from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms, Program
+from tests.support.processes import child
 
 SHOP = ("bob", "Shop", "default")
 ME = Program(os.getpid(), *SHOP)
@@ -25,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with child(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)) as process:
         yield process
         process.kill()
 
