@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -34,15 +34,22 @@ class CoalescingReader:
 
     Args:
         clock: seconds.
+        sleep: wait so many seconds.
 
     Attributes:
         waiting: bytes of the buffer of a read that waits; 0 while none does. A read waits only once everything that
             has arrived is read.
     """
 
-    def __init__(self, stream: RecvStream, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stream: RecvStream,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._stream = stream
         self._clock = clock
+        self._sleep = sleep
         self._since = clock()
         self._bytes = 0
         self._fast = False
@@ -64,7 +71,7 @@ class CoalescingReader:
         if len(data) == first < limit:
             data += await self._read_available(limit - first)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
-            await asyncio.sleep(_GATHER)
+            await self._sleep(_GATHER)
             data += await self._read_available(limit - len(data))
         self._measure_rate(len(data))
         return data

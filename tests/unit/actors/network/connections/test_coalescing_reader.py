@@ -22,8 +22,13 @@ class ReaderSetup:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.time_passes = asyncio.Event()
         self.stream = FakeReceive()
-        self.inflow = CoalescingReader(cast(Any, self.stream), lambda: self.now)
+        self.inflow = CoalescingReader(cast(Any, self.stream), lambda: self.now, self._sleep)
+
+    async def _sleep(self, _seconds: float) -> None:
+        """Sleep until ``time_passes``, or not at all once it does."""
+        await self.time_passes.wait()
 
     @classmethod
     async def fast(cls) -> ReaderSetup:
@@ -56,11 +61,13 @@ async def test_few_bytes_of_a_fast_stream_come_with_those_behind_them() -> None:
     reading = await setup.meanwhile(b"few ")
     assert not reading.done()
     setup.stream.feed(b"and more")
+    setup.time_passes.set()
     assert await reading == b"few and more"
 
 
 async def test_few_bytes_without_more_behind_them_come_alone_and_nothing_is_lost() -> None:
     setup = await ReaderSetup.fast()
+    setup.time_passes.set()
     assert await (await setup.meanwhile(b"few")) == b"few"
     assert await (await setup.meanwhile(b"later")) == b"later"
 
@@ -70,6 +77,7 @@ async def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
     assert (await setup.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
     reading = await setup.meanwhile(b"few")
     setup.stream.feed(bytes(2 * LIMIT))
+    setup.time_passes.set()
     assert await reading == b"few" + bytes(LIMIT - 3)
     assert await setup.inflow.read(LIMIT) == bytes(LIMIT)
     assert await setup.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
@@ -79,6 +87,8 @@ async def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
 async def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
     setup = await ReaderSetup.fast()
     reading = await setup.meanwhile(b"last words")
+    assert not reading.done()
+    setup.time_passes.set()
     if how == "end":
         setup.stream.end()
         assert await reading == b"last words"
@@ -93,5 +103,6 @@ async def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None
 async def test_a_fast_stream_that_slows_down_is_not_held_any_more() -> None:
     setup = await ReaderSetup.fast()
     setup.now += WINDOW
+    setup.time_passes.set()
     assert await (await setup.meanwhile(b"few")) == b"few"
     assert (await setup.meanwhile(b"few")).result() == b"few"
