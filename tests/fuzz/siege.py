@@ -182,7 +182,9 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
     sizes = {name: rss(processes[name]) for name in _ATTACKED}
     calls = _HonestCalls(victim)
     calls.start()
-    eventually(lambda: len(calls.times) >= _SOME_CALLS or calls.failures, "honest calls are answered", 2 * _CALL_TIMEOUT)
+    eventually(
+        lambda: len(calls.times) >= _SOME_CALLS or calls.failures, "honest calls are answered", 2 * _CALL_TIMEOUT
+    )
     age = _age_of_honest_connection(victim)
     before = rss(network)
     watch = _MemoryWatch(network)
