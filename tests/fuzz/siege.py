@@ -28,7 +28,6 @@ import msgspec
 from fastn_p2p_client.errors import Overloaded, P2PError
 from fastn_p2p_client.keys import PublicKey
 from tests.support.daemons import Daemon, eventually
-from tests.support.processes import child
 from tests.support.two_daemons import TwoDaemons
 
 from .attackers import Attack, Order, Report
