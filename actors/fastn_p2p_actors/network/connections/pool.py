@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import nsmallest
 from typing import Final
 
@@ -41,6 +42,9 @@ IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call or session after which a connection is closed."""
 SUPERSEDED_TIMEOUT: Final = 10.0
 """Seconds until an idle connection is closed, if calls use another connection to the same endpoint."""
+_HELLO_PATIENCE: Final = 0.5
+"""Seconds to wait for the hello of a connection that the peer daemon has opened, before it is dialled all the same. Its
+path may work in one direction only."""
 _SWEEP_INTERVAL: Final = 30.0
 """Seconds between searches for idle connections."""
 
@@ -137,11 +141,13 @@ class ConnectionPool:
         found = self.open_to(address.endpoint)
         if found is not None and found.ready.done():
             return found
+        if found is not None and address.endpoint not in self._dials:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HELLO_PATIENCE):
+                    await asyncio.shield(found.ready)
+                    return found
         running = self._dials.get(address.endpoint)
         if running is None:
-            if found is not None:
-                await asyncio.shield(found.ready)
-                return found
             dial = EndpointDial(address, self.open_path, self._jitter)
             running = self._dials[address.endpoint] = dial, self._loop.create_task(dial.run())
             running[1].add_done_callback(lambda done: self._on_dialled(address.endpoint, done))

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from fastn_p2p_actors.network.connections import pool as pool_module
 from fastn_p2p_actors.network.connections.pool import IDLE_TIMEOUT, SUPERSEDED_TIMEOUT, ConnectionPool
 from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
@@ -160,3 +161,20 @@ async def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
     connection.ready.set_exception(ConnectionLost(what="the connection"))
     with pytest.raises(ConnectionLost):
         await waiting
+
+
+async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packets get here, and what is sent to it is lost. Callers share the dial."""
+    monkeypatch.setattr(pool_module, "_HELLO_PATIENCE", 0.01)
+    dialled: list[Any] = []
+
+    async def dial(address: Any) -> Any:
+        dialled.append(address)
+        raise PeerUnreachable(peer="endpoint", reason="it is a stub")
+
+    pool = new_pool(LOWER, dial)
+    hold(pool, StubConnection(HIGHER, outgoing=False))
+    address = cast(Any, SimpleNamespace(endpoint=HIGHER, relays=(), addresses=()))
+    ends = await asyncio.gather(*(pool.connect(address) for _ in range(10)), return_exceptions=True)
+    assert {type(end) for end in ends} == {PeerUnreachable}
+    assert 3 <= len(dialled) < 30, "each caller would have made three attempts"
