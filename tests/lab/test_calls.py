@@ -53,13 +53,15 @@ def pair() -> Iterator[Pair]:
 
 
 def test_two_hosts_of_a_lan_call_by_ticket(lab: Lab) -> None:
+    """There is nothing but the ticket: no multicast, relay or directory."""
     office = lab.lan()
-    alice, bob = (lab.host(name, office).daemon() for name in ("alice", "bob"))
+    alice, bob = (lab.host(name, office).daemon(network="lan", FASTN_LAN="false") for name in ("alice", "bob"))
     alice.launch()
     bob.start()
     assert alice.wait_ready(), alice.report()
     alice.identity("alice", echo=False)
-    bob.identity("bob")
+    bob_id = bob.identity("bob")
+    assert alice.cli("call", bob_id, "Echo", "--data", '{"message": "hello, desk"}').returncode == 4
     ticket = bob.cli("ticket", "bob").stdout.strip()
     assert alice.cli("peer", "add", ticket, "--name", "bob").returncode == 0
     called = alice.cli("call", "bob", "Echo", "--data", '{"message": "hello, desk"}')
