@@ -11,7 +11,7 @@ and can read no packet.
 - ``directory``, ``directory_store``: pkarr over HTTP; the packets in memory and in SQLite.
 - ``address_discovery``, ``reporting_connection``: QUIC clients are told their observed address.
 - ``tls_files``: certificate of the HTTP server and of address discovery.
-- ``access_list``: keys that may use the relay and publish. ``metrics``: counters. ``log_sampling``: a bounded log.
+- ``allowed_keys``: keys that may use the relay and publish. ``metrics``: counters. ``log_sampling``: a bounded log.
 
 The relay protocol is iroh's (version 1 and 2), so that every iroh endpoint can use the relay.
 """

@@ -24,7 +24,7 @@ from fastn_p2p_actors.credentials.pkarr import (
 from fastn_p2p_actors.runtime.rate_limiter import RateLimiter
 from fastn_p2p_client.errors import BadMessage, BadSignature, StorageDamaged, StorageFailed
 
-from .access_list import AccessList
+from .allowed_keys import AllowedKeys
 from .directory_store import DirectoryStore, OlderPacket
 from .limits import BODY_TIMEOUT, MAX_ADDRESSES, PUBLISH_RATE, RESOLVE_RATE
 from .metrics import Metrics
@@ -43,7 +43,7 @@ class Directory:
         access: keys that may publish. Everybody may resolve.
     """
 
-    def __init__(self, store: DirectoryStore, access: AccessList, metrics: Metrics) -> None:
+    def __init__(self, store: DirectoryStore, access: AllowedKeys, metrics: Metrics) -> None:
         self._store = store
         self._access = access
         self._metrics = metrics

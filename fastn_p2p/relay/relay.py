@@ -14,7 +14,7 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from fastn_p2p_actors.runtime.rate_limiter import RateLimiter, TokenBucket
 from fastn_p2p_client.keys import id52_of
 
-from .access_list import AccessList
+from .allowed_keys import AllowedKeys
 from .client_connection import ClientConnection
 from .client_registry import ClientRegistry
 from .frames import PING, PING_BYTES, PONG, STATUS_LIMITED, V1, VERSIONS, encode_restarting
@@ -53,7 +53,7 @@ class Relay:
         access: keys that may connect.
     """
 
-    def __init__(self, limits: RelayLimits, access: AccessList, metrics: Metrics) -> None:
+    def __init__(self, limits: RelayLimits, access: AllowedKeys, metrics: Metrics) -> None:
         self.clients = ClientRegistry(limits, metrics)
         self._limits = limits
         self._access = access

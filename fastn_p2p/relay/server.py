@@ -16,8 +16,8 @@ from aiohttp import web
 from fastn_p2p_actors.runtime.process_setup import raise_file_limit
 from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 
-from .access_list import AccessList
 from .address_discovery import AddressDiscovery, DiscoveryRejecter
+from .allowed_keys import AllowedKeys
 from .config import ListenAddress, RelayConfig
 from .directory import PATH, Directory
 from .directory_store import DirectoryStore
@@ -53,7 +53,7 @@ class RelayServer:
     def __init__(self, config: RelayConfig) -> None:
         self._config = config
         self.metrics = Metrics()
-        self._access = AccessList(config.allow)
+        self._access = AllowedKeys(config.allow)
         self._tls = None
         if config.certificate is not None and config.key is not None:
             self._tls = TlsFiles(config.certificate, config.key)

@@ -48,7 +48,7 @@ class RelayProgram:
 
 
 @dataclass
-class World:
+class RoamingHosts:
     """alice and bob, who have each other's tickets. With a relay only she is behind a router, else both share a LAN.
 
     Attributes:
@@ -96,7 +96,7 @@ class World:
 
 
 @contextmanager
-def _world(*, relay: bool) -> Iterator[World]:
+def _start_hosts(*, relay: bool) -> Iterator[RoamingHosts]:
     with Lab() as lab:
         home = lab.router("cone", ipv6=not relay)  # an address of IPv6 would survive a change of the outside one
         program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
@@ -116,30 +116,30 @@ def _world(*, relay: bool) -> Iterator[World]:
                 eventually(lambda daemon=daemon: daemon.status().home_relay == RELAY, "the relay is connected")  # type: ignore[misc]
         introduce(caller, callee, "bob")
         introduce(callee, caller, "alice")
-        yield World(lab, home, alice, bob, caller, callee, program if relay else None)
+        yield RoamingHosts(lab, home, alice, bob, caller, callee, program if relay else None)
 
 
 @pytest.fixture(scope="module")
-def _without_relay() -> Iterator[World]:
-    with _world(relay=False) as world:
-        yield world
+def _without_relay() -> Iterator[RoamingHosts]:
+    with _start_hosts(relay=False) as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="module")
-def _with_relay() -> Iterator[World]:
-    with _world(relay=True) as world:
-        yield world
+def _with_relay() -> Iterator[RoamingHosts]:
+    with _start_hosts(relay=True) as hosts:
+        yield hosts
 
 
 @pytest.fixture
-def direct(_without_relay: World) -> World:
+def direct(_without_relay: RoamingHosts) -> RoamingHosts:
     """Without a relay."""
     _without_relay.settle()
     return _without_relay
 
 
 @pytest.fixture
-def relayed(_with_relay: World) -> World:
+def relayed(_with_relay: RoamingHosts) -> RoamingHosts:
     """With a relay that both daemons use."""
     _with_relay.settle()
     return _with_relay
@@ -155,7 +155,7 @@ def measure(load: Load, what: str) -> None:
 
 @pytest.mark.parametrize("seconds", [*(pytest.param(each, marks=pytest.mark.lab_long) for each in (2, 5)), 8])
 @pytest.mark.timeout(120)
-def test_a_link_that_is_cut_ends_no_call(direct: World, seconds: float) -> None:
+def test_a_link_that_is_cut_ends_no_call(direct: RoamingHosts, seconds: float) -> None:
     """Not even calls that must not be repeated."""
     with direct.calls(retry=False) as load:
         direct.alice.silence()
@@ -165,14 +165,14 @@ def test_a_link_that_is_cut_ends_no_call(direct: World, seconds: float) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_caller_moves(direct: World) -> None:
+def test_the_caller_moves(direct: RoamingHosts) -> None:
     with direct.calls() as load:
         direct.alice.set_address()
         measure(load, "caller's address, no relay")
 
 
 @pytest.mark.timeout(120)
-def test_the_callee_moves(direct: World) -> None:
+def test_the_callee_moves(direct: RoamingHosts) -> None:
     """No relay and no directory knows its new address: it connects to the caller by itself."""
     with direct.calls() as load:
         direct.bob.set_address()
@@ -180,7 +180,7 @@ def test_the_callee_moves(direct: World) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_callee_moves_twice(direct: World) -> None:
+def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
     """Packets of the connection over the first of its new addresses still come, and the caller's get nowhere."""
     with direct.calls() as load:
         direct.bob.set_address()
@@ -193,7 +193,7 @@ def test_the_callee_moves_twice(direct: World) -> None:
 @pytest.mark.parametrize("seconds", [3, pytest.param(40, marks=pytest.mark.lab_long)])
 @pytest.mark.parametrize("sleeper", ["callee", pytest.param("caller", marks=pytest.mark.lab_long)])
 @pytest.mark.timeout(180)
-def test_a_machine_sleeps(direct: World, sleeper: str, seconds: float) -> None:
+def test_a_machine_sleeps(direct: RoamingHosts, sleeper: str, seconds: float) -> None:
     """Every process of a daemon stops, for longer than QUIC keeps a connection, and goes on."""
     daemon = direct.callee if sleeper == "callee" else direct.caller
     with direct.calls() as load:
@@ -210,14 +210,14 @@ def test_a_machine_sleeps(direct: World, sleeper: str, seconds: float) -> None:
 
 @pytest.mark.lab_long
 @pytest.mark.timeout(120)
-def test_the_outside_address_of_the_caller_changes(relayed: World) -> None:
+def test_the_outside_address_of_the_caller_changes(relayed: RoamingHosts) -> None:
     with relayed.calls() as load:
         relayed.home.reboot_outside_address()
         measure(load, "caller's outside address, relay")
 
 
 @pytest.mark.timeout(120)
-def test_the_outside_address_of_the_callee_changes(relayed: World) -> None:
+def test_the_outside_address_of_the_callee_changes(relayed: RoamingHosts) -> None:
     """bob calls alice, whose router gets another address."""
     with relayed.calls_back() as load:
         relayed.home.reboot_outside_address()
@@ -227,7 +227,7 @@ def test_the_outside_address_of_the_callee_changes(relayed: World) -> None:
 @pytest.mark.parametrize("seconds", [5, 8])
 @pytest.mark.lab_long
 @pytest.mark.timeout(120)
-def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed: World, seconds: float) -> None:
+def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed: RoamingHosts, seconds: float) -> None:
     with relayed.calls(retry=False) as load:
         relayed.alice.silence()
         time.sleep(seconds)
@@ -236,7 +236,7 @@ def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(relayed:
 
 
 @pytest.mark.timeout(120)
-def test_both_move(relayed: World) -> None:
+def test_both_move(relayed: RoamingHosts) -> None:
     with relayed.calls() as load:
         relayed.bob.set_address()
         relayed.alice.set_address()
@@ -245,7 +245,7 @@ def test_both_move(relayed: World) -> None:
 
 @pytest.mark.lab_long
 @pytest.mark.timeout(120)
-def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
+def test_the_callee_moves_while_a_relay_is_up(relayed: RoamingHosts) -> None:
     with relayed.calls() as load:
         relayed.bob.set_address()
         measure(load, "callee's address, relay")
@@ -255,7 +255,7 @@ def test_the_callee_moves_while_a_relay_is_up(relayed: World) -> None:
     "direction", ["in", *(pytest.param(each, marks=pytest.mark.lab_long) for each in ("both", "out"))]
 )
 @pytest.mark.timeout(120)
-def test_blocked_udp_moves_calls_to_the_relay(relayed: World, direction: Any) -> None:
+def test_blocked_udp_moves_calls_to_the_relay(relayed: RoamingHosts, direction: Any) -> None:
     with relayed.calls() as load:
         relayed.home.block_udp(direction)
         measure(load, f"UDP blocked ({direction}), relay")
@@ -264,7 +264,7 @@ def test_blocked_udp_moves_calls_to_the_relay(relayed: World, direction: Any) ->
 
 
 @pytest.mark.timeout(120)
-def test_the_relay_restarts(relayed: World) -> None:
+def test_the_relay_restarts(relayed: RoamingHosts) -> None:
     """Calls go through it before and after."""
     assert relayed.relay is not None
     with relayed.calls() as load:

@@ -12,7 +12,7 @@ from fastn_p2p_client.errors import BadMessage
 
 
 class PasswordExchange:
-    """One side of an exchange. Use it once.
+    """Side of an exchange. Use it once.
 
     Args:
         password: secret that both sides have.

@@ -16,8 +16,8 @@ from ..vault.messages import (
     RecordEvent,
     SignDelegation,
     SignedDelegation,
-    SignedPacket,
     SignedRecord,
+    SignedRecordPacket,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -58,9 +58,9 @@ class VaultClient:
         """Return a new peer record of an identity."""
         return await self._request(request, SignedRecord)
 
-    async def packet(self, request: SignPacket) -> SignedPacket:
+    async def packet(self, request: SignPacket) -> SignedRecordPacket:
         """Return a new peer record of an identity, and the packet with it for directories."""
-        return await self._request(request, SignedPacket)
+        return await self._request(request, SignedRecordPacket)
 
     async def record_event(self, event: RecordEvent) -> Ack:
         """Have the vault write an event to the audit log."""

@@ -82,7 +82,7 @@ MessageT = TypeVar("MessageT", Introduction, Commitment, Verdict)
 
 
 class Exchange:
-    """One side's part of an exchange.
+    """Part of one side in an exchange.
 
     Args:
         channel: to the other side.

@@ -44,7 +44,7 @@ class NetworkUse:
 
 
 class MeetingPlace(Protocol):
-    """One place. Each method raises P2PError or OSError with the reason if the place does not work."""
+    """Meeting place. Each method raises P2PError or OSError with the reason if the place does not work."""
 
     name: str
 
@@ -121,7 +121,7 @@ class _Lan:
 
 
 class _Directory:
-    """One directory of signed packets."""
+    """Directory of signed packets as a meeting place."""
 
     def __init__(self, url: str) -> None:
         self.name = url
@@ -150,7 +150,7 @@ class _Directory:
 
 
 class MeetingPlaces:
-    """All places that the daemon's settings allow.
+    """Meeting places that the daemon's settings allow.
 
     Attributes:
         problems: reason for which a place did not work the last time, by its name.

@@ -10,11 +10,11 @@ class PairedPeer:
     """Peer that is in the address book now, on both sides."""
 
     name: str
-    """Its name in this address book."""
+    """Petname in this address book."""
     id52: str
     fingerprint: str
     """Nine digits that both owners see."""
     renamed_from: str = ""
-    """Its name before, if it was in the address book under another one."""
+    """Earlier petname, if the peer was in the address book under another one."""
     updated: bool = False
     """True if it was in the address book already."""

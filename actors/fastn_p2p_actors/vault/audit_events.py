@@ -17,8 +17,8 @@ from .messages import (
     IdentityKey,
     SignDelegation,
     SignedDelegation,
-    SignedPacket,
     SignedRecord,
+    SignedRecordPacket,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -38,7 +38,7 @@ def record_reply(record: Record, role: str, request: msgspec.Struct, reply: obje
 
 def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, object]]:
     match request, reply:
-        case SignPacket(identity), SignedPacket():
+        case SignPacket(identity), SignedRecordPacket():
             return "packet-signed", {"identity": identity, "expires": reply.expires, "withdrawn": request.withdrawn}
         case SignRecord(identity), SignedRecord():
             return "record-signed", {

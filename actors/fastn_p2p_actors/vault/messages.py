@@ -79,7 +79,7 @@ class SignRecord(Message, frozen=True, tag=205):
 
 
 class SignPacket(SignRecord, frozen=True, tag=206):
-    """Sign a peer record as for ``SignRecord``, and the packet with it for directories. The reply is ``SignedPacket``.
+    """Sign a peer record as for ``SignRecord``, and its packet for directories. The reply is ``SignedRecordPacket``.
 
     The vault builds the packet itself. It signs no bytes that it is given.
     """
@@ -147,7 +147,7 @@ class SignedRecord(Message, frozen=True, tag=224):
     expires: int
 
 
-class SignedPacket(Message, frozen=True, tag=225):
+class SignedRecordPacket(Message, frozen=True, tag=225):
     record: bytes
     """The signed peer record; empty if the packet has none."""
     expires: int
@@ -161,6 +161,6 @@ VaultRequest: TypeAlias = (
 """Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 
 VaultReply: TypeAlias = (
-    IdentityKey | IdentityKeys | TransportKey | SignedDelegation | SignedRecord | SignedPacket | Ack | ErrorReply
+    IdentityKey | IdentityKeys | TransportKey | SignedDelegation | SignedRecord | SignedRecordPacket | Ack | ErrorReply
 )
 """Every reply of the vault."""

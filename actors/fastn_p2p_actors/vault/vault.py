@@ -26,8 +26,8 @@ from .messages import (
     RecordEvent,
     SignDelegation,
     SignedDelegation,
-    SignedPacket,
     SignedRecord,
+    SignedRecordPacket,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -121,12 +121,12 @@ class Vault:
         )
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
 
-    def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedPacket:
+    def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedRecordPacket:
         record = self._sign_record(key, request, withdrawn=request.withdrawn)
         sequence = max(1000 * self._sequences[key.header.name], request.above + 1)
         packet = encode_record_packet(key.pair.public, record.blob)
         signature = key.pair.sign(pkarr.signing_input(sequence, packet))
-        return SignedPacket(record.blob, record.expires, pkarr.join_body(signature, sequence, packet))
+        return SignedRecordPacket(record.blob, record.expires, pkarr.join_body(signature, sequence, packet))
 
     def _sign_record(self, key: StoredKey, request: SignRecord, *, withdrawn: bool = False) -> SignedRecord:
         check_reachability(request.relays, request.addresses)

@@ -65,7 +65,7 @@ def run(
             raise
         raise CommandLineError(f"{_INSTALL} ({error.name} is missing)") from None
 
-    from ...relay.access_list import InvalidAccessList
+    from ...relay.allowed_keys import InvalidAccessList
     from ...relay.config import RelayConfig
     from ...relay.limits import RelayLimits
     from ...relay.tls_files import InvalidCertificate

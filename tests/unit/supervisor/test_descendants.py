@@ -39,7 +39,7 @@ def test_the_parents_of_started_processes_are_known() -> None:
 
 
 def test_a_process_that_cannot_be_seen_yet_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pid is given first."""
+    """The kernel assigns the pid before the process can be seen."""
     parents: dict[int, int] = {}
     pids = iter((100, 102, 102, 102))
     monkeypatch.setattr(descendants, "last_pid", lambda: next(pids))

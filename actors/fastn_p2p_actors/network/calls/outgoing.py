@@ -1,4 +1,4 @@
-"""Calls that local programs make. Each has exactly one outcome.
+"""Calls that local programs make: send, hold, cancel, and expire at the deadline. Each has exactly one outcome.
 
 A call has a task of its own only while its peer is being connected to.
 """

@@ -10,7 +10,8 @@
 - ``pool``: one connection per daemon, dialled once, closed when idle. ``endpoint_dial``: tries the paths to one.
 - ``identity_exchange``, ``proven_identities``: prove and verify who speaks over the connection.
 - ``bulk_streams``: large payloads on their own streams.
-- ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.
+- ``peer_memory``, ``memory_usage``, ``unread_bytes``: memory that peers may make this process hold over connections.
+- ``payload_memory``, ``backpressure``: complete payloads that wait here; local processes that read slowly.
 - ``turn_budget``: work that strangers may cause in one iteration of the event loop.
 - ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
 - ``session_streams``, ``session_pausing``: opens and accepts their streams; pauses those that are not read.

@@ -76,6 +76,7 @@ class ConnectionTasks:
         except IrohError as error:
             self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
             return
+        del raw  # the connection of iroh is freed with its last reference
         await stream.send().set_priority(_CHANNEL_PRIORITY)
         self.spawn(channel.run_writer(stream.send()))
         self.spawn(self._accept(accept_sessions))

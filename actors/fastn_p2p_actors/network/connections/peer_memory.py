@@ -1,4 +1,4 @@
-"""Memory accounts of connections: limits of the memory that peers make this process use.
+"""Memory accounts of connections: limits of the memory that strangers and known peers make this process use.
 
 Problem: a stranger needs only an address to send, and QUIC buffers 1.25 MB on each of 200 streams before this process
 reads the first byte.
@@ -23,14 +23,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import SESSION_WINDOW
 
 from ...runtime.process_setup import resident_size, trim_heap
+from .memory_usage import UNREAD_COST, Holder, MemoryUsage
 from .payload_memory import PayloadMemory
-from .unread_bytes import Traffic, Unread
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,6 @@ their way between this process and that of the handler. All windows together sta
 hold."""
 _SMALLEST_WINDOW: Final = 4 * KIB
 """Bytes of the window of further sessions. The 512 sessions that strangers may have get 18 MiB together."""
-_UNREAD_COST: Final = 1.6
-"""Bytes of memory per byte that QUIC holds: 1.6 measured, as it keeps whole packets."""
 _PAUSE_ABOVE: Final = 10 * MIB
 """Unread bytes of a connection above which its sessions are paused. Eight full sessions stay below it."""
 _CHECK_OFTEN: Final = 0.01
@@ -88,8 +86,6 @@ _CHECK_SELDOM: Final = 0.1
 _CHECK_SHARE: Final = 0.1
 """Fraction of the time that checks may take, so there are fewer with many connections. Half of the time while peers
 hold much."""
-_STALLED: Final = 64 * 1024
-"""Bytes per second that are added to each rate when connections are compared, so that slow ones count as stalled."""
 _GRACE: Final = 0.05
 """Seconds for which a connection may exceed its limit before it is closed. After the process was busy, the bytes that
 have arrived meanwhile are read first, and a pause takes a round trip until the peer obeys."""
@@ -109,128 +105,6 @@ _TRIM_AGAIN: Final = 0.1
 """Seconds between two returns of free memory at least."""
 _TRIM_AFTER: Final = (0.05, 0.3, 2.0, 6.0)
 """Seconds after the end of such a connection at which free memory is returned: QUIC frees it while it drains."""
-
-
-class Holder(Protocol):
-    """Memory account of one connection, as far as ``PeerMemory`` uses it."""
-
-    @property
-    def greeted(self) -> bool:
-        """Return whether the hello of the peer daemon has arrived."""
-        ...
-
-    @property
-    def known(self) -> bool:
-        """Return whether an identity in the address book speaks over it."""
-        ...
-
-    @property
-    def received(self) -> int:
-        """Bytes that were read, on all streams."""
-        ...
-
-    @property
-    def sent(self) -> int:
-        """Bytes that were written, on all streams."""
-        ...
-
-    @property
-    def held(self) -> int:
-        """Bytes of incomplete payloads, and of replies that the peer has not read."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of complete payloads that wait here. ``PayloadMemory`` limits them."""
-        ...
-
-    @property
-    def open_streams(self) -> int:
-        """Streams besides the call channel, opened by either daemon."""
-        ...
-
-    @property
-    def ended_streams(self) -> int:
-        """Streams that have ended so far."""
-        ...
-
-    def backlog(self) -> int:
-        """Return how many streams may have something to read."""
-        ...
-
-    def traffic(self) -> Traffic:
-        """Return the counters of QUIC."""
-        ...
-
-    def require_answer(self) -> None:
-        """Close the connection if the peer does not answer a ping: it may be gone, and its bytes would stay."""
-        ...
-
-    def pause_slow_sessions(self) -> None:
-        """Ask the peer to write nothing on sessions that fill faster than they are read."""
-        ...
-
-    def resume_sessions(self) -> None:
-        """Let the peer write on all sessions again."""
-        ...
-
-    def resume_drained(self) -> None:
-        """Let the peer write on sessions that were paused long ago and have nothing left to read."""
-        ...
-
-    def abort(self, reason: str) -> None:
-        """End the connection."""
-        ...
-
-
-class _Usage:
-    """Memory that one connection holds.
-
-    Attributes:
-        bytes: bytes that are charged to it.
-        before: bytes at the previous check; -1 at the first one.
-        rate: bytes per second that were read and written, smoothed over checks.
-        most: highest number of bytes so far, with its complete payloads.
-        above_since: when it began to exceed its limit; 0 if it does not.
-        unread: estimate of its unread bytes.
-    """
-
-    __slots__ = ("_checked_at", "_moved", "above_since", "before", "bytes", "most", "rate", "unread")
-
-    def __init__(self, now: float) -> None:
-        self.unread = Unread()
-        self.bytes = -1
-        self.before = -1
-        self.rate = 0.0
-        self.most = 0
-        self.above_since = 0.0
-        self._checked_at = now
-        self._moved = 0
-
-    def update(self, holder: Holder, now: float) -> None:
-        """Update all attributes except ``above_since``."""
-        read = holder.received
-        moved = read + holder.sent
-        self.rate = (self.rate + (moved - self._moved) / max(now - self._checked_at, 0.001)) / 2
-        self._moved, self._checked_at = moved, now
-        unread = self.unread.update(holder.traffic(), read, holder.backlog(), holder.ended_streams)
-        self.before, self.bytes = self.bytes, int(unread * _UNREAD_COST) + holder.held
-        self.most = max(self.most, self.bytes + holder.waiting)
-
-    @property
-    def falls(self) -> bool:
-        """Return whether the bytes become fewer, or would be gone in less than a second at the rate of reading."""
-        return self.bytes < self.before * 0.98 or self.rate > 1.5 * self.bytes
-
-    @property
-    def is_new(self) -> bool:
-        """Return whether most bytes have arrived since the previous check. After a busy time they will be read now."""
-        return self.before < self.bytes // 2
-
-    @property
-    def score(self) -> float:
-        """Bytes times the seconds that reading them would take: the highest score is closed first."""
-        return self.bytes * self.bytes / (self.rate + _STALLED)
 
 
 class _Once:
@@ -273,7 +147,7 @@ class PeerMemory:
         self.payloads = payloads or PayloadMemory()
         self._shares = (strangers, known)
         self._trim = trim
-        self._watched: dict[Holder, _Usage] = {}
+        self._watched: dict[Holder, MemoryUsage] = {}
         self._next: asyncio.TimerHandle | None = None
         self._size = size
         self._quiet = size()
@@ -295,7 +169,7 @@ class PeerMemory:
     def watch(self, holder: Holder) -> None:
         """Check this connection from now on: it is new, or the peer may send on one more stream."""
         if holder not in self._watched:
-            self._watched[holder] = _Usage(self._loop.time())
+            self._watched[holder] = MemoryUsage(self._loop.time())
             self._check_within(_CHECK_OFTEN if not holder.greeted else _CHECK_SELDOM / 4)
 
     def check_soon(self, holder: Holder) -> None:
@@ -390,7 +264,7 @@ class PeerMemory:
             delay = took if pressed else took / _CHECK_SHARE
             self._check_within(max(_CHECK_OFTEN if often else _CHECK_SELDOM, delay))
 
-    def _enforce_own_limit(self, holder: Holder, usage: _Usage, now: float) -> bool:
+    def _enforce_own_limit(self, holder: Holder, usage: MemoryUsage, now: float) -> bool:
         """Pause or close a connection by its own limit; return whether it was closed."""
         unread = usage.unread.bytes
         if holder.greeted:
@@ -440,12 +314,12 @@ class PeerMemory:
                 holder, f"peers hold more than {limit // MIB} MiB together; this one holds most for the longest time"
             )
 
-    def _forgive(self, usages: list[_Usage], excess: int) -> bool:
+    def _forgive(self, usages: list[MemoryUsage], excess: int) -> bool:
         """Charge hidden bytes no longer if they cause the excess, but the process has not grown by half as much.
 
         QUIC drops bytes that arrive for a stream that nobody reads any more, and its counters do not say so.
         """
-        hidden = _UNREAD_COST * sum(usage.unread.hidden for usage in usages)
+        hidden = UNREAD_COST * sum(usage.unread.hidden for usage in usages)
         if hidden < excess or self._size() - self._quiet > hidden / 2:
             return False
         for usage in usages:

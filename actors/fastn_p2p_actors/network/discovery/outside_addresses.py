@@ -2,8 +2,8 @@
 
 Two NATs let packets through only when both daemons know their outside addresses and send at the same time. There are
 two sources: peer daemons report the address that they see (``address_beliefs``), and the relay reports the IP address
-(``relay_view``). Most NATs keep the port where it is free, so the relay's answer with the endpoint's own port is
-offered, too. If that is wrong, peers send a few packets in vain.
+(``relay_address_query``). Most NATs keep the port where it is free, so the relay's answer with the endpoint's own port
+is offered, too. If that is wrong, peers send a few packets in vain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..connections.connection import PeerConnection
 from ..live_settings import LiveSettings
 from ..transport.endpoint import NetworkEndpoint
 from .address_beliefs import AddressBeliefs, is_outside, join
-from .relay_view import RelayView
+from .relay_address_query import RelayAddressQuery
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ class OutsideAddresses:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._beliefs = AddressBeliefs()
-        self._view = RelayView(endpoint, settings, self._update)
+        self._query = RelayAddressQuery(endpoint, settings, self._update)
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Stop. The addresses stay until the endpoint closes."""
-        self._view.close()
+        self._query.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -73,7 +73,7 @@ class OutsideAddresses:
         """Return the outside addresses that should be offered now."""
         if self._settings.mode == NetworkMode.LOCAL:
             return frozenset()
-        hosts = self._view.hosts
+        hosts = self._query.hosts
         self._beliefs.set_relay_hosts({version: str(host) for version, (host, _) in hosts.items()})
         own = self._endpoint.own_addresses()
         own_hosts = {address.rpartition(":")[0].strip("[]") for address in own}

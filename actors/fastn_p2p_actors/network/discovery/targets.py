@@ -1,5 +1,5 @@
 """Target of a call, a session or a wait of a local program: a binding of this daemon, a connection to a peer daemon, or
-another attempt after the next registration.
+another attempt after the next registration. The identity that calls is found first.
 """
 
 from __future__ import annotations

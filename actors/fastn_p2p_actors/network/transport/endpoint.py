@@ -1,4 +1,7 @@
-"""The iroh endpoint: bound once, under the transport key, on the port that was used last."""
+"""The iroh endpoint: bound once, under the transport key, on the port that was used last.
+
+iroh itself chooses the home relay among those of the settings, and punches holes through NATs.
+"""
 
 from __future__ import annotations
 

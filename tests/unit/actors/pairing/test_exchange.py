@@ -26,7 +26,7 @@ BOB = new_introduction("bob", "fastn1bob")
 
 
 class MemoryChannel:
-    """One end of a channel in memory. ``sent`` has what was sent from this end."""
+    """End of a channel in memory. ``sent`` has the messages that this end has sent."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Relay view: asks the home relay which IP address it sees of this daemon.
+"""Relay address query: asks the home relay which outside IP address it sees of this daemon.
 
 ``fastn-p2p relay`` answers ``GET /ping`` with the client's IP address in a header. Other relays have no such header;
 iroh asks them by QUIC address discovery, which needs a certificate that it trusts.
@@ -36,7 +36,7 @@ _FORGET_AFTER: Final = 300.0
 """Seconds after the last answer for which its address is used."""
 
 
-class RelayView:
+class RelayAddressQuery:
     """IP address of this daemon as the home relay sees it.
 
     Args:

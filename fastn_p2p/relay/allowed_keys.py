@@ -16,7 +16,7 @@ class InvalidAccessList(ValueError):
     """The file is no access list. The message names the line."""
 
 
-class AccessList:
+class AllowedKeys:
     """Keys that may use the relay and publish in the directory: of endpoints, and of identities.
 
     Without a file every key may.
