@@ -544,8 +544,8 @@ class PeerUnknown(RemoteError):
     code = "peer-unknown"
     retryable = True
     template = (
-        "nothing is known about {peer}. An identity of this daemon has to be online. "
-        "Ask for its ticket and add it: fastn-p2p peer add TICKET --name NAME"
+        "nothing is known about {peer}: the address book has no such name. An identity of this daemon has to be "
+        "online. Ask for the peer's ID52 or ticket and add it: fastn-p2p peer add TICKET --name NAME"
     )
     peer: str
 
@@ -555,8 +555,9 @@ class PeerUnknown(RemoteError):
         from .plain_text import plain
 
         return plain(
-            f"nothing is known about {self.peer}. Ask for its ticket, or see which sources were asked: "
-            f"fastn-p2p explain {self.peer}"
+            f"nothing is known about {self.peer}: neither by the address book nor on this machine, nor at the LAN and "
+            f"the directories, as far as the network mode uses them. Ask for its ticket, or see what each has "
+            f"answered: fastn-p2p explain {self.peer}"
         )
 
 

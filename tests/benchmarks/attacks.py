@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests.fuzz import identity_attacks, payload_attacks, stream_attacks
@@ -37,18 +42,27 @@ _ATTACKS: Final[tuple[tuple[Attack, dict[str, int]], ...]] = (
 )
 """Attacks, with their options."""
 _ATTACKERS: Final = 8
-
-
+_NICE: Final = 10
 _IDLE_SECONDS: Final = 1.0
 """Seconds of calls without an attack before each attack."""
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class _Attacked(NamedTuple):
-    """Seconds that calls of the honest peer took, and bytes by which the network process grew."""
+    """Seconds that calls of the honest peer took, and bytes by which the network process grew.
+
+    Attributes:
+        idle: without anything beside them.
+        beside: beside the attack.
+        control: beside processes that use as much CPU as the attackers, and do not talk to the daemon.
+        processors: processors that the attackers kept busy.
+    """
 
     name: str
     idle: list[float]
     beside: list[float]
+    control: list[float]
+    processors: float
     grown: int
 
 
@@ -74,33 +88,87 @@ def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], 
         with besieged(victim, gives_back=what.__module__ != payload_attacks.__name__) as siege:
             time.sleep(_IDLE_SECONDS)
             idle = siege.times
-            with attack(victim, what, _ATTACKERS, **options):
-                started = len(siege.times)
+            with attack(victim, what, _ATTACKERS, own_session=True, **options) as report:
+                _yield_processors(report.pid)
+                started, used = len(siege.times), _cpu_seconds(report.pid)
                 time.sleep(seconds)
                 beside = siege.times[started:]
+                processors = (_cpu_seconds(report.pid) - used) / seconds
+        grown = siege.most - siege.before
+        with besieged(victim, gives_back=False) as siege, _busy(processors):
+            started = len(siege.times)
+            time.sleep(seconds)
+            control = siege.times[started:]
     except AssertionError as error:
         raise BenchmarkError(f"beside {name}: {error}") from error
-    return _Attacked(name, idle, beside, siege.most - siege.before)
+    return _Attacked(name, idle, beside, control, processors, grown)
+
+
+def _yield_processors(pid: int) -> None:
+    """Let all other sessions come first. Where the kernel shares processors between sessions first (autogroups in
+    sched(7)), nice(1) alone has no effect on them."""
+    with suppress(FileNotFoundError):  # a kernel without autogroups
+        Path(f"/proc/{pid}/autogroup").write_text(str(_NICE))
+
+
+def _cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / _TICKS
+
+
+@contextmanager
+def _busy(processors: float) -> Iterator[None]:
+    """Keep so many processors busy, at the attackers' priority."""
+    program = ["nice", "-n", str(_NICE), sys.executable, "-m", "tests.benchmarks.busy", f"{processors:.3f}"]
+    process = subprocess.Popen(program, start_new_session=True)
+    try:
+        _yield_processors(process.pid)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _outcome(measured: list[_Attacked]) -> Outcome:
     idle = phase_of([taken for each in measured for taken in each.idle], 0, _IDLE_SECONDS * len(measured))
-    rows = [_row("none", idle, "", "")]
+    rows = [["none", f"{idle.calls:,}", _milliseconds(idle), "", "", "", "", ""]]
     ratios = {}
     for each in measured:
-        calls = phase_of(each.beside, 0, 1)
+        calls, control = phase_of(each.beside, 0, 1), phase_of(each.control, 0, 1)
         ratios[each.name] = calls.p99 / idle.p99
-        rows.append(_row(each.name, calls, f"{ratios[each.name]:.2f} ×", f"{each.grown / MIB:.1f}"))
+        rows.append(
+            [
+                each.name,
+                f"{calls.calls:,}",
+                _milliseconds(calls),
+                f"{ratios[each.name]:.2f} ×",
+                f"{each.processors:.2f}",
+                _milliseconds(control),
+                f"{calls.p99 / control.p99:.2f} ×",
+                f"{each.grown / MIB:.1f}",
+            ]
+        )
     worst = max(ratios, key=lambda name: ratios[name])
     return Outcome(
         statements=[Statement.of("attacks", [ratios[worst]], f"{worst}, of {len(ratios)} attacks")],
         tables=[
             Table(
                 "Calls of an honest peer beside attacks",
-                ["attack", "calls", "p50 / p99, ms", "p99 against none", "growth, MiB"],
+                [
+                    "attack",
+                    "calls",
+                    "p50 / p99, ms",
+                    "p99 against none",
+                    "attackers' CPU",
+                    "control: p50 / p99, ms",
+                    "p99 against control",
+                    "growth, MiB",
+                ],
                 rows,
                 f"One call after the other, to another identity of the daemon that {_ATTACKERS} strangers attack at "
-                "full speed, on the same processors at a lower priority (nice 10). Growth is that of the daemon's "
+                f"full speed, on the same processors at a lower priority (nice {_NICE}, also of their session). The "
+                "control are processes that keep as many processors busy as the attackers, at the same priority, and "
+                "do not talk to the daemon: so much of the delay is the machine's. Growth is that of the daemon's "
                 "network process, at its highest. "
                 "The attacks are those of `tests/fuzz`.",
             )
@@ -108,5 +176,5 @@ def _outcome(measured: list[_Attacked]) -> Outcome:
     )
 
 
-def _row(name: str, calls: Phase, ratio: str, growth: str) -> list[str]:
-    return [name, f"{calls.calls:,}", f"{calls.p50 * 1000:.2f} / {calls.p99 * 1000:.2f}", ratio, growth]
+def _milliseconds(calls: Phase) -> str:
+    return f"{calls.p50 * 1000:.2f} / {calls.p99 * 1000:.2f}"

@@ -76,6 +76,7 @@ class Report(msgspec.Struct):
         reasons: close reasons of the daemon, with their number.
         counts: counters of the attack; ``written`` are bytes that QUIC accepted.
         errors: faults of the attack itself.
+        pid: process of the attackers.
     """
 
     connections: int = 0
@@ -83,6 +84,7 @@ class Report(msgspec.Struct):
     reasons: dict[str, int] = {}
     counts: dict[str, int] = {}
     errors: list[str] = []
+    pid: int = 0
 
 
 class Loopback(Preset):
@@ -211,7 +213,7 @@ async def _main(module: str, name: str) -> None:
     sys.stdout.buffer.write(b"started\n")
     sys.stdout.buffer.flush()
     await loop.run_in_executor(None, sys.stdin.buffer.readline)
-    report = Report()
+    report = Report(pid=os.getpid())
     for task in tasks:
         if task.done() and not task.cancelled():
             report.errors.append(repr(task.exception()))

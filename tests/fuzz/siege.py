@@ -251,10 +251,15 @@ def _call_right_after(victim: Victim) -> None:
 
 
 @contextmanager
-def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> Iterator[Report]:
-    """Run hostile peers that do ``what`` while the block runs. The report is filled in at its end.
+def attack(
+    victim: Victim, what: Attack, attackers: int = 8, *, own_session: bool = False, **options: Any
+) -> Iterator[Report]:
+    """Run hostile peers that do ``what`` while the block runs. The report is filled in at its end, but for its pid.
 
     They have machines of their own in life, so here the daemon's processes come first (nice(1)).
+
+    Args:
+        own_session: True if the attackers have a session (setsid(2)) of their own, as the daemons have.
     """
     program = [
         "nice",
@@ -267,7 +272,9 @@ def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> 
         getattr(what, "__name__", ""),
     ]
     report = Report()
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=own_session
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -275,6 +282,7 @@ def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> 
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             process.stdin.flush()
             assert process.stdout.readline() == b"started\n", "the attackers have not begun"
+            report.pid = process.pid
             yield report
             process.stdin.write(b"\n")
             process.stdin.flush()

@@ -58,7 +58,7 @@ At the peer daemon:
 
 4. ``connections/connection_sessions`` makes an ``IncomingSession`` of the request; ``event_router`` passes it to
    ``sessions/manager``.
-5. ``sessions/manager`` checks permission, picks a process, sends it a ``DeliverSession``, and joins it to the
+5. ``sessions/session_offers`` checks permission, picks a process, sends it a ``DeliverSession``, and joins it to the
    ``IncomingSession`` by a second ``SessionRelay``. ``sessions/revocation`` ends the session if the permission ends.
 6. The process accepts. ``connections/session_handshake`` sends ``SessionAccepted`` back.
 

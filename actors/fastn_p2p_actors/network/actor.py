@@ -75,7 +75,8 @@ from .report import Reporter
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import RegisteredBinding, Registry
-from .sessions.manager import SessionManager, is_daemon_id
+from .sessions.local_leg import is_daemon_id
+from .sessions.manager import SessionManager
 from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
 from .vault_client import VaultClient

@@ -113,11 +113,16 @@ def _nat(own: list[str], listed: list[str], status: Status | None) -> Check:
     for each in outside:
         ports.setdefault(each.rpartition(":")[0], set()).add(each.rpartition(":")[2])
     if any(len(each) > 1 for each in ports.values()):
-        text = f"the mapping differs by destination ({', '.join(outside)}): peers behind such a NAT too need a relay"
+        text = (
+            f"seen from outside at several ports ({', '.join(outside)}): unless the router was told to open one of "
+            "them, the mapping differs by destination, and peers behind such a NAT too need a relay"
+        )
         return Check(name="NAT", state=OK, text=text)
     if outside:
-        text = f"seen from outside as {', '.join(outside)}; the kind is unknown, because only one observer has said so"
-        return Check(name="NAT", state=OK, text=text)
+        text = (
+            f"seen from outside as {', '.join(outside)}; the kind is unknown until a second observer differs or agrees"
+        )
+        return Check(name="NAT", state=UNKNOWN, text=text)
     missing = "no daemon is running" if status is None else "no relay and no peer has said how it sees this machine"
     return Check(name="NAT", state=UNKNOWN, text=f"the kind is unknown, because {missing}")
 

@@ -22,6 +22,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
+from ...credentials.delegation import peek_delegation
 from ..transport.peer_limits import INTRODUCTIONS, PeerLimit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
@@ -263,10 +264,10 @@ class IdentityExchange(Generic[ConnectionT]):
         """Check that the source of a request has been proved to speak through the peer daemon's endpoint.
 
         Raises:
-            P2PError: it has not been; the error of the last introduction that was refused, if there is one.
+            P2PError: it has not been; the reason is that of its last introduction, if that was refused.
         """
         if not self._introductions.is_proven(source, self._wall()):
-            raise self._introductions.rejection or BadMessage(reason="the caller has not been introduced")
+            raise self._introductions.rejection_of(source)
 
     def hold(self, source: bytes, size: int, retry: Callable[[], None]) -> bool:
         """Hold a request whose source is not proved until its introduction arrives; return whether it is held.
@@ -366,7 +367,7 @@ class IdentityExchange(Generic[ConnectionT]):
         if identity is None:
             overload = self._connection.overload(INTRODUCTIONS)
             if overload is not None:
-                self._introductions.rejection = overload
+                self._introductions.reject(_claimed_identity(message.delegation), overload)
                 self._is_limited = True
                 return
             try:
@@ -376,7 +377,7 @@ class IdentityExchange(Generic[ConnectionT]):
                 return
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)
-                self._introductions.rejection = error
+                self._introductions.reject(_claimed_identity(message.delegation), error)
                 if isinstance(error, DelegationExpired | DelegationNotYetValid):
                     self._on_clock_error(bytes(PublicKey(error.identity)), error)
                 return
@@ -390,3 +391,11 @@ class IdentityExchange(Generic[ConnectionT]):
         for retry in self._pop_held(identity):
             retry()
         self._owner.on_introduced(self._connection, identity)
+
+
+def _claimed_identity(delegation: bytes) -> bytes:
+    """Return the identity that a delegation claims to be of; empty if it cannot be read."""
+    try:
+        return peek_delegation(delegation).identity
+    except P2PError:
+        return b""

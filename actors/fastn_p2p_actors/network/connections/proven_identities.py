@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from fastn_p2p_client.errors import EpochRetired, P2PError
+from fastn_p2p_client.errors import BadMessage, EpochRetired, P2PError
 
 from ...credentials import CLOCK_SKEW, Delegation
 
@@ -28,6 +28,8 @@ MAX_STRANGERS: Final = 16_384
 """Identities of unknown peers in all."""
 MAX_ENDPOINTS_PER_IDENTITY: Final = 16
 """Endpoints through which one identity may speak at a time: twice as many as its record can list."""
+_MAX_REJECTIONS: Final = 64
+"""Identities of one endpoint of which it is known why their introductions were refused."""
 MOST_IDENTITIES_SHOWN: Final = 16
 """Identities of one connection that ``status`` names, those of known peers first."""
 
@@ -48,20 +50,20 @@ class ProvenIdentities(Generic[ConnectionT]):
 
     Attributes:
         until: Unix time at which the last delegation of each identity ends at the latest.
-        rejection: error of the last introduction that was refused.
         connection: connection that calls to this endpoint use now; None while none is ready.
         strangers: identities that are not known, in the order of their introduction.
         evictions: number of identities that were evicted although their delegations are valid.
     """
 
     __slots__ = (
-        "_introduced", "_is_closed", "_registry", "_verified",
-        "connection", "evictions", "rejection", "strangers", "until",
+        "_introduced", "_is_closed", "_registry", "_rejections", "_verified",
+        "connection", "evictions", "strangers", "until",
     )  # fmt: skip
 
     def __init__(self, registry: IntroductionRegistry[ConnectionT] | None = None) -> None:
         self.until: dict[bytes, float] = {}
-        self.rejection: P2PError | None = None
+        self._rejections: dict[bytes, P2PError] = {}
+        """Why the last introduction of an identity was refused. One that could not be read has the key ``b""``."""
         self.connection: ConnectionT | None = None
         self.strangers: dict[bytes, None] = {}
         self.evictions = 0
@@ -101,6 +103,7 @@ class ProvenIdentities(Generic[ConnectionT]):
         if blob:
             self._verified[digest] = key
         self.until[key] = max(delegation.not_after + CLOCK_SKEW, self.until.get(key, 0))
+        self._rejections.pop(key, None)
         self._introduced[key] = _Introduction(delegation.lineage, delegation.epoch, digest)
         if self._registry is not None:
             self._registry.on_added(self, key)
@@ -110,7 +113,24 @@ class ProvenIdentities(Generic[ConnectionT]):
         known = self._introduced.get(newer.identity)
         if known is not None and known.lineage == newer.lineage and known.epoch < newer.epoch:
             self.remove(newer.identity)
-            self.rejection = EpochRetired(identity=newer.key.id52, epoch=known.epoch, newest=newer.epoch)
+            self.reject(newer.identity, EpochRetired(identity=newer.key.id52, epoch=known.epoch, newest=newer.epoch))
+
+    def reject(self, key: bytes, error: P2PError) -> None:
+        """Remember why an introduction of the identity was refused. The key is empty if it could not be read."""
+        self._rejections.pop(key, None)
+        if len(self._rejections) >= _MAX_REJECTIONS:
+            del self._rejections[next(iter(self._rejections))]
+        self._rejections[key] = error
+
+    def rejection_of(self, key: bytes) -> P2PError:
+        """Return why the identity may not speak."""
+        own = self._rejections.get(key)
+        if own is not None:
+            return own
+        unread = self._rejections.get(b"")
+        if unread is None:
+            return BadMessage(reason="the caller has not been introduced")
+        return BadMessage(reason=f"the caller has not been introduced, and an introduction cannot be read: {unread}")
 
     def remove(self, key: bytes) -> None:
         """Remove an identity: it no longer speaks through this endpoint."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fastn_p2p_client.errors import P2PError
 
 from ..live_settings import LiveSettings
+from ..serving.registry import OnlineIdentity
 from .directory_client import DirectoryClient
 from .directory_source import DirectorySource, OnNewer
 from .record_finder import RecordFinder
@@ -51,6 +52,11 @@ class DirectorySet:
 
     def __contains__(self, source: object) -> bool:
         return source in self._sources.values()
+
+    def places_of(self, identity: OnlineIdentity) -> list[str]:
+        """Return the URLs of the directories that have a record of the identity from this daemon."""
+        found = identity.publications
+        return [url for url in self._sources if url in found and found[url].published]
 
     async def look_up(self, key: bytes, seconds: float) -> None:
         """Ask every directory for the records of an identity. The address book keeps them.

@@ -290,7 +290,9 @@ class RecordPublisher:
                 signed = await self._vault.packet(SignPacket(identity.name, (), (), others, above, withdrawn=True))
                 identity.packet = signed.body
             except P2PError as error:
-                log.warning("the record of %s stays published until it expires: %s", identity.name, error)
                 identity.packet = b""
+                if places := self._directories.places_of(identity):
+                    what = "the record of %s stays at %s until it expires: the vault does not sign one without it: %s"
+                    log.warning(what, identity.name, " and ".join(places), error)
         for source in self._finder.sources:
             source.unpublish(identity)

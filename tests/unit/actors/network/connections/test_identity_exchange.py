@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import Delegation
+from fastn_p2p_actors.credentials import Delegation, read_delegation
 from fastn_p2p_actors.network.connections import identity_exchange
 from fastn_p2p_actors.network.connections.connection import PeerConnection
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
 from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS, NEWS
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, DelegationExpired, Overloaded, P2PError, WrongEndpoint
 from tests.support.peer_connections import StubOwner, new_connection, take_sent
 from tests.support.signer import DAY, NOW, Signer
 from tests.support.two_daemons import until_awaited
@@ -59,6 +59,45 @@ async def test_the_end_of_the_connection_ends_the_request() -> None:
         await waiting
     with pytest.raises(P2PError):
         await connection.request_introduction(KEY)
+
+
+async def test_each_identity_hears_why_its_own_introduction_was_refused() -> None:
+    """Several identities share a connection."""
+    owner, alice, carol = StubOwner(), Signer("alice"), Signer("carol")
+    errors = {
+        KEY: DelegationExpired(identity=BOB.key.id52, seconds=5),
+        bytes(alice.key): WrongEndpoint(identity=alice.key.id52),
+    }
+
+    def refuse(_connection: PeerConnection, blob: bytes) -> Delegation:
+        raise errors[read_delegation(blob).identity]
+
+    cast(Any, owner).check_introduction = refuse
+    connection = new_connection(owner)
+    for signer in (BOB, alice):
+        connection.handle(wire.Introduce(signer.delegation()), b"")
+
+    def reason(key: bytes) -> P2PError:
+        with pytest.raises(P2PError) as raised:
+            connection.identities.check(key)
+        return raised.value
+
+    assert {key: reason(key) for key in errors} == errors
+    assert "not been introduced" in str(reason(bytes(carol.key)))
+    connection.handle(wire.Introduce(b"cut off"), b"")
+    assert "cannot be read" in str(reason(bytes(carol.key)))
+    assert reason(KEY) is errors[KEY]
+    connection.introductions.add(read_delegation(BOB.delegation()))
+    connection.identities.check(KEY)
+
+
+async def test_reasons_are_kept_for_some_identities_only() -> None:
+    connection = new_connection()
+    for number in range(1000):
+        connection.introductions.reject(number.to_bytes(32, "big"), Overloaded(what="introductions", limit=number))
+    last = connection.introductions.rejection_of((999).to_bytes(32, "big"))
+    assert isinstance(last, Overloaded)
+    assert connection.introductions.rejection_of(bytes(32)).code == "bad-message"
 
 
 # ── identities that are not online yet ─────────────────────────────────────────────────────────────

@@ -1,0 +1,43 @@
+"""Local leg of a session: the program that opened it, or the process that serves it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastn_p2p_client.ipc.messages import Message
+
+from ...runtime.mailbox import Mailbox, Sender
+
+_DAEMON_ID: Final = 3 << 62
+"""Bits of the correlation ids that this process chooses for sessions. They differ from those of calls, and from ids
+that programs choose."""
+
+
+def daemon_id(number: int) -> bytes:
+    """Return the correlation id of the session ``number`` that this process offers to a local process."""
+    return (_DAEMON_ID | number).to_bytes(8, "big")
+
+
+def is_daemon_id(correlation: bytes) -> bool:
+    """Return whether this process has chosen the correlation id, for a session."""
+    return len(correlation) == 8 and correlation[0] >= 0xC0
+
+
+class LocalLeg:
+    """Leg of a local process: the opener, or the server."""
+
+    __slots__ = ("_mailbox", "correlation", "sender")
+
+    def __init__(self, mailbox: Mailbox, sender: Sender, correlation: bytes) -> None:
+        self._mailbox = mailbox
+        self.sender = sender
+        self.correlation = correlation
+
+    @property
+    def key(self) -> tuple[Sender, bytes]:
+        """Key in the tables of sessions."""
+        return self.sender, self.correlation
+
+    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+        """Send a message of the relay to the process."""
+        self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)

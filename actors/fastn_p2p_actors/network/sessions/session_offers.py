@@ -1,0 +1,155 @@
+"""Offers of sessions to the local processes that serve their bindings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import ConnectionLost, Denied, Overloaded, P2PError
+from fastn_p2p_client.ipc.messages import DeliverSession, encode
+
+from ...runtime.mailbox import Mailbox, Sender
+from ..address_book import AddressBook
+from ..calls.served_call import DEADLINE_MARGIN
+from ..connections.network_path import NetworkPath
+from ..connections.session_handshake import IncomingSession
+from ..serving.registration_grace import RegistrationGrace
+from ..serving.registry import RegisteredBinding, Registry
+from ..wire import messages as wire
+from .local_leg import LocalLeg, daemon_id
+from .relay import SessionRelay
+from .revocation import SessionRevocation
+from .session_memory import SessionMemory
+
+
+class SessionOffers:
+    """Offers of sessions to local processes.
+
+    Args:
+        mailbox: of the network process.
+        registry: finds bindings.
+        book: names of peers.
+        grace: holds sessions of peers whose binding is not registered yet.
+        memory: memory that waiting offers take.
+        revocation: ends sessions whose permission is revoked.
+        on_denied: called with a binding and the key of an opener that its access list does not admit.
+
+    Attributes:
+        served_by: sessions that were offered to a local process and have not ended, by its key.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        book: AddressBook,
+        grace: RegistrationGrace,
+        memory: SessionMemory,
+        revocation: SessionRevocation,
+        on_denied: Callable[[RegisteredBinding, bytes], object],
+    ) -> None:
+        self._mailbox = mailbox
+        self._registry = registry
+        self._book = book
+        self._grace = grace
+        self._memory = memory
+        self._revocation = revocation
+        self._on_denied = on_denied
+        self._next_number = 0
+        self.served_by: dict[tuple[Sender, bytes], SessionRelay] = {}
+
+    def offer_incoming(self, relay: SessionRelay, incoming: IncomingSession, request: wire.OpenSession) -> None:
+        """Offer a peer's session to a local process, or hold it until its binding is registered."""
+        found = self._registry.find(request.target, request.protocol, request.instance)
+        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
+            left = self._grace.remaining_ms(request.deadline_ms)
+
+            def again() -> None:
+                if not relay.done:
+                    self.offer_incoming(relay, incoming, replace(request, deadline_ms=left()))
+
+            self._grace.retry_later(again)
+            return
+        self.offer(
+            relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
+            incoming.window, incoming.payload, incoming.path,
+        )  # fmt: skip
+
+    def offer(
+        self,
+        relay: SessionRelay,
+        source: bytes,
+        target: bytes,
+        protocol: str,
+        instance: str,
+        deadline_ms: int,
+        credit: int,
+        payload: bytes,
+        path: NetworkPath,
+    ) -> None:
+        """Offer a session to the least busy process of its binding, or fail it.
+
+        Args:
+            source, target: keys of the opener and the identity that serves.
+            deadline_ms: time left for the handler to accept.
+            credit: bytes that the opener takes at first.
+            payload: bytes that the opener sends with its request.
+            path: path over which the opener is connected.
+        """
+        binding = self._registry.find(target, protocol, instance)
+        if not isinstance(binding, RegisteredBinding):
+            self._reject(relay, binding)
+            return
+        if not binding.admits(source):
+            self._on_denied(binding, source)
+            self._reject(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return
+        now = time.monotonic()
+        server = binding.servers.least_busy(now)
+        if server is None:
+            limit = sum(each.limit for each in binding.servers)
+            relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
+            return
+        self._next_number = number = self._next_number + 1
+        leg = LocalLeg(self._mailbox, server.sender, daemon_id(number))
+        offer = DeliverSession(
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *path
+        )
+        if isinstance(relay.opener, IncomingSession):
+            relay.opener.backpressure = self._memory.backpressure_of(server.sender)
+            offer = replace(offer, window=relay.opener.window)
+        header = encode(offer)
+        if server.sender.is_behind:
+            overload = self._memory.queue(relay, server.sender, len(header) + len(payload))
+            if overload is not None:
+                relay.fail(overload)
+                return
+        if not self._mailbox.send(leg.sender, leg.correlation, header, payload):
+            relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))
+            return
+        relay.server = leg
+        self.served_by[leg.key] = relay
+        self._revocation.add(relay, source, target, protocol, instance, server.sender)
+        binding.opened += 1
+        binding.sessions += 1
+        server.in_flight += 1
+
+        expires = now + deadline_ms / 1000 - DEADLINE_MARGIN
+
+        def ended() -> None:
+            self.served_by.pop(leg.key, None)
+            binding.sessions -= 1
+            server.in_flight -= 1
+            if not relay.opened and time.monotonic() >= expires:
+                binding.servers.missed(server, now, time.monotonic())
+
+        relay.at_end.append(ended)
+
+    @staticmethod
+    def _reject(relay: SessionRelay, error: P2PError) -> None:
+        """Fail a session before any process has been asked to serve it."""
+        if isinstance(relay.opener, IncomingSession):
+            relay.opener.is_refused = True
+        relay.fail(error)
