@@ -9,8 +9,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.calls.incoming import IncomingCalls
-from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.calls.peer_calls import PeerCalls
 from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import (
@@ -22,15 +20,14 @@ from fastn_p2p_actors.network.connections.payload_memory import (
     PayloadMemory,
 )
 from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
-from fastn_p2p_actors.network.discovery.targets import TargetFinder
-from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.ipc.messages import Call, CallUnknown, DataMessage, Reply
 from tests.support.scenario import a_few_turns
 from tests.support.signer import Signer
+from tests.support.stub_network import StubNetwork
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key
 MIB = 1024 * 1024
@@ -77,25 +74,20 @@ class Peer:
         self.answers.append(error)
 
 
-class StubNetwork:
+class SlowNetwork(StubNetwork):
     """Calls of a daemon where bob is online and serves Slow; everything around them is a stub."""
 
     is_behind = False
 
     def __init__(self) -> None:
-        self.payloads = PayloadMemory()
+        super().__init__()
         self.server, self.other = Process(), Process()
         self.sent: list[tuple[bytes, int]] = []
         self.waits = False
-        self.registry, self.grace = Registry(), RegistrationGrace()
-        anything = cast(Any, self)
-        self.requests = IncomingCalls(anything, self.registry, anything, self.grace, anything, self.payloads)
         self.peers = PeerCalls(self.requests, self.registry, self.grace)
-        self.targets = TargetFinder(self.registry, anything, self.grace)
-        self.calls = OutgoingCalls(anything, self.targets, self.requests, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
         self.registry.add_identity(self.bob)
-        self.registry.serve(self.bob, "Slow", "default", anything, cast(Sender, self.server), hosted=False)
+        self.registry.serve(self.bob, "Slow", "default", self.stub, cast(Sender, self.server), hosted=False)
         self.peer = Peer(self.payloads)
         self.numbers = iter(range(1, 1_000_000))
 
@@ -137,25 +129,17 @@ class StubNetwork:
     async def connect(self, *_: object) -> Any:
         await asyncio.Event().wait()
 
-    def name_of(self, _key: bytes) -> str:
-        return ""
-
-    def admits(self, _key: bytes) -> bool:
-        return True
-
 
 @pytest.fixture
-async def network() -> AsyncIterator[StubNetwork]:
+async def network() -> AsyncIterator[SlowNetwork]:
     """Calls with stubs of their neighbours, closed after the test."""
-    network = StubNetwork()
+    network = SlowNetwork()
     yield network
-    network.targets.close()
-    network.calls.close()
-    network.requests.close()
+    network.close()
 
 
 @pytest.mark.parametrize("end", ["answer", "cancel", "expiry", "connection", "process", "unknown"])
-async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network: StubNetwork, end: str) -> None:
+async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network: SlowNetwork, end: str) -> None:
     number = network.call(MIB, again=True)
     served = network.peer.serving[number]
     assert network.totals == (MIB + CALL_COST, 0, 0)
@@ -182,13 +166,13 @@ async def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(network
     assert not served.payload
 
 
-async def test_a_call_that_is_handed_over_costs_no_payload(network: StubNetwork) -> None:
+async def test_a_call_that_is_handed_over_costs_no_payload(network: SlowNetwork) -> None:
     network.call(16 * MIB)
     assert network.totals == (CALL_COST, 0, 0)
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_strangers_are_refused_above_their_budget_one_call_at_a_time(network: StubNetwork, again: bool) -> None:
+async def test_strangers_are_refused_above_their_budget_one_call_at_a_time(network: SlowNetwork, again: bool) -> None:
     network.server.backlog = 1
     for _ in range(40):
         network.call(MIB, again=again)
@@ -203,7 +187,7 @@ async def test_strangers_are_refused_above_their_budget_one_call_at_a_time(netwo
     assert newcomer.answers == [], "one that has nothing in flight is served beside them"
 
 
-async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_not(network: StubNetwork) -> None:
+async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_not(network: SlowNetwork) -> None:
     network.server.backlog = 5 * MIB
     for _ in range(3):
         network.call(MIB)
@@ -218,7 +202,7 @@ async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_no
     assert network.totals == (0, 0, 0)
 
 
-async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: StubNetwork) -> None:
+async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: SlowNetwork) -> None:
     network.server.backlog = 5 * MIB
     network.call(MIB)
     network.peers.on_connection_closed(cast(Any, network.peer))
@@ -228,7 +212,7 @@ async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: St
 
 
 @pytest.mark.parametrize("end", ["cancel", "connection", "turn"])
-async def test_a_call_that_is_held_for_a_registration_is_charged(network: StubNetwork, end: str) -> None:
+async def test_a_call_that_is_held_for_a_registration_is_charged(network: SlowNetwork, end: str) -> None:
     numbers = [network.call(MIB, protocol="Nothing") for _ in range(30)]
     assert len(network.refused) > 10
     assert 10 * MIB < network.totals[0] <= PAYLOADS_OF_STRANGERS
@@ -243,7 +227,7 @@ async def test_a_call_that_is_held_for_a_registration_is_charged(network: StubNe
     assert all(not parked for parked in network.peer.serving.values())
 
 
-async def test_a_process_gets_so_much_of_strangers_at_a_time(network: StubNetwork) -> None:
+async def test_a_process_gets_so_much_of_strangers_at_a_time(network: SlowNetwork) -> None:
     for _ in range(MOST_SERVED_OF_STRANGERS // (8 * MIB)):
         network.call(8 * MIB)
     assert network.refused == []
@@ -256,7 +240,7 @@ async def test_a_process_gets_so_much_of_strangers_at_a_time(network: StubNetwor
 
 
 @pytest.mark.parametrize("end", ["cancel", "program", "expiry"])
-async def test_calls_that_look_for_their_peer_are_charged_to_their_program(network: StubNetwork, end: str) -> None:
+async def test_calls_that_look_for_their_peer_are_charged_to_their_program(network: SlowNetwork, end: str) -> None:
     program = cast(Any, Process())
     for number in range(30):
         network.calls.on_call(program, b"%d" % number, Call("bob", "alice", "Echo", "default", 60_000), bytes(16 * MIB))

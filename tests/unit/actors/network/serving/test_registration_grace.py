@@ -8,13 +8,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.calls.incoming import IncomingCalls
-from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
-from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
-from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.expected_programs import Program
-from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_client.ipc.messages import (
     Call,
@@ -28,6 +23,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import SESSION_WINDOW
 from tests.support.signer import Signer
+from tests.support.stub_network import StubNetwork
 
 ALICE = Signer("alice").key
 decode = msgspec.msgpack.Decoder(DataMessage).decode
@@ -43,24 +39,19 @@ class StubSender:
     is_behind = False
 
 
-class StubNetwork:
+class GraceNetwork(StubNetwork):
     """alice, online and without protocols, a local program that calls her, and a record of all messages."""
 
     is_behind = True
 
     def __init__(self) -> None:
+        super().__init__()
         self.program = cast(Any, StubSender())
         self.server = cast(Any, StubSender())
         self.replies: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
         """Program, number of its connections, and number of messages sent before."""
-        self.registry, self.grace = Registry(), RegistrationGrace()
-        everything: Any = self
-        self.payloads = PayloadMemory()
-        requests = IncomingCalls(everything, self.registry, everything, self.grace, everything, self.payloads)
-        self.targets = TargetFinder(self.registry, everything, self.grace)
-        self.calls = OutgoingCalls(everything, self.targets, requests, self.payloads)
-        self.sessions = SessionManager(everything, self.registry, self.targets, everything, self.grace, self.payloads)
+        self.sessions = SessionManager(self.stub, self.registry, self.targets, self.stub, self.grace, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.add_identity(self.alice)
 
@@ -86,26 +77,19 @@ class StubNetwork:
     def parse_peer(self, _peer: str, _protocol: str = "", _instance: str = "") -> bytes:
         return bytes(ALICE)
 
-    def name_of(self, _key: bytes) -> str:
-        return ""
-
-    def admits(self, _key: bytes) -> bool:
-        return True
-
 
 @pytest.fixture
-async def network() -> AsyncIterator[StubNetwork]:
+async def network() -> AsyncIterator[GraceNetwork]:
     """Calls and sessions with their stubs, closed after the test."""
-    network = StubNetwork()
+    network = GraceNetwork()
     yield network
-    network.targets.close()
-    network.calls.close()
+    network.close()
     network.sessions.close()
 
 
 @pytest.mark.parametrize(("what", "arrives"), [("call", DeliverCall), ("session", DeliverSession)])
 async def test_delivers_once_the_protocol_is_registered(
-    network: StubNetwork, what: str, arrives: type[Message]
+    network: GraceNetwork, what: str, arrives: type[Message]
 ) -> None:
     network.open(what)
     assert network.replies == []
@@ -117,7 +101,7 @@ async def test_delivers_once_the_protocol_is_registered(
 
 
 @pytest.mark.parametrize("what", ["call", "session"])
-async def test_fails_after_the_end_of_the_grace_period(network: StubNetwork, what: str) -> None:
+async def test_fails_after_the_end_of_the_grace_period(network: GraceNetwork, what: str) -> None:
     network.open(what)
     assert network.replies == []
     network.grace.close()
@@ -130,7 +114,7 @@ async def test_fails_after_the_end_of_the_grace_period(network: StubNetwork, wha
     assert len(network.replies) == 1
 
 
-async def test_lists_a_program_before_it_gets_a_retryable_call(network: StubNetwork) -> None:
+async def test_lists_a_program_before_it_gets_a_retryable_call(network: GraceNetwork) -> None:
     for server in (network.server, cast(Any, StubSender())):
         access = cast(Any, network)
         network.registry.serve(network.alice, "Echo", "default", access, server, hosted=False)
