@@ -1,4 +1,4 @@
-"""Calls and file transfers go on when a link is cut, an address changes, UDP is blocked, or a relay restarts.
+"""Calls go on when a link is cut, an address changes, UDP is blocked, or a relay restarts; in long tests transfers too.
 
 The tests of a kind share a laboratory. Each begins with a direct path between daemons that have settled.
 """
@@ -24,6 +24,8 @@ from tests.support.daemons import CLI, eventually
 from tests.support.replicas import freeze, thaw
 
 RELAY = "http://198.51.100.1:3340/"
+_FILE = 4 << 20
+"""Bytes of a file that is transferred meanwhile."""
 
 
 class RelayProgram:
@@ -65,16 +67,16 @@ class RoamingHosts:
 
     @contextmanager
     def calls(self, **options: Any) -> Iterator[Load]:
-        """Calls every 100 ms, each with a deadline of a minute, repeated if their connection ends; and transfers."""
-        with running_load(self.caller, self.callee, "bob", **options) as load:
+        """Calls every 100 ms, each with a deadline of a minute, repeated if their connection ends."""
+        with running_load(self.caller, self.callee, "bob", **{"file_size": 0, **options}) as load:
             yield load
         load.check()
-        assert load.transfers
+        assert load.transfers or not options.get("file_size")
         print(load)
 
     @contextmanager
     def calls_back(self) -> Iterator[Load]:
-        """The same from bob to alice."""
+        """The same from bob to alice, with transfers of a file."""
         with running_load(self.callee, self.caller, "alice", identity="bob", callee_identity="alice") as load:
             yield load
         load.check()
@@ -153,7 +155,8 @@ def measure(load: Load, what: str) -> None:
 # ── without a relay ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("seconds", [*(pytest.param(each, marks=pytest.mark.lab_long) for each in (2, 5)), 8])
+@pytest.mark.parametrize("seconds", [2, 5, 8])
+@pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_a_link_that_is_cut_ends_no_call(direct: RoamingHosts, seconds: float) -> None:
     """Not even calls that must not be repeated."""
@@ -194,7 +197,7 @@ def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
 @pytest.mark.parametrize("sleeper", ["callee", pytest.param("caller", marks=pytest.mark.lab_long)])
 @pytest.mark.timeout(180)
 def test_a_machine_sleeps(direct: RoamingHosts, sleeper: str, seconds: float) -> None:
-    """Every process of a daemon stops, for longer than QUIC keeps a connection, and goes on."""
+    """Every process of a daemon stops, also for longer than QUIC keeps a connection, and goes on."""
     daemon = direct.callee if sleeper == "callee" else direct.caller
     with direct.calls() as load:
         freeze(daemon)
@@ -203,6 +206,15 @@ def test_a_machine_sleeps(direct: RoamingHosts, sleeper: str, seconds: float) ->
         finally:
             thaw(daemon)
         measure(load, f"{sleeper} slept for {seconds} s, no relay")
+
+
+@pytest.mark.lab_long
+@pytest.mark.parametrize("who", ["caller", "callee"])
+@pytest.mark.timeout(240)
+def test_a_transfer_goes_on_when_an_address_changes(direct: RoamingHosts, who: str) -> None:
+    with direct.calls(file_size=_FILE) as load:
+        (direct.alice if who == "caller" else direct.bob).set_address()
+        measure(load, f"{who}'s address, with a transfer, no relay")
 
 
 # ── with a relay ─────────────────────────────────────────────────────────────────────────────────
@@ -216,7 +228,8 @@ def test_the_outside_address_of_the_caller_changes(relayed: RoamingHosts) -> Non
         measure(load, "caller's outside address, relay")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.lab_long
+@pytest.mark.timeout(240)
 def test_the_outside_address_of_the_callee_changes(relayed: RoamingHosts) -> None:
     """bob calls alice, whose router gets another address."""
     with relayed.calls_back() as load:
