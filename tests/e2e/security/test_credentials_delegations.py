@@ -88,7 +88,7 @@ CASES: Final[dict[str, tuple[Make, str]]] = {
     ),
     "one that has not begun": (lambda to: delegation(endpoint=to, starts=1000), "delegation-not-yet-valid"),
     "one for another endpoint": (lambda _: delegation(endpoint=ENDPOINT), "wrong-endpoint"),
-    "one by another key": (lambda to: delegation(endpoint=to, identity=bytes(VICTIM.key)), "bad-signature"),
+    "one by another key": (lambda to: delegation(endpoint=to, identity=bytes(VICTIM.key)), "bad-message"),
     "one of another identity": (lambda to: delegation(VICTIM, endpoint=to), "bad-message"),
     "one with another signature": (lambda to: altered(delegation(endpoint=to), -1), "bad-signature"),
     "one made over to another endpoint": (
