@@ -12,7 +12,7 @@ from tests.lab.daemons import HostDaemon
 from tests.lab.lab import Lab
 from tests.lab.segment import Segment
 from tests.lab.test_roaming import RELAY, RelayProgram
-from tests.support.daemons import CLI
+from tests.support.daemons import CLI, eventually
 
 
 def pair(showing: HostDaemon, typing: HostDaemon) -> None:
@@ -23,7 +23,7 @@ def pair(showing: HostDaemon, typing: HostDaemon) -> None:
     try:
         words = shown.stdout.readline().split()
         joined = typing.cli("pair", *words)
-        _, told = shown.communicate(timeout=30)
+        _, told = shown.communicate(timeout=60)
     finally:
         shown.kill()
         shown.communicate()
@@ -60,8 +60,14 @@ def test_two_homes_with_a_relay_and_a_directory(two_homes: TwoHomes) -> None:
         id52s.append(daemon.identity(name))
     alice.cli("add-protocol", "alice", "--protocol", "Echo", "--alias", "friends", "--allow", "peers")
     call = ("call", id52s[0], "Echo", "friends")
-    refused = bob.cli(*call, input='{"message": "hi"}')
-    assert refused.returncode == ExitCode.DENIED, refused.stderr
+
+    def is_refused() -> bool:
+        """True once the record is in the directory, and the relay carries the call."""
+        done = bob.cli(*call, input='{"message": "hi"}')
+        assert done.returncode in (ExitCode.DENIED, ExitCode.PEER), done.stderr
+        return done.returncode == ExitCode.DENIED
+
+    eventually(is_refused, "the call has reached alice's daemon, and is refused")
     assert id52s[1] in alice.cli("peer", "pending").stdout
     pair(alice, bob)
     assert alice.cli("peer", "pending", "--json").stdout.strip() in ("", "[]")
