@@ -25,11 +25,12 @@ from iroh import iroh_ffi
 ffi: Any = iroh_ffi  # the internals of the binding have no types
 _callbacks: list[Any] = []  # a C callback must outlive its last call
 _installed = False
+_stock_write: Any = ffi._UniffiRustBufferBuilder.write
 
 
 def is_slow() -> bool:
     """Return whether the installed binding copies byte by byte, and so has the defects."""
-    return "for i, byte in enumerate(value)" in inspect.getsource(ffi._UniffiRustBufferBuilder.write)
+    return "for i, byte in enumerate(value)" in inspect.getsource(_stock_write)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:
