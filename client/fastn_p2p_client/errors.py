@@ -15,6 +15,7 @@ people.
     │   ├── BadRequest             the request does not have the type that the handler takes
     │   ├── BadReply               the reply does not have the type that the caller expects
     │   ├── BadMessage             bytes that are not a message of the protocol
+    │   ├── InvalidPassphrase      an empty, too long or incomplete passphrase or key
     │   ├── SessionClosed          use of a session after this program closed or reset it
     │   ├── UsedElsewhere          use in another process or event loop; nothing was sent
     │   └── PayloadTooLarge        a request, reply or initial value above the limit
@@ -41,7 +42,11 @@ people.
     │   ├── GroupNotFound          no group of peers of this name
     │   ├── StorageFailed          a file could not be written
     │   ├── StorageDamaged         a file has other content than the daemon wrote
-    │   └── Forbidden              the sender may not make this request
+    │   ├── Forbidden              the sender may not make this request
+    │   ├── VaultLocked            the keys are locked; the owner has to unlock the vault
+    │   ├── VaultNotEncrypted      the keys of this home are not encrypted
+    │   ├── WrongPassphrase        the passphrase does not open the vault
+    │   └── PassphraseDelayed      too many wrong passphrases; the next one has to wait
     ├── RemoteError                the peer, its daemon, or the path to it
     │   ├── PeerUnknown            no address is known for the peer
     │   ├── PeerUnreachable        no connection to the peer's daemon
@@ -109,12 +114,14 @@ __all__ = [
     "InvalidConfig",
     "InvalidKey",
     "InvalidName",
+    "InvalidPassphrase",
     "InvalidTicket",
     "LocalError",
     "NoIdentityOnline",
     "OutcomeUnknown",
     "Overloaded",
     "P2PError",
+    "PassphraseDelayed",
     "PayloadTooLarge",
     "PeerBlocked",
     "PeerNameTaken",
@@ -132,9 +139,12 @@ __all__ = [
     "StreamReset",
     "UsageError",
     "UsedElsewhere",
+    "VaultLocked",
+    "VaultNotEncrypted",
     "VersionMismatch",
     "WorkspaceNotEmpty",
     "WrongEndpoint",
+    "WrongPassphrase",
     "error_from",
     "is_transient",
 ]
@@ -277,6 +287,14 @@ class BadMessage(UsageError):
 
     code = "bad-message"
     template = "not a message of this protocol: {reason}"
+    reason: str
+
+
+class InvalidPassphrase(UsageError):
+    """The passphrase or key is empty, too long or incomplete."""
+
+    code = "invalid-passphrase"
+    template = "this passphrase cannot be used: {reason}. Give its first line with --passphrase-file, or type it"
     reason: str
 
 
@@ -533,6 +551,38 @@ class Forbidden(LocalError):
     template = "{role} may not ask for {request}"
     role: str
     request: str
+
+
+class VaultLocked(LocalError):
+    """The keys are locked: nothing is created, deleted or signed until the owner unlocks the vault."""
+
+    code = "vault-locked"
+    retryable = True
+    template = "the vault is locked, so {what} is not possible. Unlock it: fastn-p2p vault unlock"
+    what: str
+
+
+class VaultNotEncrypted(LocalError):
+    """The keys of this home are not encrypted, so there is nothing to lock or unlock."""
+
+    code = "vault-not-encrypted"
+    template = "the keys of this home are not encrypted. Set a passphrase first: fastn-p2p vault set-passphrase"
+
+
+class WrongPassphrase(LocalError):
+    """The passphrase does not open the vault."""
+
+    code = "wrong-passphrase"
+    template = "this passphrase does not open the vault. Check it, and repeat the command"
+
+
+class PassphraseDelayed(LocalError):
+    """There were too many wrong passphrases in a row. Nothing was tried."""
+
+    code = "passphrase-delayed"
+    retryable = True
+    template = "too many wrong passphrases: nothing was tried. Try again in {seconds} s"
+    seconds: int
 
 
 # ── the peer ─────────────────────────────────────────────────────────────────────────────────────

@@ -116,6 +116,11 @@ class Home:
         return self.path / "vault"
 
     @property
+    def vault_slots(self) -> Path:
+        """File with the slots that open the vault (JSON). It exists if the keys are encrypted."""
+        return self.vault / "slots.json"
+
+    @property
     def audit_log(self) -> Path:
         """Return the audit log, which the vault writes. Old parts of it have the numbers 1 to 4 behind their names."""
         return self.vault / "audit.jsonl"
@@ -186,7 +191,10 @@ class Home:
         return self.sockets / "control.sock"
 
     def mailbox(self, actor: str) -> Path:
-        """Return the socket of one actor: ``vault``, ``network`` or ``identity-<name>``. A long name is hashed."""
+        """Return the socket of one actor: ``vault``, ``network`` or ``identity-<name>``. A long name is hashed.
+
+        ``keys`` is the socket of the vault for its owner.
+        """
         path = self.sockets / "run" / f"{actor}.sock"
         if not _fits(path):
             path = path.with_name(f"{hashlib.blake2b(actor.encode(), digest_size=8).hexdigest()}.sock")

@@ -39,6 +39,7 @@ COMMANDS: Final = (
     "pair",
     "peer",
     "access",
+    "vault",
     "log",
     "ping",
     "explain",

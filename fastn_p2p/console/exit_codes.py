@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
     HANDLER = 12
     RESET = 13
     PARTIAL = 14
+    LOCKED = 15
     INTERNAL = 70
     STORAGE = 74
     INTERRUPTED = 130
@@ -54,6 +55,7 @@ TABLE: Final[dict[ExitCode, str]] = {
     ExitCode.HANDLER: "the remote handler crashed, or its reply is invalid",
     ExitCode.RESET: "the peer ended the stream early: the data is incomplete",
     ExitCode.PARTIAL: "done, except for the entries that are listed at the end",
+    ExitCode.LOCKED: "the vault is locked: fastn-p2p vault unlock",
     ExitCode.INTERNAL: "internal error; please report it",
     ExitCode.STORAGE: "a file cannot be read or written",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",
@@ -69,6 +71,8 @@ EXITS: Final[dict[str, ExitCode]] = {
     "bad-request": ExitCode.USAGE,
     "bad-message": ExitCode.USAGE,
     "payload-too-large": ExitCode.USAGE,
+    "invalid-passphrase": ExitCode.USAGE,
+    "vault-not-encrypted": ExitCode.USAGE,
     "workspace-not-empty": ExitCode.USAGE,
     "identity-ambiguous": ExitCode.USAGE,
     "daemon-not-running": ExitCode.DAEMON,
@@ -80,6 +84,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "denied": ExitCode.DENIED,
     "peer-blocked": ExitCode.DENIED,
     "forbidden": ExitCode.DENIED,
+    "wrong-passphrase": ExitCode.DENIED,
     "bad-signature": ExitCode.DENIED,
     "delegation-expired": ExitCode.DENIED,
     "delegation-not-yet-valid": ExitCode.DENIED,
@@ -101,6 +106,8 @@ EXITS: Final[dict[str, ExitCode]] = {
     "group-exists": ExitCode.EXISTS,
     "daemon-already-running": ExitCode.EXISTS,
     "overloaded": ExitCode.OVERLOADED,
+    "passphrase-delayed": ExitCode.OVERLOADED,
+    "vault-locked": ExitCode.LOCKED,
     "connection-lost": ExitCode.LOST,
     "outcome-unknown": ExitCode.LOST,
     "identity-offline": ExitCode.OFFLINE,

@@ -54,6 +54,8 @@ class DaemonConfig:
     """Connections that one program may have to each process of the daemon."""
     fixed_settings: tuple[str, ...] = ()
     """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""
+    vault_page: int = -1
+    """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 

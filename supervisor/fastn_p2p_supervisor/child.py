@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -30,7 +31,11 @@ CHANNEL_CLOSED_WAIT: Final = 1.0
 KILL_WAIT: Final = 2.0
 """Seconds that a process may take to disappear after SIGKILL, because it can be stuck in the kernel."""
 
-Target = Callable[[bytes, socket.socket], None]
+KEEPERS: Final = frozenset({"vault"})
+"""Children that may leave a descriptor for their next process."""
+
+Target = Callable[..., None]
+"""Called with the spec in msgpack, a control channel, and the kept descriptor if there is one."""
 log = logging.getLogger("supervisor")
 
 
@@ -80,6 +85,7 @@ class Child:
         state: one of ``ProcessState``.
         restarts: processes after the first one.
         last_exit: how the previous process ended.
+        kept: descriptor for its next process, such as the page with the vault's master key; -1 for none.
         healthy: set while the process is ready and sends heartbeats.
         started_once: set once the first process was ready or has ended.
     """
@@ -92,6 +98,7 @@ class Child:
         self.restarts = 0
         self.last_exit = ""
         self.started_ms = 0
+        self.kept = -1
         self._memory = 0
         self._most_processes = 0
         self.healthy = asyncio.Event()
@@ -216,7 +223,7 @@ class Child:
             counts = True
             try:
                 spec = replace(self.spec, previous_exit=self._last_fault, previous_hung=self._hung)
-                self._on_started(self._resources.forks.start(self._resources.target, spec))
+                self._on_started(self._resources.forks.start(self._resources.target, spec, self.kept))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
             else:
@@ -266,7 +273,7 @@ class Child:
         self._loop.remove_reader(fork.channel.fileno())
         with suppress(OSError, EOFError, wire.ControlProtocolError):
             while self._budget > 0:
-                self._on_message(wire.receive_from_child(fork.channel))
+                self._on_message(self._receive(fork.channel))
         sentinel = fork.process.sentinel
 
         def resolve_exited() -> None:
@@ -304,7 +311,7 @@ class Child:
 
     def _read(self, fork: ForkedProcess) -> None:
         try:
-            message = wire.receive_from_child(fork.channel)
+            message = self._receive(fork.channel)
         except BlockingIOError:
             return
         except wire.ControlProtocolError as error:
@@ -322,6 +329,23 @@ class Child:
         if self._fork is fork and not self._exited.done():
             self.kill("closed its control channel")
 
+    def _receive(self, channel: socket.socket) -> wire.FromChild:
+        """Return the next message. A descriptor that comes with ``KeepDescriptor`` replaces the one before."""
+        if self.name not in KEEPERS:
+            return wire.receive_from_child(channel)
+        message, descriptor = wire.receive_with_descriptor(channel)
+        if isinstance(message, wire.KeepDescriptor):
+            self.keep(descriptor)
+        elif descriptor >= 0:
+            os.close(descriptor)
+        return message
+
+    def keep(self, descriptor: int) -> None:
+        """Own a descriptor for the next process, in place of the one before; -1 for none."""
+        if self.kept >= 0:
+            os.close(self.kept)
+        self.kept = descriptor
+
     def _on_message(self, message: wire.FromChild) -> None:
         self._heard_at = self._resources.clock()
         self._budget -= 1
@@ -337,6 +361,8 @@ class Child:
             self._memory = message.memory or self._memory
         elif isinstance(message, wire.ProcessLimit):
             self._most_processes = message.processes
+        elif isinstance(message, wire.KeepDescriptor):
+            return
         elif isinstance(message, wire.ChildRequest):
             self._observer.on_request(self, message)
         elif isinstance(message, wire.Exiting):

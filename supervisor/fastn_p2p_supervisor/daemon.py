@@ -124,6 +124,7 @@ class _Daemon:
             sweep=self._reaper.reap,
             timeouts=self._config.timeouts,
         )
+        self._tree.keep("vault", self._config.vault_page)
         self._listen_to_signals()
         log.info("starting for %s, network %s, pid %d", self._home.path, self._network.mode, os.getpid())
         self._tree.start(online_identities(self._home))
@@ -151,15 +152,23 @@ class _Daemon:
         await self._tree.core_ready()
         states = [child.state for child in self._tree.identities.values()]
         online = states.count(ProcessState.READY)
-        status = f"network {self._network.mode}, {online} {'identity' if online == 1 else 'identities'} online"
-        if online < len(states):
-            status += f", {len(states) - online} not"
+        if self._is_locked:
+            status = "the vault is locked: fastn-p2p vault unlock"
+        else:
+            status = f"network {self._network.mode}, {online} {'identity' if online == 1 else 'identities'} online"
+            if online < len(states):
+                status += f", {len(states) - online} not"
         line = f"fastn-p2p {_version()} ready in {_age():.2f} s: home {self._home.path}, {status} (pid {os.getpid()})"
         self._state = ProcessState.READY
         self._file.write()
         self._notifier.ready(status)
         log.info("%s", line)
         _print_line(line)
+
+    @property
+    def _is_locked(self) -> bool:
+        """Return whether the vault's keys are sealed, and no page with the master key is kept for it."""
+        return self._home.vault_slots.exists() and self._tree.kept("vault") < 0
 
     async def _shut_down(self) -> int:
         """Stop all processes. Return the exit code."""

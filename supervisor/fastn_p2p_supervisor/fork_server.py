@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, reduction, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
@@ -124,10 +124,13 @@ class ForkServer:
         except OSError as error:
             raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
 
-    def start(self, target: Callable[[bytes, socket.socket], None], spec: ActorSpec) -> ForkedProcess:
+    def start(self, target: Callable[..., None], spec: ActorSpec, kept: int = -1) -> ForkedProcess:
         """Start a process that runs ``target`` with the spec (msgpack) and its end of a control channel.
 
         This takes some milliseconds.
+
+        Args:
+            kept: descriptor of which the process gets a copy, as a third argument; -1 for none.
 
         Raises:
             ForkFailed: the process could not be started. Try again later.
@@ -137,9 +140,8 @@ class ForkServer:
         if self._pidfd is None:
             raise ForkServerFailed("the fork server has been stopped")
         ours, theirs = wire.open_pair()
-        process = self._context.Process(
-            target=target, args=(msgspec.msgpack.encode(spec), theirs), name=spec.name, daemon=False
-        )
+        arguments = (msgspec.msgpack.encode(spec), theirs, *([_Descriptor(kept)] if kept >= 0 else []))
+        process = self._context.Process(target=target, args=arguments, name=spec.name, daemon=False)
         try:
             with _isolated_start():
                 process.start()
@@ -167,6 +169,21 @@ class ForkServer:
         if _tracker._fd is not None and _tracker._pid is None:
             os.close(_tracker._fd)
             _tracker._fd = None
+
+
+class _Descriptor:
+    """Argument of a process that becomes a copy of the descriptor there, an int."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _take_descriptor, (reduction.DupFd(self._descriptor),)
+
+
+def _take_descriptor(duplicate: Any) -> int:
+    descriptor: int = duplicate.detach()
+    return descriptor
 
 
 def _ended(pidfd: int) -> bool:

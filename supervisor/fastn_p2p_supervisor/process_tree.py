@@ -148,6 +148,16 @@ class ProcessTree:
         for child in self._all_children():
             child.kill("killed by the operator")
 
+    def keep(self, core: str, descriptor: int) -> None:
+        """Own a descriptor for the next process of a core actor; -1 for none."""
+        for child in self.core:
+            if child.name == core:
+                child.keep(descriptor)
+
+    def kept(self, core: str) -> int:
+        """Return the descriptor that is kept for a core actor; -1 for none."""
+        return next((child.kept for child in self.core if child.name == core), -1)
+
     @property
     def healthy(self) -> bool:
         """True if every core actor is ready and sends heartbeats."""

@@ -116,10 +116,13 @@ def _stream_limits(keys: list[str]) -> Rows:
 
 
 def _vault(_: list[str]) -> Rows:
+    def cell(rights: access_policy.Rights, role: str) -> str:
+        states = [state.value for state, roles in rights.items() if role in roles]
+        return "always" if len(states) == len(access_policy.VaultState) else ", ".join(states) or "no"
+
     return [
-        [f"`{request.__name__}`", state.value, *("yes" if role in roles else "no" for role in ("gateway", "network"))]
+        [f"`{request.__name__}`", *(cell(rights, role) for role in ("gateway", "network", "owner"))]
         for request, rights in access_policy.TABLE.items()
-        for state, roles in rights.items()
     ]
 
 
@@ -206,7 +209,7 @@ GENERATED: Final[dict[str, Generated]] = {
     "wire messages": Generated(_MESSAGE, _messages(*typing.get_args(wire.WireMessage))),
     "close codes": Generated(("code", "constant", "meaning"), _codes(wire, "CLOSE_")),
     "wire limits": Generated(("constant", "value", "meaning"), _wire_limits),
-    "vault": Generated(("request", "state", "gateway", "network"), _vault),
+    "vault": Generated(("request", "gateway", "network", "owner"), _vault),
     "supervisor": Generated(("request", "gateway", "others"), _supervisor),
     "environment": Generated(("variable", "read by", "meaning"), _environment),
     "session limits": Generated(("constant", "value", "meaning"), _stream_limits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -14,7 +15,9 @@ from fastn_p2p_actors.identity.network_registration import NetworkRegistration
 from fastn_p2p_actors.runtime import control_channel
 from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.vault import messages as vault
+from fastn_p2p_actors.vault.owner_messages import LockVault, OwnerReply
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import ErrorReply, encode
 from fastn_p2p_client.protocol import Protocol, request
 
 from .raw import Keys, Raw
@@ -27,7 +30,7 @@ T = TypeVar("T")
 class Attack(msgspec.Struct):
     """Order to the hostile protocol."""
 
-    do: Literal["pid", "vault", "grant", "supervisor requests", "control channel garbage"]
+    do: Literal["pid", "vault", "vault owner", "grant", "supervisor requests", "control channel garbage"]
     data: bytes = b""
 
 
@@ -46,6 +49,8 @@ class Hostile(Protocol):
                 with Raw(home.mailbox("vault"), keys) as raw:
                     outcomes += [raw.ask(message, timeout=0.2) for message in (vault.ListKeys(), vault.GetTransport())]
             return outcomes
+        if attack.do == "vault owner":
+            return [_owner_reply(home), _in_orphan(lambda: _owner_reply(home))]
         if attack.do == "grant":
             return vars(_object_of(NetworkRegistration))["_grant"]
         if attack.do == "supervisor requests":
@@ -72,3 +77,31 @@ class Hostile(Protocol):
 def _object_of(kind: type[T]) -> T:
     """Return an object of this type: nothing in a process is hidden from the code in it."""
     return next(each for each in gc.get_objects() if isinstance(each, kind))
+
+
+def _owner_reply(home: Home) -> str:
+    """Return the code of the reply at the socket of the vault's owner."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(20)
+        connection.connect(str(home.mailbox("keys")))
+        connection.send(encode(LockVault()))
+        reply = msgspec.msgpack.decode(connection.recv(65536), type=OwnerReply)
+    return reply.code if isinstance(reply, ErrorReply) else type(reply).__name__
+
+
+def _in_orphan(work: Callable[[], str]) -> str:
+    """Return the result of work in a process of another session, whose parent has ended."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        parent = os.getpid()
+        if os.fork() == 0:
+            os.setsid()
+            while os.getppid() == parent:
+                continue
+            os.write(writer, work().encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, "rb") as result:  # noqa: PTH123
+        return result.read().decode()

@@ -213,6 +213,7 @@ class StubVault:
         asked: set by each request.
         go_on: while it is not set, nothing is answered.
         events: what was reported for the audit log.
+        locked: whether it says that it is locked.
     """
 
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(vault.VaultRequest)
@@ -221,6 +222,7 @@ class StubVault:
         self.keys: dict[str, vault.IdentityKey] = {}
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
         self.events: list[vault.RecordEvent] = []
+        self.locked = False
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -243,6 +245,9 @@ class StubVault:
         if isinstance(message, vault.RecordEvent):
             self.events.append(message)
             self._mailbox.send(caller, correlation, encode(Ack()))
+            return
+        if isinstance(message, vault.GetLockState):
+            self._mailbox.send(caller, correlation, encode(vault.LockState(self.locked, self.locked)))
             return
         self.asked.set()
         task = asyncio.ensure_future(self._handle(caller, correlation, header))

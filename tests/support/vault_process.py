@@ -28,7 +28,8 @@ import msgspec, uvloop
 from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_actors.runtime.actor import ActorContext
-from fastn_p2p_actors.vault import serve
+from fastn_p2p_actors.vault.actor import serve
+from fastn_p2p_actors.vault.passphrase import Argon2Cost
 
 PR_GET_DUMPABLE = 3
 
@@ -40,7 +41,7 @@ async def main():
         await context.is_ready.wait()
         print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
     telling = asyncio.ensure_future(tell())
-    await serve(context)
+    await serve(context, cost=Argon2Cost(passes=1, memory=8192))
     await telling
 
 uvloop.run(main())

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError
+from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, VaultLocked
 from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, UnregisterIdentity
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.registration_loop import RegistrationLoop
@@ -29,7 +29,8 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
 
     Attributes:
         started: set by the owner once ``hosted`` returns every binding that is to be served.
-        outcome: done once the network process knows everything for the first time; fails if it rejects the identity.
+        outcome: done once the network process knows everything for the first time, or has said that the vault is
+            locked; then registering goes on. Fails if the network process rejects the identity.
     """
 
     def __init__(
@@ -99,7 +100,12 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
             ]
             if not self._pending:
                 return True
-        log.warning("%s cannot be registered yet: %s", self._identity, announced or outcomes)
+        if isinstance(announced, VaultLocked):
+            if not self.outcome.done():
+                log.warning("%s is not online: %s", self._identity, announced)
+            self._finish(None)
+        else:
+            log.warning("%s cannot be registered yet: %s", self._identity, announced or outcomes)
         return False
 
     async def _register_identity(self) -> None:

@@ -70,6 +70,7 @@ from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
+from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
 from .report import Reporter
 from .serving.expected_programs import ExpectedPrograms
@@ -128,6 +129,8 @@ class Network:
     async def start(self) -> None:
         """Bind the endpoint, create every part, then open the mailbox and accept connections.
 
+        While the vault is locked, another mailbox replies so; then this is ready without an endpoint.
+
         Raises:
             IrohError: no port could be bound.
             P2PError: the vault refuses the transport key.
@@ -139,7 +142,7 @@ class Network:
         self._vault.open()
         vault = VaultClient(self._vault)
         self._audit = AuditReporter(vault.record_event)
-        transport = await vault.transport()
+        transport = await transport_key(vault, self._context)
         settings = SettingsReload(self._context.home.config_file, self._settings)
         await settings.at_start()
         live = settings.live
@@ -351,7 +354,16 @@ class Network:
 async def serve(context: ActorContext) -> None:
     """Run the network process until ``context.stop_requested`` is set."""
     network = Network(context, context.load_settings(NetworkSettings))
-    await network.start()
-    context.ready()
-    await context.stop_requested.wait()
+    starting = asyncio.ensure_future(network.start())
+    stop = asyncio.ensure_future(context.stop_requested.wait())
+    try:
+        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return  # it waits for the vault's owner, or has only begun
+        starting.result()
+        context.ready()
+        await stop
+    finally:
+        starting.cancel()
+        stop.cancel()
     await network.stop()

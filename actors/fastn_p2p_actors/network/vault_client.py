@@ -43,7 +43,11 @@ class VaultClient:
         self._channel = channel
 
     async def transport(self) -> TransportKey:
-        """Return the transport key. Wait as long as the vault takes to start."""
+        """Return the transport key. Wait as long as the vault takes to start.
+
+        Raises:
+            VaultLocked: the vault was not unlocked since it has started.
+        """
         while True:
             try:
                 return await self._request(GetTransport(), TransportKey)

@@ -72,10 +72,12 @@ class ActorContext:
         stop_requested: set when the process must drain and return from ``serve``.
         is_ready: set by ``ready``.
         log: logger of the process.
+        kept_descriptor: descriptor that the process before has left with ``keep_descriptor``; None if there is none.
     """
 
-    def __init__(self, spec: ActorSpec, channel: socket.socket | None = None) -> None:
+    def __init__(self, spec: ActorSpec, channel: socket.socket | None = None, kept: int | None = None) -> None:
         self.spec = spec
+        self.kept_descriptor = kept
         self.name = spec.name
         self.home = Home(Path(spec.home))
         self.log = logging.getLogger(spec.name)
@@ -148,6 +150,10 @@ class ActorContext:
         """Have the supervisor kill descendants of this process above ``most`` processes; 0 for no limit."""
         self._send(wire.ProcessLimit(most))
 
+    def keep_descriptor(self, descriptor: int) -> None:
+        """Have the supervisor keep a copy of the descriptor for the next process of this actor; -1 for none."""
+        self._send(wire.KeepDescriptor(), descriptor)
+
     def report_exit_reason(self, reason: str) -> None:
         """Tell the supervisor why this process is about to exit."""
         self._send(wire.Exiting(reason[: wire.MAX_REASON]))
@@ -180,11 +186,11 @@ class ActorContext:
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the identity is at its limit
             _ = self._loop.run_in_executor(None, work)
 
-    def _send(self, message: wire.FromChild) -> bool:
+    def _send(self, message: wire.FromChild, descriptor: int = -1) -> bool:
         if self._channel is None:
             return False
         try:
-            return wire.send(self._channel, message)
+            return wire.send(self._channel, message, descriptor)
         except OSError:
             self._exit_orphaned()
             return False
@@ -209,7 +215,7 @@ class ActorContext:
         os._exit(EXIT_ORPHANED)
 
 
-def main(spec_bytes: bytes, channel: socket.socket) -> None:
+def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> None:
     """Run a child of the fork server from its start to its exit. Never returns.
 
     The exit code is 0 after ``serve`` has returned, ``EXIT_FAILED`` after an exception, ``EXIT_ORPHANED`` when the
@@ -218,15 +224,18 @@ def main(spec_bytes: bytes, channel: socket.socket) -> None:
     Args:
         spec_bytes: the ``ActorSpec`` in msgpack.
         channel: the child's end of the control channel.
+        kept: descriptor that an earlier process of the actor has left for this one.
     """
     code = EXIT_FAILED
     try:
         if not process_setup.initialize_child(channel.fileno()):
             os._exit(EXIT_ORPHANED)
+        if kept is not None:
+            os.set_inheritable(kept, False)
         spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
         process_setup.set_title(spec.name)
         log = configure_logging(Home(Path(spec.home)), spec.name)
-        code = _run_actor(spec, channel, log)
+        code = _run_actor(spec, channel, log, kept)
     except BaseException:
         # No log file is open before logging is configured, or while the loop closes: write to the daemon's stderr.
         sys.stderr.write(plain_lines(traceback.format_exc()))
@@ -239,14 +248,14 @@ def main(spec_bytes: bytes, channel: socket.socket) -> None:
             os._exit(code)
 
 
-def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger) -> int:
+def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger, kept: int | None) -> int:
     import uvloop
 
     code = EXIT_FAILED
 
     async def run() -> None:
         nonlocal code
-        context = ActorContext(spec, channel)
+        context = ActorContext(spec, channel, kept)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, context.stop_requested.set)
         try:
             actor = cast(Actor, importlib.import_module(spec.module))

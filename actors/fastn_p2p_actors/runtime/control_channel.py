@@ -10,6 +10,7 @@ Only the gateway may send requests. The supervisor answers those of other childr
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Final, TypeAlias
 
@@ -98,7 +99,14 @@ class ProcessLimit(_Message, frozen=True, tag=6):
     processes: int
 
 
-FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded
+class KeepDescriptor(_Message, frozen=True, tag=7):
+    """Request to keep the descriptor of this packet for the next process of this actor, in place of the one before.
+
+    Without a descriptor, the one before is closed. Only the vault may send it. There is no reply.
+    """
+
+
+FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded | KeepDescriptor
 
 
 # ── supervisor → child ───────────────────────────────────────────────────────────────────────────
@@ -162,8 +170,11 @@ def open_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def send(channel: socket.socket, message: FromChild | FromSupervisor) -> bool:
+def send(channel: socket.socket, message: FromChild | FromSupervisor, descriptor: int = -1) -> bool:
     """Send a message. Return False if the receiver does not read and its queue is full.
+
+    Args:
+        descriptor: descriptor that goes with it; -1 for none.
 
     Raises:
         OSError: the receiver is gone.
@@ -173,7 +184,10 @@ def send(channel: socket.socket, message: FromChild | FromSupervisor) -> bool:
     if len(packet) > MAX_MESSAGE:
         raise PayloadTooLarge(size=len(packet), limit=MAX_MESSAGE)
     try:
-        channel.send(packet)
+        if descriptor < 0:
+            channel.send(packet)
+        else:
+            socket.send_fds(channel, [packet], [descriptor])
     except BlockingIOError:
         return False
     return True
@@ -192,6 +206,23 @@ def receive_from_child(channel: socket.socket) -> FromChild:
         return _from_child.decode(packet)
     except UNDECODABLE as error:
         raise ControlProtocolError(str(error)) from None
+
+
+def receive_with_descriptor(channel: socket.socket) -> tuple[FromChild, int]:
+    """Return the next message of a child that may send descriptors, and its descriptor or -1. Raises as the above."""
+    try:
+        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE + 1, 1, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        raise EOFError from None
+    descriptor = descriptors[0] if descriptors else -1
+    try:
+        return _from_child.decode(_check_packet(packet)), descriptor
+    except BaseException as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        if isinstance(error, UNDECODABLE):
+            raise ControlProtocolError(str(error)) from None
+        raise
 
 
 def receive_from_supervisor(channel: socket.socket) -> FromSupervisor:
@@ -214,6 +245,10 @@ def _receive_packet(channel: socket.socket) -> bytes:
         packet = channel.recv(MAX_MESSAGE + 1)
     except ConnectionResetError:
         raise EOFError from None
+    return _check_packet(packet)
+
+
+def _check_packet(packet: bytes) -> bytes:
     if not packet:
         raise EOFError
     if len(packet) > MAX_MESSAGE:

@@ -40,6 +40,17 @@ def is_sibling(parent: int) -> bool:
     return bool(_fork_server) and parent == _fork_server
 
 
+def daemon_processes() -> frozenset[int]:
+    """Return the pids of the fork server and the supervisor, from which all processes of the daemon descend.
+
+    Empty in a process that the fork server has not started.
+    """
+    if not _fork_server:
+        return frozenset()
+    parent = int(Path(f"/proc/{_fork_server}/stat").read_text().rpartition(")")[2].split()[1])
+    return frozenset({_fork_server, parent} - {0, 1})
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends, however busy this process is.
 

@@ -7,7 +7,13 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``locked_memory``: locked pages for secrets.
 - ``key_pair``: key pairs in locked pages; no secret is ever in a Python object.
 - ``key_file``: a key on disk.
+- ``sealing``, ``slots``, ``passphrase``, ``attempts``: encryption of the files, and the passphrase that opens them.
+- ``takeover``: from plain key files to encrypted ones.
 - ``key_store``: all keys of a home.
+- ``key_lock``, ``secret_page``: opens and locks the store; the master key in memory.
+- ``owner_socket``, ``owner_messages``: requests of the owner, with passphrases on descriptors.
+- ``start_unlock``: the same before the daemon starts.
+- ``last_replies``: signatures that a locked vault repeats.
 - ``vault``: replies to requests.
 - ``audit_log``, ``audit_events``: log of what was signed, and of what other processes report.
 - ``audit_reporter``: reports of the other processes.

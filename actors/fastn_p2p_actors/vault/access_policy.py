@@ -10,14 +10,28 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.errors import Forbidden
+from fastn_p2p_client.errors import Forbidden, VaultLocked
 from fastn_p2p_client.ipc.messages import Cancel
 
-from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, RecordEvent, SignDelegation, SignPacket, SignRecord
+from .messages import (
+    CreateKey,
+    DeleteKey,
+    GetLockState,
+    GetTransport,
+    ListKeys,
+    RecordEvent,
+    SignDelegation,
+    SignPacket,
+    SignRecord,
+)
+from .owner_messages import GetVaultStatus, LockVault, SetPassphrase, UnlockVault
 
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
+OWNER: Final = "owner"
+"""A program of the user at the vault's own socket, which no process of the daemon may use: see ``owner_socket``."""
 ROLES: Final = (GATEWAY, NETWORK)
+"""Roles that have a CURVE key."""
 
 
 class VaultState(enum.Enum):
@@ -25,6 +39,8 @@ class VaultState(enum.Enum):
 
     OPEN = "open"
     """Keys can be used."""
+    LOCKED = "locked"
+    """Keys are sealed, and the master key is not in memory."""
 
 
 Rights: TypeAlias = dict[VaultState, frozenset[str]]
@@ -32,22 +48,46 @@ Rights: TypeAlias = dict[VaultState, frozenset[str]]
 _no_role: Final[frozenset[str]] = frozenset()
 _gateway: Final = frozenset({GATEWAY})
 _network: Final = frozenset({NETWORK})
+_owner: Final = frozenset({OWNER})
+
+
+def _always(roles: frozenset[str]) -> Rights:
+    return dict.fromkeys(VaultState, roles)
+
+
+def _open(roles: frozenset[str]) -> Rights:
+    return {VaultState.OPEN: roles, VaultState.LOCKED: _no_role}
+
 
 TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
-    CreateKey: {VaultState.OPEN: _gateway},
-    DeleteKey: {VaultState.OPEN: _gateway},
-    ListKeys: {VaultState.OPEN: _gateway},
-    GetTransport: {VaultState.OPEN: _network},
-    SignDelegation: {VaultState.OPEN: _network},
-    SignRecord: {VaultState.OPEN: _network},
-    SignPacket: {VaultState.OPEN: _network},
-    RecordEvent: {VaultState.OPEN: _gateway | _network},
-    Cancel: {VaultState.OPEN: _gateway | _network},
+    CreateKey: _open(_gateway),
+    DeleteKey: _open(_gateway),
+    ListKeys: _open(_gateway),
+    GetLockState: _always(_gateway),
+    GetTransport: _always(_network),
+    SignDelegation: _always(_network),
+    SignRecord: _always(_network),
+    SignPacket: _always(_network),
+    RecordEvent: _always(_gateway | _network),
+    Cancel: _always(_gateway | _network),
+    GetVaultStatus: _always(_owner),
+    SetPassphrase: _always(_owner),
+    UnlockVault: _always(_owner),
+    LockVault: _always(_owner),
 }
-"""Roles that may send a request, by request and state."""
+"""Roles that may send a request, by request and state. A locked vault signs nothing: it repeats its last reply."""
 
 
 def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None:
-    """Raise Forbidden unless the table allows ``role`` this request in this state."""
-    if role not in TABLE.get(type(request), {}).get(state, _no_role):
-        raise Forbidden(role=role or "a sender without a role", request=type(request).__name__)
+    """Check that the table allows ``role`` this request in this state.
+
+    Raises:
+        VaultLocked: it does so only while the vault is open.
+        Forbidden: it does not.
+    """
+    rights = TABLE.get(type(request), {})
+    if role in rights.get(state, _no_role):
+        return
+    if state is VaultState.LOCKED and role in rights.get(VaultState.OPEN, _no_role):
+        raise VaultLocked(what="creating or deleting an identity")
+    raise Forbidden(role=role or "a sender without a role", request=type(request).__name__)

@@ -10,15 +10,22 @@ import msgspec
 
 from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
-from fastn_p2p_actors.runtime.process_setup import forbid_core_files, is_sibling, make_undumpable
+from fastn_p2p_actors.runtime.process_setup import daemon_processes, forbid_core_files, is_sibling, make_undumpable
 from fastn_p2p_actors.runtime.specs import VaultSettings
-from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
+from fastn_p2p_client.errors import BadMessage, InternalError, P2PError, VaultLocked
 from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
 
+from .access_policy import OWNER, check_allowed
+from .audit_events import VAULT
 from .audit_log import AuditLog
+from .key_file import prepare_directory
+from .key_lock import KeyLock
 from .key_store import KeyStore
 from .locked_memory import LockedMemory
 from .messages import VaultRequest
+from .owner_messages import LockVault, OwnerReply, OwnerRequest, SetPassphrase, UnlockVault
+from .owner_socket import OwnerSocket
+from .passphrase import PRODUCT_COST, Argon2Cost
 from .vault import Vault
 
 _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
@@ -42,15 +49,45 @@ class VaultServer:
             answer = self._vault.answer(role, request)
             return None if answer is None else encode(answer)
         except P2PError as error:
-            self._log.warning("%s for %s: %s", type(request).__name__, role, error)
+            level = logging.DEBUG if isinstance(error, VaultLocked) else logging.WARNING
+            self._log.log(level, "%s for %s: %s", type(request).__name__, role, error)
             return encode(ErrorReply.of(error))
         except Exception as error:
             self._log.exception("%s for %s", type(request).__name__, role)
             return encode(ErrorReply.of(InternalError(reason=f"{type(error).__name__} in the vault")))
 
 
-async def serve(context: ActorContext) -> None:
+class OwnerRequests:
+    """Requests of the owner, carried out by the lock."""
+
+    def __init__(self, vault: Vault, lock: KeyLock) -> None:
+        self._vault = vault
+        self._lock = lock
+
+    async def handle(self, request: OwnerRequest, descriptors: list[int]) -> OwnerReply:
+        """Carry out one request and return the reply.
+
+        Raises:
+            BadMessage: a descriptor is missing.
+            P2PError: the request failed.
+        """
+        check_allowed(OWNER, self._vault.state, request)
+        if isinstance(request, SetPassphrase | UnlockVault) and not descriptors:
+            raise BadMessage(reason="the descriptor of the passphrase is missing")
+        if isinstance(request, SetPassphrase):
+            await self._lock.set_passphrase(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
+        elif isinstance(request, UnlockVault):
+            await self._lock.unlock(descriptors[0], request.seconds)
+        elif isinstance(request, LockVault):
+            await self._lock.lock()
+        return self._lock.status()
+
+
+async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
     """Run the vault until ``context.stop_requested``. Then no secret is left in its memory.
+
+    Args:
+        cost: cost of argon2id for new passphrases.
 
     Raises:
         HomeUnusable: its directory cannot be used.
@@ -62,9 +99,19 @@ async def serve(context: ActorContext) -> None:
     memory = LockedMemory()
     try:
         store = KeyStore(context.home.vault, memory, time.time)
-        store.open()
+        lock = KeyLock(
+            context.home.vault,
+            store,
+            memory,
+            keep=context.keep_descriptor,
+            record=lambda event: audit.record(VAULT, event, {}),
+            cost=cost,
+        )
+        prepare_directory(context.home.vault)
         audit = AuditLog(context.home.audit_log)
-        server = VaultServer(Vault(store, time.time, audit.record), context.log)
+        lock.open(context.kept_descriptor)
+        vault = Vault(store, time.time, audit.record, lock)
+        server = VaultServer(vault, context.log)
 
         def on_message(caller: CurveSender, correlation: bytes, header: bytes, _payload: bytes) -> None:
             answer = server.handle(caller.role, header)
@@ -79,13 +126,17 @@ async def serve(context: ActorContext) -> None:
             per_program=context.spec.connections,
             is_own=is_sibling,
         )
+        owner = OwnerSocket(context.home.mailbox("keys"), OwnerRequests(vault, lock).handle, daemon_processes())
         box.open()
+        owner.open()
         try:
             context.ready()
             await context.stop_requested.wait()
             await asyncio.sleep(0)  # messages that have arrived by now still get a reply
         finally:
+            owner.close()
             box.close()
+            lock.close()
             audit.close()
     finally:
         memory.wipe()

@@ -1,7 +1,7 @@
 """Key file: a public header, then the secret.
 
-The first 512 bytes are one line of JSON, padded with spaces. The next 32 bytes are the secret. So the secret can be
-read straight into locked memory, and ``head -1`` shows the header.
+The first 512 bytes are one line of JSON, padded with spaces. The rest is the secret: 32 bytes as they are, or sealed
+under the vault's master key. So it can be read straight into locked memory, and ``head -1`` shows the header.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ from fastn_p2p_actors.storage.atomic_files import error_text, sync_directory
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
+from .sealing import SEALED_BYTES
+
 FORMAT: Final = 1
 HEADER_BYTES: Final = 512
 SUFFIX: Final = ".key"
+PLAIN: Final = "none"
+SEALED: Final = "secretbox"
+"""Encryption of a secret: none, or ``sealing``."""
+_SIZES: Final = {PLAIN: SEED_BYTES, SEALED: SEALED_BYTES}
 _TEMPORARY: Final = ".tmp"
 _PRIVATE: Final = 0o600
 
@@ -36,7 +42,7 @@ class KeyHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     public: str
     """ID52."""
     encryption: str
-    """Encryption of the secret; this version knows ``none``."""
+    """Encryption of the secret: ``none`` or ``secretbox``."""
     created: str
     """UTC, ISO 8601."""
     epoch: int = 0
@@ -67,28 +73,53 @@ def prepare_directory(path: Path) -> None:
         raise HomeUnusable(path=str(path), reason=_words(error)) from None
 
 
-def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
+def encode_header(header: KeyHeader) -> bytes:
+    """Return the header as it is on disk, ``HEADER_BYTES`` long."""
+    line = _encoder.encode(header)
+    if len(line) >= HEADER_BYTES:
+        raise ValueError("the header is too long")
+    return line.ljust(HEADER_BYTES - 1) + b"\n"
+
+
+def write_temporary(path: Path, header: bytes, secret: memoryview | bytes) -> Path:
+    """Write a file beside ``path`` that can take its place, on disk when this returns. Return its path.
+
+    Raises:
+        StorageFailed: it could not be written. Nothing is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+        try:
+            os.fchmod(descriptor, _PRIVATE)
+            if os.writev(descriptor, [header, secret]) != HEADER_BYTES + len(secret):
+                raise StorageFailed(path=str(path), reason="only a part of it could be written")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, StorageFailed) as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, StorageFailed):
+            raise
+        raise StorageFailed(path=str(path), reason=_words(error)) from None
+    return temporary
+
+
+def write_key_file(path: Path, header: KeyHeader, secret: memoryview | bytes) -> None:
     """Create ``path``, on disk when this returns. An existing file is never overwritten.
+
+    Args:
+        secret: the seed, or the sealed seed if the header says so.
 
     Raises:
         FileExistsError: there is a key already.
         StorageFailed: it could not be written. Nothing was changed.
     """
-    line = _encoder.encode(header)
-    if len(line) >= HEADER_BYTES or len(secret) != SEED_BYTES:
-        raise ValueError("the header or the secret has the wrong length")
-    padded = line.ljust(HEADER_BYTES - 1) + b"\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    if len(secret) != _SIZES[header.encryption]:
+        raise ValueError("the secret has the wrong length")
+    temporary = write_temporary(path, encode_header(header), secret)
     linked = False
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
-        try:
-            os.fchmod(descriptor, _PRIVATE)
-            if os.writev(descriptor, [padded, secret]) != HEADER_BYTES + SEED_BYTES:
-                raise StorageFailed(path=str(path), reason="only a part of it could be written")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.link(temporary, path)  # unlike a rename, it fails if the path exists
         linked = True
         temporary.unlink()
@@ -96,12 +127,10 @@ def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
     except FileExistsError:
         temporary.unlink(missing_ok=True)
         raise
-    except (OSError, StorageFailed) as error:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
         if linked:
             path.unlink(missing_ok=True)
-        if isinstance(error, StorageFailed):
-            raise
         raise StorageFailed(path=str(path), reason=_words(error)) from None
 
 
@@ -111,7 +140,8 @@ def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader,
 
     Raises:
         FileNotFoundError: there is no such file.
-        HomeUnusable: another user owns the file, others may use it, or it is damaged, encrypted or another key's.
+        HomeUnusable: another user owns the file, others may use it, or it is damaged, of a newer version, or another
+            key's.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -125,13 +155,14 @@ def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader,
             raise HomeUnusable(path=str(path), reason="it is not a regular file")
         _check_private(path, found)
         header = _decode(path, os.pread(descriptor, HEADER_BYTES, 0))
-        if header.format != FORMAT or header.encryption != "none":
+        if header.format != FORMAT or header.encryption not in _SIZES:
             reason = (
                 f"format {header.format} with encryption {header.encryption[:32]!r}, which this version cannot read"
             )
             raise HomeUnusable(path=str(path), reason=reason)
-        if found.st_size != HEADER_BYTES + SEED_BYTES:
-            reason = f"it is damaged: {found.st_size} bytes instead of {HEADER_BYTES + SEED_BYTES}"
+        size = HEADER_BYTES + _SIZES[header.encryption]
+        if found.st_size != size:
+            reason = f"it is damaged: {found.st_size} bytes instead of {size}"
             raise HomeUnusable(path=str(path), reason=reason)
         if (header.kind, header.name) != (kind, name):
             reason = f"it holds the {header.kind[:32]} key of {header.name[:64]!r}"

@@ -7,6 +7,7 @@ ever a Python object, except the result of ``reveal_seed``.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from fastn_p2p_actors.credentials.sodium import PUBLIC_KEY_BYTES, SEED_BYTES, SIGNATURE_BYTES, ffi, lib
 
@@ -50,6 +51,12 @@ class KeyPair:
             memory.free(seed)
             raise
         return cls(memory, seed)
+
+    @property
+    def seed_pointer(self) -> Any:
+        """The seed in its page, for libsodium."""
+        self._memory.check()
+        return self._slot.pointer
 
     @property
     def seed_view(self) -> memoryview:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from fastn_p2p_actors.credentials.delegation import LINEAGE_BYTES
+from fastn_p2p_actors.credentials.sodium import SEED_BYTES
 from fastn_p2p_client.errors import (
     HomeUnusable,
     IdentityExists,
@@ -17,14 +20,28 @@ from fastn_p2p_client.errors import (
     InvalidKey,
     InvalidName,
     StorageFailed,
+    VaultLocked,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
 from ..storage.atomic_files import sync_directory
-from .key_file import FORMAT, HEADER_BYTES, SUFFIX, KeyHeader, open_key_file, prepare_directory, write_key_file
+from . import takeover
+from .key_file import (
+    FORMAT,
+    HEADER_BYTES,
+    PLAIN,
+    SEALED,
+    SUFFIX,
+    KeyHeader,
+    encode_header,
+    open_key_file,
+    prepare_directory,
+    write_key_file,
+)
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
+from .sealing import SEALED_BYTES, seal, unseal
 
 _IDENTITY: Final = "identity"
 _TRANSPORT: Final = "transport"
@@ -57,6 +74,12 @@ class KeyStore:
 
     A file that cannot be used does not affect the others. The store sees files that appear or disappear while the vault
     runs. But a key that was read stays usable until it is deleted here.
+
+    A sealed store needs the vault's master key: without it, it is locked. Then every use of an identity's key raises
+    ``VaultLocked``. The transport key stays usable once it was read: the network process has it anyway.
+
+    Attributes:
+        sealed: True if the keys on disk are sealed. Set it before ``open``.
     """
 
     def __init__(self, folder: Path, memory: LockedMemory, clock: Callable[[], float]) -> None:
@@ -66,16 +89,128 @@ class KeyStore:
         self._clock = clock
         self._known: dict[str, StoredKey] = {}
         self._transport: StoredKey | None = None
+        self._master: Any = None
+        self.sealed = False
 
     def open(self) -> None:
-        """Create missing directories and the transport key.
+        """Create missing directories, and the transport key unless the store is sealed.
 
         Raises:
             HomeUnusable: a directory or the transport key cannot be used.
             StorageFailed: the transport key could not be written.
         """
-        prepare_directory(self._folder)
-        prepare_directory(self._identities)
+        for folder in (self._folder, self._identities):
+            prepare_directory(folder)
+            takeover.repair(folder)
+        if not self.sealed:
+            self._open_transport()
+
+    @property
+    def is_locked(self) -> bool:
+        """Return whether the keys are sealed and the master key is not here."""
+        return self.sealed and self._master is None
+
+    def unlock(self, master: Any) -> None:
+        """Use the master key at this pointer from now on. Seal files that an interrupted takeover has left.
+
+        Raises:
+            HomeUnusable: the transport key cannot be used. The store stays locked.
+            StorageFailed: a file could not be written. The store stays locked.
+        """
+        self._master = master
+        try:
+            self._seal_files()
+            if self._transport is None:
+                self._open_transport()
+        except BaseException:
+            self._master = None
+            raise
+
+    def lock(self) -> None:
+        """Wipe the identities' keys from memory, and forget the master key, which its owner wipes."""
+        self.forget()
+        self._master = None
+
+    def forget(self) -> None:
+        """Wipe the identities' keys from memory. They are read again when they are used."""
+        for stored in self._known.values():
+            stored.pair.wipe()
+        self._known.clear()
+
+    def prepare_seal(self, master: Any) -> takeover.Takeover:
+        """Return the takeover that seals every file under the master key; nothing is changed yet.
+
+        Raises:
+            HomeUnusable: a key file cannot be used. Nothing was changed.
+            StorageFailed: a file could not be written. Nothing was changed.
+        """
+        return self._takeover(master, strict=True)
+
+    def complete_seal(self, change: takeover.Takeover, master: Any) -> None:
+        """Put the sealed files in place of the plain ones.
+
+        Raises:
+            StorageFailed: some files are not sealed yet; the next unlock does the rest.
+        """
+        self.sealed = True
+        self._master = master
+        self._memory.hidden = True
+        self.forget()
+        change.apply()
+
+    def _seal_files(self) -> None:
+        self._takeover(self._master, strict=False).apply()
+
+    def _takeover(self, master: Any, *, strict: bool) -> takeover.Takeover:
+        """Return the takeover of every file that is not sealed. Without ``strict``, damaged files are left alone."""
+        change = takeover.Takeover()
+        try:
+            for path, kind, name in self._files():
+                try:
+                    with open_key_file(path, kind, name) as (header, _):
+                        if header.encryption != PLAIN:
+                            continue
+                    stored = self._read(path, kind, name)
+                except (HomeUnusable, FileNotFoundError):
+                    if strict:
+                        raise
+                    continue
+                try:
+                    line = encode_header(msgspec.structs.replace(header, encryption=SEALED))
+                    change.add(path, line, self._seal(line, stored.pair, master))
+                finally:
+                    stored.pair.wipe()
+        except BaseException:
+            change.abandon()
+            raise
+        return change
+
+    def _files(self) -> Iterator[tuple[Path, str, str]]:
+        """Yield every key file, with the kind and the name of its key."""
+        transport = self._folder / f"{_TRANSPORT}{SUFFIX}"
+        if os.path.lexists(transport):
+            yield transport, _TRANSPORT, _TRANSPORT
+        try:
+            found = sorted(path for path in self._identities.iterdir() if path.suffix == SUFFIX)
+        except OSError as error:
+            raise HomeUnusable(path=str(self._identities), reason=error.strerror or str(error)) from None
+        for path in found:
+            if _is_name(path.stem):
+                yield path, _IDENTITY, path.stem
+
+    def _seal(self, line: bytes, pair: KeyPair, master: Any) -> bytes:
+        """Return the sealed seed, after a check that it opens again."""
+        sealed = seal(self._memory, master, line, pair.seed_pointer)
+        slot = self._memory.allocate()
+        try:
+            opens = unseal(self._memory, master, line, sealed, slot.pointer)
+            if not opens or slot.view[:SEED_BYTES] != pair.seed_view:
+                raise RuntimeError("a sealed key does not open again")
+        finally:
+            self._memory.free(slot)
+        return sealed
+
+    def _open_transport(self) -> None:
         path = self._folder / f"{_TRANSPORT}{SUFFIX}"
         try:
             self._transport = self._read(path, _TRANSPORT, _TRANSPORT)
@@ -86,8 +221,13 @@ class KeyStore:
 
     @property
     def transport(self) -> StoredKey:
+        """The transport key.
+
+        Raises:
+            VaultLocked: the store was not unlocked since the vault has started.
+        """
         if self._transport is None:
-            raise RuntimeError("call open() first")
+            raise VaultLocked(what="reaching peers")
         return self._transport
 
     @property
@@ -102,8 +242,10 @@ class KeyStore:
             InvalidName: the name is no name of an identity.
             IdentityExists: it has a key already.
             StorageFailed: the key could not be written.
+            VaultLocked: the store is locked.
         """
         path = self._path(name)
+        self._check_unlocked(f"creating the identity {name!r}")
         if name in self._known or os.path.lexists(path):
             raise IdentityExists(identity=name)
         try:
@@ -119,8 +261,10 @@ class KeyStore:
             InvalidName: the name is no name of an identity.
             IdentityNotFound: it has no key.
             StorageFailed: the file could not be deleted.
+            VaultLocked: the store is locked.
         """
         path = self._path(name)
+        self._check_unlocked(f"deleting the identity {name!r}")
         try:
             path.unlink()
             sync_directory(path.parent)
@@ -139,7 +283,9 @@ class KeyStore:
             InvalidName: the name is no name of an identity.
             IdentityNotFound: it has no key.
             HomeUnusable: its file cannot be used; the error names it.
+            VaultLocked: the store is locked.
         """
+        self._check_unlocked(f"signing for {name!r}")
         found = self._known.get(name)
         if found is None:
             path = self._path(name)
@@ -148,6 +294,13 @@ class KeyStore:
             except FileNotFoundError:
                 raise IdentityNotFound(identity=name) from None
         return found
+
+    def count_identities(self) -> int:
+        """Return the number of key files of identities; 0 if the directory cannot be read."""
+        try:
+            return sum(path.suffix == SUFFIX and _is_name(path.stem) for path in self._identities.iterdir())
+        except OSError:
+            return 0
 
     def page(self, after: str, size: int) -> KeyPage:
         """Return up to ``size`` identities whose names come after ``after``.
@@ -181,13 +334,14 @@ class KeyStore:
             kind=kind,
             name=name,
             public=PublicKey(pair.public).id52,
-            encryption="none",
+            encryption=SEALED if self.sealed else PLAIN,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
             epoch=epoch,
             lineage=lineage,
         )
         try:
-            write_key_file(path, header, pair.seed_view)
+            content = self._seal(encode_header(header), pair, self._master) if self.sealed else pair.seed_view
+            write_key_file(path, header, content)
         except BaseException:
             pair.wipe()
             raise
@@ -195,7 +349,7 @@ class KeyStore:
 
     def _read(self, path: Path, kind: str, name: str) -> StoredKey:
         with open_key_file(path, kind, name) as (header, descriptor):
-            pair = KeyPair.read(self._memory, descriptor, HEADER_BYTES)
+            pair = self._read_pair(path, header, descriptor)
             try:
                 if bytes(PublicKey(header.public)) == pair.public:
                     return StoredKey(header, pair)
@@ -203,6 +357,23 @@ class KeyStore:
                 pass
             pair.wipe()
             raise HomeUnusable(path=str(path), reason="it is damaged: its secret and its public key do not match")
+
+    def _read_pair(self, path: Path, header: KeyHeader, descriptor: int) -> KeyPair:
+        if header.encryption == PLAIN:
+            return KeyPair.read(self._memory, descriptor, HEADER_BYTES)
+        if self._master is None:
+            self._check_unlocked(f"using {path.name}")
+            raise HomeUnusable(path=str(path), reason="it is sealed, but the vault has no slots.json that opens it")
+        line = os.pread(descriptor, HEADER_BYTES, 0)
+        slot = self._memory.allocate()
+        if not unseal(self._memory, self._master, line, os.pread(descriptor, SEALED_BYTES, HEADER_BYTES), slot.pointer):
+            self._memory.free(slot)
+            raise HomeUnusable(path=str(path), reason="it is damaged, or sealed under another master key")
+        return KeyPair(self._memory, slot)
+
+    def _check_unlocked(self, what: str) -> None:
+        if self.is_locked:
+            raise VaultLocked(what=what)
 
 
 def _check_lineage(path: Path, header: KeyHeader) -> None:

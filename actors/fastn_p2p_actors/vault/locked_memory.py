@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import mmap
+import threading
 from typing import Any, Final
 
 from fastn_p2p_actors.credentials.sodium import SECRET_KEY_BYTES, ffi, lib
+
+from .secret_page import map_secret_memory
 
 SLOT_BYTES: Final = SECRET_KEY_BYTES
 CHUNK_BYTES: Final = mmap.PAGESIZE
@@ -37,13 +40,19 @@ class LockedMemory:
 
     If the kernel refuses to lock a page (``RLIMIT_MEMLOCK``), that is logged once and ``locked`` is False: secrets may
     then be swapped out. The other protections still work.
+
+    Attributes:
+        hidden: take further pages from memfd_secret(2), which not even root can read from outside. While there are
+            such pages, the kernel does not hibernate. So only a vault with a passphrase uses them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hidden: bool = False) -> None:
         self.locked = True
+        self.hidden = hidden
         self._chunks: list[tuple[mmap.mmap, Any]] = []
         self._free: list[Slot] = []
         self._wiped = False
+        self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
@@ -56,10 +65,11 @@ class LockedMemory:
         Raises:
             MemoryWiped: ``wipe`` was called.
         """
-        self.check()
-        if not self._free:
-            self._grow()
-        return self._free.pop()
+        with self._lock:  # argon2id runs in a thread
+            self.check()
+            if not self._free:
+                self._grow()
+            return self._free.pop()
 
     def free(self, slot: Slot) -> None:
         """Wipe the slot, so that another secret can use it."""
@@ -79,6 +89,10 @@ class LockedMemory:
         self._free.clear()
 
     def _grow(self) -> None:
+        secret = map_secret_memory(CHUNK_BYTES) if self.hidden else None
+        if secret is not None:
+            self._add(secret, ffi.from_buffer("unsigned char[]", secret))
+            return
         chunk = mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         base = ffi.from_buffer("unsigned char[]", chunk)
         chunk.madvise(mmap.MADV_DONTDUMP)
@@ -89,6 +103,9 @@ class LockedMemory:
         if lib.sodium_mlock(base, CHUNK_BYTES) != 0 and self.locked:
             self.locked = False
             log.warning("memory for secrets cannot be locked and may be swapped to disk: raise RLIMIT_MEMLOCK")
+        self._add(chunk, base)
+
+    def _add(self, chunk: mmap.mmap, base: Any) -> None:
         self._chunks.append((chunk, base))
         view = memoryview(chunk)
         for start in range(0, CHUNK_BYTES, SLOT_BYTES):

@@ -52,6 +52,10 @@ class ListKeys(Message, frozen=True, tag=202):
     after: Name = ""
 
 
+class GetLockState(Message, frozen=True, tag=208):
+    """Get the state of the lock. The reply is ``LockState``."""
+
+
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -155,12 +159,38 @@ class SignedRecordPacket(Message, frozen=True, tag=225):
     """Signature, sequence and DNS message with the record, as directories take it."""
 
 
+class LockState(Message, frozen=True, tag=226):
+    encrypted: bool
+    """True if the keys on disk are sealed under a passphrase."""
+    locked: bool
+    """True if they cannot be used until the owner unlocks the vault."""
+    until: int = 0
+    """Time at which the vault locks itself; 0 for never."""
+
+
 VaultRequest: TypeAlias = (
-    CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | SignPacket | RecordEvent | Cancel
+    CreateKey
+    | DeleteKey
+    | ListKeys
+    | GetLockState
+    | GetTransport
+    | SignDelegation
+    | SignRecord
+    | SignPacket
+    | RecordEvent
+    | Cancel
 )
 """Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 
 VaultReply: TypeAlias = (
-    IdentityKey | IdentityKeys | TransportKey | SignedDelegation | SignedRecord | SignedRecordPacket | Ack | ErrorReply
+    IdentityKey
+    | IdentityKeys
+    | TransportKey
+    | SignedDelegation
+    | SignedRecord
+    | SignedRecordPacket
+    | LockState
+    | Ack
+    | ErrorReply
 )
 """Every reply of the vault."""

@@ -14,15 +14,19 @@ from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
 from .audit_events import Record, record_reply
+from .key_lock import KeyLock
 from .key_store import KeyStore, StoredKey
+from .last_replies import LastReplies, Signed
 from .messages import (
     PAGE,
     CreateKey,
     DeleteKey,
+    GetLockState,
     GetTransport,
     IdentityKey,
     IdentityKeys,
     ListKeys,
+    LockState,
     RecordEvent,
     SignDelegation,
     SignedDelegation,
@@ -48,16 +52,26 @@ class Vault:
         store: the open key store.
         clock: return Unix time in seconds.
         record: ``AuditLog.record``.
+        lock: the lock of the store; None if it can never be locked.
     """
 
     def __init__(
-        self, store: KeyStore, clock: Callable[[], float], record: Record = lambda _actor, _event, _fields: None
+        self,
+        store: KeyStore,
+        clock: Callable[[], float],
+        record: Record = lambda _actor, _event, _fields: None,
+        lock: KeyLock | None = None,
     ) -> None:
         self._record = record
         self._store = store
         self._clock = clock
+        self._lock = lock
         self._sequences: dict[str, int] = {}
-        self.state = VaultState.OPEN
+        self._last = LastReplies(clock)
+
+    @property
+    def state(self) -> VaultState:
+        return VaultState.LOCKED if self._store.is_locked else VaultState.OPEN
 
     def answer(self, role: str, request: VaultRequest) -> VaultReply | None:
         """Return the reply to ``role``, or None if there is none.
@@ -66,19 +80,29 @@ class Vault:
             Forbidden: the role may not send this request; checked first.
             P2PError: the request failed.
         """
-        check_allowed(role, self.state, request)
+        state = self.state
+        check_allowed(role, state, request)
+        if self._lock is not None:
+            self._lock.check_ready()
+        if isinstance(request, SignDelegation | SignRecord):
+            if state is VaultState.LOCKED:
+                return self._last.find(request)
+            signed = self._sign(request)
+            self._last.note(request, signed)
+            record_reply(self._record, role, request, signed)
+            return signed
         reply = self._carry_out(role, request)
         record_reply(self._record, role, request, reply)
         return reply
 
+    def _sign(self, request: SignDelegation | SignRecord) -> Signed:
+        key = self._store.find(request.identity)
+        if isinstance(request, SignPacket):
+            return self._sign_packet(key, request)
+        return self._sign_record(key, request) if isinstance(request, SignRecord) else self._sign_delegation(key)
+
     def _carry_out(self, role: str, request: VaultRequest) -> VaultReply | None:
         match request:
-            case SignDelegation(identity):
-                return self._sign_delegation(self._store.find(identity))
-            case SignPacket(identity):
-                return self._sign_packet(self._store.find(identity), request)
-            case SignRecord(identity):
-                return self._sign_record(self._store.find(identity), request)
             case GetTransport():
                 return self._transport()
             case ListKeys(after):
@@ -88,7 +112,10 @@ class Vault:
             case DeleteKey(name):
                 self._store.delete(name)
                 self._sequences.pop(name, None)
+                self._last.forget(name)
                 return Ack()
+            case GetLockState():
+                return LockState(False, False) if self._lock is None else self._lock.lock_state()
             case RecordEvent(event, fields):
                 self._record(role, event, fields)
                 return Ack()

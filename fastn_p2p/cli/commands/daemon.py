@@ -7,6 +7,7 @@ import typer
 
 from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
+from ...console.passphrases import PassphraseFileOption
 
 
 class NetworkOption(enum.StrEnum):
@@ -60,10 +61,13 @@ def run(
             "[env: FASTN_CONNECTIONS; default: 128]",
         ),
     ] = None,
+    passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM.
 
     Options come before environment variables, and these before `config.toml` in the home; see `fastn-p2p config`.
+    If the keys are encrypted, it asks for the passphrase on a terminal. Elsewhere, without --passphrase-file, it starts
+    locked: see `fastn-p2p vault`.
     """
     from fastn_p2p_actors.daemon_settings.resolution import warnings_of
     from fastn_p2p_client.home import Home
@@ -73,6 +77,7 @@ def run(
 
     from ...console.daemon_settings import resolve
     from ...console.output import write_message
+    from ...console.vault_at_start import unlock_at_start
 
     given = {
         "network.mode": network and network.value,
@@ -86,11 +91,13 @@ def run(
     resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
     for warning in warnings_of(resolved):
         write_message(f"fastn-p2p: {warning}")
+    page = unlock_at_start(found, passphrase_file)
     limits = resolved.settings.limits
     plan = DaemonConfig(
         identity_memory=limits.memory * 1024 * 1024,
         program_connections=limits.connections,
         fixed_settings=resolved.fixed,
+        vault_page=-1 if page is None else page,
     )
     code = run_daemon(found, resolved.settings.network, plan)
     raise typer.Exit(ExitCode.DAEMON if code == EXIT_FAILED else code)

@@ -10,6 +10,7 @@ from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, Ident
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_memory, utc_minute
+from ..vault_text import vault_state
 
 _ID52 = 52
 
@@ -26,7 +27,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
     facts += [("programs", str(status.clients) if status.clients else "")]
     facts += [("listens at", address) for address in status.addresses]
-    facts += servers(status)
+    facts += servers(status) + vault(status)
     yield from (Text.assemble((f"  {name}  ", "dim"), plain(value)) for name, value in facts if value)
     if status.warnings:
         yield from _title("Warnings", "bold yellow")
@@ -110,6 +111,14 @@ def servers(status: Status) -> list[tuple[str, str]]:
     else:
         relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
     return [("relay", relay), directories]
+
+
+def vault(status: Status) -> list[tuple[str, str]]:
+    """Return label and value of the vault's state; empty if the vault does not answer."""
+    lock = status.vault
+    if lock is None:
+        return []
+    return [("vault", vault_state(encrypted=lock.encrypted, locked=lock.locked, until=lock.locks_at))]
 
 
 def contacts(status: Status) -> list[str]:

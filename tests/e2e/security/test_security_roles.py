@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from fastn_p2p_actors.identity import messages as identity
 from fastn_p2p_actors.network import admin_messages as network
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_actors.vault.access_policy import TABLE, VaultState
+from fastn_p2p_actors.vault.owner_messages import OwnerRequest
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.fuzz.raw import Keys, Raw, hello, pids, unharmed
@@ -29,6 +30,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.CreateKey("mallory"),
     vault.DeleteKey("alice"),
     vault.ListKeys(),
+    vault.GetLockState(),
     vault.GetTransport(),
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
@@ -134,6 +136,13 @@ def test_protocol_code_cannot_ask_the_vault(unchanged: Daemon) -> None:
     assert attack(unchanged, "vault") == [None, None, None, None]
 
 
+def test_protocol_code_is_not_the_vaults_owner(unchanged: Daemon) -> None:
+    """Neither in its own process nor in one that it has started and left."""
+    own, orphan = attack(unchanged, "vault owner")
+    assert own == "forbidden"
+    assert orphan in ("forbidden", "")  # the supervisor may have killed it first
+
+
 def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_path: Path) -> None:
     """Every message from every role over the real socket, and from keys that no role has, with the right server key."""
 
@@ -154,7 +163,7 @@ def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_p
             with Raw(running.home.mailbox("vault"), stranger) as raw:
                 assert not raw.send(b"1", m.encode(vault.ListKeys()), b"", timeout=0.3)
         assert running.process.poll() is None
-    assert {type(message) for message in EVERY_VAULT_MESSAGE} == TABLE.keys() - {m.Cancel}
+    assert {type(message) for message in EVERY_VAULT_MESSAGE} == TABLE.keys() - {m.Cancel, *get_args(OwnerRequest)}
 
 
 # ── the network ──────────────────────────────────────────────────────────────────────────────────

@@ -137,6 +137,7 @@ PRINTS = {
     "fastn_p2p/cli/status/live.py": "the same",
     "fastn_p2p/protocols/files/progress.py": "paths and words pass plain",
     "fastn_p2p/demo/screen.py": "lines pass plain",
+    "fastn_p2p/console/passphrases.py": "questions that are constants",
     "supervisor/fastn_p2p_supervisor/daemon.py": "lines pass plain",
     "actors/fastn_p2p_actors/runtime/actor.py": "tracebacks pass plain_lines",
 }

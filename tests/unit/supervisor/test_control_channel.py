@@ -1,6 +1,7 @@
 """The control channel at the actor's end; the test acts as the supervisor."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 
@@ -108,3 +109,37 @@ def test_the_other_end_is_gone(channel: tuple[socket.socket, socket.socket]) -> 
         wire.receive_from_child(channel[0])
     with pytest.raises(OSError, match="Broken pipe"):
         wire.send(channel[0], wire.Shutdown())
+
+
+async def test_descriptor_goes_with_its_message_alone(channel: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = channel
+    context = ActorContext(SPEC, theirs, 7)
+    assert context.kept_descriptor == 7
+    reader, writer = os.pipe()
+    try:
+        context.keep_descriptor(writer)
+        context.keep_descriptor(-1)
+        context.report_fault_excluded()
+        message, copy = wire.receive_with_descriptor(ours)
+        assert message == wire.KeepDescriptor()
+        os.write(copy, b"same")
+        os.close(copy)
+        assert os.read(reader, 10) == b"same"
+        assert wire.receive_with_descriptor(ours) == (wire.KeepDescriptor(), -1)
+        assert wire.receive_with_descriptor(ours) == (wire.FaultExcluded(), -1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_descriptor_of_an_invalid_message_is_closed(channel: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = channel
+    reader, writer = os.pipe()
+    try:
+        socket.send_fds(theirs, [b"\xc1"], [writer])
+        os.close(writer)
+        with pytest.raises(wire.ControlProtocolError):
+            wire.receive_with_descriptor(ours)
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)

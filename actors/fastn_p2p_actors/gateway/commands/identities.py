@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
     P2PError,
     StorageDamaged,
     StorageFailed,
+    VaultLocked,
 )
 from fastn_p2p_client.ipc.messages import (
     Ack,
@@ -87,6 +88,7 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
             log.warning("deleting %s although its file is damaged: %s", name, error)
         except IdentityNotFound:
             known = False
+        await _check_unlocked(context, f"deleting the identity {name!r}")
         if record is not None:
             await _stop(context, record)
             await wait_until_released(context, name)
@@ -128,6 +130,7 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
             return IdentityReply(msgspec.structs.replace(record, online=False).info())
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
+            await _check_unlocked(context, f"bringing {name!r} online")
             context.store.write_identity(wanted)
             context.watchers.notify()
         try:
@@ -198,6 +201,13 @@ async def _undo_stop(context: GatewayContext, record: IdentityFile) -> None:
         await context.supervisor.ensure_online((record.name,))
     except (P2PError, StorageFailed) as error:
         log.error("%s stays offline: %s. `fastn-p2p identity-online` brings it online.", record.name, error)
+
+
+async def _check_unlocked(context: GatewayContext, what: str) -> None:
+    """Check that the vault can do ``what``, before anything else is changed. Raises VaultLocked, DaemonBusy."""
+    state = await context.vault.request(vault.GetLockState(), vault.LockState)
+    if state.locked:
+        raise VaultLocked(what=what)
 
 
 async def _vault_key(context: GatewayContext, name: str) -> vault.IdentityKey:

@@ -14,7 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import BindingStatus, GetStatus, IdentityStatus, ProcessStatus, Status, StatusReply
+from fastn_p2p_client.ipc.messages import (
+    BindingStatus,
+    GetStatus,
+    IdentityStatus,
+    ProcessStatus,
+    Status,
+    StatusReply,
+    VaultInfo,
+)
 
 from ...identity.messages import BindingStates, GetBindingStates
 from ...network.admin_messages import GetNetworkReport, NetworkReport, NetworkReportReply
@@ -22,6 +30,7 @@ from ...runtime import last_exit
 from ...runtime.control_channel import ProcessInfo
 from ...runtime.process_setup import boot_ms
 from ...storage.identity_store import BindingFile, IdentityFile, IdentityStore, LoadResult
+from ...vault.messages import GetLockState, LockState
 from ..context import GatewayContext
 from ..process_usage import process_usage
 
@@ -63,15 +72,21 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
     ``only`` restricts it to one identity, without peers.
     """
     stored = await asyncio.to_thread(_read_stored, context.store, limit, only)
-    processes, report = await asyncio.gather(
+    processes, lock, report = await asyncio.gather(
         _or_none(context.supervisor.processes(STATUS_TIMEOUT)),
+        _or_none(context.vault.request(GetLockState(), LockState, timeout=STATUS_TIMEOUT)),
         _or_none(context.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
     )
     network = report.report if report is not None else None
     warnings: list[str] = []
     if processes is None:
         warnings.append("the supervisor is not answering: the processes are missing")
-    if network is None:
+    if network is None and lock is not None and lock.locked:
+        warnings.append(
+            "the vault is locked since the daemon has started: no identity is online, and no peer can be reached. "
+            "Unlock it: fastn-p2p vault unlock"
+        )
+    elif network is None:
         warnings.append(
             "the network process is not answering: connections, peers and the identities' counters are missing"
         )
@@ -108,6 +123,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         lan=network.lan if network else False,
         pending=network.pending if network else 0,
         blocked=network.blocked if network else 0,
+        vault=None if lock is None else VaultInfo(encrypted=lock.encrypted, locked=lock.locked, locks_at=lock.until),
     )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import P2PError, VaultLocked
 
 from ...credentials import read_delegation
 from ...runtime.mailbox import Sender
@@ -69,6 +70,8 @@ class IdentityPublisher:
         """Registrations of bindings that wait for their identity."""
         self._clock_changed = False
         """True until everything is renewed after the clock was set."""
+        self._is_refused = False
+        """True if the vault was locked at the last renewal: the next check tries again."""
         self._renewal = asyncio.get_running_loop().create_task(self._renew_loop())
 
     def close(self) -> None:
@@ -125,8 +128,12 @@ class IdentityPublisher:
             await self._records.set_listed(identity, listed=listed)
 
     async def fresh_record(self, identity: OnlineIdentity) -> bytes:
-        """Sign and return a record with the endpoint's present addresses. Raise P2PError if the vault does not."""
-        await self._records.sign(identity)
+        """Sign and return a record with the endpoint's present addresses. Raise P2PError if the vault does not.
+
+        While the vault is locked, return the last record.
+        """
+        with suppress(VaultLocked):
+            await self._records.sign(identity)
         return identity.record
 
     async def _announce(self, name: str, sender: Sender, listed: bool) -> None:
@@ -147,6 +154,8 @@ class IdentityPublisher:
 
     async def _renew(self, identity: OnlineIdentity) -> None:
         signed = await self._vault.delegation(identity.name)
+        if signed.blob == identity.delegation:
+            raise VaultLocked(what="renewing it")
         delegation = read_delegation(signed.blob)
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
@@ -165,7 +174,7 @@ class IdentityPublisher:
             if loop.time() >= self._next_check:
                 self._next_check = loop.time() + _CHECK_INTERVAL
                 await self._check(now)
-            elif any(map(partial(_is_due, now=now), self._registry)):
+            elif not self._is_refused and any(map(partial(_is_due, now=now), self._registry)):
                 await self._renew_all(partial(_is_due, now=now))
 
     async def _check(self, now: float) -> None:
@@ -197,8 +206,10 @@ class IdentityPublisher:
                 try:
                     await self._renew(identity)
                 except P2PError as error:
+                    self._is_refused = isinstance(error, VaultLocked)
                     log.warning("cannot renew the delegation of %s yet: %s", identity.name, error)
                     return False
+                self._is_refused = False
                 if renewed is not None:
                     renewed.append(identity)
         return True

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.errors import InternalError, P2PError
+from fastn_p2p_client.errors import InternalError, P2PError, VaultLocked
 
 from ...credentials import MAX_DELEGATIONS, EndpointEntry, peek_endpoints, peek_record, read_record, verify_record
 from ...credentials.pkarr import SignedPacket
@@ -122,6 +122,8 @@ class RecordPublisher:
             record, identity.packet = (await self._vault.record(SignRecord(*fields))).blob, b""
         if read_record(record).identity != identity.key:
             raise InternalError(reason="the vault signed with another key")
+        if record == identity.record:
+            raise VaultLocked(what=f"signing a record of {identity.name!r}")
         identity.record = record
 
     def publish_first(self, identity: OnlineIdentity) -> None:

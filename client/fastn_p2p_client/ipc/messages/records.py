@@ -29,6 +29,7 @@ __all__ = [
     "TraceAttempt",
     "TraceRecord",
     "TraceSource",
+    "VaultInfo",
     "WantedBinding",
 ]
 
@@ -234,6 +235,17 @@ class ConnectionStatus(Record, frozen=True):
     """Number of identities at the other end."""
 
 
+class VaultInfo(Record, frozen=True):
+    """State of the vault's keys."""
+
+    encrypted: bool
+    """True if the keys on disk are encrypted with a passphrase."""
+    locked: bool
+    """True if they cannot be used until the owner unlocks the vault."""
+    locks_at: int = 0
+    """Unix time at which the vault locks itself; 0 for never."""
+
+
 class Status(Record, frozen=True):
     """State of a daemon. ``warnings`` names the parts that are missing because an actor does not answer.
 
@@ -269,6 +281,8 @@ class Status(Record, frozen=True):
     """Number of strangers that were refused and that the owner has neither accepted nor blocked."""
     blocked: int = 0
     """Number of identities that the owner has blocked."""
+    vault: VaultInfo | None = None
+    """State of the vault's keys; None if the vault does not answer."""
 
 
 class BindingInfo(Record, frozen=True):

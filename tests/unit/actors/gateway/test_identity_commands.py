@@ -18,6 +18,7 @@ from fastn_p2p_client.errors import (
     IdentityNotFound,
     InvalidName,
     StorageFailed,
+    VaultLocked,
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
@@ -127,6 +128,24 @@ async def test_deletion_that_the_vault_refuses_leaves_the_identity_online(home: 
             await delete(gateway, "alice")
         assert await listed(gateway) == {"alice": True}
         assert "alice" in gateway.network.online
+
+
+async def test_locked_vault_refuses_before_anything_is_stopped_or_started(home: Home) -> None:
+    async with running_gateway(home) as gateway:
+        for name in ("alice", "bob"):
+            await create(gateway, name)
+        await set_online(gateway, "alice")
+        gateway.vault.locked = True
+        for message in (m.DeleteIdentity("alice"), m.SetIdentityOnline("bob", True)):
+            with pytest.raises(VaultLocked, match="fastn-p2p vault unlock"):
+                await gateway.ask(message, m.Ack)
+        assert await listed(gateway) == {"alice": True, "bob": False}
+        assert gateway.network.online.keys() == {"alice"}
+        await set_online(gateway, "alice")  # she is: nothing is to be signed
+        await set_online(gateway, "alice", False)
+        assert await listed(gateway) == {"alice": False, "bob": False}
+        status = (await gateway.ask(m.GetStatus(), m.StatusReply)).status
+        assert status.vault == m.VaultInfo(encrypted=True, locked=True)
 
 
 async def test_damaged_identity_is_skipped_and_can_be_deleted(home: Home) -> None:

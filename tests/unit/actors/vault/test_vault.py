@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import msgspec
 import pytest
@@ -24,7 +24,7 @@ from fastn_p2p_actors.credentials.envelope import seal, signing_input
 from fastn_p2p_actors.credentials.pkarr import HEADER_BYTES, MAX_PACKET, read_signed_packet, sequence_of
 from fastn_p2p_actors.credentials.record_packet import record_in
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
-from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState, check_allowed
+from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, OWNER, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.actor import VaultServer
 from fastn_p2p_actors.vault.key_store import KeyStore
 from fastn_p2p_actors.vault.locked_memory import LockedMemory
@@ -32,20 +32,24 @@ from fastn_p2p_actors.vault.messages import (
     PAGE,
     CreateKey,
     DeleteKey,
+    GetLockState,
     GetTransport,
     IdentityKey,
     IdentityKeys,
     ListKeys,
+    LockState,
     RecordEvent,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
+    SignedRecordPacket,
     SignPacket,
     SignRecord,
     TransportKey,
     VaultReply,
     VaultRequest,
 )
+from fastn_p2p_actors.vault.owner_messages import OwnerRequest
 from fastn_p2p_actors.vault.vault import DELEGATION_SECONDS, Vault
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -56,16 +60,19 @@ from fastn_p2p_client.errors import (
     InternalError,
     InvalidName,
     P2PError,
+    VaultLocked,
 )
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, GetStatus, encode
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER
+from tests.support.locked_vaults import LockedVault
 from tests.support.signer import NOW, Signer
 
 REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     CreateKey: CreateKey("bob"),
     DeleteKey: DeleteKey("alice"),
     ListKeys: ListKeys(),
+    GetLockState: GetLockState(),
     GetTransport: GetTransport(),
     SignDelegation: SignDelegation("alice"),
     SignRecord: SignRecord("alice", (), ()),
@@ -114,11 +121,12 @@ def setup(tmp_path: Path) -> Iterator[VaultSetup]:
 
 
 def test_table_lists_every_request_in_every_state_and_nothing_else() -> None:
-    messages = set(get_args(VaultRequest))
-    assert messages == set(TABLE) == set(REQUESTS)
-    for rights in TABLE.values():
+    messages, own = set(get_args(VaultRequest)), set(get_args(OwnerRequest))
+    assert messages == set(REQUESTS)
+    assert messages | own == set(TABLE)
+    for kind, rights in TABLE.items():
         assert set(rights) == set(VaultState)
-        assert all(roles <= set(ROLES) for roles in rights.values())
+        assert all(roles <= ({OWNER} if kind in own else set(ROLES)) for roles in rights.values())
 
 
 def test_table_of_permissions() -> None:
@@ -127,14 +135,33 @@ def test_table_of_permissions() -> None:
     }
     assert allowed == {
         ("CreateKey", "open"): [GATEWAY],
+        ("CreateKey", "locked"): [],
         ("DeleteKey", "open"): [GATEWAY],
+        ("DeleteKey", "locked"): [],
         ("ListKeys", "open"): [GATEWAY],
+        ("ListKeys", "locked"): [],
+        ("GetLockState", "open"): [GATEWAY],
+        ("GetLockState", "locked"): [GATEWAY],
         ("GetTransport", "open"): [NETWORK],
+        ("GetTransport", "locked"): [NETWORK],
         ("SignDelegation", "open"): [NETWORK],
+        ("SignDelegation", "locked"): [NETWORK],
         ("SignRecord", "open"): [NETWORK],
+        ("SignRecord", "locked"): [NETWORK],
         ("SignPacket", "open"): [NETWORK],
+        ("SignPacket", "locked"): [NETWORK],
         ("RecordEvent", "open"): [GATEWAY, NETWORK],
+        ("RecordEvent", "locked"): [GATEWAY, NETWORK],
         ("Cancel", "open"): [GATEWAY, NETWORK],
+        ("Cancel", "locked"): [GATEWAY, NETWORK],
+        ("GetVaultStatus", "open"): [OWNER],
+        ("GetVaultStatus", "locked"): [OWNER],
+        ("SetPassphrase", "open"): [OWNER],
+        ("SetPassphrase", "locked"): [OWNER],
+        ("UnlockVault", "open"): [OWNER],
+        ("UnlockVault", "locked"): [OWNER],
+        ("LockVault", "open"): [OWNER],
+        ("LockVault", "locked"): [OWNER],
     }
 
 
@@ -142,7 +169,7 @@ def test_roles_are_those_that_the_supervisor_hands_out() -> None:
     assert sorted(generate_vault_keys().vault.roles.values()) == sorted(ROLES)
 
 
-STRANGERS = ["", "identity-alice", "supervisor", "Gateway", "gateway "]
+STRANGERS = [OWNER, "", "identity-alice", "supervisor", "Gateway", "gateway "]
 
 
 @pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
@@ -410,3 +437,86 @@ def test_whatever_arrives_is_answered_in_the_promised_way(setup: VaultSetup, rol
         assert not isinstance(reply.error(), InternalError)
     else:
         assert role in ROLES
+
+
+# ── locked ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def locked(tmp_path: Path) -> AsyncIterator[tuple[Vault, LockedVault]]:
+    """Vault with alice that was used, encrypted and locked."""
+    parts = LockedVault(tmp_path / "vault")
+    vault = Vault(parts.store, parts.clock, lock=parts.lock)
+    vault.answer(GATEWAY, CreateKey("alice"))
+    await parts.set_passphrase(b"one")
+    for kind in (SignDelegation, SignRecord, SignPacket):
+        vault.answer(NETWORK, cast(VaultRequest, REQUESTS[kind]))
+    await parts.lock.lock()
+    yield vault, parts
+    parts.close()
+
+
+@pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
+@pytest.mark.parametrize("kind", REQUESTS)
+async def test_every_cell_of_the_table_while_the_vault_is_locked(
+    locked: tuple[Vault, LockedVault], kind: type[msgspec.Struct], role: str
+) -> None:
+    vault, parts = locked
+    before = {path: path.read_bytes() for path in parts.folder.rglob("*") if path.is_file()}
+    request = cast(VaultRequest, REQUESTS[kind])
+    assert vault.state is VaultState.LOCKED
+    if role in TABLE[kind][VaultState.LOCKED]:
+        reply = vault.answer(role, request)
+        expected: dict[type[Any], type[Any]] = {
+            GetLockState: LockState,
+            GetTransport: TransportKey,
+            SignDelegation: SignedDelegation,
+            SignRecord: SignedRecord,
+            SignPacket: SignedRecordPacket,
+            RecordEvent: Ack,
+            Cancel: type(None),
+        }
+        assert type(reply) is expected[kind]
+    else:
+        would_be_allowed = role in TABLE[kind][VaultState.OPEN]
+        with pytest.raises(VaultLocked if would_be_allowed else Forbidden):
+            vault.answer(role, request)
+    assert {path: path.read_bytes() for path in parts.folder.rglob("*") if path.is_file()} == before
+
+
+async def test_locked_vault_repeats_what_it_has_signed_until_that_expires(locked: tuple[Vault, LockedVault]) -> None:
+    vault, parts = locked
+    requests: list[VaultRequest] = [
+        SignDelegation("alice"),
+        SignRecord("alice", (), ("192.0.2.1:1",)),
+        SignPacket("alice", (), ()),
+    ]
+    first = [vault.answer(NETWORK, request) for request in requests]
+    parts.now += 3600
+    assert [vault.answer(NETWORK, request) for request in requests] == first
+    refusals: list[VaultRequest] = [SignDelegation("bob"), SignPacket("alice", (), (), withdrawn=True)]
+    for refused in refusals:
+        with pytest.raises(VaultLocked):
+            vault.answer(NETWORK, refused)
+    await parts.unlock(b"one")
+    renewed = [vault.answer(NETWORK, request) for request in requests]
+    assert all(new != old for new, old in zip(renewed, first, strict=True))
+    await parts.lock.lock()
+    assert vault.answer(NETWORK, requests[0]) == renewed[0]
+    parts.now += DELEGATION_SECONDS
+    for request in requests:
+        with pytest.raises(VaultLocked, match="fastn-p2p vault unlock"):
+            vault.answer(NETWORK, request)
+
+
+async def test_vault_that_starts_locked_gives_nothing_away(locked: tuple[Vault, LockedVault]) -> None:
+    _, parts = locked
+    again = LockedVault(parts.folder)
+    try:
+        vault = Vault(again.store, again.clock, lock=again.lock)
+        for request in (REQUESTS[kind] for kind in (GetTransport, SignDelegation, SignRecord, SignPacket)):
+            with pytest.raises(VaultLocked):
+                vault.answer(NETWORK, cast(VaultRequest, request))
+        assert vault.answer(GATEWAY, GetLockState()) == LockState(True, True, 0)
+    finally:
+        again.close()

@@ -26,6 +26,7 @@ from fastn_p2p_client.ipc.messages import (
     ProcessStatus,
     Status,
     StatusReply,
+    VaultInfo,
 )
 
 ID52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
@@ -445,3 +446,20 @@ def test_shows_relays_and_directories(width: int, changes: dict[str, Any], lines
 @pytest.mark.parametrize("width", [60, 120])
 def test_shows_no_relays_in_modes_that_use_none(width: int) -> None:
     assert "relay" not in render_text(replace(EMPTY, network_mode="lan"), width=width)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize(
+    ("vault", "line"),
+    [
+        (None, ""),
+        (VaultInfo(encrypted=False, locked=False), "keys not encrypted: fastn"),
+        (VaultInfo(encrypted=True, locked=True), "locked: fastn-p2p vault unlock"),
+        (VaultInfo(encrypted=True, locked=False), "unlocked"),
+        (VaultInfo(encrypted=True, locked=False, locks_at=1_800_000_000), "unlocked until 2027-01-"),
+    ],
+)
+def test_state_of_the_vault_is_one_line_with_the_next_command(vault: VaultInfo | None, line: str, width: int) -> None:
+    text = render_text(replace(EMPTY, vault=vault), width=width)
+    rows = [row for row in text.splitlines() if row.startswith("  vault ")]
+    assert [line in row for row in rows] == ([] if vault is None else [True])

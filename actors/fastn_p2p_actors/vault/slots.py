@@ -1,0 +1,182 @@
+"""Slots: ways to open the master key, in one file beside the key files.
+
+Each slot has the master key, sealed under a key that argon2id derives from a passphrase. So slots
+come and go without a change of any key file. A slot of a kind that this version does not know stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import HomeUnusable
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+
+from ..storage.atomic_files import error_text, write_atomically
+from .locked_memory import LockedMemory
+from .passphrase import Argon2Cost, Secret, derive, is_usable, new_salt, temporary_key
+from .sealing import seal, unseal
+
+FORMAT: Final = 1
+FILE_NAME: Final = "slots.json"
+MAX_SLOTS: Final = 16
+"""Slots of a vault. Each passphrase among them costs an attempt most of a second."""
+MAX_FILE: Final = 256 * 1024
+"""Bytes of the file."""
+
+PASSPHRASE: Final = "passphrase"  # noqa: S105
+KINDS: Final = (PASSPHRASE,)
+"""Kinds of slots that this version knows."""
+
+
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A slot on disk. Binary fields are hexadecimal."""
+
+    name: str
+    kind: str
+    created: str
+    """UTC, ISO 8601."""
+    sealed: str = ""
+    """The master key, sealed under the slot's key."""
+    passes: int = 0
+    memory: int = 0
+    salt: str = ""
+    """Cost and salt of argon2id, for a passphrase."""
+
+    @property
+    def cost(self) -> Argon2Cost:
+        return Argon2Cost(self.passes, self.memory)
+
+    @property
+    def header(self) -> bytes:
+        """Return what the seal binds: a changed parameter does not open the slot."""
+        return msgspec.json.encode([FORMAT, self.name, self.kind, self.passes, self.memory, self.salt])
+
+
+class _File(msgspec.Struct):
+    format: int
+    slots: list[dict[str, Any]] = []
+
+
+class SlotFile:
+    """Slots of a vault, in the order in which they were added.
+
+    Attributes:
+        exists: True if the vault's keys are sealed.
+    """
+
+    def __init__(self, folder: Path, memory: LockedMemory) -> None:
+        self._path = folder / FILE_NAME
+        self._memory = memory
+        self._raw: list[dict[str, Any]] = []
+        self.exists = False
+
+    def load(self) -> None:
+        """Read the file, if there is one.
+
+        Raises:
+            HomeUnusable: it is damaged, open to others, or of a newer version.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._raw, self.exists = [], False
+            return
+        except OSError as error:
+            raise HomeUnusable(path=str(self._path), reason=error_text(error)) from None
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise HomeUnusable(path=str(self._path), reason="it is not a regular file")
+            if found.st_uid != os.geteuid():
+                raise HomeUnusable(path=str(self._path), reason=f"it belongs to user {found.st_uid}")
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                raise HomeUnusable(path=str(self._path), reason=f"others can get at it; run: chmod go= {self._path}")
+            data = file.read(MAX_FILE + 1)
+        try:
+            content = msgspec.json.decode(data, type=_File)
+        except UNDECODABLE as error:
+            raise HomeUnusable(path=str(self._path), reason=f"it is damaged: {error}") from None
+        if content.format != FORMAT:
+            reason = f"format {content.format}, of a newer version of fastn-p2p. Upgrade this one"
+            raise HomeUnusable(path=str(self._path), reason=reason)
+        if not content.slots:
+            raise HomeUnusable(path=str(self._path), reason="it is damaged: it has no slot")
+        self._raw, self.exists = content.slots, True
+
+    @property
+    def known(self) -> list[Slot]:
+        """Slots of kinds that this version knows."""
+        return [slot for slot in map(_read, self._raw) if slot is not None and slot.kind in KINDS]
+
+    @property
+    def listed(self) -> list[Slot]:
+        """Every slot, for people: one that this version cannot read has what is legible."""
+        return [
+            _read(raw) or Slot(str(raw.get("name", "?"))[:64], str(raw.get("kind", "?"))[:64], "") for raw in self._raw
+        ]
+
+    def of_kind(self, kind: str) -> list[Slot]:
+        """Return the slots of a kind."""
+        return [slot for slot in self.known if slot.kind == kind]
+
+    def make(self, name: str, kind: str, secret: Secret, master: Any, cost: Argon2Cost, created: str) -> Slot:
+        """Return a new slot for the master key. Slow for a passphrase: call it in a thread.
+
+        Raises:
+            Overloaded: there is not enough memory for argon2id.
+        """
+        slot = Slot(name, kind, created, passes=cost.passes, memory=cost.memory, salt=new_salt().hex())
+        with temporary_key(self._memory) as key:
+            self._derive(key, slot, secret)
+            sealed = seal(self._memory, key, slot.header, master).hex()
+        return msgspec.structs.replace(slot, sealed=sealed)
+
+    def open(self, slot: Slot, secret: Secret, target: Any) -> bool:
+        """Write the master key to ``target`` if the secret opens the slot. Slow for a passphrase.
+
+        Raises:
+            Overloaded: there is not enough memory for argon2id.
+        """
+        try:
+            sealed = bytes.fromhex(slot.sealed)
+            if not is_usable(slot.cost, bytes.fromhex(slot.salt)):
+                return False
+        except ValueError:
+            return False
+        with temporary_key(self._memory) as key:
+            self._derive(key, slot, secret)
+            return unseal(self._memory, key, slot.header, sealed, target)
+
+    def put(self, slot: Slot) -> None:
+        """Add the slot, in place of the one of the same name. On disk when this returns.
+
+        Raises:
+            StorageFailed: nothing was changed.
+        """
+        raw = msgspec.to_builtins(slot)
+        names = [each.get("name") for each in self._raw]
+        slots = list(self._raw)
+        if slot.name in names:
+            slots[names.index(slot.name)] = raw
+        else:
+            slots.append(raw)
+        self._write(slots)
+
+    def _write(self, slots: list[dict[str, Any]]) -> None:
+        write_atomically(self._path, msgspec.json.format(msgspec.json.encode(_File(FORMAT, slots)), indent=1) + b"\n")
+        self._raw, self.exists = slots, True
+
+    def _derive(self, target: Any, slot: Slot, secret: Secret) -> None:
+        derive(target, secret, slot.cost, bytes.fromhex(slot.salt))
+
+
+def _read(raw: dict[str, Any]) -> Slot | None:
+    try:
+        return msgspec.convert(raw, Slot)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.passphrases import PassphraseFileOption
+
+
+def run(
+    lasting: Annotated[
+        str,
+        typer.Option("--for", metavar="TIME", help="Lock it again after this time: 30m, 8h, 7d.", show_default=False),
+    ] = "",
+    passphrase_file: PassphraseFileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Unlock the vault with the passphrase.
+
+    It stays unlocked until `vault lock`, or until the daemon stops. With --for it locks itself after that time. For a
+    vault that is unlocked, this sets or removes that time. After three wrong passphrases in a row, each further one
+    must wait, up to five minutes.
+    """
+    from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, UnlockVault
+    from fastn_p2p_client.errors import VaultNotEncrypted
+
+    from ....console.output import write_message
+    from ....console.passphrases import open_passphrase
+    from ....console.vault_request import request_vault
+    from ...vault_text import parse_seconds, vault_state
+
+    seconds = parse_seconds(lasting)
+    if not request_vault(home, GetVaultStatus()).encrypted:
+        raise VaultNotEncrypted
+    with open_passphrase(passphrase_file, "Passphrase of the vault") as descriptor:
+        status = request_vault(home, UnlockVault(seconds), descriptor)
+    write_message(f"The vault is {vault_state(encrypted=True, locked=status.locked, until=status.until)}.")

@@ -1,0 +1,90 @@
+"""Passphrases of the vault: each goes to the vault on a descriptor, from a file or from the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from .confirmation import can_confirm
+from .exit_codes import CommandLineError
+from .output import write_message
+
+MAX_TYPED: Final = 1024
+"""Bytes of a typed passphrase. They fit into a pipe, so writing them never blocks."""
+ATTEMPTS: Final = 3
+"""Typing errors that are forgiven when a new passphrase is repeated."""
+
+PassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        metavar="PATH",
+        help="Read the passphrase from the first line of this file instead of the terminal. /dev/fd/3 works, too.",
+    ),
+]
+
+
+@contextlib.contextmanager
+def open_passphrase(file: Path | None, prompt: str, *, repeat: bool = False) -> Iterator[int]:
+    """Return a descriptor that delivers a passphrase: the file, or a pipe with what the user has typed.
+
+    Args:
+        file: file with the passphrase; None to ask on the terminal.
+        prompt: question on the terminal.
+        repeat: have the user type it twice, because it is a new one.
+
+    Raises:
+        CommandLineError: the file cannot be opened, or there is no terminal.
+        typer.Exit: the user typed nothing.
+    """
+    descriptor = _open(file) if file is not None else _pipe_with(_typed(prompt, repeat=repeat))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    try:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise CommandLineError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _pipe_with(passphrase: bytes) -> int:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, passphrase + b"\n")
+    finally:
+        os.close(writer)
+    return reader
+
+
+def _typed(prompt: str, *, repeat: bool) -> bytes:
+    if not can_confirm():
+        raise CommandLineError("there is no terminal to type a passphrase on: give it with --passphrase-file PATH")
+    for _ in range(ATTEMPTS):
+        typed = _ask(f"{prompt}: ")
+        if not typed:
+            break
+        if not repeat or _ask("The same again: ") == typed:
+            return typed
+        write_message("The two are different. Type it again.")
+    raise CommandLineError("no passphrase was given, and nothing was changed")
+
+
+def _ask(prompt: str) -> bytes:
+    from getpass import getpass
+
+    try:
+        typed = getpass(prompt).encode("utf-8", "surrogateescape")
+    except EOFError:
+        return b""
+    if len(typed) > MAX_TYPED:
+        raise CommandLineError(f"the passphrase is longer than {MAX_TYPED} bytes")
+    return typed

@@ -1,0 +1,69 @@
+"""Requests of a command to the vault's own socket, with the descriptors that carry passphrases."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_actors.runtime.mailbox import CREDENTIALS
+from fastn_p2p_actors.vault.owner_messages import MAX_PACKET, OwnerReply, OwnerRequest, VaultStatus
+from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, HomeUnusable, InternalError
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
+
+TIMEOUT: Final = 120.0
+"""Seconds for a reply. Encrypting the keys of ten thousand identities takes a minute on a slow disk."""
+
+_decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(OwnerReply)
+
+
+def request_vault(home: Path | None, request: OwnerRequest, *descriptors: int) -> VaultStatus:
+    """Send a request to the vault of ``home``, and return its state afterwards.
+
+    Args:
+        descriptors: what the request takes; they stay open here.
+
+    Raises:
+        DaemonNotRunning, DaemonBusy, DeadlineExceeded: the vault did not answer.
+        HomeUnusable: the socket belongs to another user.
+        P2PError: the error reply of the vault.
+    """
+    found = Home.find(home)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(TIMEOUT)
+        try:
+            path = found.find_mailbox("keys")
+            connection.connect(str(path))
+            _, uid, _ = CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            )
+            if uid != os.getuid():
+                raise HomeUnusable(path=str(path), reason=f"user {uid} serves it")
+            socket.send_fds(connection, [encode(request)], descriptors)
+            packet = connection.recv(MAX_PACKET)
+        except TimeoutError:
+            raise DeadlineExceeded(seconds=TIMEOUT) from None
+        except OSError:
+            packet = b""
+    if not packet:
+        raise DaemonBusy(actor="vault") if _runs(found) else DaemonNotRunning(home=str(found.path))
+    try:
+        reply = _decoder.decode(packet)
+    except UNDECODABLE as error:
+        raise InternalError(reason=f"the reply of the vault: {error}") from None
+    if isinstance(reply, ErrorReply):
+        raise reply.error()
+    if not isinstance(reply, VaultStatus):
+        raise InternalError(reason=f"the vault answered {type(reply).__name__}")
+    return reply
+
+
+def _runs(home: Home) -> bool:
+    with contextlib.suppress(OSError):
+        return home.daemon_pid() is not None
+    return False
