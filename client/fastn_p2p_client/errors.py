@@ -63,7 +63,8 @@ people.
     │   ├── DelegationNotYetValid  the delegation starts later
     │   ├── WrongEndpoint          the delegation names another endpoint
     │   ├── EpochRetired           a newer epoch of the identity has been seen
-    │   └── RecordReplayed         a newer record of the identity has been seen
+    │   ├── RecordReplayed         a newer record of the identity has been seen
+    │   └── IdentityRevoked        the identity was revoked with its own key
     ├── DeadlineExceeded           no reply in time; the request may have been executed
     ├── Overloaded                 a limit is reached
     ├── ConnectionLost             a process or connection ended with the call in flight; it may have been executed
@@ -109,6 +110,7 @@ __all__ = [
     "IdentityFailed",
     "IdentityNotFound",
     "IdentityOffline",
+    "IdentityRevoked",
     "InstanceNotFound",
     "InternalError",
     "InvalidConfig",
@@ -786,6 +788,31 @@ class RecordReplayed(CredentialError):
     identity: str
     sequence: int
     newest: int
+
+
+class IdentityRevoked(CredentialError):
+    """The identity was revoked with its own key. Nothing makes it valid again."""
+
+    code = "identity-revoked"
+    template = "{identity} was revoked on {revoked}, {step}"
+    identity: str
+    """Petname or ID52 of a peer; name of an identity of this daemon."""
+    revoked: str
+    """Time in UTC, ISO 8601, as the revocation says."""
+    successor: str
+    """ID52 of the identity that takes its place; empty without one."""
+
+    def __str__(self) -> str:
+        from .plain_text import plain
+
+        if not self.successor:
+            step = "without a successor. Ask its owner for a new ID52"
+        elif len(self.identity) == len(self.successor) and self.identity.isalnum():
+            step = f"with the successor {self.successor}. If its owner confirms that, use the successor"
+        else:
+            accept = f"fastn-p2p peer accept-successor {self.identity}"
+            step = f"with the successor {self.successor}. If it is a peer and its owner confirms that: {accept}"
+        return plain(self.template.format(identity=self.identity, revoked=self.revoked, step=step))
 
 
 # ── any hop ──────────────────────────────────────────────────────────────────────────────────────

@@ -115,6 +115,7 @@ export const DelegationNotYetValid = define("delegation-not-yet-valid", "identit
 export const WrongEndpoint = define("wrong-endpoint", "identity: str");
 export const EpochRetired = define("epoch-retired", "identity: str, epoch: int, newest: int");
 export const RecordReplayed = define("record-replayed", "identity: str, sequence: int, newest: int");
+export const IdentityRevoked = define("identity-revoked", "identity: str, successor: str");
 export const DeadlineExceeded = define("deadline-exceeded", "seconds: float", RETRYABLE);
 export const Overloaded = define("overloaded", "what: str, limit: int", RETRYABLE);
 export const ConnectionLost = define("connection-lost", "what: str");

@@ -7,12 +7,23 @@ import sys
 import typer
 
 from .exit_codes import ExitCode
-from .output import confirmed, write_message
+from .output import confirmed, typed, write_message
 
 
 def can_confirm() -> bool:
     """Return whether standard input and standard error are terminals."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def confirm_by_name(warning: str, name: str, otherwise: str) -> None:
+    """Print ``warning`` and ask for ``name`` to be typed.
+
+    Raises:
+        typer.Exit: something else was typed. ``otherwise`` was printed.
+    """
+    if typed(f"{warning}\nType {name} to confirm:") != name:
+        write_message(otherwise)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def confirm_deletion(warning: str) -> None:

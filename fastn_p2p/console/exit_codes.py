@@ -91,6 +91,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "wrong-endpoint": ExitCode.DENIED,
     "epoch-retired": ExitCode.DENIED,
     "record-replayed": ExitCode.DENIED,
+    "identity-revoked": ExitCode.DENIED,
     "deadline-exceeded": ExitCode.TIMEOUT,
     "identity-not-found": ExitCode.NOT_FOUND,
     "peer-name-unknown": ExitCode.NOT_FOUND,

@@ -125,6 +125,12 @@ def confirmed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
+def typed(question: str) -> str:
+    """Ask a question on standard error, and return the line that is typed on standard input."""
+    _to_standard_error(f"{plain_lines(question)} ")
+    return sys.stdin.readline().strip()
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool = False) -> None:
     """Write rows to standard output: aligned with a header on a terminal, otherwise with tabs and without a header.
 

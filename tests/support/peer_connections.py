@@ -28,9 +28,13 @@ class StubOwner:
     def __init__(self, online: dict[bytes, bytes] | None = None) -> None:
         self.online = online if online is not None else {}
         self.introduced: list[bytes] = []
+        self.revoked: dict[bytes, bytes] = {}
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         return self.online.get(identity)
+
+    def revocation_of(self, identity: bytes) -> bytes:
+        return self.revoked.get(identity, b"")
 
     def on_introduced(self, _connection: PeerConnection, identity: bytes) -> None:
         self.introduced.append(identity)

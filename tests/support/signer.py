@@ -51,6 +51,10 @@ class Signer:
         who = bytes(self.key) if identity is None else identity
         return self.sign("delegation", [version, who, endpoint, lineage, epoch, not_before, not_after, capabilities])
 
+    def revocation(self, successor: bytes = b"", issued: int = NOW) -> bytes:
+        """A signed revocation."""
+        return self.sign("revocation", [1, bytes(self.key), issued, successor])
+
     def packet(self, record: bytes, sequence: int) -> bytes:
         """The body of a packet for directories, with this record in it."""
         return self.signed_packet(encode_record_packet(bytes(self.key), record), sequence)

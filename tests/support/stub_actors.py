@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -32,7 +32,10 @@ from fastn_p2p_client.ipc.messages import Ack, BindingStatus, DeliverCall, Error
 from fastn_p2p_client.ipc.request_channel import RequestChannel, Response
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import PROTOCOL_VERSION
+from tests.support.signer import Signer
 
+REVOKER = Signer("revoker")
+"""Signs the revocations of the stub of the vault."""
 GRANT_KEY: Final = b"k" * 32
 KEYS: Final = [
     PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"),
@@ -209,6 +212,7 @@ class StubVault:
 
     Attributes:
         keys: all there is, by name.
+        revoked: identities that are revoked, by name. The revocation is that of ``REVOKER``.
         refuse: kind of message → the error with which it is answered.
         asked: set by each request.
         go_on: while it is not set, nothing is answered.
@@ -220,6 +224,7 @@ class StubVault:
 
     def __init__(self, home: Home, roles: VaultKeys) -> None:
         self.keys: dict[str, vault.IdentityKey] = {}
+        self.revoked: dict[str, vault.RevokedKey] = {}
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
         self.events: list[vault.RecordEvent] = []
         self.locked = False
@@ -239,6 +244,11 @@ class StubVault:
         key = vault.IdentityKey(name, bytes(KEYS[len(self.keys) % len(KEYS)]), "2026-01-31T12:00:00Z")
         return self.keys.setdefault(name, key)
 
+    def revoke(self, name: str, successor: bytes = b"") -> vault.RevokedKey:
+        if name not in self.keys:
+            raise IdentityNotFound(identity=name)
+        return self.revoked.setdefault(name, vault.RevokedKey(name, REVOKER.revocation(successor), b"packet"))
+
     def _on_message(self, caller: CurveSender, correlation: bytes, header: bytes, _: bytes) -> None:
         assert caller.role == "gateway"
         message = self._decoder.decode(header)
@@ -249,7 +259,8 @@ class StubVault:
         if isinstance(message, vault.GetLockState):
             self._mailbox.send(caller, correlation, encode(vault.LockState(self.locked, self.locked)))
             return
-        self.asked.set()
+        if not isinstance(message, vault.ListRevokedKeys):  # the gateway asks at its start
+            self.asked.set()
         task = asyncio.ensure_future(self._handle(caller, correlation, header))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -274,7 +285,12 @@ class StubVault:
             case vault.DeleteKey():
                 if self.keys.pop(message.name, None) is None:
                     raise IdentityNotFound(identity=message.name)
+                self.revoked.pop(message.name, None)
                 return Ack()
+            case vault.RevokeKey():
+                return self.revoke(message.name, message.successor)
+            case vault.ListRevokedKeys():
+                return vault.RevokedKeys(tuple(self.revoked.values()), (), False, "")
         keys = [self.keys[name] for name in sorted(self.keys) if name > message.after]
         return vault.IdentityKeys(tuple(keys[:1]), (), len(keys) > 1, keys[0].name if keys else "")
 
@@ -420,9 +436,19 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(home: Home) -> AsyncIterator[RunningGateway]:
-    """A gateway with its colleagues, all of them closed at the end."""
+async def running_gateway(
+    home: Home, *, keys: Mapping[str, vault.IdentityKey] = {}, revoked: Sequence[str] = ()
+) -> AsyncIterator[RunningGateway]:
+    """A gateway with its colleagues, all of them closed at the end.
+
+    Args:
+        keys: keys that the vault has already.
+        revoked: names of those that are revoked.
+    """
     made = RunningGateway(home)
+    made.vault.keys.update(keys)
+    for name in revoked:
+        made.vault.revoke(name)
     await made.start_gateway()
     try:
         yield made

@@ -4,6 +4,7 @@
 - ``envelope``: a body, its signature, and the prefix that names the kind of body.
 - ``delegation``: an identity lets a transport endpoint speak for it, for a limited time.
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
+- ``revocation``: the last statement of an identity, which ends all its delegations and records.
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
 - ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
@@ -38,6 +39,7 @@ from .peer_record import (
     verify_record,
 )
 from .replay_protection import EpochTracker, SequenceTracker, is_from_future
+from .revocation import MAX_REVOCATION, Revocation, is_revocation, peek_revocation, read_revocation
 
 __all__ = [
     "CLOCK_SKEW",
@@ -47,20 +49,25 @@ __all__ = [
     "MAX_LIFETIME",
     "MAX_RECORD",
     "MAX_RELAYS",
+    "MAX_REVOCATION",
     "SPEAK",
     "Delegation",
     "EndpointEntry",
     "EpochTracker",
     "PeerRecord",
     "RecordEndpoint",
+    "Revocation",
     "SequenceTracker",
     "check_reachability",
     "check_validity",
     "is_from_future",
+    "is_revocation",
     "peek_endpoints",
     "peek_record",
+    "peek_revocation",
     "read_delegation",
     "read_record",
+    "read_revocation",
     "verify_delegation",
     "verify_record",
 ]

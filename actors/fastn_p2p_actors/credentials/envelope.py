@@ -17,7 +17,11 @@ from fastn_p2p_client.keys import PublicKey, proven_key
 
 from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 
-PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
+PREFIXES: Final = {
+    "delegation": b"fastn-p2p/delegation/1\0",
+    "record": b"fastn-p2p/record/1\0",
+    "revocation": b"fastn-p2p/revocation/1\0",
+}
 """Prefix that the signature covers, by kind of body."""
 
 CLOCK_SKEW: Final = 60.0

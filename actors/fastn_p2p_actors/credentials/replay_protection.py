@@ -92,6 +92,8 @@ class EpochTracker:
         is_present: return whether the identity has a connection at the moment. Such a stranger is removed last.
         on_kept: called for each epoch that is kept: identity, lineage, epoch.
         on_retired: called the same way for a stranger whose earlier transport key was retired.
+        check_revoked: called with each identity that is observed. Raises IdentityRevoked for a revoked one, of which
+            no delegation is valid any more.
 
     Attributes:
         changes: number of epochs recorded so far.
@@ -105,8 +107,10 @@ class EpochTracker:
         is_present: KeyPredicate = _no_identity,
         on_kept: Callable[[bytes, bytes, int], None] | None = None,
         on_retired: Callable[[bytes, bytes, int], None] | None = None,
+        check_revoked: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self.changes = 0
+        self._check_revoked = check_revoked
         self._on_retired = on_retired or (lambda _identity, _lineage, _epoch: None)
         self._memory: _PeerMemory[Lineages] = _PeerMemory(limit, is_known, is_present)
         self._on_kept = on_kept or (lambda _identity, _lineage, _epoch: None)
@@ -119,8 +123,10 @@ class EpochTracker:
 
         Raises:
             EpochRetired: a higher epoch is known.
+            IdentityRevoked: the identity was revoked.
         """
         key = bytes(identity)
+        self._check_revoked(key)
         lineages = self._memory.get(key) or ()
         newest = next((known for name, known in lineages if name == lineage), -1)
         if epoch < newest:

@@ -22,6 +22,7 @@ from fastn_p2p_client.errors import P2PError
 
 from ..runtime.actor import ActorContext
 from .commands.bindings import roll_back_uncommitted
+from .commands.revocation import finish_revocations
 from .context import GatewayContext
 from .control_server import ControlServer
 
@@ -40,6 +41,7 @@ async def serve(actor: ActorContext) -> None:
     context.store.delete_trash()
     server.open()
     actor.ready()
+    context.spawn(finish_revocations(context))
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()

@@ -12,7 +12,7 @@ from ..runtime.mailbox import Sender
 from ..vault.audit_reporter import AuditReporter
 
 _SHOWN: Final = (
-    "name", "identity", "protocol", "instance", "peer", "online", "listed", "allow", "program",
+    "name", "identity", "protocol", "instance", "peer", "successor", "online", "listed", "allow", "program",
     "keep_data", "add", "remove", "memory", "processes", "file_size", "open_files",
 )  # fmt: skip
 """Fields of commands that are recorded. Configs and every other field are not, because they may hold secrets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -61,6 +61,7 @@ class GatewayContext:
         self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
         self.worker_slots = asyncio.Semaphore(MAX_WORKERS)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 
@@ -80,6 +81,14 @@ class GatewayContext:
         """Return a client of the identity's process; use it with ``async with``."""
         return IdentityClient(self.home, identity, make_grant(self.settings.grant_key, identity))
 
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run ``work`` in the background until it ends or the gateway stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         self.vault.close()
         self.network.close()

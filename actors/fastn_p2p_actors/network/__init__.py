@@ -9,6 +9,7 @@
 - ``discovery``: from a name to a connection; records of peers and of the identities that are online, and their sources.
 - ``connections``: one QUIC connection to each peer daemon, and what it carries.
 - ``serving``: local processes that serve: registry, load balancer, access lists.
+- ``revocation_exchange``: revocations of identities, taken from everywhere and passed on.
 - ``address_book``: peers by name, on top of ``known_peers``, ``known_records`` and ``seen_store``.
 - ``live_settings``, ``settings_reload``: network settings, which change while the daemon runs.
 - ``transport``, ``wire``: the iroh endpoint; the protocol between daemons.

@@ -73,6 +73,7 @@ from .event_router import EventRouter
 from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
 from .report import Reporter
+from .revocation_exchange import RevocationExchange
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import RegisteredBinding, Registry
@@ -187,9 +188,6 @@ class Network:
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
         self._outside = OutsideAddresses(self._endpoint, live)
-        self._events.attach(
-            self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside, self._finder
-        )
         self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
@@ -208,6 +206,23 @@ class Network:
             pool=self._pool,
             revocation=self._sessions.revocation,
             audit=self._audit,
+        )
+        revocations = self._revocations = RevocationExchange(
+            registry=registry,
+            book=book,
+            knocks=self._knocks,
+            pool=self._pool,
+            sessions=self._sessions.revocation,
+            publisher=self._publisher,
+            waits=self._waits,
+            hosts=hosts,
+            sources=self._finder.sources,
+            audit=self._audit,
+        )
+        self._finder.on_revocation = hosts.on_revocation = revocations.take
+        live.on_change(revocations.publish_all)
+        self._events.attach(
+            self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside, self._finder, revocations
         )
         contacts = ContactRequests(
             registry=registry,
@@ -234,7 +249,10 @@ class Network:
             lan=lan,
             tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
             contacts=contacts,
+            revocations=revocations,
         )
+        registry.check_usable = book.check_own
+        revocations.open()
         mailbox.open()
         self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint)
         self._reconnect_list.reconnect_all()
@@ -252,6 +270,7 @@ class Network:
         self._incoming.close()
         self._sessions.close()
         self._waits.close()
+        self._revocations.close()
         self._publisher.close()
         self._finder.close()
         self._silent.close()

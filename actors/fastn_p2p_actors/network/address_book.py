@@ -29,6 +29,7 @@ from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
 from .contacts.groups import Groups
+from .contacts.revocations import KnownRevocation, Revocations
 from .known_peers import KnownPeers
 from .known_records import KnownRecords
 from .seen_store import SeenStore
@@ -72,7 +73,7 @@ class AddressBookEntry:
         if records.identities - {bytes(key)}:
             raise InvalidTicket(reason="the record is another identity's")
 
-    def info(self, reach: str = "", seen_ms: int = 0) -> PeerInfo:
+    def info(self, reach: str = "", seen_ms: int = 0, revoked: KnownRevocation | None = None) -> PeerInfo:
         """Return the entry as programs see it. ``reach`` and ``seen_ms`` as in ``PeerInfo``."""
         return PeerInfo(
             name=self.name,
@@ -81,6 +82,8 @@ class AddressBookEntry:
             added=self.added,
             reach=reach,
             seen_ms=seen_ms,
+            revoked="" if revoked is None else revoked.revocation.issued_text,
+            successor="" if revoked is None else revoked.revocation.successor_id52,
         )
 
 
@@ -95,6 +98,7 @@ class AddressBook:
     Attributes:
         known: peers that the owner deals with: those of the book, and some more.
         groups: groups of peers.
+        revocations: identities that were revoked.
         epochs, sequences: what has been seen of all identities, against replays.
         generation: number that changes with each change of names or keys, for caches.
         warnings: damaged files, for ``status``.
@@ -112,7 +116,8 @@ class AddressBook:
         self._called_by_ticket: dict[bytes, KnownRecords] = {}
         self.groups = Groups(directory / ".groups.json", self._changed)
         self.known = KnownPeers(self._has, self._keep_seen)
-        self._seen = SeenStore(directory, self.known.__contains__, is_present)
+        self.revocations = Revocations(directory / ".revoked.json", now)
+        self._seen = SeenStore(directory, self.known.__contains__, is_present, check_revoked=self.revocations.check)
         self.epochs = self._seen.epochs
         self.sequences = self._seen.sequences
         self.generation = 0
@@ -134,9 +139,7 @@ class AddressBook:
                 self._warn(path, error)
                 continue
             self._put(peer)
-        problem = self.groups.load()
-        if problem:
-            self.warnings.append(problem)
+        self.warnings += filter(None, (self.groups.load(), self.revocations.load()))
         self._seen.load()
         self.warnings += self._seen.warnings
 
@@ -199,6 +202,8 @@ class AddressBook:
             key = self._verify(blobs[0])
         else:
             key = PublicKey(read_peer_text(text).name)
+        if bytes(key) not in self._by_key:
+            self.revocations.check(bytes(key))
         holder = self._by_name.get(name)
         if holder is not None and holder.key != key:
             raise PeerNameTaken(name=name)
@@ -211,6 +216,41 @@ class AddressBook:
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
             peer.renamed_from = earlier.name
+        self._put(peer)
+        self._keep_seen(bytes(key))
+        return peer
+
+    def check_usable(self, key: bytes) -> None:
+        """Raise IdentityRevoked, with the petname, if the identity was revoked."""
+        if key in self.revocations:
+            self.revocations.check(key, self.name_of(key))
+
+    def check_own(self, name: str) -> None:
+        """Raise IdentityRevoked if an identity of this daemon with this name was revoked."""
+        known = self.revocations.named(name)
+        if known is not None:
+            raise self.revocations.error(known)
+
+    def replace_key(self, name: str, key: PublicKey) -> AddressBookEntry:
+        """Replace the key of a peer by that of its successor, on disk in one step. The petname stays.
+
+        If the book has the successor under another petname, that one is removed.
+
+        Raises:
+            PeerNameUnknown: there is no such petname.
+            StorageFailed: the file cannot be written.
+        """
+        entry = self._by_name.get(name)
+        if entry is None:
+            raise PeerNameUnknown(name=name)
+        other = self._by_key.get(bytes(key))
+        peer = AddressBookEntry(name, key, entry.added, self._records_of(bytes(key)))
+        write_atomically(self._path(name), self._encoded(peer))
+        if other is not None and other.name != name:
+            self.remove(other.name)
+            peer.renamed_from = other.name
+        self._by_key.pop(bytes(entry.key), None)
+        self._called_by_ticket.pop(bytes(key), None)
         self._put(peer)
         self._keep_seen(bytes(key))
         return peer

@@ -24,6 +24,7 @@ from .admin_messages import (
     MeasureRoundTrip,
     NetworkReport,
     NetworkReportReply,
+    PublishRevocation,
     ReloadNetworkSettings,
     SavePeer,
     TracePeer,
@@ -35,6 +36,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LanSource
 from .discovery.peer_trace import PeerTracer
 from .report import Reporter
+from .revocation_exchange import RevocationExchange
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
 from .settings_reload import SettingsReload
@@ -63,6 +65,7 @@ class Admin:
         settings: SettingsReload,
         tracer: PeerTracer,
         contacts: ContactRequests,
+        revocations: RevocationExchange,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -79,6 +82,7 @@ class Admin:
         self._lan = lan
         self._tracer = tracer
         self._contacts = contacts
+        self._revocations = revocations
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -124,6 +128,9 @@ class Admin:
         if isinstance(message, ListIdentity):
             await self._publisher.set_listed(message.identity, listed=message.listed)
             return Ack()
+        if isinstance(message, PublishRevocation):
+            await self._revocations.publish(message.identity, message.revocation, message.packet)
+            return Ack()
         if isinstance(message, MeasureRoundTrip):
             return await self._tracer.ping(message)
         if isinstance(message, TracePeer):
@@ -158,4 +165,9 @@ class Admin:
             lan=live.lan,
             pending=len(self._contacts.knocks),
             blocked=len(self._contacts.blocked),
+            revoked={
+                each.name: (each.revocation.issued_text, each.revocation.successor_id52)
+                for each in self._book.revocations
+                if each.name
+            },
         )

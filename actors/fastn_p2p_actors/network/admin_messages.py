@@ -132,6 +132,23 @@ class EvaluateAccess(Message, frozen=True, tag=116):
     """The only caller of interest: a petname or an ID52; empty for all that are admitted."""
 
 
+class PublishRevocation(Message, frozen=True, tag=120):
+    """Publishes the revocation of an own identity. Answered by ``Ack``."""
+
+    identity: str
+    """Name of the identity."""
+    revocation: bytes
+    packet: bytes
+    """Packet for directories with the revocation."""
+
+
+class ReplacePeer(Message, frozen=True, tag=121):
+    """Replaces the key of a revoked peer by that of its successor. Answered by ``PeerReply``."""
+
+    name: str
+    """Its petname."""
+
+
 class AccessEvaluation(Message, frozen=True, tag=151):
     """For each access list its entries, or the one entry about the peer."""
 
@@ -164,13 +181,17 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """Number of strangers that were refused and that the owner has neither accepted nor blocked."""
     blocked: int = 0
     """Number of blocked identities."""
+    revoked: dict[str, tuple[str, str]] = {}
+    """Own identities that were revoked, by name: time (UTC, ISO 8601), and ID52 of the successor or nothing."""
 
 
 class NetworkReportReply(Message, frozen=True, tag=150):
     report: NetworkReport
 
 
-ContactRequest: TypeAlias = GetKnocks | SetBlocked | GetBlocked | SetGroup | SetMembers | GetGroups | EvaluateAccess
+ContactRequest: TypeAlias = (
+    GetKnocks | SetBlocked | GetBlocked | SetGroup | SetMembers | GetGroups | EvaluateAccess | ReplacePeer
+)
 """Messages about contacts beside the address book."""
 
 NetworkRequest: TypeAlias = (
@@ -185,6 +206,7 @@ NetworkRequest: TypeAlias = (
     | ListIdentity
     | MeasureRoundTrip
     | TracePeer
+    | PublishRevocation
     | ContactRequest
 )
 """Every message that the network process accepts in its mailbox."""

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from fastn_p2p_client.errors import InvalidName, PeerBlocked, PeerNameUnknown
+from fastn_p2p_client.errors import ConnectionLost, InvalidName, PeerBlocked, PeerNameUnknown
 from fastn_p2p_client.ipc.messages import (
     AccessEntry,
     Ack,
@@ -28,6 +28,7 @@ from .admin_messages import (
     GetBlocked,
     GetGroups,
     GetKnocks,
+    ReplacePeer,
     SetBlocked,
     SetMembers,
 )
@@ -94,6 +95,8 @@ class ContactRequests:
             return GroupList(self._book.groups.infos(self._book.name_of))
         if isinstance(message, EvaluateAccess):
             return self._evaluate(message)
+        if isinstance(message, ReplacePeer):
+            return await self._replace(message.name)
         if isinstance(message, SetMembers):
             add, remove = ([self._key_of(peer) for peer in peers] for peers in (message.add, message.remove))
             self._book.groups.change(message.name, add, remove)
@@ -181,7 +184,36 @@ class ContactRequests:
             if not others:
                 for connection in connections:
                     connection.close(CLOSE_SHUTDOWN, "")
-        await self._revocation.identity_blocked(key)
+        await self._revocation.identity_ended(key, ConnectionLost(what="the session: its peer was blocked"))
+
+    # ── successors ───────────────────────────────────────────────────────────────────────────────
+
+    async def _replace(self, name: str) -> PeerReply:
+        """Replace the key of a revoked peer by that of its successor.
+
+        Blocking comes first and the address book last, so that a crash in between admits nobody whom the owner has
+        blocked, and the command can be repeated.
+        """
+        key = self._key_of(name)
+        entry = self._book.by_key(key)
+        if entry is None:
+            raise PeerNameUnknown(name=name)
+        name = entry.name
+        known = self._book.revocations.get(key)
+        if known is None:
+            raise InvalidName(name=name, what="a revoked peer", reason="this peer is not revoked")
+        successor = known.revocation.successor
+        if not successor:
+            raise self._book.revocations.error(known, name)
+        self._book.revocations.check(successor, name)
+        if key in self.blocked:
+            self.blocked.add(successor, name)
+            await self._disconnect(successor)
+        self._book.groups.replace_member(key, successor)
+        peer = self._book.replace_key(name, PublicKey(successor))
+        self.on_added(peer)
+        await self._revocation.access_changed()
+        return PeerReply(peer.info(), peer.renamed_from)
 
     # ── access ───────────────────────────────────────────────────────────────────────────────────
 
@@ -198,6 +230,8 @@ class ContactRequests:
         problem = "" if access.admits(key) else "no entry admits it"
         if key in self.blocked:
             why, problem = "", "it is blocked"
+        elif key in self._book.revocations:
+            why, problem = "", "it was revoked"
         elif not why and not problem:
             why = "peers"  # an identity of this daemon
         return AccessEntry(who=self._book.name_of(key) or id52_of(key), why=why, id52=id52_of(key), problem=problem)

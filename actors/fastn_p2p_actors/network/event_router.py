@@ -26,6 +26,7 @@ from .discovery.record_finder import RecordFinder
 from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
+from .revocation_exchange import RevocationExchange
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.manager import SessionManager
 from .wire import messages as wire
@@ -65,6 +66,7 @@ class EventRouter:
         self._silent: SilentConnections
         self._outside: OutsideAddresses
         self._finder: RecordFinder
+        self._revocations: RevocationExchange
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -76,6 +78,7 @@ class EventRouter:
         silent: SilentConnections,
         outside: OutsideAddresses,
         finder: RecordFinder,
+        revocations: RevocationExchange,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
@@ -85,6 +88,7 @@ class EventRouter:
         self._silent = silent
         self._outside = outside
         self._finder = finder
+        self._revocations = revocations
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -103,6 +107,7 @@ class EventRouter:
         self._calls.on_connection_closed(connection)
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
+        self._revocations.on_closed(connection)
         if self._pool.open_to(connection.endpoint) is None:
             self._outside.on_disconnected(connection)
 
@@ -162,7 +167,11 @@ class EventRouter:
         found = self._registry.by_key(identity)
         return found.delegation if found is not None else None
 
+    def revocation_of(self, identity: bytes) -> bytes:
+        return self._revocations.revocation_of(identity)
+
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
+        self._revocations.on_introduced(connection, identity)
         self._outside.on_introduced(connection)
         self._blocked.release_endpoint(connection.endpoint)
         if self._waits.on_online(identity):

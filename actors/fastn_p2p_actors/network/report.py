@@ -66,7 +66,9 @@ class Reporter:
     async def peers(self, after: str, limit: int) -> list[PeerInfo]:
         """Return at most ``limit`` entries of the address book, sorted by name, that follow the name ``after``."""
         entries = self._book.page(after, limit)
-        return [entry.info(*self._reach_of(bytes(entry.key))) async for entry in in_turns(entries)]
+        revoked = self._book.revocations.get
+        keyed = [(entry, bytes(entry.key)) for entry in entries]
+        return [entry.info(*self._reach_of(key), revoked(key)) async for entry, key in in_turns(keyed)]
 
     async def _connections(self, chosen: list[PeerConnection]) -> list[ConnectionStatus]:
         return [each.status(self._name_of) async for each in in_turns(chosen) if not each.closed]

@@ -74,6 +74,7 @@ class SeenStore:
         is_known: returns whether the owner deals with an identity.
         is_present: returns whether an identity is proven over an open connection.
         clock: returns monotonic seconds.
+        check_revoked: raises IdentityRevoked for a revoked identity.
 
     Attributes:
         epochs, sequences: the trackers.
@@ -86,10 +87,16 @@ class SeenStore:
         is_known: Callable[[bytes], bool],
         is_present: Callable[[bytes], bool],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        check_revoked: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self.epochs = EpochTracker(
-            is_known=is_known, is_present=is_present, on_kept=self._write_epoch, on_retired=self._write_retired
+            is_known=is_known,
+            is_present=is_present,
+            on_kept=self._write_epoch,
+            on_retired=self._write_retired,
+            check_revoked=check_revoked,
         )
         self.sequences = SequenceTracker(is_known=is_known, on_noted=self._write_sequence)
         self.warnings: list[str] = []

@@ -27,6 +27,7 @@ from fastn_p2p_client.errors import (
     BindingNotFound,
     IdentityExists,
     IdentityNotFound,
+    IdentityRevoked,
     InvalidKey,
     InvalidName,
     StorageDamaged,
@@ -69,6 +70,15 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     limits: IdentityLimits = IdentityLimits()
     listed: bool = True
     """False if its record must not be published to directories and the LAN."""
+    revoked: str = ""
+    """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
+    successor: str = ""
+    """ID52 of the identity that takes its place; empty without one."""
+
+    def check_usable(self) -> None:
+        """Raise IdentityRevoked if it was revoked."""
+        if self.revoked:
+            raise IdentityRevoked(identity=self.name, revoked=self.revoked, successor=self.successor)
 
     @property
     def key(self) -> PublicKey:
@@ -82,6 +92,8 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
             created=self.created,
             limits=self.limits,
             listed=self.listed,
+            revoked=self.revoked,
+            successor=self.successor,
         )
 
 
@@ -168,6 +180,12 @@ class IdentityStore:
             proven_key(record.id52)
         except InvalidKey as error:
             raise StorageDamaged(path=str(path), reason=str(error)) from error
+        return record
+
+    def usable_identity(self, name: str) -> IdentityFile:
+        """Return one identity that is not revoked. Raises the errors of ``identity``, and IdentityRevoked."""
+        record = self.identity(name)
+        record.check_usable()
         return record
 
     def create_identity(self, record: IdentityFile) -> None:

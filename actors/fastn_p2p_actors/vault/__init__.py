@@ -14,6 +14,7 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``owner_socket``, ``owner_messages``: requests of the owner, with passphrases on descriptors.
 - ``start_unlock``: the same before the daemon starts.
 - ``last_replies``: signatures that a locked vault repeats.
+- ``revocation_files``: revocations of identities, beside their keys.
 - ``vault``: replies to requests.
 - ``audit_log``, ``audit_events``: log of what was signed, and of what other processes report.
 - ``audit_reporter``: reports of the other processes.

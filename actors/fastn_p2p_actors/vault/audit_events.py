@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from fastn_p2p_actors.credentials import read_revocation
 from fastn_p2p_actors.credentials.delegation import peek_delegation
 from fastn_p2p_client.keys import id52_of
 
@@ -15,6 +16,8 @@ from .messages import (
     DeleteKey,
     GetTransport,
     IdentityKey,
+    RevokedKey,
+    RevokeKey,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -51,6 +54,9 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
             return "delegation-signed", {"identity": identity, "endpoint": endpoint, "until": reply.not_after}
         case CreateKey(name), IdentityKey():
             return "key-created", {"identity": name, "id52": id52_of(reply.public)}
+        case RevokeKey(name), RevokedKey():
+            successor = read_revocation(reply.revocation).successor_id52
+            return "key-revoked", {"identity": name, "successor": successor}
         case DeleteKey(name), _:
             return "key-deleted", {"identity": name}
         case GetTransport(), TransportKey():

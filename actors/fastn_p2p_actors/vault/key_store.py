@@ -41,6 +41,7 @@ from .key_file import (
 )
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
+from .revocation_files import RevocationFiles
 from .sealing import SEALED_BYTES, seal, unseal
 
 _IDENTITY: Final = "identity"
@@ -80,11 +81,13 @@ class KeyStore:
 
     Attributes:
         sealed: True if the keys on disk are sealed. Set it before ``open``.
+        revocations: revocations of the identities, beside their keys.
     """
 
     def __init__(self, folder: Path, memory: LockedMemory, clock: Callable[[], float]) -> None:
         self._folder = folder
         self._identities = folder / "identities"
+        self.revocations = RevocationFiles(self._identities)
         self._memory = memory
         self._clock = clock
         self._known: dict[str, StoredKey] = {}
@@ -248,6 +251,7 @@ class KeyStore:
         self._check_unlocked(f"creating the identity {name!r}")
         if name in self._known or os.path.lexists(path):
             raise IdentityExists(identity=name)
+        self.revocations.delete(name)  # of a deletion that was interrupted
         try:
             made = self._known[name] = self._write(path, _IDENTITY, name)
         except FileExistsError:
@@ -255,7 +259,7 @@ class KeyStore:
         return made
 
     def delete(self, name: str) -> None:
-        """Delete the identity's key, even if it is damaged.
+        """Delete the identity's key, even if it is damaged, and then its revocation.
 
         Raises:
             InvalidName: the name is no name of an identity.
@@ -269,9 +273,12 @@ class KeyStore:
             path.unlink()
             sync_directory(path.parent)
         except FileNotFoundError:
-            raise IdentityNotFound(identity=name) from None
+            if not self.revocations.delete(name):
+                raise IdentityNotFound(identity=name) from None
         except OSError as error:
             raise StorageFailed(path=str(path), reason=error.strerror or str(error)) from None
+        else:
+            self.revocations.delete(name)
         finally:
             if not os.path.lexists(path) and name in self._known:
                 self._known.pop(name).pair.wipe()

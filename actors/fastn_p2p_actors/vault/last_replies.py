@@ -44,7 +44,7 @@ class LastReplies:
         return reply
 
     def forget(self, identity: str) -> None:
-        """Forget the replies for an identity, which was deleted."""
+        """Forget the replies for an identity, which was deleted or revoked."""
         self._replies.pop(identity, None)
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from fastn_p2p_actors.credentials.peer_record import EndpointEntry
 from fastn_p2p_actors.credentials.pkarr import MAX_SEQUENCE
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
+from fastn_p2p_client.keys import KEY_BYTES
 from fastn_p2p_client.limits import MAX_NAME
 
 PAGE: Final = 256
@@ -54,6 +55,23 @@ class ListKeys(Message, frozen=True, tag=202):
 
 class GetLockState(Message, frozen=True, tag=208):
     """Get the state of the lock. The reply is ``LockState``."""
+
+
+class RevokeKey(Message, frozen=True, tag=215):
+    """Revoke the identity for good: from now on, the vault signs nothing else for it. The reply is ``RevokedKey``.
+
+    An identity that is revoked already keeps its revocation, whatever successor the request names.
+    """
+
+    name: Name
+    successor: Annotated[bytes, Meta(max_length=KEY_BYTES)] = b""
+    """Public key of the identity that takes its place, 32 bytes; empty without one."""
+
+
+class ListRevokedKeys(Message, frozen=True, tag=216):
+    """List revoked identities whose names come after ``after``, sorted by name. The reply is ``RevokedKeys``."""
+
+    after: Name = ""
 
 
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
@@ -168,11 +186,31 @@ class LockState(Message, frozen=True, tag=226):
     """Time at which the vault locks itself; 0 for never."""
 
 
+class RevokedKey(Message, frozen=True, tag=235):
+    name: str
+    revocation: bytes
+    """Signed revocation."""
+    packet: bytes
+    """Packet for directories with the revocation: no later packet replaces it."""
+
+
+class RevokedKeys(Message, frozen=True, tag=236):
+    """At most ``PAGE`` revoked identities. ``damaged`` and ``more`` are those of ``IdentityKeys``."""
+
+    keys: tuple[RevokedKey, ...]
+    damaged: tuple[str, ...]
+    more: bool
+    last: str
+    """Last name of this page."""
+
+
 VaultRequest: TypeAlias = (
     CreateKey
     | DeleteKey
     | ListKeys
     | GetLockState
+    | RevokeKey
+    | ListRevokedKeys
     | GetTransport
     | SignDelegation
     | SignRecord
@@ -185,6 +223,8 @@ VaultRequest: TypeAlias = (
 VaultReply: TypeAlias = (
     IdentityKey
     | IdentityKeys
+    | RevokedKey
+    | RevokedKeys
     | TransportKey
     | SignedDelegation
     | SignedRecord

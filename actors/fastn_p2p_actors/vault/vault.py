@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr
+from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr, read_revocation
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
+from fastn_p2p_actors.credentials.revocation import build_revocation
+from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
@@ -26,8 +28,12 @@ from .messages import (
     IdentityKey,
     IdentityKeys,
     ListKeys,
+    ListRevokedKeys,
     LockState,
     RecordEvent,
+    RevokedKey,
+    RevokedKeys,
+    RevokeKey,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -38,6 +44,7 @@ from .messages import (
     VaultReply,
     VaultRequest,
 )
+from .revocation_files import SavedRevocation
 
 DELEGATION_SECONDS: Final = 24 * 3600
 """Seconds for which a delegation is valid."""
@@ -96,7 +103,7 @@ class Vault:
         return reply
 
     def _sign(self, request: SignDelegation | SignRecord) -> Signed:
-        key = self._store.find(request.identity)
+        key = self._signing_key(request.identity)
         if isinstance(request, SignPacket):
             return self._sign_packet(key, request)
         return self._sign_record(key, request) if isinstance(request, SignRecord) else self._sign_delegation(key)
@@ -107,6 +114,10 @@ class Vault:
                 return self._transport()
             case ListKeys(after):
                 return self._list(after)
+            case RevokeKey(name, successor):
+                return self._revoke(name, successor)
+            case ListRevokedKeys(after):
+                return self._list_revoked(after)
             case CreateKey(name):
                 return _public_part(self._store.create(name))
             case DeleteKey(name):
@@ -132,6 +143,41 @@ class Vault:
     def _list(self, after: str) -> IdentityKeys:
         page = self._store.page(after, PAGE)
         return IdentityKeys(tuple(map(_public_part, page.keys)), tuple(map(str, page.damaged)), page.more, page.last)
+
+    def _revoke(self, name: str, successor: bytes) -> RevokedKey:
+        saved = self._store.revocations.find(name)
+        if saved is None:
+            key = self._store.find(name)
+            blob = _sign(key, "revocation", build_revocation(key.pair.public, self._now(), successor))
+            packet = encode_record_packet(key.pair.public, blob)
+            signature = key.pair.sign(pkarr.signing_input(pkarr.MAX_SEQUENCE, packet))
+            body = pkarr.join_body(signature, pkarr.MAX_SEQUENCE, packet)
+            saved = SavedRevocation(revocation=blob, packet=body)
+            self._store.revocations.write(name, saved)
+            self._last.forget(name)
+        return RevokedKey(name, saved.revocation, saved.packet)
+
+    def _list_revoked(self, after: str) -> RevokedKeys:
+        names = [name for name in self._store.revocations.names() if name > after]
+        keys: list[RevokedKey] = []
+        damaged: list[str] = []
+        for name in names[:PAGE]:
+            try:
+                saved = self._store.revocations.find(name)
+            except HomeUnusable as error:
+                damaged.append(str(error))
+            else:
+                if saved is not None:
+                    keys.append(RevokedKey(name, saved.revocation, saved.packet))
+        return RevokedKeys(tuple(keys), tuple(damaged), len(names) > PAGE, names[:PAGE][-1] if names else after)
+
+    def _signing_key(self, name: str) -> StoredKey:
+        """Return the key of an identity that is not revoked. Raises IdentityRevoked, and the errors of ``find``."""
+        key = self._store.find(name)
+        saved = self._store.revocations.find(name)
+        if saved is not None:
+            raise read_revocation(saved.revocation).error(name)
+        return key
 
     def _sign_delegation(self, key: StoredKey) -> SignedDelegation:
         transport = self._store.transport

@@ -29,5 +29,7 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
 
 def _state(identity: IdentityInfo) -> str:
+    if identity.revoked:
+        return f"revoked {identity.revoked[:10]}"
     state = "online" if identity.online else "offline"
     return state if identity.listed else f"{state}, unlisted"

@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, contacts, narrow_lines, published, servers, short, vault
+from .narrow_dashboard import ago, contacts, narrow_lines, published, revoked, servers, short, vault
 
 _COLOURS: Final = {
     "ready": "green",
@@ -168,6 +168,8 @@ def _remark(binding: BindingStatus) -> Text:
 
 def _presence(identity: IdentityStatus, known: bool) -> Text:
     """Return the state of an identity. ``known``: the network process answers, so its list is complete."""
+    if identity.revoked:
+        return Text(f"revoked {plain(identity.revoked[:10])}", "bold red")
     if identity.online:
         return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
     if identity.wanted:
@@ -207,7 +209,9 @@ def _peers(peers: Sequence[PeerInfo]) -> RenderableType:
     for each in peers:
         endpoints = format_count(each.endpoints, "endpoint") if each.endpoints else "key only"
         table.add_row(plain(each.name), plain(each.id52), endpoints)
-        if each.reach:
+        if each.revoked:
+            table.add_row("", Text(plain(revoked(each)), "red", overflow="fold", no_wrap=False))
+        elif each.reach:
             table.add_row("", Text(ago(each.reach, each.seen_ms), "green" if each.reach == "connected" else "yellow"))
     return _indented(table)
 

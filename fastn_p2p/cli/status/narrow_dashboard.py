@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, IdentityStatus, ProcessStatus, Status
+from fastn_p2p_client.ipc.messages import (
+    BindingStatus,
+    ConnectionStatus,
+    IdentityStatus,
+    PeerInfo,
+    ProcessStatus,
+    Status,
+)
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_memory, utc_minute
@@ -39,6 +46,8 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     yield from _title("Identities")
     for identity in status.identities[:most]:
         state = "online" if identity.online else "not up" if identity.wanted else "offline"
+        if identity.revoked:
+            state = f"revoked {plain(identity.revoked[:10])}"
         yield Text.assemble(f"  {plain(identity.name)}", (f"  {state}", "green" if identity.online else "dim"))
         yield Text(f"    {identity.id52}", "dim")
         if words := published(identity):
@@ -55,6 +64,8 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     for peer in status.peers[:most]:
         yield Text.assemble(f"  {plain(peer.name)}", (f"  {ago(peer.reach, peer.seen_ms)}".rstrip(), "dim"))
         yield Text(f"    {peer.id52}", "dim")
+        if peer.revoked:
+            yield Text(f"    {plain(revoked(peer))}", "red", no_wrap=False, overflow="fold")
     yield from (Text(f"  {words}", "yellow", no_wrap=False, overflow="fold") for words in contacts(status))
     yield from _title("Connections")
     if not status.connections:
@@ -129,6 +140,12 @@ def contacts(status: Status) -> list[str]:
     if status.blocked:
         lines.append(f"{format_count(status.blocked, 'peer')} blocked: `fastn-p2p peer blocked`")
     return lines
+
+
+def revoked(peer: PeerInfo) -> str:
+    """Return when a peer was revoked, and the command that accepts its successor."""
+    step = f": `fastn-p2p peer accept-successor {peer.name}`" if peer.successor else ", no successor"
+    return f"revoked {peer.revoked[:10]}{step}"
 
 
 def published(identity: IdentityStatus) -> str:

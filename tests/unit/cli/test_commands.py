@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import fastn_p2p_client.ipc.messages as m
@@ -21,6 +22,8 @@ from fastn_p2p_supervisor.actor_specs import DaemonConfig
 ID52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 ALICE = m.IdentityInfo(name="alice", id52=ID52, online=True, created="2026-01-01T00:00:00Z")
 BOB = m.PeerInfo(name="bob", id52=ID52, endpoints=1, added="2026-01-01T00:00:00Z")
+
+REVOKED = msgspec.structs.replace(ALICE, online=False, revoked="2026-01-31T12:00:00Z", successor=ID52)
 
 
 class Daemon:
@@ -58,6 +61,14 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     [
         ("create-identity alice", m.IdentityReply(ALICE), m.CreateIdentity("alice"), f"{ID52}\n"),
         ("delete-identity alice --yes", m.Ack(), m.DeleteIdentity("alice"), ""),
+        (
+            f"identity revoke alice --successor {ID52} --yes",
+            m.IdentityReply(REVOKED),
+            m.RevokeIdentity("alice", ID52),
+            "",
+        ),
+        ("identity list", m.IdentityList([REVOKED]), m.ListIdentities(), f"alice\t{ID52}\trevoked 2026-01-31\n"),
+        ("peer accept-successor bob", m.PeerReply(BOB), m.AcceptSuccessor("bob"), ""),
         ("list-identities", m.IdentityList([ALICE]), m.ListIdentities(), f"alice\t{ID52}\tonline\n"),
         ("list-identities", m.IdentityList([]), m.ListIdentities(), ""),
         ("identity-online alice", m.IdentityReply(ALICE), m.SetIdentityOnline("alice", True), ""),
@@ -113,6 +124,22 @@ def test_command(
     out, err = capsys.readouterr()
     assert out == printed
     assert out or err, "nothing was said at all"
+
+
+@pytest.mark.parametrize(
+    ("successor", "words"),
+    [(ID52, f"Its successor is {ID52}: fastn-p2p peer accept-successor bob"), ("", "without a successor")],
+)
+def test_peer_list_says_who_was_revoked(
+    capsys: pytest.CaptureFixture[str], daemon: Daemon, successor: str, words: str
+) -> None:
+    revoked = msgspec.structs.replace(BOB, revoked="2026-01-31T12:00:00Z", successor=successor)
+    daemon.reply = m.PeerList([revoked])
+    assert main(["peer", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"bob\t{ID52}\t1\t2026-01-01T00:00:00Z\n"
+    assert "bob was revoked on 2026-01-31" in err
+    assert words in err
 
 
 def test_add_protocol_sends_the_config_as_it_was_typed(daemon: Daemon) -> None:

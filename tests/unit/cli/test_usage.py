@@ -108,6 +108,20 @@ def test_deletion_that_is_not_confirmed(
     assert main(["delete-identity", "alice"]) == 130
 
 
+def test_revokes_nothing_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, b"alice\n")
+    assert "--yes" in refused(capsys, "identity", "revoke", "alice")
+
+
+@pytest.mark.parametrize("answer", ["y\n", "\n", "", "alice2\n", "ALICE\n"])
+def test_revocation_that_is_not_confirmed_by_name(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(["identity", "revoke", "alice"]) == 130
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

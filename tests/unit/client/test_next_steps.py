@@ -28,6 +28,10 @@ NEXT_STEPS: dict[str, tuple[e.P2PError, str]] = {
     "wrong-endpoint": (e.WrongEndpoint(identity=ID52), "fastn-p2p ticket NAME"),
     "epoch-retired": (e.EpochRetired(identity=ID52, epoch=1, newest=2), "fastn-p2p ticket NAME"),
     "record-replayed": (e.RecordReplayed(identity=ID52, sequence=1, newest=2), "fastn-p2p ticket NAME"),
+    "identity-revoked": (
+        e.IdentityRevoked(identity="bob", revoked="2026-11-29T08:30:00Z", successor=ID52),
+        "fastn-p2p peer accept-successor bob",
+    ),
     "delegation-not-yet-valid": (e.DelegationNotYetValid(identity=ID52, seconds=90), "fastn-p2p netcheck"),
     "daemon-not-running": (e.DaemonNotRunning(home="/h"), "fastn-p2p daemon"),
     "no-identity-online": (e.NoIdentityOnline(), "fastn-p2p identity-online NAME"),

@@ -1,6 +1,7 @@
 """Table of every command that a program may send, with the function that runs it.
 
 - ``identities``: create, delete and list identities, bring them online and offline, set limits.
+- ``revocation``: revoke an identity, accept the successor of a peer.
 - ``bindings``, ``removal``: add a protocol to an identity, and remove it.
 - ``binding_state``: check, change, reload, start and stop a binding.
 - ``programs``: programs that serve bindings.
@@ -43,6 +44,7 @@ from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
 from .reach import explain_peer, ping_peer
 from .removal import remove_protocol
+from .revocation import accept_successor, revoke_identity
 from .settings import reload_settings
 from .status import get_status
 
@@ -90,5 +92,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ChangeGroup: Command(change_group, changes=True),
     m.ListGroups: Command(list_groups, changes=False),
     m.GetAccess: Command(get_access, changes=False),
+    m.RevokeIdentity: Command(revoke_identity, changes=True),
+    m.AcceptSuccessor: Command(accept_successor, changes=True),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""

@@ -123,7 +123,7 @@ async def stop_protocol(context: GatewayContext, message: StopProtocol, _: bytes
 
 def _load_binding(context: GatewayContext, name: str, protocol: str, instance: str) -> tuple[IdentityFile, BindingFile]:
     """Return an identity and its binding. Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
-    identity = context.store.identity(check_name(name, "an identity"))
+    identity = context.store.usable_identity(check_name(name, "an identity"))
     return identity, context.store.binding(name, protocol, instance)
 
 

@@ -52,7 +52,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
     instance = check_name(message.instance, "an instance")
     await check_allowed(context, message.allow)
     async with context.identity_lock(name):
-        identity = context.store.identity(name)
+        identity = context.store.usable_identity(name)
         found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
         check_json(protocol, config)

@@ -78,7 +78,7 @@ def _parse_binding(context: GatewayContext, text: str) -> tuple[str, str, str]:
         raise InvalidName(name=text, what="a binding", reason="it is IDENTITY/PROTOCOL/INSTANCE")
     identity = check_name(parts[0], "an identity")
     protocol, instance = check_name(parts[1], "a protocol"), check_name(parts[2], "an instance")
-    context.store.identity(identity)
+    context.store.usable_identity(identity)
     context.store.binding(identity, protocol, instance)
     return identity, protocol, instance
 

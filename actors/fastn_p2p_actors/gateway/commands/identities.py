@@ -128,6 +128,7 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
         if not message.online:
             await _stop(context, record)
             return IdentityReply(msgspec.structs.replace(record, online=False).info())
+        record.check_usable()
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
             await _check_unlocked(context, f"bringing {name!r} online")
@@ -146,7 +147,7 @@ async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> I
     """Set resource limits. They are written first, so a process that does not reply has them from its next start."""
     name = check_name(message.identity, "an identity")
     async with context.identity_lock(name):
-        record = context.store.identity(name)
+        record = context.store.usable_identity(name)
         limits = IdentityLimits(
             **{each: _limit(message, each, getattr(record.limits, each)) for each in IdentityLimits.__struct_fields__}
         )
@@ -166,7 +167,7 @@ async def set_listed(context: GatewayContext, message: SetListed, _: bytes) -> I
     """Publish the record of an identity, or no longer. The file is written first, so every later start knows it."""
     name = check_name(message.identity, "an identity")
     async with context.identity_lock(name):
-        wanted = msgspec.structs.replace(context.store.identity(name), listed=message.listed)
+        wanted = msgspec.structs.replace(context.store.usable_identity(name), listed=message.listed)
         context.store.write_identity(wanted)
         if wanted.online:
             await context.network.request(ListIdentity(name, message.listed), Ack)

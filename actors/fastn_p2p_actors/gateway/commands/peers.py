@@ -20,7 +20,7 @@ from ..context import GatewayContext
 
 async def get_ticket(context: GatewayContext, message: GetTicket, _: bytes) -> TicketText:
     if message.identity:
-        context.store.identity(message.identity)
+        context.store.usable_identity(message.identity)
     return await context.network.request(CreateTicket(message.identity), TicketText)
 
 

@@ -40,7 +40,7 @@ async def register(context: GatewayContext, message: RequestGrant, _: bytes) -> 
     identity = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
-    record = context.store.identity(identity)
+    record = context.store.usable_identity(identity)
     allow: tuple[str, ...] = ()
     for found in context.store.bindings(identity, protocol).usable:
         if found.instance == instance:
@@ -68,7 +68,7 @@ async def watch_bindings(context: GatewayContext, message: WatchBindings, _: byt
 
 
 async def get_binding(context: GatewayContext, message: GetBinding, _: bytes) -> WithPayload:
-    identity = context.store.identity(message.identity)
+    identity = context.store.usable_identity(message.identity)
     binding = context.store.binding(message.identity, message.protocol, message.instance)
     if not binding.program:
         raise BindingNotFound(identity=message.identity, protocol=message.protocol, instance=message.instance)

@@ -268,15 +268,32 @@ def _identities(
     states: States,
 ) -> list[IdentityStatus]:
     online = {identity.name: identity for identity in (network.identities if network else [])}
+    revoked = network.revoked if network else {}
     found = [
-        _identity(record, bindings[record.name].usable, online.pop(record.name, None), states) for record in records
+        _identity(
+            record,
+            bindings[record.name].usable,
+            online.pop(record.name, None),
+            states,
+            revoked.get(record.name, ("", "")),
+        )
+        for record in records
     ]
     return found + list(online.values())
 
 
 def _identity(
-    record: IdentityFile, on_disk: list[BindingFile], seen: IdentityStatus | None, states: States
+    record: IdentityFile,
+    on_disk: list[BindingFile],
+    seen: IdentityStatus | None,
+    states: States,
+    revoked: tuple[str, str],
 ) -> IdentityStatus:
+    """Return the status of an identity on disk.
+
+    Args:
+        revoked: time and successor of its revocation, as the network process knows it; empty texts without one.
+    """
     served = {(binding.protocol, binding.instance): binding for binding in (seen.bindings if seen else [])}
     bindings: list[BindingStatus] = []
     for binding in on_disk:
@@ -298,6 +315,8 @@ def _identity(
         limits=record.limits,
         listed=record.listed,
         publications=seen.publications if seen is not None else [],
+        revoked=record.revoked or revoked[0],
+        successor=record.successor if record.revoked else revoked[1],
     )
 
 

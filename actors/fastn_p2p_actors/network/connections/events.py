@@ -69,6 +69,10 @@ class IdentityEvents(Protocol[ConnectionT]):
         """Return the signed delegation of a local identity, or None if it is not online."""
         ...
 
+    def revocation_of(self, identity: bytes) -> bytes:
+        """Return the signed revocation of an identity; empty if it is not known to be revoked."""
+        ...
+
     def on_introduced(self, connection: ConnectionT, identity: bytes) -> None:
         """The peer daemon has proved that the identity is online there. Called for every proof, also a repeated one."""
         ...

@@ -17,6 +17,7 @@ from fastn_p2p_client.errors import (
     CredentialError,
     DelegationExpired,
     DelegationNotYetValid,
+    IdentityRevoked,
     Overloaded,
     P2PError,
 )
@@ -217,6 +218,10 @@ class IdentityExchange(Generic[ConnectionT]):
         """The peer daemon asks for the proof of an identity: send it now, or when the identity comes online."""
         if self._show(identity) or len(identity) != KEY_BYTES:
             return
+        revocation = self._owner.revocation_of(identity)
+        if revocation:
+            self.push_record(revocation)
+            return
         self._wants.add(identity, self, self._wanted_by_peer)
 
     def came_online(self, identity: bytes) -> None:
@@ -346,6 +351,20 @@ class IdentityExchange(Generic[ConnectionT]):
         if identity in self._held:
             self._on_timeout(identity)
 
+    def on_revoked(self, identity: bytes, error: P2PError, refusal: P2PError) -> None:
+        """Fail what waits for an identity, because it was revoked.
+
+        Args:
+            error: error of local programs.
+            refusal: error of the peer daemon, without the petname.
+        """
+        requested = self._requested.pop(identity, None)
+        if requested is not None and not requested.done():
+            requested.set_exception(error)
+        if identity in self._held:
+            self._introductions.reject(identity, refusal)
+            self._on_timeout(identity)
+
     def note_refused(self, identity: bytes) -> None:
         """Remember that the proof of an identity was refused, although the peer daemon has sent it."""
         self._refused.pop(identity, None)
@@ -378,6 +397,8 @@ class IdentityExchange(Generic[ConnectionT]):
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)
                 self._introductions.reject(_claimed_identity(message.delegation), error)
+                if isinstance(error, IdentityRevoked):  # another daemon of its owner may not know it yet
+                    self.push_record(self._owner.revocation_of(bytes(PublicKey(error.identity))))
                 if isinstance(error, DelegationExpired | DelegationNotYetValid):
                     self._on_clock_error(bytes(PublicKey(error.identity)), error)
                 return

@@ -113,6 +113,16 @@ class Groups:
             )
         return left
 
+    def replace_member(self, key: bytes, successor: bytes) -> None:
+        """Replace an identity in every group by its successor, in one step. Raises StorageFailed."""
+        if self.of(key):
+            self._store(
+                {
+                    name: dict.fromkeys(successor if each == key else each for each in members)
+                    for name, members in self._groups.items()
+                }
+            )
+
     def _check(self, name: str) -> None:
         if name not in self._groups:
             raise GroupNotFound(group=name)

@@ -16,9 +16,9 @@ from fastn_p2p_client.retry import Backoff
 
 from ...credentials.pkarr import SignedPacket, sequence_of
 from ...credentials.record_packet import record_in
-from ..serving.registry import OnlineIdentity, Publication
+from ..serving.registry import Publication
 from .directory_client import DirectoryBusy, DirectoryClient, DirectoryRefused, DirectoryUnavailable, NewerPacket
-from .record_source import OnRecord
+from .record_source import OnRecord, PublishedIdentity
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _READ_BACK: Final = 2.0, 4.0
 """Seconds after a publication before it is read back: at least, at most. Two daemons of one identity that publish at
 the same moment do not know each other's endpoints, and the later packet replaces the earlier one."""
 
-OnNewer = Callable[[OnlineIdentity, SignedPacket], bool]
+OnNewer = Callable[[PublishedIdentity, SignedPacket], bool]
 """Takes a packet that the directory has in place of this daemon's. Returns True if it has this daemon's endpoint, too;
 otherwise another packet will be published."""
 
@@ -54,7 +54,7 @@ class _Answer(msgspec.Struct, frozen=True):
 class _Job(msgspec.Struct, frozen=True, eq=False):
     """Packet to publish."""
 
-    identity: OnlineIdentity
+    identity: PublishedIdentity
     packet: bytes
     is_withdrawal: bool
     """True if the packet no longer has this daemon's endpoint."""
@@ -110,12 +110,12 @@ class DirectorySource:
         if answer.record:
             found(answer.record)
 
-    def publish(self, identity: OnlineIdentity) -> None:
+    def publish(self, identity: PublishedIdentity) -> None:
         """Publish ``identity.packet``. Does nothing without one."""
         if identity.packet:
             self._add(_Job(identity, identity.packet, is_withdrawal=False))
 
-    def unpublish(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: PublishedIdentity) -> None:
         """Publish ``identity.packet``, which no longer has this daemon's endpoint, in place of the earlier one."""
         self._queue.pop(identity.raw, None)
         if identity.packet and self.name in identity.publications:
@@ -215,7 +215,7 @@ class DirectorySource:
             return _Outcome()
         return _Outcome("it has a packet with a higher sequence, which the next one will replace")
 
-    async def _read_back(self, identity: OnlineIdentity, packet: bytes) -> None:
+    async def _read_back(self, identity: PublishedIdentity, packet: bytes) -> None:
         await asyncio.sleep(random.uniform(*_READ_BACK))
         try:
             present = await self._client.get(identity.raw)

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from fastn_p2p_client.errors import P2PError, StorageFailed
 from fastn_p2p_client.home import runtime_directories
 from fastn_p2p_client.keys import PublicKey
 
-from ...credentials import MAX_RECORD, PeerRecord, read_record
+from ...credentials import MAX_RECORD, PeerRecord, is_revocation, read_record
 from ...storage.atomic_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class HostDirectory:
 
     Attributes:
         problem: why the directory is not used; empty if it is.
+        on_revocation: called with a signed revocation that another daemon has left, not verified, and with its file.
     """
 
     def __init__(self, path: Path, endpoint: bytes) -> None:
@@ -50,6 +52,7 @@ class HostDirectory:
         """ID52 to the names of its files, as of the directory's time stamp ``_listed``, read at ``_listed_at``."""
         self._listed = self._listed_at = 0
         self.problem = ""
+        self.on_revocation: Callable[[bytes, str], object] = lambda _blob, _origin: None
 
     @classmethod
     def find(cls, endpoint: bytes) -> HostDirectory:
@@ -126,6 +129,9 @@ class HostDirectory:
             path = self._path / name
             try:
                 blob = _read(path)
+                if is_revocation(blob):
+                    self.on_revocation(blob, str(path))
+                    continue
                 record = read_record(blob)
             except (OSError, P2PError) as error:
                 log.debug("%s: %s", path, error)

@@ -139,6 +139,8 @@ class IdentityPublisher:
     async def _announce(self, name: str, sender: Sender, listed: bool) -> None:
         signed = await self._vault.delegation(name)
         delegation = read_delegation(signed.blob)
+        self._book.revocations.check(delegation.identity, name)
+        self._book.revocations.forget_name(name, delegation.identity)
         identity = OnlineIdentity(name, delegation.key, sender, listed=listed)
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after

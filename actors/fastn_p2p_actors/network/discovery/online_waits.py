@@ -118,6 +118,11 @@ class OnlineWaits:
             self._finish(wait, _DONE)
         return True
 
+    def fail(self, target: bytes, error: P2PError) -> None:
+        """End the waits for an identity that will never be online again."""
+        for wait in list(self._waiting_for.get(target, ())):
+            self._finish(wait, encode(ErrorReply.of(error)))
+
     def _expire(self, wait: _Wait) -> None:
         self._finish(wait, encode(ErrorReply.of(DeadlineExceeded(seconds=round(wait.seconds, 3)))))
 

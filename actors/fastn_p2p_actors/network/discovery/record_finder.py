@@ -12,7 +12,7 @@ import msgspec
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.keys import id52_of
 
-from ...credentials import peek_record, verify_record
+from ...credentials import is_revocation, peek_record, verify_record
 from ..address_book import AddressBook
 from .record_source import RecordSource
 
@@ -90,11 +90,13 @@ class RecordFinder:
     Attributes:
         sources: sources that are asked. The owner may change the list at any time.
         on_news: called with the identity when something newer about it was found.
+        on_revocation: called with a signed revocation, not verified, and with its origin. Returns whether it counts.
     """
 
     def __init__(self, book: AddressBook, wall: Callable[[], float]) -> None:
         self.sources: list[RecordSource] = []
         self.on_news: Callable[[bytes], None] = lambda _: None
+        self.on_revocation: Callable[[bytes, str], bool] = lambda _blob, _origin: False
         self._book = book
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -121,10 +123,12 @@ class RecordFinder:
         self._take(key, blob, self._lookups.get(key), source)
 
     def add_pushed(self, blob: bytes, endpoint: str) -> None:
-        """Keep a record that the peer daemon at ``endpoint`` has pushed, if it is news of a known peer.
+        """Keep a record or a revocation that the peer daemon at ``endpoint`` has pushed, if it is about a known peer.
 
         Whose record it is need not be proved over that connection: a record proves itself.
         """
+        if self.take_revocation(blob, endpoint):
+            return
         try:
             key = bytes(peek_record(blob).identity)
             if not self._book.is_known(key):
@@ -136,6 +140,10 @@ class RecordFinder:
         if bytes(record.identity) == key and self._book.note_record(key, blob):
             log.info("%s has pushed a newer record of %s", endpoint, self._book.name_of(key) or id52_of(key))
             self.on_news(key)
+
+    def take_revocation(self, blob: bytes, origin: str) -> bool:
+        """Take a revocation that was found in place of a record. Return False if it is none, or changes nothing."""
+        return is_revocation(blob) and self.on_revocation(blob, origin)
 
     def close(self) -> None:
         """Stop all lookups, and close the sources."""
@@ -168,7 +176,11 @@ class RecordFinder:
                 lookup.notify()
 
     def _take(self, key: bytes, blob: bytes, lookup: Lookup | None, source: str) -> FoundRecord:
-        """Verify a record, and keep it if it is new."""
+        """Verify a record, and keep it if it is new. A revocation in its place ends the identity."""
+        if self.take_revocation(blob, source):
+            if lookup is not None:
+                lookup.notify()
+            return FoundRecord(0, 0, "the identity was revoked")
         try:
             record = verify_record(blob, now=self._wall())
         except P2PError as error:

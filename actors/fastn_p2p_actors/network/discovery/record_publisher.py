@@ -27,6 +27,7 @@ from ..vault_client import VaultClient
 from .directory_set import DirectorySet
 from .host_directory import HostDirectory
 from .record_finder import RecordFinder
+from .record_source import PublishedIdentity
 
 log = logging.getLogger(__name__)
 
@@ -176,15 +177,18 @@ class RecordPublisher:
         else:
             await self._withdraw_from_sources(identity)
 
-    def on_newer(self, identity: OnlineIdentity, packet: SignedPacket) -> bool:
+    def on_newer(self, identity: PublishedIdentity, packet: SignedPacket) -> bool:
         """Take a packet that a directory has in place of this daemon's. See ``directory_source.OnNewer``."""
         self._above[identity.raw] = max(packet.sequence, self._above.get(identity.raw, 0))
-        if self._registry.by_key(identity.raw) is not identity or not identity.listed:
+        online = self._registry.by_key(identity.raw)
+        if online is None or online is not identity or not online.listed:
             return False
         try:
             blob = record_in(packet)
+            if self._finder.take_revocation(blob, "a directory"):
+                return False
             record = verify_record(blob, now=self._wall())
-            if record.identity == identity.key:
+            if record.identity == online.key:
                 self._book.note_record(identity.raw, blob)
                 own = self._endpoint.address()
                 if any(
@@ -194,7 +198,7 @@ class RecordPublisher:
                     return True
         except P2PError as error:
             log.debug("a directory has a useless packet of %s: %s", identity.name, error)
-        self.publish_soon(identity)
+        self.publish_soon(online)
         return False
 
     # ── what is due ──────────────────────────────────────────────────────────────────────────────

@@ -9,10 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ..serving.registry import OnlineIdentity
+from ..serving.registry import Publication
 
 OnRecord = Callable[[bytes], None]
 """Callback for a record that a source has: the signed blob, not verified."""
+
+
+class PublishedIdentity(Protocol):
+    """Identity whose record a source publishes: one that is online, or one that is revoked.
+
+    Attributes:
+        record: its signed record or revocation.
+        packet: packet for directories with the record; empty if there is none.
+        publications: state at each place, by its name. The sources change it.
+    """
+
+    record: bytes
+    packet: bytes
+    publications: dict[str, Publication]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def raw(self) -> bytes:
+        """Its key."""
+        ...
 
 
 class RecordSource(Protocol):
@@ -36,11 +57,11 @@ class RecordSource(Protocol):
         """
         ...
 
-    def publish(self, identity: OnlineIdentity) -> None:
+    def publish(self, identity: PublishedIdentity) -> None:
         """Publish ``identity.record``, which is new, in place of an earlier one. Must not block."""
         ...
 
-    def unpublish(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: PublishedIdentity) -> None:
         """Publish the identity no longer: it is offline here. Must not block."""
         ...
 

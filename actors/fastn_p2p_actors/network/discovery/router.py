@@ -10,6 +10,7 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
+    IdentityRevoked,
     PeerBlocked,
     PeerOffline,
     PeerUnknown,
@@ -158,6 +159,10 @@ class PeerRouter:
             raise PeerUnknown(peer=peer)
         return bytes(PublicKey(peer))
 
+    def check_usable(self, target: bytes) -> None:
+        """Raise IdentityRevoked if the identity was revoked."""
+        self._book.check_usable(target)
+
     # ── connecting ───────────────────────────────────────────────────────────────────────────────
 
     async def connect(self, target: bytes, peer: str, search: Search | None = None) -> PeerConnection:
@@ -169,12 +174,14 @@ class PeerRouter:
 
         Raises:
             PeerBlocked: the owner has blocked the identity.
+            IdentityRevoked: it was revoked.
             PeerUnknown: no resolver and no source knows the identity.
             PeerOffline: it is an identity of this daemon, and offline.
             PeerUnreachable: every attempt failed; the reason lists them.
         """
         if self._is_blocked(target):
             raise PeerBlocked(peer=self._book.name_of(target) or PublicKey(target).id52)
+        self._book.check_usable(target)
         search = search or Search(asyncio.get_running_loop().time())
         known = resolve_candidates(target, self._resolvers_for(peer))
         if known and not self._without_own_endpoint(known):
@@ -186,6 +193,7 @@ class PeerRouter:
             search,
         )
         connection = await race.run()
+        self._book.check_usable(target)  # its revocation may have come meanwhile
         if connection is not None:
             self.prefer(connection, target)
             return connection
@@ -255,8 +263,11 @@ class PeerRouter:
     def known(self, target: bytes, peer: str = "") -> list[Candidate]:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
 
-        Daemons that do not answer over their connections, and those at which it was offline, come last.
+        Daemons that do not answer over their connections, and those at which it was offline, come last. There are none
+        of an identity that was revoked.
         """
+        if target in self._book.revocations:
+            return []
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
         return (
             known
@@ -290,6 +301,8 @@ class PeerRouter:
             connection.introductions.add(delegation)
             if is_new:  # the peer daemon learns that this one knows the identity, and tells it the news of it
                 connection.send(wire.RequestIntroduction(target))
+        except IdentityRevoked:
+            raise
         except (CredentialError, BadMessage):
             if connection.introductions.is_proven(target, now):
                 return connection

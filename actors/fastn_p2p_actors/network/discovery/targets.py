@@ -143,6 +143,7 @@ class TargetFinder:
         try:
             self._registry.calling_identity(identity)
             target = self._router.parse_peer(peer)
+            self._router.check_usable(target)
         except (IdentityOffline, NoIdentityOnline):
             if not self._grace.is_open():
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastn_p2p_client.errors import (
     BindingExists,
@@ -178,9 +178,14 @@ class _Registered:
 
 
 class Registry:
-    """Online identities by name and by key, and their bindings."""
+    """Online identities by name and by key, and their bindings.
+
+    Attributes:
+        check_usable: called with the name of an identity that is not online. Raises IdentityRevoked if it was revoked.
+    """
 
     def __init__(self) -> None:
+        self.check_usable: Callable[[str], None] = lambda _: None
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}
@@ -212,12 +217,14 @@ class Registry:
 
         Raises:
             IdentityOffline: no identity with this name is online.
+            IdentityRevoked: the identity with this name was revoked.
             NoIdentityOnline: the name is empty, and no identity is online.
             IdentityAmbiguous: the name is empty, and several identities are online.
         """
         if name:
             identity = self._by_name.get(name)
             if identity is None:
+                self.check_usable(name)
                 raise IdentityOffline(identity=name)
             return identity
         if len(self._by_name) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastn_p2p_client.errors import ConnectionLost, Denied
+from fastn_p2p_client.errors import ConnectionLost, Denied, P2PError
 
 from ...runtime.loop_turns import in_turns
 from ...runtime.mailbox import Sender
@@ -58,11 +58,11 @@ class SessionRevocation:
             if permission.source == identity.raw or served:
                 relay.fail(ConnectionLost(what=f"the identity {identity.name}, which was taken offline,"))
 
-    async def identity_blocked(self, key: bytes) -> None:
-        """End the sessions with an identity of a peer, in both directions: the owner has blocked it."""
+    async def identity_ended(self, key: bytes, error: P2PError) -> None:
+        """End the sessions with an identity of a peer, in both directions: it was blocked or revoked."""
         async for relay, permission in in_turns(list(self._permissions.items())):
             if key in (permission.source, permission.target):
-                relay.fail(ConnectionLost(what="the session: its peer was blocked"))
+                relay.fail(error)
 
     async def access_changed(self) -> None:
         """End the sessions of peers that the access lists no longer admit: one of them or the address book has changed.

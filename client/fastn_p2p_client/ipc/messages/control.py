@@ -24,6 +24,7 @@ from .records import (
 
 __all__ = [
     "AcceptPeer",
+    "AcceptSuccessor",
     "AccessReply",
     "AddPeer",
     "AddProtocol",
@@ -68,6 +69,7 @@ __all__ = [
     "RemoveProtocol",
     "RequestFor",
     "RequestGrant",
+    "RevokeIdentity",
     "SetIdentityOnline",
     "SetLimits",
     "SetListed",
@@ -588,6 +590,26 @@ class GetAccess(Message, frozen=True, tag=99):
     """The only caller of interest: a petname or an ID52; empty for all that are admitted."""
 
 
+class RevokeIdentity(Message, frozen=True, tag=120):
+    """Revoke an identity for good: it goes offline, and every peer that learns of it refuses it. Its key is kept.
+
+    An interrupted request can be repeated.
+    """
+
+    reply_type = IdentityReply
+    name: str
+    successor: str = ""
+    """ID52, or name of an identity of this daemon, that takes its place; empty without one."""
+
+
+class AcceptSuccessor(Message, frozen=True, tag=121):
+    """Replace the key of a revoked peer by that of its successor. Petname, groups and blocking stay."""
+
+    reply_type = PeerReply
+    name: str
+    """Petname or ID52 of the revoked peer."""
+
+
 ControlRequest: TypeAlias = (
     Hello
     | CreateIdentity
@@ -625,6 +647,8 @@ ControlRequest: TypeAlias = (
     | ChangeGroup
     | ListGroups
     | GetAccess
+    | RevokeIdentity
+    | AcceptSuccessor
     | Cancel
 )
 """Messages that a program sends to the gateway."""

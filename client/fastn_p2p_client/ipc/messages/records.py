@@ -59,6 +59,10 @@ class IdentityInfo(Record, frozen=True):
     limits: IdentityLimits = IdentityLimits()
     listed: bool = True
     """False if its record is not published to directories and the LAN."""
+    revoked: str = ""
+    """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
+    successor: str = ""
+    """ID52 of the identity that takes its place; empty without one."""
 
 
 class PublicationStatus(Record, frozen=True):
@@ -85,6 +89,10 @@ class PeerInfo(Record, frozen=True):
     """``connected``; ``unreachable`` after a failed attempt to connect; empty if there was no attempt."""
     seen_ms: int = 0
     """Unix time in milliseconds at which it was last connected; 0 if never since the daemon started."""
+    revoked: str = ""
+    """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
+    successor: str = ""
+    """ID52 of the identity that takes its place; empty without one."""
 
 
 class WantedBinding(Record, frozen=True):
@@ -212,6 +220,10 @@ class IdentityStatus(Record, frozen=True):
     """False if its record is not published to directories and the LAN."""
     publications: list[PublicationStatus] = msgspec.field(default_factory=list)
     """Places where its record is published."""
+    revoked: str = ""
+    """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
+    successor: str = ""
+    """ID52 of the identity that takes its place; empty without one."""
 
 
 class ConnectionStatus(Record, frozen=True):

@@ -9,6 +9,7 @@ app = lazy_group(
     "fastn_p2p.cli.commands",
     {
         "create": "create_identity",
+        "revoke": "identity.revoke",
         "delete": "delete_identity",
         "list": "list_identities",
         "set": "set_identity",

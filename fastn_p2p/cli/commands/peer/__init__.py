@@ -7,7 +7,19 @@ from ...lazy_groups import lazy_group
 
 app = lazy_group(
     "fastn_p2p.cli.commands.peer",
-    ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked", "group"),
+    (
+        "add",
+        "list",
+        "rename",
+        "remove",
+        "pending",
+        "accept",
+        "accept-successor",
+        "block",
+        "unblock",
+        "blocked",
+        "group",
+    ),
     "Manage contacts: the address book, strangers that were refused, blocked peers, groups.",
 )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, table, write_message
+from ....console.revocation_notice import revocation_notice
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
@@ -19,5 +20,8 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         ("NAME", "ID52", "ENDPOINTS", "ADDED"),
         [(each.name, each.id52, str(each.endpoints), each.added) for each in peers],
     )
+    for each in peers:
+        if each.revoked:
+            write_message(revocation_notice(each))
     if not peers:
         write_message("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")

@@ -58,6 +58,8 @@ def test_identity_is_kept_as_json_that_people_can_read(store: IdentityStore, tmp
         "online": False,
         "limits": {"memory": None, "processes": None, "file_size": None, "open_files": None},
         "listed": True,
+        "revoked": "",
+        "successor": "",
     }
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700

@@ -209,6 +209,23 @@ def test_peers_that_cannot_be_reached_say_when_they_were_seen(width: int) -> Non
     assert "connected" in text
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_revoked_identities_and_peers_are_shown(width: int) -> None:
+    when = "2026-01-31T12:00:00Z"
+    status = replace(
+        FULL,
+        identities=[replace(FULL.identities[1], revoked=when)],
+        peers=[
+            replace(FULL.peers[0], revoked=when, successor=ID52),
+            replace(FULL.peers[0], name="dora", revoked=when),
+        ],
+    )
+    shown = without_breaks(render_text(status, width=width))
+    assert shown.count("revoked2026-01-31") == 3
+    assert "revoked2026-01-31:`fastn-p2ppeeraccept-successorcarol`" in shown
+    assert "revoked2026-01-31,nosuccessor" in shown
+
+
 def test_nothing_of_the_bindings_is_lost_at_80_columns() -> None:
     text = render_text(FULL, width=80)
     assert re.search(r"FileTransfer +backup +peers +0 +0 +0 +- +-$", text, re.MULTILINE)

@@ -15,8 +15,8 @@ from typing import Final
 from fastn_p2p_client.errors import BadMessage, P2PError
 
 from ....credentials.lan_record import lan_label, open_from_lan, seal_for_lan
-from ...serving.registry import OnlineIdentity, Publication
-from ..record_source import OnRecord
+from ...serving.registry import Publication
+from ..record_source import OnRecord, PublishedIdentity
 from .interfaces import Link
 from .messages import MAX_SEALED, encode_announcement, encode_goodbye, encode_queries, is_query, labels_in, read_sealed
 from .multicast import Multicast
@@ -63,7 +63,7 @@ class _Published:
 
     __slots__ = ("answer_at", "identity", "instance", "label", "packet", "record", "repeat")
 
-    def __init__(self, identity: OnlineIdentity, label: bytes) -> None:
+    def __init__(self, identity: PublishedIdentity, label: bytes) -> None:
         self.identity = identity
         self.label = label
         self.instance = secrets.token_hex(8).encode()
@@ -207,7 +207,7 @@ class LanSource:
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────
 
-    def publish(self, identity: OnlineIdentity) -> None:
+    def publish(self, identity: PublishedIdentity) -> None:
         label = lan_label(identity.raw).encode()
         published = self._published.get(label)
         if published is not None and published.identity is identity and published.record == identity.record:
@@ -225,7 +225,7 @@ class LanSource:
         published.packet = encode_announcement(label, published.instance, sealed)
         self._announce(published)
 
-    def unpublish(self, identity: OnlineIdentity) -> None:
+    def unpublish(self, identity: PublishedIdentity) -> None:
         published = self._published.pop(lan_label(identity.raw).encode(), None)
         if published is not None:
             self._take_back(published)

@@ -14,7 +14,15 @@ from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
 from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS, NEWS
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, DelegationExpired, Overloaded, P2PError, WrongEndpoint
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    DelegationExpired,
+    IdentityRevoked,
+    Overloaded,
+    P2PError,
+    WrongEndpoint,
+)
 from tests.support.peer_connections import StubOwner, new_connection, take_sent
 from tests.support.signer import DAY, NOW, Signer
 from tests.support.two_daemons import until_awaited
@@ -351,3 +359,43 @@ async def test_drops_news_above_the_rate_limit() -> None:
         connection.handle(wire.PushRecord(b"record"), b"")
     assert burst <= owner.records < 2 * burst
     assert not connection.closed
+
+
+# ── revoked identities ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_answers_a_request_for_a_revoked_identity_with_its_revocation() -> None:
+    owner = StubOwner()
+    owner.revoked[KEY] = b"revocation"
+    connection = new_connection(owner)
+    connection.identities.sends_news = True
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    assert take_sent(connection) == [wire.PushRecord(b"revocation")]
+
+
+async def test_tells_a_daemon_that_introduces_a_revoked_identity() -> None:
+    """Another daemon of the same owner may not have heard of it."""
+    owner = StubOwner()
+    owner.revoked[KEY] = b"revocation"
+    connection = new_connection(owner)
+    connection.identities.sends_news = True
+    error = IdentityRevoked(identity=BOB.key.id52, revoked="2026-01-31T12:00:00Z", successor="")
+
+    def refuse(*_: object) -> Delegation:
+        raise error
+
+    owner.check_introduction = refuse  # type: ignore[method-assign, assignment]
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    assert take_sent(connection) == [wire.PushRecord(b"revocation")]
+    assert connection.introductions.rejection_of(KEY) is error
+    assert KEY not in connection.introductions.until
+
+
+async def test_revocation_ends_what_waits_for_an_introduction() -> None:
+    connection = new_connection()
+    waiting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    error = IdentityRevoked(identity="bob", revoked="2026-01-31T12:00:00Z", successor="")
+    connection.identities.on_revoked(KEY, error, error)
+    with pytest.raises(IdentityRevoked):
+        await waiting

@@ -12,6 +12,7 @@ from fastn_p2p_actors.credentials.pkarr import SignedPacket
 from fastn_p2p_actors.network.discovery import directory_source
 from fastn_p2p_actors.network.discovery.directory_client import DirectoryClient, DirectoryUnavailable
 from fastn_p2p_actors.network.discovery.directory_source import DirectorySource
+from fastn_p2p_actors.network.discovery.record_source import PublishedIdentity
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_client.errors import BadMessage
 from tests.support.scripted_directory import ScriptedDirectory, answer_with, running_directory
@@ -37,7 +38,7 @@ class Publishing:
         self.adopt = False
         self.source = DirectorySource(DirectoryClient(url), lambda: float(NOW), self.on_newer)
 
-    def on_newer(self, identity: OnlineIdentity, packet: SignedPacket) -> bool:
+    def on_newer(self, identity: PublishedIdentity, packet: SignedPacket) -> bool:
         self.newer.append(packet)
         self.reported.set()
         return self.adopt

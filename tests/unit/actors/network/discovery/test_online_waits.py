@@ -13,7 +13,7 @@ import pytest
 from fastn_p2p_actors.network.discovery import online_waits
 from fastn_p2p_actors.network.discovery.online_waits import OnlineWaits
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
-from fastn_p2p_client.errors import IdentityOffline, PeerUnknown
+from fastn_p2p_client.errors import IdentityOffline, IdentityRevoked, P2PError, PeerUnknown
 from fastn_p2p_client.ipc.messages import Ack, DataMessage, ErrorReply, WaitForPeer
 
 BOB, CAROL = b"b" * 32, b"c" * 32
@@ -28,6 +28,7 @@ class StubNetwork:
         self.online = {"alice"}
         self.online_keys: set[bytes] = set()
         self.settling = False
+        self.revoked: dict[bytes, P2PError] = {}
         self.held: list[Callable[[], None]] = []
         self.answers: list[tuple[object, bytes, object]] = []
         self.replied = asyncio.Event()
@@ -35,6 +36,10 @@ class StubNetwork:
         all_of_them: Any = self
         targets = TargetFinder(all_of_them, all_of_them, all_of_them)
         self.awaiting = OnlineWaits(all_of_them, targets, all_of_them)
+
+    def check_usable(self, target: bytes) -> None:
+        if target in self.revoked:
+            raise self.revoked[target]
 
     def wait_for(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
         self.awaiting.on_wait(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
@@ -173,3 +178,14 @@ async def test_rejects_a_second_wait_with_the_same_id_and_more_than_the_limit(
     network.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
     network.wait_for("one", 3, "bob")
     assert network.replies() == []
+
+
+async def test_ends_the_waits_for_a_revoked_peer_and_begins_no_other() -> None:
+    network = StubNetwork()
+    network.wait_for("program", 1, "bob")
+    network.wait_for("program", 2, "carol")
+    network.revoked[BOB] = error = IdentityRevoked(identity="bob", revoked="2026-01-31T12:00:00Z", successor="")
+    network.awaiting.fail(BOB, error)
+    network.wait_for("program", 3, "bob")
+    assert network.replies() == [("program", 1, "identity-revoked"), ("program", 3, "identity-revoked")]
+    assert len(network.awaiting) == 1

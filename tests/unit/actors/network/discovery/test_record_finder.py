@@ -10,8 +10,7 @@ import pytest
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.discovery import record_finder
 from fastn_p2p_actors.network.discovery.record_finder import RecordFinder
-from fastn_p2p_actors.network.discovery.record_source import OnRecord
-from fastn_p2p_actors.network.serving.registry import OnlineIdentity
+from fastn_p2p_actors.network.discovery.record_source import OnRecord, PublishedIdentity
 from fastn_p2p_client.errors import DaemonBusy
 from tests.support.signer import DAY, NOW, Signer
 
@@ -38,9 +37,9 @@ class StubSource:
             raise self.error
         await self.ends.wait()
 
-    def publish(self, identity: OnlineIdentity) -> None: ...
+    def publish(self, identity: PublishedIdentity) -> None: ...
 
-    def unpublish(self, identity: OnlineIdentity) -> None: ...
+    def unpublish(self, identity: PublishedIdentity) -> None: ...
 
     def close(self) -> None: ...
 

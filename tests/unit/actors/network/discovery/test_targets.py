@@ -77,6 +77,9 @@ class _Network:
         self.grace.on_registration()
         return identity
 
+    def check_usable(self, _target: bytes) -> None:
+        """Nobody is revoked."""
+
     def find(self) -> _Seeker:
         seeker = _Seeker()
         self.finder.find(cast(Any, seeker), CALL, b"payload")

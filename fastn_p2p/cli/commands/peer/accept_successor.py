@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import write_message
+
+
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of a peer that was revoked.")],
+    home: HomeOption = None,
+) -> None:
+    """Replace the key of a revoked peer by that of its successor.
+
+    Ask the owner first: a thief of the key can name a successor, too. Access lists by petname and groups then admit the
+    successor. A blocked peer stays blocked.
+    """
+    from fastn_p2p_client.ipc.messages import AcceptSuccessor
+
+    from ....console.control_request import request_daemon
+
+    reply = request_daemon(home, AcceptSuccessor(name))
+    write_message(f"{reply.peer.name} is now {reply.peer.id52}.")
+    if reply.renamed_from:
+        write_message(
+            f"This peer was {reply.renamed_from} before. Access lists that name {reply.renamed_from} admit nobody by it"
+        )
