@@ -30,6 +30,8 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.CreateKey("mallory"),
     vault.DeleteKey("alice"),
     vault.ListKeys(),
+    vault.RevokeKey("alice"),
+    vault.ListRevokedKeys(),
     vault.GetLockState(),
     vault.GetTransport(),
     vault.SignDelegation("alice"),
