@@ -271,7 +271,7 @@ async def ask_for_what_is_the_owners(client: Client, daemons: TwoDaemons) -> Non
     with pytest.raises(StreamReset):
         await session.read()
     session.reset()
-    # What is not there is not marked, and no error: perhaps it was forgotten here.
+    # A receipt for a message that is not there marks nothing, and is no error: it may have been forgotten here.
     viewed = ReadReceipt("default", [secrets.token_hex(16)])
     assert await client.call("bob", daemons.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
 

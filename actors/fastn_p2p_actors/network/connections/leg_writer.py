@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -32,7 +33,7 @@ Traffic: TypeAlias = Callable[[int, int], None]
 """Counts bytes (sent, received)."""
 
 
-class LegWriter:
+class LegWriter(ABC):
     """Writing half of a remote leg. ``RemoteLeg`` adds the reading half.
 
     It is a base class and no object of its own, because a reference from one half to the other and back would keep the
@@ -219,9 +220,9 @@ class LegWriter:
 
     # ── end ──────────────────────────────────────────────────────────────────────────────────────
 
+    @abstractmethod
     def close(self) -> None:
         """End both directions."""
-        raise NotImplementedError
 
     def _lost(self, error: IrohError) -> None:
         log.debug("the stream of a session has failed: %s", error.message())

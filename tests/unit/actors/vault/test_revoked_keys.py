@@ -97,7 +97,7 @@ def test_first_revocation_stays(setup: Setup) -> None:
 def test_interrupted_revocation_has_no_effect_before_its_file_is_there(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever part of the file was written: it is under another name, which the next start deletes."""
+    """A part of the file is under another name, which the next start deletes."""
 
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
