@@ -46,7 +46,10 @@ people.
     │   ├── VaultLocked            the keys are locked; the owner has to unlock the vault
     │   ├── VaultNotEncrypted      the keys of this home are not encrypted
     │   ├── WrongPassphrase        the passphrase does not open the vault
-    │   └── PassphraseDelayed      too many wrong passphrases; the next one has to wait
+    │   ├── PassphraseDelayed      too many wrong passphrases; the next one has to wait
+    │   ├── SlotExists             the vault has a slot of this name
+    │   ├── SlotNotFound           the vault has no slot of this name
+    │   └── LastSlot               without this slot, nothing opens the vault
     ├── RemoteError                the peer, its daemon, or the path to it
     │   ├── PeerUnknown            no address is known for the peer
     │   ├── PeerUnreachable        no connection to the peer's daemon
@@ -118,6 +121,7 @@ __all__ = [
     "InvalidName",
     "InvalidPassphrase",
     "InvalidTicket",
+    "LastSlot",
     "LocalError",
     "NoIdentityOnline",
     "OutcomeUnknown",
@@ -136,6 +140,8 @@ __all__ = [
     "RecordReplayed",
     "RemoteError",
     "SessionClosed",
+    "SlotExists",
+    "SlotNotFound",
     "StorageDamaged",
     "StorageFailed",
     "StreamReset",
@@ -585,6 +591,36 @@ class PassphraseDelayed(LocalError):
     retryable = True
     template = "too many wrong passphrases: nothing was tried. Try again in {seconds} s"
     seconds: int
+
+
+class SlotExists(LocalError):
+    """The vault has a slot of this name."""
+
+    code = "slot-exists"
+    template = (
+        "the vault has a slot named {slot}. Choose another name with --name, or remove that one: "
+        "fastn-p2p vault remove-slot {slot}"
+    )
+    slot: str
+
+
+class SlotNotFound(LocalError):
+    """The vault has no slot of this name."""
+
+    code = "slot-not-found"
+    template = "the vault has no slot named {slot}. List the slots: fastn-p2p vault status"
+    slot: str
+
+
+class LastSlot(LocalError):
+    """Without this slot, nothing opens the vault."""
+
+    code = "last-slot"
+    template = (
+        "nothing but {slot} opens the vault. Add another slot first: fastn-p2p vault add-slot. To have the keys on "
+        "disk in the clear again: fastn-p2p vault remove-slot {slot} --decrypt"
+    )
+    slot: str
 
 
 # ── the peer ─────────────────────────────────────────────────────────────────────────────────────

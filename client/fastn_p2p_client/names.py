@@ -9,7 +9,7 @@ from .errors import InvalidName
 from .keys import ID52_LENGTH
 from .limits import MAX_NAME
 
-NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer", "a group"]
+NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer", "a group", "a slot"]
 """Kind of a named object, as error messages say it."""
 
 
@@ -35,6 +35,9 @@ _RULES: Final[dict[NamedThing, _Rule]] = {
         re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
     "a group": _Rule(
+        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+    ),
+    "a slot": _Rule(
         re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
 }

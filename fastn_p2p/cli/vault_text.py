@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastn_p2p_actors.vault.owner_messages import LONGEST_UNLOCK, VaultStatus
 
 from ..console.exit_codes import CommandLineError
-from ..console.formatting import local_time
+from ..console.formatting import format_count, local_time
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -41,6 +41,12 @@ def vault_state(*, encrypted: bool, locked: bool, until: int) -> str:
     if locked:
         return "locked: fastn-p2p vault unlock"
     return f"unlocked until {local_time(until)}" if until else "unlocked"
+
+
+def encrypted_text(status: VaultStatus) -> str:
+    """Return the line after the first passphrase was set."""
+    keys = format_count(status.identities + 1, "key")  # and the transport key
+    return f"Encrypted {keys}. Keep the passphrase: without it they are lost."
 
 
 def status_record(status: VaultStatus) -> dict[str, Any]:

@@ -42,6 +42,19 @@ def identity_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in found if name.startswith(incomplete)]
 
 
+def slot_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the vault's slots for shell completion. Reads their file; sends nothing to the daemon."""
+    import json
+
+    from fastn_p2p_client.home import Home
+
+    try:
+        slots = json.loads(Home.find(context.obj).vault_slots.read_bytes())["slots"]
+        return [slot["name"] for slot in slots if slot["name"].startswith(incomplete)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
 def setting_keys(incomplete: str) -> list[str]:
     """Return the keys of settings for shell completion."""
     from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS

@@ -1,4 +1,4 @@
-"""Passphrases of the vault: each goes to the vault on a descriptor, from a file or from the terminal."""
+"""Secrets that open the vault: each goes to the vault on a descriptor, from a file or from the terminal."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ PassphraseFileOption = Annotated[
         help="Read the passphrase from the first line of this file instead of the terminal. /dev/fd/3 works, too.",
     ),
 ]
+CurrentPassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--current-passphrase-file",
+        metavar="PATH",
+        help="Read a present passphrase or recovery code from the first line of this file.",
+    ),
+]
 
 
 @contextlib.contextmanager
@@ -39,14 +47,31 @@ def open_passphrase(file: Path | None, prompt: str, *, repeat: bool = False) -> 
         repeat: have the user type it twice, because it is a new one.
 
     Raises:
-        CommandLineError: the file cannot be opened, or there is no terminal.
-        typer.Exit: the user typed nothing.
+        CommandLineError: the file cannot be opened, there is no terminal, or nothing was typed.
     """
-    descriptor = _open(file) if file is not None else _pipe_with(_typed(prompt, repeat=repeat))
+    if file is None:
+        with open_pipe(_typed(prompt, repeat=repeat)) as descriptor:
+            yield descriptor
+        return
+    descriptor = _open(file)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def open_pipe(secret: bytes | memoryview) -> Iterator[int]:
+    """Return the end of a pipe that delivers a line with this secret, of at most ``MAX_TYPED`` bytes."""
+    reader, writer = os.pipe()
+    try:
+        try:
+            os.writev(writer, [secret, b"\n"])
+        finally:
+            os.close(writer)
+        yield reader
+    finally:
+        os.close(reader)
 
 
 def _open(file: Path) -> int:
@@ -54,15 +79,6 @@ def _open(file: Path) -> int:
         return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise CommandLineError(f"{file} cannot be read: {error.strerror}") from None
-
-
-def _pipe_with(passphrase: bytes) -> int:
-    reader, writer = os.pipe()
-    try:
-        os.write(writer, passphrase + b"\n")
-    finally:
-        os.close(writer)
-    return reader
 
 
 def _typed(prompt: str, *, repeat: bool) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_actors.vault.key_lock import KeyLock
 from fastn_p2p_actors.vault.key_store import KeyStore
 from fastn_p2p_actors.vault.locked_memory import LockedMemory
+from fastn_p2p_actors.vault.owner_messages import SlotKind
 from fastn_p2p_actors.vault.passphrase import Argon2Cost
+from fastn_p2p_actors.vault.slot_changes import SlotChanges
 from tests.support.signer import NOW
 
 CHEAP: Final = Argon2Cost(passes=1, memory=8192)
@@ -38,22 +40,29 @@ class LockedVault:
             self.store,
             self.memory,
             keep=lambda descriptor: self.kept.append(descriptor if descriptor < 0 else os.dup(descriptor)),
-            record=self.events.append,
+            record=self.record,
             clock=self.clock,
-            cost=CHEAP,
         )
+        self.slots = SlotChanges(self.lock, self.store, record=self.record, clock=self.clock, cost=CHEAP)
         self.lock.open(kept)
 
     def clock(self) -> float:
         return self.now
 
+    def record(self, event: str, _fields: Mapping[str, object]) -> None:
+        self.events.append(event)
+
     async def set_passphrase(self, new: bytes, current: bytes | None = None) -> None:
-        with delivered(new) as first:
-            if current is None:
-                await self.lock.set_passphrase(first, None)
-                return
-            with delivered(current) as second:
-                await self.lock.set_passphrase(first, second)
+        with delivered(new) as first, _optional(current) as second:
+            await self.slots.set_passphrase(first, second)
+
+    async def add(self, kind: SlotKind, new: bytes, current: bytes | None, name: str = "", **options: bool) -> None:
+        with delivered(new) as first, _optional(current) as second:
+            await self.slots.add(kind, name, first, second, **options)
+
+    async def remove(self, name: str, secret: bytes, *, decrypt: bool = False) -> None:
+        with delivered(secret) as descriptor:
+            await self.slots.remove(name, descriptor, decrypt=decrypt)
 
     async def unlock(self, passphrase: bytes, seconds: int = 0) -> None:
         with delivered(passphrase) as descriptor:
@@ -63,6 +72,14 @@ class LockedVault:
         """End, as a process would."""
         self.lock.close()
         self.memory.wipe()
+
+
+Opener = Callable[..., LockedVault]
+"""Opens the vault of a directory once more, with the descriptor of a kept page if there is one."""
+
+
+def _optional(content: bytes | None) -> AbstractContextManager[int | None]:
+    return nullcontext() if content is None else delivered(content)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Code of a pairing: four words of a list of 2,048, and how owners type them."""
+"""Codes of words of a list of 2,048, such as the four words of a pairing, and how owners type them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Final
 
 WORDS: Final = 4
+"""Words of a pairing: 44 bits."""
 MEETING_WORDS: Final = 2
 """Words at the beginning that only find the host. The others are never in a record."""
 PREFIX: Final = 4
@@ -27,10 +28,10 @@ def word_list() -> dict[str, str]:
     return {word[:PREFIX]: word for word in text.split()}
 
 
-def new_code() -> str:
-    """Return four random words with spaces between them: 44 bits."""
+def new_code(count: int = WORDS) -> str:
+    """Return random words with spaces between them, 11 bits each."""
     words = list(word_list().values())
-    return " ".join(secrets.choice(words) for _ in range(WORDS))
+    return " ".join(secrets.choice(words) for _ in range(count))
 
 
 def matching_words(beginning: str) -> list[str]:
@@ -53,7 +54,7 @@ def read_code(texts: Sequence[str]) -> str:
     typed = [word for word in re.split(r"[\s,.;_-]+", " ".join(texts).lower()) if word]
     if len(typed) != WORDS:
         raise InvalidCode(f"a code has {WORDS} words, and these are {len(typed)}")
-    return " ".join(_known(word) for word in typed)
+    return " ".join(known_word(word) for word in typed)
 
 
 def meeting_words(code: str) -> str:
@@ -61,7 +62,12 @@ def meeting_words(code: str) -> str:
     return " ".join(code.split()[:MEETING_WORDS])
 
 
-def _known(typed: str) -> str:
+def known_word(typed: str) -> str:
+    """Return the word of the list of which this is the beginning, at least its first four letters.
+
+    Raises:
+        InvalidCode: there is none. The message has a similar word.
+    """
     word = word_list().get(typed[:PREFIX])
     if word is not None and word.startswith(typed):
         return word

@@ -7,7 +7,9 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``locked_memory``: locked pages for secrets.
 - ``key_pair``: key pairs in locked pages; no secret is ever in a Python object.
 - ``key_file``: a key on disk.
-- ``sealing``, ``slots``, ``passphrase``, ``attempts``: encryption of the files, and the passphrase that opens them.
+- ``sealing``, ``slots``: encryption of the files, and ways to open it.
+- ``passphrase``, ``secret_forms``, ``slot_opener``, ``attempts``: secrets of slots, and attempts to open one.
+- ``slot_changes``: the first passphrase, further slots, and the way back to keys in the clear.
 - ``takeover``: from plain key files to encrypted ones.
 - ``key_store``: all keys of a home.
 - ``key_lock``, ``secret_page``: opens and locks the store; the master key in memory.

@@ -26,7 +26,7 @@ from .messages import (
     SignPacket,
     SignRecord,
 )
-from .owner_messages import GetVaultStatus, LockVault, SetPassphrase, UnlockVault
+from .owner_messages import AddSlot, CheckSecret, GetVaultStatus, LockVault, RemoveSlot, SetPassphrase, UnlockVault
 
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
@@ -78,6 +78,9 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SetPassphrase: _always(_owner),
     UnlockVault: _always(_owner),
     LockVault: _always(_owner),
+    AddSlot: _always(_owner),
+    RemoveSlot: _always(_owner),
+    CheckSecret: _always(_owner),
 }
 """Roles that may send a request, by request and state. A locked vault signs nothing: it repeats its last reply."""
 

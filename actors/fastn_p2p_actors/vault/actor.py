@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -23,11 +25,23 @@ from .key_lock import KeyLock
 from .key_store import KeyStore
 from .locked_memory import LockedMemory
 from .messages import VaultRequest
-from .owner_messages import LockVault, OwnerReply, OwnerRequest, SetPassphrase, UnlockVault
+from .owner_messages import (
+    AddSlot,
+    CheckSecret,
+    LockVault,
+    OwnerReply,
+    OwnerRequest,
+    RemoveSlot,
+    SetPassphrase,
+    UnlockVault,
+)
 from .owner_socket import OwnerSocket
 from .passphrase import PRODUCT_COST, Argon2Cost
+from .slot_changes import SlotChanges
 from .vault import Vault
 
+_WITH_SECRET: Final = SetPassphrase | AddSlot | RemoveSlot | CheckSecret | UnlockVault
+"""Requests that need a descriptor."""
 _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
 
 
@@ -60,9 +74,10 @@ class VaultServer:
 class OwnerRequests:
     """Requests of the owner, carried out by the lock."""
 
-    def __init__(self, vault: Vault, lock: KeyLock) -> None:
+    def __init__(self, vault: Vault, lock: KeyLock, slots: SlotChanges) -> None:
         self._vault = vault
         self._lock = lock
+        self._slots = slots
 
     async def handle(self, request: OwnerRequest, descriptors: list[int]) -> OwnerReply:
         """Carry out one request and return the reply.
@@ -72,14 +87,22 @@ class OwnerRequests:
             P2PError: the request failed.
         """
         check_allowed(OWNER, self._vault.state, request)
-        if isinstance(request, SetPassphrase | UnlockVault) and not descriptors:
+        if isinstance(request, _WITH_SECRET) and not descriptors:
             raise BadMessage(reason="the descriptor of the passphrase is missing")
-        if isinstance(request, SetPassphrase):
-            await self._lock.set_passphrase(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
-        elif isinstance(request, UnlockVault):
-            await self._lock.unlock(descriptors[0], request.seconds)
-        elif isinstance(request, LockVault):
-            await self._lock.lock()
+        second = descriptors[1] if len(descriptors) > 1 else None
+        match request:
+            case SetPassphrase():
+                await self._slots.set_passphrase(descriptors[0], second)
+            case AddSlot(kind, name, replace):
+                await self._slots.add(kind, name, descriptors[0], second, replace=replace)
+            case RemoveSlot(name, decrypt):
+                await self._slots.remove(name, descriptors[0], decrypt=decrypt)
+            case CheckSecret():
+                await self._slots.check(descriptors[0])
+            case UnlockVault(seconds):
+                await self._lock.unlock(descriptors[0], seconds)
+            case LockVault():
+                await self._lock.lock()
         return self._lock.status()
 
 
@@ -99,14 +122,12 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
     memory = LockedMemory()
     try:
         store = KeyStore(context.home.vault, memory, time.time)
-        lock = KeyLock(
-            context.home.vault,
-            store,
-            memory,
-            keep=context.keep_descriptor,
-            record=lambda event: audit.record(VAULT, event, {}),
-            cost=cost,
-        )
+
+        def record(event: str, fields: Mapping[str, object]) -> None:
+            audit.record(VAULT, event, fields)
+
+        lock = KeyLock(context.home.vault, store, memory, keep=context.keep_descriptor, record=record)
+        slots = SlotChanges(lock, store, record=record, cost=cost)
         prepare_directory(context.home.vault)
         audit = AuditLog(context.home.audit_log)
         lock.open(context.kept_descriptor)
@@ -126,7 +147,7 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
             per_program=context.spec.connections,
             is_own=is_sibling,
         )
-        owner = OwnerSocket(context.home.mailbox("keys"), OwnerRequests(vault, lock).handle, daemon_processes())
+        owner = OwnerSocket(context.home.mailbox("keys"), OwnerRequests(vault, lock, slots).handle, daemon_processes())
         box.open()
         owner.open()
         try:

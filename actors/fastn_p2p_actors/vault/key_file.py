@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -68,9 +68,26 @@ def prepare_directory(path: Path) -> None:
             raise HomeUnusable(path=str(path), reason="it is not a directory")
         _check_private(path, found)
         for left in path.glob(f".*{_TEMPORARY}"):
-            left.unlink()
+            with suppress(OSError):
+                overwrite_secret(left)
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise HomeUnusable(path=str(path), reason=_words(error)) from None
+
+
+def overwrite_secret(path: Path) -> None:
+    """Overwrite the secret of a file with random bytes, then zeros, each time on disk. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        size = max(0, os.fstat(descriptor).st_size - HEADER_BYTES)
+        for content in (os.urandom(size), bytes(size)):
+            os.pwrite(descriptor, content, HEADER_BYTES)
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def encode_header(header: KeyHeader) -> bytes:

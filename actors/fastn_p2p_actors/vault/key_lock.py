@@ -1,8 +1,8 @@
-"""Lock of the vault's keys: opens and closes them with the owner's passphrase.
+"""Lock of the vault's keys: opens and closes them with the secret of a slot.
 
-A random master key seals every key file, and ``slots.json`` has the master key, sealed under the passphrase. While the
-vault is open, the master key is in one page of memory. The supervisor keeps the descriptor of that page, so a vault
-that has crashed is open again after its restart.
+A random master key seals every key file, and ``slots.json`` has the master key, sealed under the secret of each slot.
+While the vault is open, the master key is in one page of memory. The supervisor keeps the descriptor of that page, so a
+vault that has crashed is open again after its restart.
 """
 
 from __future__ import annotations
@@ -11,19 +11,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
-from fastn_p2p_actors.credentials.sodium import lib
-from fastn_p2p_client.errors import (
-    DaemonBusy,
-    InvalidPassphrase,
-    Overloaded,
-    P2PError,
-    VaultNotEncrypted,
-    WrongPassphrase,
-)
+from fastn_p2p_client.errors import DaemonBusy, P2PError, VaultNotEncrypted, WrongPassphrase
 
 from ..runtime.process_setup import boot_ms
 from .attempts import AttemptLog
@@ -31,41 +23,19 @@ from .key_store import KeyStore
 from .locked_memory import LockedMemory
 from .messages import LockState
 from .owner_messages import SlotInfo, VaultStatus
-from .passphrase import PRODUCT_COST, Argon2Cost, Secret
-from .sealing import KEY_BYTES
+from .passphrase import Secret
 from .secret_page import SecretPage
-from .slots import PASSPHRASE, SlotFile
+from .slot_opener import Opened, SlotOpener
+from .slots import SlotFile
 
 ATTEMPTS_FILE: Final = "attempts.json"
 _CHECK_SECONDS: Final = 5.0
 """Seconds between two checks of the time at which the vault locks itself. Timers do not count sleep of the machine."""
 _RELEASED: Final = -1
 
-Record = Callable[[str], None]
+Record: TypeAlias = Callable[[str, Mapping[str, object]], object]
+"""Writes an event with its fields to the audit log."""
 log = logging.getLogger(__name__)
-
-
-def open_slot(slots: SlotFile, attempts: AttemptLog, secret: Secret) -> SecretPage:
-    """Return a page with the master key. Takes most of a second: call it in a thread.
-
-    Raises:
-        PassphraseDelayed: the attempt comes too early; nothing was tried.
-        WrongPassphrase: the secret opens no slot.
-        Overloaded: there is not enough memory for argon2id. The attempt does not count.
-    """
-    attempts.begin()
-    page = SecretPage.create()
-    try:
-        if not any(slots.open(slot, secret, page.pointer) for slot in slots.of_kind(PASSPHRASE)):
-            raise WrongPassphrase
-    except BaseException as error:
-        page.wipe()
-        if isinstance(error, Overloaded):
-            attempts.undo()
-        raise
-    attempts.succeed()
-    page.mark_filled()
-    return page
 
 
 class KeyLock:
@@ -77,7 +47,10 @@ class KeyLock:
         keep: has the supervisor keep a descriptor for the next vault; -1 releases the one that it has.
         record: writes an event to the audit log.
         clock: return Unix time in seconds.
-        cost: cost of argon2id for new passphrases.
+
+    Attributes:
+        busy: held during a change.
+        slots: ways to open it; ``SlotChanges`` changes them.
     """
 
     def __init__(
@@ -87,21 +60,20 @@ class KeyLock:
         memory: LockedMemory,
         *,
         keep: Callable[[int], None] = lambda _: None,
-        record: Record = lambda _: None,
+        record: Record = lambda _event, _fields: None,
         clock: Callable[[], float] = time.time,
-        cost: Argon2Cost = PRODUCT_COST,
     ) -> None:
+        self.busy = asyncio.Lock()
+        self.slots = SlotFile(folder, memory)
         self._store = store
         self._memory = memory
-        self._slots = SlotFile(folder, memory)
         self._attempts = AttemptLog(folder / ATTEMPTS_FILE, clock)
+        self._opener = SlotOpener(self.slots, self._attempts)
         self._keep = keep
         self._record = record
         self._clock = clock
-        self._cost = cost
         self._page: SecretPage | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._busy = asyncio.Lock()
         self._changing = False
 
     def open(self, kept: int | None = None) -> None:
@@ -111,17 +83,17 @@ class KeyLock:
             HomeUnusable: a file cannot be used.
             StorageFailed: the transport key could not be written.
         """
-        self._slots.load()
+        self.slots.load()
         self._attempts.load()
-        self._store.sealed = self._memory.hidden = self._slots.exists
+        self._store.sealed = self._memory.hidden = self.slots.exists
         self._store.open()
         if kept is None:
             return
         page = SecretPage(kept)
         try:
-            if self._slots.exists and page.is_filled:
+            if self.slots.exists and page.is_filled:
                 self._store.unlock(page.pointer)
-                self._adopt(page)
+                self._use(page)
                 return
         except P2PError as error:
             log.error("the vault starts locked: %s", error)
@@ -144,15 +116,15 @@ class KeyLock:
 
     def lock_state(self) -> LockState:
         """Return the state, for the gateway."""
-        return LockState(self._slots.exists, self._store.is_locked, self._until)
+        return LockState(self.slots.exists, self._store.is_locked, self._until)
 
     def status(self) -> VaultStatus:
         """Return the state, for the owner."""
-        slots = tuple(SlotInfo(each.name, each.kind, each.created) for each in self._slots.listed)
+        slots = tuple(SlotInfo(each.name, each.kind, each.created) for each in self.slots.listed)
         wait = self._attempts.wait()
         seconds = int(wait) + 1 if wait > 0 else 0
         return VaultStatus(
-            self._slots.exists, self._store.is_locked, self._until, slots, seconds, self._store.count_identities()
+            self.slots.exists, self._store.is_locked, self._until, slots, seconds, self._store.count_identities()
         )
 
     @property
@@ -164,26 +136,24 @@ class KeyLock:
     # ── changes ──────────────────────────────────────────────────────────────────────────────────
 
     async def unlock(self, descriptor: int, seconds: int) -> None:
-        """Unlock the vault with the passphrase on the descriptor. If it is open, set the time at which it locks itself.
+        """Unlock the vault with the secret on the descriptor. If it is open, set the time at which it locks itself.
 
         Args:
             seconds: time until it locks itself; 0 for never.
 
         Raises:
-            VaultNotEncrypted: there is no passphrase.
+            VaultNotEncrypted: there is no slot.
             InvalidPassphrase, PassphraseDelayed, WrongPassphrase, Overloaded: the vault is as it was.
             HomeUnusable, StorageFailed: a key file cannot be used; the vault is as it was.
         """
-        async with self._busy:
-            self._check_encrypted()
-            page = await self._open_with(descriptor)
+        async with self.busy:
+            page, slot = await self.open_with(descriptor)
             try:
                 if self._store.is_locked:
-                    with self._change():
+                    with self.change():
                         await asyncio.to_thread(self._store.unlock, page.pointer)
-                    self._adopt(page)
-                    self._keep(page.descriptor)
-                elif self._page is not None:
+                    self.adopt(page)
+                else:
                     page.wipe()
             except BaseException:
                 page.wipe()
@@ -191,103 +161,72 @@ class KeyLock:
             if self._page is not None:
                 self._page.deadline_ms = boot_ms() + 1000 * seconds if seconds else 0
                 self._schedule()
-            self._record("vault-unlocked")
+            self._record("vault-unlocked", {"slot": slot.name})
 
     async def lock(self) -> None:
         """Wipe the identities' keys and the master key. The transport key stays, as the network process has it anyway.
 
         Raises:
-            VaultNotEncrypted: there is no passphrase.
+            VaultNotEncrypted: there is no slot.
         """
-        async with self._busy:
-            self._check_encrypted()
+        async with self.busy:
+            self.check_encrypted()
             self._lock()
 
-    async def set_passphrase(self, new: int, current: int | None) -> None:
-        """Set the passphrase on the descriptor ``new``. Seal every key file, if they are not sealed.
+    async def open_with(self, descriptor: int) -> Opened:
+        """Open a slot with the secret on the descriptor. The state of the lock does not change.
 
         Raises:
-            InvalidPassphrase: one of them is empty, too long or cannot be read, or the present one is missing.
-            PassphraseDelayed, WrongPassphrase: the present one is not that of the vault.
-            Overloaded: there is not enough memory for argon2id.
-            HomeUnusable: a key file cannot be used. Nothing was changed.
-            StorageFailed: a file could not be written. The next unlock finishes a change that had begun.
+            VaultNotEncrypted: there is no slot.
+            InvalidPassphrase, PassphraseDelayed, WrongPassphrase, Overloaded: no slot was opened.
         """
-        async with self._busy:
-            if self._slots.exists:
-                await self._change_passphrase(new, current)
-            else:
-                await self._encrypt(new)
-            self._record("passphrase-set")
-
-    async def _change_passphrase(self, new: int, current: int | None) -> None:
-        if current is None:
-            raise InvalidPassphrase(reason="the present passphrase is missing")
-        page = await self._open_with(current)
-        try:
-            with Secret() as secret:
-                await asyncio.to_thread(secret.read, new)
-                await asyncio.to_thread(self._write_slot, secret, page)
-        finally:
-            page.wipe()
-
-    async def _encrypt(self, new: int) -> None:
-        page = SecretPage.create()
-        lib.randombytes(page.pointer, KEY_BYTES)
-        page.mark_filled()
-        try:
-            with Secret() as secret:
-                await asyncio.to_thread(secret.read, new)
-                with self._change():
-                    await asyncio.to_thread(self._seal_files, secret, page)
-        except BaseException:
-            if self._slots.exists:  # the change has begun: what is left of it is finished at the next unlock
-                self._store.lock()
-            page.wipe()
-            raise
-        self._adopt(page)
-        self._keep(page.descriptor)
-
-    def _seal_files(self, secret: Secret, page: SecretPage) -> None:
-        change = self._store.prepare_seal(page.pointer)
-        try:
-            self._write_slot(secret, page)
-        except BaseException:
-            change.abandon()
-            raise
-        self._store.complete_seal(change, page.pointer)
-
-    def _write_slot(self, secret: Secret, page: SecretPage) -> None:
-        """Write the slot of the passphrase, in place of the one before."""
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
-        self._slots.put(self._slots.make(PASSPHRASE, PASSPHRASE, secret, page.pointer, self._cost, created))
-
-    async def _open_with(self, descriptor: int) -> SecretPage:
+        self.check_encrypted()
         with Secret() as secret:
             await asyncio.to_thread(secret.read, descriptor)
             try:
-                return await asyncio.to_thread(open_slot, self._slots, self._attempts, secret)
+                return await asyncio.to_thread(self._opener.open, secret)
             except WrongPassphrase:
-                self._record("passphrase-wrong")
+                self._record("passphrase-wrong", {})
                 raise
 
-    def _check_encrypted(self) -> None:
-        if not self._slots.exists:
+    def check_encrypted(self) -> None:
+        """Check that there is a slot. Raises VaultNotEncrypted."""
+        if not self.slots.exists:
             raise VaultNotEncrypted
 
-    def _adopt(self, page: SecretPage) -> None:
-        """Use the page whose master key the store uses."""
+    def adopt(self, page: SecretPage) -> None:
+        """Use the page whose master key the store uses, and have the supervisor keep it."""
+        self._use(page)
+        self._keep(page.descriptor)
+
+    def release(self) -> None:
+        """Wipe the page. The supervisor keeps none any more."""
+        page, self._page = self._page, None
+        if page is not None:
+            page.wipe()
+        self._keep(_RELEASED)
+        self._schedule()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """Refuse other requests while a thread uses the key store."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+
+    # ── the page ─────────────────────────────────────────────────────────────────────────────────
+
+    def _use(self, page: SecretPage) -> None:
         self._page = page
         self._schedule()
 
     def _lock(self) -> None:
         self._store.lock()
-        page, self._page = self._page, None
-        if page is not None:
-            page.wipe()
-            self._record("vault-locked")
-        self._keep(_RELEASED)
-        self._schedule()
+        if self._page is not None:
+            self._record("vault-locked", {})
+        self.release()
 
     def _schedule(self) -> None:
         """Lock at the page's deadline."""
@@ -305,12 +244,3 @@ class KeyLock:
             log.info("the time is over for which the vault was unlocked: it is locked")
         else:
             self._schedule()
-
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        """Refuse other requests while a thread uses the key store."""
-        self._changing = True
-        try:
-            yield
-        finally:
-            self._changing = False

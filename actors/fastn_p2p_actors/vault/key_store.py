@@ -147,7 +147,7 @@ class KeyStore:
             HomeUnusable: a key file cannot be used. Nothing was changed.
             StorageFailed: a file could not be written. Nothing was changed.
         """
-        return self._takeover(master, strict=True)
+        return self._takeover(SEALED, master, strict=True)
 
     def complete_seal(self, change: takeover.Takeover, master: Any) -> None:
         """Put the sealed files in place of the plain ones.
@@ -161,17 +161,31 @@ class KeyStore:
         self.forget()
         change.apply()
 
-    def _seal_files(self) -> None:
-        self._takeover(self._master, strict=False).apply()
+    def write_unsealed(self) -> None:
+        """Put plain files in the place of the sealed ones. The store must be unlocked, and stays sealed.
 
-    def _takeover(self, master: Any, *, strict: bool) -> takeover.Takeover:
-        """Return the takeover of every file that is not sealed. Without ``strict``, damaged files are left alone."""
+        Raises:
+            HomeUnusable: a key file cannot be used. Nothing was changed.
+            StorageFailed: some files may be plain; the next unlock seals them again.
+        """
+        self._takeover(PLAIN, self._master, strict=True).apply()
+
+    def forget_master(self) -> None:
+        """Use keys in the clear from now on: the file with the slots is gone."""
+        self.sealed = self._memory.hidden = False
+        self._master = None
+
+    def _seal_files(self) -> None:
+        self._takeover(SEALED, self._master, strict=False).apply()
+
+    def _takeover(self, encryption: str, master: Any, *, strict: bool) -> takeover.Takeover:
+        """Return the takeover of every file that has another encryption. Without ``strict``, skip damaged files."""
         change = takeover.Takeover()
         try:
             for path, kind, name in self._files():
                 try:
                     with open_key_file(path, kind, name) as (header, _):
-                        if header.encryption != PLAIN:
+                        if header.encryption == encryption:
                             continue
                     stored = self._read(path, kind, name)
                 except (HomeUnusable, FileNotFoundError):
@@ -179,8 +193,9 @@ class KeyStore:
                         raise
                     continue
                 try:
-                    line = encode_header(msgspec.structs.replace(header, encryption=SEALED))
-                    change.add(path, line, self._seal(line, stored.pair, master))
+                    line = encode_header(msgspec.structs.replace(header, encryption=encryption))
+                    sealed = self._seal(line, stored.pair, master) if encryption == SEALED else stored.pair.seed_view
+                    change.add(path, line, sealed)
                 finally:
                     stored.pair.wipe()
         except BaseException:

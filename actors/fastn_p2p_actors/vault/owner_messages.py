@@ -1,11 +1,12 @@
 """Messages of the vault's owner at the socket ``keys``: one request and one reply for each connection.
 
 Each is one packet, a struct below as a msgpack array with its tag first. A passphrase is no part of a message: the
-packet carries a descriptor (SCM_RIGHTS in unix(7)) from which the vault reads it. Times are Unix seconds.
+packet carries a descriptor (SCM_RIGHTS in unix(7)) from which the vault reads its first line. Times are Unix seconds.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
@@ -16,6 +17,25 @@ MAX_PACKET: Final = 64 * 1024
 """Bytes of one packet."""
 LONGEST_UNLOCK: Final = 365 * 24 * 3600
 """Seconds for which the vault can be unlocked, if the time is limited."""
+MAX_SLOT_NAME: Final = 256
+"""Characters of a slot's name in a request. Longer than a valid name may be, so that the reply can say why."""
+
+
+class SlotKind(enum.StrEnum):
+    """Kind of a slot, by the secret that opens it."""
+
+    PASSPHRASE = "passphrase"  # noqa: S105
+    """Any text that its owner remembers."""
+    RECOVERY_CODE = "recovery-code"
+    """Twelve random words on paper."""
+    CREDENTIAL = "credential"
+    """Random key that systemd gives to the daemon at its start."""
+    KEYRING = "keyring"
+    """Random key in the keyring of the desktop."""
+
+
+KEY_KINDS: Final = (SlotKind.CREDENTIAL, SlotKind.KEYRING)
+"""Kinds with a random key, which a machine keeps."""
 
 
 class GetVaultStatus(Message, frozen=True, tag=240):
@@ -23,14 +43,15 @@ class GetVaultStatus(Message, frozen=True, tag=240):
 
 
 class SetPassphrase(Message, frozen=True, tag=241):
-    """Set the passphrase, and encrypt the keys if they are not. The reply is ``Ack``, once it is on disk.
+    """Set the passphrase, and encrypt the keys if they are not. The reply is ``VaultStatus``, once it is on disk.
 
-    The first descriptor has the new passphrase. The second has the present one, if there is one.
+    The first descriptor has the new passphrase. The second has the secret of any slot, if the keys are encrypted. If it
+    is a passphrase, the new one replaces that one.
     """
 
 
 class UnlockVault(Message, frozen=True, tag=242):
-    """Unlock the vault with the passphrase on the descriptor. The reply is ``VaultStatus``."""
+    """Unlock the vault with the secret of any slot, on the descriptor. The reply is ``VaultStatus``."""
 
     seconds: Annotated[int, Meta(ge=0, le=LONGEST_UNLOCK)] = 0
     """Seconds after which the vault locks itself; 0 for never."""
@@ -38,6 +59,34 @@ class UnlockVault(Message, frozen=True, tag=242):
 
 class LockVault(Message, frozen=True, tag=243):
     """Lock the vault. No descriptor. The reply is ``VaultStatus``."""
+
+
+class AddSlot(Message, frozen=True, tag=247):
+    """Add a slot. The reply is ``VaultStatus``, once it is on disk. No key file changes.
+
+    The first descriptor has the secret of the new slot, the second that of any slot which the vault has.
+    """
+
+    kind: SlotKind
+    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)] = ""
+    """Name of the slot; empty for one that is free."""
+    replace: bool = False
+    """Replace the slots of this kind, instead of adding one."""
+
+
+class RemoveSlot(Message, frozen=True, tag=248):
+    """Remove a slot. The reply is ``VaultStatus``, once it is on disk. No key file changes.
+
+    The descriptor has the secret of another slot: so nobody removes the last one that can still be opened.
+    """
+
+    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)]
+    decrypt: bool = False
+    """Remove it even if it is the last one. Then the keys are decrypted, and the descriptor has its own secret."""
+
+
+class CheckSecret(Message, frozen=True, tag=249):
+    """Check that the secret on the descriptor opens a slot. Nothing changes. The reply is ``VaultStatus``."""
 
 
 class SlotInfo(Message, frozen=True):
@@ -60,5 +109,5 @@ class VaultStatus(Message, frozen=True, tag=260):
     """Keys of identities on disk."""
 
 
-OwnerRequest: TypeAlias = GetVaultStatus | SetPassphrase | UnlockVault | LockVault
+OwnerRequest: TypeAlias = GetVaultStatus | SetPassphrase | UnlockVault | LockVault | AddSlot | RemoveSlot | CheckSecret
 OwnerReply: TypeAlias = VaultStatus | Ack | ErrorReply

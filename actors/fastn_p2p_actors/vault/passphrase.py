@@ -44,6 +44,8 @@ class Argon2Cost(msgspec.Struct, frozen=True):
 
 
 PRODUCT_COST: Final = Argon2Cost()
+KEY_COST: Final = Argon2Cost(passes=1, memory=8192)
+"""The least that argon2id takes, for random keys of 256 bits: nobody can guess one at any speed."""
 
 
 class Secret:
@@ -62,18 +64,18 @@ class Secret:
         self.length = 0
         lib.sodium_munlock(self.pointer, mmap.PAGESIZE)  # wipes first
 
-    def read(self, descriptor: int, exact: int = 0) -> None:
-        """Read a passphrase, or a key of ``exact`` bytes. Takes at most ``READ_SECONDS``; call it in a thread.
+    def read(self, descriptor: int) -> None:
+        """Read the first line of a descriptor. Takes at most ``READ_SECONDS``; call it in a thread.
 
         Raises:
-            InvalidPassphrase: it is empty, too long or incomplete, or cannot be read.
+            InvalidPassphrase: it is empty or too long, or cannot be read.
         """
         end = time.monotonic() + READ_SECONDS
         view = memoryview(self._memory)[: MAX_PASSPHRASE + 2]
         waiting = select.poll()
         waiting.register(descriptor, select.POLLIN)
         filled = 0
-        while filled < len(view) and not self._has_line(filled, exact):
+        while filled < len(view) and self._memory.find(b"\n", 0, filled) < 0:
             with contextlib.suppress(InterruptedError):
                 if not waiting.poll(max(0, end - time.monotonic()) * 1000):
                     raise InvalidPassphrase(reason=f"none arrived within {READ_SECONDS:g} s")
@@ -86,20 +88,21 @@ class Secret:
             if count == 0:
                 break
             filled += count
-        self.length = filled if exact else self._line_length(filled)
-        if exact and filled != exact:
-            raise InvalidPassphrase(reason=f"the key has {filled} bytes instead of {exact}")
+        self.length = self._line_length(filled)
         if self.length == 0:
             raise InvalidPassphrase(reason="it is empty")
         if self.length > MAX_PASSPHRASE:
             raise InvalidPassphrase(reason=f"it is longer than {MAX_PASSPHRASE} bytes")
 
-    def is_same(self, other: Secret) -> bool:
-        """Return whether both have the same bytes."""
-        return self.length == other.length and lib.sodium_memcmp(self.pointer, other.pointer, self.length) == 0
+    @property
+    def page(self) -> memoryview:
+        """The whole locked page, to write a secret into. Set ``length`` afterwards."""
+        return memoryview(self._memory)
 
-    def _has_line(self, filled: int, exact: int) -> bool:
-        return not exact and self._memory.find(b"\n", 0, filled) >= 0
+    @property
+    def view(self) -> memoryview:
+        """The secret in its page. Do not copy it."""
+        return memoryview(self._memory)[: self.length].toreadonly()
 
     def _line_length(self, filled: int) -> int:
         end = self._memory.find(b"\n", 0, filled)

@@ -1,23 +1,26 @@
 """Slots: ways to open the master key, in one file beside the key files.
 
-Each slot has the master key, sealed under a key that argon2id derives from a passphrase. So slots
-come and go without a change of any key file. A slot of a kind that this version does not know stays as it is.
+Each slot has the master key, sealed under a key that argon2id derives from the secret of the slot. So slots come and go
+without a change of any key file. A slot of a kind that this version does not know stays as it is.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from fastn_p2p_client.errors import HomeUnusable
+from fastn_p2p_client.errors import HomeUnusable, Overloaded, SlotExists, SlotNotFound
 from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.names import check_name
 
-from ..storage.atomic_files import error_text, write_atomically
+from ..storage.atomic_files import error_text, remove_file, write_atomically
 from .locked_memory import LockedMemory
+from .owner_messages import SlotKind
 from .passphrase import Argon2Cost, Secret, derive, is_usable, new_salt, temporary_key
 from .sealing import seal, unseal
 
@@ -27,10 +30,6 @@ MAX_SLOTS: Final = 16
 """Slots of a vault. Each passphrase among them costs an attempt most of a second."""
 MAX_FILE: Final = 256 * 1024
 """Bytes of the file."""
-
-PASSPHRASE: Final = "passphrase"  # noqa: S105
-KINDS: Final = (PASSPHRASE,)
-"""Kinds of slots that this version knows."""
 
 
 class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +44,7 @@ class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
     passes: int = 0
     memory: int = 0
     salt: str = ""
-    """Cost and salt of argon2id, for a passphrase."""
+    """Cost and salt of argon2id."""
 
     @property
     def cost(self) -> Argon2Cost:
@@ -111,7 +110,7 @@ class SlotFile:
     @property
     def known(self) -> list[Slot]:
         """Slots of kinds that this version knows."""
-        return [slot for slot in map(_read, self._raw) if slot is not None and slot.kind in KINDS]
+        return [slot for slot in map(_read, self._raw) if slot is not None and slot.kind in _KINDS]
 
     @property
     def listed(self) -> list[Slot]:
@@ -120,24 +119,52 @@ class SlotFile:
             _read(raw) or Slot(str(raw.get("name", "?"))[:64], str(raw.get("kind", "?"))[:64], "") for raw in self._raw
         ]
 
-    def of_kind(self, kind: str) -> list[Slot]:
-        """Return the slots of a kind."""
-        return [slot for slot in self.known if slot.kind == kind]
+    def of_kind(self, *kinds: SlotKind) -> list[Slot]:
+        """Return the slots of these kinds."""
+        return [slot for slot in self.known if slot.kind in kinds]
 
-    def make(self, name: str, kind: str, secret: Secret, master: Any, cost: Argon2Cost, created: str) -> Slot:
-        """Return a new slot for the master key. Slow for a passphrase: call it in a thread.
+    def find(self, name: str) -> Slot:
+        """Return the slot of this name, as ``listed`` has it. Raises SlotNotFound."""
+        found = next((slot for slot in self.listed if slot.name == name), None)
+        if found is None:
+            raise SlotNotFound(slot=name)
+        return found
+
+    def check_new(self, name: str) -> str:
+        """Return the name of a new slot.
+
+        Raises:
+            InvalidName: it is no name of a slot.
+            SlotExists: there is a slot of this name.
+            Overloaded: there are as many as there may be.
+        """
+        check_name(name, "a slot")
+        if any(slot.name == name for slot in self.listed):
+            raise SlotExists(slot=name)
+        if len(self._raw) >= MAX_SLOTS:
+            raise Overloaded(what="slots of the vault", limit=MAX_SLOTS)
+        return name
+
+    def free_name(self, kind: SlotKind) -> str:
+        """Return a name for a new slot of this kind: the kind itself, or with a number behind it."""
+        taken = {slot.name for slot in self.listed}
+        names = [kind.value, *(f"{kind.value}-{number}" for number in range(2, MAX_SLOTS + 2))]
+        return next(name for name in names if name not in taken)
+
+    def make(self, name: str, kind: SlotKind, secret: Secret, master: Any, cost: Argon2Cost, created: str) -> Slot:
+        """Return a new slot for the master key. Takes what argon2id costs: call it in a thread.
 
         Raises:
             Overloaded: there is not enough memory for argon2id.
         """
-        slot = Slot(name, kind, created, passes=cost.passes, memory=cost.memory, salt=new_salt().hex())
+        slot = Slot(name, kind.value, created, passes=cost.passes, memory=cost.memory, salt=new_salt().hex())
         with temporary_key(self._memory) as key:
             self._derive(key, slot, secret)
             sealed = seal(self._memory, key, slot.header, master).hex()
         return msgspec.structs.replace(slot, sealed=sealed)
 
     def open(self, slot: Slot, secret: Secret, target: Any) -> bool:
-        """Write the master key to ``target`` if the secret opens the slot. Slow for a passphrase.
+        """Write the master key to ``target`` if the secret opens the slot. Takes what argon2id costs.
 
         Raises:
             Overloaded: there is not enough memory for argon2id.
@@ -152,20 +179,31 @@ class SlotFile:
             self._derive(key, slot, secret)
             return unseal(self._memory, key, slot.header, sealed, target)
 
-    def put(self, slot: Slot) -> None:
-        """Add the slot, in place of the one of the same name. On disk when this returns.
+    def put(self, slot: Slot, *, instead_of: Collection[str] = ()) -> None:
+        """Add the slot, in place of those with these names. On disk when this returns.
 
         Raises:
             StorageFailed: nothing was changed.
         """
-        raw = msgspec.to_builtins(slot)
-        names = [each.get("name") for each in self._raw]
-        slots = list(self._raw)
-        if slot.name in names:
-            slots[names.index(slot.name)] = raw
-        else:
-            slots.append(raw)
-        self._write(slots)
+        kept = [raw for raw in self._raw if raw.get("name") not in instead_of]
+        self._write([*kept, msgspec.to_builtins(slot)])
+
+    def remove(self, name: str) -> None:
+        """Remove the slot, which is not the last one. On disk when this returns.
+
+        Raises:
+            StorageFailed: nothing was changed.
+        """
+        self._write([raw for raw in self._raw if raw.get("name") != name])
+
+    def delete(self) -> None:
+        """Delete the file: no key is sealed any more. On disk when this returns.
+
+        Raises:
+            StorageFailed: nothing was changed.
+        """
+        remove_file(self._path)
+        self._raw, self.exists = [], False
 
     def _write(self, slots: list[dict[str, Any]]) -> None:
         write_atomically(self._path, msgspec.json.format(msgspec.json.encode(_File(FORMAT, slots)), indent=1) + b"\n")
@@ -173,6 +211,9 @@ class SlotFile:
 
     def _derive(self, target: Any, slot: Slot, secret: Secret) -> None:
         derive(target, secret, slot.cost, bytes.fromhex(slot.salt))
+
+
+_KINDS: Final = frozenset(SlotKind)
 
 
 def _read(raw: dict[str, Any]) -> Slot | None:

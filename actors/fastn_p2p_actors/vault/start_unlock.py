@@ -20,30 +20,39 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, ErrorReply, encode
 
 from ..runtime.process_setup import die_with_parent, forbid_core_files, make_undumpable
 from .attempts import AttemptLog
-from .key_lock import ATTEMPTS_FILE, open_slot
+from .key_lock import ATTEMPTS_FILE
 from .locked_memory import LockedMemory
-from .owner_messages import MAX_PACKET
+from .owner_messages import MAX_PACKET, SlotKind
 from .passphrase import Secret
+from .slot_opener import SlotOpener
 from .slots import SlotFile
 
 _reply: Final[msgspec.msgpack.Decoder[Ack | ErrorReply]] = msgspec.msgpack.Decoder(Ack | ErrorReply)
 
 
-def open_vault_page(home: Home, passphrase: int) -> int:
-    """Return the descriptor of a page with the master key. Takes most of a second.
+def slots_of_kind(home: Home, kind: SlotKind) -> list[str]:
+    """Return the names of the vault's slots of this kind. Raises HomeUnusable."""
+    slots = SlotFile(home.vault, LockedMemory())
+    slots.load()
+    return [slot.name for slot in slots.of_kind(kind)]
+
+
+def open_vault_page(home: Home, secret: int, *, by_machine: bool = False) -> int:
+    """Return the descriptor of a page with the master key. Takes most of a second for a passphrase.
 
     Call it in a process without threads.
 
     Args:
-        passphrase: descriptor that delivers the passphrase.
+        secret: descriptor that delivers the secret of a slot.
+        by_machine: take only a random key, which a machine keeps. The attempt does not count.
 
     Raises:
-        P2PError: the passphrase opens no slot, comes too early, or the file of the slots cannot be used.
+        P2PError: the secret opens no slot, comes too early, or the file of the slots cannot be used.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
-        _run_child(home, passphrase, theirs)
+        _run_child(home, secret, theirs, by_machine=by_machine)
     theirs.close()
     try:
         with ours:
@@ -60,14 +69,14 @@ def open_vault_page(home: Home, passphrase: int) -> int:
     return descriptors[0]
 
 
-def _run_child(home: Home, passphrase: int, channel: socket.socket) -> None:
+def _run_child(home: Home, secret: int, channel: socket.socket, *, by_machine: bool) -> None:
     """Open the slot, send the reply and the descriptor, and end. Never returns."""
     try:
         die_with_parent()
         make_undumpable()
         forbid_core_files()
         try:
-            descriptor = _open_page(home, passphrase)
+            descriptor = _open_page(home, secret, by_machine=by_machine)
             socket.send_fds(channel, [encode(Ack())], [descriptor])
         except P2PError as error:
             channel.send(encode(ErrorReply.of(error)))
@@ -77,13 +86,15 @@ def _run_child(home: Home, passphrase: int, channel: socket.socket) -> None:
         os._exit(0)
 
 
-def _open_page(home: Home, passphrase: int) -> int:
+def _open_page(home: Home, descriptor: int, *, by_machine: bool) -> int:
     slots = SlotFile(home.vault, LockedMemory(hidden=True))
     slots.load()
     if not slots.exists:
         raise VaultNotEncrypted
     attempts = AttemptLog(home.vault / ATTEMPTS_FILE, time.time)
     attempts.load()
+    opener = SlotOpener(slots, attempts)
     with Secret() as secret:
-        secret.read(passphrase)
-        return open_slot(slots, attempts, secret).descriptor
+        secret.read(descriptor)
+        opened = opener.open_by_machine(secret) if by_machine else opener.open(secret)
+        return opened.page.descriptor

@@ -1,4 +1,4 @@
-"""Takeover of key files from plain to sealed, with a crash allowed at every step.
+"""Takeover of key files from plain to sealed, or back, with a crash allowed at every step.
 
 First every new file is written beside its old one. Then, for each file, the old content gets a second name, the new
 file takes its place, and the old content is overwritten and deleted. A crash leaves each key in its old or its new
@@ -15,7 +15,7 @@ from typing import Final
 from fastn_p2p_client.errors import StorageFailed
 
 from ..storage.atomic_files import error_text, sync_directory
-from .key_file import HEADER_BYTES, write_temporary
+from .key_file import overwrite_secret, write_temporary
 
 OLD: Final = ".old"
 """Suffix of the second name of an old file: ``.alice.key.old``."""
@@ -36,7 +36,7 @@ class Takeover:
     def abandon(self) -> None:
         """Delete the new files that are not in place."""
         for temporary, _ in self._ready:
-            _overwrite(temporary)
+            overwrite_secret(temporary)
             temporary.unlink(missing_ok=True)
         self._ready.clear()
 
@@ -70,7 +70,7 @@ def repair(folder: Path) -> None:
             elif old.samefile(path):
                 old.unlink()  # the new file had not taken its place yet
             else:
-                _overwrite(old)
+                overwrite_secret(old)
                 old.unlink()
             sync_directory(folder)
         except OSError as error:
@@ -84,21 +84,6 @@ def _replace(temporary: Path, path: Path) -> None:
     sync_directory(path.parent)
     temporary.replace(path)
     sync_directory(path.parent)
-    _overwrite(old)
+    overwrite_secret(old)
     old.unlink()
     sync_directory(path.parent)
-
-
-def _overwrite(path: Path) -> None:
-    """Overwrite the secret of a file with random bytes, then zeros, each time on disk."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        size = max(0, os.fstat(descriptor).st_size - HEADER_BYTES)
-        for content in (os.urandom(size), bytes(size)):
-            os.pwrite(descriptor, content, HEADER_BYTES)
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

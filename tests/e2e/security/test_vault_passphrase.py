@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,59 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.console.vault_request import request_vault
-from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, LockVault, VaultStatus
 from fastn_p2p_actors.vault.passphrase import PRODUCT_COST
-from fastn_p2p_client.errors import P2PError, VaultLocked
+from fastn_p2p_client.errors import VaultLocked
 from fastn_p2p_client.ipc.messages import ListPeers, VaultInfo
-from tests.support.daemons import DEADLINE, Daemon, eventually
+from tests.support.daemons import eventually
+from tests.support.file_keyring import file_keyring
 from tests.support.locked_vaults import LockedVault
-from tests.support.terminals import on_terminal
+from tests.support.terminals import Tty, on_terminal
+from tests.support.vault_owners import Owner
 
 LOCKED = 15
 """Exit code of ``vault-locked``."""
-
-
-class Owner:
-    """Daemon whose vault has a passphrase, and files with that passphrase and with another one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.daemon = Daemon(folder / "home", folder / "hosts")
-        self.right, self.wrong = folder / "right", folder / "wrong"
-        self.right.write_text("correct horse\nsecond line")
-        self.wrong.write_text("battery staple\n")
-
-    def vault(self, *arguments: str, code: int = 0) -> str:
-        """Run a command of the group, and return what it has written."""
-        ended = self.daemon.cli("vault", *arguments)
-        assert ended.returncode == code, ended.stderr + self.daemon.report()
-        return ended.stdout + ended.stderr
-
-    def unlock(self, *arguments: str) -> str:
-        return self.vault("unlock", "--passphrase-file", str(self.right), *arguments)
-
-    def state(self) -> VaultStatus:
-        return request_vault(self.daemon.home.path, GetVaultStatus())
-
-    def lock(self) -> None:
-        request_vault(self.daemon.home.path, LockVault())
-
-    def echo(self) -> bool:
-        """Return whether a call to alice succeeds. Raises VaultLocked."""
-        try:
-            with self.daemon.client() as client:
-                client.call("alice", "alice", "Echo", "default", {"message": "hi"}, timeout=DEADLINE)
-        except VaultLocked:
-            raise
-        except P2PError:
-            return False
-        return True
-
-    def is_online(self) -> bool:
-        try:
-            return self.echo()
-        except VaultLocked:  # the network process has not asked again yet
-            return False
+NUMBERED = re.compile(r"^ *\d+ [a-z]")
+"""Row with numbered words of a recovery code."""
+ASKED = re.compile(r"Type word (\d+):")
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +106,9 @@ def test_daemon_that_starts_without_the_passphrase_is_locked_until_it_comes(owne
     owner.daemon.stop()
     owner.daemon.start()
     assert "the vault is locked: fastn-p2p vault unlock" in "".join(owner.daemon.errors)
-    refused = owner.daemon.cli("call", "alice", "Echo", "--data", "{}")
-    assert refused.returncode == LOCKED
-    assert "fastn-p2p vault unlock" in refused.stderr
+    for command in (("call", "alice", "Echo", "--data", "{}"), ("pair",), ("pair", "alice"), ("ticket", "alice")):
+        refused = owner.daemon.cli(*command)
+        assert (refused.returncode, "fastn-p2p vault unlock" in refused.stderr) == (LOCKED, True), refused.stderr
     with owner.daemon.client() as client, pytest.raises(VaultLocked):
         client.control(ListPeers())
     shown = owner.daemon.cli("status").stdout
@@ -160,10 +122,117 @@ def test_daemon_that_starts_without_the_passphrase_is_locked_until_it_comes(owne
 
 
 def test_without_a_terminal_each_command_says_how_to_give_the_passphrase(owner: Owner) -> None:
-    for command in ("unlock", "set-passphrase"):
-        assert "--passphrase-file" in owner.vault(command, code=2)
+    for command in (["unlock"], ["set-passphrase"], ["add-slot", "passphrase"], ["add-slot", "credential"]):
+        assert "--passphrase-file" in owner.vault(*command, code=2)
+    assert "--unchecked" in owner.vault("recovery-code", code=2)
     assert "no time" in owner.vault("unlock", "--for", "soon", code=2)
     assert "cannot be read" in owner.vault("unlock", "--passphrase-file", "/nowhere", code=2)
+
+
+# ── slots ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_slots_come_and_go_by_commands(owner: Owner, tmp_path: Path) -> None:
+    present = ("--passphrase-file", str(owner.right))
+    key, code = tmp_path / "key", tmp_path / "code"
+    key.write_text(owner.output("add-slot", "credential", "--name", "server", *present))
+    code.write_text(owner.output("recovery-code", "--unchecked", *present).upper())
+    slots = json.loads(owner.vault("status", "--json"))["slots"]
+    assert [(slot["name"], slot["kind"]) for slot in slots] == [
+        ("passphrase", "passphrase"),
+        ("server", "credential"),
+        ("recovery-code", "recovery-code"),
+    ]
+    assert "slot server (credential), set 20" in owner.vault("status")
+    for file in (key, code):
+        owner.lock()
+        assert owner.vault("unlock", "--passphrase-file", str(file)) == "The vault is unlocked.\n"
+    assert "has a slot named server" in owner.vault("add-slot", "credential", "--name", "server", *present, code=8)
+    assert "no slot named nothing" in owner.vault("remove-slot", "nothing", *present, code=7)
+    assert "must open another slot" in owner.vault("remove-slot", "server", "--passphrase-file", str(key), code=2)
+    for name in ("server", "recovery-code"):
+        assert owner.vault("remove-slot", name, *present) == f"Removed the slot {name}.\n"
+    assert "--decrypt" in owner.vault("remove-slot", "passphrase", *present, code=2)
+    owner.lock()
+    assert "does not open the vault" in owner.vault("unlock", "--passphrase-file", str(key), code=5)
+    owner.unlock()
+
+
+def shown_words(tty: Tty) -> list[str]:
+    """Wait until twelve numbered words are on the screen, and return them."""
+    found: list[str] = []
+
+    def all_there(rows: list[str]) -> bool:
+        found[:] = [word for row in rows if NUMBERED.match(row) for word in row.split() if word.isalpha()]
+        return len(found) == 12 and any("Type word" in row for row in rows)
+
+    tty.until(all_there, "the words, and the question")
+    return found
+
+
+def test_recovery_code_is_stored_once_two_of_its_words_were_typed(owner: Owner) -> None:
+    command = ("vault", "recovery-code", "--passphrase-file", str(owner.right))
+    with on_terminal(owner.daemon.env, *command, columns=100) as tty:
+        shown_words(tty)
+        for number in range(3):
+            tty.type("nonsense\n")
+            tty.until(lambda rows: str(rows).count("nonsense") > number, "the typed word")  # noqa: B023
+        assert tty.ends() == 2
+    assert [slot.name for slot in owner.state().slots] == ["passphrase"]
+    with on_terminal(owner.daemon.env, *command, columns=100) as tty:
+        words = shown_words(tty)
+        for number in (1, 2):
+            tty.until(lambda rows: len(ASKED.findall(" ".join(rows))) == number, "a question")  # noqa: B023
+            tty.type(words[int(ASKED.findall(" ".join(tty.rows))[-1]) - 1][:4] + "\n")
+        tty.until(lambda rows: any("not shown again." in row for row in rows[-20:]), "the end")
+        assert tty.ends() == 0
+    assert [slot.name for slot in owner.state().slots] == ["passphrase", "recovery-code"]
+    owner.lock()
+    with on_terminal(owner.daemon.env, "vault", "unlock", columns=100) as tty:
+        tty.until(lambda rows: "Passphrase of the vault, or recovery code" in rows[0], "the question")
+        tty.type(" ".join(words) + "\n")
+        tty.until(lambda rows: any("The vault is unlocked." in row for row in rows), "the answer")
+    owner.vault("remove-slot", "recovery-code", "--passphrase-file", str(owner.right))
+
+
+def test_credential_of_systemd_unlocks_the_vault_at_the_start(owner: Owner, tmp_path: Path) -> None:
+    key = owner.output("add-slot", "credential", "--passphrase-file", str(owner.right))
+    (tmp_path / "fastn-p2p-vault").write_text(key)
+    owner.daemon.stop()
+    owner.daemon.env["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    try:
+        owner.daemon.start()
+    finally:
+        del owner.daemon.env["CREDENTIALS_DIRECTORY"]
+    assert "1 identity online" in "".join(owner.daemon.errors)
+    assert owner.state().locked is False
+    eventually(owner.is_online, "alice is online")
+    before = owner.daemon.kill_actor("vault")
+    owner.daemon.wait_actor("vault", before)
+    assert owner.state().locked is False
+    owner.vault("remove-slot", "credential", "--passphrase-file", str(owner.right))
+
+
+def test_keyring_of_the_desktop_keeps_the_key_of_a_slot(owner: Owner, tmp_path: Path) -> None:
+    present = ("--passphrase-file", str(owner.right))
+    assert "vault add-slot keyring" in owner.vault("unlock", "--keyring", code=2)
+    with file_keyring(tmp_path, owner.daemon.env) as keys:
+        assert owner.vault("add-slot", "keyring", *present) == "Added the slot keyring.\n"
+        assert [len(key) for key in keys().values()] == [64]
+        owner.lock()
+        assert owner.vault("unlock", "--keyring") == "The vault is unlocked.\n"
+        assert "wrong" not in owner.vault("add-slot", "keyring", "--name", "other", "--keyring")
+        assert len(keys()) == 2
+        owner.vault("remove-slot", "other", *present)
+        assert "does not open" in owner.vault(
+            "add-slot", "keyring", "--name", "x", "--passphrase-file", str(owner.wrong), code=5
+        )
+        assert len(keys()) == 1
+        owner.vault("remove-slot", "keyring", *present)
+        assert keys() == {}
+
+
+# ── the terminal ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_terminal_is_asked_at_the_start_and_by_each_command(owner: Owner) -> None:

@@ -20,7 +20,8 @@ EVERY_COMMAND = [
         for name in ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked")
     ),
     ["log", "audit"],
-    *(["vault", name] for name in ("status", "set-passphrase", "lock", "unlock")),
+    *(["vault", name] for name in ("status", "set-passphrase", "lock", "unlock", "add-slot", "remove-slot")),
+    ["vault", "recovery-code"],
     *(["peer", "group", name] for name in ("create", "add", "remove", "list", "delete")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
     *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),

@@ -7,8 +7,8 @@ from ...lazy_groups import lazy_group
 
 app = lazy_group(
     "fastn_p2p.cli.commands.vault",
-    ("status", "set-passphrase", "lock", "unlock"),
-    "Encrypt the keys of this daemon's identities with a passphrase.",
+    ("status", "set-passphrase", "lock", "unlock", "add-slot", "remove-slot", "recovery-code"),
+    "Encrypt the keys of this daemon's identities, and unlock them.",
 )
 
 

@@ -6,7 +6,8 @@ from ....console.options import HomeOption, JsonOption
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
     """Show whether the keys are encrypted, and whether the vault is locked.
 
-    Prints the state, and the ways to unlock the vault with the time at which each was set. Exits with 0 in every state.
+    Prints the state, and each slot: a way to unlock the vault, its kind, and when it was set. Exits with 0 in every
+    state.
     """
     from fastn_p2p_actors.vault.owner_messages import GetVaultStatus
     from fastn_p2p_client.plain_text import plain
@@ -21,6 +22,7 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         return
     write_result(vault_state(encrypted=status.encrypted, locked=status.locked, until=status.until))
     for slot in status.slots:
-        write_result(plain(f"{slot.kind}, set {slot.created}"))
+        kind = "" if slot.name == slot.kind else f" ({slot.kind})"
+        write_result(plain(f"slot {slot.name}{kind}, set {slot.created}"))
     if status.wait:
         write_result(f"after wrong passphrases, the next one can be tried in {status.wait} s")

@@ -6,6 +6,7 @@ import typer
 
 from ....console.options import HomeOption
 from ....console.passphrases import PassphraseFileOption
+from ....console.present_secret import KeyringOption
 
 
 def run(
@@ -14,9 +15,10 @@ def run(
         typer.Option("--for", metavar="TIME", help="Lock it again after this time: 30m, 8h, 7d.", show_default=False),
     ] = "",
     passphrase_file: PassphraseFileOption = None,
+    keyring: KeyringOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Unlock the vault with the passphrase.
+    """Unlock the vault with a passphrase, a recovery code, or the key of another slot.
 
     It stays unlocked until `vault lock`, or until the daemon stops. With --for it locks itself after that time. For a
     vault that is unlocked, this sets or removes that time. After three wrong passphrases in a row, each further one
@@ -26,13 +28,14 @@ def run(
     from fastn_p2p_client.errors import VaultNotEncrypted
 
     from ....console.output import write_message
-    from ....console.passphrases import open_passphrase
+    from ....console.present_secret import PresentSecret
     from ....console.vault_request import request_vault
     from ...vault_text import parse_seconds, vault_state
 
     seconds = parse_seconds(lasting)
-    if not request_vault(home, GetVaultStatus()).encrypted:
+    before = request_vault(home, GetVaultStatus())
+    if not before.encrypted:
         raise VaultNotEncrypted
-    with open_passphrase(passphrase_file, "Passphrase of the vault") as descriptor:
+    with PresentSecret(home, passphrase_file, keyring).open(before) as descriptor:
         status = request_vault(home, UnlockVault(seconds), descriptor)
     write_message(f"The vault is {vault_state(encrypted=True, locked=status.locked, until=status.until)}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,27 +25,9 @@ from fastn_p2p_client.errors import (
     VaultNotEncrypted,
     WrongPassphrase,
 )
-from tests.support.locked_vaults import LockedVault
+from tests.support.locked_vaults import LockedVault, Opener
 
 NAMES = ["alice", "bob", "carol"]
-Opener = Callable[..., LockedVault]
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Opener]:
-    """Opens the vault of one directory, as its next process would."""
-    vaults: list[LockedVault] = []
-
-    def open_next(kept: int | None = None) -> LockedVault:
-        vaults.append(LockedVault(tmp_path / "vault", kept))
-        return vaults[-1]
-
-    yield open_next
-    for vault in vaults:
-        vault.close()
-        for descriptor in vault.kept:
-            if descriptor >= 0:
-                os.close(descriptor)
 
 
 @pytest.fixture

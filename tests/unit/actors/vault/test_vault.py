@@ -171,6 +171,12 @@ def test_table_of_permissions() -> None:
         ("UnlockVault", "locked"): [OWNER],
         ("LockVault", "open"): [OWNER],
         ("LockVault", "locked"): [OWNER],
+        ("AddSlot", "open"): [OWNER],
+        ("AddSlot", "locked"): [OWNER],
+        ("RemoveSlot", "open"): [OWNER],
+        ("RemoveSlot", "locked"): [OWNER],
+        ("CheckSecret", "open"): [OWNER],
+        ("CheckSecret", "locked"): [OWNER],
     }
 
 
