@@ -173,6 +173,7 @@ class P2PError(Exception):
         code: stable name of the error; it never changes between releases.
         retryable: True if the same request can succeed later without any change.
         transient: True if the restart of a process can cause this error; see ``is_transient``.
+        detail: more about it, in words for people; empty if there is no more. Part of the text, and no field.
     """
 
     code: ClassVar[str] = ""
@@ -180,6 +181,7 @@ class P2PError(Exception):
     transient: ClassVar[bool] = False
     template: ClassVar[str] = "{code}"
     _names: ClassVar[tuple[str, ...]] = ()
+    detail = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -214,7 +216,7 @@ class P2PError(Exception):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (error_from, (self.code, self.fields()))
+        return (error_from, (self.code, self.fields(), self.detail))
 
 
 class UsageError(P2PError):
@@ -642,10 +644,11 @@ class PeerUnknown(RemoteError):
             return super().__str__()
         from .plain_text import plain
 
+        asked = self.detail or "nor at the LAN and the directories, as far as the network mode uses them"
         return plain(
-            f"nothing is known about {self.peer}: neither by the address book nor on this machine, nor at the LAN and "
-            f"the directories, as far as the network mode uses them. Ask for its ticket, or see what each has "
-            f"answered: fastn-p2p explain {self.peer}"
+            f"nothing is known about {self.peer}: neither by the address book nor on this machine; {asked}. Is its "
+            f"daemon running, and the identity online? Ask for its ticket, or see each step: "
+            f"fastn-p2p explain {self.peer}"
         )
 
 
@@ -951,13 +954,14 @@ class ApplicationError(Exception):
             raise BadReply(protocol=f"the error {self.kind}", reason=str(error)) from error
 
 
-def error_from(code: str, fields: dict[str, Any]) -> P2PError:
+def error_from(code: str, fields: dict[str, Any], detail: str = "") -> P2PError:
     """Return the exception of a code. An unknown code, or fields of another type, give an ``InternalError``."""
     cls = CODES.get(code)
     if cls is None:
         return InternalError(reason=f"unknown error code {code[:64]!r}")
     try:
         error = cls(**fields)
+        error.detail = detail
         str(error)  # a field of the wrong type must raise here, not where the error is printed
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return InternalError(reason=f"malformed error {code!r}")

@@ -184,6 +184,7 @@ class Network:
         )
         probe = OnlineProbe(self._pool, router, hosts, book, look_up=self._finder.look_up)
         self._finder.on_news = probe.on_news
+        self._finder.unused = live.unused_sources
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from ..daemon_settings.sections import NetworkSection
+from ..daemon_settings.sections import NetworkMode, NetworkSection
 
 
 class LiveSettings:
@@ -35,6 +35,16 @@ class LiveSettings:
     def lan(self) -> bool:
         """True if peers are found on the LAN; never in mode ``local``."""
         return self._section.uses_lan
+
+    def unused_sources(self) -> dict[str, str]:
+        """Return the kinds of sources that are not asked for records of peers, and why each is not."""
+        unused = {}
+        if not self.lan:
+            unused["LAN"] = f"off in network mode {self.mode}" if self._section.lan else "off: network.lan is false"
+        if not self.directories:
+            is_off = self.mode != NetworkMode.INTERNET
+            unused["directories"] = f"off in network mode {self.mode}" if is_off else "network.directories is empty"
+        return unused
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` after each change, on the event loop."""

@@ -45,6 +45,13 @@ def bad_name(name: str, what: str, reason: str) -> e.InvalidName:
     return e.InvalidName(name=name, what=what, reason=reason)
 
 
+def known_nowhere() -> e.PeerUnknown:
+    """The daemons of these tests are in network mode local."""
+    error = e.PeerUnknown(peer=STRANGER)
+    error.detail = "not asked: LAN (off in network mode local), directories (off in network mode local)"
+    return error
+
+
 LOWER = "it starts with a lower-case letter, then lower-case letters, digits, - and _"
 INSTANCE = "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _"
 
@@ -54,7 +61,7 @@ CASES: dict[str, Callable[[TwoDaemons], Case]] = {
     "the name of an identity that is not online": lambda w: Case(
         Call("nobody"), e.PeerUnknown(peer="nobody"), "An identity of this daemon has to be online"
     ),
-    "an ID52 that nobody knows": lambda w: Case(Call(STRANGER), e.PeerUnknown(peer=STRANGER), "Ask for its ticket"),
+    "an ID52 that nobody knows": lambda w: Case(Call(STRANGER), known_nowhere(), "Ask for its ticket"),
     "an ID52 with a typing error": lambda w: Case(
         Call(w.bob[:-2] + "z0"),
         e.InvalidKey(text=w.bob[:-2] + "z0", reason="'z' is not in the alphabet 0-9 a-v"),

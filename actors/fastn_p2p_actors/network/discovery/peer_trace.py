@@ -317,7 +317,8 @@ def _problem_of(record: PeerRecord, now: float) -> str:
 
 
 def _asked(lookup: Lookup) -> list[TraceSource]:
-    return [
+    """Return what each source has answered, and the kinds of sources that the settings exclude."""
+    asked = [
         TraceSource(
             name=answer.name,
             records=[
@@ -329,6 +330,7 @@ def _asked(lookup: Lookup) -> list[TraceSource]:
         )
         for answer in lookup.answers
     ]
+    return asked + [TraceSource(name=kind, records=[], problem=reason) for kind, reason in lookup.unused.items()]
 
 
 def _described(attempt: Attempt, now: float, connected: bool) -> TraceAttempt:

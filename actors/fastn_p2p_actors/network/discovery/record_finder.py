@@ -62,11 +62,13 @@ class Lookup:
 
     Attributes:
         answers: by source, in the order of the sources.
+        unused: kinds of sources that are not asked, and why each is not.
         changed: ends at the next new record, and when the lookup is done. Must not be cancelled: others wait for it.
     """
 
-    def __init__(self, answers: list[SourceAnswer]) -> None:
+    def __init__(self, answers: list[SourceAnswer], unused: dict[str, str] | None = None) -> None:
         self.answers = answers
+        self.unused = unused or {}
         self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -89,12 +91,14 @@ class RecordFinder:
 
     Attributes:
         sources: sources that are asked. The owner may change the list at any time.
+        unused: returns the kinds of sources that the settings exclude, and why each is excluded.
         on_news: called with the identity when something newer about it was found.
         on_revocation: called with a signed revocation, not verified, and with its origin. Returns whether it counts.
     """
 
     def __init__(self, book: AddressBook, wall: Callable[[], float]) -> None:
         self.sources: list[RecordSource] = []
+        self.unused: Callable[[], dict[str, str]] = dict
         self.on_news: Callable[[bytes], None] = lambda _: None
         self.on_revocation: Callable[[bytes, str], bool] = lambda _blob, _origin: False
         self._book = book
@@ -109,7 +113,7 @@ class RecordFinder:
         if running is not None:
             return running
         sources = self.sources if len(self._lookups) < _MAX_LOOKUPS else []
-        lookup = Lookup([SourceAnswer(source.name) for source in sources])
+        lookup = Lookup([SourceAnswer(source.name) for source in sources], self.unused())
         if sources:
             self._lookups[key] = lookup
             for source, answer in zip(sources, lookup.answers, strict=True):

@@ -200,7 +200,9 @@ class PeerRouter:
         if not self.known(target, peer):
             if self._introductions.is_withdrawn(target):
                 raise PeerOffline(peer=display_name(target, peer))
-            raise PeerUnknown(peer=display_name(target, peer))
+            unknown = PeerUnknown(peer=display_name(target, peer))
+            unknown.detail = search.sources()
+            raise unknown
         self._note(target, reached=False)
         raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(asyncio.get_running_loop().time()))
 

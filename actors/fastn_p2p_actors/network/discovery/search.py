@@ -78,6 +78,14 @@ class Search:
             described.append(_asked(self.lookup))
         return "; ".join(described)
 
+    def sources(self) -> str:
+        """Name each source that was asked with its answer, and each kind that was not; empty if there is none."""
+        if self.lookup is None:
+            return ""
+        unused = ", ".join(f"{kind} ({reason})" for kind, reason in self.lookup.unused.items())
+        asked = _asked(self.lookup) if self.lookup.answers else ""
+        return "; ".join(filter(None, (asked, unused and f"not asked: {unused}")))
+
 
 def _asked(lookup: Lookup) -> str:
     """Describe the answers of the sources."""

@@ -31,13 +31,14 @@ class ErrorReply(Message, frozen=True, tag=0):
 
     code: str
     fields: dict[str, Any] = {}
+    detail: str = ""
 
     @classmethod
     def of(cls, error: P2PError) -> ErrorReply:
-        return cls(error.code, error.fields())
+        return cls(error.code, error.fields(), error.detail)
 
     def error(self) -> P2PError:
-        return error_from(self.code, self.fields)
+        return error_from(self.code, self.fields, self.detail)
 
 
 class Cancel(Message, frozen=True, tag=1):

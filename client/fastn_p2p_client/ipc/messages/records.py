@@ -346,10 +346,11 @@ class TraceSource(Record, frozen=True):
     """A place where this daemon looked for records of a peer, and the records that it has."""
 
     name: str
-    """``ticket``, ``address book``, ``this machine``, ``LAN``, or the URL of a directory."""
+    """``ticket``, ``address book``, ``this machine``, ``LAN``, or the URL of a directory; ``directories`` if there is
+    none."""
     records: list[TraceRecord]
     problem: str = ""
-    """Reason for which it did not answer; empty if it did."""
+    """Reason for which it did not answer, or was not asked; empty if it did."""
     ms: int | None = None
     """Milliseconds until it had answered; None of a source that is read at once, and while there is no answer."""
 

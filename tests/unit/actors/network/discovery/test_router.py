@@ -16,7 +16,7 @@ from fastn_p2p_actors.network.discovery import router
 from fastn_p2p_actors.network.discovery.record_finder import RecordFinder
 from fastn_p2p_actors.network.discovery.router import PeerRouter
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
-from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown, PeerUnreachable
+from fastn_p2p_client.errors import ConnectionLost, InternalError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.keys import PublicKey
 from tests.support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
@@ -204,6 +204,26 @@ async def test_ignores_a_connection_that_ended_before_its_use(network: StubNetwo
     with pytest.raises(PeerUnreachable):
         await reaching
     assert not network.has_route()
+
+
+async def test_an_unknown_peer_ends_with_each_source_and_its_answer(network: StubNetwork) -> None:
+    async def has_nothing(_key: bytes, _found: object) -> None: ...
+
+    async def is_down(_key: bytes, _found: object) -> None:
+        raise InternalError(reason="it is down")
+
+    finder = network.routes._finder
+    finder.sources = [
+        cast(Any, SimpleNamespace(name="LAN", search=has_nothing)),
+        cast(Any, SimpleNamespace(name="http://one.example", search=is_down)),
+    ]
+    finder.unused = lambda: {"directories": "off in network mode lan"}
+    with pytest.raises(PeerUnknown) as unknown:
+        await network.routes.connect(KEY, BOB.key.id52)
+    assert "asked LAN (it does not know the peer), http://one.example (" in str(unknown.value)
+    assert "it is down" in str(unknown.value)
+    assert "not asked: directories (off in network mode lan)" in str(unknown.value)
+    assert unknown.value.fields() == {"peer": BOB.key.id52}, "an older client takes no other field"
 
 
 async def test_fails_for_unknown_peers_and_for_own_identities_that_are_offline(network: StubNetwork) -> None:
