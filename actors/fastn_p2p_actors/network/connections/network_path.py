@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastn_p2p_client.ipc.messages import UNKNOWN
@@ -11,7 +12,7 @@ from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import network_of
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import Connection
+    from iroh.iroh_ffi import Connection, PathSnapshot
 
 
 _MAX_AGE: Final = 1.0
@@ -39,17 +40,25 @@ LOCAL: Final = NetworkPath("local", "", None)
 class CurrentPath:
     """Path that a connection uses now.
 
+    Problem: iroh selects one path for all connections to an endpoint. A connection that does not have this path, for
+    instance because it was accepted before a move, has no selected one, and says nowhere which path it uses.
+    Idea: then it is the path that has brought most datagrams since the last look; direct before relayed if none has.
+
     Args:
         raw: the connection of iroh.
     """
 
-    __slots__ = ("_cached", "_loop", "_network", "_raw", "_until")
+    __slots__ = ("_cached", "_loop", "_network", "_raw", "_received", "_until", "_used")
 
     def __init__(self, raw: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._raw = raw
         self._loop = loop
         self._cached = NetworkPath(UNKNOWN, "", None)
         self._until = 0.0
+        self._received: dict[str, int] = {}
+        """Datagrams that each path had brought at the last look, by the path's id."""
+        self._used = ""
+        """Id of the path that was used at the last look."""
         self._network: str | None = None
         """Network of the peer daemon's address, for the rate limits; None until one of them has needed it."""
 
@@ -57,12 +66,15 @@ class CurrentPath:
         """Return the path to the peer daemon, at most a second old."""
         now = self._loop.time()
         if now >= self._until:
-            self._cached, self._until = selected_path(self._raw), now + _MAX_AGE
+            self._cached, self._until = self.now(), now + _MAX_AGE
         return self._cached
 
     def now(self) -> NetworkPath:
-        """Return the path to the peer daemon at this moment."""
-        return selected_path(self._raw)
+        """Return the path to the peer daemon at this moment. Costs several calls into the binding per known path."""
+        used = self._find_used(self._raw.paths())
+        if used is None:
+            return NetworkPath(UNKNOWN, "", None)
+        return NetworkPath("relayed" if used.is_relay else "direct", used.remote_addr, used.rtt_ms)
 
     def network(self) -> str:
         """Return the network of the peer daemon's address; empty if it is reached through a relay."""
@@ -77,18 +89,26 @@ class CurrentPath:
         addresses = tuple(path.remote_addr for path in paths if path.is_ip)
         return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
 
-    def received_datagrams(self) -> int:
-        """Return the number of datagrams that have come over the path that is used now, also those without messages."""
-        return sum(snapshot.stats.udp_rx_datagrams for snapshot in self._raw.paths() if snapshot.is_selected)
+    def received_datagrams(self, address: str) -> int:
+        """Return the number of datagrams that have come over the path with this address, also those without messages.
+
+        Args:
+            address: as in ``NetworkPath``.
+        """
+        return sum(path.stats.udp_rx_datagrams for path in self._raw.paths() if path.remote_addr == address)
+
+    def _find_used(self, paths: Sequence[PathSnapshot]) -> PathSnapshot | None:
+        """Return the path that is used now; None if there is none."""
+
+        def likelihood(path: PathSnapshot) -> tuple[bool, int, bool, bool]:
+            news = path.stats.udp_rx_datagrams - self._received.get(path.id, 0)
+            return path.is_selected, news, path.id == self._used, path.is_ip
+
+        used = max(paths, key=likelihood, default=None)
+        self._received = {path.id: path.stats.udp_rx_datagrams for path in paths}
+        self._used = "" if used is None else used.id
+        return used
 
     def on_connection_lost(self) -> None:
         """Release the connection of iroh."""
         self._raw = ended_connection()
-
-
-def selected_path(raw: Connection) -> NetworkPath:
-    """Return the path that the connection uses now. Costs several calls into the binding for each known path."""
-    for snapshot in raw.paths():
-        if snapshot.is_selected:
-            return NetworkPath("relayed" if snapshot.is_relay else "direct", snapshot.remote_addr, snapshot.rtt_ms)
-    return NetworkPath(UNKNOWN, "", None)
