@@ -115,6 +115,9 @@ class EventRouter:
         self._silent.on_silent(connection)
         self._failover.on_silent(connection)
 
+    def on_heard(self, connection: PeerConnection) -> None:
+        self._pool.on_heard(connection)
+
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
 
     def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:

@@ -143,6 +143,7 @@ class PeerConnection:
             has_unread=lambda: not self._channel.has_read_all,
             send_ping=self._send_ping,
             on_silent=lambda: owner.on_silent(self),
+            on_heard=lambda: owner.on_heard(self),
             give_up=lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
         self.handle = MessageDispatcher(self, owner, self._channel, self._keepalive).handle
@@ -253,8 +254,13 @@ class PeerConnection:
 
     @property
     def is_silent(self) -> bool:
-        """True while the peer daemon owes an answer to a ping."""
+        """True while the peer daemon has not answered a ping in time."""
         return self._keepalive.is_silent
+
+    @property
+    def is_pinged(self) -> bool:
+        """True while a ping of the keepalive has no answer."""
+        return self._keepalive.waits_for_pong
 
     def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
         """Return what ``status`` shows of the connection. ``name_of`` maps the key of an identity to its petname."""

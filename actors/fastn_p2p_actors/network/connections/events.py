@@ -93,6 +93,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon does not answer a ping. The connection may still heal."""
         ...
 
+    def on_heard(self, connection: ConnectionT) -> None:
+        """The peer daemon answers again over a connection that was silent."""
+        ...
+
     def on_request(self, connection: ConnectionT, request: wire.Request, payload: bytes) -> None:
         """A request has arrived, and its source has been proved. The owner must ``answer`` it once."""
         ...

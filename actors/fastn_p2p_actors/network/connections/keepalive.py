@@ -60,17 +60,19 @@ class Keepalive:
         has_unread: Return whether bytes have arrived on the call channel that have not been handled.
         send_ping: Send a ping.
         on_silent: The peer has become silent.
+        on_heard: A silent peer has answered again.
         give_up: Close the connection for the reason that it is given.
 
     Attributes:
         heard_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
         is_silent: True from a ping that was not answered in time until the next answer.
+        waits_for_pong: True from a ping until its answer.
     """
 
     __slots__ = (
         "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up", "_has_sessions",
-        "_has_unread", "_latency", "_loop", "_on_silent", "_patience", "_pinged_at", "_received", "_received_before",
-        "_send_ping", "_stopped", "_timer", "_waits_for_pong", "heard_at", "is_silent",
+        "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_patience", "_pinged_at", "_received",
+        "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_silent", "waits_for_pong",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +85,7 @@ class Keepalive:
         has_unread: Callable[[], bool],
         send_ping: Callable[[], object],
         on_silent: Callable[[], object],
+        on_heard: Callable[[], object],
         give_up: Callable[[str], object],
     ) -> None:
         self._loop = loop
@@ -92,12 +95,13 @@ class Keepalive:
         self._has_unread = has_unread
         self._send_ping = send_ping
         self._on_silent = on_silent
+        self._on_heard = on_heard
         self._give_up = give_up
         self.heard_at = loop.time()
         self.is_silent = False
         self._expected_since = 0.0
         """Time of the first request since the peer was last heard."""
-        self._waits_for_pong = False
+        self.waits_for_pong = False
         self._pinged_at = 0.0
         """Time of the first ping since the last answer."""
         self._answered_at = 0.0
@@ -130,7 +134,7 @@ class Keepalive:
     def ping(self) -> None:
         """Send a ping, and watch whether it is answered."""
         self._send_ping()
-        if not self._waits_for_pong and not self._stopped:
+        if not self.waits_for_pong and not self._stopped:
             self._wait_for_pong(_ANSWER)
 
     def doubt(self) -> None:
@@ -138,7 +142,7 @@ class Keepalive:
         if self._stopped or self.is_silent:
             return
         self._send_ping()
-        if not self._waits_for_pong:
+        if not self.waits_for_pong:
             self._wait_for_pong(_DOUBT_ANSWER)
             return
         waited = self._loop.time() - self._pinged_at
@@ -148,7 +152,7 @@ class Keepalive:
     def on_pong(self) -> None:
         """The peer has answered a ping."""
         now = self._loop.time()
-        if self._waits_for_pong and (took := now - self._pinged_at) <= _SLOWEST_ANSWER:
+        if self.waits_for_pong and (took := now - self._pinged_at) <= _SLOWEST_ANSWER:
             self._latency = max(took, self._latency * _LATENCY_DECAY)
         self._on_answer(now)
 
@@ -167,11 +171,14 @@ class Keepalive:
 
     def _on_answer(self, now: float) -> None:
         self._answered_at = now
-        self._waits_for_pong = self.is_silent = False
+        self.waits_for_pong = False
+        if self.is_silent:
+            self.is_silent = False
+            self._on_heard()
 
     def _wait_for_pong(self, seconds: float) -> None:
         """Give the peer so many seconds from now on, or more if its answers take longer."""
-        self._waits_for_pong = True
+        self.waits_for_pong = True
         self._pinged_at = self._loop.time()
         self._patience = self._patience_for(seconds)
         self._received_before = self._received()
@@ -185,7 +192,7 @@ class Keepalive:
         now = self._loop.time()
         if self._stopped:
             return
-        if self._waits_for_pong:
+        if self.waits_for_pong:
             self._check_answer(now)
             return
         is_due = bool(self._awaits_reply()) or self._expected_since > self.heard_at

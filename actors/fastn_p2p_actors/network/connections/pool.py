@@ -45,6 +45,8 @@ SUPERSEDED_TIMEOUT: Final = 10.0
 _HELLO_PATIENCE: Final = 0.5
 """Seconds to wait for the hello of a connection that the peer daemon has opened, before it is dialled all the same. Its
 path may work in one direction only."""
+_HELLO_EXPECTED: Final = 1.0
+"""Seconds after which the hello of a connection is late. iroh has a path for it that may be dead."""
 _SWEEP_INTERVAL: Final = 30.0
 """Seconds between searches for idle connections."""
 
@@ -54,6 +56,9 @@ class ConnectionPool:
 
     When two daemons dial each other at the same time, there are two connections. Both daemons then prefer the same one,
     and the other is closed once it is idle, so that no call is lost.
+
+    A new call does not use a silent connection, over which it would wait for the peer daemon. It waits here, until that
+    connection is heard again, another one answers, or the last one has ended and the endpoint is dialled anew.
 
     Args:
         endpoint: dials.
@@ -94,6 +99,8 @@ class ConnectionPool:
         """Candidates for eviction, with the time of their last use. The idlest comes last."""
         self._dials: dict[bytes, tuple[EndpointDial, asyncio.Task[PeerConnection]]] = {}
         """Dials that run, by endpoint."""
+        self._changes: dict[bytes, asyncio.Future[None]] = {}
+        """Done when connections to an endpoint whose connections are silent have changed."""
         process = secrets.token_bytes(8)
         self._hello = wire.Hello(WIRE_VERSION, process, MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True, news=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
@@ -130,7 +137,7 @@ class ConnectionPool:
         return connection.ready.done(), not connection.is_silent, lower_dialled, connection.opened_at
 
     async def connect(self, address: EndpointAddress) -> PeerConnection:
-        """Return the connection to this endpoint. Dial it if there is none.
+        """Return the connection to this endpoint over which it answers. Dial it if there is no connection.
 
         Concurrent callers share the dial, and it tries the addresses and relays of each of them.
 
@@ -138,9 +145,10 @@ class ConnectionPool:
             PeerUnreachable: several attempts have failed.
             Overloaded: the pool is full, and every connection is in use.
         """
-        found = self.open_to(address.endpoint)
-        if found is not None and found.ready.done():
-            return found
+        while (found := self.open_to(address.endpoint)) is not None and found.ready.done():
+            if not found.is_silent:
+                return found
+            await asyncio.shield(self._changes.setdefault(address.endpoint, self._loop.create_future()))
         if found is not None and address.endpoint not in self._dials:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HELLO_PATIENCE):
@@ -206,14 +214,32 @@ class ConnectionPool:
                 other.doubt()
         self._choose(connection.endpoint)
 
+    def on_heard(self, connection: PeerConnection) -> None:
+        """The peer daemon answers again over this connection."""
+        self._choose(connection.endpoint)
+
     def silent(self, endpoint: bytes) -> list[PeerConnection]:
         """Return the connections over which this endpoint does not answer."""
         return [each for each in self._connections.get(endpoint, ()) if each.is_silent]
 
+    def unanswered(self, endpoint: bytes) -> list[PeerConnection]:
+        """Return the connections over which this endpoint does not answer, or has not sent its hello for long."""
+        before = self._loop.time() - _HELLO_EXPECTED
+        group = self._connections.get(endpoint, ())
+        return [each for each in group if each.is_silent or (not each.ready.done() and each.opened_at < before)]
+
     def _choose(self, endpoint: bytes) -> None:
-        """Route calls to this endpoint over the connection that both daemons prefer."""
+        """Route calls to this endpoint over the connection that both daemons prefer, if the peer daemon answers."""
         chosen = self.open_to(endpoint)
-        self.introductions.of(endpoint).connection = chosen if chosen is not None and chosen.ready.done() else None
+        answers = chosen is not None and chosen.ready.done() and not chosen.is_silent
+        self.introductions.of(endpoint).connection = chosen if answers else None
+        self._wake(endpoint)
+
+    def _wake(self, endpoint: bytes) -> None:
+        """Let those look again that wait for a change of the connections to this endpoint."""
+        changed = self._changes.pop(endpoint, None)
+        if changed is not None:
+            changed.set_result(None)
 
     def remove(self, connection: PeerConnection) -> None:
         """Remove a connection that has ended."""
@@ -226,6 +252,7 @@ class ConnectionPool:
             else:
                 del self._connections[connection.endpoint]
                 self.introductions.remove(connection.endpoint)
+                self._wake(connection.endpoint)
 
     def close(self) -> None:
         """Close all connections, and accept none any more."""
@@ -274,7 +301,7 @@ class ConnectionPool:
         self._sweeper = None
         now = self._loop.time()
         for connection in self.all():
-            used = connection is connection.introductions.connection
+            used = connection.introductions.connection in (connection, None)
             if not connection.in_flight and now - connection.used_at > (IDLE_TIMEOUT if used else SUPERSEDED_TIMEOUT):
                 connection.close(CLOSE_IDLE, "idle")
         if len(self) and not self._closed:

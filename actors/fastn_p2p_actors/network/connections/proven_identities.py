@@ -50,7 +50,7 @@ class ProvenIdentities(Generic[ConnectionT]):
 
     Attributes:
         until: Unix time at which the last delegation of each identity ends at the latest.
-        connection: connection that calls to this endpoint use now; None while none is ready.
+        connection: connection that calls to this endpoint use now; None while none is ready and answers.
         strangers: identities that are not known, in the order of their introduction.
         evictions: number of identities that were evicted although their delegations are valid.
     """

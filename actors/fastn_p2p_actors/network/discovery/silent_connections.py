@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
 
 from ...runtime.loop_turns import in_turns
 from ..connections.connection import PeerConnection
+from ..connections.network_path import NetworkPath
 from ..connections.pool import ConnectionPool
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..wire.messages import CLOSE_REPLACED
@@ -38,8 +40,15 @@ _INTERVAL: Final = 1.0
 """Seconds between two attempts."""
 _CONFIRMATION: Final = 0.4
 """Seconds for the handshake over the old path when another path has answered; or three round trips, if that is more."""
+_CONTROLS: Final = 2
+"""Answers over the other path that must come in the time of that handshake: on a busy machine each takes longer."""
+_ONE_WAY: Final = 3
+"""Handshakes without an answer after which a path is dead although packets come over it: they get here, and those to
+the peer are lost. Fewer could be lost by chance."""
 _FIRST_CONFIRMATION: Final = 0.2
 """The same at once after the connection became silent. Later, it is more probable that the link has just come back."""
+_SOON: Final = 0.02
+"""Seconds between two looks at a connection that was pinged."""
 _HEAL: Final = 6.0
 """Seconds for a silent connection to heal when its path works again. After a cut of 8 seconds it took up to 4."""
 _REFRESH: Final = 5.0
@@ -86,13 +95,20 @@ class SilentConnections:
         endpoint = connection.endpoint
         if endpoint not in self._watches:
             log.info("%s does not answer: looking for another path", connection.name)
-            task = self._watches[endpoint] = self._loop.create_task(self._watch(endpoint))
-            task.add_done_callback(lambda done: self._on_done(endpoint, done))
+            self._start(endpoint)
+
+    def _start(self, endpoint: bytes) -> None:
+        task = self._watches[endpoint] = self._loop.create_task(self._watch(endpoint))
+        task.add_done_callback(lambda done: self._on_done(endpoint, done))
 
     def _on_done(self, endpoint: bytes, done: asyncio.Task[None]) -> None:
         self._watches.pop(endpoint, None)
-        if not done.cancelled() and done.exception() is not None:
+        if done.cancelled():
+            return
+        if done.exception() is not None:
             log.error("the search for another path failed", exc_info=done.exception())
+        elif self._pool.silent(endpoint):  # another one became silent while the task ended
+            self._start(endpoint)
 
     # ── local addresses ──────────────────────────────────────────────────────────────────────────
 
@@ -122,6 +138,9 @@ class SilentConnections:
                 now = self._loop.time()
                 chosen = self._pool.open_to(endpoint)
                 if chosen is not None and chosen.ready.done() and not chosen.is_silent:
+                    if chosen.is_pinged:  # it will soon be known whether it works
+                        await asyncio.sleep(_SOON)
+                        continue
                     answered_at = answered_at or now
                     for connection in silent:
                         connection.requests.release_repeatable()
@@ -140,12 +159,28 @@ class SilentConnections:
                 if is_dead:
                     address = self._address_of(silent[-1])
                     search.close()
-                    _close(self._pool.silent(endpoint), "the path is dead, and the peer answers over another one")
-                    await self._pool.connect(address)
+                    _close(self._pool.unanswered(endpoint), "the path is dead, and the peer answers over another one")
+                    await self._connect(address)
         except P2PError as error:
             log.info("%s was not reached over another path: %s", endpoint.hex()[:10], error)
         finally:
             search.close()
+
+    async def _connect(self, address: EndpointAddress) -> None:
+        """Dial the endpoint. Return when it is connected, or another connection with it has become silent.
+
+        Raises:
+            P2PError: it was not reached.
+        """
+        dial = self._loop.create_task(self._pool.connect(address))
+        try:
+            while not dial.done():
+                await asyncio.wait((dial,), timeout=_INTERVAL)
+                if self._pool.silent(address.endpoint):
+                    return
+            dial.result()
+        finally:
+            dial.cancel()
 
     def _address_of(self, connection: PeerConnection) -> EndpointAddress:
         """Return all relays and addresses that are known of the peer daemon, those of its records first."""
@@ -169,6 +204,8 @@ class _PathSearch:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._handshakes: list[asyncio.Task[PeerConnection]] = []
+        self._is_answered = False
+        """True if a handshake over the old path has succeeded."""
         self._probe: asyncio.Task[bool] | None = None
         self._confirmation = _FIRST_CONFIRMATION
 
@@ -182,37 +219,57 @@ class _PathSearch:
     async def run(self, address: EndpointAddress, silent: PeerConnection) -> bool:
         """Try for a second, or until a connection is open. Return whether the path of the silent one is dead."""
         ends = self._loop.time() + _INTERVAL
+        used = silent.path_now()
+        others = _without_path(address, used.address)
+        self._is_answered = False
         self._shake_hands(address)
-        if self._probe is None:
-            self._probe = self._loop.create_task(self._endpoint.answers(_other_paths(address, silent)))
-        while not self._answered():
-            seconds = ends - self._loop.time()
-            if seconds <= 0:
-                self._confirmation = _CONFIRMATION
-                return False
-            pending = [*self._handshakes, *([self._probe] if self._probe is not None else [])]
-            if not pending:
-                await asyncio.sleep(seconds)
-                return False
-            await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if self._probe is not None and self._probe.done():
-                probe, self._probe = self._probe, None
-                if probe.result():
-                    return await self._is_dead(address, silent)
+        if await self._probe_answers(others, ends):
+            return await self._is_dead(address, others, silent, used)
+        await self._wait((), ends)
+        if not self._is_answered:
+            self._confirmation = _CONFIRMATION
         return False
 
-    async def _is_dead(self, address: EndpointAddress, silent: PeerConnection) -> bool:
-        """Return whether nothing comes over the old path, now that the peer daemon is known to answer."""
+    async def _is_dead(
+        self, address: EndpointAddress, others: EndpointAddress, silent: PeerConnection, used: NetworkPath
+    ) -> bool:
+        """Return whether no handshake over the old path is answered, now that the peer daemon is known to answer.
+
+        On a busy machine everything takes longer, so the other paths are timed once more beside each handshake.
+        """
         confirmation, self._confirmation = self._confirmation, _CONFIRMATION
-        received = silent.received_datagrams()
-        self._shake_hands(address)
-        ends = self._loop.time() + max(confirmation, 3 * (silent.path().rtt_ms or 0) / 1000)
-        while not self._answered():
-            seconds = ends - self._loop.time()
-            if seconds <= 0 or not self._handshakes:
-                return silent.is_silent and silent.received_datagrams() == received
-            await asyncio.wait(self._handshakes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return False
+        confirmation = max(confirmation, 3 * (used.rtt_ms or 0) / 1000)
+        for _ in range(_ONE_WAY):
+            received = silent.received_datagrams(used.address)
+            began = self._loop.time()
+            self._shake_hands(address)
+            answers = [await self._probe_answers(others, began + _INTERVAL) for _ in range(_CONTROLS)]
+            await self._wait((), began + confirmation)
+            if self._is_answered or not silent.is_silent or not all(answers):
+                return False
+            if silent.received_datagrams(used.address) == received:
+                return True
+        return True
+
+    async def _probe_answers(self, others: EndpointAddress, ends: float) -> bool:
+        """Return whether the peer daemon answers over one of the other paths before any other event."""
+        probe = self._probe = self._probe or self._loop.create_task(self._endpoint.answers(others))
+        await self._wait((probe,), ends)
+        if not probe.done():
+            return False
+        self._probe = None
+        return probe.result()
+
+    async def _wait(self, probes: Sequence[asyncio.Task[bool]], ends: float) -> None:
+        """Wait until a handshake has succeeded, a probe has ended, or the time is over."""
+        while not self._is_answered and (seconds := ends - self._loop.time()) > 0:
+            if pending := [*self._handshakes, *probes]:
+                await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(seconds)
+            self._count_handshakes()
+            if any(probe.done() for probe in probes):
+                return
 
     def _shake_hands(self, address: EndpointAddress) -> None:
         """Begin another handshake over the old path. The oldest makes room for it."""
@@ -222,16 +279,16 @@ class _PathSearch:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._handshakes.append(task)
 
-    def _answered(self) -> bool:
-        """Forget the handshakes that have failed. Return whether one has succeeded."""
-        done = [task for task in self._handshakes if task.done()]
+    def _count_handshakes(self) -> None:
+        """Forget the handshakes that have ended, and note whether one has succeeded."""
+        ended = [task for task in self._handshakes if task.done()]
         self._handshakes = [task for task in self._handshakes if not task.done()]
-        return any(not task.cancelled() and task.exception() is None for task in done)
+        if any(not task.cancelled() and task.exception() is None for task in ended):
+            self._is_answered = True
 
 
-def _other_paths(address: EndpointAddress, connection: PeerConnection) -> EndpointAddress:
-    """Return the address without the path that the connection uses."""
-    used = connection.path().address
+def _without_path(address: EndpointAddress, used: str) -> EndpointAddress:
+    """Return the address without the path that a connection uses."""
     return EndpointAddress(
         address.endpoint,
         tuple(relay for relay in address.relays if relay != used),

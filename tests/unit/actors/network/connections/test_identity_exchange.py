@@ -199,6 +199,8 @@ class Served(StubOwner):
 
     def on_silent(self, connection: Any) -> None: ...
 
+    def on_heard(self, connection: Any) -> None: ...
+
     def on_arrival(self, arrival: IncomingSession) -> None:
         self.sessions.append(arrival.request.id)
 

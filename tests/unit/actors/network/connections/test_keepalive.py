@@ -54,7 +54,7 @@ class Watched:
         answers: whether the peer answers pings.
         latency: seconds that its answers take.
         unread: whether bytes have arrived that were not handled yet.
-        pings, silences: times of the pings and of the reports.
+        pings, silences, recoveries: times of the pings, and of the reports.
         end: reason for which it was closed.
     """
 
@@ -65,6 +65,7 @@ class Watched:
         self.latency = 0.0
         self.pings: list[float] = []
         self.silences: list[float] = []
+        self.recoveries: list[float] = []
         self.end = ""
         self.keepalive = Keepalive(
             cast(Any, self.loop),
@@ -74,6 +75,7 @@ class Watched:
             has_unread=lambda: self.unread,
             send_ping=self._on_ping,
             on_silent=lambda: self.silences.append(self.elapsed),
+            on_heard=lambda: self.recoveries.append(self.elapsed),
             give_up=self._on_end,
         )
 
@@ -124,6 +126,17 @@ def test_a_call_without_an_answer_is_reported_after_a_second(watched: Watched) -
     assert watched.pings[0] == 0.5
     assert watched.silences == [1.0]
     assert watched.keepalive.is_silent
+
+
+def test_a_silent_peer_that_answers_is_reported_once(watched: Watched) -> None:
+    watched.call()
+    watched.loop.run(1.2)
+    for _ in range(2):
+        watched.answer()
+    assert watched.recoveries == [1.201]
+    assert not watched.keepalive.is_silent
+    watched.loop.run(2)
+    assert len(watched.silences) == 2
 
 
 def test_a_long_call_is_no_silence(watched: Watched) -> None:

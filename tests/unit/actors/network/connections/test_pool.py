@@ -163,6 +163,69 @@ async def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
         await waiting
 
 
+@pytest.mark.parametrize("then", ["it is heard again", "another connection answers", "it ends"])
+async def test_new_callers_do_not_use_a_silent_connection(then: str) -> None:
+    """They wait, together, until one answers. When the last one has ended, the endpoint is dialled."""
+    dialled: list[Any] = []
+
+    async def dial(address: Any) -> Any:
+        dialled.append(address)
+        raise PeerUnreachable(peer="endpoint", reason="it is a stub")
+
+    pool = new_pool(LOWER, dial)
+    silent, other = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
+    hold(pool, silent)
+    greet(pool, silent)
+    silent.is_silent = True
+    pool.on_silent(cast(Any, silent))
+    assert silent.introductions.connection is None, "the router must not choose it"
+    address = cast(Any, SimpleNamespace(endpoint=HIGHER, relays=(), addresses=()))
+    waiting = [asyncio.ensure_future(pool.connect(address)) for _ in range(3)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    assert not dialled
+    if then == "it ends":
+        pool.remove(cast(Any, silent))
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(end) for end in ends} == {PeerUnreachable}
+        assert dialled
+        return
+    if then == "it is heard again":
+        silent.is_silent = False
+        pool.on_heard(cast(Any, silent))
+    else:
+        hold(pool, other)
+        greet(pool, other)
+    expected = silent if then == "it is heard again" else other
+    assert {id(each) for each in await asyncio.gather(*waiting)} == {id(expected)}
+    assert silent.introductions.connection is cast(Any, expected)
+
+
+async def test_a_silent_connection_is_not_superseded() -> None:
+    """The link may be cut, and calls in flight wait for it."""
+    pool = new_pool(LOWER)
+    silent = StubConnection(HIGHER, outgoing=True)
+    hold(pool, silent)
+    greet(pool, silent)
+    silent.is_silent = True
+    pool.on_silent(cast(Any, silent))
+    silent.used_at -= SUPERSEDED_TIMEOUT + 1
+    pool._sweep()
+    assert not silent.end
+    pool.close()
+
+
+async def test_a_connection_whose_hello_is_late_counts_as_unanswered() -> None:
+    pool = new_pool(LOWER)
+    now = asyncio.get_running_loop().time()
+    late, fresh = (StubConnection(HIGHER, outgoing=False, at=at) for at in (now - 2, now))
+    answering = StubConnection(HIGHER, outgoing=False, at=now - 2)
+    hold(pool, late, fresh, answering)
+    greet(pool, answering)
+    assert pool.unanswered(HIGHER) == [cast(Any, late)]
+
+
 async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its packets get here, and what is sent to it is lost. Callers share the dial."""
     monkeypatch.setattr(pool_module, "_HELLO_PATIENCE", 0.01)

@@ -26,6 +26,7 @@ class StubConnection:
         self.endpoint = ENDPOINT
         self.name = "endpoint"
         self.is_silent = silent
+        self.is_pinged = False
         self.closed = False
         self.released = self.doubts = self.received = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -40,10 +41,11 @@ class StubConnection:
     def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (OLD,), ()
 
-    def path(self) -> NetworkPath:
+    def path_now(self) -> NetworkPath:
         return NetworkPath("direct", OLD, 1)
 
-    def received_datagrams(self) -> int:
+    def received_datagrams(self, address: str) -> int:
+        assert address == OLD
         return self.received
 
     def doubt(self) -> None:
@@ -60,6 +62,8 @@ class Peer:
     Attributes:
         old_path_works: whether handshakes over the old path are answered.
         answers: whether one of the other paths is answered.
+        slowness: seconds that each answer takes.
+        answers_left: number of probes that are answered.
         probed: addresses that were probed.
         dialled: addresses that were dialled after the old connections were closed.
         lookups: identities whose records were looked for.
@@ -68,6 +72,8 @@ class Peer:
 
     def __init__(self) -> None:
         self.old_path_works = self.answers = False
+        self.slowness = 0.0
+        self.answers_left = 1000
         self.probed: list[EndpointAddress] = []
         self.dialled: list[EndpointAddress] = []
         self.lookups: list[bytes] = []
@@ -81,6 +87,7 @@ class Peer:
         pool = SimpleNamespace(
             on_silent=lambda _: None,
             silent=lambda _: [each for each in self.connections if each.is_silent],
+            unanswered=lambda _: [each for each in self.connections if each.is_silent],
             open_to=lambda _: min(self.connections, key=lambda each: (each.closed, each.is_silent)),
             open_path=self._open,
             connect=self._connect,
@@ -96,8 +103,10 @@ class Peer:
 
     async def _probe(self, address: EndpointAddress) -> bool:
         self.probed.append(address)
-        if not self.answers:
+        self.answers_left -= 1
+        if not self.answers or self.answers_left < 0:
             await asyncio.Event().wait()
+        await asyncio.sleep(self.slowness)
         return True
 
     async def _open(self, _address: EndpointAddress) -> Any:
@@ -106,6 +115,7 @@ class Peer:
             self.tried_often.set()
         if not self.old_path_works:
             await asyncio.Event().wait()
+        await asyncio.sleep(self.slowness)
         self.connections.append(StubConnection(silent=False))
         return self.connections[-1]
 
@@ -159,16 +169,62 @@ async def test_a_path_that_works_again_is_not_dead_although_another_one_answers_
     assert ended[0] > 0
 
 
-async def test_a_path_that_brings_packets_is_not_dead(peer: Peer) -> None:
-    """The peer's process is slow, and QUIC acknowledges all the same."""
+async def test_a_path_that_brings_packets_and_takes_none_is_dead(peer: Peer) -> None:
+    """But not after the first handshake, which may be lost by chance."""
     peer.answers = True
     counts = iter(range(1000))
-    peer.connection.received_datagrams = lambda: next(counts)  # type: ignore[method-assign]
+    peer.connection.received_datagrams = lambda address: next(counts)  # type: ignore[method-assign]
+    await peer.run()
+    assert peer.connection.closed
+    assert peer.dialled
+    assert peer._handshakes == 4
+
+
+async def test_a_slow_process_is_not_taken_for_a_dead_path(peer: Peer) -> None:
+    """The probe was answered, and the next ones are not. QUIC acknowledges all the same."""
+    peer.answers = True
+    peer.answers_left = 1
+    counts = iter(range(1000))
+    peer.connection.received_datagrams = lambda address: next(counts)  # type: ignore[method-assign]
     running = asyncio.ensure_future(peer.run())
     await peer.tried_often.wait()
     assert not peer.connection.closed
     peer.connection.is_silent = False
     await running
+
+
+async def test_a_slow_machine_gets_more_time_for_the_handshake(peer: Peer) -> None:
+    """The other path is timed beside it: both take ten times as long as usual, and the old path works."""
+    peer.answers = peer.old_path_works = True
+    peer.slowness = 0.1
+    ended: list[int] = []
+    peer.connection.on_close = lambda: ended.append(peer.connection.released)
+    await peer.run()
+    assert not peer.dialled
+    assert ended
+
+
+async def test_a_pinged_connection_is_not_taken_for_one_that_answers(peer: Peer) -> None:
+    """An idle one is pinged when another becomes silent, and has the same dead path."""
+    idle = StubConnection(silent=False)
+    idle.is_pinged = True
+    peer.connections.append(idle)
+    running = asyncio.ensure_future(peer.run())
+    await asyncio.sleep(0.1)
+    assert not peer.connection.released
+    idle.is_silent, peer.answers = True, True
+    await running
+    assert idle.closed
+    assert peer.connection.closed
+    assert peer.dialled
+
+
+async def test_one_that_becomes_silent_while_a_search_ends_is_watched_too(peer: Peer) -> None:
+    answers: list[list[StubConnection]] = [[], [peer.connection]]
+    peer.watch._pool.silent = lambda _: answers.pop(0) if answers else []  # type: ignore[method-assign, assignment, return-value]
+    await peer.run()
+    await asyncio.sleep(0)
+    assert not answers
 
 
 async def test_every_connection_is_doubted_when_a_local_address_changes(peer: Peer) -> None:
