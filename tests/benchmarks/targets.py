@@ -96,6 +96,7 @@ TARGETS: Final = {
         ),
         Target("idle-lan", "packets of an idle daemon that can be reached over the LAN", "/h", 600.0, 120.0),
         Target("idle-internet", "the same over relay and directory", "/h", 6000.0, 3000.0),
+        Target("lan-crowd", "CPU that 499 other daemons on its LAN cost a daemon", "% of a core", 1.0, 0.3),
         Target("growth", "growth of the process that grows most, during all of it", "MiB", 32.0, 32.0),
     )
 }

@@ -3,8 +3,8 @@ traffic of daemons that wait to be called.
 
 Where there can be no laboratory, the statements say why they were not measured.
 
-Layout: ``networks`` has the hosts, the relay and the callees; ``first_calls``, ``path_streams`` and ``idle_traffic``
-are a part of the measure each.
+Layout: ``networks`` has the hosts, the relay and the callees; ``first_calls``, ``path_streams``, ``idle_traffic`` and
+``lan_crowd`` are a part of the measure each. ``lan_announcers`` is the process that stands for the other daemons.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..results import BenchmarkError, Outcome, Skipped, Table
 from ..targets import TARGETS
 from . import first_calls
 from .idle_traffic import IdleDaemons
+from .lan_crowd import LanCrowd
 from .networks import LOSS, ONE_WAY_MS, Networks
 from .path_streams import PathStreams
 
@@ -34,6 +35,7 @@ STATEMENTS: Final = (
     "bad-path",
     "idle-lan",
     "idle-internet",
+    "lan-crowd",
 )
 _ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 2
@@ -69,19 +71,25 @@ async def _measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callab
     told("reach: idle daemons")
     await counting
     outcome.add(idle.outcome())
+    told("reach: a LAN of 500 daemons")
+    crowd = await asyncio.to_thread(LanCrowd, networks)
+    await crowd.watch(_QUICK_IDLE_SECONDS if quick else _IDLE_SECONDS)
+    outcome.add(crowd.outcome())
     outcome.tables.append(
         Table(
             "Reach",
             ["", "median", "min-max"],
-            [*rows, *streams.rows, *idle.rows()],
+            [*rows, *streams.rows, *idle.rows(), *crowd.rows()],
             "In network namespaces of one machine. A first call is that of a daemon that has just started; it counts "
             "from the call of a program that is connected to its daemon until the reply. Streams and first calls pass "
             "a home router written in Python, but for those on the LAN. The relay has no limit of rate. On the bad "
             f"path, with {LOSS * 100:g} % loss and {ONE_WAY_MS} ms in each direction, session and raw stream run at "
             "the same time; min-max are the two directions. Idle traffic is that of a host with one daemon and one "
             "identity online, received and sent, ARP and such included, in an hour; min-max are quarters of the time "
-            "that is counted. iroh looks for its outside address and asks the relay for its latency about twice a "
-            "minute, which is most of it. Work of once an hour, such as publishing again, is not in it.",
+            "that is counted. The other daemons on the LAN announce themselves at once, as after a power cut, and then "
+            "each searches for another one every ten seconds. iroh looks for its outside address and asks the relay "
+            "for its latency about twice a minute, which is most of it. Work of once an hour, such as publishing "
+            "again, is not in it.",
         )
     )
     return outcome
