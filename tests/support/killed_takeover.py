@@ -1,7 +1,7 @@
-"""Program that sets a passphrase in children which are killed in the middle.
+"""Program that changes the vault of a directory in children which are killed in the middle.
 
-It has no threads, unlike a test, so it can fork. Each line of its input is a JSON array: directory of the vault,
-functions of ``os`` whose calls count, number of the call before which the child dies, bytes of a last write that
+It has no threads, unlike a test, so it can fork. Each line of its input is a JSON array: the change, directory of the
+vault, functions of ``os`` whose calls count, number of the call before which the child dies, bytes of a last write that
 arrive. It answers each with the exit code of the child.
 """
 
@@ -18,19 +18,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from fastn_p2p_actors.vault.owner_messages import SlotKind
 from tests.support.locked_vaults import LockedVault
 
+ONE: Final = b"one"
+TWO: Final = b"two"
 WRITES: Final = ("write", "writev")
 STEPS: Final = (*WRITES, "open", "fchmod", "pwrite", "fsync", "link", "unlink", "replace", "rename")
 """Functions of ``os`` that change files, or make a change last."""
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-Killed = Callable[[Path, Sequence[str], int, int], bool]
+Killed = Callable[[str, Path, Sequence[str], int, int], bool]
 
 
 @contextmanager
 def killer() -> Iterator[Killed]:
-    """Return a function that sets a passphrase until the child is killed. It returns False if there are fewer calls."""
+    """Return a function that makes a change until the child is killed. It returns False if there are fewer calls."""
     with subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -38,26 +41,38 @@ def killer() -> Iterator[Killed]:
         assert process.stdout is not None
         try:
 
-            def set_passphrase(folder: Path, functions: Sequence[str], number: int, written: int) -> bool:
+            def change(name: str, folder: Path, functions: Sequence[str], number: int, written: int) -> bool:
                 assert process.stdin is not None
                 assert process.stdout is not None
-                process.stdin.write(json.dumps([str(folder), functions, number, written]) + "\n")
+                process.stdin.write(json.dumps([name, str(folder), functions, number, written]) + "\n")
                 process.stdin.flush()
                 code = int(process.stdout.readline())
                 assert code in (0, -signal.SIGKILL)
                 return code != 0
 
-            yield set_passphrase
+            yield change
         finally:
             process.kill()
 
 
-def _run(folder: Path, functions: Sequence[str], number: int, written: int) -> int:
+async def _change(name: str, vault: LockedVault) -> None:
+    """Change a vault: without slots for ``encrypt``, otherwise with the passphrase ``ONE`` or, to remove it, both."""
+    if name == "encrypt":
+        await vault.set_passphrase(ONE)
+    elif name == "add":
+        await vault.add(SlotKind.PASSPHRASE, TWO, ONE)
+    elif name == "change":
+        await vault.set_passphrase(TWO, ONE)
+    else:
+        await vault.remove("passphrase", TWO if name == "remove" else ONE, decrypt=name == "decrypt")
+
+
+def _run(name: str, folder: Path, functions: Sequence[str], number: int, written: int) -> int:
     child = os.fork()
     if child == 0:
         try:
             _die_at(functions, number, written)
-            asyncio.run(LockedVault(folder).set_passphrase(b"one"))
+            asyncio.run(_change(name, LockedVault(folder)))
             os._exit(0)
         finally:
             os._exit(1)
@@ -87,6 +102,6 @@ def _die_at(functions: Sequence[str], number: int, written: int) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        place, counting, last, size = json.loads(line)
-        sys.stdout.write(f"{_run(Path(place), counting, last, size)}\n")
+        what, place, counting, last, size = json.loads(line)
+        sys.stdout.write(f"{_run(what, Path(place), counting, last, size)}\n")
         sys.stdout.flush()
