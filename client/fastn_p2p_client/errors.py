@@ -10,6 +10,7 @@ people.
     ├── UsageError                 the program passed or used something invalid
     │   ├── InvalidKey             not an ID52, or not a valid key
     │   ├── InvalidTicket          not a ticket, or a damaged one
+    │   ├── InvitationNotRedeemed  an invitation in place of a peer, before it was redeemed
     │   ├── InvalidName            not a valid name of an identity, protocol, instance or peer
     │   ├── InvalidConfig          not a valid config of the protocol
     │   ├── BadRequest             the request does not have the type that the handler takes
@@ -40,6 +41,7 @@ people.
     │   ├── PeerBlocked            the owner has blocked the peer
     │   ├── GroupExists            a group of peers of this name exists
     │   ├── GroupNotFound          no group of peers of this name
+    │   ├── InvitationNotFound     this daemon has made no such invitation
     │   ├── StorageFailed          a file could not be written
     │   ├── StorageDamaged         a file has other content than the daemon wrote
     │   ├── Forbidden              the sender may not make this request
@@ -58,6 +60,7 @@ people.
     │   ├── InstanceNotFound       the peer offers the protocol, but not this instance
     │   ├── CommandNotFound        the protocol does not have this command
     │   ├── Denied                 the access list does not admit the caller
+    │   ├── InvitationRefused      the peer's daemon does not let in the bearer of the invitation
     │   ├── HandlerFailed          the handler raised another exception, or its process ended before it began
     │   └── OutcomeUnknown         another daemon of the peer got the retried call, and does not answer
     ├── CredentialError            a delegation or peer record that is not valid
@@ -121,6 +124,9 @@ __all__ = [
     "InvalidName",
     "InvalidPassphrase",
     "InvalidTicket",
+    "InvitationNotFound",
+    "InvitationNotRedeemed",
+    "InvitationRefused",
     "LastSlot",
     "LocalError",
     "NoIdentityOnline",
@@ -253,6 +259,13 @@ class InvalidTicket(UsageError):
     code = "invalid-ticket"
     template = "not a valid ticket: {reason}. Ask the peer for a new one: fastn-p2p ticket NAME"
     reason: str
+
+
+class InvitationNotRedeemed(UsageError):
+    """The ticket of a peer is an invitation, which was not redeemed yet."""
+
+    code = "invitation-not-redeemed"
+    template = "this ticket is an invitation. Redeem it first: fastn-p2p peer add TICKET --name NAME"
 
 
 class InvalidName(UsageError):
@@ -536,6 +549,14 @@ class GroupNotFound(LocalError):
     group: str
 
 
+class InvitationNotFound(LocalError):
+    """This daemon has made no invitation with this id, or the id begins several."""
+
+    code = "invitation-not-found"
+    template = "there is no invitation {invitation!r}. List them: fastn-p2p invite list"
+    invitation: str
+
+
 class StorageFailed(LocalError):
     """A file could not be written. The daemon has changed nothing."""
 
@@ -722,6 +743,31 @@ class Denied(RemoteError):
     peer: str
     protocol: str
     instance: str
+
+
+_INVITATION_REFUSED: Final = {
+    "expired": "it has expired",
+    "used-up": "it was used as often as it may be",
+    "revoked": "its owner has revoked it",
+    "unknown": "the peer's daemon knows no such invitation",
+    "unsupported": "the peer's daemon is older than invitations, and has to be updated",
+}
+
+
+class InvitationRefused(RemoteError):
+    """The peer's daemon does not let in the bearer of an invitation."""
+
+    code = "invitation-refused"
+    template = "the invitation of {peer} is of no use: {why}. Ask its owner for a new one: fastn-p2p invite"
+    peer: str
+    reason: str
+    """``expired``, ``used-up``, ``revoked``, ``unknown``, or ``unsupported``: the peer's daemon is an older one."""
+
+    def __str__(self) -> str:
+        from .plain_text import plain
+
+        why = _INVITATION_REFUSED.get(self.reason, self.reason)
+        return plain(self.template.format(peer=self.peer, why=why))
 
 
 class OutcomeUnknown(RemoteError):

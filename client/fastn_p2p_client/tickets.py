@@ -1,7 +1,7 @@
-"""``Ticket``: a signed peer record as text that people copy to each other.
+"""``Ticket``: a signed peer record, or a signed invitation, as text that people copy to each other.
 
-A ticket is ``fastn1`` and the signed record in BASE32_DNSSEC (base32hex, lower case, no padding). This module handles
-the text form only. The daemon that is given the ticket verifies the record.
+A ticket is ``fastn1`` and the signed bytes in BASE32_DNSSEC (base32hex, lower case, no padding). This module handles
+the text form only. The daemon that is given the ticket verifies them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .keys import PublicKey
 TICKET_PREFIX: Final = "fastn1"
 MAX_RECORD: Final = 16 * 1024
 """Bytes in a signed peer record."""
+FIRST_INVITATION: Final = 64
+"""First version number of invitations; those below are of records. A daemon that does not know a version says so."""
 MAX_TICKET: Final = len(TICKET_PREFIX) + (MAX_RECORD * 8 + 4) // 5
 """Characters in a ticket."""
 
@@ -51,7 +53,8 @@ class Ticket:
         InvalidTicket: the text is not a ticket, or its content does not have the form of a record.
     """
 
-    __slots__ = ("_identity", "_record", "_text")
+    __slots__ = ("_header", "_identity", "_record", "_text")
+    _header: _Header
     _identity: PublicKey
     _record: bytes
     _text: str
@@ -61,7 +64,9 @@ class Ticket:
         if stripped.isupper():
             stripped = stripped.lower()
         record = _decode(stripped)
-        object.__setattr__(self, "_identity", _decode_header(record))
+        header = _decode_header(record)
+        object.__setattr__(self, "_header", header)
+        object.__setattr__(self, "_identity", _identity_of(header))
         object.__setattr__(self, "_record", record)
         object.__setattr__(self, "_text", stripped)
 
@@ -83,8 +88,13 @@ class Ticket:
 
     @property
     def record_bytes(self) -> bytes:
-        """The signed record, exactly as the identity signed it."""
+        """The signed record or invitation, exactly as the identity signed it."""
         return self._record
+
+    @property
+    def is_invitation(self) -> bool:
+        """True if it is an invitation, which is redeemed once before the identity can be called."""
+        return self._header.version >= FIRST_INVITATION
 
     @property
     def identity(self) -> PublicKey:
@@ -129,10 +139,15 @@ def _decode(text: str) -> bytes:
     return record
 
 
-def _decode_header(record: bytes) -> PublicKey:
+def _decode_header(record: bytes) -> _Header:
     try:
-        return PublicKey(_header.decode(_envelope.decode(record).body).identity)
+        return _header.decode(_envelope.decode(record).body)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # msgspec lets UnicodeDecodeError through
         raise InvalidTicket(reason="its content is not a record") from None
+
+
+def _identity_of(header: _Header) -> PublicKey:
+    try:
+        return PublicKey(header.identity)
     except InvalidKey as error:
         raise InvalidTicket(reason=f"its identity is not a public key: {error.reason}") from None

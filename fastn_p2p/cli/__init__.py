@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "chat",
     "ticket",
     "pair",
+    "invite",
     "peer",
     "access",
     "vault",

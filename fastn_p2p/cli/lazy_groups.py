@@ -39,6 +39,7 @@ def lazy_group(
     unlisted: Sequence[str] = (),
     epilog: str = "",
     completion: bool = False,
+    default: str = "",
 ) -> typer.Typer:
     """Return a group of commands.
 
@@ -49,11 +50,14 @@ def lazy_group(
         unlisted: commands that are left out of the help, because they are other spellings.
         epilog: text below the help.
         completion: whether to add the options that install shell completion.
+        default: command that runs when the arguments name none; empty if they have to.
     """
     listed = names if isinstance(names, Mapping) else {name: name.replace("-", "_") for name in names}
     known = {**listed, **{name: name.replace("-", "_") for name in unlisted}}
 
     class Group(TyperGroup):
+        default_command = default
+
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             self.commands = _Commands({name: f"{package}.{module}" for name, module in known.items()})
@@ -61,6 +65,19 @@ def lazy_group(
         def list_commands(self, ctx: Any) -> list[str]:
             return list(listed)
 
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, _with_default(args, known, default) if default else args)
+
     return typer.Typer(
         cls=Group, help=text, epilog=epilog, add_completion=completion, rich_markup_mode=None, no_args_is_help=True
     )
+
+
+def _with_default(args: Sequence[str], commands: Mapping[str, str], default: str) -> list[str]:
+    """Return the arguments of a group with its default command in them, unless they name a command or ask for help."""
+    position = 0
+    while position < len(args) and args[position].startswith("--home"):
+        position += 1 if "=" in args[position] else 2
+    if position >= len(args) or args[position] in commands or args[position] == "--help":
+        return list(args)
+    return [*args[:position], default, *args[position:]]

@@ -66,6 +66,7 @@ TABLE: Final[dict[ExitCode, str]] = {
 EXITS: Final[dict[str, ExitCode]] = {
     "invalid-key": ExitCode.USAGE,
     "invalid-ticket": ExitCode.USAGE,
+    "invitation-not-redeemed": ExitCode.USAGE,
     "invalid-name": ExitCode.USAGE,
     "invalid-config": ExitCode.USAGE,
     "bad-request": ExitCode.USAGE,
@@ -84,6 +85,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "peer-offline": ExitCode.PEER,
     "denied": ExitCode.DENIED,
     "peer-blocked": ExitCode.DENIED,
+    "invitation-refused": ExitCode.DENIED,
     "forbidden": ExitCode.DENIED,
     "wrong-passphrase": ExitCode.DENIED,
     "bad-signature": ExitCode.DENIED,
@@ -97,6 +99,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "identity-not-found": ExitCode.NOT_FOUND,
     "peer-name-unknown": ExitCode.NOT_FOUND,
     "group-not-found": ExitCode.NOT_FOUND,
+    "invitation-not-found": ExitCode.NOT_FOUND,
     "binding-not-found": ExitCode.NOT_FOUND,
     "protocol-not-installed": ExitCode.NOT_FOUND,
     "protocol-not-found": ExitCode.NOT_FOUND,

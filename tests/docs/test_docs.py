@@ -239,6 +239,9 @@ def command(words: list[str]) -> Any:
     taken = 0
     for word in words:
         inside = getattr(found, "commands", None)
+        default = getattr(found, "default_command", "")
+        if inside is not None and default and word not in inside:
+            return inside[default]
         if inside is None or word.startswith("-"):
             break
         if word not in set(inside):

@@ -21,6 +21,7 @@ PREFIXES: Final = {
     "delegation": b"fastn-p2p/delegation/1\0",
     "record": b"fastn-p2p/record/1\0",
     "revocation": b"fastn-p2p/revocation/1\0",
+    "invitation": b"fastn-p2p/invitation/1\0",
 }
 """Prefix that the signature covers, by kind of body."""
 

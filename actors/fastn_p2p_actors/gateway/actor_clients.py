@@ -25,6 +25,8 @@ from fastn_p2p_client.ipc.messages import (
     BlockedList,
     ErrorReply,
     GroupList,
+    InvitationList,
+    InvitationText,
     KnockList,
     PeerList,
     PeerReply,
@@ -68,6 +70,8 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | GroupList
     | BlockedList
     | AccessEvaluation
+    | InvitationText
+    | InvitationList
     | NetworkReportReply
 )
 _identity_answer: Final = msgspec.msgpack.Decoder(IdentityAnswer)

@@ -6,16 +6,25 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import AddPeer, ErrorReply, PeerReply
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.ipc.messages import AddPeer, ErrorReply, InvitationList, InvitationText, PeerReply
+from fastn_p2p_client.limits import MAX_NAME
+from fastn_p2p_client.peer_text import ticket_of
 
 from ..runtime.mailbox import Sender
 from ..vault.audit_reporter import AuditReporter
 
 _SHOWN: Final = (
     "name", "identity", "protocol", "instance", "peer", "successor", "online", "listed", "allow", "program",
-    "keep_data", "add", "remove", "memory", "processes", "file_size", "open_files",
+    "keep_data", "add", "remove", "bindings", "uses", "seconds", "id", "access", "memory",
+    "processes", "file_size", "open_files",
 )  # fmt: skip
-"""Fields of commands that are recorded. Configs and every other field are not, because they may hold secrets."""
+"""Fields of commands that are recorded. Configs and every other field are not, because they may hold secrets. Of a
+ticket, only the identity that it names is recorded: an invitation has a secret."""
+
+
+_SHOWN_OF_TEXT: Final = 16
+"""Characters of a damaged ticket that are recorded."""
 
 
 def record_command(
@@ -27,8 +36,16 @@ def record_command(
     """
     fields = {name: getattr(command, name) for name in _SHOWN if getattr(command, name, None) not in (None, (), "")}
     shown = {f"of_{name}" if name == "program" else name: _plain(value) for name, value in fields.items()}
+    if isinstance(command, AddPeer):
+        shown["peer"] = _without_secret(command.peer)
     if isinstance(reply, PeerReply):
         shown["peer"] = reply.peer.id52
+        if reply.let_in_to:
+            shown["let_in_to"] = list(reply.let_in_to)
+    if isinstance(reply, InvitationText):
+        shown["id"] = reply.invitation.id
+    elif isinstance(reply, InvitationList) and len(reply.invitations) == 1:
+        shown["id"] = reply.invitations[0].id
     if isinstance(command, AddPeer) and command.paired_with and isinstance(reply, PeerReply):
         who = {"identity": command.paired_with, **shown, "renamed_from": reply.renamed_from}
         audit.record("paired", **who, program=program, pid=sender.pid, uid=sender.uid)
@@ -42,6 +59,18 @@ def record_command(
         uid=sender.uid,
         **shown,
     )
+
+
+def _without_secret(peer: str) -> str:
+    """Return what names a peer: the ID52 in place of a ticket, and nothing of a damaged one but its first characters.
+
+    The secret of an invitation is far behind these.
+    """
+    try:
+        ticket = ticket_of(peer)
+    except P2PError:
+        return f"{peer[:_SHOWN_OF_TEXT]}…"
+    return peer[:MAX_NAME] if ticket is None else ticket.identity.id52
 
 
 def _plain(value: object) -> str | int | list[str]:

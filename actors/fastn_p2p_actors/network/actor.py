@@ -70,6 +70,7 @@ from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
+from .invitation_exchange import InvitationExchange
 from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
 from .report import Reporter
@@ -222,9 +223,6 @@ class Network:
         )
         self._finder.on_revocation = hosts.on_revocation = revocations.take
         live.on_change(revocations.publish_all)
-        self._events.attach(
-            self._pool, probe, self._waits, self._reconnect_list, self._silent, self._outside, self._finder, revocations
-        )
         contacts = ContactRequests(
             registry=registry,
             book=book,
@@ -235,6 +233,29 @@ class Network:
             revocation=self._sessions.revocation,
         )
         await asyncio.to_thread(contacts.load)
+        invitations = InvitationExchange(
+            registry=registry,
+            book=book,
+            router=router,
+            publisher=self._publisher,
+            vault=vault,
+            sessions=self._sessions.revocation,
+            audit=self._audit,
+            on_denied=lambda identity, source: self._note_stranger((identity.name, "", ""), source),
+            on_added=contacts.on_added,
+            wall=self._wall,
+        )
+        self._events.attach(
+            self._pool,
+            probe,
+            self._waits,
+            self._reconnect_list,
+            self._silent,
+            self._outside,
+            self._finder,
+            revocations,
+            invitations,
+        )
         self._admin = Admin(
             self._settings.grant_key,
             registry=registry,
@@ -251,6 +272,7 @@ class Network:
             tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
             contacts=contacts,
             revocations=revocations,
+            invitations=invitations,
         )
         registry.check_usable = book.check_own
         revocations.open()
@@ -295,16 +317,20 @@ class Network:
         self._blocked.close()
 
     def _note_denied(self, binding: RegisteredBinding, source: bytes) -> None:
-        """Remember a stranger that an access list does not admit. Peers of the address book are no strangers."""
+        """Remember a stranger that an access list does not admit."""
+        self._note_stranger((binding.identity.name, binding.protocol, binding.instance), source)
+
+    def _note_stranger(self, wanted: tuple[str, str, str], source: bytes) -> None:
+        """Remember a stranger that was refused what it wanted. Peers of the address book are no strangers."""
         speaking = next(self._introductions.at(source), None)
         connection = speaking.connection if speaking is not None else None
         if connection is None or self._book.by_key(source) is not None or self._registry.by_key(source) is not None:
             return
-        wanted = (binding.identity.name, binding.protocol, binding.instance)
         if self._knocks.note(source, connection.endpoint, connection.network(), wanted) and self._reports.try_spend(
             self._loop.time()
         ):
-            self._audit.record("stranger-refused", peer=id52_of(source), binding="/".join(wanted))
+            what = "/".join(wanted) if wanted[1] else f"{wanted[0]}, by an invitation"
+            self._audit.record("stranger-refused", peer=id52_of(source), binding=what)
 
     def _open_lan(self) -> LanSource:
         """Find records on the LAN from now on, and publish them there."""

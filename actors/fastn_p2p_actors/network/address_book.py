@@ -29,6 +29,7 @@ from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
 from .contacts.groups import Groups
+from .contacts.invitations import Invitations
 from .contacts.revocations import KnownRevocation, Revocations
 from .known_peers import KnownPeers
 from .known_records import KnownRecords
@@ -51,6 +52,8 @@ class _PeerFile(msgspec.Struct, kw_only=True):
     """Newest signed record in base64; empty if only the key is known."""
     older_records: tuple[str, ...] = ()
     """Records of endpoints that the newest one does not name."""
+    invited: bool = False
+    """As in ``AddressBookEntry``."""
 
 
 class AddressBookEntry:
@@ -60,9 +63,12 @@ class AddressBookEntry:
         InvalidTicket: a record belongs to another identity.
     """
 
-    __slots__ = ("added", "key", "name", "records", "renamed_from")
+    __slots__ = ("added", "invited", "key", "name", "records", "renamed_from")
 
-    def __init__(self, name: str, key: PublicKey, added: str, records: KnownRecords) -> None:
+    def __init__(self, name: str, key: PublicKey, added: str, records: KnownRecords, *, invited: bool = False) -> None:
+        self.invited = invited
+        """True if an invitation has let it in, and the owner has not accepted it. Access lists that name ``peers`` or
+        its petname do not admit it, because the owner has chosen neither the peer nor the petname."""
         self.name = name
         self.key = key
         self.added = added
@@ -84,6 +90,7 @@ class AddressBookEntry:
             seen_ms=seen_ms,
             revoked="" if revoked is None else revoked.revocation.issued_text,
             successor="" if revoked is None else revoked.revocation.successor_id52,
+            invited=self.invited,
         )
 
 
@@ -99,6 +106,7 @@ class AddressBook:
         known: peers that the owner deals with: those of the book, and some more.
         groups: groups of peers.
         revocations: identities that were revoked.
+        invitations: those that this daemon has made, with the permissions of their bearers.
         epochs, sequences: what has been seen of all identities, against replays.
         generation: number that changes with each change of names or keys, for caches.
         warnings: damaged files, for ``status``.
@@ -115,6 +123,7 @@ class AddressBook:
         self._sorted_generation = -1
         self._called_by_ticket: dict[bytes, KnownRecords] = {}
         self.groups = Groups(directory / ".groups.json", self._changed)
+        self.invitations = Invitations(directory / ".invitations.json", now, self._changed)
         self.known = KnownPeers(self._has, self._keep_seen)
         self.revocations = Revocations(directory / ".revoked.json", now)
         self._seen = SeenStore(directory, self.known.__contains__, is_present, check_revoked=self.revocations.check)
@@ -132,19 +141,20 @@ class AddressBook:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
                 texts = filter(None, (saved.record, *saved.older_records))
                 records = KnownRecords([base64.b64decode(text, validate=True) for text in texts])
-                peer = AddressBookEntry(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, records)
+                name, key = check_name(saved.name, "a peer"), proven_key(saved.id52)
+                peer = AddressBookEntry(name, key, saved.added, records, invited=saved.invited)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
             except (OSError, *UNDECODABLE, P2PError) as error:
                 self._warn(path, error)
                 continue
             self._put(peer)
-        self.warnings += filter(None, (self.groups.load(), self.revocations.load()))
+        self.warnings += filter(None, (self.groups.load(), self.revocations.load(), self.invitations.load()))
         self._seen.load()
         self.warnings += self._seen.warnings
 
     def _has(self, key: bytes) -> bool:
-        return key in self._by_key or self.groups.has_member(key)
+        return key in self._by_key or self.groups.has_member(key) or key in self.invitations
 
     def _changed(self) -> None:
         self.generation += 1
@@ -162,6 +172,10 @@ class AddressBook:
     def by_key(self, key: bytes) -> AddressBookEntry | None:
         return self._by_key.get(key)
 
+    def trusted(self) -> int:
+        """Return the number of peers that access lists with ``peers`` admit."""
+        return sum(not each.invited for each in self._by_name.values())
+
     def name_of(self, key: bytes) -> str:
         """Return the petname of a key, or an empty string."""
         peer = self._by_key.get(key)
@@ -178,7 +192,16 @@ class AddressBook:
         start = bisect_right(self._sorted, after) if after else 0
         return [self._by_name[name] for name in self._sorted[start : start + limit]]
 
-    def add(self, text: str, name: str) -> AddressBookEntry:
+    def check_new(self, key: bytes, name: str) -> None:
+        """Check that a peer can be added under a petname. Raises InvalidName, PeerNameTaken or IdentityRevoked."""
+        check_name(name, "a peer")
+        if key not in self._by_key:
+            self.revocations.check(key)
+        holder = self._by_name.get(name)
+        if holder is not None and bytes(holder.key) != key:
+            raise PeerNameTaken(name=name)
+
+    def add(self, text: str, name: str, *, invited: bool | None = None) -> AddressBookEntry:
         """Add a peer, or rename it: a peer has one name. Return the entry, which is on disk by then.
 
         For each endpoint of the peer, the newest record is kept: the one of this ticket, an earlier one, or one by
@@ -187,6 +210,7 @@ class AddressBook:
         Args:
             text: a ticket, an ID52, or a URI of one of them.
             name: the petname.
+            invited: as in ``AddressBookEntry``; None keeps what the entry has.
 
         Raises:
             InvalidName, InvalidTicket, InvalidKey: the name or the text is wrong.
@@ -202,16 +226,14 @@ class AddressBook:
             key = self._verify(blobs[0])
         else:
             key = PublicKey(read_peer_text(text).name)
-        if bytes(key) not in self._by_key:
-            self.revocations.check(bytes(key))
-        holder = self._by_name.get(name)
-        if holder is not None and holder.key != key:
-            raise PeerNameTaken(name=name)
-        earlier = self._by_key.get(bytes(key))
+        self.check_new(bytes(key), name)
+        holder, earlier = self._by_name.get(name), self._by_key.get(bytes(key))
+        if invited is None:
+            invited = earlier is not None and earlier.invited
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
         records = self._records_of(bytes(key)).merged(blobs, self._now())
         self._called_by_ticket.pop(bytes(key), None)
-        peer = AddressBookEntry(name, key, added, records)
+        peer = AddressBookEntry(name, key, added, records, invited=invited)
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
@@ -244,7 +266,7 @@ class AddressBook:
         if entry is None:
             raise PeerNameUnknown(name=name)
         other = self._by_key.get(bytes(key))
-        peer = AddressBookEntry(name, key, entry.added, self._records_of(bytes(key)))
+        peer = AddressBookEntry(name, key, entry.added, self._records_of(bytes(key)), invited=entry.invited)
         write_atomically(self._path(name), self._encoded(peer))
         if other is not None and other.name != name:
             self.remove(other.name)
@@ -371,5 +393,6 @@ class AddressBook:
                 added=peer.added,
                 record=texts[0] if texts else "",
                 older_records=texts[1:],
+                invited=peer.invited,
             )
         )

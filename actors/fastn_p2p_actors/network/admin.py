@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, Forbidden
 from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, PeerTraceReply, SettingsReply, TicketText
+from fastn_p2p_client.peer_text import ticket_of
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials.peer_record import peek_record
@@ -18,9 +19,13 @@ from .admin_messages import (
     ContactRequest,
     CreateTicket,
     DeletePeer,
+    EndInvitation,
+    GetInvitations,
     GetNetworkReport,
     GetPeers,
+    InvitationRequest,
     ListIdentity,
+    MakeInvitation,
     MeasureRoundTrip,
     NetworkReport,
     NetworkReportReply,
@@ -35,6 +40,7 @@ from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LanSource
 from .discovery.peer_trace import PeerTracer
+from .invitation_exchange import InvitationExchange
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
 from .serving.registry import Registry
@@ -66,6 +72,7 @@ class Admin:
         tracer: PeerTracer,
         contacts: ContactRequests,
         revocations: RevocationExchange,
+        invitations: InvitationExchange,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -83,6 +90,7 @@ class Admin:
         self._tracer = tracer
         self._contacts = contacts
         self._revocations = revocations
+        self._invitations = invitations
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -108,7 +116,10 @@ class Admin:
             own = body.endpoints[0]
             return TicketText(str(Ticket.of_record(blob)), body.expires, own.relays, own.addresses)
         if isinstance(message, SavePeer):
-            peer = self._book.add(message.peer, message.name)
+            ticket = ticket_of(message.peer)
+            if ticket is not None and ticket.is_invitation:
+                return await self._invitations.redeem(message, ticket)
+            peer = self._book.add(message.peer, message.name, invited=False if message.accepted else None)
             self._contacts.on_added(peer)
             reply = PeerReply(peer.info(), peer.renamed_from)
             await self._revocation.access_changed()
@@ -135,11 +146,23 @@ class Admin:
             return await self._tracer.ping(message)
         if isinstance(message, TracePeer):
             return PeerTraceReply(await self._tracer.trace(message))
+        if isinstance(message, InvitationRequest):
+            return await self._handle_invitation(message)
         if isinstance(message, ContactRequest):
             return await self._contacts.handle(message)
         if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
+
+    async def _handle_invitation(self, message: InvitationRequest) -> Message:
+        if isinstance(message, MakeInvitation):
+            return await self._invitations.make(message)
+        if isinstance(message, GetInvitations):
+            return self._invitations.infos(message.identity)
+        if isinstance(message, EndInvitation):
+            return await self._invitations.end(message)
+        await self._invitations.forget(message.identity, message.protocol, message.instance)
+        return Ack()
 
     async def _report(self, message: GetNetworkReport) -> NetworkReport:
         address = self._endpoint.address()

@@ -11,6 +11,8 @@ import msgspec
 
 from fastn_p2p_client.ipc.messages import AccessEntry, ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
 
+REDEEM_SECONDS: Final = 30.0
+"""Seconds for the redemption of an invitation: connecting and the answer take 25 at most."""
 MAX_PAGE: Final = 20_000
 """Number of peers or identities in one reply, which makes about 4 MB."""
 
@@ -28,10 +30,17 @@ class CreateTicket(Message, frozen=True, tag=101):
 
 
 class SavePeer(Message, frozen=True, tag=102):
-    """Adds a peer to the address book: ``peer`` is a ticket or an ID52. Answered by ``PeerReply``."""
+    """Adds a peer to the address book: ``peer`` is a ticket or an ID52. Answered by ``PeerReply``.
+
+    A ticket that is an invitation is redeemed first, which may take ``REDEEM_SECONDS``.
+    """
 
     peer: str
     name: str
+    identity: str = ""
+    """Own identity that an invitation lets in; empty for the only one online."""
+    accepted: bool = False
+    """True if the owner accepts the peer as others, although an invitation may have let it in."""
 
 
 class DeletePeer(Message, frozen=True, tag=103):
@@ -130,6 +139,8 @@ class EvaluateAccess(Message, frozen=True, tag=116):
     lists: tuple[tuple[str, ...], ...]
     peer: str = ""
     """The only caller of interest: a petname or an ID52; empty for all that are admitted."""
+    bindings: tuple[tuple[str, str, str], ...] = ()
+    """Identity, protocol and instance of each list, for the permissions by invitations. Empty without those."""
 
 
 class PublishRevocation(Message, frozen=True, tag=120):
@@ -147,6 +158,41 @@ class ReplacePeer(Message, frozen=True, tag=121):
 
     name: str
     """Its petname."""
+
+
+class MakeInvitation(Message, frozen=True, tag=130):
+    """Makes an invitation. Answered by ``InvitationText``. The fields are those of ``CreateInvitation``, checked."""
+
+    identity: str
+    bindings: tuple[str, ...]
+    """``PROTOCOL/INSTANCE``."""
+    uses: int
+    seconds: int
+    name: str
+    reserved: tuple[str, ...] = ()
+    """Names that no bearer may choose: those of the owner's identities."""
+
+
+class GetInvitations(Message, frozen=True, tag=131):
+    """Requests the invitations of an identity; empty for all. Answered by ``InvitationList``."""
+
+    identity: str = ""
+
+
+class EndInvitation(Message, frozen=True, tag=132):
+    """Ends an invitation; the fields are those of ``RevokeInvitation``. Answered by ``InvitationList``."""
+
+    id: str
+    access: bool
+
+
+class ForgetInvited(Message, frozen=True, tag=133):
+    """Takes a binding, or an identity, out of all invitations, because it was removed. Answered by ``Ack``."""
+
+    identity: str
+    protocol: str = ""
+    """Empty for the whole identity."""
+    instance: str = ""
 
 
 class AccessEvaluation(Message, frozen=True, tag=151):
@@ -194,6 +240,9 @@ ContactRequest: TypeAlias = (
 )
 """Messages about contacts beside the address book."""
 
+InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | ForgetInvited
+"""Messages about invitations that this daemon has made."""
+
 NetworkRequest: TypeAlias = (
     DataRequest
     | AuthenticateGateway
@@ -208,5 +257,6 @@ NetworkRequest: TypeAlias = (
     | TracePeer
     | PublishRevocation
     | ContactRequest
+    | InvitationRequest
 )
 """Every message that the network process accepts in its mailbox."""

@@ -116,8 +116,15 @@ class ContactRequests:
                 self.blocked.release_endpoint(endpoint)
 
     def remove(self, name: str) -> None:
-        """Remove a peer from the address book and from its groups. Raises PeerNameUnknown or StorageFailed."""
+        """Remove a peer from the address book and from its groups, and take back what invitations have given it.
+
+        Raises:
+            PeerNameUnknown: there is no such petname.
+            StorageFailed: a file cannot be written. The peer keeps its entry or loses it, and has lost the permissions.
+        """
         peer = self._book.by_name(name)
+        if peer is not None:
+            self._book.invitations.remove_bearer(bytes(peer.key))
         self._book.remove(name)
         if peer is not None:
             self._book.groups.remove_member(bytes(peer.key))
@@ -210,6 +217,7 @@ class ContactRequests:
             self.blocked.add(successor, name)
             await self._disconnect(successor)
         self._book.groups.replace_member(key, successor)
+        self._book.invitations.replace_bearer(key, successor)
         peer = self._book.replace_key(name, PublicKey(successor))
         self.on_added(peer)
         await self._revocation.access_changed()
@@ -218,7 +226,11 @@ class ContactRequests:
     # ── access ───────────────────────────────────────────────────────────────────────────────────
 
     def _evaluate(self, message: EvaluateAccess) -> AccessEvaluation:
-        lists = [AccessList(allow, self._book, self._registry) for allow in message.lists]
+        bindings = message.bindings or (None,) * len(message.lists)
+        lists = [
+            AccessList(allow, self._book, self._registry, binding)
+            for allow, binding in zip(message.lists, bindings, strict=True)
+        ]
         if not message.peer:
             return AccessEvaluation([each.entries() for each in lists])
         key = self._key_of(message.peer)

@@ -26,6 +26,7 @@ from .discovery.record_finder import RecordFinder
 from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
+from .invitation_exchange import InvitationExchange
 from .revocation_exchange import RevocationExchange
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.manager import SessionManager
@@ -67,6 +68,7 @@ class EventRouter:
         self._outside: OutsideAddresses
         self._finder: RecordFinder
         self._revocations: RevocationExchange
+        self._invitations: InvitationExchange
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -79,6 +81,7 @@ class EventRouter:
         outside: OutsideAddresses,
         finder: RecordFinder,
         revocations: RevocationExchange,
+        invitations: InvitationExchange,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
@@ -89,6 +92,7 @@ class EventRouter:
         self._outside = outside
         self._finder = finder
         self._revocations = revocations
+        self._invitations = invitations
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -128,6 +132,9 @@ class EventRouter:
 
     def on_arrival(self, arrival: IncomingSession) -> None:
         self._sessions.on_arrival(arrival)
+
+    def on_redeem(self, connection: PeerConnection, message: wire.RedeemInvitation) -> None:
+        self._invitations.on_redeem(connection, message)
 
     # ── news of the peer daemon ──────────────────────────────────────────────────────────────────
 

@@ -104,7 +104,8 @@ class RegistrationRequests:
         check_name(message.instance, "an instance")
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
-        access = AccessList(message.allow, self._book, self._registry)
+        binding = message.identity, message.protocol, message.instance
+        access = AccessList(message.allow, self._book, self._registry, binding)
         access.on_admitted = partial(self._on_admitted, message.identity, message.protocol, message.instance)
         self._book.known.add_named(access.keys)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING

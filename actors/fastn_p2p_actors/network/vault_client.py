@@ -16,8 +16,10 @@ from ..vault.messages import (
     RecordEvent,
     SignDelegation,
     SignedDelegation,
+    SignedInvitation,
     SignedRecord,
     SignedRecordPacket,
+    SignInvitation,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -65,6 +67,10 @@ class VaultClient:
     async def packet(self, request: SignPacket) -> SignedRecordPacket:
         """Return a new peer record of an identity, and the packet with it for directories."""
         return await self._request(request, SignedRecordPacket)
+
+    async def invitation(self, request: SignInvitation) -> SignedInvitation:
+        """Return a signed invitation of an identity."""
+        return await self._request(request, SignedInvitation)
 
     async def record_event(self, event: RecordEvent) -> Ack:
         """Have the vault write an event to the audit log."""

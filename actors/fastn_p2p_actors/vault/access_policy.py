@@ -23,6 +23,7 @@ from .messages import (
     RecordEvent,
     RevokeKey,
     SignDelegation,
+    SignInvitation,
     SignPacket,
     SignRecord,
 )
@@ -72,6 +73,7 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SignDelegation: _always(_network),
     SignRecord: _always(_network),
     SignPacket: _always(_network),
+    SignInvitation: _open(_network),
     RecordEvent: _always(_gateway | _network),
     Cancel: _always(_gateway | _network),
     GetVaultStatus: _always(_owner),
@@ -96,5 +98,6 @@ def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None
     if role in rights.get(state, _no_role):
         return
     if state is VaultState.LOCKED and role in rights.get(VaultState.OPEN, _no_role):
-        raise VaultLocked(what="creating or deleting an identity")
+        is_invitation = isinstance(request, SignInvitation)
+        raise VaultLocked(what="making an invitation" if is_invitation else "creating or deleting an identity")
     raise Forbidden(role=role or "a sender without a role", request=type(request).__name__)

@@ -20,8 +20,10 @@ from .messages import (
     RevokeKey,
     SignDelegation,
     SignedDelegation,
+    SignedInvitation,
     SignedRecord,
     SignedRecordPacket,
+    SignInvitation,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -52,6 +54,13 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
         case SignDelegation(identity), SignedDelegation():
             endpoint = peek_delegation(reply.blob).endpoint.hex()
             return "delegation-signed", {"identity": identity, "endpoint": endpoint, "until": reply.not_after}
+        case SignInvitation(identity), SignedInvitation():
+            return "invitation-signed", {
+                "identity": identity,
+                "bindings": list(request.bindings),
+                "uses": request.uses,
+                "expires": request.expires,
+            }
         case CreateKey(name), IdentityKey():
             return "key-created", {"identity": name, "id52": id52_of(reply.public)}
         case RevokeKey(name), RevokedKey():

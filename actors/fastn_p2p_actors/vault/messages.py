@@ -10,6 +10,8 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
+from fastn_p2p_actors.credentials.envelope import UnixTime
+from fastn_p2p_actors.credentials.invitation import MAX_RECORD_INSIDE, BindingNames, Secret, Uses
 from fastn_p2p_actors.credentials.peer_record import EndpointEntry
 from fastn_p2p_actors.credentials.pkarr import MAX_SEQUENCE
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
@@ -112,6 +114,23 @@ class SignPacket(SignRecord, frozen=True, tag=206):
     """Leave out this daemon's endpoint. If there are no ``others``, the packet has no record."""
 
 
+class SignInvitation(Message, frozen=True, tag=218):
+    """Sign an invitation of the identity. The reply is ``SignedInvitation``.
+
+    The fields are those of ``credentials.invitation.Invitation``. The vault checks that the record is the identity's.
+    """
+
+    identity: Name
+    expires: UnixTime
+    uses: Uses
+    bindings: BindingNames
+    record: Annotated[bytes, Meta(max_length=MAX_RECORD_INSIDE)]
+    secret: Secret
+
+    def __repr__(self) -> str:
+        return f"SignInvitation({self.identity!r}, {self.bindings}, expires={self.expires}, uses={self.uses})"
+
+
 # ── gateway, network → vault ─────────────────────────────────────────────────────────────────────
 
 
@@ -204,6 +223,13 @@ class RevokedKeys(Message, frozen=True, tag=236):
     """Last name of this page."""
 
 
+class SignedInvitation(Message, frozen=True, tag=238):
+    blob: bytes
+
+    def __repr__(self) -> str:
+        return "SignedInvitation(…)"
+
+
 VaultRequest: TypeAlias = (
     CreateKey
     | DeleteKey
@@ -215,6 +241,7 @@ VaultRequest: TypeAlias = (
     | SignDelegation
     | SignRecord
     | SignPacket
+    | SignInvitation
     | RecordEvent
     | Cancel
 )
@@ -229,6 +256,7 @@ VaultReply: TypeAlias = (
     | SignedDelegation
     | SignedRecord
     | SignedRecordPacket
+    | SignedInvitation
     | LockState
     | Ack
     | ErrorReply

@@ -8,6 +8,7 @@ from typing import Final
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr, read_revocation
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
+from fastn_p2p_actors.credentials.invitation import build_invitation
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_actors.credentials.revocation import build_revocation
@@ -36,8 +37,10 @@ from .messages import (
     RevokeKey,
     SignDelegation,
     SignedDelegation,
+    SignedInvitation,
     SignedRecord,
     SignedRecordPacket,
+    SignInvitation,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -118,6 +121,8 @@ class Vault:
                 return self._revoke(name, successor)
             case ListRevokedKeys(after):
                 return self._list_revoked(after)
+            case SignInvitation():
+                return self._sign_invitation(request)
             case CreateKey(name):
                 return _public_part(self._store.create(name))
             case DeleteKey(name):
@@ -193,6 +198,19 @@ class Vault:
             (SPEAK,),
         )
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+
+    def _sign_invitation(self, request: SignInvitation) -> SignedInvitation:
+        key = self._signing_key(request.identity)
+        invitation = build_invitation(
+            key.pair.public,
+            self._now(),
+            request.expires,
+            request.uses,
+            request.bindings,
+            request.record,
+            request.secret,
+        )
+        return SignedInvitation(_sign(key, "invitation", invitation))
 
     def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedRecordPacket:
         record = self._sign_record(key, request, withdrawn=request.withdrawn)

@@ -37,6 +37,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
     vault.SignPacket("alice", (), ("192.0.2.1:1",)),
+    vault.SignInvitation("alice", 2_000_000_000, 1, ("Echo/default",), b"", bytes(16)),
     vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]
 MANAGING: Final = [
@@ -54,6 +55,10 @@ MANAGING: Final = [
     network.SetMembers("friends", ("mallory",), ()),
     network.GetGroups(),
     network.EvaluateAccess((("peers",),)),
+    network.MakeInvitation("alice", ("Echo/default",), 1, 3600, ""),
+    network.GetInvitations(),
+    network.EndInvitation("zzzzzzzz", True),
+    network.ForgetInvited("alice"),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),
@@ -67,6 +72,9 @@ COMMANDS: Final = [
     m.AddPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
     m.ListPeers(),
     m.RemovePeer("carol"),
+    m.CreateInvitation("alice", ("Echo",)),
+    m.ListInvitations(),
+    m.RevokeInvitation("zzzzzzzz"),
     m.PingPeer("alice", "carol", 100),
     m.ExplainPeer("alice", "carol", "", "", 100),
 ]

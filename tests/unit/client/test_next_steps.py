@@ -33,6 +33,7 @@ NEXT_STEPS: dict[str, tuple[e.P2PError, str]] = {
         "fastn-p2p peer accept-successor bob",
     ),
     "delegation-not-yet-valid": (e.DelegationNotYetValid(identity=ID52, seconds=90), "fastn-p2p netcheck"),
+    "invitation-refused": (e.InvitationRefused(peer="bob", reason="used-up"), "fastn-p2p invite"),
     "daemon-not-running": (e.DaemonNotRunning(home="/h"), "fastn-p2p daemon"),
     "no-identity-online": (e.NoIdentityOnline(), "fastn-p2p identity-online NAME"),
 }  # fmt: skip

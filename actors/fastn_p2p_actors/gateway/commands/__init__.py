@@ -7,6 +7,7 @@
 - ``programs``: programs that serve bindings.
 - ``peers``: address book and tickets.
 - ``contacts``: strangers that were refused, blocked peers, groups.
+- ``invitations``: tickets that let their bearers use some bindings.
 - ``access``: who may use which binding.
 - ``reach``: round trips to peers, and the steps to them.
 - ``protocols``: installed protocols.
@@ -39,6 +40,7 @@ from .contacts import (
     unblock_peer,
 )
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
+from .invitations import create_invitation, list_invitations, revoke_invitation
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
@@ -94,5 +96,8 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.GetAccess: Command(get_access, changes=False),
     m.RevokeIdentity: Command(revoke_identity, changes=True),
     m.AcceptSuccessor: Command(accept_successor, changes=True),
+    m.CreateInvitation: Command(create_invitation, changes=True),
+    m.ListInvitations: Command(list_invitations, changes=False),
+    m.RevokeInvitation: Command(revoke_invitation, changes=True),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""

@@ -31,10 +31,9 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
         for binding in identity.bindings
     }
     lists = {key: stored.get(key) or served.get(key, ()) for key in sorted({*stored, *served})}
-    known = {key: allow for key, allow in lists.items() if allow}
-    request = EvaluateAccess(tuple(known.values()), message.peer)
-    evaluated = dict(zip(known, (await context.network.request(request, AccessEvaluation)).lists, strict=True))
-    undecided = [AccessEntry(who=message.peer, why="", count=0, problem=_PROTOCOL_DECIDES)]
+    request = EvaluateAccess(tuple(lists.values()), message.peer, tuple(lists))
+    evaluated = (await context.network.request(request, AccessEvaluation)).lists
+    undecided = AccessEntry(who=message.peer, why="", count=0, problem=_PROTOCOL_DECIDES)
     return AccessReply(
         [
             BindingAccess(
@@ -42,11 +41,17 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
                 protocol=protocol,
                 instance=instance,
                 allow=list(allow),
-                admits=evaluated.get((identity, protocol, instance), undecided),
+                admits=entries if allow else _without_list(entries, undecided, one=bool(message.peer)),
             )
-            for (identity, protocol, instance), allow in lists.items()
+            for ((identity, protocol, instance), allow), entries in zip(lists.items(), evaluated, strict=True)
         ]
     )
+
+
+def _without_list(entries: list[AccessEntry], undecided: AccessEntry, *, one: bool) -> list[AccessEntry]:
+    """Return the entries of a binding whose access list is not known: invitations admit without one."""
+    admitted = [each for each in entries if not each.problem]
+    return admitted if one and admitted else [undecided, *admitted]
 
 
 def _read_lists(context: GatewayContext, only: str) -> dict[tuple[str, str, str], tuple[str, ...]]:

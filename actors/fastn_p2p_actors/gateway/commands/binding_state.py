@@ -62,7 +62,7 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
         record = replace(
             before,
             config=msgspec.Raw(payload) if payload else before.config,
-            allow=before.allow if message.allow is None else message.allow,
+            allow=before.allow if message.allow is None else await check_allowed(context, message.allow),
         )
         await _check(context, identity, record)
         context.store.write_binding(identity.name, record)

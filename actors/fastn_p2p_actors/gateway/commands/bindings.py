@@ -32,7 +32,7 @@ from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import check_config, run_on_delete
-from .peers import petnames
+from .peers import peers_by_name
 
 ACTIVATE_SECONDS: Final = 22.0
 """Seconds for activation: 12 for its hooks, then registration. Requests in flight of a replaced binding end first."""
@@ -50,7 +50,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
     name = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
-    await check_allowed(context, message.allow)
+    allow = await check_allowed(context, message.allow)
     async with context.identity_lock(name):
         identity = context.store.usable_identity(name)
         found = None if message.program else check_installed(protocol)
@@ -59,7 +59,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         record = BindingFile(
             protocol=protocol,
             instance=instance,
-            allow=message.allow,
+            allow=allow,
             program=message.program,
             code="" if found is None else found.value,
             config=msgspec.Raw(config),
@@ -163,8 +163,10 @@ def check_json(protocol: str, config: bytes) -> None:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> None:
-    """Check an access list: an entry that names nothing would silently admit no caller.
+async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> tuple[str, ...]:
+    """Check an access list: an entry that names nothing would silently admit no caller. Return the list to store.
+
+    The petname of a peer that only an invitation has let in is replaced by its ID52: the peer has chosen that name.
 
     Raises:
         InvalidKey, InvalidName: an entry is no entry.
@@ -180,8 +182,10 @@ async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> None
     for key in filter(_ID52_SHAPED.fullmatch, names):
         PublicKey(key)
     named = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
-    if named:
-        known = await petnames(context)
-        for name in named:
-            if name not in known:
-                raise PeerNameUnknown(name=name)
+    if not named:
+        return allow
+    known = await peers_by_name(context)
+    for name in named:
+        if name not in known:
+            raise PeerNameUnknown(name=name)
+    return tuple(known[each].id52 if each in known and known[each].invited else each for each in allow)

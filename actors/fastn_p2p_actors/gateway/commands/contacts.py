@@ -57,10 +57,9 @@ async def list_knocks(context: GatewayContext, message: ListKnocks, _: bytes) ->
 async def accept_peer(context: GatewayContext, message: AcceptPeer, _: bytes) -> PeerReply:
     """Add the peer under a petname, unblock it, and add the petname to the access lists that do not admit it."""
     bindings = [_parse_binding(context, each) for each in message.allow]
-    id52 = await _resolve(context, message.peer)
-    petname = await _petname(context, id52)
+    petname, id52 = await _peer(context, await _resolve(context, message.peer))
     name = check_name(message.name or petname, "a peer")
-    reply = await context.network.request(SavePeer(id52, name), PeerReply)
+    reply = await context.network.request(SavePeer(id52, name, accepted=True), PeerReply)
     await context.network.request(SetBlocked(id52, False), PeerReply)
     for identity, protocol, instance in bindings:
         record = context.store.binding(identity, protocol, instance)
@@ -95,19 +94,19 @@ async def _resolve(context: GatewayContext, peer: str) -> str:
     return found[0] if len(found) == 1 else peer
 
 
-async def _petname(context: GatewayContext, id52: str) -> str:
-    """Return the petname that the peer has, or else one with the first characters of its ID52.
+async def _peer(context: GatewayContext, peer: str) -> tuple[str, str]:
+    """Return petname and ID52 of a peer. Without a petname, make one of the first characters of its ID52.
 
     Raises:
-        InvalidName: the text is neither an ID52 nor the first characters of a stranger's.
+        InvalidName: the text is no petname, no ID52, and not the first characters of a stranger's.
     """
     try:
-        found = await context.network.request(EvaluateAccess((("peers",),), id52), AccessEvaluation)
+        found = await context.network.request(EvaluateAccess((("peers",),), peer), AccessEvaluation)
     except PeerNameUnknown as error:
         reason = "no stranger with an ID52 that begins so was refused. List them: fastn-p2p peer pending"
-        raise InvalidName(name=id52, what="a peer to accept", reason=reason) from error
+        raise InvalidName(name=peer, what="a peer to accept", reason=reason) from error
     (entry,) = found.lists[0]
-    return entry.who if entry.who != entry.id52 else f"peer-{id52[:_SHOWN]}"
+    return entry.who if entry.who != entry.id52 else f"peer-{entry.id52[:_SHOWN]}", entry.id52
 
 
 async def block_peer(context: GatewayContext, message: BlockPeer, _: bytes) -> Ack:

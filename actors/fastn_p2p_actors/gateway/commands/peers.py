@@ -7,14 +7,17 @@ from fastn_p2p_client.ipc.messages import (
     AddPeer,
     GetTicket,
     ListPeers,
+    PeerInfo,
     PeerList,
     PeerReply,
     RemovePeer,
     TicketText,
 )
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.peer_text import ticket_of
 
-from ...network.admin_messages import CreateTicket, DeletePeer, GetPeers, SavePeer
+from ...network.admin_messages import REDEEM_SECONDS, CreateTicket, DeletePeer, GetPeers, SavePeer
+from ..actor_clients import REQUEST_SECONDS
 from ..context import GatewayContext
 
 
@@ -26,21 +29,24 @@ async def get_ticket(context: GatewayContext, message: GetTicket, _: bytes) -> T
 
 async def add_peer(context: GatewayContext, message: AddPeer, _: bytes) -> PeerReply:
     check_name(message.name, "a peer")
-    return await context.network.request(SavePeer(message.peer, message.name), PeerReply)
+    ticket = ticket_of(message.peer)
+    seconds = REDEEM_SECONDS if ticket is not None and ticket.is_invitation else REQUEST_SECONDS
+    request = SavePeer(message.peer, message.name, message.identity, accepted=bool(message.paired_with))
+    return await context.network.request(request, PeerReply, timeout=seconds)
 
 
 async def list_peers(context: GatewayContext, message: ListPeers, _: bytes) -> PeerList:
     return await context.network.request(GetPeers(message.after, message.limit), PeerList)
 
 
-async def petnames(context: GatewayContext) -> set[str]:
-    """Return the petnames of all peers."""
-    names: set[str] = set()
+async def peers_by_name(context: GatewayContext) -> dict[str, PeerInfo]:
+    """Return all peers, by their petnames."""
+    found: dict[str, PeerInfo] = {}
     page = PeerList([], more=True)
     while page.more:
         page = await context.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
-        names.update(peer.name for peer in page.peers)
-    return names
+        found.update({peer.name: peer for peer in page.peers})
+    return found
 
 
 async def remove_peer(context: GatewayContext, message: RemovePeer, _: bytes) -> Ack:

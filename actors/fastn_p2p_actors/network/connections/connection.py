@@ -78,6 +78,7 @@ class PeerConnection:
         opened_at: when the handshake was complete (the event loop's clock).
         used_at: when the last request was sent or received.
         closed: True once the connection has ended.
+        takes_invitations: True if the peer daemon understands the redemption of an invitation.
         ready: done when the peer daemon's hello has arrived, with an exception if the connection ends before.
         introductions: identities that have been proved to speak through the peer daemon's endpoint.
         identities: proves the local identities, and verifies those of the peer daemon.
@@ -114,6 +115,7 @@ class PeerConnection:
         self.sent = 0
         self.received = 0
         self.closed = False
+        self.takes_invitations = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -345,6 +347,7 @@ class PeerConnection:
             self.remote_process = hello.process
             self.sessions.pausing.peer_pauses = hello.pauses
             self.identities.sends_news = hello.news
+            self.takes_invitations = hello.invitations
             self.ready.set_result(None)
             self._owner.on_hello(self)
             if hello.news:

@@ -155,6 +155,20 @@ class ConnectionRequests(Generic[ConnectionT]):
         connection.pacer.on_call()
         return number
 
+    def redeem(
+        self, waiting: OutgoingCall, source: bytes, target: bytes, secret: bytes, name: str, record: bytes
+    ) -> int:
+        """Redeem an invitation of ``target``, and return the number, for ``cancel``. ``waiting`` gets the outcome.
+
+        Raises:
+            Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
+        """
+        number = self.next_number()
+        self.send(source, encode_frame(wire.RedeemInvitation(number, source, target, secret, name, record)))
+        self.pending[number] = waiting
+        self._connection.pacer.on_call()
+        return number
+
     def next_number(self) -> int:
         """Return the number of the next request."""
         self._last_number += 1
@@ -203,8 +217,23 @@ class ConnectionRequests(Generic[ConnectionT]):
         connection.pacer.on_call()
         self._owner.on_request(connection, request, payload)
 
+    def on_redeem(self, message: wire.RedeemInvitation) -> None:
+        """Check that the bearer of an invitation is who it says, and report it to the owner."""
+        connection = self._connection
+        try:
+            connection.identities.check(message.source)
+        except P2PError as error:
+            if not self.hold_until_introduced(message, message.record, lambda: self.on_redeem(message)):
+                self.refuse(message.id, error)
+            return
+        connection.used_at = self._loop.time()
+        self._owner.on_redeem(connection, message)
+
     def hold_until_introduced(
-        self, request: wire.Request | wire.OpenSession, payload: bytes, retry: Callable[[], None]
+        self,
+        request: wire.Request | wire.OpenSession | wire.RedeemInvitation,
+        payload: bytes,
+        retry: Callable[[], None],
     ) -> bool:
         """Hold a request whose source was evicted here, until it is introduced again; return whether it is held.
 

@@ -109,6 +109,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer opens a session."""
         ...
 
+    def on_redeem(self, connection: ConnectionT, message: wire.RedeemInvitation) -> None:
+        """The peer daemon redeems an invitation, and its source has been proved. The owner must answer it once."""
+        ...
+
     def on_observed_address(self, connection: ConnectionT, address: str) -> None:
         """The peer daemon reports the address that it sees of this daemon. It may lie."""
         ...

@@ -120,6 +120,8 @@ class MessageDispatcher(Generic[ConnectionT]):
             self._connection.on_hello(message)
         elif isinstance(message, wire.WithdrawIdentity):
             self._identities.on_withdraw(message.identity)
+        elif isinstance(message, wire.RedeemInvitation):
+            self._connection.requests.on_redeem(message)
         elif self._connection.overload(NEWS) is None:
             if isinstance(message, wire.ObservedAddress):
                 self._owner.on_observed_address(self._connection, message.address)

@@ -102,7 +102,9 @@ class ConnectionPool:
         self._changes: dict[bytes, asyncio.Future[None]] = {}
         """Done when connections to an endpoint whose connections are silent have changed."""
         process = secrets.token_bytes(8)
-        self._hello = wire.Hello(WIRE_VERSION, process, MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True, news=True)
+        self._hello = wire.Hello(
+            WIRE_VERSION, process, MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True, news=True, invitations=True
+        )
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._budget = TurnBudget(self._loop)

@@ -11,6 +11,7 @@ from fastn_p2p_client.errors import (
     ConnectionLost,
     CredentialError,
     IdentityRevoked,
+    InvitationNotRedeemed,
     PeerBlocked,
     PeerOffline,
     PeerUnknown,
@@ -150,7 +151,12 @@ class PeerRouter:
         if entry is not None:
             return bytes(entry.key)
         if Ticket.is_ticket(peer):
-            blob = Ticket(peer).record_bytes
+            ticket = Ticket(peer)
+            if ticket.is_invitation:
+                if self._book.by_key(bytes(ticket.identity)) is None:
+                    raise InvitationNotRedeemed()
+                return bytes(ticket.identity)
+            blob = ticket.record_bytes
             record = verify_record(blob, now=self._wall())
             key = bytes(record.identity)
             self._book.note_record(key, blob)
@@ -279,7 +285,9 @@ class PeerRouter:
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
         ticket = ticket_of(peer)
-        return [_TicketResolver(ticket), *self._resolvers] if ticket is not None else list(self._resolvers)
+        if ticket is None or ticket.is_invitation:
+            return list(self._resolvers)
+        return [_TicketResolver(ticket), *self._resolvers]
 
     def _without_own_endpoint(self, known: list[Candidate]) -> list[Candidate]:
         """Return the candidates without this daemon's endpoint, whose identities are found in the registry."""

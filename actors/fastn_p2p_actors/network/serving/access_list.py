@@ -10,6 +10,7 @@ from fastn_p2p_client.ipc.messages import AccessEntry
 from fastn_p2p_client.keys import PublicKey, id52_of
 
 from ..address_book import AddressBook
+from ..contacts.invitations import PREFIX as INVITATION
 
 EVERYONE: Final = "everyone"
 PEERS: Final = "peers"
@@ -24,6 +25,10 @@ class LocalIdentities(Protocol):
 
     def by_key(self, key: bytes) -> object | None:
         """Return the online identity with this key; None if there is none."""
+        ...
+
+    def key_of(self, name: str) -> bytes | None:
+        """Return the key of the online identity with this name; None if there is none."""
         ...
 
 
@@ -46,15 +51,28 @@ class AccessList:
     ``peers`` admits the peers in the address book and the online identities of this daemon, whose owner also owns the
     binding. A petname admits the peer that has it in the address book at the moment of the call, and a group admits the
     peers that are in it at that moment.
+
+    Beside the list, an invitation admits its bearers to the bindings that it names. Neither ``peers`` nor a petname
+    admits a peer that only an invitation has let in.
+
+    Args:
+        binding: names of identity, protocol and instance; None if invitations do not matter.
     """
 
     __slots__ = (
-        "_book", "_cache", "_everyone", "_generation", "_groups", "_local", "_names", "_peers", "allow", "keys",
-        "on_admitted",
+        "_binding", "_book", "_cache", "_everyone", "_generation", "_groups", "_local", "_names", "_peers", "allow",
+        "keys", "on_admitted",
     )  # fmt: skip
 
-    def __init__(self, allow: tuple[str, ...], book: AddressBook, local: LocalIdentities) -> None:
+    def __init__(
+        self,
+        allow: tuple[str, ...],
+        book: AddressBook,
+        local: LocalIdentities,
+        binding: tuple[str, str, str] | None = None,
+    ) -> None:
         self.allow = allow
+        self._binding = binding
         self._book = book
         self._local = local
         self._everyone = EVERYONE in allow
@@ -95,6 +113,8 @@ class AccessList:
         The most specific entry comes first. Online identities of this daemon are left to ``admits``.
         """
         peer = self._book.by_key(key)
+        if peer is not None and peer.invited:
+            peer = None
         if key in self.keys:
             return id52_of(key)
         if peer is not None and peer.name in self._names:
@@ -102,6 +122,11 @@ class AccessList:
         for group in self._groups:
             if key in self._book.groups.members(group):
                 return GROUP + group
+        if self._binding is not None and key in self._book.invitations:
+            identity, protocol, instance = self._binding
+            found = self._book.invitations.admitting(key, identity, self._local.key_of(identity), protocol, instance)
+            if found:
+                return INVITATION + found
         if self._peers and peer is not None:
             return PEERS
         return EVERYONE if self._everyone else ""
@@ -112,13 +137,15 @@ class AccessList:
         for entry in self.allow:
             for each in self._entries_of(entry):
                 found.setdefault(each.id52 or each.who, each)
+        for key, invitation in self._book.invitations.bearers_of(*self._binding) if self._binding else ():
+            found.setdefault(id52_of(key), self._entry(key, INVITATION + invitation))
         return list(found.values())
 
     def _entries_of(self, entry: str) -> list[AccessEntry]:
         if entry == EVERYONE:
             return [AccessEntry(who=EVERYONE, why=EVERYONE, count=0)]
         if entry == PEERS:
-            return [AccessEntry(who=PEERS, why=PEERS, count=len(self._book))]
+            return [AccessEntry(who=PEERS, why=PEERS, count=self._book.trusted())]
         if entry.startswith(GROUP):
             name = entry.removeprefix(GROUP)
             if name not in self._book.groups:
@@ -128,6 +155,9 @@ class AccessList:
                 return [AccessEntry(who=entry, why=entry, count=0, problem="the group is empty")]
             return [self._entry(key, entry) for key in members]
         peer = self._book.by_name(entry)
+        if peer is not None and peer.invited:
+            problem = "an invitation has let it in, not its name"
+            return [AccessEntry(who=entry, why=entry, count=0, problem=problem)]
         if peer is not None:
             return [self._entry(bytes(peer.key), entry)]
         if entry in self._names:

@@ -44,6 +44,8 @@ class Hello(Message, frozen=True, tag=0):
     """True if the sender understands ``Pause`` and ``Resume``."""
     news: bool = False
     """True if the sender understands ``ObservedAddress``, ``PushRecord`` and ``WithdrawIdentity``."""
+    invitations: bool = False
+    """True if the sender understands ``RedeemInvitation``."""
 
 
 class Introduce(Message, frozen=True, tag=1):
@@ -177,6 +179,27 @@ class WithdrawIdentity(Message, frozen=True, tag=17):
     identity: bytes
 
 
+class RedeemInvitation(Message, frozen=True, tag=20):
+    """Redeems an invitation of ``target``: ``source`` asks to be let in. Shares its ids with ``Request``.
+
+    Answered by ``Reply`` without a payload, or by ``ErrorReply``. Both keys are public keys, 32 bytes each. The same
+    bearer may send it again: it counts once.
+    """
+
+    id: int
+    source: bytes
+    target: bytes
+    secret: bytes
+    """Secret in the invitation, 16 bytes."""
+    name: str = ""
+    """Name that the owner of ``source`` gave it."""
+    record: bytes = b""
+    """Signed record of ``source``, so that the inviter can call it."""
+
+    def __repr__(self) -> str:
+        return f"RedeemInvitation({self.id}, name={self.name!r})"
+
+
 WireMessage: TypeAlias = (
     Hello
     | Introduce
@@ -196,6 +219,7 @@ WireMessage: TypeAlias = (
     | ObservedAddress
     | PushRecord
     | WithdrawIdentity
+    | RedeemInvitation
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)

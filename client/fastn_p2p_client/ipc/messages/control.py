@@ -15,6 +15,7 @@ from .records import (
     BlockedInfo,
     GroupInfo,
     IdentityInfo,
+    InvitationInfo,
     KnockInfo,
     PeerInfo,
     PeerTrace,
@@ -38,6 +39,7 @@ __all__ = [
     "ControlRequest",
     "CreateGroup",
     "CreateIdentity",
+    "CreateInvitation",
     "DeleteGroup",
     "DeleteIdentity",
     "ExplainPeer",
@@ -50,10 +52,13 @@ __all__ = [
     "Hello",
     "IdentityList",
     "IdentityReply",
+    "InvitationList",
+    "InvitationText",
     "KnockList",
     "ListBlocked",
     "ListGroups",
     "ListIdentities",
+    "ListInvitations",
     "ListKnocks",
     "ListPeers",
     "ListProtocols",
@@ -70,6 +75,7 @@ __all__ = [
     "RequestFor",
     "RequestGrant",
     "RevokeIdentity",
+    "RevokeInvitation",
     "SetIdentityOnline",
     "SetLimits",
     "SetListed",
@@ -133,6 +139,8 @@ class PeerReply(Message, frozen=True, tag=44):
     peer: PeerInfo
     renamed_from: str = ""
     """Petname that the same peer had before, if it had another one."""
+    let_in_to: tuple[str, ...] = ()
+    """Bindings of the peer, ``PROTOCOL/INSTANCE``, that an invitation has opened to an own identity."""
 
 
 class PeerList(Message, frozen=True, tag=45):
@@ -228,6 +236,27 @@ class AccessReply(Message, frozen=True, tag=88):
 
 class BlockedList(Message, frozen=True, tag=89):
     blocked: list[BlockedInfo]
+
+
+class InvitationText(Message, frozen=True, tag=78):
+    """A new invitation."""
+
+    invitation: InvitationInfo
+    ticket: str
+    """Text for the bearer. It has the secret, which the daemon does not keep."""
+    relays: tuple[str, ...] = ()
+    """URLs of the relays in it."""
+    addresses: tuple[str, ...] = ()
+    """Addresses in it, ``ip:port``."""
+
+    def __repr__(self) -> str:
+        return f"InvitationText({self.invitation!r})"
+
+
+class InvitationList(Message, frozen=True, tag=79):
+    """Invitations, the newest first."""
+
+    invitations: list[InvitationInfo]
 
 
 # ── program → gateway ────────────────────────────────────────────────────────────────────────────
@@ -361,13 +390,19 @@ class GetTicket(Message, frozen=True, tag=18):
 
 
 class AddPeer(Message, frozen=True, tag=19):
-    """Add a peer to the address book. ``peer`` is a ticket or an ID52."""
+    """Add a peer to the address book. ``peer`` is a ticket or an ID52.
+
+    A ticket that is an invitation is redeemed first: the peer must be reachable. If it is not, or refuses, nothing has
+    changed, and the same request can be sent again. Allow 30 seconds.
+    """
 
     reply_type = PeerReply
     peer: str
     name: str
     paired_with: str = ""
     """Own identity that was paired with the peer, for the audit log; empty if the peer is added without a pairing."""
+    identity: str = ""
+    """Own identity that an invitation lets in; empty for the only one online."""
 
 
 class ListPeers(Message, frozen=True, tag=20):
@@ -610,6 +645,40 @@ class AcceptSuccessor(Message, frozen=True, tag=121):
     """Petname or ID52 of the revoked peer."""
 
 
+class CreateInvitation(Message, frozen=True, tag=75):
+    """Make an invitation of an online identity: a ticket that lets its bearers use some bindings, and no others."""
+
+    reply_type = InvitationText
+    identity: str
+    """Empty for the only one online."""
+    bindings: tuple[str, ...]
+    """``PROTOCOL``, for its default instance, or ``PROTOCOL/INSTANCE``; 1 to 16."""
+    uses: int = 1
+    """Number of bearers, at most 1,000."""
+    seconds: int = 7 * 24 * 3600
+    """Time for which it can be redeemed, at most a year. The permission of a bearer does not end then."""
+    name: str = ""
+    """Petname of its only bearer; empty for the name that the bearer's owner gave it, or a similar one."""
+
+
+class ListInvitations(Message, frozen=True, tag=76):
+    """List the invitations of this daemon. Those that have let in no one go a month after their end."""
+
+    reply_type = InvitationList
+    identity: str = ""
+    """Name of the only identity whose invitations are listed; empty for all."""
+
+
+class RevokeInvitation(Message, frozen=True, tag=77):
+    """Let in no more bearers of an invitation. May be repeated."""
+
+    reply_type = InvitationList
+    id: str
+    """Its id, or the first characters of it, at least 4."""
+    access: bool = False
+    """Also take the permission back from those who were let in, and end their sessions."""
+
+
 ControlRequest: TypeAlias = (
     Hello
     | CreateIdentity
@@ -649,6 +718,9 @@ ControlRequest: TypeAlias = (
     | GetAccess
     | RevokeIdentity
     | AcceptSuccessor
+    | CreateInvitation
+    | ListInvitations
+    | RevokeInvitation
     | Cancel
 )
 """Messages that a program sends to the gateway."""
@@ -674,6 +746,8 @@ ControlReply: TypeAlias = (
     | GroupList
     | AccessReply
     | BlockedList
+    | InvitationText
+    | InvitationList
     | Ack
     | LongReply
     | ErrorReply

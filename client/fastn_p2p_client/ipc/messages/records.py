@@ -19,6 +19,8 @@ __all__ = [
     "IdentityInfo",
     "IdentityLimits",
     "IdentityStatus",
+    "InvitationInfo",
+    "InvitedPeer",
     "KnockInfo",
     "PeerInfo",
     "PeerTrace",
@@ -93,6 +95,8 @@ class PeerInfo(Record, frozen=True):
     """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
     successor: str = ""
     """ID52 of the identity that takes its place; empty without one."""
+    invited: bool = False
+    """True if it was let in by an invitation: access lists that name ``peers`` do not admit it."""
 
 
 class WantedBinding(Record, frozen=True):
@@ -101,6 +105,7 @@ class WantedBinding(Record, frozen=True):
     identity: str
     """Name of the local identity."""
     protocol: str
+    """Empty if an invitation was refused."""
     instance: str
     count: int
     """Number of refusals."""
@@ -139,14 +144,47 @@ class GroupInfo(Record, frozen=True):
     """Petnames; ID52s of members that are not in the address book."""
 
 
+class InvitedPeer(Record, frozen=True):
+    """A bearer of an invitation, which was let in."""
+
+    name: str
+    """Petname; empty if it is not in the address book any more."""
+    id52: str
+    at_ms: int
+    """Unix time in milliseconds at which it was let in."""
+    removed: bool = False
+    """True if the owner has taken its permission back."""
+
+
+class InvitationInfo(Record, frozen=True):
+    """An invitation that this daemon has made."""
+
+    id: str
+    identity: str
+    """Name of the identity that invites."""
+    bindings: list[str]
+    """Bindings that it opens: ``PROTOCOL/INSTANCE``."""
+    state: str
+    """``open``, ``used-up``, ``expired`` or ``revoked``."""
+    uses: int
+    """Number of bearers that it may let in."""
+    bearers: list[InvitedPeer]
+    """Those that it has let in, also if their permission was taken back."""
+    created_ms: int
+    """Unix time in milliseconds."""
+    expires_ms: int
+    name: str = ""
+    """Petname that its bearer gets; empty if the bearer's owner chooses it."""
+
+
 class AccessEntry(Record, frozen=True):
     """An identity, or a set of them, that a binding admits."""
 
     who: str
     """``everyone``, ``peers``, a petname, or an ID52."""
     why: str
-    """Entry of the access list that admits it: ``everyone``, ``peers``, ``group:NAME``, a petname, or an ID52. Empty if
-    no entry does."""
+    """Entry of the access list that admits it: ``everyone``, ``peers``, ``group:NAME``, a petname, or an ID52;
+    ``invitation:ID`` if an invitation does. Empty if nothing does."""
     id52: str = ""
     """Empty for ``everyone`` and ``peers``."""
     count: int = 1

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, identity_names
 from ....console.output import write_message, write_result
 
 _LOOKUP_MS: Final = 3000
@@ -22,6 +22,16 @@ def run(
         ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.")],
+    identity: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            "--identity",
+            metavar="NAME",
+            help="Own identity that an invitation lets in. Needed if several are online.",
+            autocompletion=identity_names,
+        ),
+    ] = "",
     home: HomeOption = None,
 ) -> None:
     """Add a peer to the address book and print its ID52.
@@ -29,6 +39,8 @@ def run(
     An ID52 is enough if the LAN, a directory or this machine knows the peer; says whether it does. Otherwise use a
     ticket. White space and upper case of a scanned QR code are accepted. A peer has one name. Adding it again with
     another name renames it.
+
+    A ticket of `fastn-p2p invite` is redeemed: the peer must be reachable now, and lets you use what the ticket is for.
     """
     from fastn_p2p_client.ipc.messages import AddPeer
     from fastn_p2p_client.peer_text import read_peer_text
@@ -37,7 +49,7 @@ def run(
     from ....console.json_values import text_argument
 
     named = read_peer_text(text_argument(peer, "ticket"))
-    reply = request_daemon(home, AddPeer(named.name, name))
+    reply = request_daemon(home, AddPeer(named.name, name, identity=identity))
     if reply.renamed_from:
         write_message(
             f"Renamed {reply.renamed_from} to {reply.peer.name}. Access lists still have the old name. "
@@ -46,6 +58,12 @@ def run(
     else:
         write_message(f"Added {reply.peer.name} to the address book. Its ID52:")
     write_result(reply.peer.id52)
+    if reply.let_in_to:
+        write_message(f"It lets you use: {', '.join(reply.let_in_to)}.")
+    elif reply.peer.invited:
+        write_message(
+            f"It may use only what its invitation is for. Make it a peer as others: fastn-p2p peer accept {name}"
+        )
     if not reply.peer.endpoints:
         _tell_who_knows(home, name)
 

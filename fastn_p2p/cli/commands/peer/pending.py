@@ -51,4 +51,7 @@ def run(
 
 
 def _wanted(knock: KnockInfo) -> str:
-    return ", ".join(f"{each.identity}/{each.protocol}/{each.instance}" for each in knock.wanted)
+    return ", ".join(
+        f"{each.identity}/{each.protocol}/{each.instance}" if each.protocol else f"{each.identity} (by an invitation)"
+        for each in knock.wanted
+    )

@@ -21,6 +21,7 @@ from fastn_p2p_actors.credentials import (
     verify_record,
 )
 from fastn_p2p_actors.credentials.envelope import seal, signing_input
+from fastn_p2p_actors.credentials.invitation import Invitation, read_invitation
 from fastn_p2p_actors.credentials.pkarr import HEADER_BYTES, MAX_PACKET, read_signed_packet, sequence_of
 from fastn_p2p_actors.credentials.record_packet import record_in
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
@@ -46,6 +47,7 @@ from fastn_p2p_actors.vault.messages import (
     SignedDelegation,
     SignedRecord,
     SignedRecordPacket,
+    SignInvitation,
     SignPacket,
     SignRecord,
     TransportKey,
@@ -60,6 +62,7 @@ from fastn_p2p_client.errors import (
     Forbidden,
     IdentityExists,
     IdentityNotFound,
+    IdentityRevoked,
     InternalError,
     InvalidName,
     P2PError,
@@ -82,6 +85,7 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     SignDelegation: SignDelegation("alice"),
     SignRecord: SignRecord("alice", (), ()),
     SignPacket: SignPacket("alice", (), ()),
+    SignInvitation: SignInvitation("alice", 1, 1, ("Chat/default",), b"", bytes(16)),
     RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),
     Cancel: Cancel(),
 }
@@ -159,6 +163,8 @@ def test_table_of_permissions() -> None:
         ("SignRecord", "locked"): [NETWORK],
         ("SignPacket", "open"): [NETWORK],
         ("SignPacket", "locked"): [NETWORK],
+        ("SignInvitation", "open"): [NETWORK],
+        ("SignInvitation", "locked"): [],
         ("RecordEvent", "open"): [GATEWAY, NETWORK],
         ("RecordEvent", "locked"): [GATEWAY, NETWORK],
         ("Cancel", "open"): [GATEWAY, NETWORK],
@@ -184,6 +190,13 @@ def test_roles_are_those_that_the_supervisor_hands_out() -> None:
     assert sorted(generate_vault_keys().vault.roles.values()) == sorted(ROLES)
 
 
+def invitation_of_alice(setup: VaultSetup, **changes: Any) -> SignInvitation:
+    """Return a request for an invitation, with a record of alice in it."""
+    record = setup.request(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",))).blob
+    fields = {"expires": NOW + 60, "uses": 2, "bindings": ("Chat/default",), "record": record, "secret": bytes(16)}
+    return SignInvitation("alice", **{**fields, **changes})
+
+
 STRANGERS = [OWNER, "", "identity-alice", "supervisor", "Gateway", "gateway "]
 
 
@@ -193,7 +206,7 @@ def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
     setup: VaultSetup, kind: type[msgspec.Struct], role: str
 ) -> None:
     if role in TABLE[kind][VaultState.OPEN]:
-        setup.request(role, REQUESTS[kind])
+        setup.request(role, invitation_of_alice(setup) if kind is SignInvitation else REQUESTS[kind])
         return
     before = sorted(path.name for path in setup.folder.rglob("*"))
     with pytest.raises(Forbidden) as caught:
@@ -455,6 +468,25 @@ def test_whatever_arrives_is_answered_in_the_promised_way(setup: VaultSetup, rol
 
 
 # ── locked ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_invitation_is_signed_with_what_was_asked_for_and_nothing_else(setup: VaultSetup) -> None:
+    request = invitation_of_alice(setup)
+    signed = setup.request(NETWORK, request)
+    read = read_invitation(signed.blob)
+    assert read == Invitation(64, read.identity, NOW, NOW + 60, 2, ("Chat/default",), request.record, bytes(16))
+    assert bytes(16) not in repr(signed).encode()
+    assert read_record(request.record).identity == read.key
+    with pytest.raises(BadMessage):  # a signature of one kind is none of another
+        read_record(signed.blob)
+    setup.request(GATEWAY, CreateKey("bob"))
+    of_bob = setup.request(NETWORK, SignRecord("bob", (), ("192.0.2.1:1",))).blob
+    for wrong in ({"record": of_bob}, {"record": b"anything"}, {"expires": NOW}, {"bindings": ("anything",)}):
+        with pytest.raises((BadSignature, BadMessage, InvalidName)):
+            setup.request(NETWORK, invitation_of_alice(setup, **wrong))
+    setup.request(GATEWAY, RevokeKey("alice"))
+    with pytest.raises(IdentityRevoked):
+        setup.request(NETWORK, request)
 
 
 @pytest.fixture

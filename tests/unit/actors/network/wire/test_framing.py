@@ -36,6 +36,7 @@ MESSAGES: list[wire.WireMessage] = [
     wire.ObservedAddress("203.0.113.7:4000"),
     wire.PushRecord(b"record"),
     wire.WithdrawIdentity(_KEY),
+    wire.RedeemInvitation(7, _KEY, _KEY, bytes(16), "carol", b"record"),
 ]
 
 

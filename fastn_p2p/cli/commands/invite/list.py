@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.options import HomeOption, JsonOption, identity_names
+from ....console.output import put_json, table, write_message
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.ipc.messages import InvitationInfo
+
+
+def run(
+    identity: Annotated[
+        str,
+        typer.Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+    ] = "",
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List the invitations of this daemon, the newest first.
+
+    Prints id, identity, bindings, state, uses, end, and the bearers that were let in. The states are open, used-up,
+    expired and revoked. A bearer in brackets has lost its permission.
+    """
+    from fastn_p2p_client.ipc.messages import ListInvitations
+
+    from ....console.control_request import request_daemon
+    from ....console.formatting import utc_minute
+
+    invitations = request_daemon(home, ListInvitations(identity)).invitations
+    if json:
+        put_json(invitations)
+        return
+    table(
+        ("ID", "IDENTITY", "FOR", "STATE", "USED", "UNTIL", "LET IN"),
+        [
+            (
+                each.id,
+                each.identity,
+                ",".join(each.bindings),
+                each.state,
+                f"{len(each.bearers)}/{each.uses}",
+                utc_minute(each.expires_ms / 1000),
+                _bearers(each),
+            )
+            for each in invitations
+        ],
+    )
+    if not invitations:
+        write_message("There are no invitations. Make one: fastn-p2p invite --for PROTOCOL")
+
+
+def _bearers(invitation: InvitationInfo) -> str:
+    names = [(each.name or each.id52, each.removed) for each in invitation.bearers]
+    return ", ".join(f"({name})" if removed else name for name, removed in names) or "-"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import write_message
+
+
+def run(
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID...", help="Ids of the invitations, or their first 4 characters or more."),
+    ],
+    access: Annotated[
+        bool,
+        typer.Option("--access", help="Also take the permission back from those who were let in."),
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Revoke invitations: they let in nobody else.
+
+    Those who were let in keep their permission, unless --access is given. Then their sessions end, too.
+    """
+    from fastn_p2p_client.ipc.messages import RevokeInvitation
+
+    from ....console.control_request import request_daemon
+
+    for id in ids:
+        (revoked,) = request_daemon(home, RevokeInvitation(id, access)).invitations
+        write_message(f"Revoked invitation {revoked.id}: it lets in nobody else.")
+        let_in = [each.name or each.id52 for each in revoked.bearers if not each.removed]
+        if let_in:
+            write_message(
+                f"It has let in {', '.join(let_in)}, with permission until you run: "
+                f"fastn-p2p invite revoke {revoked.id} --access"
+            )
