@@ -181,7 +181,12 @@ class Network:
             registry, book, self._clock, router, calls, self._sessions, self._failover, self._blocked
         )
         self._pool = router.pool = ConnectionPool(
-            self._endpoint, self._events, introductions=self._introductions, payloads=payloads, wall=self._wall
+            self._endpoint,
+            self._events,
+            introductions=self._introductions,
+            payloads=payloads,
+            penalties=self._endpoint.penalties,
+            wall=self._wall,
         )
         probe = OnlineProbe(self._pool, router, hosts, book, look_up=self._finder.look_up)
         self._finder.on_news = probe.on_news
@@ -277,7 +282,9 @@ class Network:
         registry.check_usable = book.check_own
         revocations.open()
         mailbox.open()
-        self._endpoint.accept_into(self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint)
+        self._endpoint.accept_into(
+            self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint, self._book.names_endpoint
+        )
         self._reconnect_list.reconnect_all()
         self._recent_peers.connect_all()
 

@@ -181,7 +181,7 @@ class AddressBook:
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
 
-    def names_endpoint(self, endpoint: bytes, but_not: Callable[[bytes], bool]) -> bool:
+    def names_endpoint(self, endpoint: bytes, but_not: Callable[[bytes], bool] = lambda _: False) -> bool:
         """Return whether a record in the book names the endpoint. Ignore the peers for which ``but_not`` is true."""
         return any(endpoint in entry.records.endpoint_keys() for key, entry in self._by_key.items() if not but_not(key))
 

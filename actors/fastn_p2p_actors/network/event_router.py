@@ -184,11 +184,16 @@ class EventRouter:
         self._revocations.on_introduced(connection, identity)
         self._outside.on_introduced(connection)
         self._blocked.release_endpoint(connection.endpoint)
+        if connection.introductions.has_known:
+            self._pool.on_known(connection)
         if self._waits.on_online(identity):
             self._router.prefer(connection, identity)
 
     def is_known(self, connection: PeerConnection) -> bool:
-        return any(identity in self._book.known for identity in connection.introductions.until)
+        known = self._book.known
+        return any(identity in known for identity in connection.introductions.until) or self._book.names_endpoint(
+            connection.endpoint
+        )
 
     # ── the clock ────────────────────────────────────────────────────────────────────────────────
 

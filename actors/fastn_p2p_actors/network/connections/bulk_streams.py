@@ -13,9 +13,12 @@ from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
 from ..transport.iroh_patches import ended_connection
+from ..transport.penalties import LITTLE_ABUSE, MUCH_ABUSE
 from ..wire import messages as wire
 from ..wire.framing import PREFIX_BYTES, FrameDecoder
 from .coalescing_reader import SMALL_READ, read_some
+from .overload_pause import OverloadPause
+from .quic_stream import code_of
 from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
@@ -56,14 +59,15 @@ class BulkConnection(Protocol):
     """Members of the connection that its bulk streams use."""
 
     turns: ConnectionTurns
+    pause: OverloadPause
 
     @property
     def memory(self) -> BulkMemory:
         """Memory that the peer makes this process hold over the connection."""
         ...
 
-    def abort(self, reason: str) -> None:
-        """End the connection because the peer violates the protocol."""
+    def abort(self, reason: str, abuse: float) -> None:
+        """End the connection because the peer violates the protocol; ``abuse`` is the weight of that."""
 
     def count(self, sent: int, received: int) -> None:
         """Count bytes that were sent and received."""
@@ -138,7 +142,7 @@ class BulkStreams:
                 await self._write(head, payload)
             self._connection.count(len(head) + len(payload), 0)
         except IrohError as error:
-            self._connection.abort(error.message())
+            self._connection.abort(error.message(), _abuse_of(error))
 
     async def _write(self, head: bytes, payload: bytes) -> None:
         stream = await self._raw.open_uni()
@@ -165,8 +169,10 @@ class BulkStreams:
         Raises:
             IrohError: the connection has ended.
         """
-        turns = self._connection.turns
+        turns, pause = self._connection.turns, self._connection.pause
         while True:
+            if pause.seconds:
+                await pause.wait()
             if not turns.spend():
                 await turns.wait()
             stream = await self._raw.accept_uni()
@@ -182,10 +188,10 @@ class BulkStreams:
                 for message, payload in FrameDecoder(MAX_PAYLOAD).feed(data):
                     self._connection.handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
-            self._connection.abort(f"invalid bulk stream: {error}")
+            self._connection.abort(f"invalid bulk stream: {error}", _abuse_of(error))
         except Exception:
             log.exception("reading a bulk stream failed with an internal error")
-            self._connection.abort("internal error")
+            self._connection.abort("internal error", 0)
         finally:
             self.open -= 1
             self.streams.discard(stream)
@@ -228,3 +234,10 @@ class BulkStreams:
             self._waiting -= 1
         turns.charge(len(data))
         return data
+
+
+def _abuse_of(error: Exception) -> float:
+    """Return the weight of the error; none if the connection has ended."""
+    if not isinstance(error, IrohError):
+        return LITTLE_ABUSE
+    return 0 if code_of(error) is None else MUCH_ABUSE

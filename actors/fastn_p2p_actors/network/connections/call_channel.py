@@ -14,10 +14,12 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_client.errors import BadMessage, Overloaded, PayloadTooLarge
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 
+from ..transport.penalties import LITTLE_ABUSE
 from ..wire import messages as wire
 from ..wire.framing import FrameDecoder, encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR
 from .coalescing_reader import read_some
+from .overload_pause import OverloadPause
 from .payload_memory import Account
 from .turn_budget import ConnectionTurns
 
@@ -52,12 +54,14 @@ class ChannelConnection(Protocol):
     remote_process: bytes
     sent: int
     turns: ConnectionTurns
+    pause: OverloadPause
 
     @property
     def name(self) -> str: ...
     @property
     def memory(self) -> ChannelMemory: ...
     def close(self, code: int, reason: str) -> None: ...
+    def count_abuse(self, tokens: float) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
     def handle(self, message: wire.WireMessage, payload: bytes) -> None: ...
 
@@ -181,9 +185,11 @@ class CallChannel:
         """Read frames, and have the connection handle each, until the connection ends."""
         decoder = FrameDecoder()
         connection = self._connection
-        handle, turns = connection.handle, connection.turns
+        handle, turns, pause = connection.handle, connection.turns, connection.pause
         try:
             while True:
+                if pause.seconds:
+                    await pause.wait()
                 self.has_read_all = True
                 data = await read_some(stream, _READ_LARGE)
                 self.has_read_all = False
@@ -206,6 +212,7 @@ class CallChannel:
                     await turns.wait()
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", connection.name, error)
+            connection.count_abuse(LITTLE_ABUSE)
             connection.close(CLOSE_PROTOCOL_ERROR, error.code)
         except IrohError as error:
             connection.close(CLOSE_PROTOCOL_ERROR, error.message())

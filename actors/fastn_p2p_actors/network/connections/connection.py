@@ -21,6 +21,7 @@ from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import PeerLimit, PeerLimits
+from ..transport.penalties import MUCH_ABUSE, Penalties
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION
@@ -36,6 +37,7 @@ from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
 from .message_dispatcher import MessageDispatcher
 from .network_path import CurrentPath
+from .overload_pause import OverloadPause
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
@@ -70,6 +72,7 @@ class PeerConnection:
         wall: Unix time.
         memory: accounts of all connections.
         limits: rate limits of all connections.
+        penalties: penalties of strangers whose connections were closed for abuse.
         budget: turn budget of all connections.
 
     Attributes:
@@ -88,6 +91,7 @@ class PeerConnection:
         pacer: slows the sessions down while calls are in flight.
         round_trip: measures the round trip.
         turns: steps that the event loop takes for the peer.
+        pause: pause in the reading of a stranger whose requests are above a limit.
         handle: handles a message of the peer daemon; see ``MessageDispatcher``.
         path, path_now, network, addresses, received_datagrams: see ``CurrentPath``.
         sent, received: bytes of all streams.
@@ -102,12 +106,14 @@ class PeerConnection:
         wall: Callable[[], float],
         memory: PeerMemory,
         limits: PeerLimits | None = None,
+        penalties: Penalties | None = None,
         budget: TurnBudget | None = None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._owner = owner
         self._limits = limits or PeerLimits()
+        self._penalties = penalties or Penalties()
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -123,6 +129,7 @@ class PeerConnection:
         self.path, self.path_now, self.network = paths.get, paths.now, paths.network
         self.addresses, self.received_datagrams = paths.addresses, paths.received_datagrams
         self._tasks = ConnectionTasks(self)
+        self.pause = OverloadPause()
         self.introductions: ProvenIdentities[PeerConnection] = ProvenIdentities()
         self.identities = IdentityExchange(self, owner, self.introductions, wall)
         outgoing_requests = Account(memory.payloads.programs)
@@ -195,11 +202,22 @@ class PeerConnection:
                 log.debug("closing the connection to %s: %s", self.name, error)
         self._end(reason)
 
-    def abort(self, reason: str) -> None:
-        """End the connection because the peer holds too much memory or violates the protocol."""
+    def abort(self, reason: str, abuse: float = MUCH_ABUSE) -> None:
+        """End the connection because the peer holds too much memory or violates the protocol.
+
+        Args:
+            abuse: tokens that this costs the peer daemon if it is a stranger (``Penalties``).
+        """
         if not self.closed:
             log.warning("closing the connection to %s: %s", self.name, reason)
+            self.count_abuse(abuse)
             self._stop_and_close(reason)
+
+    def count_abuse(self, tokens: float) -> None:
+        """Count an abuse of the connection for which it is about to be closed. Known peers are forgiven."""
+        if tokens and not self._owner.is_known(self):
+            addresses, _ = self._paths.addresses()
+            self._penalties.on_abuse(self.endpoint, addresses, self.network(), tokens, self._loop.time())
 
     def _stop_and_close(self, reason: str) -> None:
         """End the connection by a protocol error.

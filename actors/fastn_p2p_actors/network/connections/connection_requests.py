@@ -19,8 +19,10 @@ from .call_channel import MAX_QUEUED, CallChannel
 from .connection_memory import ConnectionMemory
 from .events import ConnectionEvents, OutgoingCall
 from .identity_exchange import IdentityExchange
+from .overload_pause import OverloadPause
 from .payload_memory import Account
 from .stream_pacing import StreamPacer
+from .turn_budget import ConnectionTurns
 
 
 class RequestConnection(Protocol):
@@ -31,6 +33,8 @@ class RequestConnection(Protocol):
     identities: IdentityExchange[Any]
     memory: ConnectionMemory
     pacer: StreamPacer
+    turns: ConnectionTurns
+    pause: OverloadPause
 
     @property
     def name(self) -> str: ...
@@ -252,9 +256,14 @@ class ConnectionRequests(Generic[ConnectionT]):
         message: wire.Reply | wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
         payload: bytes = b"",
     ) -> None:
-        """Answer a request of the peer. ``Overloaded`` takes the place of a reply for which there is no memory."""
+        """Answer a request of the peer. ``Overloaded`` takes the place of a reply for which there is no memory.
+
+        A stranger that gets ``Overloaded`` is read more slowly from now on.
+        """
         if self._connection.closed:
             return
+        if type(message) is wire.ErrorReply and message.code == Overloaded.code:
+            self.on_overload()
         channel = self._channel
         is_large = len(payload) > BULK_THRESHOLD
         if channel.queued + self._bulk.queued > MAX_QUEUED:
@@ -270,10 +279,16 @@ class ConnectionRequests(Generic[ConnectionT]):
             if overload is None:
                 self._bulk.send(data, payload, account)
                 return
+            self.on_overload()
             data, payload = encode_frame(_error_reply(message.id, overload)), b""
         data += payload
         channel.reply_bytes += len(data)
         channel.write(data)
+
+    def on_overload(self) -> None:
+        """A request of the peer was above a limit: read what a stranger sends more slowly from now on."""
+        if not self._connection.turns.is_free:
+            self._connection.pause.on_overload()
 
     def refuse(self, number: int, error: P2PError) -> None:
         """Answer a request with ``error``, within the rate limit for such answers."""

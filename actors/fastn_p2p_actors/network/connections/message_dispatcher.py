@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from fastn_p2p_client.errors import Overloaded
 
-from ..transport.peer_limits import NEWS, PeerLimit
+from ..transport.peer_limits import CANCELS, NEWS, PeerLimit
 from ..wire import messages as wire
 from ..wire.messages import remote_error
 from .call_channel import CallChannel
@@ -103,6 +103,8 @@ class MessageDispatcher(Generic[ConnectionT]):
         elif isinstance(message, wire.Cancel):
             if not self._sessions.on_cancel(message.id):
                 self._owner.on_cancel(self._connection, message.id)
+                if self._connection.overload(CANCELS) is not None:
+                    self._connection.requests.on_overload()
         elif isinstance(message, wire.Introduce):
             self._identities.on_introduce(message)
         elif isinstance(message, wire.RequestIntroduction):

@@ -19,6 +19,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
+from ..transport.penalties import Penalties
 from ..wire import messages as wire
 from ..wire.messages import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION
 from .connection import PeerConnection
@@ -65,6 +66,7 @@ class ConnectionPool:
         owner: callbacks of every connection.
         introductions: proven identities of every endpoint.
         payloads: accounts of complete payloads.
+        penalties: penalties of strangers whose connections were closed for abuse.
         wall: Unix time.
         jitter: a random number from 0 to 1, for the backoff.
 
@@ -82,6 +84,7 @@ class ConnectionPool:
         *,
         introductions: IntroductionRegistry[PeerConnection] | None = None,
         payloads: PayloadMemory | None = None,
+        penalties: Penalties | None = None,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -107,6 +110,7 @@ class ConnectionPool:
         )
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
+        self._penalties = penalties or Penalties()
         self._budget = TurnBudget(self._loop)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -174,6 +178,7 @@ class ConnectionPool:
             wall=self._wall,
             memory=self._memory,
             limits=self._limits,
+            penalties=self._penalties,
             budget=self._budget,
         )
         group = self._connections.get(connection.endpoint, [])
@@ -219,6 +224,12 @@ class ConnectionPool:
     def on_heard(self, connection: PeerConnection) -> None:
         """The peer daemon answers again over this connection."""
         self._choose(connection.endpoint)
+
+    def on_known(self, connection: PeerConnection) -> None:
+        """A known peer speaks over the connection: its next handshakes do not count for its network."""
+        path, address, _ = connection.path()
+        if path == "direct":
+            self._penalties.on_known(address)
 
     def silent(self, endpoint: bytes) -> list[PeerConnection]:
         """Return the connections over which this endpoint does not answer."""

@@ -35,11 +35,12 @@ from iroh.iroh_ffi import (
 from fastn_p2p_client.errors import PeerUnreachable
 
 from ...daemon_settings.sections import NetworkMode
-from ..wire.messages import ALPN, CLOSE_SHUTDOWN
+from ..wire.messages import ALPN, CLOSE_PROTOCOL_ERROR, CLOSE_SHUTDOWN
 from .address_order import order_addresses
 from .iroh_patches import install
 from .path_probe import PathProbe
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
+from .penalties import Penalties
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class NetworkEndpoint:
     Attributes:
         id: public key of the endpoint, 32 bytes.
         outside: addresses outside of a NAT that were set by ``set_outside``.
-        refused: number of incoming handshakes that were refused.
+        penalties: penalties of strangers whose connections were closed for abuse.
+        refused: number of incoming handshakes that were refused or dropped.
         retried: number of incoming handshakes that were answered by a QUIC Retry.
     """
 
@@ -135,6 +137,8 @@ class NetworkEndpoint:
         self._limits = PeerLimits()
         self._has_to_wait: Callable[[], bool] = lambda: False
         self._is_blocked: Callable[[bytes], bool] = lambda _: False
+        self._is_known: Callable[[bytes], bool] = lambda _: False
+        self.penalties = Penalties()
         self._handshakes = 0
         """Number of incoming handshakes in progress."""
         self._sources: dict[str, list[float]] = {}
@@ -306,15 +310,18 @@ class NetworkEndpoint:
         on_connection: Callable[[Connection], object],
         has_to_wait: Callable[[], bool] = lambda: False,
         is_blocked: Callable[[bytes], bool] = lambda _: False,
+        is_known: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         """Call ``on_connection`` with each connection that a peer daemon opens, from now on.
 
         While ``has_to_wait`` returns True, a handshake does not begin, for 2 seconds at most. Connections of endpoints
         for which ``is_blocked`` returns True are refused: through a relay before the handshake, and else right after
-        it, because only the handshake proves the endpoint.
+        it, because only the handshake proves the endpoint. Endpoints for which ``is_known`` returns True never have a
+        penalty.
         """
         self._has_to_wait = has_to_wait
         self._is_blocked = is_blocked
+        self._is_known = is_known
         self._spawn(self._accept(on_connection))
 
     async def _accept(self, on_connection: Callable[[Connection], object]) -> None:
@@ -347,10 +354,21 @@ class NetworkEndpoint:
         except (IrohError, TimeoutError) as error:
             log.info("the handshake of an incoming connection failed: %s", error)
             return
-        if self._is_blocked(bytes(connection.remote_id().to_bytes())):
+        endpoint = bytes(connection.remote_id().to_bytes())
+        if self._is_blocked(endpoint):
             connection.close(CLOSE_SHUTDOWN, b"")
-            return
-        on_connection(connection)
+        elif self._is_punished(endpoint):
+            self.refused += 1
+            self.penalties.add_address(endpoint, source)
+            connection.close(CLOSE_PROTOCOL_ERROR, b"too many connections that were closed for abuse")
+        else:
+            on_connection(connection)
+
+    def _turns_away(self, endpoint: bytes) -> bool:
+        return self._is_blocked(endpoint) or self._is_punished(endpoint)
+
+    def _is_punished(self, endpoint: bytes) -> bool:
+        return self.penalties.is_punished(endpoint, self._loop.time()) and not self._is_known(endpoint)
 
     def _begin(self, source: str) -> float:
         self._handshakes += 1
@@ -385,7 +403,12 @@ class NetworkEndpoint:
         if isinstance(address, IncomingAddr.RELAY):
             endpoint, proved = bytes(address.endpoint_id.to_bytes()), True
         elif isinstance(address, IncomingAddr.IP):
-            network = network_of(address.addr) + (" proved" if proved else "")
+            network = network_of(address.addr)
+            if self.penalties.drops(address.addr, network, now):
+                self.refused += 1
+                await incoming.ignore()
+                return False
+            network += " proved" if proved else ""
             times = self._sources.get(address.addr)
             doubtful = times is not None and now - times[0] >= _ROUND_TRIP
         limited = self._limits.spend(HANDSHAKES, endpoint, network, now) is not None
@@ -393,7 +416,7 @@ class NetworkEndpoint:
             self.retried += 1
             await incoming.retry()
             return False
-        if limited or self._handshakes >= _MAX_HANDSHAKES or (endpoint and self._is_blocked(endpoint)):
+        if limited or self._handshakes >= _MAX_HANDSHAKES or (endpoint and self._turns_away(endpoint)):
             self.refused += 1
             await incoming.refuse()
             return False

@@ -1,4 +1,5 @@
-"""Rate limits of peers: handshakes, introductions, sessions, news, and requests that are refused.
+"""Rate limits of peers: handshakes, introductions, sessions, news, cancelled calls, and requests that are
+refused.
 
 Each limit has a token bucket per endpoint, shared by its connections, and one per network, shared by its endpoints. A
 network is a /24 of IPv4 or a /64 of IPv6, which is what one subscriber has. A peer that is reached through a relay has
@@ -38,11 +39,13 @@ REFUSALS: Final = PeerLimit("requests per second that are refused", Rate(128, 10
 NEWS: Final = PeerLimit("news per second", Rate(8, 128), Rate(32, 512))
 """Observed addresses and pushed records. More are dropped, and nothing is answered. A daemon with a hundred identities
 that moves pushes the records of all."""
+CANCELS: Final = PeerLimit("calls cancelled per second", Rate(32, 256), Rate(256, 1024))
+"""Calls that are cancelled. Above the limit the connection is read more slowly."""
 _ABUSE: Final = Rate(64, 512)
 """Requests above the other limits that an endpoint may send before its connection ends."""
 _MOST_KEYS: Final = 4096
 """Number of endpoints, and of networks, that each limit remembers. One with all its tokens need not be remembered."""
-_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS, NEWS)
+_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS, NEWS, CANCELS)
 
 
 def network_of(address: str) -> str:
