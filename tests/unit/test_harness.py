@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
+from tests.support.command_server import run_command
+from tests.support.daemons import eventually, is_alive
+
 START = """
 import signal, subprocess, sys
 numbers = [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
@@ -67,3 +73,32 @@ def test_each_hang_ends_with_a_report(tmp_path: Path) -> None:
     assert "test_a_task FAILED" in done.stdout
     assert "test_that_does_not_hang PASSED" in done.stdout
     assert "in test_code_that_no_signal_reaches" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["call", "PEER", "Echo", "--data", "{"],
+        ["call", "caf\udce9", "Echo"],
+        ["protocols"],
+        ["no-command"],
+    ],
+    ids=" ".join,
+)
+def test_a_forked_command_does_what_one_does_that_the_interpreter_starts(arguments: list[str], tmp_path: Path) -> None:
+    env = {**os.environ, "FASTN_HOME": str(tmp_path / "caf\udce9")}
+    command = [sys.executable, "-m", "fastn_p2p", *arguments]
+    started = subprocess.run(command, env=env, input="{}", capture_output=True, text=True, timeout=60, check=False)
+    forked = run_command(arguments, env, input="{}", timeout=60)
+    assert (forked.args, forked.returncode) == (started.args, started.returncode)
+    assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
+def test_a_forked_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # a process that opens it waits for a writer
+    arguments = ["call", "bob", "Echo", "--data", f"@{tmp_path}/pipe"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_command(arguments, {**os.environ, "FASTN_HOME": str(tmp_path)}, input=None, timeout=0.3)
+    forked = [each.pid for each in psutil.Process().children(recursive=True)]
+    eventually(lambda: sum(map(is_alive, forked)) == 1, "nothing is left but the server of commands")

@@ -1,0 +1,284 @@
+"""Fork server for ``fastn-p2p`` commands: each command is a process, forked from one that has the imports.
+
+Nine tenths of a short command's processor time are the imports that all commands have in common, 0.15 s, and the tests
+run about a thousand commands. The process still has its own arguments, environment, directory, pipes and exit code.
+What only a start by the interpreter shows is tested with ``subprocess``, for instance in ``tests/unit/cli``.
+
+The server's socket receives one byte for each command, with five descriptors: a file with the ``_Order``, the three
+standard streams, and a pipe for the ``_STATUS`` of the process: its pid when it starts, its return code when it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import io
+import locale
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+__all__ = ["run_command"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_STATUS: Final = struct.Struct("i")
+_STARTED_ANEW: Final = ("daemon", "demo", "relay")
+"""Commands that start processes with their interpreter, and so need one that was started as usual."""
+_READ: Final = 65536
+
+
+class _Order(msgspec.Struct):
+    """A command to run."""
+
+    arguments: list[bytes]
+    env: dict[bytes, bytes]
+    directory: bytes
+
+
+def run_command(
+    arguments: Sequence[str], env: Mapping[str, str], *, input: str | None, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command until it ends, as ``subprocess.run`` does with ``capture_output`` and ``text``.
+
+    Args:
+        arguments: of ``fastn-p2p``.
+        env: environment of the process.
+        input: its standard input; None for an empty one.
+        timeout: seconds after which it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer.
+    """
+    command = [sys.executable, "-m", "fastn_p2p", *arguments]
+    server = _get_server()
+    if server.variables != _read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
+        return subprocess.run(
+            command, env=env, input=input, stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+    with ExitStack() as stack:
+        order = stack.enter_context(os.fdopen(os.memfd_create("order"), "w+b"))
+        variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
+        order.write(msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()))))
+        order.flush()
+        pipes = [stack.enter_context(_Pipe(writes)) for writes in (True, False, False, False)]
+        server.send([order.fileno(), *(pipe.theirs for pipe in pipes)])
+        for pipe in pipes:
+            pipe.close_theirs()
+        if not _communicate(pipes, (input or "").encode(locale.getencoding()), time.monotonic() + timeout):
+            raise subprocess.TimeoutExpired(command, timeout)
+    _, stdout, stderr, status = (bytes(pipe.data) for pipe in pipes)
+    assert len(status) == 2 * _STATUS.size, f"the process that waits for the end of {command} has ended"
+    (code,) = _STATUS.unpack_from(status, _STATUS.size)
+    return subprocess.CompletedProcess(command, code, _text(stdout), _text(stderr))
+
+
+class _Pipe:
+    """Pipe to or from a command. ``data`` is what was read from it."""
+
+    def __init__(self, writes: bool) -> None:
+        reader, writer = os.pipe()
+        ours, self.theirs = (writer, reader) if writes else (reader, writer)
+        os.set_blocking(ours, False)
+        self.ours = io.FileIO(ours, "w" if writes else "r")
+        self.data = bytearray()
+
+    def close_theirs(self) -> None:
+        if self.theirs >= 0:
+            os.close(self.theirs)
+            self.theirs = -1
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_theirs()
+        self.ours.close()
+
+
+def _communicate(pipes: list[_Pipe], input: bytes, deadline: float) -> bool:
+    """Write the input, and read to the end. Return false, and kill the command, if that lasts beyond the deadline."""
+    stdin, *readers, status = pipes
+    with selectors.DefaultSelector() as selector:
+        for pipe in (*readers, status):
+            selector.register(pipe.ours, selectors.EVENT_READ, pipe)
+        selector.register(stdin.ours, selectors.EVENT_WRITE, stdin)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if len(status.data) == _STATUS.size:
+                    with suppress(ProcessLookupError):
+                        os.kill(_STATUS.unpack(status.data)[0], signal.SIGKILL)
+                return False
+            for key, _ in selector.select(left):
+                pipe = key.data
+                if pipe is not stdin:
+                    chunk = pipe.ours.read(_READ)
+                    pipe.data += chunk
+                    over = not chunk
+                else:
+                    try:
+                        input = input[pipe.ours.write(input) or 0 :] if input else input
+                        over = not input
+                    except BrokenPipeError:
+                        over = True
+                if over:
+                    selector.unregister(pipe.ours)
+                    pipe.ours.close()
+    return True
+
+
+def _text(data: bytes) -> str:
+    """Decode as ``subprocess`` does with ``text=True``."""
+    return data.decode(locale.getencoding()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that an interpreter, or a module of ours, reads when it starts."""
+    names = ("LC_", "LANG", "PYTHON", "FASTN_TRACE")
+    return {key: value for key, value in env.items() if key.startswith(names) and key != "PYTHONPATH"}
+
+
+# -- the server, as its user has it ------------------------------------------------------------------
+
+
+class _Server:
+    """Server for the commands that this process runs.
+
+    Attributes:
+        variables: those that the server's interpreter has read.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        self.variables = _read_at_start(env)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                cwd=_ROOT, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def usable(self) -> bool:
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def send(self, descriptors: list[int]) -> None:
+        """Send the descriptors of a command."""
+        socket.send_fds(self._socket, [b"x"], descriptors)
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._owner == os.getpid():
+            self._process.wait()
+
+
+_servers: list[_Server] = []
+_lock = threading.Lock()
+
+
+def _get_server() -> _Server:
+    """Return the server of this process. The first call starts it, or one after its end."""
+    with _lock:
+        if not _servers or not _servers[0].usable:
+            _close_server()
+            _servers.append(_Server())
+        return _servers[0]
+
+
+def _close_server() -> None:
+    while _servers:
+        _servers.pop().close()
+
+
+atexit.register(_close_server)
+
+
+# -- the server --------------------------------------------------------------------------------------
+
+
+def _serve(connection: socket.socket) -> int:
+    """Run commands until the other end of the socket is closed. Return the exit code, in a command's process too."""
+    import fastn_p2p.__main__ as program
+    from fastn_p2p.cli import main
+
+    importlib.import_module("fastn_p2p_client.client")  # nearly all commands need it
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads would not be there after a fork"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' Ctrl-C is not ours: their end is
+    gc.collect()
+    gc.freeze()  # else each process copies all of it when it ends, which costs more than the command
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 5)
+        if not descriptors:
+            return 0
+        if os.fork() == 0:
+            connection.close()
+            order = _become_command(descriptors)
+            sys.argv = [str(program.__file__), *map(os.fsdecode, order.arguments)]
+            return main()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _become_command(descriptors: list[int]) -> _Order:
+    """Fork again, and return in the new process, which is that of the command. The other one tells how it ends."""
+    with os.fdopen(descriptors[0], "rb") as file:
+        file.seek(0)
+        order = msgspec.msgpack.decode(file.read(), type=_Order)
+    if pid := os.fork():
+        for descriptor in descriptors[1:4]:
+            os.close(descriptor)
+        try:
+            os.write(descriptors[4], _STATUS.pack(pid))
+        except BrokenPipeError:  # its time is over already
+            os.kill(pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):
+            os.write(descriptors[4], _STATUS.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+        os._exit(0)
+    for number, descriptor in enumerate(descriptors[1:4]):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _open_standard_streams()
+    os.chdir(order.directory)
+    os.environ.clear()
+    os.environb.update(order.env)
+    time.tzset()
+    sys.path[0] = os.fsdecode(order.directory)
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.orig_argv = [sys.executable, "-m", "fastn_p2p", *map(os.fsdecode, order.arguments)]
+    return order
+
+
+def _open_standard_streams() -> None:
+    """Open the three streams again, as an interpreter does for what descriptors 0 to 2 are now."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, name)
+        stream = open(  # noqa: SIM115
+            number, "w" if number else "r", 1 if number == 2 else -1,
+            encoding=before.encoding, errors=before.errors, newline="\n", closefd=False,
+        )  # fmt: skip
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+if __name__ == "__main__":
+    sys.exit(_serve(socket.socket(fileno=int(sys.argv[1]))))
