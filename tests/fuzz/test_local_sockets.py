@@ -134,7 +134,7 @@ def test_bytes_that_are_no_zeromq_do_no_harm(shared: Daemon, name: str) -> None:
     st.sampled_from([b"", NULL_GREETING, CURVE_GREETING, NULL_GREETING + READY]),
     st.binary(max_size=300),
 )
-def test_whatever_bytes_arrive_the_daemon_lives(shared: Daemon, name: str, start: bytes, rest: bytes) -> None:
+def test_the_daemon_survives_any_bytes_on_a_local_socket(shared: Daemon, name: str, start: bytes, rest: bytes) -> None:
     with unharmed(shared):
         throw(path_of(shared, name), start + rest)
         assert_serves(shared)
@@ -328,7 +328,7 @@ os._exit(0)  # libzmq may wait for ever when it ends with so many sockets
 
 
 @pytest.mark.parametrize("name", ["control", "network", "identity-alice"])
-def test_one_program_with_very_many_connections_locks_nobody_out(shared: Daemon, name: str) -> None:
+def test_one_program_with_very_many_connections_does_not_lock_others_out(shared: Daemon, name: str) -> None:
     """And the error says which program it is, and how many it holds."""
     command = [sys.executable, "-c", GREEDY, str(path_of(shared, name)), "640"]
     with (
@@ -374,7 +374,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
     assert_serves(shared)
 
 
-def test_vault_takes_nobody_with_keys_of_their_own(shared: Daemon) -> None:
+def test_the_vault_rejects_clients_with_unknown_keys(shared: Daemon) -> None:
     """Nor without; and not with its own public key, which is no secret."""
     public, _ = zmq.curve_keypair()
     with unharmed(shared), Raw(path_of(shared, "vault"), Keys.made_up(public.decode())) as raw:

@@ -198,7 +198,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
         victim.assert_serves()
 
 
-def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victim) -> None:
+def test_streams_that_are_left_open_do_not_delay_other_peers(victim: Victim) -> None:
     """With every stream open that a peer may have, honest calls still pass, also those that need a stream."""
     announced = encode_frame(wire.Request(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
     known = Channel(HELLO + introduction())
@@ -218,7 +218,7 @@ def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victi
     victim.assert_serves()
 
 
-def test_thousands_of_pings_whose_answers_nobody_reads_hold_little(victim: Victim) -> None:
+def test_thousands_of_pings_with_unread_answers_hold_little_memory(victim: Victim) -> None:
     with unharmed(victim.daemon, grows_by=32 * 1024 * 1024):
         pings = Channel(encode_frame(wire.Ping()), times=100_000)
         wants = Channel(encode_frame(wire.RequestIntroduction(victim.key)), times=20_000)
@@ -252,7 +252,7 @@ frames = st.lists(
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(frames, min_size=8, max_size=8))
-def test_whatever_a_peer_sends_the_daemon_lives(victim: Victim, conversations: list[list[bytes]]) -> None:
+def test_the_daemon_survives_any_bytes_of_a_peer(victim: Victim, conversations: list[list[bytes]]) -> None:
     talks = [
         Talk([Channel(HELLO + introduction()), Channel(b"".join(each)), Uni(b"".join(each), finish=True)])
         for each in conversations

@@ -100,7 +100,7 @@ def each_message(size: int = 10) -> list[tuple[m.Message, bytes]]:
     ]
 
 
-def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(daemons: TwoDaemons) -> None:
+def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: TwoDaemons) -> None:
     """Under ids that nobody uses, that the daemon uses with others, and that other programs use."""
 
     async def talk(client: Any) -> None:
@@ -287,7 +287,9 @@ noise = st.lists(
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(noise)
-def test_whatever_a_program_says_nobody_else_notices(daemons: TwoDaemons, deeds: list[tuple[str, int, int]]) -> None:
+def test_any_messages_of_a_program_leave_other_programs_undisturbed(
+    daemons: TwoDaemons, deeds: list[tuple[str, int, int]]
+) -> None:
     with unharmed(daemons.one), unharmed(daemons.two):
         with Raw(daemons.one.home.mailbox("network")) as raw:
             for what, id, seed in deeds:

@@ -108,7 +108,7 @@ def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
     victim.assert_no_session_left()
 
 
-def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim) -> None:
+def test_unannounced_streams_end_their_connection_alone(victim: Victim) -> None:
     """Streams without an announcement, and announcements without a stream."""
     noise = random.Random(3)
     alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
@@ -182,7 +182,7 @@ def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
     victim.assert_no_session_left()
 
 
-def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -> None:
+def test_sessions_that_end_at_any_point_leave_the_connection_usable(victim: Victim) -> None:
     """Taken back, without a stream, with one that ends at once, under a number that is taken: the connection goes on,
     and so does an honest session on it."""
     ends = [Bi(end="reset"), Bi(end="finish"), Bi(end="drop"), Bi(b"", end="reset"), Bi(b"", end="finish"), None]

@@ -265,7 +265,7 @@ def test_many_threads_share_a_blocking_client(daemons: TwoDaemons) -> None:
         assert list(threads.map(call, range(200))) == [f"Echo: {number}" for number in range(200)]
 
 
-def test_a_slow_call_holds_up_nobody(daemons: TwoDaemons) -> None:
+def test_a_slow_call_does_not_delay_others(daemons: TwoDaemons) -> None:
     """Neither one that waits, nor one that carries 16 MiB both ways."""
 
     async def race(client: Client) -> None:

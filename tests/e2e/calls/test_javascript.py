@@ -193,7 +193,9 @@ def test_its_handler_is_called_from_another_daemon(timer: Program, daemons: TwoD
     assert binding_of(daemons.two, "bob", "Timer").programs == 1
 
 
-def test_a_handler_is_cancelled_when_nobody_waits(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
+def test_a_handler_is_cancelled_at_the_caller_s_deadline(
+    timer: Program, daemons: TwoDaemons, client: sync.Client
+) -> None:
     with pytest.raises(DeadlineExceeded):
         client.call("alice", daemons.bob, "Timer", request={"seconds": 60}, timeout=0.3)
     timer.says(f"cancelled by {daemons.alice}")

@@ -199,7 +199,9 @@ async def test_a_deadline_passes(daemons: TwoDaemons, carol: str) -> None:
 
 
 @in_loop
-async def test_waits_are_bounded_and_whoever_gives_up_waits_no_more(daemons: TwoDaemons, carol: str) -> None:
+async def test_the_number_of_waits_is_limited_and_a_cancelled_one_frees_its_place(
+    daemons: TwoDaemons, carol: str
+) -> None:
     await switch(daemons.two, "carol", False)
     async with Client(daemons.one.home) as client:
         for _ in range(2):

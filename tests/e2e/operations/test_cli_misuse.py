@@ -44,13 +44,13 @@ def test_standard_output_does_not_take_it(daemons: TwoDaemons, command: str) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_nobody_reads_standard_output(daemons: TwoDaemons) -> None:
+def test_a_reader_of_standard_output_that_is_gone(daemons: TwoDaemons) -> None:
     done = shell(daemons, "set -o pipefail; fastn-p2p status | true")
     assert done.returncode in (ExitCode.OK, ExitCode.PIPE)  # it may have been faster
     assert done.stderr == ""
 
 
-def test_nobody_reads_what_is_said(daemons: TwoDaemons) -> None:
+def test_messages_that_cannot_be_written_do_not_stop_a_command(daemons: TwoDaemons) -> None:
     """The output appears nowhere else, and the command still takes effect."""
     done = shell(daemons, "fastn-p2p identity-offline nobody 2>&-")
     assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
@@ -144,7 +144,7 @@ def test_output_that_cannot_be_written_is_an_error(daemons: TwoDaemons, command:
     assert "internal error" not in done.stderr
 
 
-def test_help_that_nobody_reads(daemons: TwoDaemons) -> None:
+def test_help_into_a_pipe_without_a_reader(daemons: TwoDaemons) -> None:
     done = shell(daemons, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
     assert done.returncode in (ExitCode.OK, ExitCode.PIPE), done.stderr
 

@@ -146,7 +146,7 @@ def test_a_home_that_others_may_write_to(tmp_path: Path) -> None:
     assert_daemon_refuses(Daemon(tmp_path / "home", tmp_path / "hosts"), f"chmod go-w {tmp_path / 'home'}")
 
 
-def test_a_home_of_somebody_else(tmp_path: Path) -> None:
+def test_a_home_of_another_user(tmp_path: Path) -> None:
     if os.getuid() == 0:
         (tmp_path / "home").mkdir(mode=0o700)
         os.chown(tmp_path / "home", 12345, 12345)

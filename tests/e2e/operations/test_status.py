@@ -232,7 +232,7 @@ def test_an_unreachable_peer_is_marked(busy: TwoDaemons) -> None:
     assert peer.seen_ms > 1_700_000_000_000
 
 
-def test_watching_into_a_pipe_ends_when_nobody_reads(busy: TwoDaemons) -> None:
+def test_watching_into_a_pipe_ends_with_its_reader(busy: TwoDaemons) -> None:
     process = subprocess.Popen(
         [*CLI, "status", "--watch", "--json"], env=busy.one.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -179,7 +179,7 @@ async def test_other_words_end_both_sides_and_store_nothing(daemons: TwoDaemons)
     assert peers(daemons.one) == peers(daemons.two) == {}
 
 
-async def test_words_that_nobody_shows_are_not_found_and_spend_no_attempt(daemons: TwoDaemons) -> None:
+async def test_words_that_no_host_shows_are_not_found_and_spend_no_attempt(daemons: TwoDaemons) -> None:
     code = new_code()
     shown = await Shown(daemons.one, code).wait()
     typed = code.split()
@@ -200,7 +200,7 @@ async def test_a_third_party_with_the_same_words_is_noticed_by_all(daemons: TwoD
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_host_notices_somebody_else_s_record_under_its_words(daemons: TwoDaemons, moment: str) -> None:
+async def test_a_host_notices_a_foreign_record_under_its_words(daemons: TwoDaemons, moment: str) -> None:
     code = new_code()
     key = MeetingKey(meeting_words(code), datetime.now(UTC).date())
     liar = MeetingPlaces(LOCAL, bytes(32))
@@ -238,7 +238,7 @@ async def test_words_are_good_for_one_use(daemons: TwoDaemons) -> None:
     assert peers(daemons.one) == {"bob": daemons.bob}
 
 
-async def test_words_that_nobody_types_expire(daemons: TwoDaemons) -> None:
+async def test_words_that_are_not_typed_expire(daemons: TwoDaemons) -> None:
     shown = Shown(daemons.one, new_code(), seconds=0.1)
     with pytest.raises(CodeExpired, match="Nobody typed the words within"):
         await shown.task
@@ -362,7 +362,7 @@ async def test_an_interruption_after_the_last_message_does_not_undo_one_side(dae
     assert (peers(daemons.one), peers(daemons.two)) == ({"bob": daemons.bob}, {"alice": daemons.alice})
 
 
-async def test_an_error_that_nobody_has_thought_of_ends_both_sides(daemons: TwoDaemons) -> None:
+async def test_an_unexpected_error_ends_both_sides(daemons: TwoDaemons) -> None:
     with mock.patch.object(PairingBook, "check", side_effect=RuntimeError("a bug")):
         host, joiner = await both(daemons)
     assert isinstance(host, RuntimeError)

@@ -165,7 +165,7 @@ with client:
     )
 
 
-def test_a_server_goes_on_whatever_a_child_does_with_it(daemons: TwoDaemons) -> None:
+def test_a_server_continues_although_a_forked_child_uses_it(daemons: TwoDaemons) -> None:
     play(
         daemons,
         """

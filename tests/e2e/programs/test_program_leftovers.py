@@ -183,7 +183,7 @@ while (counts := sync.call("alice", peer, "Trial", request={"do": "counts"}))["e
     eventually(lambda: not any(sessions_in(each.status()) for each in (daemons.one, daemons.two)), "no session is left")
 
 
-def test_a_session_outlives_the_name_of_its_client_and_tasks_that_nobody_holds(daemons: TwoDaemons) -> None:
+def test_a_session_outlives_references_to_its_client_and_to_its_tasks(daemons: TwoDaemons) -> None:
     play(
         daemons,
         """

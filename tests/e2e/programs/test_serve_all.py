@@ -198,7 +198,7 @@ async def test_plain_handlers_are_told_for_whom_they_answer(daemons: TwoDaemons)
 
 
 @in_loop
-async def test_its_owner_says_who_may_use_it_whatever_the_program_says(daemons: TwoDaemons) -> None:
+async def test_the_owner_s_access_list_overrides_the_program_s(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> str:
         return "in"
 

@@ -285,7 +285,7 @@ def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
     assert "files put" in caught.value.message
 
 
-def test_nobody_but_the_owner_reads_and_sends(daemons: TwoDaemons) -> None:
+def test_only_the_owner_reads_and_sends(daemons: TwoDaemons) -> None:
     requests = [
         {"type": "send", "id": "x", "to": "alice", "letter": {}},
         {"type": "list"},
@@ -302,7 +302,7 @@ def test_nobody_but_the_owner_reads_and_sends(daemons: TwoDaemons) -> None:
             assert caught.value.kind == "NotOwner"
 
 
-def test_nonsense_is_refused_and_harms_nobody(daemons: TwoDaemons, bob: MailClient) -> None:
+def test_malformed_deliveries_are_refused_without_effect(daemons: TwoDaemons, bob: MailClient) -> None:
     def parcel(letter: object, **other: object) -> dict[str, object]:
         return {"type": "deliver", "stream": b"s" * 16, "instance": "x", "parcels": [[1, "id", 0, letter]], **other}
 

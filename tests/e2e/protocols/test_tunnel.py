@@ -227,7 +227,7 @@ def test_permanent_errors_are_reported_at_once(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_nobody_takes_the_address(daemons: TwoDaemons) -> None:
+def test_the_address_cannot_be_written_to_standard_output(daemons: TwoDaemons) -> None:
     """A reader that went away, and a closed standard output: as with other commands."""
     command = f"{' '.join(CLI)} forward {daemons.bob} web --listen 127.0.0.1:0"
     for script, code in (

@@ -53,7 +53,7 @@ async def test_the_largest_datagram_passes() -> None:
         assert (await alice.receive())[34:] == content
 
 
-async def test_a_datagram_to_nobody_is_dropped() -> None:
+async def test_a_datagram_to_an_unknown_client_is_dropped() -> None:
     async with running_relay() as server, await RelayClient.connect(url_of(server)) as alice:
         await alice.send_to(secrets.token_bytes(32), b"lost")
         await alice.send(b"\x0912345678")

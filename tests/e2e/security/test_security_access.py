@@ -91,7 +91,7 @@ def test_identities_of_the_same_daemon_are_peers(daemons: TwoDaemons) -> None:
     assert admitted(daemons, "carol") == {"default", "everyone", "peers"}
 
 
-def test_an_identity_may_use_what_is_its_own_whatever_the_list_says(daemons: TwoDaemons) -> None:
+def test_an_identity_may_always_use_its_own_bindings(daemons: TwoDaemons) -> None:
     assert admitted(daemons, "bob") == set(INSTANCES)
     give(daemons.two, "bob", "Trial", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
     with (

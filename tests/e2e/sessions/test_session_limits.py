@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("assert_no_session_left")
 MIB: Final = 1024 * 1024
 
 
-def test_a_reader_that_stalls_stops_the_writer_and_nobody_else(daemons: TwoDaemons, peer: str) -> None:
+def test_a_reader_that_stalls_stops_its_writer_alone(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         stalled = [await client.connect("alice", peer, "Trial", initial={"do": "hold"}) for _ in range(3)]
         counts = [await fill(session) for session in stalled]

@@ -108,7 +108,7 @@ def test_an_input_that_cannot_be_read(daemons: TwoDaemons) -> None:
     assert done.stderr == b"fastn-p2p: cannot read standard input: Bad file descriptor\n"
 
 
-def test_whoever_reads_the_output_goes_away(daemons: TwoDaemons) -> None:
+def test_the_reader_of_the_output_goes_away(daemons: TwoDaemons) -> None:
     done = shell(daemons, "trial send 100000000 | head -c 10; echo ${PIPESTATUS[0]}")
     assert done.stdout == bytes(range(10)) + f"{ExitCode.PIPE}\n".encode()
     assert done.stderr == b""

@@ -112,7 +112,7 @@ def test_whose_inbox_it_is(
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_right_is_said_before_anybody_is_asked(
+def test_wrong_arguments_are_reported_before_the_daemon_is_asked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(cli, "Client", lambda *_, **__: pytest.fail("the daemon was asked"))

@@ -95,7 +95,7 @@ def test_full_disk_loses_lines_and_counts_them(path: Path, monkeypatch: pytest.M
     assert [(line["event"], line.get("count")) for line in lines(path)] == [("lost", 3), ("key-created", None)]
 
 
-def test_disk_that_hangs_delays_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_hangs_does_not_delay_the_vault(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUED", 2)
     with opened(path) as log:
         assert log._handler.lock is not None

@@ -454,7 +454,7 @@ FUZZED_ARRAYS = st.tuples(TAGS, st.lists(ANYTHING | st.lists(ANYTHING, max_size=
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(role=st.sampled_from(["", *ROLES]), header=st.binary(max_size=80) | FUZZED_REQUESTS | FUZZED_ARRAYS)
-def test_whatever_arrives_is_answered_in_the_promised_way(setup: VaultSetup, role: str, header: bytes) -> None:
+def test_any_header_gets_a_reply_or_a_known_error(setup: VaultSetup, role: str, header: bytes) -> None:
     answer = setup.server.handle(role, header)
     if answer is None:
         assert header[1:2] == encode(Cancel())[1:2]

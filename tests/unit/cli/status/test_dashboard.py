@@ -175,7 +175,7 @@ def test_everything_about_peers_and_connections_is_shown() -> None:
     assert re.search(r"up 1 h 02 m +2 streams, 1 in flight, 1\.2 MiB out, 94 MiB in$", text, re.MULTILINE)
 
 
-def test_a_connection_before_anybody_was_introduced() -> None:
+def test_a_connection_before_the_first_introduction() -> None:
     status = replace(FULL, connections=[replace(FULL.connections[0], identities=[], rtt_ms=None, outgoing=False)])
     assert re.search(r"← ababab… +relayed +192\.168\.1\.30:51820$", render_text(status, width=80), re.MULTILINE)
 

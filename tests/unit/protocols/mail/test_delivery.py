@@ -95,7 +95,7 @@ async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_p
         await delivery.stop()
 
 
-async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
+async def test_an_accepted_mail_is_delivered_although_its_sender_has_gone(tmp_path: Path) -> None:
     """The sender is killed, or its deadline passes, while the disk is being synced."""
     async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         delivery = alice.delivery(Wire.to(bob))
@@ -539,7 +539,7 @@ async def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_q
         ("fastn1" + "!" * 100, InvalidTicket),
     ],
 )
-async def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -> None:
+async def test_a_recipient_without_a_valid_name_is_refused(to: str, error: type[P2PError]) -> None:
     async def nobody() -> dict[str, str]:
         return {}
 

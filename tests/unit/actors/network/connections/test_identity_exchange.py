@@ -247,7 +247,7 @@ async def test_a_request_whose_introduction_does_not_come_again_is_refused(monke
     connection.close(0, "enough")
 
 
-async def test_where_nothing_was_given_up_nobody_waits() -> None:
+async def test_an_identity_that_was_not_withdrawn_is_refused_at_once() -> None:
     connection = new_connection(cast(Any, Served()))
     connection.handle(request(1), b"")
     (failure,) = take_sent(connection)

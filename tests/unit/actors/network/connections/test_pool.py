@@ -134,7 +134,7 @@ async def test_one_that_answers_is_used_before_one_that_is_silent() -> None:
     assert pool.silent(HIGHER) == [cast(Any, before)]
 
 
-async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
+async def test_concurrent_callers_share_one_attempt_to_connect() -> None:
     """If all attempts fail, each caller gets the last reason."""
     dialled: list[Any] = []
 
@@ -152,7 +152,7 @@ async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
     assert pool._dials == {}
 
 
-async def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
+async def test_a_caller_gets_the_error_of_a_hello_that_does_not_come() -> None:
     pool = new_pool(LOWER)
     connection = StubConnection(HIGHER, outgoing=False)
     hold(pool, connection)

@@ -50,7 +50,7 @@ async def test_strangers_that_come_and_go_cost_one_look_each(tmp_path: Path) -> 
     assert not path.exists()
 
 
-async def test_a_slow_disk_holds_nobody_up_and_nothing_is_written_after_the_end(
+async def test_a_slow_disk_does_not_block_and_nothing_is_written_after_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "neighbours.json"

@@ -185,7 +185,7 @@ async def test_the_first_bytes_may_go_another_way() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"rest"])
-async def test_the_first_byte_of_a_stream_is_nobody_s(rest: bytes) -> None:
+async def test_the_first_byte_of_a_stream_is_not_delivered(rest: bytes) -> None:
     setup = LegSetup(attached=False)
     setup.stream.receiving.feed(b"\0" + rest)
     setup.leg.attach(setup.stream.halves(), 1)
@@ -274,7 +274,7 @@ async def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy:
 
 
 @pytest.mark.parametrize("how", ["closed", "failed", "cancelled"])
-async def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
+async def test_a_complete_message_arrives_although_a_side_has_gone(how: str) -> None:
     setup = LegSetup()
     setup.stream.sending.taking.clear()
     setup.receive(SessionData(), payload=b"all of it")

@@ -128,7 +128,7 @@ def test_one_ping_at_a_time_and_not_too_many(setup: PacerSetup) -> None:
     assert setup.pings - 1 <= (setup.now - began) / 0.01 + 1
 
 
-def test_an_answer_that_nobody_asked_for_changes_nothing(setup: PacerSetup) -> None:
+def test_a_pong_without_a_ping_changes_nothing(setup: PacerSetup) -> None:
     before: Any = setup.pacer.bytes_per_second
     setup.pacer.on_pong()
     assert setup.pacer.bytes_per_second == before

@@ -84,7 +84,7 @@ async def test_peer_is_not_blocked_if_that_cannot_be_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b'{"blocked": [{"id52": "x", "name": "", "since_ms": 1}]}', b"[]"])
-async def test_damaged_file_says_that_nobody_is_blocked(path: Path, content: bytes) -> None:
+async def test_a_damaged_file_blocks_no_peer_and_says_so(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     blocked = BlockList(path, lambda: 7.0)
     assert "Block them again" in blocked.load()

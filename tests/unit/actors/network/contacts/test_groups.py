@@ -134,7 +134,7 @@ def test_the_most_specific_entry_is_the_reason(book: AddressBook, allow: tuple[s
     assert listed.admits(BOB) == bool(why)
 
 
-def test_entries_list_each_identity_once_and_say_what_admits_nobody(book: AddressBook) -> None:
+def test_entries_list_each_identity_once_and_mark_those_that_admit_no_peer(book: AddressBook) -> None:
     book.groups.create("friends")
     book.groups.create("empty")
     book.groups.change("friends", [BOB, EVE], [])

@@ -112,7 +112,7 @@ def test_only_some_addresses_are_believed_those_of_most_peers_first() -> None:
     assert reports.believed()[0] == OUTSIDE
 
 
-def test_an_address_is_forgotten_when_nobody_reports_it_any_more() -> None:
+def test_an_address_that_no_connection_reports_any_more_is_forgotten() -> None:
     reports = Reports()
     reports.known(1, OUTSIDE)
     reports.known(2, OUTSIDE)

@@ -75,7 +75,7 @@ async def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) ->
     server.box.close()
 
 
-async def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
+async def test_another_user_is_rejected_even_with_the_right_key(tmp_path: Path) -> None:
     server = Server(tmp_path / "v.sock", uid=os.getuid() + 1)
     good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
     good.open()

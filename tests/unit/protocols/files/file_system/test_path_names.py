@@ -94,7 +94,7 @@ def test_the_empty_path_is_the_directory_itself() -> None:
 
 
 @given(st.text() | st.text("ab./\\\0\n~", max_size=20))
-def test_whatever_is_taken_stays_below_the_directory(path: str) -> None:
+def test_every_accepted_path_stays_below_the_directory(path: str) -> None:
     try:
         parts = parts_of(path)
     except FileError:

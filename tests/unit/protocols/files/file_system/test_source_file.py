@@ -24,7 +24,7 @@ def data(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("read", [SourceFile.read, SourceFile.read_now])
-def test_a_block_stays_as_it_is_while_somebody_has_it(tmp_path: Path, data: bytes, read: Read) -> None:
+def test_a_block_does_not_change_while_it_is_referenced(tmp_path: Path, data: bytes, read: Read) -> None:
     source = SourceFile(SafeTree(tmp_path), ("file",))
     blocks = []
     while len(block := read(source) or source.read()) > HEAD:

@@ -220,7 +220,7 @@ async def test_threads_serve_peers_in_turn(tmp_path: Path) -> None:
     await working(pool, "other", 1)  # nothing was left behind that keeps a thread or a share
 
 
-async def test_a_step_that_nobody_awaits_any_more_counts_until_it_is_over() -> None:
+async def test_a_step_whose_caller_was_cancelled_counts_until_it_is_over() -> None:
     running, finish = threading.Event(), threading.Event()
 
     def slow() -> None:

@@ -52,7 +52,7 @@ async def test_a_file_of_the_same_size_with_another_content_is_never_taken_for_i
     assert (shared.to / "conf").read_bytes() == b"2" * size
 
 
-async def test_the_same_content_is_kept_whatever_its_time(shared: SharedDirectory) -> None:
+async def test_equal_content_is_kept_although_its_time_differs(shared: SharedDirectory) -> None:
     write(shared.root / "big", os.urandom(2 * BLOCK))
     await shared.get("big")
     os.utime(shared.root / "big", ns=(0, 0))
@@ -175,7 +175,7 @@ async def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(
 # ── offers that have ended ───────────────────────────────────────────────────────────────────────
 
 
-async def test_names_that_are_taken_lock_nobody_out(inbox: OfferInbox) -> None:
+async def test_offers_of_names_that_exist_do_not_lock_the_peer_out(inbox: OfferInbox) -> None:
     for day in range(MAX_WAITING + 5):
         write(inbox.home / "daily", b"day %d" % day, NOON + day * SECOND)
         summary = await inbox.put("daily")
@@ -206,7 +206,7 @@ async def test_files_that_change_while_they_are_read_leave_nothing_behind(
     assert (await inbox.put("log")).done == 1
 
 
-async def test_senders_that_are_killed_lock_nobody_out(inbox: OfferInbox, tmp_path: Path) -> None:
+async def test_senders_that_were_killed_do_not_lock_the_peer_out(inbox: OfferInbox, tmp_path: Path) -> None:
     for number in range(MAX_WAITING + 3):
         write(inbox.home / "big", os.urandom(2 * BLOCK))
         manifest = inbox.scan("big")

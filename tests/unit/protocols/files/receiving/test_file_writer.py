@@ -99,7 +99,7 @@ async def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_a_write_that_fails_is_an_error_of_whoever_brings_more(disk: Disk, alone: bool) -> None:
+async def test_a_failed_write_is_raised_by_the_next_write(disk: Disk, alone: bool) -> None:
     writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
     disk.fails = True
     with pytest.raises(FileError, match="no space left"):

@@ -82,7 +82,7 @@ async def test_an_offer_waits_until_it_is_accepted(wary: OfferInbox) -> None:
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
-async def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: OfferInbox) -> None:
+async def test_an_offer_outlives_its_command_and_the_same_command_continues_it(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
 
     for _ in range(2):
