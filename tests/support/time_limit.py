@@ -48,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)
 
 
-def pytest_unconfigure() -> None:
-    faulthandler.dump_traceback_later(END, exit=True, file=sys.__stderr__ or 2)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Limit the time of the interpreter's end. A worker of xdist waits for the others, until xdist ends it."""
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(END, exit=True, file=sys.__stderr__ or 2)
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
