@@ -63,9 +63,9 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Processes for ``-n auto``: one more than there are processors, as most tests wait; none for one module."""
+    """Processes for ``-n auto``: two more than there are processors, as most tests wait; none for one module."""
     one_module = len(config.args) == 1 and not Path(config.args[0]).is_dir()
-    return 0 if one_module else len(os.sched_getaffinity(0)) + 1
+    return 0 if one_module else len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(optionalhook=True)
