@@ -1,4 +1,4 @@
-"""Restarts: each actor is killed, and somebody waits for it."""
+"""Restarts: each actor is killed while a caller waits for it."""
 
 from __future__ import annotations
 

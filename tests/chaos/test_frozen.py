@@ -1,4 +1,4 @@
-"""A process that hangs holds nobody up: calls end at their deadlines, and it wakes up or is replaced."""
+"""A process that hangs: calls end at their deadlines, and it wakes up or is replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mail under chaos: whatever dies, every accepted mail arrives exactly once, in order and unaltered."""
+"""Mail while processes are killed: every accepted mail arrives exactly once, in order and unaltered."""
 
 from __future__ import annotations
 

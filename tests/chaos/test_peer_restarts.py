@@ -1,4 +1,4 @@
-"""The other daemon stops and starts again: nobody has to do anything about it."""
+"""The peer daemon stops and starts again: calls succeed without any action of the owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that may be sent again, under chaos: whatever dies, each has one outcome, and what it does is done once."""
+"""Retried calls while processes are killed: each has one outcome and is executed once."""
 
 from __future__ import annotations
 

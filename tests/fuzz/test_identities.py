@@ -1,4 +1,4 @@
-"""A flood of made-up identities costs nobody else anything, and makes nothing that was retired good again."""
+"""A flood of made-up identities does not disturb other peers, and makes no retired key valid again."""
 
 from __future__ import annotations
 

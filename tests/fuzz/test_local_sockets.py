@@ -59,7 +59,7 @@ def path_of(daemon: Daemon, name: str) -> Path:
 
 
 def connect(path: Path) -> socket.socket | None:
-    """A raw connection, or None while nobody listens."""
+    """A raw connection, or None while no process listens."""
     stranger = socket.socket(socket.AF_UNIX)
     stranger.settimeout(20)
     try:

@@ -46,7 +46,7 @@ def stopped(victim: Victim) -> Iterator[None]:
 
 @contextmanager
 def registrations(victim: Victim) -> Iterator[None]:
-    """A program that serves comes and goes, so that calls for what nobody serves are held for a while."""
+    """A program that serves comes and goes, so that calls are held for a while when it does not serve."""
     over = threading.Event()
 
     async def passing(request: int, peer: Peer) -> int:

@@ -61,7 +61,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 
 def introduction(secret: bytes = SECRET) -> bytes:
-    """Mallory may well introduce itself: anybody can make keys."""
+    """Mallory may introduce itself: every stranger can make keys."""
     now = int(time.time())
     blob = MALLORY.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000)
     return encode_frame(wire.Introduce(blob))
@@ -107,7 +107,7 @@ def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) 
 
 
 def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim) -> None:
-    """Answers to nothing, requests with impossible keys and names: an answer for whatever asks for one."""
+    """Answers to nothing, requests with impossible keys and names: an answer for each that asks for one."""
     deep: object = "x"
     for _ in range(400):
         deep = [deep]

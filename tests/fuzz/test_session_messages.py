@@ -101,7 +101,7 @@ def each_message(size: int = 10) -> list[tuple[m.Message, bytes]]:
 
 
 def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: TwoDaemons) -> None:
-    """Under ids that nobody uses, that the daemon uses with others, and that other programs use."""
+    """Under unused ids, under ids that the daemon uses with others, and under those of other programs."""
 
     async def talk(client: Any) -> None:
         async with await client.connect("alice", daemons.alice, "Trial", initial={"do": "echo"}) as session:
@@ -195,7 +195,7 @@ def test_a_program_that_breaks_the_rules_loses_its_session_at_once(daemons: TwoD
 
 
 def test_ends_that_were_not_said_are_not_believed(daemons: TwoDaemons, peer: str) -> None:
-    """A program confirms what nobody has said, and ends what has ended: neither handler nor daemon hangs."""
+    """A program confirms what was never sent, and ends what has ended: neither handler nor daemon hangs."""
     with Raw(daemons.one.home.mailbox("network")) as raw:
         for number, sequence in enumerate(
             [

@@ -26,7 +26,7 @@ from .raw import unharmed
 MIB: Final = 1024 * 1024
 MALLORY: Final = Signer("mallory")
 FRESH: Final = b"g" * 32
-"""The transport key of an endpoint that has not introduced anybody."""
+"""Transport key of an endpoint that has introduced no identity."""
 
 
 class Victim:

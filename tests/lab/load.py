@@ -25,7 +25,7 @@ from tests.support.two_daemons import give
 __all__ = ["CallRecord", "Load", "running_load"]
 
 _EVERY = 0.1
-"""Seconds between two calls, however long each of them takes."""
+"""Seconds between the beginnings of two calls."""
 _LAST_CALLS = 1.5 * DEADLINE
 """Seconds that calls and the transfer in flight have after the load's end."""
 

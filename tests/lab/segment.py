@@ -47,7 +47,7 @@ class Segment:
         switch.ip.link("set", index=switch.index(name), state="up")
 
     def free_address(self) -> IPv4Address:
-        """Return an address that nobody had before."""
+        """Return an address that no host had before."""
         return next(address for part in self._parts if (address := self.network[part]) not in self._taken)
 
     def attach(self, namespace: Namespace, name: str) -> Interface:

@@ -128,7 +128,7 @@ class Daemon:
         self.process = None
 
     def clean_up(self) -> None:
-        """End whatever is left, and fail when something outlives the daemon."""
+        """End the daemon if it runs. Fail if one of its processes outlives it."""
         if self.process is not None:
             self.stop()
         eventually(lambda: not any(map(is_alive, self.seen)), f"all of {self.seen} are gone")

@@ -1,4 +1,4 @@
-"""``FileTransfer`` and whoever uses it inside one event loop: no daemon, the same messages and sessions."""
+"""``FileTransfer`` and its callers inside one event loop: no daemon, the same messages and sessions."""
 
 from __future__ import annotations
 

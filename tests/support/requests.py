@@ -14,7 +14,7 @@ from tests.support.daemons import Daemon
 __all__ = ["STRANGER", "Call", "Command", "assert_same_error", "ticket_of"]
 
 STRANGER: Final = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
-"""An ID52 that nobody knows."""
+"""ID52 of an unknown identity."""
 
 
 @dataclass

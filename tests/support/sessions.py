@@ -17,7 +17,7 @@ __all__ = ["connected", "count_sessions", "daemon_of", "fill", "outcome", "read_
 
 T = TypeVar("T")
 STOPPED: Final = 0.3
-"""Seconds in which a write returns, if anybody reads."""
+"""Seconds in which a write returns if the other side reads."""
 
 
 def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:

@@ -1,4 +1,4 @@
-"""Identities that sign whatever a test wants, also what a vault never would."""
+"""Identities that sign anything, also what a vault would refuse."""
 
 from __future__ import annotations
 

@@ -403,7 +403,7 @@ class Program:
 
 
 class RunningGateway:
-    """A gateway and everybody that it needs."""
+    """A gateway and the actors that it needs."""
 
     def __init__(self, home: Home) -> None:
         self.home = home

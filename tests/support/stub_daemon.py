@@ -28,7 +28,7 @@ from tests.support.processes import signal_if_alive
 ROOT = Path(__file__).resolve().parents[2]
 ACTORS = "tests.support.actor_functions"
 _sessions: dict[Path, set[int]] = {}
-"""Home → the sessions of its daemons, by which their processes are found, whoever their parent is by then."""
+"""Home → the sessions of its daemons, by which their processes are found, also orphans."""
 
 Found = TypeVar("Found")
 
@@ -153,8 +153,9 @@ def stub_daemon(
     environment: dict[str, str] | None = None,
     **timeouts: float,
 ) -> Iterator[StubDaemon]:
-    """A daemon for `home`; whatever is left of it in the end is killed. `timeouts` are fields of `Timeouts`, and
-    `heartbeat`."""
+    """A daemon for `home`; processes that are left of it in the end are killed.
+
+    `timeouts` are fields of `Timeouts`, and `heartbeat`."""
     for name in identities:
         directory = home / "identities" / name
         directory.mkdir(parents=True)

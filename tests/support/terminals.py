@@ -1,4 +1,4 @@
-"""A terminal as somebody sees it: a command on a pseudo-terminal, and a screen that understands what it writes."""
+"""A pseudo-terminal with a command, and a screen that interprets the command's output."""
 
 from __future__ import annotations
 

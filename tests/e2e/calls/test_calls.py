@@ -300,7 +300,7 @@ def test_a_deadline_ends_the_handler_too(daemons: TwoDaemons) -> None:
 
 
 def test_a_deadline_travels_with_the_call(daemons: TwoDaemons) -> None:
-    """The other daemon keeps it by itself, when nobody can tell it any more."""
+    """The peer daemon keeps it by itself when the caller's daemon can no longer cancel the call."""
     before = cancelled_at_bob(daemons)
     network = daemons.one.pid("network")
 

@@ -1,4 +1,4 @@
-"""Calls that may be sent again: whatever dies between caller and handler, each is executed once."""
+"""Retried calls: each is executed once, although processes between caller and handler are killed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ RUN = (
     "README.md", "docs/installing.md", "docs/protocols.md", "docs/python.md", "docs/writing-protocols.md",
     "docs/files.md", "docs/mail.md", "docs/tunnels.md", "docs/chat.md",
 )  # fmt: skip
-"""Pages whose marked blocks are run, in the order in which somebody reads them."""
+"""Pages whose marked blocks are run, in a reader's order."""
 TEXTS = {name: (ROOT / name).read_text() for name in RUN}
 WHOLLY_RUN = ("README.md", "docs/installing.md", "docs/python.md", "docs/writing-protocols.md", "docs/tunnels.md")
 TEXT = "\n".join(TEXTS.values())

@@ -95,7 +95,7 @@ def test_a_gateway_that_hangs(daemons: TwoDaemons, stopped: Callable[[Daemon, st
 
 
 def test_a_peer_whose_daemon_is_gone(daemons: TwoDaemons) -> None:
-    """Known, but nobody answers: said as such, since the call has certainly not been executed."""
+    """A known peer that does not answer: the error says so, because the call has certainly not been executed."""
     ticket = ticket_of(daemons.two, "bob")
     daemons.two.stop()
     try:

@@ -1,4 +1,4 @@
-"""A protocol behaves alike however it is served and from wherever it is called."""
+"""A protocol behaves alike in every kind of program, for local and for remote callers."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ asyncio.run(server.serve())
 TIMEOUT = 3.0
 """Seconds: a process that runs always answers in time."""
 PASSES = 0.5
-"""Seconds after which calls end that nobody answers."""
+"""Seconds after which unanswered calls end."""
 CALLERS = 8
 
 

@@ -1,4 +1,4 @@
-"""Programs that fork: nobody gets another's answer, the parent goes on, and the child gets clients of its own."""
+"""Programs that fork: each process gets its own answers, the parent goes on, and the child gets clients of its own."""
 
 from __future__ import annotations
 

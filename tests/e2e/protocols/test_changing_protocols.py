@@ -1,4 +1,4 @@
-"""Protocols are changed and removed by their owner: live, and never with data that nobody meant to lose."""
+"""Protocols are changed and removed by their owner: live, and with their data only if the owner says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations between two daemons: kept by both, delivered once and in order, whoever is away or dies meanwhile."""
+"""Conversations between two daemons: kept by both, delivered once and in order, also over absences and crashes."""
 
 from __future__ import annotations
 

@@ -216,8 +216,8 @@ def test_handler_that_keeps_the_memory_that_it_ate(daemon: Daemon) -> None:
 
 
 def test_what_a_handler_forks_ends_with_its_identity(daemon: Daemon) -> None:
-    """However it has hidden itself, and however the identity's process ends; and it cannot pass for the identity. What
-    has no parent any more ends before."""
+    """For each way to hide a child, and each end of the identity's process. No child can pass for the identity. An
+    orphan ends before."""
     name = with_faulty_protocol(daemon, "forks")
     note = daemon.home.identities / name / "protocols/FaultyProtocol/default/children"
 

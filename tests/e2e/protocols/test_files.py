@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 
 
 class FilesSetup:
-    """bob, at the second daemon, shares ``root`` and trusts alice, who is at the first; ``wary`` trusts nobody."""
+    """bob, at the second daemon, shares ``root`` and trusts alice, who is at the first; ``wary`` trusts no peer."""
 
     def __init__(self, daemons: TwoDaemons, directory: Path) -> None:
         self.daemons = daemons

@@ -30,7 +30,7 @@ NOBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[TwoDaemons]:
-    """alice and bob have mailboxes and each other in their address books; bob also has ``work``, for nobody."""
+    """alice and bob have mailboxes and each other in their address books; bob also has ``work`` and ``closed``."""
     with start_two_daemons(echo=False) as made:
         for daemon, name in ((made.one, "alice"), (made.two, "bob")):
             give(daemon, name, "Mail")

@@ -22,7 +22,7 @@ NOT_SERVED = (PeerUnreachable, ConnectionLost)
 
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[TwoDaemons]:
-    """bob offers Echo to the address book, and two other instances to nobody and to everyone."""
+    """bob offers Echo to the address book, and two other instances to himself and to everyone."""
     with start_two_daemons(echo=False) as made:
         give(made.two, "bob", "Echo", "peers", "peers")
         give(made.two, "bob", "Echo", "own", made.bob)

@@ -1,4 +1,4 @@
-"""However a session ends, both sides learn it, and by which name; far away and inside one daemon."""
+"""Each end of a session reaches both sides with its own error, between daemons and inside one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions take a bounded amount of memory however much passes or waits, and nothing after their end."""
+"""Sessions take a bounded amount of memory, for any amount of data, and nothing after their end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
-"""By which no process may grow, whatever passes through it."""
+"""Bytes by which no process may grow, for any amount of data."""
 LEAK: Final = 8 * MIB
 """Bytes that may remain after sessions that filled their windows, because allocators keep some."""
 PASSED: Final = 96 * MIB

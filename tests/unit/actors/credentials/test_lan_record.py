@@ -1,4 +1,4 @@
-"""Records for the LAN: who knows the identity can read them, and nobody else learns anything."""
+"""Records for the LAN: readable with the identity's public key, and without it opaque."""
 
 from __future__ import annotations
 

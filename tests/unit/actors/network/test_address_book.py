@@ -179,7 +179,7 @@ def test_a_crash_while_folding_the_journal_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     class Killed(BaseException):
-        """Ends whatever runs, as a SIGKILL does."""
+        """Ends the running code, as SIGKILL does."""
 
     def die(*_: object, **__: object) -> None:
         raise Killed

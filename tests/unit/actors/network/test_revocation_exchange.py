@@ -1,4 +1,4 @@
-"""A revocation is taken from anyone, if it is about a known identity; it ends that identity, and is passed on."""
+"""A revocation of a known identity is accepted from every peer, ends that identity, and is passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A revoked key signs its revocation and nothing else, whatever interrupts the vault."""
+"""A revoked key signs its revocation and nothing else, also after interruptions of the vault."""
 
 from __future__ import annotations
 

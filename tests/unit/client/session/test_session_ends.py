@@ -1,4 +1,4 @@
-"""A session's two directions end once each, and everybody knows how."""
+"""A session's two directions end once each, and both sides learn how."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inbox and outbox on disk: each mail is accepted once and appears once, in order, whatever is lost on the way."""
+"""Inbox and outbox on disk: each mail is accepted once and appears once, in order, also after losses on the way."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ANY_PORT = ServiceAddress("127.0.0.1", 0)
 
 
 class Far:
-    """The other side: echoes, or does not let anybody in."""
+    """Peer's side of a tunnel: echoes, or rejects every session."""
 
     def __init__(self) -> None:
         self.refusal: Exception | None = None

@@ -1,4 +1,4 @@
-"""Two connections joined by a session: every byte arrives, however a connection ends."""
+"""Two connections joined by a session: every byte arrives, for each end of a connection."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_a_unix_socket_delivers_too() -> None:
 async def test_a_client_that_had_said_everything_gets_the_answer_before_the_reset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The other direction is complete: nobody can be stopped there."""
+    """The other direction is complete, so it cannot be stopped."""
     monkeypatch.setattr(splicing, "_TRANSIT_SECONDS", 0.2)
     loop = asyncio.get_running_loop()
     async with joined() as (client, server, _):

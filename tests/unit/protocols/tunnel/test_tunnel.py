@@ -210,7 +210,7 @@ class _Reader:
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address that somebody has and does not listen at."""
+    """An address that is bound and not listened at."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"

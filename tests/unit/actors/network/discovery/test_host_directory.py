@@ -16,7 +16,7 @@ OURS, THEIRS = b"\x01" * 32, b"\x02" * 32
 
 
 class Killed(BaseException):
-    """Ends whatever runs, as a SIGKILL does."""
+    """Ends the running code, as SIGKILL does."""
 
 
 def interrupted(path: Path, endpoint: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_ignores_a_record_that_is_valid_for_too_long(tmp_path: Path) -> None:
 
 
 def test_sees_at_once_that_a_record_comes_or_goes(tmp_path: Path) -> None:
-    """However soon after the one before: the time of the directory is that of a clock with coarse steps."""
+    """Also right after another change: the directory's time is that of a clock with coarse steps."""
     tmp_path.chmod(0o700)
     directory, other = HostDirectory(tmp_path, OURS), HostDirectory(tmp_path, THEIRS)
     for number in range(50):

@@ -78,7 +78,7 @@ class _Network:
         return identity
 
     def check_usable(self, _target: bytes) -> None:
-        """Nobody is revoked."""
+        """Accept every identity: none is revoked."""
 
     def find(self) -> _Seeker:
         seeker = _Seeker()

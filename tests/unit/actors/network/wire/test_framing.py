@@ -1,4 +1,4 @@
-"""Frames of the wire protocol are decoded however they are split; anything else is rejected."""
+"""Frames of the wire protocol are decoded in pieces of any size; anything else is rejected."""
 
 from __future__ import annotations
 

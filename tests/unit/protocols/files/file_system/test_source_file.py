@@ -1,4 +1,4 @@
-"""Blocks of a file on their way: none is overwritten that somebody still has to send, and few are enough."""
+"""Blocks of a file that are being sent: none is overwritten before it was sent, and few are enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads: complete or not at all, resumed, never over other files, whatever the peer sends."""
+"""Downloads: complete or not at all, resumed, and never over other files, also from hostile peers."""
 
 from __future__ import annotations
 
