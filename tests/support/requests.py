@@ -11,7 +11,7 @@ from fastn_p2p_client import Client, sync
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
 
-__all__ = ["STRANGER", "Call", "Command", "assert_same_error", "ticket_of"]
+__all__ = ["STRANGER", "Call", "Command", "assert_same_error", "known_nowhere", "ticket_of"]
 
 STRANGER: Final = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 """ID52 of an unknown identity."""
@@ -89,3 +89,10 @@ def ticket_of(daemon: Daemon, name: str) -> str:
         reply = client.control(m.GetTicket(name))
     assert isinstance(reply, m.TicketText)
     return reply.ticket
+
+
+def known_nowhere() -> e.PeerUnknown:
+    """Return the error for ``STRANGER`` of a daemon in network mode local."""
+    error = e.PeerUnknown(peer=STRANGER)
+    error.detail = "not asked: LAN (off in network mode local), directories (off in network mode local)"
+    return error

@@ -23,7 +23,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
 from tests.support.daemons import Daemon
-from tests.support.requests import STRANGER, Call, Command, assert_same_error, ticket_of
+from tests.support.requests import STRANGER, Call, Command, assert_same_error, known_nowhere, ticket_of
 from tests.support.two_daemons import TwoDaemons, binding_of, until, wait_idle
 
 
@@ -43,13 +43,6 @@ def add(protocol: str, instance: str = "new", config: Any = None, identity: str 
 
 def bad_name(name: str, what: str, reason: str) -> e.InvalidName:
     return e.InvalidName(name=name, what=what, reason=reason)
-
-
-def known_nowhere() -> e.PeerUnknown:
-    """The daemons of these tests are in network mode local."""
-    error = e.PeerUnknown(peer=STRANGER)
-    error.detail = "not asked: LAN (off in network mode local), directories (off in network mode local)"
-    return error
 
 
 LOWER = "it starts with a lower-case letter, then lower-case letters, digits, - and _"

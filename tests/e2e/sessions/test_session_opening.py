@@ -13,16 +13,18 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client
 from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
-from tests.support.requests import STRANGER, assert_same_error
+from tests.support.requests import STRANGER, assert_same_error, known_nowhere
 from tests.support.sessions import daemon_of, outcome, read_all, run
 from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 
 NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
+
+
 REFUSALS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Exception]]] = {
     "a name that is nobody's": ({"peer": "nobody"}, lambda w, p: e.PeerUnknown(peer="nobody")),
-    "an ID52 that nobody knows": ({"peer": STRANGER}, lambda w, p: e.PeerUnknown(peer=STRANGER)),
+    "an ID52 that nobody knows": ({"peer": STRANGER}, lambda w, p: known_nowhere()),
     "no such identity": ({"identity": "nobody"}, lambda w, p: e.IdentityOffline(identity="nobody")),
     "an identity that is offline": ({"identity": "erin"}, lambda w, p: e.IdentityOffline(identity="erin")),
     "a protocol that is not there": ({"protocol": "Nope"}, lambda w, p: e.ProtocolNotFound(peer=p, protocol="Nope")),
