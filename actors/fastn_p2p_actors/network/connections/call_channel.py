@@ -1,12 +1,15 @@
 """Call channel: the first stream of a connection, which carries requests, replies and control messages.
 
-``write`` appends a frame to a queue, which one task writes to QUIC; another task reads the peer's frames.
+``write`` appends a frame to a queue. Callbacks of the event loop write the queue to QUIC, and read the peer's frames;
+a task would cost more than the rest of a call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
@@ -15,10 +18,11 @@ from fastn_p2p_client.errors import BadMessage, Overloaded, PayloadTooLarge
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 
 from ..transport.penalties import LITTLE_ABUSE
+from ..transport.stream_calls import StreamReader, StreamWriter, read_now
 from ..wire import messages as wire
 from ..wire.framing import FrameDecoder, encode_frame
 from ..wire.messages import CLOSE_PROTOCOL_ERROR
-from .coalescing_reader import read_some
+from .coalescing_reader import SMALL_READ
 from .overload_pause import OverloadPause
 from .payload_memory import Account
 from .turn_budget import ConnectionTurns
@@ -79,7 +83,8 @@ class CallChannel:
     """
 
     __slots__ = (
-        "_connection", "_loop", "_queue", "_request_bytes", "_requests", "_stopped", "_wake",
+        "_connection", "_decoder", "_frames", "_has_frame", "_has_paused", "_held", "_in_row", "_is_flushing", "_loop",
+        "_pausing", "_queue", "_reader", "_request_bytes", "_requests", "_stopped", "_turn", "_writer", "_writing",
         "has_read_all", "queued", "reply_bytes",
     )  # fmt: skip
 
@@ -87,7 +92,25 @@ class CallChannel:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._queue: list[bytes] = []
-        self._wake: asyncio.Future[None] | None = None
+        self._writer: StreamWriter | None = None
+        self._is_flushing = False
+        """True while the queue is being written, or is about to be."""
+        self._writing = (0, 0, 0)
+        """Memory of the frames that are being written, and the bytes of replies and of requests among them."""
+        self._reader: StreamReader | None = None
+        self._decoder = FrameDecoder()
+        self._frames: Iterator[tuple[wire.WireMessage, bytes]] = iter(())
+        """Frames that have been read and not been handled."""
+        self._held: tuple[wire.WireMessage, bytes] | None = None
+        """Frame whose turn has not come."""
+        self._has_frame = True
+        """False while the last read has completed no frame."""
+        self._in_row = 0
+        """Frames that were handled since other work could run."""
+        self._turn: asyncio.Future[None] | None = None
+        self._pausing: asyncio.TimerHandle | None = None
+        self._has_paused = False
+        """True if the pause before the next read is over."""
         self._stopped = False
         self._requests = requests
         self._request_bytes = 0
@@ -104,8 +127,9 @@ class CallChannel:
             return
         self._queue.append(data)
         self.queued += len(data) + _FRAME_COST
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        if not self._is_flushing and self._writer is not None:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
         if self.queued > _MUCH_QUEUED:
             self._connection.memory.check_soon()
             if self.queued > 2 * MAX_QUEUED:
@@ -143,10 +167,20 @@ class CallChannel:
                 raise overload
 
     def stop(self) -> None:
-        """Drop the queue: the connection has ended."""
+        """Drop the queue and end the streams: the connection has ended."""
         self._stopped = True
         self._queue.clear()
         self._release_requests(self._request_bytes)
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._pausing is not None:
+            self._pausing.cancel()
+        for end in (self._reader, self._writer):
+            if end is not None:
+                end.close()
+        self._reader = self._writer = None
+        self._held = None
+        self._frames = iter(())
 
     def _release_requests(self, size: int) -> None:
         size = min(size, self._request_bytes)
@@ -155,61 +189,72 @@ class CallChannel:
 
     # ── stream ───────────────────────────────────────────────────────────────────────────────────
 
-    async def run_writer(self, stream: SendStream) -> None:
-        """Write queued frames until the connection ends: all that are queued at the moment with one call."""
+    def start(self, sending: SendStream, receiving: RecvStream) -> None:
+        """Write what is queued, and read, until the connection ends."""
+        if self._stopped:
+            return
+        self._writer = StreamWriter(sending, self._on_writable)
+        self._reader = StreamReader(receiving, self._on_readable)
+        self._is_flushing = True
+        self._flush()
+        self._advance()
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+    def _flush(self) -> None:
+        """Write queued frames until none is left or QUIC accepts no more: all that are queued with one call."""
         queue = self._queue
-        connection = self._connection
         try:
-            while True:
-                if not queue:
-                    self._wake = self._loop.create_future()
-                    await self._wake
-                    self._wake = None
+            while queue and self._writer is not None:
                 data = queue[0] if len(queue) == 1 else b"".join(queue)
-                queued = len(data) + _FRAME_COST * len(queue)
-                replies, requests = self.reply_bytes, self._request_bytes
+                self._writing = (len(data) + _FRAME_COST * len(queue), self.reply_bytes, self._request_bytes)
                 queue.clear()
-                connection.sent += len(data)
+                self._connection.sent += len(data)
                 if TRACING:
                     trace_point("3 network: written to QUIC")
-                await stream.write_all(data)
-                self.queued -= queued
-                self.reply_bytes -= replies
-                self._release_requests(requests)
-                if TRACING:
-                    trace_point("3 network: write returned")
+                if not self._writer.write(data):
+                    return
+                self._on_written()
+            self._is_flushing = False
         except IrohError as error:
-            connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
 
-    async def run_reader(self, stream: RecvStream) -> None:
-        """Read frames, and have the connection handle each, until the connection ends."""
-        decoder = FrameDecoder()
-        connection = self._connection
-        handle, turns, pause = connection.handle, connection.turns, connection.pause
+    def _on_writable(self) -> None:
         try:
-            while True:
-                if pause.seconds:
-                    await pause.wait()
-                self.has_read_all = True
-                data = await read_some(stream, _READ_LARGE)
-                self.has_read_all = False
-                if not data:
-                    raise BadMessage(reason="the peer has closed the call channel")
-                connection.count(0, len(data))
-                turns.charge(len(data))
-                if TRACING:
-                    trace_point("3 network: read from QUIC")
-                number = 0
-                for number, (message, payload) in enumerate(decoder.feed(data), 1):
-                    if not connection.remote_process and type(message) is not wire.Hello:
-                        raise BadMessage(reason="the first frame is not a hello")
-                    if not turns.spend():
-                        await turns.wait()
-                    handle(message, payload)
-                    if number % _BURST == 0 or type(message) is wire.Introduce:  # a signature takes as long as 20 calls
-                        await asyncio.sleep(0)
-                if not number and not turns.spend():  # the read has completed no frame, and took as long as one
-                    await turns.wait()
+            if self._writer is not None and self._writer.is_written():
+                self._on_written()
+                self._flush()
+        except IrohError as error:
+            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+
+    def _on_written(self) -> None:
+        queued, replies, requests = self._writing
+        self.queued -= queued
+        self.reply_bytes -= replies
+        self._release_requests(requests)
+        if TRACING:
+            trace_point("3 network: write returned")
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def _on_readable(self) -> None:
+        """Handle the frames of a read that waited. Nothing happens after a wake-up for nothing."""
+        if self.has_read_all:
+            self._advance()
+
+    def _on_turn(self, turn: asyncio.Future[None]) -> None:
+        self._turn = None
+        if not turn.cancelled():
+            self._advance()
+
+    def _advance(self) -> None:
+        """Handle frames, and read more, until a read waits or other work must run first."""
+        if self._stopped:
+            return
+        connection = self._connection
+        try:
+            while self._handle_frames() and self._may_read() and self._reader is not None and self._read(self._reader):
+                pass
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", connection.name, error)
             connection.count_abuse(LITTLE_ABUSE)
@@ -219,3 +264,78 @@ class CallChannel:
         except Exception:
             log.exception("closing the connection to %s after an internal error", connection.name)
             connection.close(CLOSE_PROTOCOL_ERROR, "internal error")
+
+    def _may_read(self) -> bool:
+        """Return False if a pause precedes the next read."""
+        if self.has_read_all:  # the read has begun before
+            return True
+        pause = self._connection.pause
+        seconds = pause.begin() if pause.seconds and not self._has_paused else 0.0
+        self._has_paused = False
+        if seconds:
+            self._pausing = self._loop.call_later(seconds, self._end_pause)
+        return not seconds
+
+    def _end_pause(self) -> None:
+        self._connection.pause.end()
+        self._has_paused = True
+        self._advance()
+
+    def _read(self, reader: StreamReader) -> bool:
+        """Read bytes. Return False if the read waits."""
+        data = reader.result() if self.has_read_all else reader.read(SMALL_READ)
+        self.has_read_all = data is None
+        if data is None:
+            self._in_row = 0
+            return False
+        if not data:
+            raise BadMessage(reason="the peer has closed the call channel")
+        if len(data) == SMALL_READ:
+            with suppress(IrohError):  # the next read ends the connection
+                data += read_now(reader.stream, _READ_LARGE - SMALL_READ)
+        self._connection.count(0, len(data))
+        self._connection.turns.charge(len(data))
+        if TRACING:
+            trace_point("3 network: read from QUIC")
+        self._frames = self._decoder.feed(data)
+        self._has_frame = False
+        return True
+
+    def _handle_frames(self) -> bool:
+        """Handle the frames that have been read. Return False if other work must run before the rest."""
+        connection, turns = self._connection, self._connection.turns
+        if self._held is not None:  # its turn has come
+            message, payload = self._held
+            self._held = None
+            if not self._handle(message, payload):
+                return False
+        for message, payload in self._frames:
+            self._has_frame = True
+            if not connection.remote_process and type(message) is not wire.Hello:
+                raise BadMessage(reason="the first frame is not a hello")
+            if not turns.spend():
+                self._held = message, payload
+                self._wait_for_turn()
+                return False
+            if not self._handle(message, payload):
+                return False
+        if not self._has_frame:  # the read has completed no frame, and took as long as one
+            self._has_frame = True
+            if not turns.spend():
+                self._wait_for_turn()
+                return False
+        return not self._stopped
+
+    def _handle(self, message: wire.WireMessage, payload: bytes) -> bool:
+        """Handle a frame. Return False if other work must run before the next one."""
+        self._connection.handle(message, payload)
+        self._in_row += 1
+        if self._in_row < _BURST and type(message) is not wire.Introduce:  # a signature takes as long as 20 calls
+            return not self._stopped
+        self._in_row = 0
+        self._loop.call_soon(self._advance)
+        return False
+
+    def _wait_for_turn(self) -> None:
+        self._turn = self._connection.turns.turn()
+        self._turn.add_done_callback(self._on_turn)

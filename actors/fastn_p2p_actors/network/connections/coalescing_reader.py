@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
+
+from ..transport.stream_calls import read_now
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
@@ -22,6 +23,13 @@ SMALL_READ: Final = 16 * 1024
 """Bytes of the buffer of a read that may wait. The binding allocates it at once, and keeps it until bytes arrive."""
 _WORTH_IT: Final = 128 * 1024
 """Bytes that are returned at once, also of a fast stream."""
+
+
+class ReadableStream(Protocol):
+    """Members of a stream that a reader uses."""
+
+    async def read(self, limit: int, /) -> bytes: ...
+    def read_now(self, limit: int, /) -> bytes: ...
 
 
 class CoalescingReader:
@@ -43,7 +51,7 @@ class CoalescingReader:
 
     def __init__(
         self,
-        stream: RecvStream,
+        stream: ReadableStream,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -69,17 +77,17 @@ class CoalescingReader:
         data = await self._stream.read(first)
         self.waiting = 0
         if len(data) == first < limit:
-            data += await self._read_available(limit - first)
+            data += self._read_available(limit - first)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
             await self._sleep(_GATHER)
-            data += await self._read_available(limit - len(data))
+            data += self._read_available(limit - len(data))
         self._measure_rate(len(data))
         return data
 
-    async def _read_available(self, limit: int) -> bytes:
+    def _read_available(self, limit: int) -> bytes:
         """Return the bytes that have arrived, without waiting; keep an error for the next read."""
         try:
-            return await _read_now(self._stream, limit)
+            return self._stream.read_now(limit)
         except IrohError as error:
             self._error = error
             return b""
@@ -102,15 +110,5 @@ async def read_some(stream: RecvStream, limit: int) -> bytes:
     """
     data = await stream.read(SMALL_READ)
     if len(data) == SMALL_READ < limit:
-        with suppress(IrohError):  # the next read raises it again
-            data += await _read_now(stream, limit - SMALL_READ)
+        data += read_now(stream, limit - SMALL_READ)
     return data
-
-
-async def _read_now(stream: RecvStream, limit: int) -> bytes:
-    """Return the bytes that have arrived, without waiting; there may be none."""
-    try:
-        async with asyncio.timeout(0):  # a cancelled read leaves its bytes in the stream
-            return await stream.read(limit)
-    except TimeoutError:
-        return b""

@@ -78,9 +78,9 @@ class ConnectionTasks:
             return
         del raw  # the connection of iroh is freed with its last reference
         await stream.send().set_priority(_CHANNEL_PRIORITY)
-        self.spawn(channel.run_writer(stream.send()))
-        self.spawn(self._accept(accept_sessions))
-        await channel.run_reader(stream.recv())
+        channel.start(stream.send(), stream.recv())
+        del stream
+        await self._accept(accept_sessions)
 
     async def _accept(self, streams: Callable[[], Awaitable[None]]) -> None:
         """Accept streams from the hello on until the connection ends."""

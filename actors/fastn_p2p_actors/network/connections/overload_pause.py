@@ -38,10 +38,20 @@ class OverloadPause:
             self._is_due = True
             self.seconds = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self.seconds))
 
+    def begin(self) -> float:
+        """Return the seconds to wait before the next read; 0 if no pause is due. Otherwise call ``end`` after it."""
+        if self._is_due:
+            return self.seconds
+        self.seconds = self.seconds / 2 if self.seconds > FIRST_PAUSE else 0.0
+        return 0.0
+
+    def end(self) -> None:
+        """End the pause."""
+        self._is_due = False
+
     async def wait(self) -> None:
         """Wait before the next read if a pause is due."""
-        if self._is_due:
-            await self._sleep(self.seconds)
-            self._is_due = False
-        else:
-            self.seconds = self.seconds / 2 if self.seconds > FIRST_PAUSE else 0.0
+        seconds = self.begin()
+        if seconds:
+            await self._sleep(seconds)
+            self.end()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from iroh.iroh_ffi import IrohError
 
@@ -176,7 +176,7 @@ class RemoteLeg(LegWriter):
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
     async def _read(self, stream: RecvStream, skip: int) -> None:
-        reader = self._coalescing_reader = CoalescingReader(stream, self._loop.time)
+        reader = self._coalescing_reader = CoalescingReader(cast(Any, stream), self._loop.time)
         try:
             while True:
                 while self._credit <= CHUNK_COST:

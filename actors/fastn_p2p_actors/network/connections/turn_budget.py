@@ -185,13 +185,17 @@ class ConnectionTurns:
 
     async def wait(self) -> None:
         """Wait for the turn of one more step."""
+        await self.turn()
+
+    def turn(self) -> asyncio.Future[None]:
+        """Queue one more step. Return the future that is done when its turn comes, and that may be cancelled."""
         turn: asyncio.Future[None] = self._loop.create_future()
         if self._waiting or (self._budget.is_serving and self.used):
             self._queued_in = self._budget.rounds
         self._waiting.append(turn)
         if len(self._waiting) == 1:
             self._budget.on_waiting(self)
-        await turn
+        return turn
 
     def wake_next(self) -> None:
         """Let the next step begin. Drop those whose tasks were cancelled."""

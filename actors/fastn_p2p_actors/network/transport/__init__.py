@@ -5,4 +5,5 @@
 - ``address_order``: the most useful addresses first.
 - ``peer_limits``: rate limits of handshakes and requests of peers.
 - ``iroh_patches``: replacements of slow or faulty functions of the binding.
+- ``rust_futures``, ``stream_calls``: polls its futures, and reads and writes its streams, without generated layers.
 """

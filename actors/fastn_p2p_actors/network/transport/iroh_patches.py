@@ -1,8 +1,9 @@
-"""Three patches of the generated Python code of the ``iroh`` 1.2.0 binding.
+"""Four patches of the generated Python code of the ``iroh`` 1.2.0 binding.
 
 * The buffer writer copies bytes one at a time (4.5 MB/s measured); one ``memmove`` reaches 150-280 MB/s.
 * The future runner takes an iteration of the event loop even for a future that is ready when first polled, as most
-  writes are: 6,000 of 9,000 calls of an echo measured. The patched one continues at once.
+  writes are, and iroh's thread waits for the interpreter's lock at each wake-up. See ``rust_futures``.
+* Reads and writes of a stream pass generated layers that take longer than the library. See ``stream_calls``.
 * Objects are freed wherever Python collects garbage. That may be in a callback that the library makes while it holds a
   connection's lock. Freeing a stream takes the same lock, so the process hangs. The patched ones are freed by the event
   loop.
@@ -16,14 +17,14 @@ import asyncio
 import contextlib
 import ctypes
 import inspect
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from iroh import iroh_ffi
 
+from . import rust_futures, stream_calls
+
 ffi: Any = iroh_ffi  # the internals of the binding have no types
-_callbacks: list[Any] = []  # a C callback must outlive its last call
 _installed = False
 _stock_write: Any = ffi._UniffiRustBufferBuilder.write
 
@@ -37,12 +38,16 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     """Make the binding use ``loop``. At the first call in a process, also patch the binding if it has the defects."""
     global _installed
     ffi.uniffi_set_event_loop(loop)
+    rust_futures.use_loop(loop)
     if _installed:
         return
     _installed = True
     if is_slow():
         ffi._UniffiRustBufferBuilder.write = _write
-        _patch_runner()
+        ffi._uniffi_rust_call_async = rust_futures.run
+        ffi.RecvStream.read = stream_calls.read
+        ffi.RecvStream.read_now = stream_calls.read_now
+        ffi.SendStream.write_all = stream_calls.write_all
         _patch_finalizers()
 
 
@@ -73,66 +78,6 @@ def _write(builder: Any, value: Any) -> None:
         buffer = builder.rbuf = ffi._UniffiRustBuffer.reserve(buffer, size)
     ctypes.memmove(ctypes.addressof(buffer.data.contents) + buffer.len, data, size)
     buffer.len += size
-
-
-class _Poll:
-    """Poll of a Rust future. Its callback may run in any thread, also before the poll returns.
-
-    The callback and the poller both append to ``arrivals``. Appending is atomic, so the second one sees that it is the
-    second.
-    """
-
-    __slots__ = ("arrivals", "future", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.future: asyncio.Future[int] | None = None
-        self.arrivals: deque[int | None] = deque()
-
-    def ready(self, code: int) -> None:
-        self.arrivals.append(code)
-        if len(self.arrivals) == 2 and self.future is not None:
-            self.loop.call_soon_threadsafe(_resolve, self.future, code)
-
-
-def _resolve(future: asyncio.Future[int], code: int) -> None:
-    if not future.done():
-        future.set_result(code)
-
-
-def _patch_runner() -> None:
-    polls = ffi._UniffiContinuationHandleMap
-    call_with_error: Callable[..., Any] = ffi._uniffi_rust_call_with_error
-    ready_code = ffi._UNIFFI_RUST_FUTURE_POLL_READY
-
-    def continuation(handle: int, code: int) -> None:
-        polls.remove(handle).ready(code)
-
-    callback = ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(continuation)
-    _callbacks.append(callback)
-
-    async def run(future: Any, poll: Any, complete: Any, free: Any, lift: Any, error_converter: Any) -> Any:
-        loop = ffi._uniffi_get_event_loop()
-        try:
-            while True:
-                state = _Poll(loop)
-                poll(future, callback, polls.insert(state))
-                if state.arrivals:
-                    code = state.arrivals[0]
-                else:
-                    waiting: asyncio.Future[int] = loop.create_future()
-                    state.future = waiting
-                    state.arrivals.append(None)
-                    code = state.arrivals[0] if len(state.arrivals) == 2 else None
-                    if code is None:
-                        code = await waiting
-                if code == ready_code:
-                    break
-            return lift(call_with_error(error_converter, complete, future))
-        finally:
-            free(future)
-
-    ffi._uniffi_rust_call_async = run
 
 
 class _Freed:

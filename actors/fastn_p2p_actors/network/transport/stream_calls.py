@@ -1,0 +1,251 @@
+"""Reads and writes of a QUIC stream through the binding's C ABI, without its generated layers.
+
+The generated methods build argument tuples, converters and buffer streams for each call. Here arguments and functions
+are prepared once, and bytes are copied once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from iroh import iroh_ffi
+
+from .rust_futures import PollFunction, address_of, poller
+
+if TYPE_CHECKING:
+    from iroh.iroh_ffi import RecvStream, SendStream
+
+ffi: Any = iroh_ffi  # the internals of the binding have no types
+_lib: Any = ffi._UniffiLib
+_LENGTH_BYTES: Final = 4
+"""Bytes of the length that precedes the bytes in a buffer, big-endian."""
+
+
+class _Buffer(ctypes.Structure):
+    """Buffer of the library, with its address as a number."""
+
+    _fields_ = (("capacity", ctypes.c_uint64), ("len", ctypes.c_uint64), ("data", ctypes.c_void_p))
+
+
+_Status: Any = ffi._UniffiRustCallStatus
+_status_pointer: Any = ctypes.POINTER(_Status)
+_u64: Final = ctypes.c_uint64
+
+
+def _prepared(name: str, result: Any, *arguments: Any, keeps_lock: bool = False) -> Any:
+    """Return a function of the library.
+
+    Args:
+        keeps_lock: keep the interpreter's lock during the call, which saves time. Only for functions that take no lock
+            of a connection: iroh's thread may hold that one while it waits for the interpreter's.
+    """
+    prototype = (ctypes.PYFUNCTYPE if keeps_lock else ctypes.CFUNCTYPE)(result, *arguments)
+    return prototype(address_of(getattr(_lib, name)))
+
+
+_clone_receiving = _prepared("uniffi_iroh_ffi_fn_clone_recvstream", _u64, _u64, _status_pointer, keeps_lock=True)
+_clone_sending = _prepared("uniffi_iroh_ffi_fn_clone_sendstream", _u64, _u64, _status_pointer, keeps_lock=True)
+_new_read = _prepared("uniffi_iroh_ffi_fn_method_recvstream_read", _u64, _u64, ctypes.c_uint32, keeps_lock=True)
+_new_write = _prepared("uniffi_iroh_ffi_fn_method_sendstream_write_all", _u64, _u64, _Buffer, keeps_lock=True)
+_new_buffer = _prepared("ffi_iroh_ffi_rustbuffer_alloc", _Buffer, _u64, _status_pointer, keeps_lock=True)
+_free_buffer = _prepared("ffi_iroh_ffi_rustbuffer_free", None, _Buffer, _status_pointer, keeps_lock=True)
+_complete_read = _prepared(
+    "ffi_iroh_ffi_rust_future_complete_rust_buffer", _Buffer, _u64, _status_pointer, keeps_lock=True
+)
+_complete_write = _prepared("ffi_iroh_ffi_rust_future_complete_void", None, _u64, _status_pointer, keeps_lock=True)
+_callback: Any = ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK
+_poll_read: PollFunction = _prepared("ffi_iroh_ffi_rust_future_poll_rust_buffer", None, _u64, _callback, _u64)
+_poll_write: PollFunction = _prepared("ffi_iroh_ffi_rust_future_poll_void", None, _u64, _callback, _u64)
+_free_read = _prepared("ffi_iroh_ffi_rust_future_free_rust_buffer", None, _u64)
+_free_write = _prepared("ffi_iroh_ffi_rust_future_free_void", None, _u64)
+
+_status = _Status.default()
+_status_address = ctypes.byref(_status)
+_to_error: Any = ffi._UniffiFfiConverterTypeIrohError__as_error
+
+
+def _raise_error() -> None:
+    """Raise the error that the last call has left in the status."""
+    status = _Status(_status.code, _status.error_buf)
+    _status.code = 0
+    _status.error_buf = ffi._UniffiRustBuffer.default()
+    ffi._uniffi_check_call_status(_to_error, status)
+
+
+def _take(future: int) -> bytes:
+    """Return the bytes of a finished read."""
+    buffer = _complete_read(future, _status_address)
+    if _status.code:
+        _raise_error()
+    data = ctypes.string_at(buffer.data + _LENGTH_BYTES, buffer.len - _LENGTH_BYTES)
+    _free_buffer(buffer, _status_address)
+    return data
+
+
+def _finish(future: int) -> None:
+    """Check the result of a finished write."""
+    _complete_write(future, _status_address)
+    if _status.code:
+        _raise_error()
+
+
+def _start_write(stream: SendStream, data: bytes) -> int:
+    if type(data) is not bytes:
+        data = bytes(data)
+    size = len(data)
+    buffer = _new_buffer(size + _LENGTH_BYTES, _status_address)
+    ctypes.memmove(buffer.data, size.to_bytes(_LENGTH_BYTES, "big"), _LENGTH_BYTES)
+    ctypes.memmove(buffer.data + _LENGTH_BYTES, data, size)
+    buffer.len = size + _LENGTH_BYTES
+    return _new_write(_clone_sending(stream._handle, _status_address), buffer)  # type: ignore[no-any-return]
+
+
+async def read(stream: RecvStream, limit: int) -> bytes:
+    """Wait for bytes, and return at most ``limit``; none at the end of the stream. Cancelling it loses no bytes.
+
+    Raises:
+        IrohError: the stream was reset, or its connection has ended.
+    """
+    polling = poller()
+    waker = polling.waker()
+    future = _new_read(_clone_receiving(stream._handle, _status_address), limit)
+    try:
+        if not polling.poll(_poll_read, future, waker):
+            await polling.wait(_poll_read, future, waker)
+        return _take(future)
+    finally:
+        _free_read(future)
+        polling.release(waker)
+
+
+def read_now(stream: RecvStream, limit: int) -> bytes:
+    """Return at most ``limit`` of the bytes that have arrived; there may be none.
+
+    Raises:
+        IrohError: the stream was reset, which the next read would report as its end, or its connection has ended.
+    """
+    polling = poller()
+    waker = polling.waker()
+    future = _new_read(_clone_receiving(stream._handle, _status_address), limit)
+    try:
+        return _take(future) if polling.poll(_poll_read, future, waker) else b""
+    finally:
+        _free_read(future)
+        polling.release(waker)
+
+
+async def write_all(stream: SendStream, data: bytes) -> None:
+    """Write all bytes.
+
+    Raises:
+        IrohError: the peer has stopped the stream, or its connection has ended.
+    """
+    polling = poller()
+    waker = polling.waker()
+    future = _start_write(stream, data)
+    try:
+        if not polling.poll(_poll_write, future, waker):
+            await polling.wait(_poll_write, future, waker)
+        _finish(future)
+    finally:
+        _free_write(future)
+        polling.release(waker)
+
+
+class StreamReader:
+    """Reads of one stream, one at a time, without a task.
+
+    Args:
+        on_ready: called in the event loop when ``result`` may return bytes.
+    """
+
+    __slots__ = ("_future", "_poller", "_waker", "stream")
+
+    def __init__(self, stream: RecvStream, on_ready: Callable[[], None]) -> None:
+        self.stream = stream
+        self._poller = poller()
+        self._waker = self._poller.waker()
+        self._waker.woken = on_ready
+        self._future = 0
+
+    def read(self, limit: int) -> bytes | None:
+        """Begin a read of at most ``limit`` bytes. Return them if some have arrived; none at the end of the stream.
+
+        Raises:
+            IrohError: the stream was reset, or its connection has ended.
+        """
+        self._future = _new_read(_clone_receiving(self.stream._handle, _status_address), limit)
+        return self.result()
+
+    def result(self) -> bytes | None:
+        """Return the bytes of the read, or None while it waits.
+
+        Raises:
+            IrohError: the stream was reset, or its connection has ended.
+        """
+        future = self._future
+        if not future or not self._poller.poll(_poll_read, future, self._waker):
+            return None
+        try:
+            return _take(future)
+        finally:
+            self._future = 0
+            _free_read(future)
+
+    def close(self) -> None:
+        """End the read, which loses no bytes, and give the waker back. The reader cannot be used any more."""
+        if self._future:
+            future, self._future = self._future, 0
+            _free_read(future)
+        self._poller.release(self._waker)
+
+
+class StreamWriter:
+    """Writes to one stream, one at a time, without a task.
+
+    Args:
+        on_ready: called in the event loop when ``is_written`` may return True.
+    """
+
+    __slots__ = ("_future", "_poller", "_stream", "_waker")
+
+    def __init__(self, stream: SendStream, on_ready: Callable[[], None]) -> None:
+        self._stream = stream
+        self._poller = poller()
+        self._waker = self._poller.waker()
+        self._waker.woken = on_ready
+        self._future = 0
+
+    def write(self, data: bytes) -> bool:
+        """Begin a write. Return whether QUIC has accepted all bytes.
+
+        Raises:
+            IrohError: the peer has stopped the stream, or its connection has ended.
+        """
+        self._future = _start_write(self._stream, data)
+        return self.is_written()
+
+    def is_written(self) -> bool:
+        """Return whether QUIC has accepted all bytes of the write.
+
+        Raises:
+            IrohError: the peer has stopped the stream, or its connection has ended.
+        """
+        future = self._future
+        if not future or not self._poller.poll(_poll_write, future, self._waker):
+            return False
+        try:
+            _finish(future)
+        finally:
+            self._future = 0
+            _free_write(future)
+        return True
+
+    def close(self) -> None:
+        """End the write, and give the waker back. The writer cannot be used any more."""
+        if self._future:
+            future, self._future = self._future, 0
+            _free_write(future)
+        self._poller.release(self._waker)
