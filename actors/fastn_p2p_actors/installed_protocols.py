@@ -32,9 +32,9 @@ def installed_entry_points() -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
 
 
-def is_builtin(entry: EntryPoint) -> bool:
-    """Return whether the protocol is the daemon's own code."""
-    return entry.value.startswith(_DAEMON)
+def is_builtin(code: str) -> bool:
+    """Return whether the code of a protocol, ``module:name``, comes with the daemon."""
+    return code.startswith(_DAEMON)
 
 
 def check_installed(protocol: str) -> EntryPoint:

@@ -36,6 +36,7 @@ people.
     │   ├── BindingNotFound        the identity does not have this protocol instance
     │   ├── WorkspaceNotEmpty      removing the binding would delete its files
     │   ├── ProtocolNotInstalled   no protocol of this name is installed
+    │   ├── PermissionsNeeded      the protocol needs permissions that the owner has not granted
     │   ├── PeerNameTaken          another peer has this petname
     │   ├── PeerNameUnknown        no peer has this petname
     │   ├── PeerBlocked            the owner has blocked the peer
@@ -141,6 +142,7 @@ __all__ = [
     "PeerOffline",
     "PeerUnknown",
     "PeerUnreachable",
+    "PermissionsNeeded",
     "ProtocolNotFound",
     "ProtocolNotInstalled",
     "RecordReplayed",
@@ -504,6 +506,21 @@ class ProtocolNotInstalled(LocalError):
             f"no protocol {self.protocol!r} is installed here (installed: {installed}). Install its package where the "
             "daemon runs, and try again"
         )
+
+
+class PermissionsNeeded(LocalError):
+    """The protocol needs permissions that the owner has not granted. ``permissions`` has one on each line."""
+
+    code = "permissions-needed"
+    template = (
+        "{protocol} needs permissions that were not granted: {permissions}. "
+        "If you trust it, run add-protocol or set-protocol with its config and --yes"
+    )
+    protocol: str
+    permissions: str
+
+    def __str__(self) -> str:
+        return super().__str__().replace("\\n", "; ")
 
 
 class PeerNameTaken(LocalError):

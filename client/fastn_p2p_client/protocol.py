@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ from .call_context import CallContext
 from .callables import NAMES, local_names, name_of
 from .client import Client
 from .home import Home
+from .ipc.unix_sockets import connect_unix
 from .keys import PublicKey
 from .names import check_name
 from .peer import Peer
+from .permissions import Permissions
 from .shared_client import shared_client
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "CallContext",
     "NoConfig",
     "Peer",
+    "Permissions",
     "Protocol",
     "effective_access",
     "method_of",
@@ -91,6 +95,17 @@ class BindingContext:
         """
         return shared_client(self.home, program=f"identity:{self.identity}")
 
+    async def connect_unix(self, path: Path | str) -> socket.socket:
+        """Return a non-blocking stream socket that is connected to the Unix socket at ``path``.
+
+        An identity's process may not make Unix sockets itself. The daemon makes this one, if the owner has granted
+        ``connect unix:PATH``.
+
+        Raises:
+            OSError: the connection failed. ``PermissionError``: it was not granted.
+        """
+        return await connect_unix(Path(path))
+
 
 class Protocol:
     """Base class of protocols. ``@request`` and ``@stream`` mark the handlers.
@@ -117,6 +132,19 @@ class Protocol:
         """
         self.context = context
         self.config = context.config
+
+    @classmethod
+    def permissions(cls, config: Any) -> Permissions:
+        """Return what the code needs outside of its workspace with this config. By default it needs nothing.
+
+        The owner sees it when he adds the protocol, and has to agree. The daemon enforces it where the kernel can:
+        nothing else can be read, written, connected to or run. Called before the instance exists; do nothing but
+        compute.
+
+        Args:
+            config: an instance of ``Config``.
+        """
+        return Permissions()
 
     async def on_check(self) -> None:
         """Check the config beyond its types. Raise to reject it, and name the field: ``... - at `$.path```.

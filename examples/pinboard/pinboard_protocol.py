@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from fastn_p2p_client import ApplicationError, P2PError, Session
-from fastn_p2p_client.protocol import Peer, Protocol, request, stream
+from fastn_p2p_client.protocol import Peer, Permissions, Protocol, request, stream
 
 __all__ = ["Board", "Follow", "List", "Note", "Pin", "Pinboard", "Pinned", "Unpin", "Unpinned"]
 
@@ -89,6 +89,10 @@ class Pinboard(Protocol):
     config: Config
 
     # ── hooks ────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        return Permissions(write=[] if config.export is None else [config.export])
 
     async def on_check(self) -> None:
         """Check what the types cannot express."""

@@ -1,13 +1,19 @@
-"""Confirmation of a deletion on the terminal."""
+"""Confirmation of deletions and permissions on the terminal."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import typer
 
+from fastn_p2p_client.errors import PermissionsNeeded
+
 from .exit_codes import ExitCode
 from .output import confirmed, typed, write_message
+
+ReplyT = TypeVar("ReplyT")
 
 
 def can_confirm() -> bool:
@@ -35,3 +41,29 @@ def confirm_deletion(warning: str) -> None:
     if not confirmed(f"{warning}\nDelete?"):
         write_message("Nothing was deleted.")
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def with_permissions(request: Callable[[tuple[str, ...]], ReplyT], *, yes: bool) -> ReplyT:
+    """Return the reply to a request for which the owner may have to grant permissions.
+
+    Args:
+        request: sends the request with the permissions that are granted.
+        yes: grant what is needed without a question.
+
+    Raises:
+        typer.Exit: the answer to the question is not yes.
+        PermissionsNeeded: there is no terminal to ask on.
+        P2PError: the request failed.
+    """
+    try:
+        return request(())
+    except PermissionsNeeded as error:
+        needed = tuple(error.permissions.split("\n"))
+        if not yes:
+            if not can_confirm():
+                raise
+            lines = "\n".join(f"  {line}" for line in needed)
+            if not confirmed(f"{error.protocol} needs more than its own directory:\n{lines}\nGrant that?"):
+                write_message("Nothing was changed.")
+                raise typer.Exit(ExitCode.INTERRUPTED) from None
+    return request(needed)

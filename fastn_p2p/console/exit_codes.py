@@ -76,6 +76,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "vault-not-encrypted": ExitCode.USAGE,
     "last-slot": ExitCode.USAGE,
     "workspace-not-empty": ExitCode.USAGE,
+    "permissions-needed": ExitCode.USAGE,
     "identity-ambiguous": ExitCode.USAGE,
     "daemon-not-running": ExitCode.DAEMON,
     "daemon-busy": ExitCode.DAEMON,

@@ -77,6 +77,8 @@ IdentityArgument = Annotated[
 
 ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="Name of the protocol.")]
 
+GrantOption = Annotated[bool, typer.Option("--yes", help="Grant the permissions that the protocol needs.")]
+
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Name of the protocol.")]

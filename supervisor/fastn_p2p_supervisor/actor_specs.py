@@ -52,6 +52,8 @@ class DaemonConfig:
     """Bytes of data that an identity process may have; 0 for no limit."""
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
+    sandbox: bool = False
+    """Whether the processes are confined."""
     fixed_settings: tuple[str, ...] = ()
     """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""
     vault_page: int = -1
@@ -95,6 +97,7 @@ class ActorSpecs:
                 heartbeat=config.core_heartbeat,
                 settings=_to_builtins(settings[name]),
                 connections=config.program_connections,
+                sandbox=config.sandbox,
             )
             for name, module in config.core_modules.items()
         ]
@@ -107,6 +110,7 @@ class ActorSpecs:
             home=self._home,
             heartbeat=self._config.identity_heartbeat,
             connections=self._config.program_connections,
+            sandbox=self._config.sandbox,
             settings=_to_builtins(
                 IdentitySettings(
                     identity=name, grant=make_grant(self._grant_key, name), memory=self._config.identity_memory

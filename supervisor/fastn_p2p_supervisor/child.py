@@ -55,6 +55,11 @@ class ChildObserver(Protocol):
     def sweep(self) -> None:
         """Kill processes that an ended process has left behind."""
 
+    @property
+    def on_ended(self) -> Callable[[str, bool], None]:
+        """Called with the name of a child whose process has ended, and True if it ended in order."""
+        ...
+
     def changed(self) -> None:
         """Note that the report of some child has changed."""
 
@@ -101,6 +106,7 @@ class Child:
         self.kept = -1
         self._memory = 0
         self._most_processes = 0
+        self._sandbox = ""
         self.healthy = asyncio.Event()
         self.started_once = asyncio.Event()
         self._history = history
@@ -129,7 +135,9 @@ class Child:
 
     def report(self) -> wire.ProcessInfo:
         last = self.last_exit
-        return wire.ProcessInfo(self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory)
+        return wire.ProcessInfo(
+            self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory, self._sandbox
+        )
 
     # ── operations ───────────────────────────────────────────────────────────────────────────────────
 
@@ -171,12 +179,15 @@ class Child:
             self.healthy.clear()
             self._fork.signal(signal.SIGKILL)
 
-    def send(self, message: wire.FromSupervisor, pid: int) -> None:
-        """Send to the process ``pid`` if it is the present one. A process that does not read loses the message."""
+    def send(self, message: wire.FromSupervisor, pid: int, descriptor: int = -1) -> None:
+        """Send to the process ``pid`` if it is the present one. A process that does not read loses the message.
+
+        The process gets a copy of the ``descriptor``; -1 for none.
+        """
         if self._fork is None or self._fork.pid != pid:
             return
         try:
-            if not wire.send(self._fork.channel, message):
+            if not wire.send(self._fork.channel, message, descriptor):
                 log.warning("%s does not read its control channel: a message was lost", self.name)
         except OSError:
             return
@@ -262,6 +273,7 @@ class Child:
         self._started_at = self._heard_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
+        self._sandbox = ""
         self._exited = self._loop.create_future()
         self._loop.add_reader(fork.pidfd, self._on_process_ended, fork)
         self._loop.add_reader(fork.channel.fileno(), self._read, fork)
@@ -303,7 +315,9 @@ class Child:
             self.last_exit = f"{how}: {self._exit_reason}" if self._exit_reason else how
             if code is not None and code != -signal.SIGKILL:  # a process does not kill itself
                 self._last_fault = self.last_exit
+        in_order = fork.exit_code() == 0
         fork.close()
+        self._observer.on_ended(self.name, in_order)
         self._observer.sweep()
         return not lost
 
@@ -361,6 +375,8 @@ class Child:
             self._memory = message.memory or self._memory
         elif isinstance(message, wire.ProcessLimit):
             self._most_processes = message.processes
+        elif isinstance(message, wire.Sandboxed):
+            self._sandbox = message.state[: wire.MAX_REASON]
         elif isinstance(message, wire.KeepDescriptor):
             return
         elif isinstance(message, wire.ChildRequest):

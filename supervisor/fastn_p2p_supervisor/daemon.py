@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import random
 from typing import Any, Final
@@ -23,8 +23,9 @@ from fastn_p2p_client.plain_text import plain
 
 from .actor_specs import ActorSpecs, DaemonConfig, online_identities
 from .child import ProcessState
+from .descriptor_broker import DescriptorBroker
 from .fork_server import ForkServer, ForkServerFailed
-from .home_lock import HomeLock
+from .home_lock import HomeLock, remove_runtime_files
 from .orphan_reaper import OrphanReaper
 from .process_file import ProcessFile
 from .process_tree import ProcessTree
@@ -122,6 +123,8 @@ class _Daemon:
             self._forks,
             changed=self._file.changed,
             sweep=self._reaper.reap,
+            open_for=DescriptorBroker(self._home).open,
+            on_ended=partial(remove_runtime_files, self._home),
             timeouts=self._config.timeouts,
         )
         self._tree.keep("vault", self._config.vault_page)

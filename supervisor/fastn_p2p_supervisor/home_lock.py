@@ -139,3 +139,18 @@ def _remove_sockets(home: Home) -> None:
     for stale in (home.control_socket, *(home.sockets / "run").iterdir()):
         if stale.is_socket():
             stale.unlink()
+
+
+def remove_runtime_files(home: Home, name: str, in_order: bool) -> None:
+    """Remove what an identity's process may not remove itself, because of its sandbox, when it has ended.
+
+    Args:
+        home: home of the daemon.
+        name: name of the process.
+        in_order: whether it ended in order. After a crash the mark of the code that ran is still needed.
+    """
+    if name.startswith("identity-"):
+        with suppress(OSError):
+            home.mailbox(name).unlink(missing_ok=True)
+            if in_order:
+                home.process_file.with_name(f"{name}.running").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ crash loop ends the daemon. An identity in a crash loop becomes ``failed``, and 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -39,8 +40,10 @@ COUNTED_ANYWAY: Final = 1
 
 ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
     "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses}),
+    "network": frozenset({wire.OpenConfig}),
+    "identity": frozenset({wire.OpenSocket}),
 }
-"""Requests that a child may make, by its name; all others are denied. The control channel identifies the child."""
+"""Requests that a child may make, by its role; all others are denied. The control channel identifies the child."""
 
 log = logging.getLogger("supervisor")
 
@@ -51,7 +54,8 @@ def authorise(child: str, request: wire.Request) -> None:
     Raises:
         Forbidden: the table does not list the request for this child.
     """
-    if type(request) not in ALLOWED_REQUESTS.get(child, frozenset()):
+    role = "identity" if child.startswith("identity-") else child
+    if type(request) not in ALLOWED_REQUESTS.get(role, frozenset()):
         raise Forbidden(role=child, request=type(request).__name__)
 
 
@@ -72,6 +76,8 @@ class ProcessTree:
         *,
         changed: Callable[[], None],
         sweep: Callable[[], None] = lambda: None,
+        open_for: Callable[[str, wire.OpenSocket | wire.OpenConfig], int] | None = None,
+        on_ended: Callable[[str, bool], None] = lambda name, in_order: None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -84,6 +90,8 @@ class ProcessTree:
             forks: starts the processes.
             changed: called whenever ``report`` has changed.
             sweep: kill processes that were left behind.
+            open_for: open a descriptor for a child, given its name and request; see ``DescriptorBroker``.
+            on_ended: called with the name of each child whose process has ended, and True if it ended in order.
             timeouts: time limits.
             clock: return monotonic seconds.
             jitter: return numbers in [0, 1).
@@ -105,6 +113,8 @@ class ProcessTree:
         self._started_ms = boot_ms()
         self.changed = changed
         self.sweep = sweep
+        self.on_ended = on_ended
+        self._open_for = open_for
         self.failure: asyncio.Future[str] = self._loop.create_future()
         self.core = [Child(spec, RestartHistory(CORE, jitter), self._resources, self) for spec in core]
         self.identities: dict[str, Child] = {}
@@ -229,6 +239,9 @@ class ProcessTree:
         except P2PError as error:
             log.warning("%s: %s", child.name, error)
             child.send(wire.ChildResponse(message.id, ErrorReply.of(error)), child.pid)
+            return
+        if isinstance(message.request, wire.OpenSocket | wire.OpenConfig):
+            self._open(child, message.id, message.request)
         else:
             self._spawn(self._answer(child, child.pid, message))
 
@@ -242,6 +255,24 @@ class ProcessTree:
         """Mark the daemon as failed."""
         if not self.failure.done():
             self.failure.set_result(reason)
+
+    def _open(self, child: Child, number: int, request: wire.OpenSocket | wire.OpenConfig) -> None:
+        """Open a descriptor for a child, at once, and send it."""
+        descriptor = -1
+        result: wire.Result
+        try:
+            if self._open_for is None:
+                raise Forbidden(role=child.name, request=type(request).__name__)
+            descriptor = self._open_for(child.name, request)
+            result = wire.Opened()
+        except P2PError as error:
+            log.warning("%s", error)
+            result = ErrorReply.of(error)
+        except OSError as error:
+            result = wire.Opened(error.errno or errno.EIO)
+        child.send(wire.ChildResponse(number, result), child.pid, descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
     async def _answer(self, child: Child, pid: int, message: wire.ChildRequest) -> None:
         """Reply to the process that sent the request. Its successor counts ids afresh and must not get the reply."""

@@ -127,8 +127,12 @@ def _vault(_: list[str]) -> Rows:
 
 
 def _supervisor(_: list[str]) -> Rows:
-    assert set(ALLOWED_REQUESTS) == {"gateway"}
-    return [[f"`{request.__name__}`", "yes", "no"] for request in ALLOWED_REQUESTS["gateway"]]
+    assert list(ALLOWED_REQUESTS) == ["gateway", "network", "identity"]
+    return [
+        [f"`{request.__name__}`", *("yes" if request in allowed else "no" for allowed in ALLOWED_REQUESTS.values())]
+        for requests in ALLOWED_REQUESTS.values()
+        for request in sorted(requests, key=lambda each: each.__name__)
+    ]
 
 
 def _environment(_: list[str]) -> Rows:
@@ -210,7 +214,7 @@ GENERATED: Final[dict[str, Generated]] = {
     "close codes": Generated(("code", "constant", "meaning"), _codes(wire, "CLOSE_")),
     "wire limits": Generated(("constant", "value", "meaning"), _wire_limits),
     "vault": Generated(("request", "gateway", "network", "owner"), _vault),
-    "supervisor": Generated(("request", "gateway", "others"), _supervisor),
+    "supervisor": Generated(("request", "gateway", "network", "identity-NAME"), _supervisor),
     "environment": Generated(("variable", "read by", "meaning"), _environment),
     "session limits": Generated(("constant", "value", "meaning"), _stream_limits),
     "reset codes": Generated(("code", "constant", "sent when", "seen as"), _codes(limits, "RESET_")),

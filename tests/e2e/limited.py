@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fastn_p2p_client.protocol import Protocol, request
+from fastn_p2p_client.protocol import NoConfig, Permissions, Protocol, request
 
 
 class Use(msgspec.Struct):
@@ -23,6 +23,10 @@ class Limited(Protocol):
     """Public."""
 
     public = True
+
+    @classmethod
+    def permissions(cls, config: NoConfig) -> Permissions:
+        return Permissions(programs=[sys.executable])
 
     @request
     def use(self, use: Use) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_client import Session
-from fastn_p2p_client.protocol import Protocol, request, stream
+from fastn_p2p_client.protocol import Permissions, Protocol, request, stream
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.restart_policy import Timeouts
 from tests.support.daemons import Daemon
@@ -48,6 +48,10 @@ class FaultyProtocol(Protocol):
 
     config: Config
     hoard: ClassVar[list[bytearray]] = []
+
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        return Permissions(programs=[sys.executable])
 
     async def _come_to(self, place: str) -> None:
         if self.config.place == place:

@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from fastn_p2p_client.errors import InvalidConfig
-from fastn_p2p_client.protocol import Protocol, request
+from fastn_p2p_client.protocol import NoConfig, Permissions, Protocol, request
 
 PR_GET_DUMPABLE: Final = 3
 PR_GET_NO_NEW_PRIVS: Final = 39
@@ -24,6 +24,10 @@ class Guarded(Protocol):
     """Public. Refuses every config in a process that others could look into."""
 
     public = True
+
+    @classmethod
+    def permissions(cls, config: NoConfig) -> Permissions:
+        return Permissions(programs=[sys.executable])
 
     async def on_check(self) -> None:
         if ask_kernel(PR_GET_DUMPABLE) or not ask_kernel(PR_GET_NO_NEW_PRIVS):

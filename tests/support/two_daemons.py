@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from fastn_p2p_client.errors import PermissionsNeeded
 from fastn_p2p_client.ipc.messages import AddProtocol, BindingStatus
 from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.protocols import install_protocols
@@ -44,9 +45,14 @@ class TwoDaemons:
 
 
 def give(daemon: Daemon, name: str, protocol: str, instance: str = "default", *allow: str, **config: object) -> None:
-    """Add a protocol to an identity."""
+    """Add a protocol to an identity, and grant what it needs."""
+    payload = json.dumps(config).encode()
     with daemon.client() as client:
-        client.control(AddProtocol(name, protocol, instance, allow), json.dumps(config).encode())
+        try:
+            client.control(AddProtocol(name, protocol, instance, allow), payload)
+        except PermissionsNeeded as error:
+            granted = tuple(error.permissions.split("\n"))
+            client.control(AddProtocol(name, protocol, instance, allow, granted=granted), payload)
 
 
 def add_identity(daemon: Daemon, name: str) -> str:

@@ -155,6 +155,13 @@ SETTINGS: Final = (
         "a whole number from 1",
         "connections that one program may have to each process of the daemon",
     ),
+    Setting(
+        "limits.sandbox",
+        "FASTN_SANDBOX",
+        "--sandbox, --no-sandbox",
+        "true or false",
+        "confine each process to the files, sockets and system calls that it needs or was granted",
+    ),
 )
 """Every setting, in the order of ``config show``."""
 

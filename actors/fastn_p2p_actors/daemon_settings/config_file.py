@@ -18,15 +18,20 @@ _HEADER: Final = re.compile(r"\s*\[+([^\[\]]+)\]")
 _ENTRY: Final = re.compile(r"""\s*([\w."'\- ]+?)\s*=""")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, descriptor: int | None = None) -> dict[str, Any]:
     """Return the settings that the file has: key → checked value. Empty if there is no file.
+
+    Args:
+        path: the file.
+        descriptor: the file, opened by another process; it is closed.
 
     Raises:
         InvalidSettings: the file is not TOML, or has an unknown key or a value that is not allowed.
         OSError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        with Path.open(path, "rb") if descriptor is None else open(descriptor, "rb") as file:  # noqa: PTH123
+            data = file.read()
     except (FileNotFoundError, NotADirectoryError):  # the start says that the home is no directory
         return {}
     return _parse(path, data)[1]

@@ -21,6 +21,7 @@ from typing import Final
 from fastn_p2p_client.errors import P2PError
 
 from ..runtime.actor import ActorContext
+from ..runtime.sandbox.roles import gateway_sandbox
 from .commands.bindings import roll_back_uncommitted
 from .commands.revocation import finish_revocations
 from .context import GatewayContext
@@ -36,6 +37,7 @@ _BATCH: Final = 256
 
 async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
+    actor.enter_sandbox(gateway_sandbox())
     context = GatewayContext(actor)
     server = ControlServer(context, actor.connection_limits())
     context.store.delete_trash()

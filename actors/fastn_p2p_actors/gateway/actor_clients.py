@@ -102,6 +102,15 @@ class ActorClient:
             DaemonBusy: no reply in time.
             P2PError: the error that the actor replied with.
         """
+        reply = await self.ask(message, payload, timeout=timeout)
+        if not isinstance(reply, expected):
+            raise InternalError(
+                reason=f"the {self._actor} replied to {type(message).__name__} with {type(reply).__name__}"
+            )
+        return reply
+
+    async def ask(self, message: msgspec.Struct, payload: bytes = b"", *, timeout: float = REQUEST_SECONDS) -> Any:
+        """Send a request and return its reply, of any type. Raises as ``request``."""
         try:
             answer = await self._channel.request(message, payload, timeout=timeout)
         except (ConnectionLost, DeadlineExceeded, Overloaded) as error:
@@ -109,10 +118,6 @@ class ActorClient:
         reply = decode_answer(self._decoder, answer.header)
         if isinstance(reply, ErrorReply):
             raise reply.error()
-        if not isinstance(reply, expected):
-            raise InternalError(
-                reason=f"the {self._actor} replied to {type(message).__name__} with {type(reply).__name__}"
-            )
         return reply
 
 
@@ -205,7 +210,7 @@ class SupervisorClient:
                 return False
         return True
 
-    async def _request(self, request: control_channel.Request, timeout: float) -> Ack | control_channel.ProcessList:
+    async def _request(self, request: control_channel.Request, timeout: float) -> control_channel.Result:
         try:
             return await self._actor.request_from_supervisor(request, timeout)
         except DeadlineExceeded as error:

@@ -13,10 +13,12 @@ import msgspec
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack
 
+from ..identity.one_shot_worker import WorkerLimits
 from ..runtime.actor import ActorContext
 from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
 from ..storage.identity_store import IdentityStore
+from ..storage.permission_store import PermissionStore
 from ..vault.audit_reporter import AuditReporter
 from . import actor_clients
 from .actor_clients import IdentityClient, SupervisorClient
@@ -41,6 +43,7 @@ class GatewayContext:
         settings: settings of the gateway.
         home: the daemon's home directory.
         store: identities and bindings on disk.
+        permissions: permissions of bindings on disk.
         supervisor: client of the supervisor.
         vault: client of the vault.
         network: client of the network process.
@@ -48,12 +51,14 @@ class GatewayContext:
         watchers: programs that watch bindings.
         clients: return the number of connected programs.
         worker_slots: one slot for each one-shot worker.
+        worker_limits: limits of each of them.
     """
 
     def __init__(self, actor: ActorContext) -> None:
         self.settings = actor.load_settings(GatewaySettings)
         self.home: Home = actor.home
         self.store = IdentityStore(actor.home)
+        self.permissions = PermissionStore(actor.home)
         self.supervisor = SupervisorClient(actor)
         self.vault = actor_clients.vault(actor.home, self.settings)
         self.network = actor_clients.network(actor.home, self.settings)
@@ -62,6 +67,7 @@ class GatewayContext:
         self.clients: Callable[[], int] = lambda: 0
         self.worker_slots = asyncio.Semaphore(MAX_WORKERS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.worker_limits = WorkerLimits(self.settings.memory, actor.spec.sandbox)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 

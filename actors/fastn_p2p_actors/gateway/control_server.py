@@ -9,7 +9,15 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import BadMessage, DaemonBusy, InternalError, Overloaded, P2PError, VersionMismatch
+from fastn_p2p_client.errors import (
+    BadMessage,
+    DaemonBusy,
+    Forbidden,
+    InternalError,
+    Overloaded,
+    P2PError,
+    VersionMismatch,
+)
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
     Cancel,
@@ -25,7 +33,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_
 from ..runtime.connection_limits import ConnectionLimits
 from ..runtime.mailbox import Mailbox, Sender
 from .command_audit import record_command
-from .commands import COMMANDS, Command
+from .commands import COMMANDS, COMMANDS_OF_IDENTITIES, Command
 from .commands.status import daemon_version
 from .context import GatewayContext, WithPayload
 
@@ -81,6 +89,8 @@ class ControlServer:
         self._mailbox = Mailbox(context.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._refused: set[tuple[str, str]] = set()
+        """Commands that were refused to identities, by name of the identity: as many as there are of both at most."""
         context.clients = lambda: self._mailbox.clients
 
     def open(self) -> None:
@@ -129,6 +139,8 @@ class ControlServer:
                 if not running.command.changes:
                     del program.commands[correlation]  # frees its place at once
         else:
+            if sender.identity is not None and type(message) not in COMMANDS_OF_IDENTITIES:
+                raise self._forbid(sender.identity, type(message).__name__)
             if self._closing:
                 raise DaemonBusy(actor="gateway")
             if correlation in program.commands:
@@ -148,6 +160,13 @@ class ControlServer:
             running.task = task
             self._tasks.add(task)
             task.add_done_callback(lambda done: self._on_task_done(program, correlation, running, done))
+
+    def _forbid(self, identity: str, command: str) -> Forbidden:
+        """Return the error for a command of protocol code. The log has each case once."""
+        if (identity, command) not in self._refused:
+            self._refused.add((identity, command))
+            log.warning("code of %s was refused: %s", identity or "an identity", command)
+        return Forbidden(role=f"a protocol of {identity}" if identity else "a protocol", request=command)
 
     def _welcome(self, sender: Sender, correlation: bytes, hello: Hello) -> None:
         if hello.version != PROTOCOL_VERSION:

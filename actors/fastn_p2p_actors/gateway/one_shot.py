@@ -23,9 +23,11 @@ from ..identity.one_shot_worker import (
     WORKER_TIMEOUT,
     CheckConfig,
     Data,
+    DeclaredPermissions,
     DescribeData,
     DescribeProtocol,
     RunOnDelete,
+    WorkerLimits,
     WorkerReply,
     WorkerTask,
 )
@@ -51,17 +53,23 @@ _Question = TypeVar("_Question", CheckConfig, RunOnDelete, DescribeData)
 log = logging.getLogger(__name__)
 
 
-async def check_config(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Check that the binding would start with the record's config.
+async def check_config(
+    context: GatewayContext, identity: IdentityFile, record: BindingFile, granted: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Check that the binding would start with the record's config. Return the permissions that it declares.
+
+    If it declares others than those in ``granted``, its ``on_check`` has not run.
 
     Raises:
         InvalidConfig: the protocol rejects the config.
         ProtocolNotInstalled: no installed package has the protocol.
         HandlerFailed: the protocol's code failed, or took longer than ``WORKER_TIMEOUT``.
     """
-    await run_one_shot(
-        context.worker_slots, context.settings.memory, _about(CheckConfig, context, identity, record), identity.name
+    question = _about(CheckConfig, context, identity, record, granted)
+    declared = await run_one_shot(
+        context.worker_slots, context.worker_limits, question, identity.name, DeclaredPermissions
     )
+    return () if declared is None else declared.lines
 
 
 async def run_on_delete(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
@@ -70,7 +78,7 @@ async def run_on_delete(context: GatewayContext, identity: IdentityFile, record:
         return
     question = _about(RunOnDelete, context, identity, record)
     try:
-        await run_one_shot(context.worker_slots, context.settings.memory, question, identity.name)
+        await run_one_shot(context.worker_slots, context.worker_limits, question, identity.name)
     except Exception as error:
         log.error("on_delete of %s (%s) of %s: %s", record.protocol, record.instance, identity.name, error)
 
@@ -83,11 +91,20 @@ async def describe_data(context: GatewayContext, identity: IdentityFile, record:
         HandlerFailed: the protocol's code failed, or took longer than ``WORKER_TIMEOUT``.
     """
     question = _about(DescribeData, context, identity, record)
-    data = await run_one_shot(context.worker_slots, context.settings.memory, question, identity.name, Data)
+    data = await run_one_shot(context.worker_slots, context.worker_limits, question, identity.name, Data)
     return None if data is None else data.text
 
 
-def _about(kind: type[_Question], context: GatewayContext, identity: IdentityFile, record: BindingFile) -> _Question:
+def _about(
+    kind: type[_Question],
+    context: GatewayContext,
+    identity: IdentityFile,
+    record: BindingFile,
+    granted: tuple[str, ...] | None = None,
+) -> _Question:
+    """Return a question about the binding. By default its permissions are those that are stored."""
+    if granted is None:
+        granted = context.permissions.granted(identity.name, record.protocol, record.instance)
     return kind(
         identity=identity.name,
         key=bytes(identity.key),
@@ -97,12 +114,13 @@ def _about(kind: type[_Question], context: GatewayContext, identity: IdentityFil
         config=bytes(record.config),
         code=record.code,
         home=str(context.home.path),
+        granted=granted,
     )
 
 
 async def run_one_shot(
     slots: asyncio.Semaphore,
-    memory: int,
+    limits: WorkerLimits,
     question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol,
     owner: str,
     expected: type[T] | None = None,
@@ -111,7 +129,7 @@ async def run_one_shot(
 
     Args:
         slots: limits the workers that run at the same time.
-        memory: bytes that the worker may have; 0 for no limit.
+        limits: limits of the worker.
         question: the question.
         owner: name of the identity, for errors.
         expected: type of the reply; None for ``Ack``.
@@ -121,7 +139,7 @@ async def run_one_shot(
         P2PError: the error that the worker replied with.
     """
     async with slots:
-        reply = await _run_worker(memory, question, owner)
+        reply = await _run_worker(limits, question, owner)
     if isinstance(reply, ErrorReply):
         raise reply.error()
     if expected is None:
@@ -132,7 +150,7 @@ async def run_one_shot(
 
 
 async def _run_worker(
-    memory: int, question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, owner: str
+    limits: WorkerLimits, question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, owner: str
 ) -> WorkerReply:
     process_for = f"the process {_PURPOSES[type(question)]}"
     # -P: modules in the daemon's working directory are not imported.
@@ -149,7 +167,7 @@ async def _run_worker(
     output = noise = b""
     try:
         async with asyncio.timeout(WORKER_TIMEOUT):
-            output, noise = await _communicate(process, msgspec.msgpack.encode(WorkerTask(question, memory)))
+            output, noise = await _communicate(process, msgspec.msgpack.encode(WorkerTask(question, limits)))
         answer: WorkerReply = _answer.decode(output)
         return answer
     except TimeoutError as error:

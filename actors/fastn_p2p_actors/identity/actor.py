@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import hmac
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -13,18 +15,38 @@ import msgspec
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.ipc.unix_sockets import set_opener
+from fastn_p2p_client.permissions import missing
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
+from ..runtime.log_files import confine_logging
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
+from ..runtime.process_setup import is_actor_process
+from ..runtime.sandbox.roles import identity_sandbox
+from ..runtime.sandbox.sandbox import Sandbox
+from ..runtime.sandbox.system_files import python_files
+from ..runtime.site_packages import refresh
 from ..runtime.specs import IdentitySettings
 from ..storage.identity_store import BindingFile, IdentityStore
+from ..storage.permission_store import PermissionStore
 from .crash_attribution import CrashAttribution
+from .declared_permissions import declared_by_builtins
 from .hosted_binding import HostedBinding
-from .messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityAnswer, IdentityRequest, Limit
+from .messages import (
+    Activate,
+    BindingStates,
+    Deactivate,
+    GetBindingStates,
+    IdentityAnswer,
+    IdentityRequest,
+    Limit,
+    RestartNeeded,
+)
 from .network_registration import NetworkRegistration
 from .resource_limits import apply_limits, memory_limit
+from .sandboxed_process import SandboxTooSmall, make_directories, open_socket
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
@@ -60,6 +82,9 @@ class IdentityActor:
         )
         self._hosted: dict[tuple[str, str], HostedBinding] = {}
         self._changing = asyncio.Lock()
+        self._granted: tuple[str, ...] | None = None
+        """Permissions with which this process was confined; None if it is not."""
+        self._code_places: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self._answer, self._send_session_message)
         self._network = RequestChannel(
@@ -82,8 +107,9 @@ class IdentityActor:
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         self._attribution.watch_tasks(asyncio.get_running_loop())
-        self._network.open()
         self._mailbox.open()
+        self._confine()  # before any code of a protocol, and before any input is read
+        self._network.open()
         stop = asyncio.ensure_future(self._context.stop_requested.wait())
         try:
             await self._start_all()
@@ -102,6 +128,32 @@ class IdentityActor:
             self._mailbox.close()
             self._network.close()
             self._attribution.close()
+
+    def _confine(self) -> None:
+        """Enter the sandbox. From then on the supervisor makes the connections of this process."""
+        if not is_actor_process() or not self._context.spec.sandbox:
+            self._context.enter_sandbox(Sandbox())
+            return
+        name = self._identity.name
+        permissions = PermissionStore(self._context.home)
+        self._granted = permissions.complete(name, lambda: declared_by_builtins(self._store, name)).all_lines()
+        refresh()  # of packages that were installed since the daemon's start, whose files it may read then
+        make_directories(self._context.home.identities / name, empty=True)
+        confine_logging()
+        self._code_places = {place for place, _ in python_files()}
+        self._context.enter_sandbox(identity_sandbox(self._context.home, name, self._granted))
+        set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
+
+    def _check_sandbox(self, message: Activate) -> None:
+        """Raise RestartNeeded if the binding needs what this process's sandbox lacks."""
+        if self._granted is None:
+            return
+        refresh()
+        granted = PermissionStore(self._context.home).granted(self._identity.name, message.protocol, message.instance)
+        if missing(granted, self._granted) or any(
+            place not in self._code_places and place.exists() for place, _ in python_files()
+        ):
+            raise SandboxTooSmall
 
     def _is_listed(self) -> bool:
         """Return what the owner wants now. The identity also registers after a restart of the network process."""
@@ -208,6 +260,8 @@ class IdentityActor:
                     else:
                         await self._deactivate(message)
                 reply = Ack()
+        except SandboxTooSmall:
+            reply = RestartNeeded()
         except P2PError as error:
             reply = ErrorReply.of(error)
         except Exception as error:
@@ -216,6 +270,7 @@ class IdentityActor:
         self._mailbox.send(sender, correlation, encode(reply))
 
     async def _activate(self, message: Activate, config: bytes) -> None:
+        self._check_sandbox(message)
         existing = self._hosted.get((message.protocol, message.instance))
         if existing is not None and existing.binding is not None:
             if not existing.is_replaced():

@@ -12,8 +12,8 @@ from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, IdentityLimit
 class Activate(Message, frozen=True, tag=300):
     """Serve a protocol instance. The payload is its config as JSON (empty: ``{}``). Its workspace exists.
 
-    The reply is ``Ack`` once the network process sends requests for it. After an ``ErrorReply`` it is not served. If
-    the instance is served already, it gets the new config and access list.
+    The reply is ``Ack`` once the network process sends requests for it, or ``RestartNeeded``. After an ``ErrorReply``
+    it is not served. If the instance is served already, it gets the new config and access list.
     """
 
     protocol: str
@@ -59,8 +59,12 @@ class BindingStates(Message, frozen=True, tag=350):
     bindings: list[BindingState]
 
 
+class RestartNeeded(Message, frozen=True, tag=351):
+    """The process's sandbox lacks what the binding needs. Restart the process, and send the request again."""
+
+
 IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | Cancel
 """Every message to an identity's mailbox. ``Cancel`` has no reply and no effect."""
 
-IdentityAnswer: TypeAlias = Ack | BindingStates | ErrorReply
+IdentityAnswer: TypeAlias = Ack | BindingStates | ErrorReply | RestartNeeded
 """Every reply of an identity's process."""

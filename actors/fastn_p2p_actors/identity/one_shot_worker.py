@@ -7,6 +7,7 @@ gateway or a serving identity. Standard input is one task in msgpack, standard o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -15,14 +16,20 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, encode
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.permissions import missing
 from fastn_p2p_client.protocol import BindingContext, request_handlers, stream_handlers
 
+from ..installed_protocols import is_builtin
 from ..runtime import process_setup
+from ..runtime.sandbox.roles import code_sandbox
+from ..runtime.sandbox.sandbox import enter
+from .declared_permissions import declared_permissions
 from .hosted_binding import check_binding, check_class, delete_binding, describe_binding
+from .sandboxed_process import make_directories
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
@@ -43,10 +50,15 @@ class _AboutBinding(Message, frozen=True, kw_only=True):
     code: str = ""
     """Entry point of the protocol, as in the binding's ``config.json``."""
     home: str = ""
+    granted: tuple[str, ...] = ()
+    """Permissions of the binding, as lines."""
 
 
 class CheckConfig(_AboutBinding, frozen=True, kw_only=True, tag=400):
-    """Check that the protocol would start with this config. The reply is ``Ack``."""
+    """Check that the protocol would start with this config. The reply is ``DeclaredPermissions``.
+
+    If it declares permissions that are not granted, its ``on_check`` does not run.
+    """
 
 
 class RunOnDelete(_AboutBinding, frozen=True, kw_only=True, tag=401):
@@ -79,15 +91,29 @@ class Data(Message, frozen=True, tag=451):
     """Result of ``Protocol.describe_data``."""
 
 
-class WorkerTask(msgspec.Struct, frozen=True):
-    """Question, and the memory for answering it."""
+class DeclaredPermissions(Message, frozen=True, tag=452):
+    """Permissions that the protocol declares for the config, as lines."""
 
-    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
+    lines: tuple[str, ...]
+
+
+class WorkerLimits(msgspec.Struct, frozen=True):
+    """Limits of a worker."""
+
     memory: int = 0
     """Bytes for ``set_memory_limit``; 0 for no limit."""
+    sandbox: bool = False
+    """Whether the worker is confined."""
 
 
-WorkerReply: TypeAlias = Ack | ProtocolDescription | Data | ErrorReply
+class WorkerTask(msgspec.Struct, frozen=True):
+    """Question, and the limits for answering it."""
+
+    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
+    limits: WorkerLimits = WorkerLimits()
+
+
+WorkerReply: TypeAlias = Ack | ProtocolDescription | Data | DeclaredPermissions | ErrorReply
 
 
 def main() -> None:
@@ -97,7 +123,9 @@ def main() -> None:
     signal.alarm(WORKER_TIMEOUT + 1)
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WorkerTask)
     process_setup.forbid_core_files()
-    process_setup.set_memory_limit(task.memory)
+    process_setup.set_memory_limit(task.limits.memory)
+    if task.limits.sandbox:
+        _enter_sandbox(task.question)
     answer = os.dup(1)
     os.set_inheritable(answer, False)
     os.dup2(2, 1)  # the output of protocol code must not mix with the reply
@@ -112,6 +140,20 @@ def main() -> None:
     with os.fdopen(answer, "wb") as output:
         output.write(encode(reply))
     os._exit(0)  # threads and exit handlers of the protocol must not delay the end
+
+
+def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> None:
+    """Confine this process before it imports a protocol: to the identity's workspaces, and what was granted."""
+    if isinstance(question, DescribeProtocol):
+        enter(code_sandbox())
+    else:
+        granted = question.granted
+        if is_builtin(question.code):
+            with contextlib.suppress(P2PError):  # the reply names the error later
+                granted += declared_permissions(question.protocol, question.code, question.config)
+        directory = Home(Path(question.home)).identities / question.identity
+        make_directories(directory)
+        enter(code_sandbox(directory, granted))
 
 
 async def _run(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> WorkerReply:
@@ -129,9 +171,15 @@ async def _run(question: CheckConfig | RunOnDelete | DescribeData | DescribeProt
     if isinstance(question, DescribeData):
         text = await describe_binding(context, question.config, question.code)
         return Data(None if text is None else str(text)[:_MAX_DESCRIPTION])
-    work = check_binding if isinstance(question, CheckConfig) else delete_binding
-    await work(context, question.config, question.code)
-    return Ack()
+    if isinstance(question, RunOnDelete):
+        await delete_binding(context, question.config, question.code)
+        return Ack()
+    with contextlib.suppress(InvalidConfig, HandlerFailed):  # the check below names the reason better
+        lines = declared_permissions(question.protocol, question.code, question.config)
+        if missing(lines, question.granted) and not is_builtin(question.code):
+            return DeclaredPermissions(lines)
+    await check_binding(context, question.config, question.code)
+    return DeclaredPermissions(declared_permissions(question.protocol, question.code, question.config))
 
 
 def _describe_class(question: DescribeProtocol) -> ProtocolDescription:

@@ -38,6 +38,7 @@ from fastn_p2p_client.keys import id52_of
 from ..runtime.actor import ActorContext
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.rate_limiter import Rate, TokenBucket
+from ..runtime.sandbox.roles import network_sandbox
 from ..runtime.specs import NetworkSettings
 from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
@@ -55,7 +56,7 @@ from .connections.reconnect_list import ReconnectList
 from .contact_requests import ContactRequests
 from .contacts.block_list import BlockList
 from .contacts.knocks import Knocks
-from .discovery.host_directory import HostDirectory
+from .discovery.host_directory import HostDirectory, make_host_directory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
 from .discovery.online_probe import OnlineProbe
@@ -75,6 +76,7 @@ from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
+from .sender_identity import SenderIdentity
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import RegisteredBinding, Registry
@@ -115,6 +117,7 @@ class Network:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sender_identity = SenderIdentity()
         self._registry = Registry()
         self._blocked = BlockList(context.home.peers / ".blocked.json", wall)
         self._reports = TokenBucket(_KNOCK_REPORTS, self._loop.time())
@@ -145,7 +148,8 @@ class Network:
         vault = VaultClient(self._vault)
         self._audit = AuditReporter(vault.record_event)
         transport = await transport_key(vault, self._context)
-        settings = SettingsReload(self._context.home.config_file, self._settings)
+        open_config = self._context.open_config if self._context.is_confined else None
+        settings = SettingsReload(self._context.home.config_file, self._settings, open_config)
         await settings.at_start()
         live = settings.live
         self._endpoint = await NetworkEndpoint.bind(transport.secret, live.mode, run / "network.port", live.relays)
@@ -354,6 +358,12 @@ class Network:
         except UNDECODABLE as error:
             self._fail(sender, correlation, BadMessage(reason=str(error)))
             return
+        if sender.identity:
+            try:
+                message = self._sender_identity.checked(sender.identity, message)
+            except P2PError as error:
+                self._fail(sender, correlation, error)
+                return
         kind = type(message)
         if kind is Call:
             self._outgoing.on_call(sender, correlation, message, payload)
@@ -406,6 +416,7 @@ class Network:
 
 async def serve(context: ActorContext) -> None:
     """Run the network process until ``context.stop_requested`` is set."""
+    context.enter_sandbox(network_sandbox(context.home, make_host_directory()))
     network = Network(context, context.load_settings(NetworkSettings))
     starting = asyncio.ensure_future(network.start())
     stop = asyncio.ensure_future(context.stop_requested.wait())

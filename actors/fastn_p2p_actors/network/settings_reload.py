@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from fastn_p2p_client.errors import StorageDamaged
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 _LIVE: Final = tuple(setting for setting in SETTINGS if setting.is_live)
 
 
+OpenFile: TypeAlias = Callable[[], Awaitable[int]]
+
+
 class SettingsReload:
     """Reads the keys that change live. Values of the command line and the environment stay as they are.
 
@@ -27,8 +31,15 @@ class SettingsReload:
     daemon was started.
     """
 
-    def __init__(self, file: Path, start: NetworkSettings) -> None:
+    def __init__(self, file: Path, start: NetworkSettings, open_file: OpenFile | None = None) -> None:
+        """
+        Args:
+            file: ``config.toml``.
+            start: settings with which the daemon was started.
+            open_file: returns a descriptor of the file, if this process's sandbox keeps it closed. Raises OSError.
+        """
         self._file = file
+        self._open_file = open_file
         self._start = start
         self.live = LiveSettings(start.network)
         self.problem = ""
@@ -49,7 +60,10 @@ class SettingsReload:
             StorageDamaged: the file is invalid or cannot be read. The settings stay as they are.
         """
         try:
-            found = await asyncio.to_thread(read_config, self._file)
+            descriptor = None if self._open_file is None else await self._open_file()
+            found = await asyncio.to_thread(read_config, self._file, descriptor)
+        except FileNotFoundError:
+            found = {}
         except InvalidSettings as error:
             raise StorageDamaged(path=str(self._file), reason=str(error)) from error
         except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import itertools
 import logging
@@ -24,9 +25,9 @@ from typing import Final, Protocol, TypeVar, cast
 
 import msgspec
 
-from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, P2PError
+from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, P2PError
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import Ack, ErrorReply
+from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire
@@ -34,6 +35,8 @@ from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
 from .log_files import configure_logging
+from .sandbox.sandbox import CLOSED, FILES_OPEN, SWITCHED_OFF, Sandbox, enter
+from .sandbox.seccomp import deny_io_uring
 from .specs import ActorSpec
 
 EXIT_FAILED: Final = 1
@@ -47,6 +50,13 @@ MEASURE_SECONDS: Final = 30.0
 MEASURE_AFTER_WORK: Final = 0.01
 """Seconds of processor time between two measurements: in less, memory does not change much. An idle process would spend
 a third of its time with measuring else."""
+OPEN_SECONDS: Final = 5.0
+"""Seconds that the supervisor may take to connect a socket."""
+OPENS_PER_WINDOW: Final = 200
+OPEN_WINDOW_SECONDS: Final = 0.2
+"""Sockets that are opened in so many seconds; further ones wait."""
+OPEN_AGAIN_SECONDS: Final = 0.02
+"""Seconds between two attempts to connect to a socket with a full queue. The kernel does not signal free space."""
 TEARDOWN_SECONDS: Final = 2
 """Seconds that the event loop may take to close after ``serve`` has returned. Then SIGALRM ends the process."""
 
@@ -71,6 +81,7 @@ class ActorContext:
         spec: the supervisor's specification of this process.
         stop_requested: set when the process must drain and return from ``serve``.
         is_ready: set by ``ready``.
+        sandbox_state: result of ``enter_sandbox``; empty before it.
         log: logger of the process.
         kept_descriptor: descriptor that the process before has left with ``keep_descriptor``; None if there is none.
     """
@@ -83,14 +94,19 @@ class ActorContext:
         self.log = logging.getLogger(spec.name)
         self.stop_requested = asyncio.Event()
         self.is_ready = asyncio.Event()
+        self.sandbox_state = ""
         self._loop = asyncio.get_running_loop()
         self._channel = channel
+        self._opening_until = 0.0
+        self._openings = 0
         self._measure_at = 0.0
         self._worked_at_measurement = -MEASURE_AFTER_WORK
         self._heap = HeapWatch(self._run_in_thread)
         self._heap_timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[wire.Result]] = {}
+        self._descriptors: dict[int, int] = {}
+        """Descriptors that replies brought, by the request's id."""
         if channel is not None:
             channel.setblocking(False)
             self._loop.add_reader(channel.fileno(), self._read, channel)
@@ -106,7 +122,9 @@ class ActorContext:
 
     def connection_limits(self) -> ConnectionLimits:
         """Return new limits for the actor's mailbox. The daemon's own processes do not count as programs."""
-        return ConnectionLimits(self.spec.connections, is_own=process_setup.is_sibling)
+        return ConnectionLimits(
+            self.spec.connections, is_own=process_setup.is_sibling, supervisor=process_setup.supervisor_pid()
+        )
 
     def ready(self) -> None:
         """Tell the supervisor that the actor serves, and begin to send heartbeats."""
@@ -117,7 +135,7 @@ class ActorContext:
         if self._channel is not None:
             self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
 
-    async def request_from_supervisor(self, request: wire.Request, timeout: float) -> Ack | wire.ProcessList:
+    async def request_from_supervisor(self, request: wire.Request, timeout: float) -> wire.Result:
         """Send a request to the supervisor and return its reply.
 
         Raises:
@@ -126,6 +144,9 @@ class ActorContext:
             PayloadTooLarge: the request does not fit into one packet.
             P2PError: the error that the supervisor replied with.
         """
+        return (await self._request(request, timeout))[0]
+
+    async def _request(self, request: wire.Request, timeout: float) -> tuple[wire.Result, int | None]:
         number = next(self._ids)
         response: asyncio.Future[wire.Result] = self._loop.create_future()
         self._pending[number] = response
@@ -134,13 +155,80 @@ class ActorContext:
                 raise DaemonBusy(actor="supervisor")
             async with asyncio.timeout(timeout):
                 result = await response
+            if isinstance(result, ErrorReply):
+                raise result.error()
+            return result, self._descriptors.pop(number, None)
         except TimeoutError:
             raise DeadlineExceeded(seconds=timeout) from None
         finally:
             del self._pending[number]
-        if isinstance(result, ErrorReply):
-            raise result.error()
-        return result
+            unused = self._descriptors.pop(number, None)
+            if unused is not None:
+                os.close(unused)
+
+    async def open_socket(self, path: Path) -> socket.socket:
+        """Return a non-blocking socket that the supervisor has connected to the Unix socket at ``path``.
+
+        While the queue there is full, this asks again.
+
+        Raises:
+            OSError: it could not connect. ``PermissionError``: the process may not connect there.
+        """
+        while True:
+            await self._pace_opening()
+            try:
+                opened = socket.socket(fileno=await self._open(wire.OpenSocket(os.fsdecode(path))))
+            except BlockingIOError:
+                await asyncio.sleep(OPEN_AGAIN_SECONDS)
+            else:
+                opened.setblocking(False)
+                return opened
+
+    async def open_config(self) -> int:
+        """Return a descriptor of ``config.toml``, which the supervisor has opened. Raises OSError."""
+        return await self._open(wire.OpenConfig())
+
+    async def _open(self, request: wire.Request) -> int:
+        """Return the descriptor that the reply brings. Raises OSError, ``PermissionError`` if it is forbidden."""
+        try:
+            result, descriptor = await self._request(request, OPEN_SECONDS)
+        except Forbidden as error:
+            raise PermissionError(errno.EPERM, str(error)) from None
+        except P2PError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        if descriptor is not None:
+            return descriptor
+        code = result.error if isinstance(result, wire.Opened) and result.error else errno.EIO
+        raise OSError(code, os.strerror(code))
+
+    async def _pace_opening(self) -> None:
+        """Wait if many sockets were opened lately: the supervisor ends a child that sends too many messages."""
+        while True:
+            now = self._loop.time()
+            if now >= self._opening_until:
+                self._opening_until, self._openings = now + OPEN_WINDOW_SECONDS, 0
+            if self._openings < OPENS_PER_WINDOW:
+                self._openings += 1
+                return
+            await asyncio.sleep(self._opening_until - now)
+
+    def enter_sandbox(self, sandbox: Sandbox) -> None:
+        """Confine this process for ever, and tell the supervisor how far that went.
+
+        Call it before the process takes input, and before it starts a thread. Tests run several actors in one process:
+        there nothing is confined.
+        """
+        if not process_setup.is_actor_process():
+            return
+        self.sandbox_state = enter(sandbox) if self.spec.sandbox else SWITCHED_OFF
+        if self.sandbox_state not in (CLOSED, FILES_OPEN, SWITCHED_OFF):
+            self.log.warning("the sandbox is %s", self.sandbox_state)
+        self._send(wire.Sandboxed(self.sandbox_state))
+
+    @property
+    def is_confined(self) -> bool:
+        """True if this process has entered its sandbox."""
+        return self.sandbox_state not in ("", SWITCHED_OFF)
 
     def report_fault_excluded(self) -> None:
         """Tell the supervisor that this process started without the binding that crashed the processes before it."""
@@ -197,7 +285,7 @@ class ActorContext:
 
     def _read(self, channel: socket.socket) -> None:
         try:
-            message = wire.receive_from_supervisor(channel)
+            message, descriptor = wire.receive_from_supervisor(channel)
         except BlockingIOError:
             return
         except (EOFError, OSError, wire.ControlProtocolError):
@@ -209,6 +297,11 @@ class ActorContext:
             response = self._pending.get(message.id)
             if response is not None and not response.done():
                 response.set_result(message.result)
+                if descriptor is not None:
+                    self._descriptors[message.id] = descriptor
+                return
+        if descriptor is not None:
+            os.close(descriptor)  # the request has ended meanwhile
 
     def _exit_orphaned(self) -> None:
         """Exit at once. The daemon is gone, so draining and cleaning up would serve no process."""
@@ -251,6 +344,8 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
 def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger, kept: int | None) -> int:
     import uvloop
 
+    if spec.sandbox:
+        deny_io_uring()
     code = EXIT_FAILED
 
     async def run() -> None:

@@ -70,6 +70,7 @@ class ConnectionLimits:
 
     Attributes:
         refused: connections above the limits that may stay open.
+        supervisor: pid of the supervisor, which connects for identities' processes; 0 without one.
     """
 
     def __init__(
@@ -77,24 +78,26 @@ class ConnectionLimits:
         per_program: int = MAX_CLIENTS_PER_PROGRAM,
         total: int | None = None,
         is_own: Callable[[int], bool] = lambda parent: False,
+        supervisor: int = 0,
     ) -> None:
         programs, self.refused, self._own_total = _connection_counts()
         self._total = programs if total is None else total
         self._own = 0
         self._per_program = per_program
         self._is_own = is_own
+        self.supervisor = supervisor
         self._per_session = max(self._total // 2, min(per_program, self._total))
         self._programs: dict[Process, int] = {}
         self._sessions: dict[int, int] = {}
         self._count = 0
 
     def is_own(self, process: Process) -> bool:
-        """Return whether the process belongs to the daemon."""
-        return self._is_own(process.parent)
+        """Return whether the process belongs to the daemon. The supervisor connects for identities' processes."""
+        return self._is_own(process.parent) or process.pid == self.supervisor
 
     def reserve(self, process: Process) -> Overloaded | None:
         """Count one more connection of the process. Return None, or the limit that it exceeds."""
-        if self._is_own(process.parent):
+        if self.is_own(process):
             if self._own >= self._own_total:
                 what = "connections of the daemon's own processes; raise the limit of open files (ulimit -n)"
                 return Overloaded(what=what, limit=self._own_total)
@@ -117,7 +120,7 @@ class ConnectionLimits:
 
     def release(self, process: Process) -> None:
         """Count one connection less of the process."""
-        if self._is_own(process.parent):
+        if self.is_own(process):
             self._own -= 1
             return
         self._count -= 1

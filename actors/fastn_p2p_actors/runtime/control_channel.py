@@ -5,14 +5,14 @@ process can reach it. A message is one packet of at most ``MAX_MESSAGE`` bytes: 
 integer tag first. End of file at the child means that the supervisor is gone. If a child sends anything else than a
 message, the supervisor ends it.
 
-Only the gateway may send requests. The supervisor answers those of other children with ``Forbidden``.
+Which child may send which request is in ``ALLOWED_REQUESTS`` of the supervisor. Others are answered with ``Forbidden``.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -59,7 +59,20 @@ class GetProcesses(_Message, frozen=True, tag=13):
     """List all processes. The reply is ``ProcessList``."""
 
 
-Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses
+class OpenSocket(_Message, frozen=True, tag=14):
+    """Connect to a Unix socket for the child: the network process's, the gateway's, or one that its owner has granted.
+
+    The reply is ``Opened``, with the connected socket as the packet's descriptor.
+    """
+
+    path: str
+
+
+class OpenConfig(_Message, frozen=True, tag=15):
+    """Open ``config.toml`` for the child. The reply is ``Opened``, with the file as the packet's descriptor."""
+
+
+Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig
 
 
 # ── child → supervisor ───────────────────────────────────────────────────────────────────────────
@@ -106,7 +119,15 @@ class KeepDescriptor(_Message, frozen=True, tag=7):
     """
 
 
-FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded | KeepDescriptor
+class Sandboxed(_Message, frozen=True, tag=8):
+    """Notification that the process has entered its sandbox: ``closed``, or ``open: ...`` with the reason."""
+
+    state: str
+
+
+FromChild: TypeAlias = (
+    ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded | KeepDescriptor | Sandboxed
+)
 
 
 # ── supervisor → child ───────────────────────────────────────────────────────────────────────────
@@ -127,6 +148,8 @@ class ProcessInfo(_Message, frozen=True):
     """How the previous process ended; empty if there was none."""
     memory: int = 0
     """Bytes that the process has reported; 0 before its first report."""
+    sandbox: str = ""
+    """State of its sandbox, as in ``Sandboxed``; empty if it has none."""
 
 
 class ProcessList(_Message, frozen=True, tag=30):
@@ -135,7 +158,13 @@ class ProcessList(_Message, frozen=True, tag=30):
     processes: list[ProcessInfo]
 
 
-Result: TypeAlias = Ack | ErrorReply | ProcessList
+class Opened(_Message, frozen=True, tag=31):
+    """The packet carries the descriptor, or ``error`` is the number of the error (errno) with which that failed."""
+
+    error: int = 0
+
+
+Result: TypeAlias = Ack | ErrorReply | ProcessList | Opened
 
 
 class ChildResponse(_Message, frozen=True, tag=20):
@@ -174,7 +203,9 @@ def send(channel: socket.socket, message: FromChild | FromSupervisor, descriptor
     """Send a message. Return False if the receiver does not read and its queue is full.
 
     Args:
-        descriptor: descriptor that goes with it; -1 for none.
+        channel: the sender's end.
+        message: the message.
+        descriptor: open file that the receiver gets a copy of; -1 for none.
 
     Raises:
         OSError: the receiver is gone.
@@ -225,7 +256,14 @@ def receive_with_descriptor(channel: socket.socket) -> tuple[FromChild, int]:
         raise
 
 
-def receive_from_supervisor(channel: socket.socket) -> FromSupervisor:
+class Received(NamedTuple):
+    """Message of the supervisor, and the descriptor that came with it. The receiver owns the descriptor."""
+
+    message: FromSupervisor
+    descriptor: int | None
+
+
+def receive_from_supervisor(channel: socket.socket) -> Received:
     """Return the next message of the supervisor.
 
     Raises:
@@ -233,19 +271,29 @@ def receive_from_supervisor(channel: socket.socket) -> FromSupervisor:
         EOFError: the supervisor is gone.
         ControlProtocolError: the packet is no message of the supervisor.
     """
-    packet = _receive_packet(channel)
     try:
-        return _from_supervisor.decode(packet)
-    except UNDECODABLE as error:
+        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE + 1, 1)
+    except ConnectionResetError:
+        raise EOFError from None
+    descriptor = descriptors[0] if descriptors else None
+    try:
+        message = _from_supervisor.decode(_check_packet(packet))
+    except (ControlProtocolError, EOFError, *UNDECODABLE) as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        if isinstance(error, ControlProtocolError | EOFError):
+            raise
         raise ControlProtocolError(str(error)) from None
+    if descriptor is not None:
+        os.set_inheritable(descriptor, False)
+    return Received(message, descriptor)
 
 
 def _receive_packet(channel: socket.socket) -> bytes:
     try:
-        packet = channel.recv(MAX_MESSAGE + 1)
+        return _check_packet(channel.recv(MAX_MESSAGE + 1))
     except ConnectionResetError:
         raise EOFError from None
-    return _check_packet(packet)
 
 
 def _check_packet(packet: bytes) -> bytes:

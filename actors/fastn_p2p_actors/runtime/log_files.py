@@ -60,3 +60,10 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
             "%s=%s is no log level; using INFO (levels: DEBUG, INFO, WARNING, ERROR)", LEVEL_VARIABLE, wanted
         )
     return logger
+
+
+def confine_logging() -> None:
+    """Prepare this process's log file for a sandbox in which no file can be made in ``logs/``."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, SampledFileHandler):
+            handler.confine()

@@ -9,6 +9,7 @@ kernel identifies the sender: uid and pid of the process that connected. The vau
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -25,6 +26,7 @@ from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
 from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD, SEND_QUEUE_BYTES
 
 from .connection_limits import ConnectionLimits, Process, process_of
+from .identity_sockets import identity_label
 from .mailbox_memory import MAX_HELD, MailboxMemory
 
 _LONG: Final = encode(LongReply())
@@ -41,11 +43,14 @@ log = logging.getLogger(__name__)
 class Sender:
     """Connection to a mailbox, as the kernel describes it. Compares by identity."""
 
-    __slots__ = ("answered_at", "connection", "gone", "pid", "state", "uid")
+    __slots__ = ("answered_at", "connection", "gone", "identity", "pid", "state", "uid")
 
-    def __init__(self, uid: int, pid: int) -> None:
+    def __init__(self, uid: int, pid: int, identity: str | None = None) -> None:
         self.uid = uid
         self.pid = pid
+        self.identity = identity
+        """Name of the identity whose process has the connection; empty for another process of the daemon, None for a
+        program. The code of protocols is behind both, so it may not do what programs may."""
         self.connection: ZmtpConnection
         self.gone = False
         self.answered_at = 0.0
@@ -149,7 +154,8 @@ class Mailbox:
         self._closed = True
         self._stop_listening()
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # in a sandbox: the supervisor removes it
+            self._path.unlink(missing_ok=True)
         for sender in (*self._senders, *self._refused):
             sender.gone = True
             sender.connection.close()
@@ -222,7 +228,8 @@ class Mailbox:
             accepted.close()
             return
         accepted.setblocking(False)
-        sender, process = Sender(uid, pid), process_of(pid)
+        process = process_of(pid)
+        sender = Sender(uid, pid, self._identity_of(accepted, process))
         overload = self._limits.reserve(process)
         if overload is None:
             self._senders[sender] = process
@@ -245,6 +252,12 @@ class Mailbox:
         sender.connection.start()
         if len(self._refused) > self._limits.refused:
             self._end_refused(next(iter(self._refused)))
+
+    def _identity_of(self, accepted: socket.socket, process: Process) -> str | None:
+        """Return ``Sender.identity``. The supervisor connects for identities, from an address that names them."""
+        if not self._limits.is_own(process):
+            return None
+        return identity_label(accepted.getpeername()) if process.pid == self._limits.supervisor else ""
 
     def _on_end(self, sender: Sender) -> None:
         sender.gone = True

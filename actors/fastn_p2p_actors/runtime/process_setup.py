@@ -27,12 +27,20 @@ M_MMAP_THRESHOLD: Final = -3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fork_server = 0
+_supervisor = 0
+_is_actor = False
 
 
 def mark_fork_server() -> None:
     """Mark this process as the fork server. Its children check that it still runs."""
-    global _fork_server
+    global _fork_server, _supervisor
     _fork_server = os.getpid()
+    _supervisor = os.getppid()
+
+
+def supervisor_pid() -> int:
+    """Return the pid of the supervisor; 0 in a process that does not come from the fork server."""
+    return _supervisor
 
 
 def is_sibling(parent: int) -> bool:
@@ -173,6 +181,7 @@ def initialize_child(channel: int) -> bool:
     Raises:
         RuntimeError: ``mark_fork_server`` was not called in the fork server.
     """
+    global _is_actor
     if not _fork_server:
         raise RuntimeError("not a child of the fork server")
     die_with_parent()
@@ -189,7 +198,13 @@ def initialize_child(channel: int) -> bool:
     tune_malloc()
     os.set_inheritable(channel, False)  # passed over a socket, which makes it inheritable
     _close_inherited_pipes()
+    _is_actor = True
     return True
+
+
+def is_actor_process() -> bool:
+    """Return whether this process runs one actor and nothing else, and so may be confined."""
+    return _is_actor
 
 
 def _close_inherited_pipes() -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final, TextIO, TypeAlias
@@ -104,6 +105,18 @@ class SampledFileHandler(RotatingFileHandler):
         self._window = self._windows.pause()
         self._timed = False
         self._closing = False
+        self._in_place = False
+
+    def confine(self) -> None:
+        """Prepare for a sandbox in which no file can be made: from now on a full file loses its older half.
+
+        A file that is more than half full is rotated now, while that is possible.
+        """
+        with suppress(OSError):
+            if self._opened().seek(0, os.SEEK_END) > self.maxBytes // 2:
+                self.doRollover()
+            self._opened()
+        self._in_place = True
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -199,11 +212,24 @@ class SampledFileHandler(RotatingFileHandler):
         """Write a formatted record, in a new file if this one is full. Return its size in bytes."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         if self._opened().seek(0, os.SEEK_END) + len(data) > self.maxBytes:
-            self.doRollover()
+            if self._in_place:
+                self._halve()
+            else:
+                self.doRollover()
         file = self._opened()
         file.write(data.decode())
         file.flush()
         return len(data)
+
+    def _halve(self) -> None:
+        """Keep the newer half of the file."""
+        path = Path(self.baseFilename)
+        with path.open("r+b") as file:
+            file.seek(-(self.maxBytes // 2), os.SEEK_END)
+            kept = file.read().partition(b"\n")[2]
+            file.seek(0)
+            file.write(kept)
+            file.truncate()
 
     def _opened(self) -> TextIO:
         if self.stream is None:

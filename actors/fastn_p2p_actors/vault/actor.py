@@ -13,6 +13,7 @@ import msgspec
 from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
 from fastn_p2p_actors.runtime.process_setup import daemon_processes, forbid_core_files, is_sibling, make_undumpable
+from fastn_p2p_actors.runtime.sandbox.roles import vault_sandbox
 from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError, VaultLocked
 from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
@@ -119,6 +120,8 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
     settings = context.load_settings(VaultSettings)
     make_undumpable()
     forbid_core_files()
+    prepare_directory(context.home.vault)
+    context.enter_sandbox(vault_sandbox(context.home))
     memory = LockedMemory()
     try:
         store = KeyStore(context.home.vault, memory, time.time)
@@ -128,7 +131,6 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
 
         lock = KeyLock(context.home.vault, store, memory, keep=context.keep_descriptor, record=record)
         slots = SlotChanges(lock, store, record=record, cost=cost)
-        prepare_directory(context.home.vault)
         audit = AuditLog(context.home.audit_log)
         lock.open(context.kept_descriptor)
         vault = Vault(store, time.time, audit.record, lock)

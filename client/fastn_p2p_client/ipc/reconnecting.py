@@ -15,6 +15,7 @@ from ..errors import ConnectionLost, HomeUnusable, P2PError
 from ..retry import Backoff
 from .transport.native.codec import OnMessage, Payload
 from .transport.native.connection import ZmtpConnection
+from .unix_sockets import Opener, get_opener
 
 FIRST_PAUSE: Final = 0.01
 """Seconds before the second attempt to connect."""
@@ -69,6 +70,7 @@ class ReconnectingConnection:
         self._was_connected = False
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._retry_timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._closed = False
 
     def open(self) -> None:
@@ -79,6 +81,8 @@ class ReconnectingConnection:
         self._closed = True
         if self._retry_timer is not None:
             self._retry_timer.cancel()
+        if self._opening is not None and not self._opening.get_loop().is_closed():
+            self._opening.cancel()
         if self._connection is not None:
             self._connection.close()
 
@@ -107,6 +111,10 @@ class ReconnectingConnection:
 
     def _connect(self) -> None:
         self._retry_timer = None
+        opener = get_opener()
+        if opener is not None:
+            self._opening = self._loop.create_task(self._open(opener))
+            return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path = self._find()
@@ -122,6 +130,22 @@ class ReconnectingConnection:
             sock.close()
             self._connect_later()
             return
+        self._use(sock, path)
+
+    async def _open(self, opener: Opener) -> None:
+        """Connect by another process, which has checked the listener."""
+        try:
+            path = self._find()
+            sock = await opener(path)
+        except P2PError as error:
+            self._connect_later()
+            self._on_refused(error)
+        except OSError:
+            self._connect_later()
+        else:
+            self._use(sock, path)
+
+    def _use(self, sock: socket.socket, path: Path) -> None:
         self._connection = ZmtpConnection(
             sock,
             "DEALER",

@@ -20,6 +20,7 @@ from .deadlines import DeadlineTimer
 from .messages import UNDECODABLE, Cancel, ErrorReply, LongReply, encode
 from .reconnecting import ReconnectingConnection
 from .transport.native.codec import OnMessage, Payload
+from .unix_sockets import get_opener
 
 if TYPE_CHECKING:
     from .transport.base import Transport, TransportName
@@ -48,7 +49,7 @@ class RequestChannel(LoopBound):
             P2PError if the path is not safe.
         actor: name of the process behind the mailbox, for errors.
         curve: CURVE keys, if the mailbox needs them. The transport is then ``pyzmq``.
-        transport: name of the transport.
+        transport: name of the transport. A process whose connections another one makes uses ``native``.
         on_message: called with (id, header, payload) of messages that are not replies to requests of this channel.
         on_connect: called after each handshake, also of reconnections: the place to register again.
         on_disconnect: called when a connection has ended.
@@ -90,7 +91,7 @@ class RequestChannel(LoopBound):
         self._track()
 
     def _make_transport(self) -> Transport:
-        if self._curve is None and self._transport_name == "native":
+        if self._curve is None and (self._transport_name == "native" or get_opener() is not None):
             return ReconnectingConnection(
                 self._find,
                 on_message=self._receive,

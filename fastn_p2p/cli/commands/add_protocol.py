@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption
+from ...console.options import GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -29,19 +29,27 @@ def run(
             "--program", help="A program of yours serves it (serve_all). The daemon keeps its config and workspace."
         ),
     ] = False,
+    yes: GrantOption = False,
     home: HomeOption = None,
 ) -> None:
     """Add a protocol to an identity.
 
     Use --instance to add several instances of one protocol. A protocol that is added with --program need not be
-    installed where the daemon runs.
+    installed where the daemon runs. A protocol that needs more than its own directory says so, and asks.
     """
     from fastn_p2p_client.ipc.messages import AddProtocol
 
+    from ...console.confirmation import with_permissions
     from ...console.control_request import request_daemon
     from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
-    request_daemon(home, AddProtocol(identity, protocol, instance, tuple(allow or ()), program), payload)
+    access = tuple(allow or ())
+    with_permissions(
+        lambda granted: request_daemon(
+            home, AddProtocol(identity, protocol, instance, access, program, granted), payload
+        ),
+        yes=yes,
+    )
     write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")

@@ -61,6 +61,13 @@ def run(
             "[env: FASTN_CONNECTIONS; default: 128]",
         ),
     ] = None,
+    sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--sandbox/--no-sandbox",
+            help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: no-sandbox]",
+        ),
+    ] = None,
     passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM.
@@ -86,6 +93,7 @@ def run(
         "network.lan": lan,
         "limits.memory": memory,
         "limits.connections": connections,
+        "limits.sandbox": sandbox,
     }
     found = Home.find(home)
     resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
@@ -96,6 +104,7 @@ def run(
     plan = DaemonConfig(
         identity_memory=limits.memory * 1024 * 1024,
         program_connections=limits.connections,
+        sandbox=limits.sandbox,
         fixed_settings=resolved.fixed,
         vault_page=-1 if page is None else page,
     )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption
+from ...console.options import GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -27,15 +27,17 @@ def run(
     reset_allow: Annotated[
         bool, typer.Option("--reset-allow", help="Remove the access list: the protocol decides again.")
     ] = False,
+    yes: GrantOption = False,
     home: HomeOption = None,
 ) -> None:
     """Change the config or access list of a protocol.
 
     The change applies at once and interrupts nothing. Options that are not given change nothing. If the protocol
-    rejects the new config, everything stays as it is.
+    rejects the new config, everything stays as it is. A config that needs further permissions asks for them.
     """
     from fastn_p2p_client.ipc.messages import SetProtocol
 
+    from ...console.confirmation import with_permissions
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
     from ...console.json_values import json_argument, parse_json
@@ -49,5 +51,8 @@ def run(
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
-    state = request_daemon(home, SetProtocol(identity, protocol, instance, access), payload).state
+    state = with_permissions(
+        lambda granted: request_daemon(home, SetProtocol(identity, protocol, instance, access, granted), payload),
+        yes=yes,
+    ).state
     write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")

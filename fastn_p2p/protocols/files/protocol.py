@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
-from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
+from fastn_p2p_client.protocol import BindingContext, Peer, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
 from ...concurrency import open_in_thread
@@ -70,6 +70,12 @@ class FileTransfer(Protocol):
         self._checkpoints = Checkpoints()
         self._sessions: Counter[str] = Counter()
         self._walks: Counter[str] = Counter()
+
+    @classmethod
+    def permissions(cls, config: FileTransferConfig) -> Permissions:
+        return Permissions(
+            read=[] if config.root is None else [config.root], write=[] if config.inbox is None else [config.inbox]
+        )
 
     async def on_check(self) -> None:
         self.config.check()

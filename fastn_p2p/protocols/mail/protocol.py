@@ -10,7 +10,7 @@ from typing import Final
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import messages as m
 from fastn_p2p_client.names import check_name
-from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
+from fastn_p2p_client.protocol import BindingContext, Peer, Permissions, Protocol, request
 
 from ...sqlite_store import SqliteStore
 from .config import MailConfig
@@ -60,6 +60,10 @@ class Mail(Protocol):
         self._delivery = DeliveryManager(self._outbox.queue, transport, self._current_config, context.instance)
         self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
+
+    @classmethod
+    def permissions(cls, config: MailConfig) -> Permissions:
+        return Permissions(write=[config.storage_dir] if config.storage_dir else [])
 
     async def on_check(self) -> None:
         await asyncio.to_thread(check_storage_dir, self.config.storage_dir)

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from fastn_p2p_client.errors import ApplicationError, Overloaded
-from fastn_p2p_client.protocol import BindingContext, Protocol, request, stream
+from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
 from .service_address import InvalidAddress, ServiceAddress, parse_address
@@ -54,6 +54,13 @@ class Tunnel(Protocol):
         super().__init__(context)
         self._connections = 0
 
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        try:
+            return Permissions(connect=[str(parse_address(config.target))])
+        except InvalidAddress:  # on_check says what is wrong
+            return Permissions()
+
     async def on_check(self) -> None:
         """Check that the target is an address."""
         self._target()
@@ -86,7 +93,10 @@ class Tunnel(Protocol):
         try:
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
-                    connection = await open_connection(self._target())
+                    target = self._target()
+                    connection = await (
+                        self.context.connect_unix(target.path) if target.path else open_connection(target)
+                    )
             except TimeoutError:
                 raise _unreachable("it did not answer in time") from None
             except OSError as error:

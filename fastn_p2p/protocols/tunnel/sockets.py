@@ -11,12 +11,12 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from fastn_p2p_client.ipc.unix_sockets import connect_unix
+
 from .service_address import ServiceAddress
 
 _BACKLOG: Final = 1024
 """Connections that wait to be accepted. The kernel uses ``net.core.somaxconn`` if that is less."""
-_RETRY_PAUSE: Final = 0.02
-"""Seconds between two attempts to connect to a Unix socket with a full queue. The kernel does not signal free space."""
 
 
 class AddressInUse(OSError):
@@ -33,7 +33,10 @@ async def open_connection(address: ServiceAddress) -> socket.socket:
         OSError: the connection failed. ``strerror`` is the reason, without the address.
     """
     if address.path:
-        return await _connect_unix(address.path)
+        try:
+            return await connect_unix(Path(address.path))
+        except OSError as error:
+            raise _without_address(error) from None
     last: OSError | None = None
     for family, kind, protocol, _, where in await _resolve(address):
         made = socket.socket(family, kind, protocol)
@@ -50,25 +53,6 @@ async def open_connection(address: ServiceAddress) -> socket.socket:
         else:
             return made
     raise last or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-
-
-async def _connect_unix(path: str) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        while True:
-            try:
-                made.connect(path)
-            except BlockingIOError:  # its queue is full, and the kernel does not retry
-                await asyncio.sleep(_RETRY_PAUSE)
-            else:
-                return made
-    except OSError as error:
-        made.close()
-        raise _without_address(error) from None
-    except BaseException:
-        made.close()
-        raise
 
 
 async def _resolve(address: ServiceAddress, flags: int = 0) -> list[tuple[Any, ...]]:

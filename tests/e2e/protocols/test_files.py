@@ -65,8 +65,7 @@ class FilesSetup:
 
     def clear(self) -> None:
         for each in (self.root, self.inbox, self.wary, self.here):
-            subprocess.run(["rm", "-rf", each], check=True)
-            each.mkdir()
+            subprocess.run(["find", each, "-mindepth", "1", "-delete"], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,8 @@ def test_a_package_is_installed_replaced_and_removed(
     assert name not in environment.installed()
     environment.cli("add-protocol", "alice", "--protocol", name, "--alias", "third", code=7)
     assert environment.answer(name) == "two, later"
-    assert environment.daemon.pid("identity-alice") == pid
+    if not options:  # code in a directory of its own is outside of the sandbox of a process that has started
+        assert environment.daemon.pid("identity-alice") == pid
     for instance in ("default", "other"):
         environment.cli("remove-protocol", "alice", "--protocol", name, "--alias", instance)
     with pytest.raises(ProtocolNotFound):

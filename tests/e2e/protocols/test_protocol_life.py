@@ -128,7 +128,7 @@ def test_a_config_that_does_not_fit_is_refused_before_anything_is_written(daemon
         ({"notes": 1}, "notes"),
         ({"export": "/no/such/directory"}, "$.export"),
     ):
-        done = daemon.cli("add-protocol", name, "--protocol", "Pinboard", "--config", json.dumps(config))
+        done = daemon.cli("add-protocol", name, "--protocol", "Pinboard", "--config", json.dumps(config), "--yes")
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert not (daemon.home.identities / name / "protocols/Pinboard").exists()
 

@@ -101,3 +101,5 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.RevokeInvitation: Command(revoke_invitation, changes=True),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""
+COMMANDS_OF_IDENTITIES: Final = frozenset({m.ListIdentities, m.ListPeers, m.GetTicket})
+"""Commands that protocol code in an identity's process may send. They change nothing."""

@@ -17,11 +17,11 @@ from fastn_p2p_client.ipc.messages import (
     StopProtocol,
 )
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.permissions import missing
 
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from ..one_shot import check_config
-from .bindings import activate, check_allowed, check_json, deactivate
+from .bindings import activate, check_allowed, check_json, check_permitted, deactivate
 from .programs import wait_until_released
 from .status import state_of
 
@@ -64,11 +64,16 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
             config=msgspec.Raw(payload) if payload else before.config,
             allow=before.allow if message.allow is None else await check_allowed(context, message.allow),
         )
-        await _check(context, identity, record)
+        needed = await _check(context, identity, record, message.granted, by_owner=bool(payload))
+        held = context.permissions.granted(identity.name, record.protocol, record.instance)
+        names = (identity.name, record.protocol, record.instance)
+        context.permissions.grant(*names, (*held, *missing(needed, held)))  # old ones too: data may have to be moved
         context.store.write_binding(identity.name, record)
         try:
-            await _apply(context, identity, record)
+            if await _apply(context, identity, record):
+                context.permissions.grant(*names, needed)
         except P2PError:
+            context.permissions.grant(*names, held)
             context.store.write_binding(identity.name, before)
             try:
                 await _apply(context, identity, before)
@@ -78,10 +83,13 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
         return await _reply(context, identity, record)
 
 
-async def _apply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Give the record to the process that serves the binding. Raises the P2PError with which it rejects the record."""
+async def _apply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> bool:
+    """Give the record to the process that serves the binding. Return whether an identity's process has it now.
+
+    Raises the P2PError with which the process rejects the record.
+    """
     if record.stopped:
-        return
+        return False
     if record.program:
         await _notify_programs(context, record, identity.name)
         problem = context.watchers.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
@@ -89,6 +97,8 @@ async def _apply(context: GatewayContext, identity: IdentityFile, record: Bindin
             raise InvalidConfig(protocol=record.protocol, reason=f"the program that serves it says: {problem}")
     elif await _is_up(context, identity):
         await activate(context, identity.name, record)
+        return True
+    return False
 
 
 async def start_protocol(context: GatewayContext, message: StartProtocol, _: bytes) -> StateReply:
@@ -127,14 +137,22 @@ def _load_binding(context: GatewayContext, name: str, protocol: str, instance: s
     return identity, context.store.binding(name, protocol, instance)
 
 
-async def _check(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Check access list and config, and raise P2PError if they are invalid.
+async def _check(
+    context: GatewayContext,
+    identity: IdentityFile,
+    record: BindingFile,
+    granted: tuple[str, ...] = (),
+    *,
+    by_owner: bool = False,
+) -> tuple[str, ...]:
+    """Check access list, config and permissions. Return the permissions that the binding needs.
 
-    Only a program can check the config of a binding that it serves.
+    Only a program can check the config of a binding that it serves. Raises as ``check_permitted``.
     """
     await check_allowed(context, record.allow)
-    if not record.program:
-        await check_config(context, identity, record)
+    if record.program:
+        return ()
+    return await check_permitted(context, identity, record, granted, by_owner=by_owner)
 
 
 async def _notify_programs(context: GatewayContext, record: BindingFile, leaves: str = "") -> None:

@@ -20,14 +20,17 @@ from fastn_p2p_client.errors import (
     InvalidConfig,
     P2PError,
     PeerNameUnknown,
+    PermissionsNeeded,
     StorageDamaged,
 )
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupList
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.permissions import missing
 
-from ...identity.messages import Activate, Deactivate
-from ...installed_protocols import check_installed, is_builtin
+from ...identity.declared_permissions import declared_permissions, is_builtin_binding
+from ...identity.messages import Activate, Deactivate, RestartNeeded
+from ...installed_protocols import check_installed
 from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
@@ -68,10 +71,10 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         if found is None:
             return _add_program_binding(context, name, record)
         online = identity.online and await context.supervisor.is_up(name)
-        if not (online and is_builtin(found)):
-            await check_config(context, identity, record)
+        granted = await check_permitted(context, identity, record, message.granted, by_owner=True, checked=online)
         prepared = context.store.prepare_binding(name, record)
         try:
+            context.permissions.grant(name, protocol, instance, granted)
             if online:
                 await activate(context, name, record)
             prepared.commit()
@@ -81,8 +84,47 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
                 if not context.store.is_kept(name, protocol, instance):
                     await run_on_delete(context, identity, record)
             context.store.cancel_binding(name, protocol, instance)
+            context.permissions.grant(name, protocol, instance, ())
             raise
         return Ack()
+
+
+async def check_permitted(
+    context: GatewayContext,
+    identity: IdentityFile,
+    record: BindingFile,
+    granted: tuple[str, ...],
+    *,
+    by_owner: bool,
+    checked: bool = False,
+) -> tuple[str, ...]:
+    """Check the binding's config, and that the owner has granted what it needs. Return the lines that it needs.
+
+    A protocol that comes with the daemon gets what the owner's config names: he has written the paths himself.
+
+    Args:
+        context: the gateway's context.
+        identity: the identity.
+        record: the binding as it is to be.
+        granted: lines that the owner grants now, beside those that are stored.
+        by_owner: True if the owner has just given this config. That in a file may come from protocol code.
+        checked: True if the identity's process checks the config anyway, should the code come with the daemon.
+
+    Raises:
+        PermissionsNeeded: the owner has not granted all of it.
+        P2PError: the config is not valid, or the protocol's code failed.
+    """
+    protocol, instance = record.protocol, record.instance
+    held = (*context.permissions.granted(identity.name, protocol, instance), *granted)
+    builtin = is_builtin_binding(record)
+    if builtin and checked:
+        needed = declared_permissions(protocol, record.code, bytes(record.config))
+    else:
+        needed = await check_config(context, identity, record, held)
+    lacking = () if builtin and by_owner else missing(needed, held)
+    if lacking:
+        raise PermissionsNeeded(protocol=protocol, permissions="\n".join(lacking))
+    return needed
 
 
 def _add_program_binding(context: GatewayContext, name: str, record: BindingFile) -> Ack:
@@ -117,7 +159,13 @@ async def activate(context: GatewayContext, name: str, record: BindingFile) -> N
     """Have the identity's process serve the binding, or give it the new config. Raises P2PError."""
     async with context.identity_client(name) as process:
         message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
-        await process.request(message, Ack, bytes(record.config), timeout=ACTIVATE_SECONDS)
+        reply = await process.ask(message, bytes(record.config), timeout=ACTIVATE_SECONDS)
+    if isinstance(reply, RestartNeeded):
+        log.info("%s is restarted, because its sandbox grows", name)
+        await context.supervisor.stop(name)
+        await context.supervisor.start(name)
+        async with context.identity_client(name) as process:
+            await process.request(message, Ack, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 
 async def deactivate(context: GatewayContext, name: str, protocol: str, instance: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple, TypeVar
@@ -29,6 +29,7 @@ from ...network.admin_messages import GetNetworkReport, NetworkReport, NetworkRe
 from ...runtime import last_exit
 from ...runtime.control_channel import ProcessInfo
 from ...runtime.process_setup import boot_ms
+from ...runtime.sandbox.sandbox import OPEN
 from ...storage.identity_store import BindingFile, IdentityFile, IdentityStore, LoadResult
 from ...vault.messages import GetLockState, LockState
 from ..context import GatewayContext
@@ -47,6 +48,8 @@ OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
 STOPPED: Final = "stopped"
 WAITING: Final = "waiting for a program"
+_MOST_NAMES: Final = 4
+"""Names of processes in one warning."""
 _MAX_REASON: Final = 400
 """Characters of a program's reason for not serving a binding."""
 
@@ -95,6 +98,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         for process in processes or []
         if process.state in ("failed", "backoff") and process.last_exit
     ]
+    warnings += open_sandboxes((process.name, process.sandbox) for process in processes or [])
     now_ms = boot_ms()
     warnings += _previous_failure(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []
@@ -125,6 +129,24 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         blocked=network.blocked if network else 0,
         vault=None if lock is None else VaultInfo(encrypted=lock.encrypted, locked=lock.locked, locks_at=lock.until),
     )
+
+
+def open_sandboxes(states: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a warning for each reason for which sandboxes are open, with the names of the processes.
+
+    Args:
+        states: name and ``ProcessStatus.sandbox`` of each process.
+    """
+    found: dict[str, list[str]] = {}
+    for name, state in states:
+        if state.startswith(OPEN):
+            found.setdefault(state, []).append(name)
+    return [f"the sandbox of {_shortened(names)} is {state}" for state, names in found.items()]
+
+
+def _shortened(names: list[str]) -> str:
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names) if rest <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {rest} more"
 
 
 def _previous_failure(context: GatewayContext, now_ms: int) -> list[str]:
@@ -187,6 +209,7 @@ def _processes(processes: list[ProcessInfo], now_ms: int) -> list[ProcessStatus]
                 restarts=process.restarts,
                 memory=memory,
                 cpu_ms=cpu_ms,
+                sandbox=process.sandbox,
             )
         )
     return found

@@ -57,8 +57,7 @@ class HostDirectory:
     @classmethod
     def find(cls, endpoint: bytes) -> HostDirectory:
         """Return the host directory: ``$FASTN_HOST_DIRECTORY``, else one in the user's runtime directory."""
-        configured = os.environ.get(_VARIABLE)
-        return cls(Path(configured) if configured else runtime_directories()[0] / "hosts", endpoint)
+        return cls(_path(), endpoint)
 
     def open(self) -> None:
         """Create the directory if it is missing, check it, and delete what a killed daemon left unfinished."""
@@ -167,3 +166,16 @@ def _read(path: Path) -> bytes:
         return os.read(descriptor, MAX_RECORD + 1)
     finally:
         os.close(descriptor)
+
+
+def _path() -> Path:
+    configured = os.environ.get(_VARIABLE)
+    return Path(configured) if configured else runtime_directories()[0] / "hosts"
+
+
+def make_host_directory() -> Path:
+    """Return the host directory, and create it if that is possible. ``HostDirectory.open`` checks it."""
+    path = _path()
+    with contextlib.suppress(OSError):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path

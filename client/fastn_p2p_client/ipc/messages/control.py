@@ -320,6 +320,9 @@ class AddProtocol(Message, frozen=True, tag=15):
     allow: tuple[str, ...] = ()
     program: bool = False
     """True if a program serves it: the daemon keeps config and workspace, and does not look for protocol code."""
+    granted: tuple[str, ...] = ()
+    """Permissions that the owner grants, as lines of ``Permissions``. A protocol that does not come with the daemon is
+    refused with ``PermissionsNeeded`` if it needs others."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
@@ -350,6 +353,8 @@ class SetProtocol(Message, frozen=True, tag=35):
     instance: str
     allow: tuple[str, ...] | None = None
     """Access list, with the entries of ``AddProtocol``; None keeps the current one."""
+    granted: tuple[str, ...] = ()
+    """Further permissions that the owner grants, as in ``AddProtocol``."""
 
 
 class SetLimits(Message, frozen=True, tag=36):

@@ -217,6 +217,8 @@ class ProcessStatus(Record, frozen=True):
     memory: int
     """Bytes of proportional set size."""
     cpu_ms: int
+    sandbox: str = ""
+    """``closed``, ``open: …`` with what the kernel does not confine and why, or empty: the process has none."""
 
 
 class BindingStatus(Record, frozen=True):

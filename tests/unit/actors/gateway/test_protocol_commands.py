@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p.cli.protocol_list import config_rows, format_protocol
 from fastn_p2p_actors.gateway import one_shot
 from fastn_p2p_actors.gateway.commands.protocols import describe_installed
-from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol
+from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol, WorkerLimits
 from fastn_p2p_client.errors import HandlerFailed
 from fastn_p2p_client.ipc.messages import ProtocolInfo
 
@@ -71,7 +71,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, s
         (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{ENTRIES[name]}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    protocols = asyncio.run(describe_installed(memory=256 * 1024 * 1024)).protocols
+    protocols = asyncio.run(describe_installed(limits=WorkerLimits(256 * 1024 * 1024))).protocols
     assert [info.name for info in protocols] == sorted(info.name for info in protocols)
     return {(info.name, info.code): info for info in protocols}
 
@@ -114,7 +114,7 @@ async def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypat
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
     with pytest.raises(HandlerFailed, match="ended with exit code 7"):
-        await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
+        await one_shot.run_one_shot(asyncio.Semaphore(), WorkerLimits(), DescribeProtocol("Good", "one:Good"), "alice")
 
 
 HOLDS_OUTPUT = """
@@ -141,7 +141,7 @@ async def test_a_worker_that_takes_too_long_is_killed_once(monkeypatch: pytest.M
     monkeypatch.setattr(os, "killpg", note)
     monkeypatch.setattr(one_shot, "WORKER_TIMEOUT", 1)
     with pytest.raises(HandlerFailed, match="took longer than 1 s"):
-        await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
+        await one_shot.run_one_shot(asyncio.Semaphore(), WorkerLimits(), DescribeProtocol("Good", "one:Good"), "alice")
     assert len(killed) == 1
     started[0]._transport.close()  # type: ignore[attr-defined]
     for reading in asyncio.all_tasks() - {asyncio.current_task()}:

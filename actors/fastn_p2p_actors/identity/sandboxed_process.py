@@ -1,0 +1,46 @@
+"""Parts of an identity's process that its sandbox makes necessary: temporary files, and sockets from the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from ..runtime.actor import ActorContext
+from ..runtime.sandbox.roles import PROTOCOLS, TEMPORARY
+
+
+class SandboxTooSmall(Exception):
+    """A binding needs what this process gave up when it entered its sandbox."""
+
+
+def make_directories(directory: Path, *, empty: bool = False) -> None:
+    """Make the directories of an identity to which its code may write: a sandbox has rules for what exists.
+
+    Temporary files go to one of them, those of programs that the process starts too.
+
+    Args:
+        directory: directory of the identity.
+        empty: delete the temporary files of earlier processes.
+    """
+    place = directory / TEMPORARY
+    if empty:
+        shutil.rmtree(place, ignore_errors=True)
+    for each in (directory / PROTOCOLS, place):
+        each.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = str(place)
+    tempfile.tempdir = None
+
+
+async def open_socket(context: ActorContext, loop: asyncio.AbstractEventLoop, path: Path) -> socket.socket:
+    """Return a socket that the supervisor has connected to ``path``. Works in every thread's event loop.
+
+    Raises:
+        OSError: it could not connect, or this process may not connect there.
+    """
+    if asyncio.get_running_loop() is loop:
+        return await context.open_socket(path)
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(context.open_socket(path), loop))

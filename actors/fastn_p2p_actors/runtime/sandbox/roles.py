@@ -1,0 +1,137 @@
+"""Sandboxes of the daemon's processes, by role.
+
+Every process reads Python's library and files of the system, writes its log, and uses the directory of the daemon's
+sockets. The functions say what comes on top.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.permissions import ANYWHERE, Permissions, needs_resolver, port_of
+
+from .granted_paths import without_replaceable
+from .landlock import EXECUTE, MAKE_SOCK, READ, READ_FILE, REMOVE_FILE, TRUNCATE, WRITE, WRITE_FILE, combine
+from .sandbox import INTERNET, Sandbox
+from .system_files import LIBRARIES, all_processes, own_process, python_files, system_files, traces
+
+_SOCKETS: Final = READ | MAKE_SOCK | REMOVE_FILE
+"""Rights to the directory of the sockets: bind one, and remove it."""
+_LOCAL: Final = frozenset({socket.AF_UNIX})
+
+
+def vault_sandbox(home: Home) -> Sandbox:
+    """Return the sandbox of the vault: its directory, credentials of the service manager, and its mailbox."""
+    own = [(home.vault, WRITE), *_rules(READ, os.environ.get("CREDENTIALS_DIRECTORY"))]
+    return Sandbox(combine(_core(home).items(), own), families=_LOCAL)
+
+
+def network_sandbox(home: Home, host_directory: Path) -> Sandbox:
+    """Return the sandbox of the network process: ``peers/``, ``run/``, the host directory, and sockets.
+
+    Args:
+        home: home of the daemon.
+        host_directory: directory in which the user's daemons find each other. It exists.
+    """
+    own = [(home.peers, WRITE), (home.path / "run", WRITE), (host_directory, WRITE)]
+    return Sandbox(combine(_core(home).items(), own), families=INTERNET | _LOCAL, connect=None, listen=None)
+
+
+def gateway_sandbox() -> Sandbox:
+    """Return the sandbox of the gateway: Unix sockets, and the programs that check configs.
+
+    Those look at whatever files a config names, so files stay open to it.
+    """
+    return Sandbox(files=None, programs=True, families=_LOCAL)
+
+
+def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandbox:
+    """Return the sandbox of an identity's process: its workspaces, and what its bindings were granted.
+
+    Args:
+        home: home of the daemon.
+        identity: name of the identity.
+        granted: lines of ``Permissions``.
+    """
+    own = home.identities / identity
+    log_file = home.logs / f"identity-{identity}.log"
+    return _protocol_code(
+        granted,
+        own,
+        [(own, READ), *_workspaces(own)],
+        [(log_file, READ_FILE | WRITE_FILE | TRUNCATE)],
+        [(home.lock, READ_FILE), (home.socket_directory_file, READ_FILE)],
+    )
+
+
+def code_sandbox(home: Path | None = None, granted: Iterable[str] = ()) -> Sandbox:
+    """Return the sandbox of a process that runs protocol code once.
+
+    Args:
+        home: directory of the identity, if the code is asked about a binding.
+        granted: lines of ``Permissions``.
+    """
+    return _protocol_code(granted, home, () if home is None else _workspaces(home))
+
+
+def _workspaces(home: Path) -> list[tuple[Path, int]]:
+    """Return what every process with code of an identity may use of its directory."""
+    return [(home / PROTOCOLS, WRITE), (home / TEMPORARY, WRITE)]
+
+
+def _protocol_code(granted: Iterable[str], home: Path | None, *own: Iterable[tuple[Path, int]]) -> Sandbox:
+    permissions = without_replaceable(Permissions.of(granted), () if home is None else (home,))
+    programs = [Path(os.path.realpath(each)) for each in permissions.programs]
+    connect, listen = list(permissions.connect), list(permissions.listen)
+    files = combine(
+        python_files(),
+        system_files(),
+        all_processes() if programs else own_process(),
+        traces(),
+        *own,
+        _rules(READ, *permissions.read),
+        _rules(WRITE, *permissions.write),
+        [(each, READ | EXECUTE) for each in programs],
+        [(Path(each), READ | EXECUTE) for each in LIBRARIES] if programs else [],
+    )
+    anywhere = ANYWHERE in connect
+    return Sandbox(
+        files,
+        programs=bool(programs),
+        connect=None if anywhere else _ports(connect),
+        listen=_ports(listen),
+        udp=anywhere or any(map(needs_resolver, connect)),
+    )
+
+
+PROTOCOLS: Final = "protocols"
+"""Directory of an identity that has the workspaces of its bindings."""
+TEMPORARY: Final = ".tmp"
+"""Directory beside ``protocols`` of an identity, for temporary files of its process."""
+
+
+def _core(home: Home) -> dict[Path, int]:
+    """Return what every process without protocol code needs."""
+    return combine(
+        python_files(),
+        system_files(),
+        all_processes(),
+        traces(),
+        [(home.logs, WRITE), (home.sockets / "run", _SOCKETS), (home.lock, READ_FILE)],
+        [(home.socket_directory_file, READ_FILE)],
+    )
+
+
+def _rules(rights: int, *places: str | os.PathLike[str] | None) -> Iterator[tuple[Path, int]]:
+    for place in places:
+        if place:
+            yield Path(place), rights
+
+
+def _ports(addresses: Iterable[str]) -> frozenset[int]:
+    return frozenset(port for port in map(port_of, addresses) if port is not None)

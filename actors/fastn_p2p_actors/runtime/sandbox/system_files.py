@@ -1,0 +1,94 @@
+"""Files of the system and of Python that every process of the daemon reads, also long after its start.
+
+Modules are imported late, time zones and certificates are read when they are needed, and the resolver reads its
+configuration again after a change.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from .landlock import READ, READ_FILE, TRUNCATE, WRITE, WRITE_FILE
+
+LIBRARIES: Final = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/lib", "/lib64")
+"""Directories of shared libraries."""
+_SHARED: Final = ("/usr/share", "/usr/local/share", "/nix/store", "/gnu/store")
+_SETTINGS: Final = (
+    *("resolv.conf", "hosts", "host.conf", "nsswitch.conf", "gai.conf", "services", "protocols", "networks"),
+    *("localtime", "timezone", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ssl", "pki", "ca-certificates"),
+    *("crypto-policies", "passwd", "group", "mime.types", "os-release", "locale.conf", "locale.alias", "machine-id"),
+)
+"""Files of ``/etc`` that a process needs. All of it is allowed unless this is root, who may read more than others."""
+_STATE: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd")
+"""Directories to which ``/etc/resolv.conf`` may lead."""
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
+_RANDOM: Final = ("/dev/random", "/dev/urandom")
+_KERNEL: Final = (
+    *("/sys/devices/system", "/sys/fs/cgroup", "/sys/class/net", "/sys/devices/virtual/net", "/sys/kernel/mm"),
+    *("/proc/sys", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/version"),
+    *("/proc/filesystems",),
+)
+
+_own_process: list[int] = []
+"""Descriptor of this process's directory in ``/proc``. The kernel makes a new inode for it, to which the rule does not
+apply, once nothing holds the old one."""
+
+
+def python_files() -> Iterator[tuple[Path, int]]:
+    """Yield where Python imports from now: its library, site directories, and every directory of ``sys.path``."""
+    places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        places.append(site.getusersitepackages())
+    places += [path for path in sys.path if path]
+    places += [path for finder in sys.meta_path for path in _editable_folders(finder)]
+    for place in dict.fromkeys(os.path.realpath(place) for place in places):
+        if place in ("/", "/usr", "/usr/local"):
+            continue  # Python's prefix, whose library is in one of the directories below
+        yield Path(place), READ
+    yield Path(os.path.realpath(sys.executable)), READ
+    yield Path(sys.prefix, "pyvenv.cfg"), READ
+
+
+def _editable_folders(finder: object) -> list[str]:
+    """Return the directories of packages that setuptools installed as editable: its finder has a table of them."""
+    module = sys.modules.get(getattr(finder, "__module__", ""))
+    table = getattr(module, "MAPPING", None)
+    return [os.path.dirname(each) for each in table.values()] if isinstance(table, dict) else []  # noqa: PTH120
+
+
+def system_files() -> Iterator[tuple[Path, int]]:
+    """Yield libraries, settings, devices and the like. They contain no secret of a user."""
+    for place in (*LIBRARIES, *_SHARED, *_STATE, *_RANDOM, *_KERNEL):
+        yield Path(place), READ
+    for place in _DEVICES:
+        yield Path(place), READ_FILE | WRITE_FILE | TRUNCATE
+    if os.geteuid():
+        yield Path("/etc"), READ
+    for name in _SETTINGS:
+        setting = Path("/etc", name)
+        yield setting, READ
+        yield Path(os.path.realpath(setting)), READ
+
+
+def own_process() -> Iterator[tuple[Path, int]]:
+    """Yield what ``/proc`` says of this process, and keep it allowed."""
+    place = Path(f"/proc/{os.getpid()}")
+    if not _own_process:
+        _own_process.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    yield place, READ
+
+
+def all_processes() -> Iterator[tuple[Path, int]]:
+    """Yield ``/proc``. Landlock itself keeps the memory and the environment of other processes closed."""
+    yield Path("/proc"), READ
+
+
+def traces() -> Iterator[tuple[Path, int]]:
+    """Yield the directory for time stamps of calls, if there is one: see ``fastn_p2p_client.ipc.latency_trace``."""
+    if directory := os.environ.get("FASTN_TRACE"):
+        yield Path(directory), WRITE

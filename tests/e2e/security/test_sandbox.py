@@ -1,0 +1,278 @@
+"""A sandbox holds against the protocol code in it: each attempt is refused, and succeeds without the sandbox."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fastn_p2p_actors.runtime.sandbox import landlock, seccomp
+from fastn_p2p_client.ipc import messages as m
+from tests.support.daemons import Daemon
+from tests.support.escaping_protocol import ATTEMPTS, DONE
+from tests.support.protocols import install_protocols
+from tests.support.two_daemons import give
+
+_HAS_SANDBOX: Final = landlock.version() >= landlock.SIGNALS_VERSION and seccomp.is_supported()
+pytestmark = pytest.mark.skipif(not _HAS_SANDBOX, reason="this kernel has no Landlock of version 6, or no seccomp")
+
+REFUSED: Final = frozenset({"Permission denied", "Operation not permitted", "Invalid cross-device link"})
+"""Answers of the kernel. The last one is that of a link from one directory to another with other rights."""
+
+
+@dataclass
+class Setup:
+    """alice is online with Escaping, bob with Echo. ``outside`` is a directory; something listens on ``port``."""
+
+    daemon: Daemon
+    keys: dict[str, str]
+    outside: Path
+    port: int
+
+    @property
+    def sockets(self) -> dict[str, str]:
+        home = self.daemon.home
+        mailboxes = {name: str(home.mailbox(name)) for name in ("network", "vault", "identity-bob")}
+        return {"gateway": str(home.control_socket), **mailboxes}
+
+    def attempt(self, do: str, instance: str = "default", caller: str = "bob", **details: Any) -> str:
+        with self.daemon.client() as client:
+            order = {"do": do, **details}
+            outcome = client.call(caller, self.keys["alice"], "Escaping", instance, request=order, timeout=60)
+            assert isinstance(outcome, str)
+            return outcome
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def _running(folder: Path, listener: socket.socket, sandbox: str) -> Iterator[Setup]:
+    env = install_protocols(folder / "packages", Escaping="tests.support.escaping_protocol:Escaping")
+    outside = folder / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    daemon = Daemon(folder / "home", folder / "hosts", FASTN_SANDBOX=sandbox, **env).start()
+    try:
+        keys = {name: daemon.identity(name) for name in ("alice", "bob")}
+        give(daemon, "alice", "Escaping")
+        yield Setup(daemon, keys, outside, listener.getsockname()[1])
+    finally:
+        daemon.clean_up()
+
+
+@pytest.fixture(scope="module")
+def closed(listener: socket.socket) -> Iterator[Setup]:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        yield from _running(Path(name), listener, "on")
+
+
+@pytest.fixture(scope="module")
+def opened(listener: socket.socket) -> Iterator[Setup]:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        yield from _running(Path(name), listener, "off")
+
+
+def details_of(setup: Setup, target: str) -> dict[str, Any]:
+    """Return the details of an order that is aimed at ``target``."""
+    home = setup.daemon.home
+    places = {
+        "a key": next(home.vault.rglob("*.key")),
+        "the vault": home.vault,
+        "another identity": home.identities / "bob",
+        "its config": home.identities / "bob/identity.json",
+        "own permissions": home.identities / "alice/identity.json",
+        "the home": home.path,
+        "a file outside": setup.outside / "file",
+        "a directory outside": setup.outside,
+        "the log of another": home.logs / "network.log",
+        "the code of the daemon": Path(landlock.__file__),
+        "a program": Path("/bin/true"),
+        "the gateway's socket": home.control_socket,
+        "the network process's socket": home.mailbox("network"),
+        "the vault's socket": home.mailbox("vault"),
+    }
+    if target in places:
+        return {"path": str(places[target])}
+    if target in ("network", "gateway", "vault", "identity-bob"):
+        return {"pid": setup.daemon.processes()[target]["pid"]}
+    if target in ("memory of network", "memory of gateway"):
+        return {"path": f"/proc/{setup.daemon.processes()[target.split()[-1]]['pid']}/mem"}
+    return {"port": setup.port}
+
+
+WHAT: Final = [
+    ("read", "a key"),
+    ("read a link to", "a key"),
+    ("list", "the vault"),
+    ("list", "another identity"),
+    ("list", "the home"),
+    ("read", "its config"),
+    ("read", "a file outside"),
+    ("read", "the log of another"),
+    ("write into", "a directory outside"),
+    ("write into", "another identity"),
+    ("overwrite", "own permissions"),
+    ("overwrite", "the code of the daemon"),
+    ("overwrite", "a file outside"),
+    ("truncate", "a file outside"),
+    ("make a directory in", "a directory outside"),
+    ("move out to", "a directory outside"),
+    ("link to", "a file outside"),
+    ("execute", "a program"),
+    ("fork", ""),
+    ("connect to the socket", "the gateway's socket"),
+    ("connect to the socket", "the network process's socket"),
+    ("connect to the socket", "the vault's socket"),
+    ("connect by TCP", ""),
+    ("listen", ""),
+    ("send UDP", ""),
+    ("socket to datagrams", ""),
+    ("signal", "network"),
+    ("signal", "identity-bob"),
+    ("signal by descriptor", "gateway"),
+]
+"""Attempts that succeed without a sandbox, and their targets."""
+PROTECTED: Final = [
+    ("read", "memory of network"),
+    ("read", "memory of gateway"),
+    ("trace", "network"),
+    ("read memory", "gateway"),
+    ("take a descriptor", "network"),
+    ("limit", "vault"),
+    ("make slow", "network"),
+    ("raw socket", ""),
+    ("new namespace", ""),
+    ("io_uring", ""),
+    ("bpf", ""),
+    ("kernel keys", ""),
+]
+"""Attempts that succeed without a sandbox if the user is root, or on some kernels."""
+ACTING: Final = [
+    ("call as", "bob"),
+    ("create identity", ""),
+    ("delete identity", "bob"),
+    ("add protocol", "bob"),
+    ("read status", ""),
+    ("take offline", "bob"),
+]
+
+
+def named(attempt: tuple[str, str]) -> str:
+    return " ".join(attempt).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize(("do", "target"), [*WHAT, *PROTECTED], ids=map(named, [*WHAT, *PROTECTED]))
+def test_an_attempt_is_refused(closed: Setup, do: str, target: str) -> None:
+    assert closed.attempt(do, **details_of(closed, target)) in REFUSED
+
+
+@pytest.mark.parametrize(("do", "target"), WHAT, ids=map(named, WHAT))
+def test_it_would_succeed_without_a_sandbox(opened: Setup, do: str, target: str) -> None:
+    assert opened.attempt(do, **details_of(opened, target)) == DONE
+
+
+@pytest.mark.parametrize(("do", "name"), ACTING, ids=map(named, ACTING))
+def test_code_of_an_identity_may_not_act_as_its_owner_or_as_another_one(closed: Setup, do: str, name: str) -> None:
+    assert closed.attempt(do, name=name) == "forbidden"
+    assert closed.attempt(do, name=name) == "forbidden"
+    log = (closed.daemon.home.logs / ("network.log" if do == "call as" else "gateway.log")).read_text()
+    assert log.count("code of alice was refused: " + LOGGED[do]) == 1, log
+
+
+LOGGED: Final = {
+    "call as": "Call as 'bob'",
+    "create identity": "CreateIdentity",
+    "delete identity": "DeleteIdentity",
+    "add protocol": "AddProtocol",
+    "read status": "GetStatus",
+    "take offline": "SetIdentityOnline",
+}
+
+
+def test_every_attempt_is_tried() -> None:
+    assert {do for do, _ in (*WHAT, *PROTECTED, *ACTING)} == set(ATTEMPTS) - {"call", "delete", "be connected to"}
+
+
+def test_code_calls_as_its_own_identity(closed: Setup) -> None:
+    assert closed.attempt("call", name="alice") == DONE
+
+
+def test_code_uses_its_workspace(closed: Setup) -> None:
+    workspace = closed.daemon.home.identities / "alice/protocols/Escaping/default"
+    for do in ("write into", "make a directory in", "list"):
+        assert closed.attempt(do, path=str(workspace)) == DONE
+    for do in ("read", "overwrite", "truncate", "delete"):
+        assert closed.attempt(do, path=str(workspace / "written")) == DONE
+
+
+def test_what_the_owner_grants_is_allowed_and_no_more(closed: Setup) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        target, outside = f"connect 127.0.0.1:{closed.port}", str(closed.outside)
+        config = json.dumps({"permissions": [f"write {outside}", target]})
+        command = ("--protocol", "Escaping", "--instance", "granted", "--config")
+        asked = closed.daemon.cli("add-protocol", "alice", *command, config)
+        assert (asked.returncode, f"were not granted: write {outside}; {target}." in asked.stderr) == (2, True)
+        assert closed.daemon.cli("add-protocol", "alice", *command, config, "--yes").returncode == 0
+        try:
+            assert closed.attempt("write into", "granted", path=outside) == DONE
+            assert closed.attempt("connect by TCP", "granted", port=closed.port) == DONE
+            assert closed.attempt("connect by TCP", "granted", port=other.getsockname()[1]) in REFUSED
+            assert closed.attempt("execute", "granted", path="/bin/true") in REFUSED
+            assert closed.attempt("list", "granted", path=str(closed.outside.parent)) in REFUSED
+
+            more = json.dumps({"permissions": [f"write {outside}", "program /bin/true"]})
+            assert closed.daemon.cli("set-protocol", "alice", *command, more).returncode == 2
+            assert closed.attempt("execute", "granted", path="/bin/true") in REFUSED
+            assert closed.daemon.cli("set-protocol", "alice", *command, more, "--yes").returncode == 0
+            assert closed.attempt("execute", "granted", path="/bin/true") == DONE
+            assert closed.attempt("execute", "granted", path="/bin/ls") in REFUSED
+        finally:
+            command = ("--protocol", "Escaping", "--instance", "granted", "--yes")
+            assert closed.daemon.cli("remove-protocol", "alice", *command).returncode == 0
+            for online in (False, True):
+                with closed.daemon.client() as client:
+                    client.control(m.SetIdentityOnline("alice", online))
+    assert closed.attempt("write into", path=outside) in REFUSED
+
+
+def test_the_supervisor_connects_to_what_was_granted_only(closed: Setup) -> None:
+    with socket.socket(socket.AF_UNIX) as service:
+        path = closed.outside / "service"
+        service.bind(str(path))
+        service.listen()
+        assert closed.attempt("be connected to", path=str(path)) == "Operation not permitted"
+        for name in ("gateway", "network"):
+            assert closed.attempt("be connected to", path=closed.sockets[name]) == DONE
+        assert closed.attempt("be connected to", path=closed.sockets["vault"]) == "Operation not permitted"
+        assert closed.attempt("be connected to", path=closed.sockets["identity-bob"]) == "Operation not permitted"
+
+
+def test_status_says_which_sandbox_is_open(closed: Setup, opened: Setup) -> None:
+    states = {each.name: each.sandbox for each in closed.daemon.status().processes}
+    assert states == {
+        "supervisor": "",
+        "vault": "closed",
+        "network": "closed",
+        "gateway": "closed except for files",
+        "identity-alice": "closed",
+        "identity-bob": "closed",
+    }
+    assert closed.daemon.status().warnings == []
+    states = {each.name: each.sandbox for each in opened.daemon.status().processes}
+    assert set(states.values()) == {"", "off"}
+    assert opened.daemon.status().warnings == []
+
+
+def test_other_processes_are_as_they_were(closed: Setup) -> None:
+    with closed.daemon.client() as client:
+        assert client.call("bob", closed.keys["alice"], "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        assert {each.name for each in client.control(m.ListIdentities()).identities} == {"alice", "bob"}

@@ -1,0 +1,193 @@
+"""Protocol whose code tries to leave the sandbox of its process."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_actors.runtime.sandbox.seccomp import syscall_number
+from fastn_p2p_client import P2PError
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.protocol import Permissions, Protocol, request
+
+__all__ = ["ATTEMPTS", "DONE", "Attempt", "Escaping"]
+
+DONE = "done"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Attempt(msgspec.Struct):
+    """Order to the protocol: what it tries, and on what."""
+
+    do: str
+    path: str = ""
+    """A file, a directory, a program or a socket."""
+    pid: int = 0
+    port: int = 0
+    name: str = ""
+    """An identity."""
+
+
+class Escaping(Protocol):
+    """Answers with ``DONE``, or with the error that stopped it."""
+
+    public = True
+
+    class Config(msgspec.Struct, forbid_unknown_fields=True):
+        permissions: list[str] = []
+
+    config: Config
+
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        return Permissions.of(config.permissions)
+
+    @request
+    async def attempt(self, order: Attempt) -> str:
+        try:
+            outcome = ATTEMPTS[order.do](self, order)
+            if asyncio.iscoroutine(outcome):
+                await outcome
+        except OSError as error:
+            return type(error).__name__ if error.errno is None else os.strerror(error.errno)
+        except P2PError as error:
+            return error.code
+        return DONE
+
+
+def _syscall(name: str, *arguments: Any) -> None:
+    numbers = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    if _libc.syscall(ctypes.c_long(syscall_number(name)), *numbers) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _read(_: Escaping, order: Attempt) -> None:
+    with Path(order.path).open("rb") as file:
+        file.read(1)
+
+
+def _read_link(protocol: Escaping, order: Attempt) -> None:
+    link = protocol.context.workspace / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(order.path)
+    link.read_bytes()
+
+
+def _hard_link(protocol: Escaping, order: Attempt) -> None:
+    link = protocol.context.workspace / "hard"
+    link.unlink(missing_ok=True)
+    link.hardlink_to(order.path)
+
+
+def _move_out(protocol: Escaping, order: Attempt) -> None:
+    source = protocol.context.workspace / "moved"
+    source.write_bytes(b"x")
+    source.rename(Path(order.path) / "moved")
+
+
+def _execute(_: Escaping, order: Attempt) -> None:
+    subprocess.run([order.path], check=True)
+
+
+def _fork(_: Escaping, __: Attempt) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _connect_unix(_: Escaping, order: Attempt) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.connect(order.path)
+
+
+def _connect_tcp(_: Escaping, order: Attempt) -> None:
+    with socket.create_connection(("127.0.0.1", order.port), 5):
+        pass
+
+
+def _listen(_: Escaping, __: Attempt) -> None:
+    with socket.create_server(("127.0.0.1", 0)):
+        pass
+
+
+def _send_udp(_: Escaping, order: Attempt) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", ("127.0.0.1", order.port))
+
+
+def _read_memory(_: Escaping, order: Attempt) -> None:
+    """Ask for no bytes: the kernel checks the permission first."""
+    _syscall("process_vm_readv", order.pid, None, 0, None, 0, 0)
+
+
+def _signal_by_descriptor(_: Escaping, order: Attempt) -> None:
+    descriptor = os.pidfd_open(order.pid)
+    try:
+        signal.pidfd_send_signal(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+async def _be_connected_to(protocol: Escaping, order: Attempt) -> None:
+    (await protocol.context.connect_unix(order.path)).close()
+
+
+async def _call_as(protocol: Escaping, order: Attempt) -> None:
+    await protocol.context.client.call(order.name, order.name, "Echo", request={"message": "hi"})
+
+
+async def _command(protocol: Escaping, message: Any) -> None:
+    await protocol.context.client.control(message)
+
+
+ATTEMPTS: Final[dict[str, Callable[[Escaping, Attempt], Any]]] = {
+    "read": _read,
+    "list": lambda _, order: list(Path(order.path).iterdir()),
+    "read a link to": _read_link,
+    "link to": _hard_link,
+    "write into": lambda _, order: (Path(order.path) / "written").write_bytes(b"x"),
+    "overwrite": lambda _, order: os.close(os.open(order.path, os.O_WRONLY)),
+    "truncate": lambda _, order: os.truncate(order.path, 0),
+    "delete": lambda _, order: Path(order.path).unlink(),
+    "make a directory in": lambda _, order: (Path(order.path) / "made").mkdir(exist_ok=True),
+    "move out to": _move_out,
+    "execute": _execute,
+    "fork": _fork,
+    "connect to the socket": _connect_unix,
+    "connect by TCP": _connect_tcp,
+    "listen": _listen,
+    "send UDP": _send_udp,
+    "raw socket": lambda *_: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
+    "socket to datagrams": lambda *_: socket.socketpair(type=socket.SOCK_DGRAM),
+    "trace": lambda _, order: _syscall("ptrace", 16, order.pid, 0, 0),
+    "read memory": _read_memory,
+    "take a descriptor": lambda _, order: _syscall("pidfd_getfd", os.pidfd_open(order.pid), 0, 0),
+    "signal": lambda _, order: os.kill(order.pid, 0),
+    "signal by descriptor": _signal_by_descriptor,
+    "limit": lambda _, order: _syscall("prlimit64", order.pid, 7, None, None),
+    "make slow": lambda _, order: os.setpriority(os.PRIO_PROCESS, order.pid, 19),
+    "new namespace": lambda *_: _syscall("unshare", 0x10000000),
+    "io_uring": lambda *_: _syscall("io_uring_setup", 1, None),
+    "bpf": lambda *_: _syscall("bpf", 0, None, 0),
+    "kernel keys": lambda *_: _syscall("keyctl", 0, -3, 0, 0, 0),
+    "be connected to": _be_connected_to,
+    "call as": _call_as,
+    "create identity": lambda protocol, _: _command(protocol, m.CreateIdentity("mallory")),
+    "delete identity": lambda protocol, order: _command(protocol, m.DeleteIdentity(order.name)),
+    "add protocol": lambda protocol, order: _command(protocol, m.AddProtocol(order.name, "Echo", "mallory")),
+    "read status": lambda protocol, _: _command(protocol, m.GetStatus()),
+    "take offline": lambda protocol, order: _command(protocol, m.SetIdentityOnline(order.name, False)),
+    "call": _call_as,
+}
+"""Each attempt by its name. Most change nothing when they succeed."""

@@ -1,0 +1,83 @@
+"""The supervisor opens for a child what its role or its owner allows, in the child's name, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p_actors.runtime.control_channel import OpenConfig, OpenSocket
+from fastn_p2p_actors.runtime.identity_sockets import identity_label
+from fastn_p2p_actors.storage.permission_store import PermissionStore
+from fastn_p2p_client.errors import Forbidden
+from fastn_p2p_client.home import Home
+from fastn_p2p_supervisor.descriptor_broker import DescriptorBroker
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:  # short enough for its sockets
+        for each in ("run", "identities/alice", "identities/bob"):
+            Path(name, each).mkdir(parents=True)
+        yield Home(Path(name))
+
+
+@pytest.fixture
+def listener(home: Home) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(home.control_socket))
+        made.listen()
+        yield made
+
+
+def test_the_receiver_learns_whose_connection_it_is(home: Home, listener: socket.socket) -> None:
+    with socket.socket(fileno=DescriptorBroker(home).open("identity-alice", OpenSocket(str(home.control_socket)))):
+        accepted, address = listener.accept()
+        accepted.close()
+    assert identity_label(address) == "alice"
+
+
+def test_a_socket_that_was_granted_gets_an_ordinary_connection(home: Home) -> None:
+    broker, path = DescriptorBroker(home), str(home.path / "web")
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(path)
+        service.listen()
+        with pytest.raises(Forbidden):
+            broker.open("identity-alice", OpenSocket(path))
+        PermissionStore(home).grant("alice", "Tunnel", "default", (f"connect unix:{path}",))
+        with socket.socket(fileno=broker.open("identity-alice", OpenSocket(path))):
+            accepted, address = service.accept()
+            accepted.close()
+        assert identity_label(address) == ""
+        with pytest.raises(Forbidden):
+            broker.open("identity-bob", OpenSocket(path))
+
+
+@pytest.mark.parametrize("child", ["network", "gateway", "vault", "alice"])
+def test_others_get_no_sockets(home: Home, listener: socket.socket, child: str) -> None:
+    with pytest.raises(Forbidden):
+        DescriptorBroker(home).open(child, OpenSocket(str(home.control_socket)))
+
+
+def test_paths_that_name_nothing(home: Home) -> None:
+    broker = DescriptorBroker(home)
+    for path in ("", "run/../control.sock", str(home.mailbox("vault")), "\0fastn", str(home.path / "vault/../x")):
+        with pytest.raises(Forbidden):
+            broker.open("identity-alice", OpenSocket(path))
+    with pytest.raises(OSError, match="No such file"):  # it is allowed, and nothing listens
+        broker.open("identity-alice", OpenSocket(str(home.mailbox("network"))))
+
+
+def test_the_config_is_opened_for_reading(home: Home) -> None:
+    broker = DescriptorBroker(home)
+    with pytest.raises(FileNotFoundError):
+        broker.open("network", OpenConfig())
+    home.config_file.write_text("[limits]\n")
+    with os.fdopen(broker.open("network", OpenConfig()), "rb") as file:
+        assert file.read() == b"[limits]\n"
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(file.fileno(), b"x")
