@@ -130,4 +130,5 @@ export const ConnectionLost = define("connection-lost", "what: str");
 export const StreamReset = define("stream-reset", "reset_code: int");
 export const InternalError = define("internal-error", "reason: str");
 export const OutcomeUnknown = define("outcome-unknown", "peer: str");
+export const PermissionsNeeded = define("permissions-needed", "protocol: str, permissions: str");
 export const IdentityRevoked = define("identity-revoked", "identity: str, revoked: str, successor: str");

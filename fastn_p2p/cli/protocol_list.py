@@ -34,9 +34,12 @@ def _installed(home: Path | None) -> list[ProtocolInfo]:
         return request_daemon(home, ListProtocols(), timeout=120.0).protocols
     except DaemonNotRunning:
         from fastn_p2p_actors.gateway.commands.protocols import describe_installed
+        from fastn_p2p_actors.gateway.one_shot_workers import OneShotWorkers
+        from fastn_p2p_actors.gateway.worker_programs import WorkerPrograms
+        from fastn_p2p_actors.identity.one_shot_worker import WorkerLimits
 
         write_message("No daemon is running. These protocols are installed in the environment of this command:")
-        return asyncio.run(describe_installed()).protocols
+        return asyncio.run(describe_installed(OneShotWorkers(WorkerPrograms(), WorkerLimits()))).protocols
 
 
 def format_protocol(protocol: ProtocolInfo) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import typer
 
-from fastn_p2p_client.errors import PermissionsNeeded
+from fastn_p2p_client.errors import P2PError, PermissionsNeeded
+from fastn_p2p_client.ipc.messages import GetAccess
 
+from .control_request import request_daemon
 from .exit_codes import ExitCode
 from .output import confirmed, typed, write_message
 
@@ -41,6 +45,14 @@ def confirm_deletion(warning: str) -> None:
     if not confirmed(f"{warning}\nDelete?"):
         write_message("Nothing was deleted.")
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def show_permissions(home: Path | None, identity: str, protocol: str, instance: str) -> None:
+    """Print what the code of a binding may use outside of its workspace. Prints nothing if that cannot be found out."""
+    with suppress(P2PError):
+        for each in request_daemon(home, GetAccess(identity)).bindings:
+            if (each.protocol, each.instance) == (protocol, instance) and each.permissions:
+                write_message("\n".join(["Its code may:", *(f"  {line}" for line in each.permissions)]))
 
 
 def with_permissions(request: Callable[[tuple[str, ...]], ReplyT], *, yes: bool) -> ReplyT:

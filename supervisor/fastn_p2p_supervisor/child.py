@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from fastn_p2p_actors.runtime import control_channel as wire
@@ -28,11 +29,15 @@ EXIT_CODE_WAIT: Final = 0.1
 """Seconds from the end of a process until the fork server reports its exit code."""
 CHANNEL_CLOSED_WAIT: Final = 1.0
 """Seconds that a process may live without its control channel. At its end, the channel closes a little earlier."""
+RESTART_AFTER: Final = 1.0
+"""Seconds that a process must have run before it may have itself restarted without counting as a crash."""
 KILL_WAIT: Final = 2.0
 """Seconds that a process may take to disappear after SIGKILL, because it can be stuck in the kernel."""
 
 KEEPERS: Final = frozenset({"vault"})
 """Children that may leave a descriptor for their next process."""
+SENDERS: Final = KEEPERS | {"gateway"}
+"""Children that may send descriptors."""
 
 Target = Callable[..., None]
 """Called with the spec in msgpack, a control channel, and the kept descriptor if there is one."""
@@ -55,15 +60,17 @@ class ChildObserver(Protocol):
     def sweep(self) -> None:
         """Kill processes that an ended process has left behind."""
 
-    @property
-    def on_ended(self) -> Callable[[str, bool], None]:
-        """Called with the name of a child whose process has ended, and True if it ended in order."""
-        ...
+    def on_ended(self, child: Child, in_order: bool) -> None:
+        """Handle the end of a child's process."""
 
     def changed(self) -> None:
         """Note that the report of some child has changed."""
 
-    def on_request(self, child: Child, message: wire.ChildRequest) -> None: ...
+    def on_request(self, child: Child, message: wire.ChildRequest, descriptors: list[int]) -> None:
+        """Reply to a request of the child, at once or later. The descriptors that it brings are closed afterwards."""
+
+    def end_worker(self, child: Child, number: int) -> None:
+        """Kill the worker that the child has started with the request of this number."""
 
     def on_crash_loop(self, child: Child) -> None:
         """Handle a crash loop: the child is not restarted any more."""
@@ -121,7 +128,7 @@ class Child:
         self._fault = ""
         self._last_fault = ""
         self._exit_reason = ""
-        self._hung = self._was_ready = self._fault_excluded = False
+        self._hung = self._was_ready = self._fault_excluded = self._restarting = False
         self._started_at = self._heard_at = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -179,15 +186,15 @@ class Child:
             self.healthy.clear()
             self._fork.signal(signal.SIGKILL)
 
-    def send(self, message: wire.FromSupervisor, pid: int, descriptor: int = -1) -> None:
+    def send(self, message: wire.FromSupervisor, pid: int, *descriptors: int) -> None:
         """Send to the process ``pid`` if it is the present one. A process that does not read loses the message.
 
-        The process gets a copy of the ``descriptor``; -1 for none.
+        The process gets copies of the descriptors.
         """
         if self._fork is None or self._fork.pid != pid:
             return
         try:
-            if not wire.send(self._fork.channel, message, descriptor):
+            if not wire.send(self._fork.channel, message, *descriptors):
                 log.warning("%s does not read its control channel: a message was lost", self.name)
         except OSError:
             return
@@ -234,7 +241,9 @@ class Child:
             counts = True
             try:
                 spec = replace(self.spec, previous_exit=self._last_fault, previous_hung=self._hung)
-                self._on_started(self._resources.forks.start(self._resources.target, spec, self.kept))
+                kept = (self.kept,) if self.kept >= 0 else ()
+                order = msgspec.msgpack.encode(spec)
+                self._on_started(self._resources.forks.start(self._resources.target, self.name, order, *kept))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
             else:
@@ -269,7 +278,7 @@ class Child:
         self._fork = fork
         self._fault = self._exit_reason = ""
         self._hung = False
-        self._was_ready = self._fault_excluded = False
+        self._was_ready = self._fault_excluded = self._restarting = False
         self._started_at = self._heard_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
@@ -285,7 +294,7 @@ class Child:
         self._loop.remove_reader(fork.channel.fileno())
         with suppress(OSError, EOFError, wire.ControlProtocolError):
             while self._budget > 0:
-                self._on_message(self._receive(fork.channel))
+                self._on_message(*self._receive(fork.channel))
         sentinel = fork.process.sentinel
 
         def resolve_exited() -> None:
@@ -317,15 +326,15 @@ class Child:
                 self._last_fault = self.last_exit
         in_order = fork.exit_code() == 0
         fork.close()
-        self._observer.on_ended(self.name, in_order)
+        self._observer.on_ended(self, in_order)
         self._observer.sweep()
-        return not lost
+        return not lost and not (in_order and self._restarting)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self, fork: ForkedProcess) -> None:
         try:
-            message = self._receive(fork.channel)
+            message, descriptors = self._receive(fork.channel)
         except BlockingIOError:
             return
         except wire.ControlProtocolError as error:
@@ -337,22 +346,17 @@ class Child:
             self._loop.remove_reader(fork.channel.fileno())
             self._loop.call_later(CHANNEL_CLOSED_WAIT, self._control_channel_closed, fork)
         else:
-            self._on_message(message)
+            self._on_message(message, descriptors)
 
     def _control_channel_closed(self, fork: ForkedProcess) -> None:
         if self._fork is fork and not self._exited.done():
             self.kill("closed its control channel")
 
-    def _receive(self, channel: socket.socket) -> wire.FromChild:
-        """Return the next message. A descriptor that comes with ``KeepDescriptor`` replaces the one before."""
-        if self.name not in KEEPERS:
-            return wire.receive_from_child(channel)
-        message, descriptor = wire.receive_with_descriptor(channel)
-        if isinstance(message, wire.KeepDescriptor):
-            self.keep(descriptor)
-        elif descriptor >= 0:
-            os.close(descriptor)
-        return message
+    def _receive(self, channel: socket.socket) -> tuple[wire.FromChild, list[int]]:
+        """Return the next message, and the descriptors that came with it."""
+        if self.name not in SENDERS:
+            return wire.receive_from_child(channel), []
+        return wire.receive_with_descriptors(channel)
 
     def keep(self, descriptor: int) -> None:
         """Own a descriptor for the next process, in place of the one before; -1 for none."""
@@ -360,7 +364,15 @@ class Child:
             os.close(self.kept)
         self.kept = descriptor
 
-    def _on_message(self, message: wire.FromChild) -> None:
+    def _on_message(self, message: wire.FromChild, descriptors: list[int]) -> None:
+        """Handle a message, and close the descriptors that came with it, unless they are kept."""
+        try:
+            self._handle(message, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _handle(self, message: wire.FromChild, descriptors: list[int]) -> None:
         self._heard_at = self._resources.clock()
         self._budget -= 1
         if self._budget < 0:
@@ -378,11 +390,16 @@ class Child:
         elif isinstance(message, wire.Sandboxed):
             self._sandbox = message.state[: wire.MAX_REASON]
         elif isinstance(message, wire.KeepDescriptor):
-            return
+            if self.name in KEEPERS:
+                self.keep(descriptors.pop() if descriptors else -1)
         elif isinstance(message, wire.ChildRequest):
-            self._observer.on_request(self, message)
+            self._observer.on_request(self, message, descriptors)
+        elif isinstance(message, wire.EndWorker):
+            self._observer.end_worker(self, message.id)
         elif isinstance(message, wire.Exiting):
             self._exit_reason = message.reason[: wire.MAX_REASON]
+        elif isinstance(message, wire.Restarting):
+            self._restarting = self._resources.clock() - self._started_at >= RESTART_AFTER
         elif not self._fault_excluded:
             self._fault_excluded = True
             self._history.reset()

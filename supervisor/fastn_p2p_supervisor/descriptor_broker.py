@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from fastn_p2p_actors.runtime.identity_sockets import connect_as
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.permissions import Permissions
 
 _PREFIX: Final = "identity-"
 
@@ -34,6 +36,7 @@ class DescriptorBroker:
     def __init__(self, home: Home) -> None:
         self._own = (home.mailbox("network"), home.control_socket)
         self._config = home.config_file
+        self._identities = home.identities
         self._permissions = PermissionStore(home)
 
     def open(self, child: str, request: wire.OpenSocket | wire.OpenConfig) -> int:
@@ -58,26 +61,47 @@ class DescriptorBroker:
         if identity != child:
             if Path(path) in self._own:
                 return connect_as(identity, Path(path))
-            if self._is_granted(identity, path):
-                return _connect(path)
+            granted = self._granted(identity)
+            if f"connect unix:{os.path.normpath(path)}" in granted:
+                writable = [self._identities / identity, *map(Path, Permissions.of(granted).write)]
+                return self._connect_to(Path(os.path.normpath(path)), writable)
         raise Forbidden(role=child, request=f"a connection to {path[:200]!r}")
 
-    def _is_granted(self, identity: str, path: str) -> bool:
+    def _granted(self, identity: str) -> tuple[str, ...]:
         try:
-            return f"connect unix:{os.path.normpath(path)}" in self._permissions.read(identity).all_lines()
+            return self._permissions.read(identity).all_lines()
         except P2PError as error:
             log.error("%s", error)
-            return False
+            return ()
 
+    def _is_own(self, found: os.stat_result) -> bool:
+        """Return whether the file is a socket of the daemon."""
+        directory = self._own[0].parent
+        for place in (*directory.iterdir(), *self._own):
+            with suppress(OSError):
+                if os.path.samestat(place.stat(), found):
+                    return True
+        return False
 
-def _connect(path: str) -> socket.socket:
-    if "\0" in path:
-        raise OSError(errno.EINVAL, "a path with a zero byte")
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        made.connect(path)
-    except BaseException:
-        made.close()
-        raise
-    return made
+    def _connect_to(self, path: Path, writable: list[Path]) -> socket.socket:
+        """Return a connected socket.
+
+        The path must not lead to a socket of the daemon, nor out of a directory to which the protocol's code may write:
+        it could replace what is there by a link, at any time. So the file is opened first, and what was opened is
+        checked and used.
+        """
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            found = Path(f"/proc/self/fd/{place}").readlink()
+            leaves = any(path.is_relative_to(each) and not found.is_relative_to(each.resolve()) for each in writable)
+            if leaves or self._is_own(os.fstat(place)):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            made.setblocking(False)
+            made.connect(f"/proc/self/fd/{place}")
+        except BaseException:
+            made.close()
+            raise
+        finally:
+            os.close(place)
+        return made

@@ -24,10 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-import msgspec
-
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .restart_policy import RestartHistory
 
@@ -124,13 +121,16 @@ class ForkServer:
         except OSError as error:
             raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
 
-    def start(self, target: Callable[..., None], spec: ActorSpec, kept: int = -1) -> ForkedProcess:
-        """Start a process that runs ``target`` with the spec (msgpack) and its end of a control channel.
+    def start(self, target: Callable[..., None], name: str, order: bytes, *descriptors: int) -> ForkedProcess:
+        """Start a process that runs ``target`` with the order, its end of a control channel, and copies of descriptors.
 
         This takes some milliseconds.
 
         Args:
-            kept: descriptor of which the process gets a copy, as a third argument; -1 for none.
+            target: function of a module that the process imports.
+            name: name of the process, for errors.
+            order: first argument of the function.
+            descriptors: further arguments, after the control channel. The process gets copies.
 
         Raises:
             ForkFailed: the process could not be started. Try again later.
@@ -140,8 +140,8 @@ class ForkServer:
         if self._pidfd is None:
             raise ForkServerFailed("the fork server has been stopped")
         ours, theirs = wire.open_pair()
-        arguments = (msgspec.msgpack.encode(spec), theirs, *([_Descriptor(kept)] if kept >= 0 else []))
-        process = self._context.Process(target=target, args=arguments, name=spec.name, daemon=False)
+        arguments = (order, theirs, *map(_Descriptor, descriptors))
+        process = self._context.Process(target=target, args=arguments, name=name, daemon=False)
         try:
             with _isolated_start():
                 process.start()

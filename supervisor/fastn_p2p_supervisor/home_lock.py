@@ -142,14 +142,17 @@ def _remove_sockets(home: Home) -> None:
 
 
 def remove_runtime_files(home: Home, name: str, in_order: bool) -> None:
-    """Remove what an identity's process may not remove itself, because of its sandbox, when it has ended.
+    """Remove what a process may not remove itself, because of its sandbox, when it has ended.
 
     Args:
         home: home of the daemon.
         name: name of the process.
         in_order: whether it ended in order. After a crash the mark of the code that ran is still needed.
     """
-    if name.startswith("identity-"):
+    if name == "gateway":
+        with suppress(OSError):
+            home.control_socket.unlink(missing_ok=True)
+    elif name.startswith("identity-"):
         with suppress(OSError):
             home.mailbox(name).unlink(missing_ok=True)
             if in_order:

@@ -19,13 +19,14 @@ from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.process_setup import boot_ms, own_memory
 from fastn_p2p_actors.runtime.specs import ActorSpec
-from fastn_p2p_client.errors import Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
+from fastn_p2p_client.errors import DaemonBusy, Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 from fastn_p2p_client.names import check_name
 
 from .child import Child, ChildResources, ProcessState
 from .descendants import StartedProcesses
-from .fork_server import ForkServer
+from .fork_server import ForkFailed, ForkServer, ForkServerFailed
+from .one_shot_worker import OneShotWorker
 from .restart_policy import CORE, IDENTITY, RestartHistory, Timeouts
 
 PARALLEL_STARTS: Final = 8
@@ -39,7 +40,7 @@ COUNTED_ANYWAY: Final = 1
 """Identities whose processes are counted at each tick, beside those that have some or have started one."""
 
 ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
-    "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses}),
+    "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses, wire.RunWorker}),
     "network": frozenset({wire.OpenConfig}),
     "identity": frozenset({wire.OpenSocket}),
 }
@@ -113,7 +114,8 @@ class ProcessTree:
         self._started_ms = boot_ms()
         self.changed = changed
         self.sweep = sweep
-        self.on_ended = on_ended
+        self._note_ended = on_ended
+        self._workers: dict[tuple[Child, int], OneShotWorker] = {}
         self._open_for = open_for
         self.failure: asyncio.Future[str] = self._loop.create_future()
         self.core = [Child(spec, RestartHistory(CORE, jitter), self._resources, self) for spec in core]
@@ -230,7 +232,7 @@ class ProcessTree:
 
     # ── events of children ───────────────────────────────────────────────────────────────────────────
 
-    def on_request(self, child: Child, message: wire.ChildRequest) -> None:
+    def on_request(self, child: Child, message: wire.ChildRequest, descriptors: list[int]) -> None:
         """Reply to a child's request, at once or later."""
         try:
             authorise(child.name, message.request)
@@ -242,8 +244,23 @@ class ProcessTree:
             return
         if isinstance(message.request, wire.OpenSocket | wire.OpenConfig):
             self._open(child, message.id, message.request)
+        elif isinstance(message.request, wire.RunWorker):
+            self._start_worker(child, message.id, message.request.seconds, descriptors)
         else:
             self._spawn(self._answer(child, child.pid, message))
+
+    def on_ended(self, child: Child, in_order: bool) -> None:
+        """Kill the workers of a child that has ended: no process waits for them any more."""
+        for (owner, _), worker in list(self._workers.items()):
+            if owner is child:
+                worker.kill()
+        self._note_ended(child.name, in_order)
+
+    def end_worker(self, child: Child, number: int) -> None:
+        """Kill the worker that the child has started with the request of this number, if it still runs."""
+        worker = self._workers.get((child, number))
+        if worker is not None:
+            worker.kill()
 
     def on_crash_loop(self, child: Child) -> None:
         """Mark the daemon as failed if the child is a core actor."""
@@ -270,9 +287,32 @@ class ProcessTree:
             result = ErrorReply.of(error)
         except OSError as error:
             result = wire.Opened(error.errno or errno.EIO)
-        child.send(wire.ChildResponse(number, result), child.pid, descriptor)
+        child.send(wire.ChildResponse(number, result), child.pid, *([descriptor] if descriptor >= 0 else []))
         if descriptor >= 0:
             os.close(descriptor)
+
+    def _start_worker(self, child: Child, number: int, seconds: float, descriptors: list[int]) -> None:
+        """Start a one-shot worker at once, and reply when it has ended."""
+        try:
+            worker = OneShotWorker(self._resources.forks, descriptors)
+        except ForkFailed as error:
+            log.warning("a worker cannot be started: %s", error)
+            failed = ErrorReply.of(DaemonBusy(actor="supervisor"))
+            child.send(wire.ChildResponse(number, failed), child.pid)
+        except ForkServerFailed as error:
+            self.on_fatal_error(str(error))
+        else:
+            self._workers[child, number] = worker
+            self._spawn(self._finish_worker(child, child.pid, number, worker, seconds))
+
+    async def _finish_worker(self, child: Child, pid: int, number: int, worker: OneShotWorker, seconds: float) -> None:
+        try:
+            ended = await worker.end_within(seconds)
+        finally:
+            worker.close()
+            del self._workers[child, number]
+            self.sweep()
+        child.send(wire.ChildResponse(number, ended), pid)
 
     async def _answer(self, child: Child, pid: int, message: wire.ChildRequest) -> None:
         """Reply to the process that sent the request. Its successor counts ids afresh and must not get the reply."""

@@ -22,7 +22,8 @@ def block(marker: str) -> str:
 
 
 def test_the_handler_and_the_program(make_daemon: MakeDaemon, tmp_path: Path) -> None:
-    packages, file = tmp_path / "packages", tmp_path / "log"
+    packages, file = tmp_path / "packages", tmp_path / "logs" / "log"
+    file.parent.mkdir()
     daemon = make_daemon(**install_protocols(packages, Log="log:Log")).start()
     (packages / "log.py").write_text(block("handler"))
     for name in ("alice", "bob"):

@@ -76,6 +76,14 @@ def _read(_: Escaping, order: Attempt) -> None:
         file.read(1)
 
 
+def _fail_at(_: Escaping, order: Attempt) -> None:
+    """Fail as code does that expects no refusal."""
+    try:
+        Path(order.path).read_bytes()
+    except OSError as error:
+        raise RuntimeError("no prices") from error
+
+
 def _read_link(protocol: Escaping, order: Attempt) -> None:
     link = protocol.context.workspace / "link"
     link.unlink(missing_ok=True)
@@ -154,6 +162,7 @@ async def _command(protocol: Escaping, message: Any) -> None:
 ATTEMPTS: Final[dict[str, Callable[[Escaping, Attempt], Any]]] = {
     "read": _read,
     "list": lambda _, order: list(Path(order.path).iterdir()),
+    "fail at": _fail_at,
     "read a link to": _read_link,
     "link to": _hard_link,
     "write into": lambda _, order: (Path(order.path) / "written").write_bytes(b"x"),

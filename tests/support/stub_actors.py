@@ -6,7 +6,9 @@ Sockets and the control channel are real; everything runs in the test's own even
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fastn_p2p_actors import gateway, identity
+from fastn_p2p_actors.identity import one_shot_worker
 from fastn_p2p_actors.network import admin_messages as net
 from fastn_p2p_actors.runtime import control_channel
 from fastn_p2p_actors.runtime.actor import ActorContext
@@ -295,6 +298,21 @@ class StubVault:
         return vault.IdentityKeys(tuple(keys[:1]), (), len(keys) > 1, keys[0].name if keys else "")
 
 
+async def run_worker(seconds: float, connection: int, output: int) -> control_channel.WorkerEnded:
+    """Run a one-shot worker as a program, with copies of the descriptors, which are closed."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", one_shot_worker.MODULE, stdin=connection, stdout=connection, stderr=output
+    )
+    os.close(connection)
+    os.close(output)
+    try:
+        async with asyncio.timeout(seconds):
+            return control_channel.WorkerEnded(await started.wait())
+    except TimeoutError:
+        started.kill()
+        return control_channel.WorkerEnded(await started.wait(), timed_out=True)
+
+
 class StubSupervisor:
     """The other end of the gateway's control channel. Identities run as tasks of this process.
 
@@ -342,16 +360,16 @@ class StubSupervisor:
     def _read(self) -> None:
         while True:
             try:
-                message = control_channel.receive_from_child(self._ours)
+                message, descriptors = control_channel.receive_with_descriptors(self._ours)
             except (BlockingIOError, EOFError):
                 return
             if isinstance(message, control_channel.ChildRequest):
                 self.asked.append(message.request)
-                task = asyncio.ensure_future(self._answer(message))
+                task = asyncio.ensure_future(self._answer(message, descriptors))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, ask: control_channel.ChildRequest) -> None:
+    async def _answer(self, ask: control_channel.ChildRequest, descriptors: list[int]) -> None:
         if self.silent:
             return
         result: control_channel.Result = Ack()
@@ -367,6 +385,8 @@ class StubSupervisor:
                 for name in names:
                     if name not in self.running:
                         await self.start(name)
+            case control_channel.RunWorker(seconds):
+                result = await run_worker(seconds, *descriptors)
             case control_channel.GetProcesses():
                 running = [
                     control_channel.ProcessInfo(f"identity-{name}", 0, "ready", 0, 0, "") for name in self.running

@@ -9,7 +9,8 @@ the network process's mailbox.
 - ``context``: store and actor clients for every command, and one lock per identity.
 - ``actor_clients``: clients of vault, network, identity and supervisor.
 - ``binding_watchers``: long polls of programs that watch bindings.
-- ``one_shot``: runs protocol code in a one-shot worker process.
+- ``one_shot``: questions about bindings for which protocol code has to run.
+- ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 
@@ -37,7 +38,7 @@ _BATCH: Final = 256
 
 async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
-    actor.enter_sandbox(gateway_sandbox())
+    actor.enter_sandbox(gateway_sandbox(actor.home))
     context = GatewayContext(actor)
     server = ControlServer(context, actor.connection_limits())
     context.store.delete_trash()

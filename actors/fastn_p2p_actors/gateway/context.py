@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +23,8 @@ from ..vault.audit_reporter import AuditReporter
 from . import actor_clients
 from .actor_clients import IdentityClient, SupervisorClient
 from .binding_watchers import BindingWatchers
+from .one_shot_workers import OneShotWorkers
+from .supervised_workers import SupervisedWorkers
 
 
 class WithPayload(NamedTuple):
@@ -30,10 +32,6 @@ class WithPayload(NamedTuple):
 
     reply: msgspec.Struct
     payload: bytes
-
-
-MAX_WORKERS: Final = 4
-"""Number of one-shot workers that run at the same time."""
 
 
 class GatewayContext:
@@ -50,8 +48,8 @@ class GatewayContext:
         audit: reports commands to the audit log.
         watchers: programs that watch bindings.
         clients: return the number of connected programs.
-        worker_slots: one slot for each one-shot worker.
-        worker_limits: limits of each of them.
+        is_confining: whether the daemon's processes are confined, where the kernel can do that.
+        workers: runs protocol code in one-shot workers.
     """
 
     def __init__(self, actor: ActorContext) -> None:
@@ -65,9 +63,10 @@ class GatewayContext:
         self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
-        self.worker_slots = asyncio.Semaphore(MAX_WORKERS)
+        self.is_confining = actor.spec.sandbox
+        limits = WorkerLimits(self.settings.memory, self.is_confining, str(actor.home.path))
+        self.workers = OneShotWorkers(SupervisedWorkers(actor), limits)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.worker_limits = WorkerLimits(self.settings.memory, actor.spec.sandbox)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import os
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,7 @@ from ..storage.identity_store import BindingFile, IdentityStore
 from ..storage.permission_store import PermissionStore
 from .crash_attribution import CrashAttribution
 from .declared_permissions import declared_by_builtins
+from .granted_files import LEAST_SECONDS, LOOK_SECONDS, GrantedFiles
 from .hosted_binding import HostedBinding
 from .messages import (
     Activate,
@@ -46,7 +49,7 @@ from .messages import (
 )
 from .network_registration import NetworkRegistration
 from .resource_limits import apply_limits, memory_limit
-from .sandboxed_process import SandboxTooSmall, make_directories, open_socket
+from .sandboxed_process import RefusalHint, SandboxTooSmall, make_directories, open_socket
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
@@ -84,6 +87,8 @@ class IdentityActor:
         self._changing = asyncio.Lock()
         self._granted: tuple[str, ...] | None = None
         """Permissions with which this process was confined; None if it is not."""
+        self._granted_files: GrantedFiles | None = None
+        self._home = Path(os.path.realpath(context.home.path))
         self._code_places: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self._answer, self._send_session_message)
@@ -110,6 +115,8 @@ class IdentityActor:
         self._mailbox.open()
         self._confine()  # before any code of a protocol, and before any input is read
         self._network.open()
+        granted = self._granted_files
+        watching = self._spawn(self._restart_when_replaced(granted)) if granted else None
         stop = asyncio.ensure_future(self._context.stop_requested.wait())
         try:
             await self._start_all()
@@ -124,6 +131,8 @@ class IdentityActor:
             stop.cancel()
             self._registration.stop_registering()
             self._registration.outcome.cancel()
+            if watching is not None:
+                watching.cancel()
             self._dispatcher.close()
             self._mailbox.close()
             self._network.close()
@@ -138,11 +147,25 @@ class IdentityActor:
         permissions = PermissionStore(self._context.home)
         self._granted = permissions.complete(name, lambda: declared_by_builtins(self._store, name)).all_lines()
         refresh()  # of packages that were installed since the daemon's start, whose files it may read then
-        make_directories(self._context.home.identities / name, empty=True)
+        directory = self._context.home.identities / name
+        make_directories(directory, empty=True)
         confine_logging()
-        self._code_places = {place for place, _ in python_files()}
+        self._code_places = {place for place, _ in python_files(self._home)}
+        self._granted_files = GrantedFiles(self._granted, directory)
         self._context.enter_sandbox(identity_sandbox(self._context.home, name, self._granted))
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(RefusalHint())
         set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
+
+    async def _restart_when_replaced(self, granted: GrantedFiles) -> None:
+        pause = LEAST_SECONDS
+        path = None
+        while path is None:
+            await asyncio.sleep(pause)
+            path = await asyncio.to_thread(granted.find_replaced)  # a mount that hangs must not stop this process
+            pause = LOOK_SECONDS
+        log.info("%s leads to another file than at the start of this process, which is started again", path)
+        self._context.restart()
 
     def _check_sandbox(self, message: Activate) -> None:
         """Raise RestartNeeded if the binding needs what this process's sandbox lacks."""
@@ -151,7 +174,7 @@ class IdentityActor:
         refresh()
         granted = PermissionStore(self._context.home).granted(self._identity.name, message.protocol, message.instance)
         if missing(granted, self._granted) or any(
-            place not in self._code_places and place.exists() for place, _ in python_files()
+            place not in self._code_places and place.exists() for place, _ in python_files(self._home)
         ):
             raise SandboxTooSmall
 
@@ -233,9 +256,13 @@ class IdentityActor:
             return
         if isinstance(message, Cancel):
             return
-        task = asyncio.get_running_loop().create_task(self._handle(sender, correlation, message, payload))
+        _ = self._spawn(self._handle(sender, correlation, message, payload))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _handle(
         self,

@@ -1,7 +1,9 @@
-"""Worker ``python -m fastn_p2p_actors.identity.one_shot_worker``: a process that runs protocol code once.
+"""One-shot worker: a process that runs protocol code once.
 
 It answers questions about offline identities, and runs code that was never run before. Its failures do not reach the
-gateway or a serving identity. Standard input is one task in msgpack, standard output the reply.
+gateway or a serving identity. In the daemon the fork server starts it, with a socket for the task and the reply, in
+msgpack. Where no daemon runs it is a program, ``python -m fastn_p2p_actors.identity.one_shot_worker``, which reads the
+task from standard input and writes the reply to standard output.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -27,9 +30,10 @@ from ..installed_protocols import is_builtin
 from ..runtime import process_setup
 from ..runtime.sandbox.roles import code_sandbox
 from ..runtime.sandbox.sandbox import enter
+from ..runtime.site_packages import refresh
 from .declared_permissions import declared_permissions
 from .hosted_binding import check_binding, check_class, delete_binding, describe_binding
-from .sandboxed_process import make_directories
+from .sandboxed_process import HINT, is_refusal, make_directories
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
@@ -102,8 +106,10 @@ class WorkerLimits(msgspec.Struct, frozen=True):
 
     memory: int = 0
     """Bytes for ``set_memory_limit``; 0 for no limit."""
-    sandbox: bool = False
-    """Whether the worker is confined."""
+    sandbox: bool = True
+    """Whether the worker is confined, if the kernel can do that."""
+    home: str = ""
+    """Home of the daemon, which the sandbox keeps closed; empty without a daemon."""
 
 
 class WorkerTask(msgspec.Struct, frozen=True):
@@ -117,35 +123,52 @@ WorkerReply: TypeAlias = Ack | ProtocolDescription | Data | DeclaredPermissions 
 
 
 def main() -> None:
-    """Run the task. The process ends a second after its time limit, whatever the protocol's code does."""
+    """Run the task on standard input. A second after its time limit the process ends, whatever the protocol does."""
     process_setup.die_with_parent()
     process_setup.make_undumpable()
-    signal.alarm(WORKER_TIMEOUT + 1)
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WorkerTask)
     process_setup.forbid_core_files()
-    process_setup.set_memory_limit(task.limits.memory)
-    if task.limits.sandbox:
-        _enter_sandbox(task.question)
+    signal.alarm(WORKER_TIMEOUT + 1)
+    task = sys.stdin.buffer.read()
     answer = os.dup(1)
     os.set_inheritable(answer, False)
     os.dup2(2, 1)  # the output of protocol code must not mix with the reply
+    reply = _reply_to(task)
+    with os.fdopen(answer, "wb") as output:
+        output.write(reply)
+    os._exit(0)  # threads and exit handlers of the protocol must not delay the end
+
+
+def answer(connection: socket.socket) -> None:
+    """Run the task that is on the connection, and write the reply to it."""
+    refresh()  # of packages that were installed since the daemon's start
+    with connection.makefile("rb") as file:
+        task = file.read()
+    connection.sendall(_reply_to(task))
+
+
+def _reply_to(task_bytes: bytes) -> bytes:
+    task = msgspec.msgpack.decode(task_bytes, type=WorkerTask)
+    process_setup.set_memory_limit(task.limits.memory)
+    if task.limits.sandbox:
+        _enter_sandbox(task.question, Path(task.limits.home) if task.limits.home else None)
     pid = os.getpid()
     reply: WorkerReply
     try:
         reply = asyncio.run(_run(task.question))
+    except HandlerFailed as error:
+        hint = f". {HINT}" if task.limits.sandbox and is_refusal(error) else ""
+        reply = ErrorReply.of(HandlerFailed(peer=error.peer, protocol=error.protocol, reason=error.reason + hint))
     except P2PError as error:
         reply = ErrorReply.of(error)
     if os.getpid() != pid:
         os._exit(0)  # a child that the protocol's code forked and that returned here
-    with os.fdopen(answer, "wb") as output:
-        output.write(encode(reply))
-    os._exit(0)  # threads and exit handlers of the protocol must not delay the end
+    return encode(reply)
 
 
-def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> None:
+def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, home: Path | None) -> None:
     """Confine this process before it imports a protocol: to the identity's workspaces, and what was granted."""
     if isinstance(question, DescribeProtocol):
-        enter(code_sandbox())
+        enter(code_sandbox(home))
     else:
         granted = question.granted
         if is_builtin(question.code):
@@ -153,7 +176,7 @@ def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | Describe
                 granted += declared_permissions(question.protocol, question.code, question.config)
         directory = Home(Path(question.home)).identities / question.identity
         make_directories(directory)
-        enter(code_sandbox(directory, granted))
+        enter(code_sandbox(home, directory, granted))
 
 
 async def _run(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> WorkerReply:

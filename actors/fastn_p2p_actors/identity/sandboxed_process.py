@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import PROTOCOLS, TEMPORARY
+
+HINT: Final = (
+    "The sandbox may be the reason: the protocol declares what its code needs beside its workspace "
+    "(Protocol.permissions), and its owner grants that"
+)
+_MOST_CAUSES: Final = 20
+"""Exceptions of one chain that are looked at."""
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Return whether the exception, or one that led to it, says that the kernel refused something."""
+    for _ in range(_MOST_CAUSES):
+        if error is None:
+            return False
+        if isinstance(error, PermissionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class RefusalHint(logging.Filter):
+    """Adds ``HINT`` to log lines about exceptions that a sandbox can have caused."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and is_refusal(record.exc_info[1]):
+            record.msg, record.args = f"{record.getMessage()}. {HINT}", None
+        return True
 
 
 class SandboxTooSmall(Exception):

@@ -11,5 +11,8 @@
 - ``log_files``, ``sampled_log``: one log file per process, and sampling during floods.
 - ``last_exit``, ``loop_turns``: how the daemon ended last; long loops split over event loop iterations.
 - ``site_packages``: packages installed, replaced or removed while a process runs.
+- ``worker_process``: start of a one-shot worker.
+- ``identity_sockets``: connections that the supervisor makes for identities' processes.
+- ``sandbox``: files, sockets and system calls that the kernel leaves a process.
 - ``curve``: the vault's encrypted mailbox.
 """

@@ -35,8 +35,9 @@ from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
 from .log_files import configure_logging
-from .sandbox.sandbox import CLOSED, FILES_OPEN, SWITCHED_OFF, Sandbox, enter
+from .sandbox.sandbox import Sandbox, enter
 from .sandbox.seccomp import deny_io_uring
+from .sandbox.states import CLOSED, SWITCHED_OFF
 from .specs import ActorSpec
 
 EXIT_FAILED: Final = 1
@@ -52,6 +53,8 @@ MEASURE_AFTER_WORK: Final = 0.01
 a third of its time with measuring else."""
 OPEN_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to connect a socket."""
+WORKER_GRACE: Final = 5.0
+"""Seconds in which the supervisor must reply after the time of a one-shot worker is over."""
 OPENS_PER_WINDOW: Final = 200
 OPEN_WINDOW_SECONDS: Final = 0.2
 """Sockets that are opened in so many seconds; further ones wait."""
@@ -146,12 +149,28 @@ class ActorContext:
         """
         return (await self._request(request, timeout))[0]
 
-    async def _request(self, request: wire.Request, timeout: float) -> tuple[wire.Result, int | None]:
+    async def run_worker(self, seconds: float, *descriptors: int) -> wire.WorkerEnded:
+        """Have the supervisor run a one-shot worker, and wait until it has ended. If this is cancelled, it is killed.
+
+        Args:
+            seconds: time after which it is killed.
+            descriptors: socket for the task and the reply, and pipe or socket for its output.
+
+        Raises:
+            DaemonBusy: it could not be started.
+            DeadlineExceeded: the supervisor does not reply.
+        """
+        result, _ = await self._request(wire.RunWorker(seconds), seconds + WORKER_GRACE, *descriptors)
+        return result if isinstance(result, wire.WorkerEnded) else wire.WorkerEnded(None)
+
+    async def _request(
+        self, request: wire.Request, timeout: float, *descriptors: int
+    ) -> tuple[wire.Result, int | None]:
         number = next(self._ids)
         response: asyncio.Future[wire.Result] = self._loop.create_future()
         self._pending[number] = response
         try:
-            if not self._send(wire.ChildRequest(number, request)):
+            if not self._send(wire.ChildRequest(number, request), *descriptors):
                 raise DaemonBusy(actor="supervisor")
             async with asyncio.timeout(timeout):
                 result = await response
@@ -160,6 +179,10 @@ class ActorContext:
             return result, self._descriptors.pop(number, None)
         except TimeoutError:
             raise DeadlineExceeded(seconds=timeout) from None
+        except asyncio.CancelledError:
+            if isinstance(request, wire.RunWorker):
+                self._send(wire.EndWorker(number))
+            raise
         finally:
             del self._pending[number]
             unused = self._descriptors.pop(number, None)
@@ -221,7 +244,7 @@ class ActorContext:
         if not process_setup.is_actor_process():
             return
         self.sandbox_state = enter(sandbox) if self.spec.sandbox else SWITCHED_OFF
-        if self.sandbox_state not in (CLOSED, FILES_OPEN, SWITCHED_OFF):
+        if self.sandbox_state not in (CLOSED, SWITCHED_OFF):
             self.log.warning("the sandbox is %s", self.sandbox_state)
         self._send(wire.Sandboxed(self.sandbox_state))
 
@@ -240,7 +263,12 @@ class ActorContext:
 
     def keep_descriptor(self, descriptor: int) -> None:
         """Have the supervisor keep a copy of the descriptor for the next process of this actor; -1 for none."""
-        self._send(wire.KeepDescriptor(), descriptor)
+        self._send(wire.KeepDescriptor(), *([descriptor] if descriptor >= 0 else []))
+
+    def restart(self) -> None:
+        """Drain, and have the supervisor start this process again."""
+        self._send(wire.Restarting())
+        self.stop_requested.set()
 
     def report_exit_reason(self, reason: str) -> None:
         """Tell the supervisor why this process is about to exit."""
@@ -274,11 +302,11 @@ class ActorContext:
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the identity is at its limit
             _ = self._loop.run_in_executor(None, work)
 
-    def _send(self, message: wire.FromChild, descriptor: int = -1) -> bool:
+    def _send(self, message: wire.FromChild, *descriptors: int) -> bool:
         if self._channel is None:
             return False
         try:
-            return wire.send(self._channel, message, descriptor)
+            return wire.send(self._channel, message, *descriptors)
         except OSError:
             self._exit_orphaned()
             return False

@@ -23,6 +23,8 @@ MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one packet, in either direction."""
 MAX_REASON: Final = 400
 """Characters of ``Exiting.reason`` that are kept."""
+MAX_DESCRIPTORS: Final = 2
+"""Descriptors of one packet of a child."""
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -72,7 +74,17 @@ class OpenConfig(_Message, frozen=True, tag=15):
     """Open ``config.toml`` for the child. The reply is ``Opened``, with the file as the packet's descriptor."""
 
 
-Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig
+class RunWorker(_Message, frozen=True, tag=16):
+    """Run a one-shot worker. The reply is ``WorkerEnded`` once it and all that it started are gone.
+
+    The packet has two descriptors: a stream socket for the task and the reply, and a pipe for the worker's output.
+    """
+
+    seconds: float
+    """Time after which it is killed."""
+
+
+Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig | RunWorker
 
 
 # ── child → supervisor ───────────────────────────────────────────────────────────────────────────
@@ -125,8 +137,27 @@ class Sandboxed(_Message, frozen=True, tag=8):
     state: str
 
 
+class EndWorker(_Message, frozen=True, tag=9):
+    """Request to kill a worker. ``id`` is that of the ``ChildRequest`` with which it was started."""
+
+    id: int
+
+
+class Restarting(_Message, frozen=True, tag=17):
+    """Notification that the process is about to exit in order, to be started again at once. That counts as no crash."""
+
+
 FromChild: TypeAlias = (
-    ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded | KeepDescriptor | Sandboxed
+    ProcessLimit
+    | Ready
+    | Heartbeat
+    | ChildRequest
+    | Exiting
+    | FaultExcluded
+    | KeepDescriptor
+    | Sandboxed
+    | EndWorker
+    | Restarting
 )
 
 
@@ -164,7 +195,14 @@ class Opened(_Message, frozen=True, tag=31):
     error: int = 0
 
 
-Result: TypeAlias = Ack | ErrorReply | ProcessList | Opened
+class WorkerEnded(_Message, frozen=True, tag=32):
+    """Exit code of a worker (negative: the signal that ended it), and whether it took too long. None if unknown."""
+
+    exit_code: int | None
+    timed_out: bool = False
+
+
+Result: TypeAlias = Ack | ErrorReply | ProcessList | Opened | WorkerEnded
 
 
 class ChildResponse(_Message, frozen=True, tag=20):
@@ -199,13 +237,13 @@ def open_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def send(channel: socket.socket, message: FromChild | FromSupervisor, descriptor: int = -1) -> bool:
+def send(channel: socket.socket, message: FromChild | FromSupervisor, *descriptors: int) -> bool:
     """Send a message. Return False if the receiver does not read and its queue is full.
 
     Args:
         channel: the sender's end.
         message: the message.
-        descriptor: open file that the receiver gets a copy of; -1 for none.
+        descriptors: open files of which the receiver gets copies.
 
     Raises:
         OSError: the receiver is gone.
@@ -215,10 +253,10 @@ def send(channel: socket.socket, message: FromChild | FromSupervisor, descriptor
     if len(packet) > MAX_MESSAGE:
         raise PayloadTooLarge(size=len(packet), limit=MAX_MESSAGE)
     try:
-        if descriptor < 0:
-            channel.send(packet)
+        if descriptors:
+            socket.send_fds(channel, [packet], descriptors)
         else:
-            socket.send_fds(channel, [packet], [descriptor])
+            channel.send(packet)
     except BlockingIOError:
         return False
     return True
@@ -239,17 +277,16 @@ def receive_from_child(channel: socket.socket) -> FromChild:
         raise ControlProtocolError(str(error)) from None
 
 
-def receive_with_descriptor(channel: socket.socket) -> tuple[FromChild, int]:
-    """Return the next message of a child that may send descriptors, and its descriptor or -1. Raises as the above."""
+def receive_with_descriptors(channel: socket.socket) -> tuple[FromChild, list[int]]:
+    """Return the next message of a child that may send descriptors, and these. Raises as the above."""
     try:
-        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE + 1, 1, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE + 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         raise EOFError from None
-    descriptor = descriptors[0] if descriptors else -1
     try:
-        return _from_child.decode(_check_packet(packet)), descriptor
+        return _from_child.decode(_check_packet(packet)), descriptors
     except BaseException as error:
-        if descriptor >= 0:
+        for descriptor in descriptors:
             os.close(descriptor)
         if isinstance(error, UNDECODABLE):
             raise ControlProtocolError(str(error)) from None

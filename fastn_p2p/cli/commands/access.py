@@ -22,7 +22,8 @@ def run(
     """Show who may use which protocol, and why.
 
     Prints a line for each binding and caller: the binding, the caller, and the entry of the access list that admits it.
-    Identities of this daemon may use all bindings that allow `peers`. Blocked peers may use nothing.
+    Identities of this daemon may use all bindings that allow `peers`. Blocked peers may use nothing. A second table has
+    what the code of a binding may use outside of its workspace.
     """
     from fastn_p2p_client.ipc.messages import GetAccess
 
@@ -40,5 +41,11 @@ def run(
             allowed = ("no" if entry.problem else "yes",) if peer else (who or "-",)
             rows.append((binding, *allowed, entry.problem or entry.why))
     table(("BINDING", "ALLOWED" if peer else "WHO", "WHY"), rows)
+    used = [
+        (f"{each.identity}/{each.protocol}/{each.instance}", line) for each in bindings for line in each.permissions
+    ]
+    if used and not peer:
+        write_message("")
+        table(("BINDING", "ITS CODE MAY"), used)
     if not rows:
         write_message("There are no bindings. Add one: fastn-p2p add-protocol IDENTITY --protocol PROTOCOL")

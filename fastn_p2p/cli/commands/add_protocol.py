@@ -39,7 +39,7 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import AddProtocol
 
-    from ...console.confirmation import with_permissions
+    from ...console.confirmation import show_permissions, with_permissions
     from ...console.control_request import request_daemon
     from ...console.json_values import json_argument, parse_json
 
@@ -53,3 +53,4 @@ def run(
         yes=yes,
     )
     write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")
+    show_permissions(home, identity, protocol, instance)

@@ -32,12 +32,13 @@ def run(
 ) -> None:
     """Change the config or access list of a protocol.
 
-    The change applies at once and interrupts nothing. Options that are not given change nothing. If the protocol
-    rejects the new config, everything stays as it is. A config that needs further permissions asks for them.
+    The change applies at once and interrupts nothing, unless the protocol may use other directories or addresses than
+    before: then its identity's process restarts. Options that are not given change nothing. If the protocol rejects
+    the new config, everything stays as it is. A config that needs further permissions asks for them.
     """
     from fastn_p2p_client.ipc.messages import SetProtocol
 
-    from ...console.confirmation import with_permissions
+    from ...console.confirmation import show_permissions, with_permissions
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
     from ...console.json_values import json_argument, parse_json
@@ -56,3 +57,5 @@ def run(
         yes=yes,
     ).state
     write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
+    if config is not None:
+        show_permissions(home, identity, protocol, instance)

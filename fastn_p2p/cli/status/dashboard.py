@@ -24,7 +24,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, contacts, narrow_lines, published, revoked, servers, short, vault
+from .narrow_dashboard import ago, contacts, narrow_lines, published, revoked, sandboxes, servers, short, vault
 
 _COLOURS: Final = {
     "ready": "green",
@@ -115,7 +115,7 @@ def _heading(status: Status) -> RenderableType:
         facts.add_row("endpoint", plain(status.endpoint))
     if status.addresses:
         facts.add_row("listens at", plain("  ".join(status.addresses)))
-    for label, value in [*servers(status), *vault(status)]:
+    for label, value in [*servers(status), *vault(status), *sandboxes(status)]:
         facts.add_row(label, plain(value))
     return Group(first, Padding(facts, (0, 0, 0, 2)))
 

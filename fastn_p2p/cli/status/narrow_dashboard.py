@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from fastn_p2p_actors.runtime.sandbox.states import CLOSED, SWITCHED_OFF
 from fastn_p2p_client.ipc.messages import (
     BindingStatus,
     ConnectionStatus,
@@ -34,7 +35,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
     facts += [("programs", str(status.clients) if status.clients else "")]
     facts += [("listens at", address) for address in status.addresses]
-    facts += servers(status) + vault(status)
+    facts += servers(status) + vault(status) + sandboxes(status)
     yield from (Text.assemble((f"  {name}  ", "dim"), plain(value)) for name, value in facts if value)
     if status.warnings:
         yield from _title("Warnings", "bold yellow")
@@ -130,6 +131,16 @@ def vault(status: Status) -> list[tuple[str, str]]:
     if lock is None:
         return []
     return [("vault", vault_state(encrypted=lock.encrypted, locked=lock.locked, until=lock.locks_at))]
+
+
+def sandboxes(status: Status) -> list[tuple[str, str]]:
+    """Return label and value of the state of the sandboxes; empty if no process has said it."""
+    states = {process.sandbox for process in status.processes if process.sandbox}
+    if not states:
+        return []
+    if states == {SWITCHED_OFF}:
+        return [("sandboxes", "off: limits.sandbox is false")]
+    return [("sandboxes", "closed" if states == {CLOSED} else "open in part: see the warnings")]
 
 
 def contacts(status: Status) -> list[str]:

@@ -32,9 +32,9 @@ class Shifted:
     """``alice`` is at a daemon whose clock can be set, ``bob`` at one whose clock is right."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "shift"
         site = folder / "site"
         site.mkdir()
+        self._file = site / "shift"  # where modules are, so that sandboxes leave it open
         (site / "sitecustomize.py").write_text(SITE.format(path=str(self._file)))
         self.set(5 * HOUR)
         hosts = folder / "hosts"

@@ -13,8 +13,9 @@ from typing import Any, Final
 import pytest
 
 from fastn_p2p_actors.runtime.sandbox import landlock, seccomp
+from fastn_p2p_client.errors import HandlerFailed, P2PError
 from fastn_p2p_client.ipc import messages as m
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, eventually
 from tests.support.escaping_protocol import ATTEMPTS, DONE
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
@@ -199,11 +200,23 @@ LOGGED: Final = {
 
 
 def test_every_attempt_is_tried() -> None:
-    assert {do for do, _ in (*WHAT, *PROTECTED, *ACTING)} == set(ATTEMPTS) - {"call", "delete", "be connected to"}
+    assert {do for do, _ in (*WHAT, *PROTECTED, *ACTING)} == set(ATTEMPTS) - {
+        "call",
+        "delete",
+        "fail at",
+        "be connected to",
+    }
 
 
 def test_code_calls_as_its_own_identity(closed: Setup) -> None:
     assert closed.attempt("call", name="alice") == DONE
+
+
+def test_the_log_names_the_sandbox_as_a_reason(closed: Setup) -> None:
+    with pytest.raises(HandlerFailed):
+        closed.attempt("fail at", path=str(closed.outside / "file"))
+    log = (closed.daemon.home.logs / "identity-alice.log").read_text()
+    assert "uncaught RuntimeError. The sandbox may be the reason" in log
 
 
 def test_code_uses_its_workspace(closed: Setup) -> None:
@@ -235,13 +248,33 @@ def test_what_the_owner_grants_is_allowed_and_no_more(closed: Setup) -> None:
             assert closed.daemon.cli("set-protocol", "alice", *command, more, "--yes").returncode == 0
             assert closed.attempt("execute", "granted", path="/bin/true") == DONE
             assert closed.attempt("execute", "granted", path="/bin/ls") in REFUSED
+            assert closed.attempt("connect by TCP", "granted", port=closed.port) in REFUSED  # that is needed no more
         finally:
             command = ("--protocol", "Escaping", "--instance", "granted", "--yes")
             assert closed.daemon.cli("remove-protocol", "alice", *command).returncode == 0
-            for online in (False, True):
-                with closed.daemon.client() as client:
-                    client.control(m.SetIdentityOnline("alice", online))
     assert closed.attempt("write into", path=outside) in REFUSED
+
+
+def test_a_granted_directory_that_is_made_later_or_replaced_is_used(closed: Setup) -> None:
+    place = closed.outside / "disk"
+    give(closed.daemon, "alice", "Escaping", "disk", permissions=[f"write {place}"])
+    try:
+        for _ in range(2):
+            place.mkdir()
+            eventually(lambda: attempted(closed, place) == DONE, "the directory is used", interval=0.1)
+            place.rename(closed.outside / f"moved-{_}")
+        assert {each.name: each.restarts for each in closed.daemon.status().processes}["identity-bob"] == 0
+    finally:
+        with closed.daemon.client() as client:
+            client.control(m.RemoveProtocol("alice", "Escaping", "disk"))
+
+
+def attempted(setup: Setup, place: Path) -> str:
+    """Return the outcome of an attempt to write; the code of an error while the process restarts."""
+    try:
+        return setup.attempt("write into", "disk", path=str(place))
+    except P2PError as error:
+        return error.code
 
 
 def test_the_supervisor_connects_to_what_was_granted_only(closed: Setup) -> None:
@@ -262,7 +295,7 @@ def test_status_says_which_sandbox_is_open(closed: Setup, opened: Setup) -> None
         "supervisor": "",
         "vault": "closed",
         "network": "closed",
-        "gateway": "closed except for files",
+        "gateway": "closed",
         "identity-alice": "closed",
         "identity-bob": "closed",
     }

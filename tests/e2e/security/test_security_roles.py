@@ -92,10 +92,13 @@ DATA: Final = [
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """alice and bob are online with Echo, Trial and Hostile; carol is in the address book."""
+    """alice and bob are online with Echo, Trial and Hostile; carol is in the address book.
+
+    No process has a sandbox: roles must hold where the kernel has none. ``test_sandbox`` attacks from inside of one.
+    """
     folder = tmp_path_factory.mktemp("roles")
     env = install_protocols(folder / "packages", Hostile="tests.fuzz.hostile:Hostile")
-    daemon = Daemon(folder / "home", folder / "hosts", **env).start()
+    daemon = Daemon(folder / "home", folder / "hosts", FASTN_SANDBOX="off", **env).start()
     for name in ("alice", "bob"):
         daemon.identity(name, echo=False)
         for protocol in ("Echo", "Trial", "Hostile"):

@@ -120,13 +120,13 @@ async def test_descriptor_goes_with_its_message_alone(channel: tuple[socket.sock
         context.keep_descriptor(writer)
         context.keep_descriptor(-1)
         context.report_fault_excluded()
-        message, copy = wire.receive_with_descriptor(ours)
+        message, (copy,) = wire.receive_with_descriptors(ours)
         assert message == wire.KeepDescriptor()
         os.write(copy, b"same")
         os.close(copy)
         assert os.read(reader, 10) == b"same"
-        assert wire.receive_with_descriptor(ours) == (wire.KeepDescriptor(), -1)
-        assert wire.receive_with_descriptor(ours) == (wire.FaultExcluded(), -1)
+        assert wire.receive_with_descriptors(ours) == (wire.KeepDescriptor(), [])
+        assert wire.receive_with_descriptors(ours) == (wire.FaultExcluded(), [])
     finally:
         os.close(reader)
         os.close(writer)
@@ -139,7 +139,7 @@ def test_descriptor_of_an_invalid_message_is_closed(channel: tuple[socket.socket
         socket.send_fds(theirs, [b"\xc1"], [writer])
         os.close(writer)
         with pytest.raises(wire.ControlProtocolError):
-            wire.receive_with_descriptor(ours)
+            wire.receive_with_descriptors(ours)
         assert os.read(reader, 1) == b""
     finally:
         os.close(reader)

@@ -57,6 +57,33 @@ def test_a_socket_that_was_granted_gets_an_ordinary_connection(home: Home) -> No
             broker.open("identity-bob", OpenSocket(path))
 
 
+def test_a_link_leads_neither_to_the_daemon_nor_out_of_a_directory_that_code_may_write_to(
+    home: Home, listener: socket.socket
+) -> None:
+    broker, outside, inbox = DescriptorBroker(home), home.path / "web", home.path / "inbox"
+    inbox.mkdir()
+    lines = tuple(f"connect unix:{inbox / name}" for name in ("daemon", "outside", "inside"))
+    PermissionStore(home).grant("alice", "Tunnel", "default", (*lines, f"connect unix:{home.path / 'link'}"))
+    (inbox / "daemon").symlink_to(home.control_socket)
+    (inbox / "outside").symlink_to(outside)
+    (inbox / "inside").symlink_to(inbox / "service")
+    (home.path / "link").symlink_to(outside)
+    with socket.socket(socket.AF_UNIX) as service, socket.socket(socket.AF_UNIX) as other:
+        for made, path in ((service, inbox / "service"), (other, outside)):
+            made.bind(str(path))
+            made.listen()
+        for name in ("outside", "inside"):
+            os.close(broker.open("identity-alice", OpenSocket(str(inbox / name))))
+        with pytest.raises(PermissionError):
+            broker.open("identity-alice", OpenSocket(str(inbox / "daemon")))
+        PermissionStore(home).grant("alice", "FileTransfer", "default", (f"write {inbox}",))
+        for name in ("outside", "daemon"):
+            with pytest.raises(PermissionError):
+                broker.open("identity-alice", OpenSocket(str(inbox / name)))
+        for path in (inbox / "inside", home.path / "link"):
+            os.close(broker.open("identity-alice", OpenSocket(str(path))))
+
+
 @pytest.mark.parametrize("child", ["network", "gateway", "vault", "alice"])
 def test_others_get_no_sockets(home: Home, listener: socket.socket, child: str) -> None:
     with pytest.raises(Forbidden):

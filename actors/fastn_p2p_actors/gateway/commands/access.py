@@ -7,13 +7,19 @@ entry means is decided in one place, the network process.
 from __future__ import annotations
 
 import asyncio
+import logging
+from typing import TypeAlias
 
-from fastn_p2p_client.errors import PeerNameUnknown
+from fastn_p2p_client.errors import PeerNameUnknown, StorageDamaged
 from fastn_p2p_client.ipc.messages import AccessEntry, AccessReply, BindingAccess, GetAccess
 from fastn_p2p_client.limits import MAX_NAME
 
 from ...network.admin_messages import AccessEvaluation, EvaluateAccess, GetNetworkReport, NetworkReportReply
 from ..context import GatewayContext
+
+_Lines: TypeAlias = dict[tuple[str, str, str], tuple[str, ...]]
+
+log = logging.getLogger(__name__)
 
 _PROTOCOL_DECIDES = "the protocol decides, when its identity is online"
 
@@ -23,7 +29,7 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
         context.store.identity(message.identity)
     if len(message.peer) > MAX_NAME:
         raise PeerNameUnknown(name=message.peer[:MAX_NAME])
-    stored = await asyncio.to_thread(_read_lists, context, message.identity)
+    stored, granted = await asyncio.to_thread(_read_bindings, context, message.identity)
     report = (await context.network.request(GetNetworkReport(0, message.identity), NetworkReportReply)).report
     served = {
         (identity.name, binding.protocol, binding.instance): tuple(binding.access)
@@ -42,6 +48,7 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
                 instance=instance,
                 allow=list(allow),
                 admits=entries if allow else _without_list(entries, undecided, one=bool(message.peer)),
+                permissions=granted.get((identity, protocol, instance), ()),
             )
             for ((identity, protocol, instance), allow), entries in zip(lists.items(), evaluated, strict=True)
         ]
@@ -54,10 +61,18 @@ def _without_list(entries: list[AccessEntry], undecided: AccessEntry, *, one: bo
     return admitted if one and admitted else [undecided, *admitted]
 
 
-def _read_lists(context: GatewayContext, only: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
-    """Read the access list of every binding on disk; call it in a thread."""
-    return {
-        (name, binding.protocol, binding.instance): tuple(binding.allow)
-        for name in ([only] if only else context.store.names())
-        for binding in context.store.bindings(name).usable
-    }
+def _read_bindings(context: GatewayContext, only: str) -> tuple[_Lines, _Lines]:
+    """Read access list and permissions of every binding on disk; call it in a thread."""
+    allowed: _Lines = {}
+    granted: _Lines = {}
+    for name in [only] if only else context.store.names():
+        try:
+            permissions = context.permissions.read(name).granted
+        except StorageDamaged as error:
+            log.warning("%s", error)
+            permissions = {}
+        for binding in context.store.bindings(name).usable:
+            key = (name, binding.protocol, binding.instance)
+            allowed[key] = tuple(binding.allow)
+            granted[key] = permissions.get(f"{binding.protocol}/{binding.instance}", ())
+    return allowed, granted

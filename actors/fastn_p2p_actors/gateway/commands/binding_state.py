@@ -21,7 +21,7 @@ from fastn_p2p_client.permissions import missing
 
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from .bindings import activate, check_allowed, check_json, check_permitted, deactivate
+from .bindings import activate, check_allowed, check_json, check_permitted, deactivate, narrowing
 from .programs import wait_until_released
 from .status import state_of
 
@@ -55,7 +55,8 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
     The file is written first, so that a process that starts meanwhile reads it. If the serving process rejects the
     change, the old file is restored.
     """
-    async with context.identity_lock(message.identity):
+    name = check_name(message.identity, "an identity")
+    async with context.identity_lock(name), narrowing(context, name) as in_use:
         identity, before = _load_binding(context, message.identity, message.protocol, message.instance)
         if payload:
             check_json(before.protocol, payload)
@@ -67,7 +68,10 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
         needed = await _check(context, identity, record, message.granted, by_owner=bool(payload))
         held = context.permissions.granted(identity.name, record.protocol, record.instance)
         names = (identity.name, record.protocol, record.instance)
-        context.permissions.grant(*names, (*held, *missing(needed, held)))  # old ones too: data may have to be moved
+        # Until the binding runs with the new config, its data may have to be moved from where it was.
+        leaving = tuple(line for line in held if line.startswith("write "))
+        in_use += needed
+        context.permissions.grant(*names, (*leaving, *missing(needed, leaving)))
         context.store.write_binding(identity.name, record)
         try:
             if await _apply(context, identity, record):

@@ -8,7 +8,11 @@ gateway creates it on disk.
 from __future__ import annotations
 
 import logging
+import os
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -54,7 +58,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
     allow = await check_allowed(context, message.allow)
-    async with context.identity_lock(name):
+    async with context.identity_lock(name), narrowing(context, name) as held:
         identity = context.store.usable_identity(name)
         found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
@@ -74,6 +78,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         granted = await check_permitted(context, identity, record, message.granted, by_owner=True, checked=online)
         prepared = context.store.prepare_binding(name, record)
         try:
+            held += granted
             context.permissions.grant(name, protocol, instance, granted)
             if online:
                 await activate(context, name, record)
@@ -121,10 +126,24 @@ async def check_permitted(
         needed = declared_permissions(protocol, record.code, bytes(record.config))
     else:
         needed = await check_config(context, identity, record, held)
+    if context.is_confining:
+        _check_paths(context, protocol, needed)
     lacking = () if builtin and by_owner else missing(needed, held)
     if lacking:
         raise PermissionsNeeded(protocol=protocol, permissions="\n".join(lacking))
     return needed
+
+
+def _check_paths(context: GatewayContext, protocol: str, needed: tuple[str, ...]) -> None:
+    """Raise InvalidConfig if protocol code would get the daemon's keys."""
+    home = Path(os.path.realpath(context.home.path))
+    for line in needed:
+        kind, _, text = line.partition(" ")
+        if kind in ("read", "write"):
+            place = Path(os.path.realpath(text))
+            if place.is_relative_to(home / "vault") or (kind == "write" and home.is_relative_to(place)):
+                reason = f"{text} contains the daemon's keys, or is among them. Choose another directory"
+                raise InvalidConfig(protocol=protocol, reason=reason)
 
 
 def _add_program_binding(context: GatewayContext, name: str, record: BindingFile) -> Ack:
@@ -142,17 +161,18 @@ def _add_program_binding(context: GatewayContext, name: str, record: BindingFile
 async def roll_back_uncommitted(context: GatewayContext) -> None:
     """Roll back bindings that a killed gateway had begun to add. Never raises P2PError."""
     for name, protocol, instance in context.store.uncommitted_bindings():
-        async with context.identity_lock(name):
-            if (name, protocol, instance) not in context.store.uncommitted_bindings():
-                continue  # another command has added it meanwhile
-            try:
+        try:
+            async with context.identity_lock(name), narrowing(context, name):
+                if (name, protocol, instance) not in context.store.uncommitted_bindings():
+                    continue  # another command has added it meanwhile
                 identity = identity_or_none(context, name)
                 if identity is not None and identity.online and await context.supervisor.is_up(name):
                     await _deactivate_quietly(context, name, protocol, instance)
                 context.store.cancel_binding(name, protocol, instance)
+                context.permissions.grant(name, protocol, instance, ())
                 log.warning("%s (%s) of %s was not added completely: rolled back", protocol, instance, name)
-            except P2PError as error:
-                log.error("%s (%s) of %s cannot be rolled back: %s", protocol, instance, name, error)
+        except P2PError as error:
+            log.error("%s (%s) of %s cannot be rolled back: %s", protocol, instance, name, error)
 
 
 async def activate(context: GatewayContext, name: str, record: BindingFile) -> None:
@@ -162,10 +182,33 @@ async def activate(context: GatewayContext, name: str, record: BindingFile) -> N
         reply = await process.ask(message, bytes(record.config), timeout=ACTIVATE_SECONDS)
     if isinstance(reply, RestartNeeded):
         log.info("%s is restarted, because its sandbox grows", name)
-        await context.supervisor.stop(name)
-        await context.supervisor.start(name)
+        await _restart(context, name)
         async with context.identity_client(name) as process:
             await process.request(message, Ack, bytes(record.config), timeout=ACTIVATE_SECONDS)
+
+
+@asynccontextmanager
+async def narrowing(context: GatewayContext, name: str) -> AsyncIterator[list[str]]:
+    """Restart the identity's process at the end if its bindings have lost permissions: a sandbox cannot shrink.
+
+    Yields the permissions that the process may have at the moment. Add those that it gets meanwhile.
+    """
+    held = list(context.permissions.read(name).all_lines())
+    try:
+        yield held
+    finally:
+        lost = missing(held, context.permissions.read(name).all_lines())
+        if lost and context.is_confining and await context.supervisor.is_up(name):
+            log.info("%s is restarted, because its sandbox shrinks", name)
+            try:
+                await _restart(context, name)
+            except P2PError as error:
+                log.error("%s cannot be restarted: %s", name, error)
+
+
+async def _restart(context: GatewayContext, name: str) -> None:
+    await context.supervisor.stop(name)
+    await context.supervisor.start(name)
 
 
 async def deactivate(context: GatewayContext, name: str, protocol: str, instance: str) -> None:

@@ -14,26 +14,22 @@ from fastn_p2p_client.errors import HandlerFailed, InvalidName, P2PError
 from fastn_p2p_client.ipc.messages import ListProtocols, ProtocolInfo, ProtocolList
 from fastn_p2p_client.names import check_name
 
-from ...identity.one_shot_worker import DescribeProtocol, ProtocolDescription, WorkerLimits
+from ...identity.one_shot_worker import DescribeProtocol, ProtocolDescription
 from ...installed_protocols import installed_entry_points
-from ..context import MAX_WORKERS, GatewayContext
-from ..one_shot import run_one_shot
+from ..context import GatewayContext
+from ..one_shot_workers import OneShotWorkers
 
 
 async def list_protocols(context: GatewayContext, _message: ListProtocols, _: bytes) -> ProtocolList:
-    return await describe_installed(context.worker_slots, context.worker_limits)
+    return await describe_installed(context.workers)
 
 
-async def describe_installed(
-    slots: asyncio.Semaphore | None = None, limits: WorkerLimits | None = None
-) -> ProtocolList:
+async def describe_installed(workers: OneShotWorkers) -> ProtocolList:
     """Return all installed protocols by name.
 
     Args:
-        slots: limits the workers that run at the same time.
-        limits: limits of each worker.
+        workers: imports each of them.
     """
-    slots, limits = slots or asyncio.Semaphore(MAX_WORKERS), limits or WorkerLimits()
     found: dict[str, EntryPoint] = {}
     hidden: list[ProtocolInfo] = []
     for entry in installed_entry_points():
@@ -42,24 +38,20 @@ async def describe_installed(
         elif (entry.value, _origin(entry)) != (found[entry.name].value, _origin(found[entry.name])):
             name, version = _origin(found[entry.name])
             hidden.append(_broken(entry, f"hidden by the protocol of the same name of {name} {version}"))
-    described = await asyncio.gather(*(_describe(entry, slots, limits) for entry in found.values()))
+    described = await asyncio.gather(*(_describe(entry, workers) for entry in found.values()))
     return ProtocolList(sorted([*described, *hidden], key=lambda info: info.name))
 
 
-async def _describe(entry: EntryPoint, slots: asyncio.Semaphore, limits: WorkerLimits) -> ProtocolInfo:
+async def _describe(entry: EntryPoint, workers: OneShotWorkers) -> ProtocolInfo:
     try:
         check_name(entry.name, "a protocol")
-        description = await run_one_shot(
-            slots, limits, DescribeProtocol(entry.name, entry.value), "", ProtocolDescription
-        )
+        description = await workers.run(DescribeProtocol(entry.name, entry.value), "", ProtocolDescription)
     except InvalidName as error:
         return _broken(entry, str(error))
     except HandlerFailed as error:
         return _broken(entry, error.reason)
     except P2PError as error:
         return _broken(entry, str(error))
-    if description is None:
-        return _broken(entry, "nothing is known about it")
     return replace(
         _broken(entry, ""),
         description=description.text,

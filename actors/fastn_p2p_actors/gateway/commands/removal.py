@@ -12,7 +12,7 @@ from fastn_p2p_client.names import check_name
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import describe_data, run_on_delete
-from .bindings import activate, deactivate, identity_or_none
+from .bindings import activate, deactivate, identity_or_none, narrowing
 from .invitations import forget_binding
 from .programs import wait_until_released
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 async def remove_protocol(context: GatewayContext, message: RemoveProtocol, _: bytes) -> Ack:
     name = check_name(message.identity, "an identity")
-    async with context.identity_lock(name):
+    async with context.identity_lock(name), narrowing(context, name):
         identity = identity_or_none(context, name)
         record = _binding_or_none(context, message)
         if message.if_empty and not message.keep_data:

@@ -29,7 +29,7 @@ from ...network.admin_messages import GetNetworkReport, NetworkReport, NetworkRe
 from ...runtime import last_exit
 from ...runtime.control_channel import ProcessInfo
 from ...runtime.process_setup import boot_ms
-from ...runtime.sandbox.sandbox import OPEN
+from ...runtime.sandbox.states import OPEN
 from ...storage.identity_store import BindingFile, IdentityFile, IdentityStore, LoadResult
 from ...vault.messages import GetLockState, LockState
 from ..context import GatewayContext

@@ -1,6 +1,7 @@
 """Sandbox of a process: files, sockets, signals and system calls that the kernel leaves it.
 
 - ``sandbox``: ``Sandbox`` and ``enter``, which applies one and tests that it holds.
+- ``states``: words for how far a process is confined.
 - ``roles``: the sandbox of each of the daemon's processes.
 - ``granted_paths``: paths of bindings, without those that their code could replace.
 - ``system_files``: files of the system and of Python that every process reads.

@@ -79,8 +79,6 @@ class LandlockRules:
     files: dict[Path, int] = field(default_factory=dict)
     connect: frozenset[int] | None = frozenset()
     listen: frozenset[int] | None = frozenset()
-    any_file: bool = False
-    """True to leave files alone."""
 
 
 def version() -> int:
@@ -99,20 +97,17 @@ def restrict(rules: LandlockRules, abi: int) -> None:
     Raises:
         LandlockFailed: nothing was restricted.
     """
-    rights = 0 if rules.any_file else max(value for first, value in _ALL.items() if first <= abi)
+    rights = max(value for first, value in _ALL.items() if first <= abi)
     net = 0
     if abi >= PORTS_VERSION:
         net = (0 if rules.listen is None else _BIND_TCP) | (0 if rules.connect is None else _CONNECT_TCP)
     scopes = _SCOPES if abi >= SIGNALS_VERSION else 0
     attributes = struct.pack("=QQQ", rights, net, scopes)
     size = 24 if scopes else 16 if net else 8
-    if not rights and not net and not scopes:
-        return
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
-        if rights:
-            for path, allowed in rules.files.items():
-                _add_path(ruleset, path, allowed & rights)
+        for path, allowed in rules.files.items():
+            _add_path(ruleset, path, allowed & rights)
         for right, ports in ((_BIND_TCP, rules.listen), (_CONNECT_TCP, rules.connect)):
             for port in ports or () if net & right else ():
                 _add(ruleset, _NET_PORT, struct.pack("=QQ", right, port))

@@ -16,9 +16,9 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.permissions import ANYWHERE, Permissions, needs_resolver, port_of
 
 from .granted_paths import without_replaceable
-from .landlock import EXECUTE, MAKE_SOCK, READ, READ_FILE, REMOVE_FILE, TRUNCATE, WRITE, WRITE_FILE, combine
+from .landlock import EXECUTE, MAKE_SOCK, READ, READ_DIR, READ_FILE, REMOVE_FILE, TRUNCATE, WRITE, WRITE_FILE, combine
 from .sandbox import INTERNET, Sandbox
-from .system_files import LIBRARIES, all_processes, own_process, python_files, system_files, traces
+from .system_files import LIBRARIES, all_processes, around, own_process, python_files, system_files, traces
 
 _SOCKETS: Final = READ | MAKE_SOCK | REMOVE_FILE
 """Rights to the directory of the sockets: bind one, and remove it."""
@@ -42,12 +42,13 @@ def network_sandbox(home: Home, host_directory: Path) -> Sandbox:
     return Sandbox(combine(_core(home).items(), own), families=INTERNET | _LOCAL, connect=None, listen=None)
 
 
-def gateway_sandbox() -> Sandbox:
-    """Return the sandbox of the gateway: Unix sockets, and the programs that check configs.
+def gateway_sandbox(home: Home) -> Sandbox:
+    """Return the sandbox of the gateway: ``identities/``, what ``run/`` says, and Unix sockets.
 
-    Those look at whatever files a config names, so files stay open to it.
+    It may make ``control.sock`` in the home, but not remove files there: keys are below.
     """
-    return Sandbox(files=None, programs=True, families=_LOCAL)
+    own = [(home.identities, WRITE), (home.path / "run", READ), (home.sockets, MAKE_SOCK)]
+    return Sandbox(combine(_core(home).items(), own), families=_LOCAL)
 
 
 def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandbox:
@@ -62,6 +63,7 @@ def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandb
     log_file = home.logs / f"identity-{identity}.log"
     return _protocol_code(
         granted,
+        home.path,
         own,
         [(own, READ), *_workspaces(own)],
         [(log_file, READ_FILE | WRITE_FILE | TRUNCATE)],
@@ -69,33 +71,37 @@ def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandb
     )
 
 
-def code_sandbox(home: Path | None = None, granted: Iterable[str] = ()) -> Sandbox:
+def code_sandbox(home: Path | None, identity: Path | None = None, granted: Iterable[str] = ()) -> Sandbox:
     """Return the sandbox of a process that runs protocol code once.
 
     Args:
-        home: directory of the identity, if the code is asked about a binding.
+        home: home of the daemon, if there is one.
+        identity: directory of the identity, if the code is asked about a binding.
         granted: lines of ``Permissions``.
     """
-    return _protocol_code(granted, home, () if home is None else _workspaces(home))
+    return _protocol_code(granted, home, identity, () if identity is None else _workspaces(identity))
 
 
-def _workspaces(home: Path) -> list[tuple[Path, int]]:
+def _workspaces(identity: Path) -> list[tuple[Path, int]]:
     """Return what every process with code of an identity may use of its directory."""
-    return [(home / PROTOCOLS, WRITE), (home / TEMPORARY, WRITE)]
+    return [(identity / PROTOCOLS, WRITE), (identity / TEMPORARY, WRITE)]
 
 
-def _protocol_code(granted: Iterable[str], home: Path | None, *own: Iterable[tuple[Path, int]]) -> Sandbox:
-    permissions = without_replaceable(Permissions.of(granted), () if home is None else (home,))
+def _protocol_code(
+    granted: Iterable[str], home: Path | None, identity: Path | None, *own: Iterable[tuple[Path, int]]
+) -> Sandbox:
+    home = None if home is None else Path(os.path.realpath(home))
+    permissions = without_replaceable(Permissions.of(granted), () if identity is None else (identity,))
     programs = [Path(os.path.realpath(each)) for each in permissions.programs]
     connect, listen = list(permissions.connect), list(permissions.listen)
     files = combine(
-        python_files(),
+        python_files(home),
         system_files(),
         all_processes() if programs else own_process(),
         traces(),
         *own,
-        _rules(READ, *permissions.read),
-        _rules(WRITE, *permissions.write),
+        _granted_rules(READ, permissions.read, home),
+        _granted_rules(WRITE, permissions.write, home),
         [(each, READ | EXECUTE) for each in programs],
         [(Path(each), READ | EXECUTE) for each in LIBRARIES] if programs else [],
     )
@@ -118,7 +124,7 @@ TEMPORARY: Final = ".tmp"
 def _core(home: Home) -> dict[Path, int]:
     """Return what every process without protocol code needs."""
     return combine(
-        python_files(),
+        python_files(Path(os.path.realpath(home.path))),
         system_files(),
         all_processes(),
         traces(),
@@ -131,6 +137,19 @@ def _rules(rights: int, *places: str | os.PathLike[str] | None) -> Iterator[tupl
     for place in places:
         if place:
             yield Path(place), rights
+
+
+def _granted_rules(
+    rights: int, places: Iterable[str | os.PathLike[str]], home: Path | None
+) -> Iterator[tuple[Path, int]]:
+    """Yield a rule for each place. Of one that contains the daemon's home, there are names, and what is beside that."""
+    for place in places:
+        path = Path(os.path.realpath(place))
+        beside = list(around(path, home))
+        if beside != [path]:
+            yield path, READ_DIR
+        for each in beside:
+            yield each, rights
 
 
 def _ports(addresses: Iterable[str]) -> frozenset[int]:

@@ -13,15 +13,8 @@ from types import MappingProxyType
 from typing import Final
 
 from . import landlock, seccomp
+from .states import CLOSED, OPEN
 
-CLOSED: Final = "closed"
-"""State of a process whose sandbox holds."""
-FILES_OPEN: Final = "closed except for files"
-"""State of a process whose sandbox holds, and leaves files alone."""
-OPEN: Final = "open: "
-"""Beginning of the state of a process that is not confined, or not in everything. What is missing follows."""
-SWITCHED_OFF: Final = "off"
-"""State of a process in a daemon without sandboxes: `limits.sandbox`."""
 _PROCESS_VM_READV: Final = "process_vm_readv"
 
 
@@ -30,14 +23,14 @@ class Sandbox:
     """What the kernel leaves a process.
 
     Attributes:
-        files: Landlock rights by path; None to leave files alone.
+        files: Landlock rights by path.
         programs: whether it may start programs and fork.
         families: socket families of any type.
         connect, listen: TCP ports; None for all.
         udp: whether it may make UDP sockets.
     """
 
-    files: Mapping[Path, int] | None = field(default_factory=lambda: MappingProxyType({}))
+    files: Mapping[Path, int] = field(default_factory=lambda: MappingProxyType({}))
     programs: bool = False
     families: frozenset[int] = frozenset()
     connect: frozenset[int] | None = frozenset()
@@ -46,8 +39,8 @@ class Sandbox:
 
 
 def enter(sandbox: Sandbox) -> str:
-    """Confine this process to the sandbox, for ever. Return its state: ``CLOSED``,
-    ``FILES_OPEN``, or what could not be closed and why.
+    """Confine this process to the sandbox, for ever. Return its state: ``CLOSED``, or what could not be closed and
+    why.
 
     It never raises: on a kernel that cannot confine, the process works as it is. Call it while the process has one
     thread, because Landlock confines the calling one only.
@@ -60,10 +53,9 @@ def enter(sandbox: Sandbox) -> str:
         missing.append("files and ports: " + _why_no_landlock(abi))
     else:
         rules = landlock.LandlockRules(
-            files=dict(sandbox.files or {}),
+            files=dict(sandbox.files),
             connect=sandbox.connect,
             listen=sandbox.listen,
-            any_file=sandbox.files is None,
         )
         try:
             landlock.restrict(rules, abi)
@@ -78,7 +70,7 @@ def enter(sandbox: Sandbox) -> str:
         missing += _filter_syscalls(sandbox, abi)
     if missing:
         return OPEN + "; ".join(missing)
-    return FILES_OPEN if sandbox.files is None else CLOSED
+    return CLOSED
 
 
 def _filter_syscalls(sandbox: Sandbox, abi: int) -> list[str]:

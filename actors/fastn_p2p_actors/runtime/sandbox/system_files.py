@@ -10,6 +10,8 @@ import os
 import site
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +26,16 @@ _SETTINGS: Final = (
     *("crypto-policies", "passwd", "group", "mime.types", "os-release", "locale.conf", "locale.alias", "machine-id"),
 )
 """Files of ``/etc`` that a process needs. All of it is allowed unless this is root, who may read more than others."""
-_STATE: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd")
-"""Directories to which ``/etc/resolv.conf`` may lead."""
+_STATE: Final = (
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager",
+    "/run/nscd",
+    "/var/lib/ca-certificates",
+)
+"""Directories to which ``/etc/resolv.conf`` and certificates may lead."""
+_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "PYTHONTZPATH", "TZDIR", "LOCPATH")
+"""Variables of the environment that name files like these, several with colons between them."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
 _RANDOM: Final = ("/dev/random", "/dev/urandom")
 _KERNEL: Final = (
@@ -39,26 +49,48 @@ _own_process: list[int] = []
 apply, once nothing holds the old one."""
 
 
-def python_files() -> Iterator[tuple[Path, int]]:
-    """Yield where Python imports from now: its library, site directories, and every directory of ``sys.path``."""
+def python_files(home: Path | None = None) -> Iterator[tuple[Path, int]]:
+    """Yield where Python imports from now: its library, site directories, and every directory of ``sys.path``.
+
+    Args:
+        home: home of the daemon, which none of it contains. Packages can lie in a directory above it.
+    """
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         places.append(site.getusersitepackages())
     places += [path for path in sys.path if path]
-    places += [path for finder in sys.meta_path for path in _editable_folders(finder)]
     for place in dict.fromkeys(os.path.realpath(place) for place in places):
         if place in ("/", "/usr", "/usr/local"):
             continue  # Python's prefix, whose library is in one of the directories below
-        yield Path(place), READ
+        for each in around(Path(place), home):
+            yield each, READ
+    for finder in sys.meta_path:
+        for package in _editable_packages(finder):
+            for each in around(package, home):
+                yield each, READ
     yield Path(os.path.realpath(sys.executable)), READ
     yield Path(sys.prefix, "pyvenv.cfg"), READ
 
 
-def _editable_folders(finder: object) -> list[str]:
-    """Return the directories of packages that setuptools installed as editable: its finder has a table of them."""
+def _editable_packages(finder: object) -> Iterator[Path]:
+    """Yield the packages and modules that setuptools installed as editable: its finder has a table of them."""
     module = sys.modules.get(getattr(finder, "__module__", ""))
     table = getattr(module, "MAPPING", None)
-    return [os.path.dirname(each) for each in table.values()] if isinstance(table, dict) else []  # noqa: PTH120
+    for each in table.values() if isinstance(table, dict) else ():
+        yield Path(each)
+        yield from (Path(f"{each}{suffix}") for suffix in all_suffixes())
+
+
+def around(place: Path, home: Path | None) -> Iterator[Path]:
+    """Yield the place; if it contains the home, yield what else it contains. Yield nothing of the vault's directory."""
+    if home is None or not (home.is_relative_to(place) or place.is_relative_to(home / "vault")):
+        yield place
+    elif place.is_relative_to(home):
+        return
+    else:
+        with suppress(OSError):
+            for each in place.iterdir():
+                yield from around(each, home)
 
 
 def system_files() -> Iterator[tuple[Path, int]]:
@@ -73,6 +105,9 @@ def system_files() -> Iterator[tuple[Path, int]]:
         setting = Path("/etc", name)
         yield setting, READ
         yield Path(os.path.realpath(setting)), READ
+    for name in _VARIABLES:
+        for place in filter(os.path.isabs, os.environ.get(name, "").split(os.pathsep)):
+            yield Path(place), READ
 
 
 def own_process() -> Iterator[tuple[Path, int]]:

@@ -203,6 +203,8 @@ class BindingAccess(Record, frozen=True):
     """Access list that is in effect; empty if the protocol decides and is not loaded."""
     admits: list[AccessEntry]
     """Entry for each identity. With ``GetAccess.peer``, the only entry is about that peer."""
+    permissions: tuple[str, ...] = ()
+    """What its code may use outside of its workspace, as lines of ``Permissions``."""
 
 
 class ProcessStatus(Record, frozen=True):

@@ -13,9 +13,11 @@ import msgspec
 import pytest
 
 from fastn_p2p.cli.protocol_list import config_rows, format_protocol
-from fastn_p2p_actors.gateway import one_shot
+from fastn_p2p_actors.gateway import one_shot_workers
 from fastn_p2p_actors.gateway.commands.protocols import describe_installed
-from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol, WorkerLimits
+from fastn_p2p_actors.gateway.one_shot_workers import OneShotWorkers
+from fastn_p2p_actors.gateway.worker_programs import WorkerPrograms
+from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol, ProtocolDescription, WorkerLimits
 from fastn_p2p_client.errors import HandlerFailed
 from fastn_p2p_client.ipc.messages import ProtocolInfo
 
@@ -71,7 +73,8 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, s
         (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{ENTRIES[name]}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    protocols = asyncio.run(describe_installed(limits=WorkerLimits(256 * 1024 * 1024))).protocols
+    workers = OneShotWorkers(WorkerPrograms(), WorkerLimits(256 * 1024 * 1024, sandbox=False))
+    protocols = asyncio.run(describe_installed(workers)).protocols
     assert [info.name for info in protocols] == sorted(info.name for info in protocols)
     return {(info.name, info.code): info for info in protocols}
 
@@ -114,7 +117,7 @@ async def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypat
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
     with pytest.raises(HandlerFailed, match="ended with exit code 7"):
-        await one_shot.run_one_shot(asyncio.Semaphore(), WorkerLimits(), DescribeProtocol("Good", "one:Good"), "alice")
+        await ask_in_a_program()
 
 
 HOLDS_OUTPUT = """
@@ -139,13 +142,18 @@ async def test_a_worker_that_takes_too_long_is_killed_once(monkeypatch: pytest.M
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_other)
     monkeypatch.setattr(os, "killpg", note)
-    monkeypatch.setattr(one_shot, "WORKER_TIMEOUT", 1)
+    monkeypatch.setattr(one_shot_workers, "WORKER_TIMEOUT", 1)
     with pytest.raises(HandlerFailed, match="took longer than 1 s"):
-        await one_shot.run_one_shot(asyncio.Semaphore(), WorkerLimits(), DescribeProtocol("Good", "one:Good"), "alice")
+        await ask_in_a_program()
     assert len(killed) == 1
     started[0]._transport.close()  # type: ignore[attr-defined]
     for reading in asyncio.all_tasks() - {asyncio.current_task()}:
         await reading
+
+
+async def ask_in_a_program() -> None:
+    workers = OneShotWorkers(WorkerPrograms(), WorkerLimits())
+    await workers.run(DescribeProtocol("Good", "one:Good"), "alice", ProtocolDescription)
 
 
 class Inner(msgspec.Struct):

@@ -480,3 +480,20 @@ def test_state_of_the_vault_is_one_line_with_the_next_command(vault: VaultInfo |
     text = render_text(replace(EMPTY, vault=vault), width=width)
     rows = [row for row in text.splitlines() if row.startswith("  vault ")]
     assert [line in row for row in rows] == ([] if vault is None else [True])
+
+
+@pytest.mark.parametrize("width", [60, 120])
+@pytest.mark.parametrize(
+    ("states", "line"),
+    [
+        (("", ""), None),
+        (("", "closed"), "closed"),
+        (("off", "off"), "off: limits.sandbox is false"),
+        (("closed", "open: TCP ports"), "open in part: see the warnings"),
+    ],
+)
+def test_state_of_the_sandboxes_is_one_line(states: tuple[str, ...], line: str | None, width: int) -> None:
+    process = ProcessStatus(name="x", pid=1, state="ready", uptime_ms=1, restarts=0, memory=1, cpu_ms=1)
+    status = replace(EMPTY, processes=[replace(process, sandbox=state) for state in states])
+    rows = [row for row in render_text(status, width=width).splitlines() if row.startswith("  sandboxes ")]
+    assert [" ".join(row.split()) for row in rows] == ([] if line is None else [f"sandboxes {line}"])
