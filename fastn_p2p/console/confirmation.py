@@ -52,7 +52,8 @@ def show_permissions(home: Path | None, identity: str, protocol: str, instance: 
     with suppress(P2PError):
         for each in request_daemon(home, GetAccess(identity)).bindings:
             if (each.protocol, each.instance) == (protocol, instance) and each.permissions:
-                write_message("\n".join(["Its code may:", *(f"  {line}" for line in each.permissions)]))
+                for line in ("Its code may:", *(f"  {line}" for line in each.permissions)):
+                    write_message(line)
 
 
 def with_permissions(request: Callable[[tuple[str, ...]], ReplyT], *, yes: bool) -> ReplyT:
