@@ -286,9 +286,10 @@ async def test_older_daemon_is_not_asked(bearer: Setup) -> None:
 async def test_lost_connection_and_silence_end_with_errors_to_retry(
     bearer: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.01)
-    with pytest.raises(DeadlineExceeded):
-        await redeem(bearer, invitation())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ANSWER_SECONDS", 0.01)
+        with pytest.raises(DeadlineExceeded):
+            await redeem(bearer, invitation())
     with pytest.raises(PeerUnreachable, match="Try again"):
         await redeem(bearer, invitation(), None)
     assert bearer.names() == []
