@@ -141,6 +141,7 @@ PRINTS = {
     "fastn_p2p/console/passphrases.py": "questions that are constants",
     "supervisor/fastn_p2p_supervisor/daemon.py": "lines pass plain",
     "actors/fastn_p2p_actors/runtime/actor.py": "tracebacks pass plain_lines",
+    "actors/fastn_p2p_actors/runtime/worker_process.py": "tracebacks pass plain_lines",
 }
 """Modules that write to a terminal themselves, and how they escape their output."""
 WRITES = {"print", "echo", "secho", "put_raw", "Console", "Live", "print_exc", "print_exception", "print_stack"}
