@@ -52,7 +52,10 @@ people.
     │   ├── PassphraseDelayed      too many wrong passphrases; the next one has to wait
     │   ├── SlotExists             the vault has a slot of this name
     │   ├── SlotNotFound           the vault has no slot of this name
-    │   └── LastSlot               without this slot, nothing opens the vault
+    │   ├── LastSlot               without this slot, nothing opens the vault
+    │   ├── WrongBackupPassphrase  the passphrase does not open the backup
+    │   ├── BackupUnusable         the file is no backup, is damaged, or of a newer version
+    │   └── BackupConflict         the home has other identities, peers or groups of the same names or keys
     ├── RemoteError                the peer, its daemon, or the path to it
     │   ├── PeerUnknown            no address is known for the peer
     │   ├── PeerUnreachable        no connection to the peer's daemon
@@ -90,6 +93,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, dataclass_trans
 __all__ = [
     "CODES",
     "ApplicationError",
+    "BackupConflict",
+    "BackupUnusable",
     "BadMessage",
     "BadReply",
     "BadRequest",
@@ -159,6 +164,7 @@ __all__ = [
     "VaultNotEncrypted",
     "VersionMismatch",
     "WorkspaceNotEmpty",
+    "WrongBackupPassphrase",
     "WrongEndpoint",
     "WrongPassphrase",
     "error_from",
@@ -661,6 +667,37 @@ class LastSlot(LocalError):
         "disk in the clear again: fastn-p2p vault remove-slot {slot} --decrypt"
     )
     slot: str
+
+
+class WrongBackupPassphrase(LocalError):
+    """The passphrase does not open the backup."""
+
+    code = "wrong-backup-passphrase"
+    template = "this passphrase does not open the backup. Check it, and repeat the command"
+
+
+class BackupUnusable(LocalError):
+    """The file is no backup, is damaged, or was made by a newer version. Nothing was changed."""
+
+    code = "backup-unusable"
+    template = "{path} cannot be used: {reason}"
+    path: str
+    reason: str
+
+
+class BackupConflict(LocalError):
+    """The home has other identities, peers or groups of the same names, or the same keys under other names.
+
+    Nothing was changed.
+    """
+
+    code = "backup-conflict"
+    template = (
+        "nothing was restored: {conflicts}. Restore under another name with --rename or --rename-peer OLD=NEW, or "
+        "leave out what is in the way with --skip-existing"
+    )
+    conflicts: str
+    """What is in the way, in words."""
 
 
 # ── the peer ─────────────────────────────────────────────────────────────────────────────────────

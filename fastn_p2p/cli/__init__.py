@@ -41,6 +41,8 @@ COMMANDS: Final = (
     "peer",
     "access",
     "vault",
+    "backup",
+    "transport",
     "log",
     "ping",
     "explain",

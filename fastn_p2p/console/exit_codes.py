@@ -89,6 +89,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "invitation-refused": ExitCode.DENIED,
     "forbidden": ExitCode.DENIED,
     "wrong-passphrase": ExitCode.DENIED,
+    "wrong-backup-passphrase": ExitCode.DENIED,
     "bad-signature": ExitCode.DENIED,
     "delegation-expired": ExitCode.DENIED,
     "delegation-not-yet-valid": ExitCode.DENIED,
@@ -112,6 +113,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "peer-name-taken": ExitCode.EXISTS,
     "group-exists": ExitCode.EXISTS,
     "slot-exists": ExitCode.EXISTS,
+    "backup-conflict": ExitCode.EXISTS,
     "daemon-already-running": ExitCode.EXISTS,
     "overloaded": ExitCode.OVERLOADED,
     "passphrase-delayed": ExitCode.OVERLOADED,
@@ -130,6 +132,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "storage-failed": ExitCode.STORAGE,
     "storage-damaged": ExitCode.STORAGE,
     "home-unusable": ExitCode.STORAGE,
+    "backup-unusable": ExitCode.STORAGE,
 }
 """Error code → exit code, for every code of ``fastn_p2p_client.errors.CODES``."""
 

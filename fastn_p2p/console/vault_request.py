@@ -23,7 +23,15 @@ _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(OwnerRep
 
 
 def request_vault(home: Path | None, request: OwnerRequest, *descriptors: int) -> VaultStatus:
-    """Send a request to the vault of ``home``, and return its state afterwards.
+    """Send a request to the vault of ``home``, and return its state afterwards. See ``request_owner``."""
+    reply = request_owner(home, request, *descriptors)
+    if not isinstance(reply, VaultStatus):
+        raise InternalError(reason=f"the vault answered {type(reply).__name__}")
+    return reply
+
+
+def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -> OwnerReply:
+    """Send a request to the vault of ``home``, and return its reply.
 
     Args:
         descriptors: what the request takes; they stay open here.
@@ -53,13 +61,11 @@ def request_vault(home: Path | None, request: OwnerRequest, *descriptors: int) -
     if not packet:
         raise DaemonBusy(actor="vault") if _runs(found) else DaemonNotRunning(home=str(found.path))
     try:
-        reply = _decoder.decode(packet)
+        reply: OwnerReply = _decoder.decode(packet)
     except UNDECODABLE as error:
         raise InternalError(reason=f"the reply of the vault: {error}") from None
     if isinstance(reply, ErrorReply):
         raise reply.error()
-    if not isinstance(reply, VaultStatus):
-        raise InternalError(reason=f"the vault answered {type(reply).__name__}")
     return reply
 
 

@@ -128,7 +128,7 @@ class Child:
         self._fault = ""
         self._last_fault = ""
         self._exit_reason = ""
-        self._hung = self._was_ready = self._fault_excluded = self._restarting = False
+        self._hung = self._was_ready = self._fault_excluded = self._restarting = self._is_planned = False
         self._started_at = self._heard_at = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -178,6 +178,22 @@ class Child:
                 await asyncio.wait([self._task], timeout=KILL_WAIT)
         self._resolve_outcome("it was stopped")
         self.started_once.set()
+
+    async def restart(self, grace: float) -> None:
+        """End the process as ``stop`` does, start the next one, and wait until it is ready.
+
+        This is no crash: it does not count towards a crash loop. Without a process, only wait.
+        """
+        if self._fork is not None and not self._stopping:
+            self._is_planned = True
+            self.send(wire.Shutdown(), self.pid)
+            self._fork.signal(signal.SIGTERM)
+            exited = self._exited
+            done, _ = await asyncio.wait([exited], timeout=grace)
+            if not done:
+                self.kill(f"did not stop within {grace:g} s")
+                await asyncio.wait([exited], timeout=KILL_WAIT)
+        await self.outcome()
 
     def kill(self, fault: str) -> None:
         """Send SIGKILL. ``fault`` becomes the reason of this process's end."""
@@ -313,6 +329,7 @@ class Child:
         if fork is None:
             return True
         lost = fork.lost_its_server
+        planned, self._is_planned = self._is_planned, False
         self._last_fault = ""
         if lost:
             self.last_exit = "killed together with the fork server"
@@ -328,7 +345,7 @@ class Child:
         fork.close()
         self._observer.on_ended(self, in_order)
         self._observer.sweep()
-        return not lost and not (in_order and self._restarting)
+        return not (lost or planned or (in_order and self._restarting))
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -40,7 +40,16 @@ COUNTED_ANYWAY: Final = 1
 """Identities whose processes are counted at each tick, beside those that have some or have started one."""
 
 ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
-    "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses, wire.RunWorker}),
+    "gateway": frozenset(
+        {
+            wire.StartIdentity,
+            wire.StopIdentity,
+            wire.EnsureOnline,
+            wire.GetProcesses,
+            wire.RunWorker,
+            wire.RestartNetwork,
+        }
+    ),
     "network": frozenset({wire.OpenConfig}),
     "identity": frozenset({wire.OpenSocket}),
 }
@@ -159,6 +168,12 @@ class ProcessTree:
         self._stopping = True
         for child in self._all_children():
             child.kill("killed by the operator")
+
+    async def restart_core(self, name: str) -> None:
+        """End a core actor after it has drained, start its next process, and wait until that one is ready."""
+        for child in self.core:
+            if child.name == name:
+                await child.restart(self._resources.timeouts.drain)
 
     def keep(self, core: str, descriptor: int) -> None:
         """Own a descriptor for the next process of a core actor; -1 for none."""
@@ -335,6 +350,8 @@ class ProcessTree:
                 await self.stop_identity(name)
             case wire.EnsureOnline(names):
                 self.ensure_online(names)
+            case wire.RestartNetwork():
+                await self.restart_core("network")
             case wire.GetProcesses():
                 return wire.ProcessList(self.report())
         return Ack()

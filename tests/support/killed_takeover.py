@@ -57,7 +57,11 @@ def killer() -> Iterator[Killed]:
 
 async def _change(name: str, vault: LockedVault) -> None:
     """Change a vault: without slots for ``encrypt``, otherwise with the passphrase ``ONE`` or, to remove it, both."""
-    if name == "encrypt":
+    if name == "rotate":
+        if vault.store.is_locked:
+            await vault.unlock(ONE)
+        vault.store.rotate_transport()
+    elif name == "encrypt":
         await vault.set_passphrase(ONE)
     elif name == "add":
         await vault.add(SlotKind.PASSPHRASE, TWO, ONE)

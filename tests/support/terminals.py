@@ -9,7 +9,7 @@ import select
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import pyte
@@ -89,13 +89,21 @@ class Tty:
 
 @contextmanager
 def on_terminal(
-    env: Mapping[str, str], *arguments: str, rows: int = 24, columns: int = 80, term: str = "xterm-256color"
+    env: Mapping[str, str],
+    *arguments: str,
+    rows: int = 24,
+    columns: int = 80,
+    term: str = "xterm-256color",
+    command: Sequence[str] = CLI,
 ) -> Iterator[Tty]:
-    """Runs ``fastn-p2p`` there. It is ended at the end, if it has not by itself. ``term``: none when it is empty."""
+    """Runs ``fastn-p2p``, or another command, there. It is ended at the end, if it has not by itself.
+
+    ``term``: none when it is empty.
+    """
     pid, master = pty.fork()
     if pid == 0:
         others = {name: value for name, value in env.items() if name != "TERM"}
-        os.execve(CLI[0], [*CLI, *arguments], {**others, **({"TERM": term} if term else {})})
+        os.execvpe(command[0], [*command, *arguments], {**others, **({"TERM": term} if term else {})})
     tty = Tty(master, pid, rows, columns)
     try:
         yield tty

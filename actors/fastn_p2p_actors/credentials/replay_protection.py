@@ -134,6 +134,10 @@ class EpochTracker:
         if epoch > newest and not self._note(key, lineage, epoch) and newest >= 0:
             self._on_retired(key, lineage, epoch)
 
+    def is_retired(self, identity: bytes, lineage: bytes, epoch: int) -> bool:
+        """Return whether a higher epoch of this lineage has been seen."""
+        return any(name == lineage and epoch < newest for name, newest in self._memory.get(identity) or ())
+
     def keep(self, identity: bytes) -> None:
         """Keep the identity's epochs from now on: it has become known."""
         for lineage, epoch in self._memory.keep(identity) or ():

@@ -9,6 +9,7 @@ the network process's mailbox.
 - ``context``: store and actor clients for every command, and one lock per identity.
 - ``actor_clients``: clients of vault, network, identity and supervisor.
 - ``binding_watchers``: long polls of programs that watch bindings.
+- ``restore_plan``, ``restore_journal``: restores of backups, planned first, and finished after a crash.
 - ``one_shot``: questions about bindings for which protocol code has to run.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
@@ -23,8 +24,10 @@ from fastn_p2p_client.errors import P2PError
 
 from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import gateway_sandbox
+from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
 from .commands.revocation import finish_revocations
+from .commands.transport import finish_rotation
 from .context import GatewayContext
 from .control_server import ControlServer
 
@@ -44,7 +47,9 @@ async def serve(actor: ActorContext) -> None:
     context.store.delete_trash()
     server.open()
     actor.ready()
+    context.spawn(finish_restores(context))
     context.spawn(finish_revocations(context))
+    context.spawn(finish_rotation(context))
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()

@@ -53,6 +53,8 @@ START_SECONDS: Final = 40.0
 takes 30."""
 STOP_SECONDS: Final = 10.0
 """Seconds that an identity may take to stop."""
+RESTART_SECONDS: Final = 30.0
+"""Seconds that the network process may take to drain, end and start."""
 _AUTHENTICATION: Final = b"manage"
 """Correlation id of the gateway's authentication at the network process."""
 
@@ -187,6 +189,10 @@ class SupervisorClient:
     async def stop(self, identity: str) -> None:
         """Stop the identity's process, and wait until it is gone. Raises DaemonBusy."""
         await self._request(control_channel.StopIdentity(identity), STOP_SECONDS)
+
+    async def restart_network(self) -> None:
+        """Restart the network process, and wait until the next one is ready. Raises DaemonBusy."""
+        await self._request(control_channel.RestartNetwork(), RESTART_SECONDS)
 
     async def ensure_online(self, identities: tuple[str, ...]) -> None:
         """Have identities started that do not run. Raises DaemonBusy."""

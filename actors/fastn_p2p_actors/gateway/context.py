@@ -48,6 +48,8 @@ class GatewayContext:
         audit: reports commands to the audit log.
         watchers: programs that watch bindings.
         clients: return the number of connected programs.
+        restore_lock: held while a backup is restored, or an interrupted restore finished.
+        transport_lock: held while the transport key is replaced.
         is_confining: whether the daemon's processes are confined, where the kernel can do that.
         workers: runs protocol code in one-shot workers.
     """
@@ -63,6 +65,8 @@ class GatewayContext:
         self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
+        self.restore_lock = asyncio.Lock()
+        self.transport_lock = asyncio.Lock()
         self.is_confining = actor.spec.sandbox
         limits = WorkerLimits(self.settings.memory, self.is_confining, str(actor.home.path))
         self.workers = OneShotWorkers(SupervisedWorkers(actor), limits)

@@ -223,6 +223,7 @@ class Network:
             book=book,
             knocks=self._knocks,
             pool=self._pool,
+            router=router,
             sessions=self._sessions.revocation,
             publisher=self._publisher,
             waits=self._waits,
@@ -282,6 +283,7 @@ class Network:
             contacts=contacts,
             revocations=revocations,
             invitations=invitations,
+            reconnect_list=self._reconnect_list,
         )
         registry.check_usable = book.check_own
         revocations.open()

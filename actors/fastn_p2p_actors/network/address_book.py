@@ -277,6 +277,33 @@ class AddressBook:
         self._keep_seen(bytes(key))
         return peer
 
+    def restore(self, name: str, key: PublicKey, added: str, blobs: tuple[bytes, ...]) -> AddressBookEntry:
+        """Add a peer of a backup, on disk when this returns. A peer that is here gets the records and keeps its name.
+
+        Args:
+            blobs: signed records, which may be out of date.
+
+        Raises:
+            InvalidName: the name is no petname.
+            PeerNameTaken: another peer has it.
+            CredentialError, BadMessage, InvalidTicket: a record is damaged, or another identity's.
+            StorageFailed: the file cannot be written.
+        """
+        check_name(name, "a peer")
+        present = self._by_key.get(bytes(key))
+        if present is not None:
+            name, added = present.name, present.added
+        elif name in self._by_name:
+            raise PeerNameTaken(name=name)
+        records = self._records_of(bytes(key)).merged(blobs, self._now())
+        records.verified()
+        peer = AddressBookEntry(name, key, added, records)
+        write_atomically(self._path(name), self._encoded(peer))
+        self._called_by_ticket.pop(bytes(key), None)
+        self._put(peer)
+        self._keep_seen(bytes(key))
+        return peer
+
     def _verify(self, blob: bytes) -> PublicKey:
         """Return the identity of a ticket's record, and note its sequence. See ``add`` for the errors."""
         record = verify_record(blob, now=self._now())

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, Forbidden
 from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, PeerTraceReply, SettingsReply, TicketText
+from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.peer_text import ticket_of
 from fastn_p2p_client.tickets import Ticket
 
@@ -29,12 +30,16 @@ from .admin_messages import (
     MeasureRoundTrip,
     NetworkReport,
     NetworkReportReply,
+    PrepareRestart,
     PublishRevocation,
     ReloadNetworkSettings,
+    RestorePeer,
     SavePeer,
+    TakeRevocation,
     TracePeer,
 )
 from .clock import ClockWatch
+from .connections.reconnect_list import ReconnectList
 from .contact_requests import ContactRequests
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
@@ -73,6 +78,7 @@ class Admin:
         contacts: ContactRequests,
         revocations: RevocationExchange,
         invitations: InvitationExchange,
+        reconnect_list: ReconnectList,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -91,6 +97,7 @@ class Admin:
         self._contacts = contacts
         self._revocations = revocations
         self._invitations = invitations
+        self._reconnect_list = reconnect_list
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -142,6 +149,17 @@ class Admin:
         if isinstance(message, PublishRevocation):
             await self._revocations.publish(message.identity, message.revocation, message.packet)
             return Ack()
+        if isinstance(message, PrepareRestart):
+            self._reconnect_list.keep()
+            return Ack()
+        if isinstance(message, TakeRevocation):
+            self._revocations.restore(message.revocation)
+            return Ack()
+        if isinstance(message, RestorePeer):
+            peer = self._book.restore(message.name, PublicKey(message.id52), message.added, message.records)
+            self._contacts.on_added(peer)
+            await self._revocation.access_changed()
+            return PeerReply(peer.info())
         if isinstance(message, MeasureRoundTrip):
             return await self._tracer.ping(message)
         if isinstance(message, TracePeer):

@@ -158,6 +158,31 @@ class ReplacePeer(Message, frozen=True, tag=121):
 
     name: str
     """Its petname."""
+    prepare: bool = False
+    """Only check that it can be replaced, and block the successor if the peer is blocked. The reply is about the peer.
+    """
+
+
+class RestorePeer(Message, frozen=True, tag=122):
+    """Adds a peer of a backup, or its records to those of the peer here. Answered by ``PeerReply``."""
+
+    name: str
+    """Its petname, if it has none here."""
+    id52: str
+    added: str
+    records: tuple[bytes, ...]
+    """Signed records, which may be out of date."""
+
+
+class TakeRevocation(Message, frozen=True, tag=123):
+    """Takes the revocation of a peer, of a backup. Answered by ``Ack``."""
+
+    revocation: bytes
+
+
+class PrepareRestart(Message, frozen=True, tag=124):
+    """Announces a restart of the network process: the next one connects to the present peer daemons. Answered by
+    ``Ack``."""
 
 
 class MakeInvitation(Message, frozen=True, tag=130):
@@ -256,6 +281,9 @@ NetworkRequest: TypeAlias = (
     | MeasureRoundTrip
     | TracePeer
     | PublishRevocation
+    | RestorePeer
+    | TakeRevocation
+    | PrepareRestart
     | ContactRequest
     | InvitationRequest
 )

@@ -96,7 +96,7 @@ class ContactRequests:
         if isinstance(message, EvaluateAccess):
             return self._evaluate(message)
         if isinstance(message, ReplacePeer):
-            return await self._replace(message.name)
+            return await self._replace(message.name, prepare=message.prepare)
         if isinstance(message, SetMembers):
             add, remove = ([self._key_of(peer) for peer in peers] for peers in (message.add, message.remove))
             self._book.groups.change(message.name, add, remove)
@@ -195,7 +195,7 @@ class ContactRequests:
 
     # ── successors ───────────────────────────────────────────────────────────────────────────────
 
-    async def _replace(self, name: str) -> PeerReply:
+    async def _replace(self, name: str, *, prepare: bool) -> PeerReply:
         """Replace the key of a revoked peer by that of its successor.
 
         Blocking comes first and the address book last, so that a crash in between admits nobody whom the owner has
@@ -216,6 +216,8 @@ class ContactRequests:
         if key in self.blocked:
             self.blocked.add(successor, name)
             await self._disconnect(successor)
+        if prepare:
+            return PeerReply(entry.info(revoked=known))
         self._book.groups.replace_member(key, successor)
         self._book.invitations.replace_bearer(key, successor)
         peer = self._book.replace_key(name, PublicKey(successor))

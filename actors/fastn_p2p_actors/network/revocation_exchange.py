@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
 from typing import Final
 
@@ -18,7 +18,7 @@ from fastn_p2p_client.keys import PublicKey, id52_of
 
 from ..credentials import peek_revocation, read_revocation
 from ..vault.audit_reporter import AuditReporter
-from .address_book import AddressBook
+from .address_book import AddressBook, AddressBookEntry
 from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
 from .contacts.knocks import Knocks
@@ -27,6 +27,7 @@ from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.online_waits import OnlineWaits
 from .discovery.record_source import RecordSource
+from .discovery.router import PeerRouter
 from .serving.registry import OnlineIdentity, Publication, Registry
 from .sessions.revocation import SessionRevocation
 
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 _MAX_TOLD: Final = 64
 """Revocations that a known peer is told when it is introduced, the newest ones: some 16 KB."""
+_MAX_DIALLED: Final = 1000
+"""Peers of the address book that are told of a revocation of an own identity, connected or not."""
+_DIALS: Final = 8
+"""Of those, the ones that are dialled at the same time."""
 _INTERVAL: Final = 3600.0
 """Seconds between two publications of a revocation. Each is varied by up to a tenth."""
 
@@ -64,6 +69,7 @@ class RevocationExchange:
         book: AddressBook,
         knocks: Knocks,
         pool: ConnectionPool,
+        router: PeerRouter,
         sessions: SessionRevocation,
         publisher: IdentityPublisher,
         waits: OnlineWaits,
@@ -77,6 +83,7 @@ class RevocationExchange:
         self._known = book.revocations
         self._knocks = knocks
         self._pool = pool
+        self._router = router
         self._sessions = sessions
         self._publisher = publisher
         self._waits = waits
@@ -121,9 +128,16 @@ class RevocationExchange:
             who = self._book.name_of(key) or id52_of(key)
             log.warning("%s is revoked, as %s says", who, origin)
             self._audit.record("revocation-received", peer=id52_of(key), successor=revocation.successor_id52)
+            spoken = list(self._pool.introductions.at(key))  # its own daemons: they may not know it yet
             self._end(key)
-            self._push(blob, lambda connection: connection.introductions.has_known)
+            self._push(blob, lambda each: each.introductions.has_known or each.introductions in spoken)
         return key in self._known
+
+    def restore(self, blob: bytes) -> None:
+        """Keep the revocation of a peer, of a backup. Raises BadMessage or BadSignature."""
+        revocation = read_revocation(blob)
+        if self._registry.by_key(revocation.identity) is None and self._known.add(revocation, blob):
+            self._end(revocation.identity)
 
     async def publish(self, name: str, blob: bytes, packet: bytes) -> None:
         """Publish the revocation of an own identity everywhere. May be called again.
@@ -142,6 +156,7 @@ class RevocationExchange:
             await self._publisher.bring_offline(own)
         self._publish(known)
         self._push(known.blob, lambda _: True)
+        self._spawn(self._tell_absent_peers(known.blob))
 
     def _end(self, key: bytes) -> None:
         """End the calls and the sessions of a revoked identity, and all that waits for it."""
@@ -157,9 +172,7 @@ class RevocationExchange:
             connection.identities.on_revoked(key, error, refusal)
         self._waits.fail(key, error)
         self._knocks.remove(key)
-        task = self._loop.create_task(self._end_sessions(key, error, self._registry.by_key(key)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._end_sessions(key, error, self._registry.by_key(key)))
 
     async def _end_sessions(self, key: bytes, error: P2PError, own: OnlineIdentity | None) -> None:
         await self._sessions.identity_ended(key, error)
@@ -188,6 +201,27 @@ class RevocationExchange:
         for connection in self._pool.all():
             if not connection.closed and wanted(connection):
                 connection.identities.push_record(blob)
+
+    async def _tell_absent_peers(self, blob: bytes) -> None:
+        """Connect to peers of the address book that are not connected, and send them a revocation."""
+        slots = asyncio.Semaphore(_DIALS)
+
+        async def tell(entry: AddressBookEntry) -> None:
+            async with slots:
+                try:
+                    connection = await self._router.connect(bytes(entry.key), entry.name)
+                except P2PError as error:
+                    log.info("%s is not told of a revocation yet: %s", entry.name, error)
+                else:
+                    connection.identities.push_record(blob)
+
+        absent = [each for each in self._book.page("", _MAX_DIALLED) if self._router.open_to(bytes(each.key)) is None]
+        await asyncio.gather(*map(tell, absent))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def publish_all(self) -> None:
         """Publish the revocations of own identities at every source, in place of their records."""

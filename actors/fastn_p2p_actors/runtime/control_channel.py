@@ -84,7 +84,13 @@ class RunWorker(_Message, frozen=True, tag=16):
     """Time after which it is killed."""
 
 
-Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig | RunWorker
+class RestartNetwork(_Message, frozen=True, tag=18):
+    """Let the network process drain, and start the next one. The reply is ``Ack`` once that one is ready."""
+
+
+Request: TypeAlias = (
+    StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig | RunWorker | RestartNetwork
+)
 
 
 # ── child → supervisor ───────────────────────────────────────────────────────────────────────────

@@ -144,6 +144,13 @@ class IdentityStore:
     def __init__(self, home: Home) -> None:
         self._root = home.identities
 
+    @classmethod
+    def at(cls, root: Path) -> IdentityStore:
+        """Return the store of a directory other than that of a home."""
+        store = cls.__new__(cls)
+        store._root = root
+        return store
+
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
     def names(self) -> list[str]:
@@ -181,6 +188,10 @@ class IdentityStore:
         except InvalidKey as error:
             raise StorageDamaged(path=str(path), reason=str(error)) from error
         return record
+
+    def exists(self, name: str) -> bool:
+        """Return whether an identity exists, usable or damaged. Raises InvalidName."""
+        return (self._directory(name) / _IDENTITY).exists()
 
     def usable_identity(self, name: str) -> IdentityFile:
         """Return one identity that is not revoked. Raises the errors of ``identity``, and IdentityRevoked."""

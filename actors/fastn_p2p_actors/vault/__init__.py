@@ -15,6 +15,9 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``key_lock``, ``secret_page``: opens and locks the store; the master key in memory.
 - ``owner_socket``, ``owner_messages``: requests of the owner, with passphrases on descriptors.
 - ``start_unlock``: the same before the daemon starts.
+- ``secret_buffer``: memory of any size for secrets.
+- ``age_keys``, ``age_file``: files in the age format, without a secret in a Python object.
+- ``backups``: backups of keys.
 - ``last_replies``: signatures that a locked vault repeats.
 - ``revocation_files``: revocations of identities, beside their keys.
 - ``vault``: replies to requests.

@@ -14,20 +14,33 @@ from fastn_p2p_client.errors import Forbidden, VaultLocked
 from fastn_p2p_client.ipc.messages import Cancel
 
 from .messages import (
+    AdoptKeys,
     CreateKey,
     DeleteKey,
+    GetEndpoint,
     GetLockState,
     GetTransport,
     ListKeys,
     ListRevokedKeys,
     RecordEvent,
     RevokeKey,
+    RotateTransport,
     SignDelegation,
     SignInvitation,
     SignPacket,
     SignRecord,
 )
-from .owner_messages import AddSlot, CheckSecret, GetVaultStatus, LockVault, RemoveSlot, SetPassphrase, UnlockVault
+from .owner_messages import (
+    AddSlot,
+    CheckSecret,
+    CreateBackup,
+    GetVaultStatus,
+    LockVault,
+    OpenBackup,
+    RemoveSlot,
+    SetPassphrase,
+    UnlockVault,
+)
 
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
@@ -68,6 +81,9 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     ListKeys: _open(_gateway),
     RevokeKey: _open(_gateway),
     ListRevokedKeys: _always(_gateway),
+    AdoptKeys: _open(_gateway),
+    RotateTransport: _open(_gateway),
+    GetEndpoint: _always(_gateway),
     GetLockState: _always(_gateway),
     GetTransport: _always(_network),
     SignDelegation: _always(_network),
@@ -83,8 +99,20 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     AddSlot: _always(_owner),
     RemoveSlot: _always(_owner),
     CheckSecret: _always(_owner),
+    CreateBackup: _open(_owner),
+    OpenBackup: _always(_owner),
 }
 """Roles that may send a request, by request and state. A locked vault signs nothing: it repeats its last reply."""
+
+
+_DONE_BY: Final[dict[type[msgspec.Struct], str]] = {
+    RevokeKey: "revoking an identity",
+    AdoptKeys: "restoring a backup",
+    CreateBackup: "making a backup",
+    RotateTransport: "rotating the transport key",
+    SignInvitation: "making an invitation",
+}
+"""What a request does, for the error of a locked vault."""
 
 
 def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None:
@@ -98,6 +126,5 @@ def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None
     if role in rights.get(state, _no_role):
         return
     if state is VaultState.LOCKED and role in rights.get(VaultState.OPEN, _no_role):
-        is_invitation = isinstance(request, SignInvitation)
-        raise VaultLocked(what="making an invitation" if is_invitation else "creating or deleting an identity")
+        raise VaultLocked(what=_DONE_BY.get(type(request), "creating or deleting an identity"))
     raise Forbidden(role=role or "a sender without a role", request=type(request).__name__)

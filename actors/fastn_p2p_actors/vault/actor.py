@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -16,11 +17,12 @@ from fastn_p2p_actors.runtime.process_setup import daemon_processes, forbid_core
 from fastn_p2p_actors.runtime.sandbox.roles import vault_sandbox
 from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError, VaultLocked
-from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, ErrorReply, encode
 
 from .access_policy import OWNER, check_allowed
 from .audit_events import VAULT
 from .audit_log import AuditLog
+from .backups import Backups
 from .key_file import prepare_directory
 from .key_lock import KeyLock
 from .key_store import KeyStore
@@ -29,7 +31,9 @@ from .messages import VaultRequest
 from .owner_messages import (
     AddSlot,
     CheckSecret,
+    CreateBackup,
     LockVault,
+    OpenBackup,
     OwnerReply,
     OwnerRequest,
     RemoveSlot,
@@ -43,6 +47,7 @@ from .vault import Vault
 
 _WITH_SECRET: Final = SetPassphrase | AddSlot | RemoveSlot | CheckSecret | UnlockVault
 """Requests that need a descriptor."""
+_BACKUP_DESCRIPTORS: Final = 3
 _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
 
 
@@ -75,10 +80,11 @@ class VaultServer:
 class OwnerRequests:
     """Requests of the owner, carried out by the lock."""
 
-    def __init__(self, vault: Vault, lock: KeyLock, slots: SlotChanges) -> None:
+    def __init__(self, vault: Vault, lock: KeyLock, slots: SlotChanges, backups: Backups) -> None:
         self._vault = vault
         self._lock = lock
         self._slots = slots
+        self._backups = backups
 
     async def handle(self, request: OwnerRequest, descriptors: list[int]) -> OwnerReply:
         """Carry out one request and return the reply.
@@ -90,6 +96,8 @@ class OwnerRequests:
         check_allowed(OWNER, self._vault.state, request)
         if isinstance(request, _WITH_SECRET) and not descriptors:
             raise BadMessage(reason="the descriptor of the passphrase is missing")
+        if isinstance(request, CreateBackup | OpenBackup):
+            return await self._backup(request, descriptors)
         second = descriptors[1] if len(descriptors) > 1 else None
         match request:
             case SetPassphrase():
@@ -105,6 +113,15 @@ class OwnerRequests:
             case LockVault():
                 await self._lock.lock()
         return self._lock.status()
+
+    async def _backup(self, request: CreateBackup | OpenBackup, descriptors: list[int]) -> OwnerReply:
+        if len(descriptors) != _BACKUP_DESCRIPTORS:
+            raise BadMessage(reason="a backup needs three descriptors")
+        first, second, third = descriptors
+        if isinstance(request, CreateBackup):
+            await self._backups.create(request, first, second, third)
+            return Ack()
+        return await self._backups.open(request, first, second, third)
 
 
 async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
@@ -133,7 +150,8 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
         slots = SlotChanges(lock, store, record=record, cost=cost)
         audit = AuditLog(context.home.audit_log)
         lock.open(context.kept_descriptor)
-        vault = Vault(store, time.time, audit.record, lock)
+        backups = Backups(store, memory, lock.busy, partial(audit.record, VAULT))
+        vault = Vault(store, time.time, audit.record, lock, backups)
         server = VaultServer(vault, context.log)
 
         def on_message(caller: CurveSender, correlation: bytes, header: bytes, _payload: bytes) -> None:
@@ -149,7 +167,8 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
             per_program=context.spec.connections,
             is_own=is_sibling,
         )
-        owner = OwnerSocket(context.home.mailbox("keys"), OwnerRequests(vault, lock, slots).handle, daemon_processes())
+        requests = OwnerRequests(vault, lock, slots, backups)
+        owner = OwnerSocket(context.home.mailbox("keys"), requests.handle, daemon_processes())
         box.open()
         owner.open()
         try:
@@ -159,6 +178,7 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
         finally:
             owner.close()
             box.close()
+            backups.close()
             lock.close()
             audit.close()
     finally:

@@ -12,12 +12,15 @@ from fastn_p2p_actors.credentials.delegation import peek_delegation
 from fastn_p2p_client.keys import id52_of
 
 from .messages import (
+    AdoptKeys,
     CreateKey,
     DeleteKey,
+    EndpointKey,
     GetTransport,
     IdentityKey,
     RevokedKey,
     RevokeKey,
+    RotateTransport,
     SignDelegation,
     SignedDelegation,
     SignedInvitation,
@@ -66,6 +69,10 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
         case RevokeKey(name), RevokedKey():
             successor = read_revocation(reply.revocation).successor_id52
             return "key-revoked", {"identity": name, "successor": successor}
+        case AdoptKeys(), _:
+            return "keys-restored", {"identities": [name for _, name in request.names]}
+        case RotateTransport(), EndpointKey():
+            return "transport-rotated", {"endpoint": reply.public.hex(), "epoch": reply.epoch}
         case DeleteKey(name), _:
             return "key-deleted", {"identity": name}
         case GetTransport(), TransportKey():

@@ -52,6 +52,12 @@ class KeyPair:
             raise
         return cls(memory, seed)
 
+    def copy(self) -> KeyPair:
+        """Return the same pair in a slot of its own."""
+        seed = self._memory.allocate()
+        ffi.memmove(seed.pointer, self.seed_pointer, SEED_BYTES)
+        return KeyPair(self._memory, seed)
+
     @property
     def seed_pointer(self) -> Any:
         """The seed in its page, for libsodium."""

@@ -41,7 +41,7 @@ from .key_file import (
 )
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
-from .revocation_files import RevocationFiles
+from .revocation_files import RevocationFiles, SavedRevocation
 from .sealing import SEALED_BYTES, seal, unseal
 
 _IDENTITY: Final = "identity"
@@ -234,7 +234,8 @@ class KeyStore:
             self._transport = self._read(path, _TRANSPORT, _TRANSPORT)
         except FileNotFoundError:
             lineage = secrets.token_hex(LINEAGE_BYTES)
-            self._transport = self._write(path, _TRANSPORT, _TRANSPORT, epoch=_FIRST_EPOCH, lineage=lineage)
+            pair = KeyPair.generate(self._memory)
+            self._transport = self._write(path, _TRANSPORT, _TRANSPORT, pair, epoch=_FIRST_EPOCH, lineage=lineage)
         _check_lineage(path, self._transport.header)
 
     @property
@@ -268,10 +269,74 @@ class KeyStore:
             raise IdentityExists(identity=name)
         self.revocations.delete(name)  # of a deletion that was interrupted
         try:
-            made = self._known[name] = self._write(path, _IDENTITY, name)
+            made = self._known[name] = self._write(path, _IDENTITY, name, KeyPair.generate(self._memory))
         except FileExistsError:
             raise IdentityExists(identity=name) from None
         return made
+
+    def adopt(self, name: str, pair: KeyPair, created: str, revocation: SavedRevocation | None) -> bool:
+        """Create the key of an identity from a copy of ``pair``, with its revocation. Return False if it is here.
+
+        Args:
+            created: time at which the key was made.
+            revocation: its revocation; None without one. One that is here already stays.
+
+        Raises:
+            InvalidName: the name is no name of an identity.
+            IdentityExists: it has another key.
+            HomeUnusable: its file cannot be used.
+            StorageFailed: the key could not be written.
+            VaultLocked: the store is locked.
+        """
+        path = self._path(name)
+        self._check_unlocked("restoring a backup")
+        is_here = name in self._known or os.path.lexists(path)
+        if is_here and self.find(name).pair.public != pair.public:
+            raise IdentityExists(identity=name)
+        if not is_here:
+            self.revocations.delete(name)  # of a deletion that was interrupted
+        if revocation is not None and self.revocations.find(name) is None:
+            self.revocations.write(name, revocation)
+        if not is_here:
+            self._known[name] = self._write(path, _IDENTITY, name, pair.copy(), created)
+        return not is_here
+
+    def rotate_transport(self) -> StoredKey:
+        """Replace the transport key by a new one with the next epoch, on disk when this returns.
+
+        A crash leaves the old key or the new one.
+
+        Raises:
+            StorageFailed: it could not be written. The old key is in use.
+            VaultLocked: the store is locked.
+        """
+        self._check_unlocked("rotating the transport key")
+        old = self.transport
+        pair = KeyPair.generate(self._memory)
+        header = msgspec.structs.replace(
+            old.header, public=PublicKey(pair.public).id52, created=self._time(), epoch=old.header.epoch + 1
+        )
+        path = self._folder / f"{_TRANSPORT}{SUFFIX}"
+        change = takeover.Takeover()
+        try:
+            line = encode_header(header)
+            change.add(path, line, self._seal(line, pair, self._master) if self.sealed else pair.seed_view)
+            change.apply()
+        except StorageFailed:
+            if not self._is_on_disk(path, pair.public):
+                pair.wipe()
+                raise
+        self._transport = StoredKey(header, pair)
+        old.pair.wipe()
+        return self._transport
+
+    def _is_on_disk(self, path: Path, public: bytes) -> bool:
+        """Return whether the transport key on disk is this one."""
+        try:
+            with open_key_file(path, _TRANSPORT, _TRANSPORT) as (header, _):
+                return header.public == PublicKey(public).id52
+        except (OSError, HomeUnusable):
+            return False
 
     def delete(self, name: str) -> None:
         """Delete the identity's key, even if it is damaged, and then its revocation.
@@ -324,17 +389,21 @@ class KeyStore:
         except OSError:
             return 0
 
+    def names(self) -> list[str]:
+        """Return the names of all identities with a key file, sorted. Raises HomeUnusable."""
+        try:
+            stems = sorted(path.stem for path in self._identities.iterdir() if path.suffix == SUFFIX)
+        except OSError as error:
+            raise HomeUnusable(path=str(self._identities), reason=error.strerror or str(error)) from None
+        return [name for name in stems if _is_name(name)]
+
     def page(self, after: str, size: int) -> KeyPage:
         """Return up to ``size`` identities whose names come after ``after``.
 
         Raises:
             HomeUnusable: the directory cannot be read.
         """
-        try:
-            stems = sorted(path.stem for path in self._identities.iterdir() if path.suffix == SUFFIX)
-        except OSError as error:
-            raise HomeUnusable(path=str(self._identities), reason=error.strerror or str(error)) from None
-        names = [name for name in stems if name > after and _is_name(name)]
+        names = [name for name in self.names() if name > after]
         keys: list[StoredKey] = []
         damaged: list[HomeUnusable] = []
         for name in names[:size]:
@@ -349,15 +418,19 @@ class KeyStore:
     def _path(self, name: str) -> Path:
         return self._identities / f"{check_name(name, 'an identity')}{SUFFIX}"
 
-    def _write(self, path: Path, kind: str, name: str, *, epoch: int = 0, lineage: str = "") -> StoredKey:
-        pair = KeyPair.generate(self._memory)
+    def _time(self) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
+
+    def _write(
+        self, path: Path, kind: str, name: str, pair: KeyPair, created: str = "", *, epoch: int = 0, lineage: str = ""
+    ) -> StoredKey:
         header = KeyHeader(
             format=FORMAT,
             kind=kind,
             name=name,
             public=PublicKey(pair.public).id52,
             encryption=SEALED if self.sealed else PLAIN,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
+            created=created or self._time(),
             epoch=epoch,
             lineage=lineage,
         )

@@ -43,6 +43,10 @@ class LastReplies:
             raise VaultLocked(what=f"signing for {request.identity!r}")
         return reply
 
+    def forget_all(self) -> None:
+        """Forget every reply: the transport key that they name was replaced."""
+        self._replies.clear()
+
     def forget(self, identity: str) -> None:
         """Forget the replies for an identity, which was deleted or revoked."""
         self._replies.pop(identity, None)

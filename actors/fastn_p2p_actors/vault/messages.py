@@ -76,6 +76,29 @@ class ListRevokedKeys(Message, frozen=True, tag=216):
     after: Name = ""
 
 
+class AdoptKeys(Message, frozen=True, tag=217):
+    """Create keys of an opened backup, with their revocations. The reply is ``Ack``, once all of them are on disk.
+
+    A key that is here already under the same name stays. If one cannot be created, none is.
+    """
+
+    token: bytes
+    """From ``BackupOpened``."""
+    names: Annotated[tuple[tuple[Name, Name], ...], Meta(max_length=PAGE)]
+    """Name in the backup, and name from now on."""
+
+
+class RotateTransport(Message, frozen=True, tag=214):
+    """Replace the transport key by one of the next epoch, once it is on disk. The reply is ``EndpointKey``.
+
+    The network process has the old one until its restart.
+    """
+
+
+class GetEndpoint(Message, frozen=True, tag=219):
+    """Get the public part of the transport key. The reply is ``EndpointKey``."""
+
+
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,6 +226,19 @@ class LockState(Message, frozen=True, tag=226):
     """True if they cannot be used until the owner unlocks the vault."""
     until: int = 0
     """Time at which the vault locks itself; 0 for never."""
+    epoch: int = 0
+    """Epoch of the transport key; 0 if it was not read since the vault has started."""
+    since: str = ""
+    """Time at which that key was made: UTC, ISO 8601."""
+
+
+class EndpointKey(Message, frozen=True, tag=237):
+    """Public part of the transport key."""
+
+    public: bytes
+    epoch: int
+    created: str
+    """UTC, ISO 8601."""
 
 
 class RevokedKey(Message, frozen=True, tag=235):
@@ -237,6 +273,9 @@ VaultRequest: TypeAlias = (
     | GetLockState
     | RevokeKey
     | ListRevokedKeys
+    | AdoptKeys
+    | RotateTransport
+    | GetEndpoint
     | GetTransport
     | SignDelegation
     | SignRecord
@@ -252,6 +291,7 @@ VaultReply: TypeAlias = (
     | IdentityKeys
     | RevokedKey
     | RevokedKeys
+    | EndpointKey
     | TransportKey
     | SignedDelegation
     | SignedRecord

@@ -89,6 +89,32 @@ class CheckSecret(Message, frozen=True, tag=249):
     """Check that the secret on the descriptor opens a slot. Nothing changes. The reply is ``VaultStatus``."""
 
 
+class CreateBackup(Message, frozen=True, tag=250):
+    """Write a backup of keys, encrypted with a passphrase. The reply is ``Ack``, once it is on disk.
+
+    The first descriptor has the passphrase, the second an archive of files without secrets, without an end
+    (see ``backup.archive``). The third is the file to write.
+    """
+
+    identities: tuple[str, ...] = ()
+    """Names; every identity if there are none."""
+
+
+class OpenBackup(Message, frozen=True, tag=251):
+    """Open a backup. The reply is ``BackupOpened``.
+
+    The first descriptor has the passphrase, the second the backup. Its files without secrets are written to the third.
+    """
+
+    keep: bool = False
+    """Keep its keys for a while, for ``AdoptKeys``."""
+
+
+class BackupOpened(Message, frozen=True, tag=270):
+    token: bytes = b""
+    """Name of the opened backup; empty if it was not kept."""
+
+
 class SlotInfo(Message, frozen=True):
     name: str
     kind: str
@@ -109,5 +135,15 @@ class VaultStatus(Message, frozen=True, tag=260):
     """Keys of identities on disk."""
 
 
-OwnerRequest: TypeAlias = GetVaultStatus | SetPassphrase | UnlockVault | LockVault | AddSlot | RemoveSlot | CheckSecret
-OwnerReply: TypeAlias = VaultStatus | Ack | ErrorReply
+OwnerRequest: TypeAlias = (
+    GetVaultStatus
+    | SetPassphrase
+    | UnlockVault
+    | LockVault
+    | AddSlot
+    | RemoveSlot
+    | CheckSecret
+    | CreateBackup
+    | OpenBackup
+)
+OwnerReply: TypeAlias = VaultStatus | BackupOpened | Ack | ErrorReply

@@ -26,7 +26,7 @@ from .owner_messages import MAX_PACKET, OwnerReply, OwnerRequest
 
 MAX_CONNECTIONS: Final = 8
 """Connections at the same time. A program that holds them all keeps the owner out, which it could do by other means."""
-MAX_DESCRIPTORS: Final = 2
+MAX_DESCRIPTORS: Final = 3
 """Descriptors of one request."""
 REQUEST_SECONDS: Final = 10.0
 """Seconds in which the request must arrive."""

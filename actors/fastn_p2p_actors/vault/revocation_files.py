@@ -33,6 +33,14 @@ class SavedRevocation(msgspec.Struct, frozen=True, kw_only=True):
 _decoder: Final = msgspec.json.Decoder(SavedRevocation)
 
 
+def decode_revocation(data: bytes) -> SavedRevocation:
+    """Return the content of a file. Raises one of ``UNDECODABLE`` if it is damaged, or of another version."""
+    saved = _decoder.decode(data)
+    if saved.format != FORMAT:
+        raise ValueError(f"format {saved.format}, which this version cannot read")
+    return saved
+
+
 class RevocationFiles:
     """Files ``<name>.revoked`` in a directory."""
 
@@ -48,16 +56,13 @@ class RevocationFiles:
         """
         path = self._path(name)
         try:
-            saved = _decoder.decode(path.read_bytes())
+            return decode_revocation(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise HomeUnusable(path=str(path), reason=error_text(error)) from None
         except UNDECODABLE as error:
             raise HomeUnusable(path=str(path), reason=f"it is damaged: {error}") from None
-        if saved.format != FORMAT:
-            raise HomeUnusable(path=str(path), reason=f"format {saved.format}, which this version cannot read")
-        return saved
 
     def write(self, name: str, saved: SavedRevocation) -> None:
         """Write a revocation, on disk when this returns. Raises StorageFailed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr, read_revocation
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
@@ -12,18 +14,22 @@ from fastn_p2p_actors.credentials.invitation import build_invitation
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_actors.credentials.revocation import build_revocation
-from fastn_p2p_client.errors import HomeUnusable
+from fastn_p2p_client.errors import BackupUnusable, HomeUnusable, VaultLocked
 from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import VaultState, check_allowed
 from .audit_events import Record, record_reply
+from .backups import Backups
 from .key_lock import KeyLock
 from .key_store import KeyStore, StoredKey
 from .last_replies import LastReplies, Signed
 from .messages import (
     PAGE,
+    AdoptKeys,
     CreateKey,
     DeleteKey,
+    EndpointKey,
+    GetEndpoint,
     GetLockState,
     GetTransport,
     IdentityKey,
@@ -35,6 +41,7 @@ from .messages import (
     RevokedKey,
     RevokedKeys,
     RevokeKey,
+    RotateTransport,
     SignDelegation,
     SignedDelegation,
     SignedInvitation,
@@ -63,6 +70,7 @@ class Vault:
         clock: return Unix time in seconds.
         record: ``AuditLog.record``.
         lock: the lock of the store; None if it can never be locked.
+        backups: opened backups; None if there can be none.
     """
 
     def __init__(
@@ -71,11 +79,13 @@ class Vault:
         clock: Callable[[], float],
         record: Record = lambda _actor, _event, _fields: None,
         lock: KeyLock | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self._record = record
         self._store = store
         self._clock = clock
         self._lock = lock
+        self._backups = backups
         self._sequences: dict[str, int] = {}
         self._last = LastReplies(clock)
 
@@ -125,17 +135,31 @@ class Vault:
                 return self._sign_invitation(request)
             case CreateKey(name):
                 return _public_part(self._store.create(name))
+            case AdoptKeys():
+                return self._adopt(request)
+            case RotateTransport():
+                return self._rotate()
+            case GetEndpoint():
+                return _endpoint(self._store.transport)
             case DeleteKey(name):
                 self._store.delete(name)
                 self._sequences.pop(name, None)
                 self._last.forget(name)
                 return Ack()
             case GetLockState():
-                return LockState(False, False) if self._lock is None else self._lock.lock_state()
+                return self._lock_state()
             case RecordEvent(event, fields):
                 self._record(role, event, fields)
                 return Ack()
         return None
+
+    def _lock_state(self) -> LockState:
+        state = LockState(False, False) if self._lock is None else self._lock.lock_state()
+        try:
+            key = self._store.transport
+        except VaultLocked:
+            return state
+        return msgspec.structs.replace(state, epoch=key.header.epoch, since=key.header.created)
 
     def _now(self) -> float:
         """Return Unix time, at least 0: signed data has no times before 1970."""
@@ -161,6 +185,15 @@ class Vault:
             self._store.revocations.write(name, saved)
             self._last.forget(name)
         return RevokedKey(name, saved.revocation, saved.packet)
+
+    def _adopt(self, request: AdoptKeys) -> Ack:
+        if self._backups is None:
+            raise BackupUnusable(path="the backup", reason="it is not open any more. Repeat the command")
+        return self._backups.adopt(request)
+
+    def _rotate(self) -> EndpointKey:
+        self._last.forget_all()
+        return _endpoint(self._store.rotate_transport())
 
     def _list_revoked(self, after: str) -> RevokedKeys:
         names = [name for name in self._store.revocations.names() if name > after]
@@ -243,13 +276,18 @@ class Vault:
         own = self._store.transport.pair.public
         for entry in entries[: MAX_DELEGATIONS - 1]:
             delegation = check_entry(entry, key.pair.public).delegation
-            if delegation.endpoint != own and now < delegation.not_after and entry.sequence < sequence:
+            is_own = delegation.endpoint == own or delegation.lineage == self._store.lineage
+            if not is_own and now < delegation.not_after and entry.sequence < sequence:
                 yield entry
 
 
 def _sign(key: StoredKey, kind: str, body: Body) -> bytes:
     encoded = encode_body(body)
     return seal(encoded, key.pair.sign(signing_input(kind, encoded)))
+
+
+def _endpoint(key: StoredKey) -> EndpointKey:
+    return EndpointKey(key.pair.public, key.header.epoch, key.header.created)
 
 
 def _public_part(key: StoredKey) -> IdentityKey:

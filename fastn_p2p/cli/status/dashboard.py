@@ -24,7 +24,18 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from .narrow_dashboard import ago, contacts, narrow_lines, published, revoked, sandboxes, servers, short, vault
+from .narrow_dashboard import (
+    ago,
+    contacts,
+    narrow_lines,
+    published,
+    revoked,
+    sandboxes,
+    servers,
+    short,
+    transport,
+    vault,
+)
 
 _COLOURS: Final = {
     "ready": "green",
@@ -113,6 +124,8 @@ def _heading(status: Status) -> RenderableType:
     facts.add_row("home", plain(status.home))
     if status.endpoint:
         facts.add_row("endpoint", plain(status.endpoint))
+    if words := transport(status):
+        facts.add_row("transport key", plain(words))
     if status.addresses:
         facts.add_row("listens at", plain("  ".join(status.addresses)))
     for label, value in [*servers(status), *vault(status), *sandboxes(status)]:

@@ -33,6 +33,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     up = f", up {format_duration(status.uptime_ms)}" if status.uptime_ms else ""
     yield Text.assemble(("fastn-p2p", "bold"), f" {plain(status.version)}{up}".rstrip())
     facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
+    facts += [("transport key", transport(status))]
     facts += [("programs", str(status.clients) if status.clients else "")]
     facts += [("listens at", address) for address in status.addresses]
     facts += servers(status) + vault(status) + sandboxes(status)
@@ -123,6 +124,13 @@ def servers(status: Status) -> list[tuple[str, str]]:
     else:
         relay = f"not connected to {' or '.join(status.relays)}" if status.relays else "none"
     return [("relay", relay), directories]
+
+
+def transport(status: Status) -> str:
+    """Return words about the transport key; empty if it is the first one, or not known."""
+    if status.transport_epoch <= 1:
+        return ""
+    return f"epoch {status.transport_epoch}, since {status.transport_since[:10]}"
 
 
 def vault(status: Status) -> list[tuple[str, str]]:

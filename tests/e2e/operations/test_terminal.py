@@ -227,6 +227,7 @@ ONLY_WORDS = (
     *("delete-identity", "list-identities", "add-protocol", "remove-protocol", "check", "reload", "start", "stop"),
     *("new-protocol", "set-identity", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
     *("relay", "config", "ping", "explain", "netcheck", "access", "log", "pair", "invite", "vault"),
+    *("backup", "transport"),
 )
 ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table: tests/unit/client/test_plain_text.py")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -108,6 +109,7 @@ def test_revocation_from_the_first_call_to_the_successor(daemons: Daemons) -> No
         two.control(m.ChangeGroup("friends", ("ally",)))
         give(daemons.two, "bob", "Echo", "ally", "ally")
         give(daemons.two, "bob", "Echo", "friends", "group:friends")
+        give(daemons.two, "bob", "Echo", "exact", daemons.alice, daemons.carol)
         two.control(m.AddPeer(ticket(daemons.three, "carol"), "caro"))
         three.control(m.AddPeer(ticket(daemons.one, "alice"), "ally"))
         three.control(m.AddPeer(ticket(daemons.two, "bob"), "bobby"))
@@ -218,8 +220,30 @@ def successor_is_accepted(daemons: Daemons, two: Client) -> None:
     assert call(daemons.two, "bob", "ally") is None
     assert call(daemons.one, "alice2", daemons.bob, "ally") is None
     assert call(daemons.one, "alice2", daemons.bob, "friends") is None
+    assert call(daemons.one, "alice2", daemons.bob, "exact") is None, "entries by ID52 follow"
+    lists = {each.instance: each.access for each in daemons.two.status().identities[0].bindings}
+    assert lists["exact"] == [daemons.successor, daemons.carol]
     assert not knows(daemons.two, "ally")
     with pytest.raises(P2PError, match="not revoked"):
         two.control(m.AcceptSuccessor("ally"))
     with pytest.raises(IdentityRevoked):
         two.control(m.AddPeer(daemons.alice, "old"))
+
+
+def test_killed_after_the_commit_the_next_start_finishes_a_revocation(daemons: Daemons) -> None:
+    """The network process is stopped, so the command waits between its steps."""
+    one = daemons.one
+    one.identity("anna", echo=False)
+    network = one.pid("network")
+    os.kill(network, signal.SIGSTOP)
+    with one.client() as client, pytest.raises(P2PError):
+        client.control(m.RevokeIdentity("anna"), timeout=0.5)
+    eventually((one.home.vault / "identities" / "anna.revoked").exists, "the vault has committed it")
+    assert "anna" not in revoked_on_disk(one)
+    one.kill()
+    with suppress(ProcessLookupError):
+        os.kill(network, signal.SIGCONT)
+    one.start()
+    eventually(lambda: "anna" in revoked_on_disk(one), "the revocation is finished")
+    with one.client() as client, pytest.raises(IdentityRevoked):
+        client.control(m.SetIdentityOnline("anna", True))

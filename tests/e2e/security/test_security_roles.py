@@ -32,6 +32,9 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.ListKeys(),
     vault.RevokeKey("alice"),
     vault.ListRevokedKeys(),
+    vault.AdoptKeys(b"token", (("alice", "alice"),)),
+    vault.RotateTransport(),
+    vault.GetEndpoint(),
     vault.GetLockState(),
     vault.GetTransport(),
     vault.SignDelegation("alice"),
@@ -59,6 +62,9 @@ MANAGING: Final = [
     network.GetInvitations(),
     network.EndInvitation("zzzzzzzz", True),
     network.ForgetInvited("alice"),
+    network.RestorePeer("mallory", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "", ()),
+    network.TakeRevocation(b""),
+    network.PrepareRestart(),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),

@@ -22,6 +22,8 @@ EVERY_COMMAND = [
     ["log", "audit"],
     *(["vault", name] for name in ("status", "set-passphrase", "lock", "unlock", "add-slot", "remove-slot")),
     ["vault", "recovery-code"],
+    *(["backup", name] for name in ("create", "show", "restore")),
+    ["transport", "rotate"],
     *(["peer", "group", name] for name in ("create", "add", "remove", "list", "delete")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
     *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),

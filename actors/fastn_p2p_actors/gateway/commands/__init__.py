@@ -2,6 +2,7 @@
 
 - ``identities``: create, delete and list identities, bring them online and offline, set limits.
 - ``revocation``: revoke an identity, accept the successor of a peer.
+- ``backup``: restore a backup.
 - ``bindings``, ``removal``: add a protocol to an identity, and remove it.
 - ``binding_state``: check, change, reload, start and stop a binding.
 - ``programs``: programs that serve bindings.
@@ -12,6 +13,7 @@
 - ``reach``: round trips to peers, and the steps to them.
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
+- ``transport``: replace the transport key.
 - ``status``: state of the whole daemon.
 """
 
@@ -26,6 +28,7 @@ from fastn_p2p_client.ipc import messages as m
 
 from ..context import WithPayload
 from .access import get_access
+from .backup import restore_backup
 from .binding_state import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .bindings import add_protocol
 from .contacts import (
@@ -49,6 +52,7 @@ from .removal import remove_protocol
 from .revocation import accept_successor, revoke_identity
 from .settings import reload_settings
 from .status import get_status
+from .transport import rotate_transport
 
 
 class Command(NamedTuple):
@@ -99,6 +103,8 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.CreateInvitation: Command(create_invitation, changes=True),
     m.ListInvitations: Command(list_invitations, changes=False),
     m.RevokeInvitation: Command(revoke_invitation, changes=True),
+    m.RestoreBackup: Command(restore_backup, changes=True),
+    m.RotateTransport: Command(rotate_transport, changes=True),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""
 COMMANDS_OF_IDENTITIES: Final = frozenset({m.ListIdentities, m.ListPeers, m.GetTicket})

@@ -74,20 +74,20 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
         context.permissions.grant(*names, (*leaving, *missing(needed, leaving)))
         context.store.write_binding(identity.name, record)
         try:
-            if await _apply(context, identity, record):
+            if await apply_binding(context, identity, record):
                 context.permissions.grant(*names, needed)
         except P2PError:
             context.permissions.grant(*names, held)
             context.store.write_binding(identity.name, before)
             try:
-                await _apply(context, identity, before)
+                await apply_binding(context, identity, before)
             except P2PError as error:
                 log.error("%s of %s cannot get its old config back: %s", before.protocol, identity.name, error)
             raise
         return await _reply(context, identity, record)
 
 
-async def _apply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> bool:
+async def apply_binding(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> bool:
     """Give the record to the process that serves the binding. Return whether an identity's process has it now.
 
     Raises the P2PError with which the process rejects the record.

@@ -27,6 +27,7 @@ from fastn_p2p_client.ipc.messages import (
     Ack,
     CreateIdentity,
     DeleteIdentity,
+    IdentityInfo,
     IdentityLimits,
     IdentityList,
     IdentityReply,
@@ -40,7 +41,7 @@ from fastn_p2p_client.names import check_name
 
 from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
-from ...network.admin_messages import MAX_PAGE, ListIdentity
+from ...network.admin_messages import MAX_PAGE, GetNetworkReport, ListIdentity, NetworkReportReply
 from ...runtime.grants import make_grant
 from ...storage.identity_store import IdentityFile, LoadResult
 from ...vault import messages as vault
@@ -49,6 +50,8 @@ from ..one_shot import run_on_delete
 from .invitations import forget_identity
 from .programs import wait_until_released
 
+_REPORT_SECONDS: Final = 1.0
+"""Seconds that the network process may take to say which identities were revoked elsewhere."""
 _LIMIT_SECONDS: Final = 5.0
 """Seconds that an identity's process may take to apply new limits. If it does not, they apply from its next start."""
 
@@ -120,7 +123,26 @@ async def list_identities(context: GatewayContext, message: ListIdentities, _: b
     found, more = await asyncio.to_thread(read)
     for damaged in found.damaged:
         log.warning("%s", damaged)
-    return IdentityList([record.info() for record in found.usable], more)
+    infos = [record.info() for record in found.usable]
+    if not all(each.revoked for each in infos):
+        infos = await _with_revocations(context, infos)
+    return IdentityList(infos, more)
+
+
+async def _with_revocations(context: GatewayContext, infos: list[IdentityInfo]) -> list[IdentityInfo]:
+    """Mark identities that were revoked elsewhere, with the same key. The network process has heard of it."""
+    try:
+        request = GetNetworkReport(1)
+        reply = await context.network.request(request, NetworkReportReply, timeout=_REPORT_SECONDS)
+    except P2PError:
+        return infos
+    known = reply.report.revoked
+    return [
+        msgspec.structs.replace(each, revoked=known[each.name][0], successor=known[each.name][1])
+        if each.name in known and not each.revoked
+        else each
+        for each in infos
+    ]
 
 
 async def set_online(context: GatewayContext, message: SetIdentityOnline, _: bytes) -> IdentityReply:

@@ -23,6 +23,7 @@ from ...network.admin_messages import PublishRevocation, ReplacePeer
 from ...storage.identity_store import IdentityFile
 from ...vault import messages as vault
 from ..context import GatewayContext
+from .binding_state import apply_binding
 
 _RETRY_SECONDS: Final = 1.0
 """Seconds between two attempts to finish revocations."""
@@ -100,4 +101,31 @@ async def _finish_one(context: GatewayContext, revoked: vault.RevokedKey) -> Non
 
 
 async def accept_successor(context: GatewayContext, message: AcceptSuccessor, _: bytes) -> PeerReply:
+    """Replace a revoked peer by its successor: in access lists first, so that the command can be repeated."""
+    peer = (await context.network.request(ReplacePeer(message.name, prepare=True), PeerReply)).peer
+    await _replace_in_access_lists(context, peer.id52, peer.successor)
     return await context.network.request(ReplacePeer(message.name), PeerReply)
+
+
+async def _replace_in_access_lists(context: GatewayContext, id52: str, successor: str) -> None:
+    """Replace an ID52 by another one in every access list. Names and groups need no change.
+
+    Raises:
+        StorageFailed: a list could not be written. The command can be repeated.
+    """
+    for name in context.store.names():
+        async with context.identity_lock(name):
+            try:
+                identity = context.store.usable_identity(name)
+            except P2PError:
+                continue  # it is damaged or revoked: nobody calls it
+            for binding in context.store.bindings(name).usable:
+                if id52 not in binding.allow:
+                    continue
+                allow = dict.fromkeys(successor if entry == id52 else entry for entry in binding.allow)
+                changed = msgspec.structs.replace(binding, allow=tuple(allow))
+                context.store.write_binding(name, changed)
+                try:
+                    await apply_binding(context, identity, changed)
+                except P2PError as error:
+                    log.warning("%s of %s has its access list from its next start: %s", binding.protocol, name, error)

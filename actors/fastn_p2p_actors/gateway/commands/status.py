@@ -128,6 +128,8 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         pending=network.pending if network else 0,
         blocked=network.blocked if network else 0,
         vault=None if lock is None else VaultInfo(encrypted=lock.encrypted, locked=lock.locked, locks_at=lock.until),
+        transport_epoch=0 if lock is None else lock.epoch,
+        transport_since="" if lock is None else lock.since,
     )
 
 

@@ -60,6 +60,7 @@ class _OutgoingCall:
 
     __slots__ = (
         "_calls",
+        "_is_returning",
         "_payload",
         "_reserved",
         "call_id",
@@ -93,6 +94,7 @@ class _OutgoingCall:
         self.may_repeat = may_repeat
         self._payload = b""
         self._reserved = 0
+        self._is_returning = False
         self.target = b""
         self.call_id = b""
         self.endpoint = THIS_DAEMON
@@ -155,7 +157,8 @@ class _OutgoingCall:
                 if self._calls.targets.has_others(target, endpoint):
                     self.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
                     return False
-            elif earlier != endpoint:
+            elif earlier != endpoint and not self._is_returning:
+                self._is_returning = True  # to that daemon, which may have another endpoint by now
                 self._calls.targets.find_endpoint(self, source, target, earlier, message, payload)
                 return False
         self.target, self.endpoint, self.call_id = target, endpoint, message.call_id

@@ -38,7 +38,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class ReconnectList:
-    """Reconnect list in one file of the runtime directory, which a clean stop removes.
+    """Reconnect list in one file of the runtime directory, which a clean stop removes unless a restart was announced.
 
     Strangers can open and close connections as often as they like. So the file is written in a thread (0.4 seconds were
     measured with a busy disk), and the addresses of a stranger's connection are read from QUIC only once.
@@ -57,7 +57,7 @@ class ReconnectList:
         self._changed_meanwhile = False
         self._lock = threading.Lock()
         """Held while the file is written or removed."""
-        self._closed = False
+        self._closed = self._is_kept = False
 
     def reconnect_all(self) -> None:
         """Dial the peer daemons that the previous process was connected to when it crashed."""
@@ -72,20 +72,30 @@ class ReconnectList:
 
     def changed(self) -> None:
         """Write the file soon, because a connection was opened or closed."""
+        if self._is_kept:
+            return
         if self._is_writing:
             self._changed_meanwhile = True
         elif self._timer is None:
             self._timer = self._loop.call_at(self._saved_at + _SAVE_INTERVAL, self._save)
 
+    def keep(self) -> None:
+        """Let the next process connect to the present peer daemons, although this one stops cleanly."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._is_kept = True
+        self._save()
+
     def close(self) -> None:
-        """Stop, and remove the file."""
+        """Stop, and remove the file unless ``keep`` was called."""
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         with self._lock:
             self._closed = True
-            self._path.unlink(missing_ok=True)
+            if not self._is_kept:
+                self._path.unlink(missing_ok=True)
 
     async def _dial(self, entry: _Entry) -> None:
         try:

@@ -39,6 +39,8 @@ _OFFLINE: Final = 5.0
 """Seconds for which a daemon at which an identity is offline is the last of its daemons to be tried."""
 _MAX_OFFLINE: Final = 1024
 """Pairs of identity and daemon that are remembered."""
+_MAX_LINEAGES: Final = 16_384
+"""Pairs of identity and endpoint whose daemon is remembered."""
 _MAX_NAMES_CACHED: Final = 4096
 """Number of names whose keys are cached."""
 
@@ -80,6 +82,8 @@ class PeerRouter:
         """Unix time at which a peer of the address book was last connected."""
         self._unreachable: set[bytes] = set()
         """Peers of the address book that the last attempt did not reach."""
+        self._lineages: dict[tuple[bytes, bytes], bytes] = {}
+        """Lineage of the daemon at which an identity was introduced, by identity and endpoint."""
         self._offline: dict[tuple[bytes, bytes], float] = {}
         """Time until which an identity counts as offline at an endpoint, in the event loop's time."""
         introductions.on_removed = self._on_removed
@@ -215,10 +219,15 @@ class PeerRouter:
     async def connect_to(self, target: bytes, endpoint: bytes) -> PeerConnection:
         """Open or find a connection to one of the daemons that serve the identity ``target``.
 
+        Its transport key, and with it the endpoint, may have been replaced meanwhile.
+
         Raises:
             PeerUnreachable: that daemon does not answer, or nothing is known about it.
         """
-        return await self._connect_if(target, lambda candidate: candidate.address.endpoint == endpoint)
+        lineage = self._lineages.get((target, endpoint))
+        return await self._connect_if(
+            target, lambda each: each.address.endpoint == endpoint or each.delegation.lineage == lineage
+        )
 
     async def connect_elsewhere(self, target: bytes, endpoint: bytes) -> PeerConnection:
         """Open or find a connection to a daemon other than that at ``endpoint``, and use it for calls to ``target``.
@@ -244,6 +253,15 @@ class PeerRouter:
         if connection is None:
             raise PeerUnreachable(peer=PublicKey(target).id52, reason=search.words(now()))
         return connection
+
+    def _note_lineage(self, delegation: Delegation) -> None:
+        self._lineages[delegation.identity, delegation.endpoint] = delegation.lineage
+        if len(self._lineages) > _MAX_LINEAGES:
+            del self._lineages[next(iter(self._lineages))]
+
+    def _is_retired(self, delegation: Delegation) -> bool:
+        """Return whether a newer transport key of the same daemon has been seen."""
+        return self._book.epochs.is_retired(delegation.identity, delegation.lineage, delegation.epoch)
 
     def has_others(self, target: bytes, endpoint: bytes) -> bool:
         """Return whether daemons with other endpoints may serve the identity: they have valid delegations from it."""
@@ -272,11 +290,12 @@ class PeerRouter:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
 
         Daemons that do not answer over their connections, and those at which it was offline, come last. There are none
-        of an identity that was revoked.
+        of an identity that was revoked, and none whose transport key was replaced.
         """
         if target in self._book.revocations:
             return []
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
+        known = [each for each in known if not self._is_retired(each.delegation)]
         return (
             known
             if len(known) < 2
@@ -306,6 +325,7 @@ class PeerRouter:
         try:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
+            self._note_lineage(delegation)
             self._introductions.revoke_older(delegation)
             is_new = not connection.introductions.is_proven(target, now)
             connection.introductions.add(delegation)
@@ -334,6 +354,7 @@ class PeerRouter:
             CredentialError, BadMessage: the delegation is not valid.
         """
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
+        self._note_lineage(delegation)
         self._introductions.revoke_older(delegation)
         return delegation
 

@@ -74,8 +74,11 @@ __all__ = [
     "RemoveProtocol",
     "RequestFor",
     "RequestGrant",
+    "RestoreBackup",
+    "RestoreReply",
     "RevokeIdentity",
     "RevokeInvitation",
+    "RotateTransport",
     "SetIdentityOnline",
     "SetLimits",
     "SetListed",
@@ -86,6 +89,7 @@ __all__ = [
     "StatusReply",
     "StopProtocol",
     "TicketText",
+    "TransportReply",
     "UnblockPeer",
     "WatchBindings",
     "Welcome",
@@ -684,6 +688,63 @@ class RevokeInvitation(Message, frozen=True, tag=77):
     """Also take the permission back from those who were let in, and end their sessions."""
 
 
+class RestoreReply(Message, frozen=True, tag=123):
+    """Outcome of a restore."""
+
+    identities: list[IdentityInfo]
+    """Identities that were restored."""
+    skipped: list[str]
+    """Names in the backup of identities that are here already, or were left out."""
+    peers: int
+    """Peers that were restored, or that got records."""
+    problems: tuple[str, ...] = ()
+    """Files in the backup that cannot be used."""
+
+
+class RestoreBackup(Message, frozen=True, tag=122):
+    """Restore a backup that the vault has opened. The payload has its files without secrets.
+
+    All of it is restored or nothing, also after a crash. An interrupted request can be repeated.
+    """
+
+    reply_type = RestoreReply
+    token: bytes
+    """Name of the opened backup, from the vault."""
+    identities: tuple[str, ...] = ()
+    """Names in the backup; every identity if there are none."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Identities that get another name: the one in the backup, and the new one."""
+    peer_renames: tuple[tuple[str, str], ...] = ()
+    """The same for peers. Access lists follow."""
+    skip_identities: bool = False
+    """Leave out identities that are in conflict with those here, instead of restoring nothing."""
+    skip_peers: bool = False
+    """The same for peers and groups."""
+    protocols: bool = True
+    """Restore bindings, with configs and access lists."""
+    peers: bool = True
+    """Restore the address book, groups, and blocked and revoked peers."""
+    offline: bool = False
+    """Keep the identities offline. Otherwise those are brought online that were online."""
+
+
+class TransportReply(Message, frozen=True, tag=125):
+    """Transport key in use."""
+
+    endpoint: str
+    """Public key of the endpoint, in hexadecimal as in ``Status``."""
+    epoch: int
+    """Number of the key: 1 for the first one of this home."""
+    since: str
+    """Time at which it was made: UTC, ISO 8601."""
+
+
+class RotateTransport(Message, frozen=True, tag=124):
+    """Replace the transport key by a new one, with the next epoch. Connections move to the new endpoint."""
+
+    reply_type = TransportReply
+
+
 ControlRequest: TypeAlias = (
     Hello
     | CreateIdentity
@@ -726,6 +787,8 @@ ControlRequest: TypeAlias = (
     | CreateInvitation
     | ListInvitations
     | RevokeInvitation
+    | RestoreBackup
+    | RotateTransport
     | Cancel
 )
 """Messages that a program sends to the gateway."""
@@ -753,6 +816,8 @@ ControlReply: TypeAlias = (
     | BlockedList
     | InvitationText
     | InvitationList
+    | RestoreReply
+    | TransportReply
     | Ack
     | LongReply
     | ErrorReply

@@ -337,6 +337,10 @@ class Status(Record, frozen=True):
     """Number of identities that the owner has blocked."""
     vault: VaultInfo | None = None
     """State of the vault's keys; None if the vault does not answer."""
+    transport_epoch: int = 0
+    """Number of the transport key: 1 for the first one of this home; 0 if it is not known."""
+    transport_since: str = ""
+    """Time at which that key was made: UTC, ISO 8601."""
 
 
 class BindingInfo(Record, frozen=True):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, NameArgument, YesOption
 from ....console.output import write_message
+from ....console.passphrases import PassphraseFileOption
 
 
 def run(
@@ -14,15 +17,20 @@ def run(
         str,
         typer.Option(metavar="ID52", help="Identity that takes its place: an ID52, or the name of another one here."),
     ] = "",
+    backup: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the identity from this backup, on a machine that does not have it."),
+    ] = None,
+    passphrase_file: PassphraseFileOption = None,
     yes: YesOption = False,
     home: HomeOption = None,
 ) -> None:
     """Revoke an identity whose key may be stolen.
 
     It goes offline for good. Peers that learn of it refuse it, and can accept the successor. This cannot be undone.
+    With --backup it works on any machine with a daemon: the key comes from the backup, and the peers in it are told.
     """
     from ....console.confirmation import can_confirm, confirm_by_name
-    from ....console.exit_codes import CommandLineError
 
     if not yes:
         if not can_confirm():
@@ -39,9 +47,25 @@ def run(
 
     from ....console.control_request import request_daemon
 
+    if backup is not None:
+        _restore(home, name, backup, passphrase_file)
+    elif passphrase_file is not None:
+        raise CommandLineError("--passphrase-file is the passphrase of a backup: give --backup, too")
     identity = request_daemon(home, RevokeIdentity(name, successor)).identity
     write_message(f"Revoked {name}, {_words(identity.successor)}. It stays offline.")
     write_message("Keep this daemon running: it tells peers, and publishes the revocation every hour.")
+
+
+def _restore(home: Path | None, name: str, backup: Path, passphrase_file: Path | None) -> None:
+    """Restore an identity from a backup, offline and without protocols, and the peers who are to be told."""
+    from fastn_p2p_client.ipc.messages import RestoreBackup
+
+    from ....console.backup_files import open_backup
+    from ....console.control_request import request_daemon
+
+    opened = open_backup(home, backup, passphrase_file, keep=True)
+    message = RestoreBackup(opened.token, identities=(name,), skip_peers=True, protocols=False, offline=True)
+    request_daemon(home, message, opened.archive, timeout=600)
 
 
 def _words(successor: str) -> str:

@@ -12,12 +12,13 @@ import pytest
 from fastn_p2p_actors.credentials import revocation as module
 from fastn_p2p_actors.network import revocation_exchange
 from fastn_p2p_actors.network.address_book import AddressBook
+from fastn_p2p_actors.network.connections.connection import PeerConnection
 from fastn_p2p_actors.network.connections.pool import ConnectionPool
 from fastn_p2p_actors.network.connections.proven_identities import IntroductionRegistry
 from fastn_p2p_actors.network.revocation_exchange import RevocationExchange
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.errors import BadSignature, IdentityRevoked
+from fastn_p2p_client.errors import BadSignature, IdentityRevoked, PeerUnreachable
 from tests.support.peer_connections import new_connection, take_sent
 from tests.support.signer import NOW, Signer
 from tests.support.two_daemons import until
@@ -39,6 +40,8 @@ class Setup:
         self.ended: list[object] = []
         self.published: list[tuple[str, bytes, bytes]] = []
         self.offline: list[str] = []
+        self.absent: set[bytes] = set()
+        """Peers without a connection."""
         self.reported: list[str] = []
         stub: Any = SimpleNamespace(
             introductions=IntroductionRegistry(),
@@ -49,12 +52,15 @@ class Setup:
             bring_offline=self.bring_offline,
             publish=self.publish,
             record=lambda event, **_: self.reported.append(event),
+            open_to=lambda key: None if key in self.absent else self.connections[0],
+            connect=self.connect,
         )
         self.exchange = RevocationExchange(
             registry=self.registry,
             book=self.book,
             knocks=stub,
             pool=cast(ConnectionPool, stub),
+            router=stub,
             sessions=stub,
             publisher=stub,
             waits=stub,
@@ -69,6 +75,15 @@ class Setup:
     async def bring_offline(self, identity: OnlineIdentity) -> None:
         self.offline.append(identity.name)
         self.registry.remove_identity(identity)
+
+    async def connect(self, key: bytes, name: str) -> PeerConnection:
+        """Connect to bob, and to nobody else."""
+        if name != "bob":
+            raise PeerUnreachable(peer=name, reason="a test")
+        made = new_connection()
+        made.identities.sends_news = True
+        self.connections.append(made)
+        return made
 
     def publish(self, identity: Any) -> None:
         self.published.append((identity.name, identity.record, identity.packet))
@@ -144,6 +159,14 @@ async def test_own_one_goes_to_every_neighbour_and_every_source(setup: Setup) ->
     assert len(setup.published) == 4
     with pytest.raises(IdentityRevoked, match="alice was revoked"):
         setup.book.check_own("alice")
+
+
+async def test_own_one_is_brought_to_peers_of_the_address_book_that_are_not_connected(setup: Setup) -> None:
+    setup.book.add(CAROL.key.id52, "carol")
+    setup.absent |= {bytes(BOB.key), bytes(CAROL.key)}
+    await setup.exchange.publish("alice", ALICE.revocation(), b"packet")
+    await until(lambda: len(setup.connections) == 3, "bob is dialled, and carol does not answer")
+    await until(lambda: setup.pushed()[2] == 1, "bob is told")
 
 
 async def test_own_identity_that_was_revoked_elsewhere_goes_offline(setup: Setup) -> None:

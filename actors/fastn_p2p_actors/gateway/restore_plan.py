@@ -1,0 +1,195 @@
+"""Plan of a restore: which identities, peers and groups of a backup come into this home, under which names.
+
+The plan is made before anything is changed. What is here already under the same name and with the same key stays as it
+is. Anything else in the way is a conflict, which the owner resolves by another name or by leaving it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fastn_p2p_client.errors import BackupConflict, IdentityNotFound, P2PError, PeerNameUnknown
+from fastn_p2p_client.ipc.messages import GroupList, PeerInfo, PeerList, RestoreBackup
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.names import check_name
+
+from ..backup.contents import BackedUpPeer, BackupContents
+from ..network.admin_messages import GetGroups, GetPeers
+from ..storage.identity_store import BindingFile, IdentityFile
+from .context import GatewayContext
+
+_GROUP = "group:"
+
+
+class PlannedIdentity(msgspec.Struct, frozen=True):
+    name_in_backup: str
+    identity: IdentityFile
+    bindings: list[BindingFile]
+
+
+class RestorePlan(msgspec.Struct, kw_only=True):
+    """The plan, as the journal of a restore has it on disk.
+
+    Attributes:
+        committed: True once every key is in the vault: from then on, a restart completes the restore.
+    """
+
+    identities: list[PlannedIdentity] = []
+    skipped: list[str] = []
+    """Identities that stay as they are here, or are left out."""
+    peers: list[BackedUpPeer] = []
+    groups: dict[str, list[str]] = {}
+    blocked: list[str] = []
+    revocations: list[bytes] = []
+    committed: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the new identities."""
+        return [each.identity.name for each in self.identities]
+
+
+async def make_plan(context: GatewayContext, message: RestoreBackup, contents: BackupContents) -> RestorePlan:
+    """Return the plan of a restore.
+
+    Raises:
+        IdentityNotFound, PeerNameUnknown: an option names what is not in the backup.
+        InvalidName: a new name cannot be used.
+        BackupConflict: something is in the way.
+    """
+    if message.identities:
+        for name in message.identities:
+            if name not in contents.identities:
+                raise IdentityNotFound(identity=name)
+        contents.select(message.identities)
+    planner = _Planner(message, RestorePlan())
+    planner.plan_identities(contents, _identities_here(context))
+    peers, groups = await _peers_here(context), await _groups_here(context)
+    planner.plan_peers(contents, peers, groups)
+    planner.plan_bindings(contents)
+    if planner.conflicts:
+        raise BackupConflict(conflicts="; ".join(planner.conflicts))
+    return planner.plan
+
+
+class _Planner:
+    def __init__(self, message: RestoreBackup, plan: RestorePlan) -> None:
+        self.plan = plan
+        self.conflicts: list[str] = []
+        self._message = message
+        self._renames = dict(message.renames)
+        self._peer_renames = dict(message.peer_renames)
+        self._substitutes: dict[str, tuple[str, ...]] = {}
+        """Entries of restored access lists that mean somebody else here, or nobody: what to write instead."""
+
+    def plan_identities(self, contents: BackupContents, here: Mapping[str, str]) -> None:
+        """Plan the identities. ``here`` has the ID52 of each identity of this home, or nothing for a damaged one."""
+        for name in self._renames:
+            if name not in contents.identities:
+                raise IdentityNotFound(identity=name)
+        names_of = {id52: name for name, id52 in here.items()}
+        taken: set[str] = set()
+        for name, found in contents.identities.items():
+            new_name = check_name(self._renames.get(name, name), "an identity")
+            if found.id52 in names_of:
+                other = names_of[found.id52]
+                if other == new_name or self._message.skip_identities:
+                    self.plan.skipped.append(name)
+                else:
+                    self.conflicts.append(f"the identity {other!r} here has the key of {name!r}")
+            elif new_name in here or new_name in taken:
+                if self._message.skip_identities:
+                    self.plan.skipped.append(name)
+                else:
+                    self.conflicts.append(f"there is another identity {new_name!r}")
+            else:
+                taken.add(new_name)
+                online = found.online and not found.revoked and not self._message.offline
+                identity = msgspec.structs.replace(found, name=new_name, online=online)
+                self.plan.identities.append(PlannedIdentity(name, identity, []))
+
+    def plan_peers(
+        self, contents: BackupContents, here: Mapping[str, PeerInfo], groups: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Plan address book and groups. ``here`` has the peers of this home by petname, ``groups`` the members."""
+        in_backup = {peer.name for peer in contents.peers}
+        for name in self._peer_renames:
+            if name not in in_backup:
+                raise PeerNameUnknown(name=name)
+        names_of = {peer.id52: name for name, peer in here.items()}
+        taken: set[str] = set()
+        for peer in contents.peers:
+            new_name = check_name(self._peer_renames.get(peer.name, peer.name), "a peer")
+            if not self._message.peers:
+                self._substitutes[peer.name] = (names_of.get(peer.id52, peer.id52),)
+            elif peer.id52 in names_of:
+                self._substitute(peer.name, names_of[peer.id52])
+                self.plan.peers.append(msgspec.structs.replace(peer, name=names_of[peer.id52]))
+            elif new_name in here or new_name in taken:
+                self._substitutes[peer.name] = (peer.id52,)
+                if not self._message.skip_peers:
+                    self.conflicts.append(f"there is another peer {new_name!r}")
+            else:
+                taken.add(new_name)
+                self._substitute(peer.name, new_name)
+                self.plan.peers.append(msgspec.structs.replace(peer, name=new_name))
+        for name, members in contents.groups.items():
+            if name in groups and groups[name] == frozenset(members):
+                continue
+            if name in groups or not self._message.peers:
+                self._substitutes[f"{_GROUP}{name}"] = tuple(members)
+                if self._message.peers and not self._message.skip_peers:
+                    self.conflicts.append(f"there is another group {name!r}")
+            else:
+                self.plan.groups[name] = members
+        if self._message.peers:
+            self.plan.blocked, self.plan.revocations = contents.blocked, contents.revocations
+
+    def plan_bindings(self, contents: BackupContents) -> None:
+        """Plan the bindings of the new identities. Their access lists admit the same peers as before."""
+        if not self._message.protocols:
+            return
+        for planned in self.plan.identities:
+            for binding in contents.bindings[planned.name_in_backup]:
+                allow = dict.fromkeys(new for entry in binding.allow for new in self._substitutes.get(entry, (entry,)))
+                planned.bindings.append(msgspec.structs.replace(binding, allow=tuple(allow)))
+
+    def _substitute(self, name: str, new_name: str) -> None:
+        if name != new_name:
+            self._substitutes[name] = (new_name,)
+
+
+def _identities_here(context: GatewayContext) -> dict[str, str]:
+    """Return the ID52 of each identity of this home; an empty text for a damaged one."""
+    found: dict[str, str] = {}
+    for name in context.store.names():
+        try:
+            found[name] = context.store.identity(name).id52
+        except IdentityNotFound:
+            continue  # of an interrupted command; it has no identity.json
+        except P2PError:
+            found[name] = ""
+    return found
+
+
+async def _peers_here(context: GatewayContext) -> dict[str, PeerInfo]:
+    found: dict[str, PeerInfo] = {}
+    page = PeerList([], more=True)
+    while page.more:
+        page = await context.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
+        found.update((peer.name, peer) for peer in page.peers)
+    return found
+
+
+async def _groups_here(context: GatewayContext) -> dict[str, frozenset[str]]:
+    """Return the members of each group, as ID52s."""
+    groups = (await context.network.request(GetGroups(), GroupList)).groups
+    peers = await _peers_here(context) if groups else {}
+    return {group.name: frozenset(_id52s(group.members, peers)) for group in groups}
+
+
+def _id52s(members: Iterable[str], peers: Mapping[str, PeerInfo]) -> Iterable[str]:
+    for member in members:
+        yield peers[member].id52 if member in peers else PublicKey(member).id52

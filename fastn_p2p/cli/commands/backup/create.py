@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.backup_files import BackupFileArgument
+from ....console.options import HomeOption
+from ....console.passphrases import PassphraseFileOption
+
+
+def run(
+    file: BackupFileArgument,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option("--identity", metavar="NAME", help="Back up this identity. Repeat it for more. Default: all."),
+    ] = None,
+    without_peers: Annotated[
+        bool, typer.Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
+    ] = False,
+    without_protocols: Annotated[
+        bool, typer.Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    passphrase_file: PassphraseFileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Write a backup: identities with their keys, protocols, configs and access lists, and the peers.
+
+    The file is encrypted with a passphrase of its own, in the age format. Without the passphrase nobody can open it.
+    The files that protocols keep are not part of it: mail, chats, received files. Neither is the transport key.
+    """
+    from fastn_p2p_actors.backup.collection import collect
+    from fastn_p2p_actors.vault.owner_messages import CreateBackup, GetVaultStatus
+    from fastn_p2p_client.errors import VaultLocked
+    from fastn_p2p_client.home import Home
+
+    from ....console.backup_files import check_new, files_in_memory, new_private_file
+    from ....console.output import write_message
+    from ....console.passphrases import open_passphrase
+    from ....console.vault_request import request_owner, request_vault
+
+    status = request_vault(home, GetVaultStatus())
+    if status.locked:
+        raise VaultLocked(what="making a backup")
+    check_new(file, force=force)
+    names = tuple(dict.fromkeys(identity or ()))
+    found = collect(Home.find(home), names, peers=not without_peers, protocols=not without_protocols)
+    with (
+        files_in_memory(found.archive) as files,
+        open_passphrase(passphrase_file, "Passphrase of the backup", repeat=True) as passphrase,
+        new_private_file(file, force=force) as target,
+    ):
+        request_owner(home, CreateBackup(names), passphrase, files, target)
+    for problem in found.problems:
+        write_message(f"fastn-p2p: {problem}. It is not in the backup")
+    count = len(names) or status.identities
+    what = "1 identity" if count == 1 else f"{count} identities"
+    write_message(f"Backed up {what} to {file}. Keep the passphrase: without it the backup cannot be opened.")

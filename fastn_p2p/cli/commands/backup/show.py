@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from ....console.backup_files import BackupFileArgument
+from ....console.options import HomeOption, JsonOption
+from ....console.passphrases import PassphraseFileOption
+
+
+def run(
+    file: BackupFileArgument,
+    json: JsonOption = False,
+    passphrase_file: PassphraseFileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Show what a backup contains, without its keys. Nothing is changed.
+
+    The daemon must run, because only its vault opens a backup. A locked vault does it, too.
+    """
+    from fastn_p2p_client.plain_text import plain
+
+    from ....console.backup_files import open_backup
+    from ....console.formatting import format_count
+    from ....console.output import put_json, table, write_message, write_result
+
+    contents = open_backup(home, file, passphrase_file, keep=False).contents
+    for problem in contents.problems:
+        write_message(f"fastn-p2p: {problem}")
+    manifest = contents.manifest
+    if json:
+        put_json(
+            {
+                "created": manifest.created,
+                "host": manifest.host,
+                "identities": [
+                    {
+                        "name": name,
+                        "id52": each.id52,
+                        "online": each.online,
+                        "revoked": each.revoked,
+                        "protocols": [
+                            {"protocol": binding.protocol, "instance": binding.instance, "allow": list(binding.allow)}
+                            for binding in contents.bindings[name]
+                        ],
+                    }
+                    for name, each in contents.identities.items()
+                ],
+                "peers": [{"name": peer.name, "id52": peer.id52} for peer in contents.peers],
+                "groups": sorted(contents.groups),
+                "blocked": contents.blocked,
+            }
+        )
+        return
+    write_result(plain(f"made {manifest.created}" + (f" on {manifest.host}" if manifest.host else "")))
+    rows = [
+        (
+            name,
+            each.id52,
+            ", ".join(f"{binding.protocol}/{binding.instance}" for binding in contents.bindings[name]) or "-",
+            f"revoked {each.revoked[:10]}" if each.revoked else "",
+        )
+        for name, each in contents.identities.items()
+    ]
+    table(("IDENTITY", "ID52", "PROTOCOLS", ""), rows)
+    parts = [format_count(len(contents.peers), "peer"), format_count(len(contents.groups), "group")]
+    write_result(f"{', '.join(parts)}, {len(contents.blocked)} blocked")
