@@ -142,7 +142,7 @@ class BulkStreams:
                 await self._write(head, payload)
             self._connection.count(len(head) + len(payload), 0)
         except IrohError as error:
-            self._connection.abort(error.message(), _abuse_of(error))
+            self._connection.abort(error.message(), 0)  # the peer has stopped to read, as it does when it sheds load
 
     async def _write(self, head: bytes, payload: bytes) -> None:
         stream = await self._raw.open_uni()
@@ -237,7 +237,7 @@ class BulkStreams:
 
 
 def _abuse_of(error: Exception) -> float:
-    """Return the weight of the error; none if the connection has ended."""
+    """Return the weight of an error in reading; none if the connection has ended."""
     if not isinstance(error, IrohError):
         return LITTLE_ABUSE
     return 0 if code_of(error) is None else MUCH_ABUSE
