@@ -180,7 +180,7 @@ class TakeRevocation(Message, frozen=True, tag=123):
     revocation: bytes
 
 
-class PrepareRestart(Message, frozen=True, tag=124):
+class PrepareRestart(Message, frozen=True, tag=126):
     """Announces a restart of the network process: the next one connects to the present peer daemons. Answered by
     ``Ack``."""
 
