@@ -130,12 +130,12 @@ class Region(NamedTuple):
     name: str
     flags: frozenset[str]
     anonymous: int
-    """KiB that are no longer the file's."""
+    """KiB that are in use and not the file's."""
 
     @property
-    def is_unchanged_file(self) -> bool:
-        """True if it has only bytes of a file on disk, such as the code of a library."""
-        return self.name.startswith("/") and not self.anonymous and "sh" not in self.flags
+    def is_empty(self) -> bool:
+        """True if it has no bytes but zeros, or those of a file on disk, such as the code of a library."""
+        return not self.anonymous and "sh" not in self.flags
 
     @property
     def guarded(self) -> bool:
@@ -153,8 +153,10 @@ def regions(pid: int) -> list[Region]:
             start, end = (int(part, 16) for part in head[0].split("-"))
             name = head[5] if len(head) > 5 else ""
             found.append(Region(start, end, name, frozenset(line.split()[1:]), anonymous))
-        elif line.startswith("Anonymous:"):
-            anonymous = int(line.split()[1])
+        elif line.startswith("Rss:"):
+            anonymous = 0
+        elif line.startswith(("Anonymous:", "Swap:")):
+            anonymous += int(line.split()[1])
         elif not line.split()[0].endswith(":"):
             head = line.split()
     return found
@@ -165,7 +167,7 @@ def scan(pid: int, needles: dict[str, bytes]) -> dict[str, list[Region]]:
     hits: dict[str, list[Region]] = {name: [] for name in needles}
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for region in regions(pid):
-            if region.is_unchanged_file:
+            if region.is_empty:
                 continue
             if "rd" not in region.flags or region.name in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
                 continue

@@ -12,6 +12,8 @@ import nacl._sodium  # type: ignore[import-not-found]  # pyright: ignore[reportM
 
 ffi: Final[Any] = nacl._sodium.ffi
 lib: Final[Any] = nacl._sodium.lib
+MODULE: Final[str] = nacl._sodium.__file__
+"""Path of the compiled module, for functions of libsodium that it does not wrap."""
 
 if lib.sodium_init() < 0:
     raise RuntimeError("libsodium cannot be used: sodium_init failed")

@@ -35,6 +35,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.keys import id52_of
 
+from ..credentials.key_transfer import wipe
 from ..runtime.actor import ActorContext
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.rate_limiter import Rate, TokenBucket
@@ -152,8 +153,10 @@ class Network:
         settings = SettingsReload(self._context.home.config_file, self._settings, open_config)
         await settings.at_start()
         live = settings.live
-        self._endpoint = await NetworkEndpoint.bind(transport.secret, live.mode, run / "network.port", live.relays)
-        del transport
+        try:
+            self._endpoint = await NetworkEndpoint.bind(transport.secret, live.mode, run / "network.port", live.relays)
+        finally:
+            wipe(transport.secret)
         self._clock = ClockWatch(run / "time", self._wall)
         hosts = HostDirectory.find(self._endpoint.id)
         hosts.open()

@@ -11,6 +11,7 @@ from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
+from ..credentials.key_transfer import KeyReceiver
 from ..vault.messages import (
     GetTransport,
     RecordEvent,
@@ -45,14 +46,16 @@ class VaultClient:
         self._channel = channel
 
     async def transport(self) -> TransportKey:
-        """Return the transport key. Wait as long as the vault takes to start.
+        """Return the transport key, with its secret unsealed: the caller wipes it. Wait until the vault has started.
 
         Raises:
             VaultLocked: the vault was not unlocked since it has started.
         """
         while True:
             try:
-                return await self._request(GetTransport(), TransportKey)
+                receiver = KeyReceiver()
+                reply = await self._request(GetTransport(receiver.public), TransportKey)
+                return msgspec.structs.replace(reply, secret=receiver.open(reply.secret))
             except DaemonBusy as error:
                 log.warning("waiting for the vault to give the transport key: %s", error)
 

@@ -1,7 +1,7 @@
 """Ed25519 key pairs whose secret is always in locked memory.
 
 libsodium creates, reads and uses secrets in place. The kernel copies them between the page and the file. No secret is
-ever a Python object, except the result of ``reveal_seed``.
+ever a Python object.
 """
 
 from __future__ import annotations
@@ -81,10 +81,6 @@ class KeyPair:
         length = ffi.new("unsigned long long *")
         lib.crypto_sign(signed, length, message, len(message), self._slot.pointer)
         return bytes(ffi.buffer(signed, SIGNATURE_BYTES))
-
-    def reveal_seed(self) -> bytes:
-        """Return the seed as bytes, which cannot be wiped. Only for the transport key."""
-        return bytes(self.seed_view)
 
     def wipe(self) -> None:
         """Wipe the secret. The pair must not be used any more."""

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from fastn_p2p_actors.credentials.envelope import UnixTime
 from fastn_p2p_actors.credentials.invitation import MAX_RECORD_INSIDE, BindingNames, Secret, Uses
+from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES
 from fastn_p2p_actors.credentials.peer_record import EndpointEntry
 from fastn_p2p_actors.credentials.pkarr import MAX_SEQUENCE
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
@@ -105,6 +106,9 @@ class GetEndpoint(Message, frozen=True, tag=219):
 class GetTransport(Message, frozen=True, tag=203):
     """Get the transport key, once per start of the network process. The reply is ``TransportKey``."""
 
+    recipient: Annotated[bytes, Meta(max_length=RECIPIENT_BYTES)] = b""
+    """Public key of the sender's ``KeyReceiver``. Without it, the reply has no secret."""
+
 
 class SignDelegation(Message, frozen=True, tag=204):
     """Let the vault's own transport key speak for the identity from now. The reply is ``SignedDelegation``."""
@@ -192,7 +196,7 @@ class TransportKey(Message, frozen=True, tag=222):
     """Transport key: the only secret that leaves the vault. It is no identity's, and a higher epoch replaces it."""
 
     secret: bytes
-    """32 bytes, the Ed25519 seed."""
+    """The Ed25519 seed of 32 bytes, sealed for the recipient of the request; empty without one."""
     public: bytes
     epoch: int
     lineage: bytes

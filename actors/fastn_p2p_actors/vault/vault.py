@@ -11,6 +11,7 @@ from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, 
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
 from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
 from fastn_p2p_actors.credentials.invitation import build_invitation
+from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES, seal_key
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_actors.credentials.revocation import build_revocation
@@ -123,8 +124,8 @@ class Vault:
 
     def _carry_out(self, role: str, request: VaultRequest) -> VaultReply | None:
         match request:
-            case GetTransport():
-                return self._transport()
+            case GetTransport(recipient):
+                return self._transport(recipient)
             case ListKeys(after):
                 return self._list(after)
             case RevokeKey(name, successor):
@@ -165,9 +166,10 @@ class Vault:
         """Return Unix time, at least 0: signed data has no times before 1970."""
         return max(0.0, self._clock())
 
-    def _transport(self) -> TransportKey:
+    def _transport(self, recipient: bytes) -> TransportKey:
         key = self._store.transport
-        return TransportKey(key.pair.reveal_seed(), key.pair.public, key.header.epoch, self._store.lineage)
+        sealed = seal_key(key.pair.seed_pointer, recipient) if len(recipient) == RECIPIENT_BYTES else b""
+        return TransportKey(sealed, key.pair.public, key.header.epoch, self._store.lineage)
 
     def _list(self, after: str) -> IdentityKeys:
         page = self._store.page(after, PAGE)

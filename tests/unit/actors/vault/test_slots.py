@@ -33,7 +33,7 @@ from tests.support.locked_vaults import LockedVault, Opener, delivered
 
 ONE, TWO = b"correct horse", b"battery staple"
 CODE = b"apple river stone cloud tiger house music green piano salad table zebra"
-KEY = os.urandom(32).hex().encode()
+KEY = bytes(range(32, 64)).hex().encode()  # fixed: the names of tests contain it
 
 
 @pytest.fixture

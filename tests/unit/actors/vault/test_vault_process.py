@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.credentials import verify_delegation, verify_record
+from fastn_p2p_actors.credentials.key_transfer import KeyReceiver
 from fastn_p2p_actors.vault.key_file import HEADER_BYTES
 from fastn_p2p_actors.vault.messages import (
     CreateKey,
@@ -97,6 +98,9 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
             for name in NAMES:
                 await network(SignDelegation(name))
                 await network(SignRecord(name, (), ("192.0.2.1:1",)))
+            receiver = KeyReceiver()
+            given = await network(GetTransport(receiver.public))
+            assert receiver.open(given.secret) == seeds(tmp_path)["transport"]
 
     async def finish() -> None:
         async with vault_requests(vault, "gateway") as gateway:
