@@ -278,6 +278,17 @@ class PeerConnection:
         return self._keepalive.is_silent
 
     @property
+    def answers(self) -> bool:
+        """True if the peer daemon has said hello, and answers as far as is known."""
+        keepalive = self._keepalive
+        return self.ready.done() and not (keepalive.is_silent or keepalive.is_in_question or self.closed)
+
+    @property
+    def heard_at(self) -> float:
+        """Time at which the peer daemon was last heard (the event loop's clock)."""
+        return self._keepalive.heard_at
+
+    @property
     def is_pinged(self) -> bool:
         """True while a ping of the keepalive has no answer."""
         return self._keepalive.waits_for_pong
@@ -350,6 +361,15 @@ class PeerConnection:
         """Find out whether the peer daemon still answers over this connection; the owner is told if it does not."""
         if not self.closed and self.ready.done():
             self._keepalive.doubt()
+
+    def question(self) -> None:
+        """Find out whether the peer daemon still answers, and do not count on it before."""
+        if not self.closed and self.ready.done():
+            self._keepalive.question()
+
+    def ping(self) -> None:
+        """Send a ping, and do not watch whether it is answered."""
+        self._send_ping()
 
     def _send_ping(self) -> None:
         self._write(_PING)

@@ -60,19 +60,21 @@ class Keepalive:
         has_unread: Return whether bytes have arrived on the call channel that have not been handled.
         send_ping: Send a ping.
         on_silent: The peer has become silent.
-        on_heard: A silent peer has answered again.
+        on_heard: A peer that was silent, or in question, has answered.
         give_up: Close the connection for the reason that it is given.
 
     Attributes:
         heard_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
         is_silent: True from a ping that was not answered in time until the next answer.
+        is_in_question: True until the next answer, because another connection with the peer is silent.
         waits_for_pong: True from a ping until its answer.
     """
 
     __slots__ = (
         "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up", "_has_sessions",
         "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_patience", "_pinged_at", "_received",
-        "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_silent", "waits_for_pong",
+        "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_in_question", "is_silent",
+        "waits_for_pong",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +100,7 @@ class Keepalive:
         self._on_heard = on_heard
         self._give_up = give_up
         self.heard_at = loop.time()
-        self.is_silent = False
+        self.is_silent = self.is_in_question = False
         self._expected_since = 0.0
         """Time of the first request since the peer was last heard."""
         self.waits_for_pong = False
@@ -137,6 +139,11 @@ class Keepalive:
         if not self.waits_for_pong and not self._stopped:
             self._wait_for_pong(_ANSWER)
 
+    def question(self) -> None:
+        """Find out soon whether the peer still answers. Until then the connection is in question."""
+        self.is_in_question = not self._stopped
+        self.doubt()
+
     def doubt(self) -> None:
         """Find out soon whether the peer still answers, because the path may have changed."""
         if self._stopped or self.is_silent:
@@ -159,7 +166,7 @@ class Keepalive:
     def stop(self) -> None:
         """Stop watching: the connection has ended."""
         self._stopped = True
-        self.is_silent = False
+        self.is_silent = self.is_in_question = False
         if self._timer is not None:
             self._timer.cancel()
 
@@ -172,8 +179,8 @@ class Keepalive:
     def _on_answer(self, now: float) -> None:
         self._answered_at = now
         self.waits_for_pong = False
-        if self.is_silent:
-            self.is_silent = False
+        if self.is_silent or self.is_in_question:
+            self.is_silent = self.is_in_question = False
             self._on_heard()
 
     def _wait_for_pong(self, seconds: float) -> None:

@@ -48,6 +48,8 @@ _HELLO_PATIENCE: Final = 0.5
 path may work in one direction only."""
 _HELLO_EXPECTED: Final = 1.0
 """Seconds after which the hello of a connection is late. iroh has a path for it that may be dead."""
+_IDLE_ANSWER: Final = 2.0
+"""Seconds for the answer to the last ping of an idle connection, before it is closed."""
 _SWEEP_INTERVAL: Final = 30.0
 """Seconds between searches for idle connections."""
 
@@ -140,7 +142,7 @@ class ConnectionPool:
         dialled, then the newest. The peer daemon chooses the same one.
         """
         lower_dialled = connection.outgoing == (self.own_endpoint < connection.endpoint)
-        return connection.ready.done(), not connection.is_silent, lower_dialled, connection.opened_at
+        return connection.ready.done(), connection.answers, lower_dialled, connection.opened_at
 
     async def connect(self, address: EndpointAddress) -> PeerConnection:
         """Return the connection to this endpoint over which it answers. Dial it if there is no connection.
@@ -152,7 +154,7 @@ class ConnectionPool:
             Overloaded: the pool is full, and every connection is in use.
         """
         while (found := self.open_to(address.endpoint)) is not None and found.ready.done():
-            if not found.is_silent:
+            if found.answers:
                 return found
             await asyncio.shield(self._changes.setdefault(address.endpoint, self._loop.create_future()))
         if found is not None and address.endpoint not in self._dials:
@@ -218,7 +220,7 @@ class ConnectionPool:
         """
         for other in self._connections.get(connection.endpoint, ()):
             if other is not connection:
-                other.doubt()
+                other.question()
         self._choose(connection.endpoint)
 
     def on_heard(self, connection: PeerConnection) -> None:
@@ -236,16 +238,18 @@ class ConnectionPool:
         return [each for each in self._connections.get(endpoint, ()) if each.is_silent]
 
     def unanswered(self, endpoint: bytes) -> list[PeerConnection]:
-        """Return the connections over which this endpoint does not answer, or has not sent its hello for long."""
+        """Return the connections over which this endpoint does not answer, or has not sent its hello for long.
+
+        Those in question are among them: iroh uses the same path for all.
+        """
         before = self._loop.time() - _HELLO_EXPECTED
         group = self._connections.get(endpoint, ())
-        return [each for each in group if each.is_silent or (not each.ready.done() and each.opened_at < before)]
+        return [each for each in group if not each.answers and (each.ready.done() or each.opened_at < before)]
 
     def _choose(self, endpoint: bytes) -> None:
         """Route calls to this endpoint over the connection that both daemons prefer, if the peer daemon answers."""
         chosen = self.open_to(endpoint)
-        answers = chosen is not None and chosen.ready.done() and not chosen.is_silent
-        self.introductions.of(endpoint).connection = chosen if answers else None
+        self.introductions.of(endpoint).connection = chosen if chosen is not None and chosen.answers else None
         self._wake(endpoint)
 
     def _wake(self, endpoint: bytes) -> None:
@@ -316,6 +320,15 @@ class ConnectionPool:
         for connection in self.all():
             used = connection.introductions.connection in (connection, None)
             if not connection.in_flight and now - connection.used_at > (IDLE_TIMEOUT if used else SUPERSEDED_TIMEOUT):
-                connection.close(CLOSE_IDLE, "idle")
+                connection.ping()
+                self._loop.call_later(_IDLE_ANSWER, self._close_idle, connection, now)
         if len(self) and not self._closed:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
+
+    def _close_idle(self, connection: PeerConnection, since: float) -> None:
+        """Close a connection that is idle at both ends: the peer daemon has answered a ping ``since``.
+
+        While the link is cut, its calls may be on their way: then they wait, and QUIC ends what is dead.
+        """
+        if not connection.closed and not connection.in_flight and connection.used_at < since <= connection.heard_at:
+            connection.close(CLOSE_IDLE, "idle")

@@ -137,10 +137,10 @@ class SilentConnections:
             while silent := self._pool.silent(endpoint):
                 now = self._loop.time()
                 chosen = self._pool.open_to(endpoint)
-                if chosen is not None and chosen.ready.done() and not chosen.is_silent:
-                    if chosen.is_pinged:  # it will soon be known whether it works
-                        await asyncio.sleep(_SOON)
-                        continue
+                if chosen is not None and chosen.is_pinged and not chosen.is_silent:
+                    await asyncio.sleep(_SOON)  # it will soon be known whether it works
+                    continue
+                if chosen is not None and chosen.answers:
                     answered_at = answered_at or now
                     for connection in silent:
                         connection.requests.release_repeatable()

@@ -139,6 +139,20 @@ def test_a_silent_peer_that_answers_is_reported_once(watched: Watched) -> None:
     assert len(watched.silences) == 2
 
 
+def test_a_connection_is_in_question_until_an_answer(watched: Watched) -> None:
+    watched.answers = True
+    watched.latency = 0.1
+    watched.keepalive.question()
+    assert watched.keepalive.is_in_question
+    watched.loop.run(1)
+    assert watched.recoveries == [0.101]
+    assert not watched.keepalive.is_in_question
+    watched.answers = False
+    watched.keepalive.question()
+    watched.loop.run(1)
+    assert watched.keepalive.is_silent
+
+
 def test_a_long_call_is_no_silence(watched: Watched) -> None:
     watched.answers = True
     watched.call()

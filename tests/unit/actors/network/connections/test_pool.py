@@ -28,11 +28,24 @@ class StubConnection:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.introductions: ProvenIdentities[Any]
         self.end = ""
-        self.is_silent = False
+        self.closed = False
+        self.is_silent = self.is_in_question = False
         self.doubts = 0
+        self.heard_at = 0.0
+
+    @property
+    def answers(self) -> bool:
+        return self.ready.done() and not (self.is_silent or self.is_in_question)
 
     def doubt(self) -> None:
         self.doubts += 1
+
+    def question(self) -> None:
+        self.is_in_question = True
+
+    def ping(self) -> None:
+        """The peer answers at once."""
+        self.heard_at = asyncio.get_running_loop().time()
 
     def close(self, _code: int, reason: str) -> None:
         self.end = reason
@@ -87,7 +100,8 @@ async def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
     assert accepted.introductions.connection is cast(Any, accepted)
 
 
-async def test_what_is_superseded_goes_when_it_is_idle() -> None:
+async def test_what_is_superseded_goes_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_IDLE_ANSWER", 0.01)
     pool = new_pool(LOWER)
     used, idle, busy = (StubConnection(HIGHER, outgoing=each) for each in (True, False, False))
     hold(pool, used, idle, busy)
@@ -96,10 +110,34 @@ async def test_what_is_superseded_goes_when_it_is_idle() -> None:
         connection.used_at -= SUPERSEDED_TIMEOUT + 1
     busy.in_flight = 1
     pool._sweep()
+    await asyncio.sleep(0.03)
     assert (used.end, idle.end, busy.end) == ("", "idle", "")
     used.used_at -= IDLE_TIMEOUT
     pool._sweep()
+    await asyncio.sleep(0.03)
     assert used.end == "idle"
+    pool.close()
+
+
+@pytest.mark.parametrize("then", ["no answer", "a call arrives"])
+async def test_an_idle_connection_stays_while_the_peer_may_have_sent_a_call(
+    then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the link is cut, calls of the peer are on their way. Its end would lose them."""
+    monkeypatch.setattr(pool_module, "_IDLE_ANSWER", 0.01)
+    pool = new_pool(LOWER)
+    used, idle = (StubConnection(HIGHER, outgoing=each) for each in (True, False))
+    hold(pool, used, idle)
+    for connection in (used, idle):
+        greet(pool, connection)
+    idle.used_at -= SUPERSEDED_TIMEOUT + 1
+    if then == "no answer":
+        idle.ping = lambda: None  # type: ignore[method-assign]
+    pool._sweep()
+    if then == "a call arrives":
+        idle.used_at = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.03)
+    assert not idle.end
     pool.close()
 
 
@@ -129,8 +167,11 @@ async def test_one_that_answers_is_used_before_one_that_is_silent() -> None:
     assert used(pool, HIGHER) is before
     before.is_silent = True
     pool.on_silent(cast(Any, before))
+    assert after.is_in_question, "an idle one may have the same dead path"
+    assert after.introductions.connection is None
+    after.is_in_question = False
+    pool.on_heard(cast(Any, after))
     assert after.introductions.connection is cast(Any, after)
-    assert (before.doubts, after.doubts) == (1, 2), "an idle one may have the same dead path"
     assert pool.silent(HIGHER) == [cast(Any, before)]
 
 
@@ -220,10 +261,12 @@ async def test_a_connection_whose_hello_is_late_counts_as_unanswered() -> None:
     pool = new_pool(LOWER)
     now = asyncio.get_running_loop().time()
     late, fresh = (StubConnection(HIGHER, outgoing=False, at=at) for at in (now - 2, now))
-    answering = StubConnection(HIGHER, outgoing=False, at=now - 2)
-    hold(pool, late, fresh, answering)
-    greet(pool, answering)
-    assert pool.unanswered(HIGHER) == [cast(Any, late)]
+    answering, in_question = (StubConnection(HIGHER, outgoing=False, at=now - 2) for _ in range(2))
+    hold(pool, late, fresh, answering, in_question)
+    for each in (answering, in_question):
+        greet(pool, each)
+    in_question.question()
+    assert pool.unanswered(HIGHER) == [cast(Any, late), cast(Any, in_question)]
 
 
 async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
