@@ -31,10 +31,13 @@ _PKTINFO: Final = struct.Struct("@i4s4s")
 
 _BUDGET: Final = Rate(per_second=0.04, burst=0.2)
 """Seconds of processor time that packets may take. Past it they wait in the kernel, which drops what is too much."""
+_WAKES: Final = Rate(per_second=20, burst=40)
+"""Iterations of the event loop in which packets are read. Each costs as much as reading several packets. Past the
+burst, as on a LAN with hundreds of daemons, packets wait in the kernel for the next one, for 50 ms at most."""
 _BATCH: Final = 32
 """Packets that are read in one iteration of the event loop."""
 _PAUSE: Final = 0.05
-"""Seconds for which nothing is read when the budget is spent."""
+"""Seconds for which nothing is read when the budget is spent, or packets come often."""
 _RETRY: Final = 10.0
 """Seconds before sockets that could not be opened are tried again."""
 
@@ -68,6 +71,7 @@ class Multicast:
         """Reason for which the last packet did not leave on a link."""
         self._failure = ""
         self._budget = TokenBucket(_BUDGET, self._loop.time())
+        self._wakes = TokenBucket(_WAKES, self._loop.time())
         self._resume: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._watch: InterfaceWatch | None = None
@@ -233,8 +237,9 @@ class Multicast:
             log.debug("cannot receive multicast: %s", error)
         except Exception:
             log.exception("a packet from the LAN")
-        self._budget.spend(self._loop.time(), time.thread_time() - began)
-        if self._budget.left(self._loop.time()) <= 0 and self._resume is None:
+        now = self._loop.time()
+        self._budget.spend(now, time.thread_time() - began)
+        if self._resume is None and (not self._wakes.try_spend(now) or self._budget.left(now) <= 0):
             for each in self._sockets.values():
                 self._loop.remove_reader(each)
             self._resume = self._loop.call_later(_PAUSE, self._on_pause_over)
