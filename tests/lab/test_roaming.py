@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,38 +99,39 @@ class RoamingHosts:
 
 
 @contextmanager
-def _start_hosts(*, relay: bool) -> Iterator[RoamingHosts]:
-    with Lab() as lab:
-        home = lab.router("cone", ipv6=not relay)  # an address of IPv6 would survive a change of the outside one
-        program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
-        alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan, ipv6=not relay)
-        caller, callee = alice.daemon(), bob.daemon()
-        arguments = ["--relay", RELAY] if relay else ["--network", "lan"]
-        if relay:
-            program.start()
-        caller.launch(*arguments)
-        callee.launch(*arguments)
+def start_hosts(lab: Lab, *, relay: bool, sites: Sequence[Path] = ()) -> Iterator[RoamingHosts]:
+    """Start the daemons of both hosts. ``sites`` are folders with a ``sitecustomize.py`` for each of the two."""
+    home = lab.router("cone", ipv6=not relay)  # an address of IPv6 would survive a change of the outside one
+    program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
+    alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan, ipv6=not relay)
+    environments = [{"PYTHONPATH": str(site)} for site in sites] or [{}, {}]
+    caller, callee = (host.daemon(**each) for host, each in zip((alice, bob), environments, strict=True))
+    arguments = ["--relay", RELAY] if relay else ["--network", "lan"]
+    if relay:
+        program.start()
+    caller.launch(*arguments)
+    callee.launch(*arguments)
+    for daemon in (caller, callee):
+        assert daemon.wait_ready(), daemon.report()
+    caller.identity("alice")
+    callee.identity("bob")
+    if relay:
         for daemon in (caller, callee):
-            assert daemon.wait_ready(), daemon.report()
-        caller.identity("alice")
-        callee.identity("bob")
-        if relay:
-            for daemon in (caller, callee):
-                eventually(lambda daemon=daemon: daemon.status().home_relay == RELAY, "the relay is connected")  # type: ignore[misc]
-        introduce(caller, callee, "bob")
-        introduce(callee, caller, "alice")
-        yield RoamingHosts(lab, home, alice, bob, caller, callee, program if relay else None)
+            eventually(lambda daemon=daemon: daemon.status().home_relay == RELAY, "the relay is connected")  # type: ignore[misc]
+    introduce(caller, callee, "bob")
+    introduce(callee, caller, "alice")
+    yield RoamingHosts(lab, home, alice, bob, caller, callee, program if relay else None)
 
 
 @pytest.fixture(scope="module")
 def _without_relay() -> Iterator[RoamingHosts]:
-    with _start_hosts(relay=False) as hosts:
+    with Lab() as lab, start_hosts(lab, relay=False) as hosts:
         yield hosts
 
 
 @pytest.fixture(scope="module")
 def _with_relay() -> Iterator[RoamingHosts]:
-    with _start_hosts(relay=True) as hosts:
+    with Lab() as lab, start_hosts(lab, relay=True) as hosts:
         yield hosts
 
 
@@ -274,6 +276,28 @@ def test_blocked_udp_moves_calls_to_the_relay(relayed: RoamingHosts, direction: 
         measure(load, f"UDP blocked ({direction}), relay")
         relayed.home.unblock()
         load.wait_call()
+
+
+@pytest.mark.lab_long
+@pytest.mark.parametrize("back", ["with the same address", "with another address", "in another network"])
+@pytest.mark.timeout(240)
+def test_wifi_goes_off_and_on(relayed: RoamingHosts, back: str) -> None:
+    """The host sees it. A transfer goes on, too."""
+    alice, home = relayed.alice, relayed.home
+    try:
+        with relayed.calls(file_size=_FILE) as load:
+            alice.link(False)
+            time.sleep(4)
+            if back == "in another network":
+                alice.move(relayed.lab.net, ipv6=False)
+            else:
+                alice.link(True)
+                if back == "with another address":
+                    alice.set_address()
+            measure(load, f"Wi-Fi off for 4 s, back {back}")
+    finally:
+        if alice.interface.segment is not home.lan:
+            alice.move(home.lan)
 
 
 @pytest.mark.timeout(120)
