@@ -36,7 +36,7 @@ def sample(kind: Any) -> Any:
     if origin is list:
         return [sample(arguments[0])]
     if origin is tuple:
-        return (sample(arguments[0]),)
+        return tuple(sample(each) for each in arguments if each is not ...)
     if origin is dict:
         return {"key": sample(arguments[1]) if arguments[1] is not Any else 1}
     if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
