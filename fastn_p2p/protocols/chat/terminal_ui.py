@@ -15,6 +15,7 @@ from typing import Final
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.application.current import set_app
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -194,6 +195,13 @@ class ChatTerminal:
                 event.current_buffer.reset()
             else:
                 event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+        # While a message is written above the editor, the terminal is in its ordinary mode. It turns a Ctrl-D that is
+        # typed then into NUL.
+        @keys.add("c-@", filter=Condition(is_dumb_terminal))
+        def end(event: KeyPressEvent) -> None:
+            if not event.current_buffer.text:
+                event.app.exit(exception=EOFError, style="class:exiting")
 
         @keys.add("escape", "enter")
         def new_line(event: KeyPressEvent) -> None:

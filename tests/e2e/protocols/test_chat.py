@@ -400,6 +400,14 @@ def test_a_conversation_in_a_terminal(daemons: TwoDaemons) -> None:
         assert tty.ends() == 130
 
 
+def test_a_ctrl_d_that_the_terminal_has_turned_into_nul_ends_the_conversation(daemons: TwoDaemons) -> None:
+    """A terminal that cannot redraw does so with one that is typed while a message is written."""
+    with on_terminal(daemons.one.env, "chat", "bob", "--conversation", "nul", term="dumb") as tty:
+        tty.until(lambda rows: any(row.startswith(">") for row in rows), "an empty line")
+        tty.type("\x00")
+        assert tty.ends() == 0
+
+
 @pytest.mark.parametrize(
     ("term", "locale"), [("xterm", "C.UTF-8"), ("dumb", "C.UTF-8"), ("", "C.UTF-8"), ("xterm", "C"), ("dumb", "C")]
 )
