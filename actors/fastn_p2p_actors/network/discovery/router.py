@@ -290,12 +290,13 @@ class PeerRouter:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
 
         Daemons that do not answer over their connections, and those at which it was offline, come last. There are none
-        of an identity that was revoked, and none whose transport key was replaced.
+        of an identity that was revoked. Those whose transport key was replaced count only if there are no others: they
+        may have a newer delegation.
         """
         if target in self._book.revocations:
             return []
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
-        known = [each for each in known if not self._is_retired(each.delegation)]
+        known = [each for each in known if not self._is_retired(each.delegation)] or known
         return (
             known
             if len(known) < 2
