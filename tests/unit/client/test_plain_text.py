@@ -132,6 +132,7 @@ PRINTS = {
     "fastn_p2p/console/output.py": "the functions that all others use",
     "fastn_p2p/console/async_stdio.py": "stream: the peer's bytes, through VisibleOutput on a terminal",
     "fastn_p2p/protocols/chat/terminal_ui.py": "texts pass formatting.escape_text",
+    "fastn_p2p/cli/vault_slots.py": "a random key, in letters and digits",
     "fastn_p2p/cli/commands/pair.py": "one question, a literal",
     "fastn_p2p/cli/status/dashboard.py": "everything of a Status passes plain",
     "fastn_p2p/cli/status/collect.py": "draws the dashboard",
