@@ -24,6 +24,8 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+SIGNALS_AFTER: Final = 1.0
+"""Seconds after which a waiting thread looks for signals."""
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: Final[list[asyncio.AbstractEventLoop]] = []
@@ -64,6 +66,20 @@ def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | 
         raise UsedElsewhere(what="this object", reason="the event loop that it belongs to has ended") from None
 
 
+def wait_for(future: Future[T]) -> T:
+    """Wait for the result, and notice Ctrl-C within a second.
+
+    The system may deliver a signal to any thread. Python handles it in the main thread, but that one sleeps on if
+    another thread was interrupted. So it wakes up now and then.
+    """
+    while True:
+        try:
+            return future.result(SIGNALS_AFTER)
+        except TimeoutError:
+            if future.done():  # the result, or an error that is a TimeoutError itself
+                return future.result()
+
+
 def run_blocking(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
     """Run the coroutine on the background loop or on ``loop``, and return its result.
 
@@ -80,7 +96,7 @@ def run_blocking(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventL
         raise UsedElsewhere(what="a blocking function", reason=reason)
     future = submit(coroutine, loop)
     try:
-        return future.result()
+        return wait_for(future)
     except BaseException:
         future.cancel()
         raise

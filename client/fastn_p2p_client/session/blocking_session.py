@@ -7,14 +7,14 @@ import os
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from ..affinity import used_elsewhere
 from ..errors import SessionClosed, StreamReset
-from ..event_loop_thread import background_loop, run_blocking, submit
+from ..event_loop_thread import SIGNALS_AFTER, background_loop, run_blocking, submit, wait_for
 from ..limits import MAX_CHUNK, RESET_FAILED, SESSION_WINDOW
 from ..peer import Peer
 from . import session as _async
@@ -145,13 +145,13 @@ class Session:
         try:
             while data := read_some(reader, read, READ_FILE):
                 if writing is not None:
-                    writing.result()
+                    wait_for(writing)
                 writing = submit(self._session.write(bytes(data)), self._loop)
                 total += len(data)
                 if len(data) < READ_FILE:  # the next read can take long, and an error should not wait for it
-                    writing.result()
+                    wait_for(writing)
             if writing is not None:
-                writing.result()
+                wait_for(writing)
         except BaseException:
             if writing is not None:
                 writing.cancel()
@@ -175,7 +175,7 @@ class Session:
         Thread(target=send, name="fastn-p2p copy", daemon=True).start()
         try:
             received = self.copy_to(writer)
-            return sent.result(), received
+            return wait_for(sent), received
         except BaseException as error:
             self._abort()
             if isinstance(error, SessionClosed) and sent.done() and (cause := sent.exception()) is not None:
@@ -239,9 +239,12 @@ class _ReadAhead:
 
     def next(self) -> bytes:
         """Return the next chunk, ``b""`` at the end. Raises the errors of ``read``."""
-        chunk = self._queue.get()
+        chunk = None
+        while chunk is None:
+            with suppress(Empty):
+                chunk = self._queue.get(timeout=SIGNALS_AFTER)
         if not chunk:
-            self._reading.result()
+            wait_for(self._reading)
         self._taken += len(chunk)
         if self._is_full and self._put - self._taken <= self.FULL // 2:
             self._loop.call_soon_threadsafe(self._room.set)

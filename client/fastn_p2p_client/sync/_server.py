@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import Future
 from typing import TypeVar
 
-from ..event_loop_thread import submit
+from ..event_loop_thread import submit, wait_for
 from ..home import Home
 from ..ipc.transport.base import TransportName
 from ..protocol import Protocol
@@ -80,7 +80,7 @@ class _BlockingServer:
         with signals_handled(self._on_signal):
             running = submit(self._serve())
             try:
-                running.result()
+                wait_for(running)
             except KeyboardInterrupt:
                 running.cancel()
             finally:
@@ -101,11 +101,11 @@ class _BlockingServer:
 
     def _wait_for_end(self, running: Future[None]) -> None:
         try:
-            running.result()
+            wait_for(running)
         except KeyboardInterrupt:
             self.close()
             try:
-                running.result()
+                wait_for(running)
             finally:
                 running.cancel()
             raise
