@@ -20,7 +20,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.router import NatKind
 from tests.lab.segment import Segment
-from tests.support.daemons import DEADLINE
+from tests.support.daemons import DEADLINE, eventually
 
 _SILENCE = 0.2
 """Seconds after which a packet that did not come is taken as dropped. A round trip takes less than a millisecond."""
@@ -175,9 +175,11 @@ class TestMapping:
             assert (answer[0], answer[6:]) == (reply, b"\0\7hello")
 
     def test_ipv6_is_filtered_not_translated(self, two_homes: TwoHomes) -> None:
-        six = socket.AF_INET6
+        six, router = socket.AF_INET6, two_homes.home_a
+        dropped = router.counts().get("unsolicited", 0) + 1
         with _udp(two_homes.alice, 5000, six) as alice, _udp(two_homes.public, 0, six) as public:
             public.sendto(b"unsolicited", (two_homes.alice.address6, 5000))
+            eventually(lambda: router.counts().get("unsolicited") == dropped, "the router has dropped it")
             assert _is_silent(alice)
             assert _seen_by(public, alice, two_homes.public.address6) == (two_homes.alice.address6, 5000)
             public.sendto(b"answer", (two_homes.alice.address6, 5000))
