@@ -697,7 +697,7 @@ class BackupConflict(LocalError):
         "leave out what is in the way with --skip-existing"
     )
     conflicts: str
-    """What is in the way, in words."""
+    """Names that are taken, in words."""
 
 
 # ── the peer ─────────────────────────────────────────────────────────────────────────────────────

@@ -76,7 +76,7 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     connections: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
     sandbox: bool = False
-    """Whether the kernel, if it can, confines the daemon's processes to what they need."""
+    """Confine the daemon's processes to what they need, if the kernel can."""
 
 
 class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):

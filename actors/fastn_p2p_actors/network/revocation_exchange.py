@@ -38,7 +38,7 @@ _MAX_TOLD: Final = 64
 _MAX_DIALLED: Final = 1000
 """Peers of the address book that are told of a revocation of an own identity, connected or not."""
 _DIALS: Final = 8
-"""Of those, the ones that are dialled at the same time."""
+"""Number of them that are dialled at the same time."""
 _INTERVAL: Final = 3600.0
 """Seconds between two publications of a revocation. Each is varied by up to a tenth."""
 

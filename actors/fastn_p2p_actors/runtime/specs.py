@@ -34,7 +34,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to the actor's mailbox."""
     sandbox: bool = False
-    """Whether the process is confined, if the kernel can do that."""
+    """Confine the process, if the kernel can."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ _DONE_BY: Final[dict[type[msgspec.Struct], str]] = {
     RotateTransport: "rotating the transport key",
     SignInvitation: "making an invitation",
 }
-"""What a request does, for the error of a locked vault."""
+"""Purpose of each request, for the error of a locked vault."""
 
 
 def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None:

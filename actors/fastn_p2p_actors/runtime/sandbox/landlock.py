@@ -69,7 +69,7 @@ class LandlockFailed(OSError):
 
 @dataclass(frozen=True)
 class LandlockRules:
-    """What stays allowed.
+    """Accesses that stay allowed.
 
     Attributes:
         files: rights by path. A path that does not exist is left out. Rights hold for everything below a directory.

@@ -20,7 +20,7 @@ _PROCESS_VM_READV: Final = "process_vm_readv"
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What the kernel leaves a process.
+    """Files, sockets and calls that the kernel leaves a process.
 
     Attributes:
         files: Landlock rights by path.

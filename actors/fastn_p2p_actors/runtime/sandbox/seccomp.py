@@ -82,7 +82,7 @@ class SeccompFailed(OSError):
 
 @dataclass(frozen=True)
 class SyscallRules:
-    """What stays allowed, beside everything that no rule mentions.
+    """Calls that stay allowed, beside everything that no rule mentions.
 
     Attributes:
         programs: start programs and fork.

@@ -169,7 +169,7 @@ class InvitationInfo(Record, frozen=True):
     uses: int
     """Number of bearers that it may let in."""
     bearers: list[InvitedPeer]
-    """Those that it has let in, also if their permission was taken back."""
+    """Bearers that it has let in, also if their permission was taken back."""
     created_ms: int
     """Unix time in milliseconds."""
     expires_ms: int
