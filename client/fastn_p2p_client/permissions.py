@@ -23,7 +23,7 @@ _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]]+):(\d{1,5})")
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What a protocol's code needs outside of its workspace. Empty: nothing.
+    """Files and sockets outside of its workspace that a protocol's code needs. Empty: none.
 
     Attributes:
         read: files and directories, with everything below, that it reads. Absolute, or with ``~``.

@@ -53,7 +53,7 @@ class DaemonConfig:
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
     sandbox: bool = False
-    """Whether the processes are confined, if the kernel can do that."""
+    """Confine the processes, if the kernel can."""
     fixed_settings: tuple[str, ...] = ()
     """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""
     vault_page: int = -1

@@ -27,7 +27,7 @@ PASSED: Final = 96 * MIB
 """Each way."""
 SESSIONS: Final = 4_000
 WARM: Final = 1_000
-"""Of them, before the first measurement."""
+"""Sessions before the first measurement."""
 LEAK_OF_A_SESSION: Final = 900
 """Bytes that may remain for each session after that. Measured: 100 to 300, less the more sessions there are."""
 KEPT_FILES: Final = 128

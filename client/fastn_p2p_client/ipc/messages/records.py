@@ -204,7 +204,7 @@ class BindingAccess(Record, frozen=True):
     admits: list[AccessEntry]
     """Entry for each identity. With ``GetAccess.peer``, the only entry is about that peer."""
     permissions: tuple[str, ...] = ()
-    """What its code may use outside of its workspace, as lines of ``Permissions``."""
+    """Files and sockets outside of its workspace that its code may use, as lines of ``Permissions``."""
 
 
 class ProcessStatus(Record, frozen=True):
