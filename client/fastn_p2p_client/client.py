@@ -216,7 +216,7 @@ class Client(LoopBound):
         """Send one control request to the gateway and return its reply.
 
         Args:
-            message: a request of ``fastn_p2p_client.ipc.messages.control``, for instance ``GetStatus()``.
+            message: a control request of ``fastn_p2p_client.ipc.messages``, for instance ``GetStatus()``.
             payload: the request's payload, for instance a config as JSON; empty where the request has none.
             timeout: seconds.
 
@@ -234,7 +234,7 @@ class Client(LoopBound):
         """Send one control request to the gateway and return its reply and the reply's payload.
 
         Args:
-            message: a request of ``fastn_p2p_client.ipc.messages.control``, for instance ``GetBinding(...)``.
+            message: a control request of ``fastn_p2p_client.ipc.messages``, for instance ``GetBinding(...)``.
             payload: the request's payload; empty where the request has none.
             timeout: seconds.
 

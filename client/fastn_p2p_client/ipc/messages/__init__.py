@@ -15,12 +15,19 @@ and learns the path of the network process's socket. On that one it makes calls,
 Times are milliseconds and sizes are bytes.
 
 - ``base``: the base classes, and messages of both conversations.
-- ``control``: between a program and the gateway.
+- ``control``: between a program and the gateway: the first messages, and the list of all. By what they are about:
+  ``identities``, ``bindings``, ``peers``, ``permissions``, ``invitations``, ``traces``, ``status``, ``maintenance``.
 - ``data``: between a program or identity process and the network process.
-- ``records``: parts of control replies.
 """
 
 from .base import *
+from .bindings import *
 from .control import *
 from .data import *
-from .records import *
+from .identities import *
+from .invitations import *
+from .maintenance import *
+from .peers import *
+from .permissions import *
+from .status import *
+from .traces import *
