@@ -13,9 +13,9 @@ import fastn_p2p_client.ipc.messages as m
 import fastn_p2p_supervisor.daemon as supervisor
 from fastn_p2p.cli import main
 from fastn_p2p.cli.commands import call
-from fastn_p2p.console import control_request
+from fastn_p2p.console import access_uses, confirmation, control_request
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
-from fastn_p2p_client.errors import ApplicationError, IdentityExists, InternalError, P2PError
+from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, IdentityExists, InternalError, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 
@@ -52,8 +52,14 @@ class Daemon:
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     fake = Daemon()
     monkeypatch.setattr(control_request, "request_daemon", fake.ask)
+    for module in (access_uses, confirmation):  # they only tell of what else there is
+        monkeypatch.setattr(module, "request_daemon", _no_answer)
     monkeypatch.setattr(call, "_call", fake.call)
     return fake
+
+
+def _no_answer(home: Path | None, _message: m.ControlRequest) -> Any:
+    raise DaemonNotRunning(home=str(home))
 
 
 @pytest.mark.parametrize(
