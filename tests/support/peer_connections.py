@@ -29,9 +29,13 @@ class StubOwner:
         self.online = online if online is not None else {}
         self.introduced: list[bytes] = []
         self.revoked: dict[bytes, bytes] = {}
+        self.is_starting = False
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         return self.online.get(identity)
+
+    def awaits_identities(self) -> bool:
+        return self.is_starting
 
     def revocation_of(self, identity: bytes) -> bytes:
         return self.revoked.get(identity, b"")

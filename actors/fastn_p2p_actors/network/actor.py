@@ -185,7 +185,7 @@ class Network:
         calls = PeerCalls(self._incoming, registry, self._grace)
         self._failover = ReplicaFailover(router)
         self._events = EventRouter(
-            registry, book, self._clock, router, calls, self._sessions, self._failover, self._blocked
+            registry, book, self._clock, router, calls, self._sessions, self._failover, self._blocked, self._grace
         )
         self._pool = router.pool = ConnectionPool(
             self._endpoint,

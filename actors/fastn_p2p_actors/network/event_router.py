@@ -28,6 +28,7 @@ from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .invitation_exchange import InvitationExchange
 from .revocation_exchange import RevocationExchange
+from .serving.registration_grace import RegistrationGrace
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.manager import SessionManager
 from .wire import messages as wire
@@ -51,6 +52,7 @@ class EventRouter:
         sessions: SessionManager,
         failover: ReplicaFailover,
         blocked: BlockList,
+        grace: RegistrationGrace,
     ) -> None:
         self._registry = registry
         self._book = book
@@ -60,6 +62,7 @@ class EventRouter:
         self._sessions = sessions
         self._failover = failover
         self._blocked = blocked
+        self._grace = grace
         self._pool: ConnectionPool
         self._probe: OnlineProbe
         self._waits: OnlineWaits
@@ -176,6 +179,9 @@ class EventRouter:
     def introduction_for(self, identity: bytes) -> bytes | None:
         found = self._registry.by_key(identity)
         return found.delegation if found is not None else None
+
+    def awaits_identities(self) -> bool:
+        return self._grace.is_open()
 
     def revocation_of(self, identity: bytes) -> bytes:
         return self._revocations.revocation_of(identity)

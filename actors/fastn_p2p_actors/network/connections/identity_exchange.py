@@ -20,8 +20,9 @@ from fastn_p2p_client.errors import (
     IdentityRevoked,
     Overloaded,
     P2PError,
+    PeerOffline,
 )
-from fastn_p2p_client.keys import KEY_BYTES, PublicKey
+from fastn_p2p_client.keys import KEY_BYTES, PublicKey, id52_of
 
 from ...credentials.delegation import peek_delegation
 from ..transport.peer_limits import INTRODUCTIONS, PeerLimit
@@ -215,7 +216,8 @@ class IdentityExchange(Generic[ConnectionT]):
         return b"" if introduction is None else encode_frame(wire.Introduce(introduction))
 
     def on_request(self, identity: bytes) -> None:
-        """The peer daemon asks for the proof of an identity: send it now, or when the identity comes online."""
+        """The peer daemon asks for the proof of an identity: send it now, or say that the identity is not online, and
+        send it when it is."""
         if self._show(identity) or len(identity) != KEY_BYTES:
             return
         revocation = self._owner.revocation_of(identity)
@@ -223,6 +225,8 @@ class IdentityExchange(Generic[ConnectionT]):
             self.push_record(revocation)
             return
         self._wants.add(identity, self, self._wanted_by_peer)
+        if self.sends_news and not self._owner.awaits_identities():
+            self._connection.send(wire.WithdrawIdentity(identity))
 
     def came_online(self, identity: bytes) -> None:
         """Prove a local identity, if the peer daemon waits for it."""
@@ -327,6 +331,9 @@ class IdentityExchange(Generic[ConnectionT]):
     def on_withdraw(self, identity: bytes) -> None:
         """The identity is offline at the peer daemon. Calls to it use another endpoint, if there is one."""
         self._introductions.withdraw(identity)
+        requested = self._requested.pop(identity, None)
+        if requested is not None and not requested.done():
+            requested.set_exception(PeerOffline(peer=id52_of(identity)))
 
     async def request(self, identity: bytes) -> None:
         """Request the proof that ``identity`` speaks through the peer daemon's endpoint, and wait for it.
@@ -334,6 +341,7 @@ class IdentityExchange(Generic[ConnectionT]):
         Raises:
             ConnectionLost: the connection has ended.
             CredentialError: the proof is not valid by the local clock.
+            PeerOffline: the peer daemon says that the identity is not online there.
         """
         future = self._requested.get(identity)
         if future is None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, Final
 
-from fastn_p2p_client.errors import ConnectionLost, P2PError
+from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline
 
 from ..connections.connection import PeerConnection
 from ..transport.endpoint import EndpointAddress
@@ -36,6 +36,9 @@ class CandidateRace:
         attempt: open a connection to a candidate. Raises P2PError.
         look_up: begin to ask the sources for records.
         search: records the attempts.
+
+    Attributes:
+        errors: of the attempts that have failed.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class CandidateRace:
         self._search = search
         self._loop = asyncio.get_running_loop()
         self._lookup: Lookup | None = None
+        self.errors: list[P2PError] = []
         self._tried: set[EndpointAddress] = set()
         self._running: set[asyncio.Task[PeerConnection | None]] = set()
 
@@ -106,7 +110,10 @@ class CandidateRace:
             if connection.closed:  # closed while this task waited to run
                 raise ConnectionLost(what="the connection to the peer")
         except P2PError as error:
-            attempt.fail(getattr(error, "reason", "") or str(error), self._loop.time())
+            self.errors.append(error)
+            offline = "its daemon answers, and the identity is not online there"
+            reason = offline if isinstance(error, PeerOffline) else getattr(error, "reason", "") or str(error)
+            attempt.fail(reason, self._loop.time())
             return None
         attempt.succeed(self._loop.time())
         return connection

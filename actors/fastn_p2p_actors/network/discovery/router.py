@@ -12,6 +12,7 @@ from fastn_p2p_client.errors import (
     CredentialError,
     IdentityRevoked,
     InvitationNotRedeemed,
+    P2PError,
     PeerBlocked,
     PeerOffline,
     PeerUnknown,
@@ -186,7 +187,7 @@ class PeerRouter:
             PeerBlocked: the owner has blocked the identity.
             IdentityRevoked: it was revoked.
             PeerUnknown: no resolver and no source knows the identity.
-            PeerOffline: it is an identity of this daemon, and offline.
+            PeerOffline: it is an identity of this daemon, and offline; or each of its daemons answers that it is.
             PeerUnreachable: every attempt failed; the reason lists them.
         """
         if self._is_blocked(target):
@@ -207,14 +208,20 @@ class PeerRouter:
         if connection is not None:
             self.prefer(connection, target)
             return connection
-        if not self.known(target, peer):
-            if self._introductions.is_withdrawn(target):
-                raise PeerOffline(peer=display_name(target, peer))
-            unknown = PeerUnknown(peer=display_name(target, peer))
-            unknown.detail = search.sources()
-            raise unknown
-        self._note(target, reached=False)
-        raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(asyncio.get_running_loop().time()))
+        raise self._error_of(race, target, peer, search)
+
+    def _error_of(self, race: CandidateRace, target: bytes, peer: str, search: Search) -> P2PError:
+        """Return the error of a race without a connection. Its attempts decide, not the records that are known by now:
+        they come and go with the identity."""
+        name = display_name(target, peer)
+        if not all(isinstance(error, PeerOffline) for error in race.errors):
+            self._note(target, reached=False)
+            return PeerUnreachable(peer=name, reason=search.words(asyncio.get_running_loop().time()))
+        if race.errors or self._introductions.is_withdrawn(target):
+            return PeerOffline(peer=name)
+        unknown = PeerUnknown(peer=name)
+        unknown.detail = search.sources()
+        return unknown
 
     async def connect_to(self, target: bytes, endpoint: bytes) -> PeerConnection:
         """Open or find a connection to one of the daemons that serve the identity ``target``.
@@ -337,14 +344,25 @@ class PeerRouter:
         except (CredentialError, BadMessage):
             if connection.introductions.is_proven(target, now):
                 return connection
-            try:
-                async with asyncio.timeout(_PROOF_TIMEOUT):
-                    await connection.request_introduction(target)
-            except TimeoutError:
-                raise PeerUnreachable(
-                    peer=PublicKey(target).id52, reason="its endpoint no longer speaks for it"
-                ) from None
+            await self._request_proof(connection, target)
         return connection
+
+    async def _request_proof(self, connection: PeerConnection, target: bytes) -> None:
+        """Wait until the peer daemon has proved that the identity speaks through its endpoint.
+
+        Raises:
+            PeerOffline: the identity is not online there, as the daemon says, or shows by its silence about it.
+            PeerUnreachable: the daemon does not answer at all.
+            CredentialError: the proof is not valid by the local clock.
+        """
+        try:
+            async with asyncio.timeout(_PROOF_TIMEOUT):
+                await connection.request_introduction(target)
+        except TimeoutError:
+            id52 = PublicKey(target).id52
+            if connection.is_silent:
+                raise PeerUnreachable(peer=id52, reason="its daemon does not answer any more") from None
+            raise PeerOffline(peer=id52) from None
 
     # ── events of connections ────────────────────────────────────────────────────────────────────
 

@@ -110,8 +110,8 @@ class Pong(Message, frozen=True, tag=8):
 
 
 class RequestIntroduction(Message, frozen=True, tag=9):
-    """Asks for the ``Introduce`` of an identity (32 bytes). Has no reply if it does not speak through the receiver's
-    endpoint."""
+    """Asks for the ``Introduce`` of an identity (32 bytes). Answered by ``WithdrawIdentity`` while it does not speak
+    through the receiver's endpoint."""
 
     identity: bytes
 
@@ -174,7 +174,7 @@ class PushRecord(Message, frozen=True, tag=16):
 
 
 class WithdrawIdentity(Message, frozen=True, tag=17):
-    """An identity (32 bytes) that was introduced over this connection is offline. Ends what ``Introduce`` has begun."""
+    """An identity (32 bytes) is offline. Ends what ``Introduce`` has begun, or answers ``RequestIntroduction``."""
 
     identity: bytes
 

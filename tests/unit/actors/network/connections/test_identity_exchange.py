@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
     IdentityRevoked,
     Overloaded,
     P2PError,
+    PeerOffline,
     WrongEndpoint,
 )
 from tests.support.peer_connections import StubOwner, new_connection, take_sent
@@ -322,6 +323,27 @@ async def test_withdraws_an_identity_that_goes_offline_and_shows_it_again_when_i
     assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
     wants.went_offline(KEY)
     assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+
+
+async def test_says_that_an_identity_is_offline_unless_it_may_be_about_to_come_online() -> None:
+    owner = NewsOwner()
+    connection = new_connection(owner)
+    connection.handle(hello(news=True), b"")
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+    owner.is_starting = True
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    assert take_sent(connection) == []
+
+
+async def test_an_identity_that_was_asked_for_is_offline() -> None:
+    connection = new_connection()
+    waiting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    connection.handle(wire.WithdrawIdentity(KEY), b"")
+    with pytest.raises(PeerOffline) as offline:
+        await waiting
+    assert offline.value.peer == BOB.key.id52
 
 
 async def test_a_daemon_that_does_not_understand_news_gets_none() -> None:

@@ -44,6 +44,8 @@ class StubConnection:
         self.asked.append(identity)
         if self._shows == "the identity":
             self.introductions.add(read_delegation(BOB.delegation(endpoint=self.endpoint, epoch=9)))
+        elif self._shows == "that it is offline":
+            raise PeerOffline(peer="bob")
         elif self._shows == "its end":
             self.closed = True
             raise ConnectionLost(what="the connection")
@@ -90,7 +92,7 @@ class StubNetwork:
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
-        finder = RecordFinder(book, lambda: NOW)
+        finder = self.finder = RecordFinder(book, lambda: NOW)
         self.routes = PeerRouter(book, [cast(Any, resolver)], lambda: NOW, introductions, finder)
         self.routes.pool = cast(Any, self.pool)
 
@@ -131,15 +133,49 @@ async def test_an_expired_delegation_needs_an_introduction(network: StubNetwork)
     assert network.has_route()
 
 
-async def test_fails_if_the_endpoint_does_not_introduce_the_identity(
-    network: StubNetwork, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shows", ["nothing", "that it is offline"])
+async def test_an_endpoint_that_does_not_introduce_the_identity(
+    network: StubNetwork, monkeypatch: pytest.MonkeyPatch, shows: str
 ) -> None:
-    monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02)
-    network.pool.has(ENDPOINT, StubConnection())
+    """Its daemon answers: the identity is offline there, or has moved. An older daemon says nothing about it."""
+    monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02 if shows == "nothing" else 60.0)
+    connection = network.pool.has(ENDPOINT, StubConnection(shows))
     network.know(ended())
-    with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
+    with pytest.raises(PeerOffline):
         await network.reach()
     assert not network.has_route()
+    network.know(BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+    with pytest.raises(PeerUnreachable, match=r"not online there; .*nobody answers"):
+        await network.reach()
+    if shows == "nothing":
+        connection.is_silent = True
+        network.records.pop()
+        with pytest.raises(PeerUnreachable, match="does not answer any more"):
+            await network.reach()
+
+
+async def test_only_attempts_decide_the_error(network: StubNetwork) -> None:
+    """A record that is published after the last look is no failed attempt."""
+    connection = network.pool.has(ENDPOINT, StubConnection())
+    connection.introductions.add(read_delegation(BOB.delegation()))
+    connection.introductions.withdraw(KEY)
+
+    def lookup(key: bytes) -> Any:
+        done = network.finder.look_up(key)
+        looked = network.routes.known
+
+        def once(*_: object) -> list[Any]:
+            network.routes.known = looked  # type: ignore[method-assign]
+            network.know()
+            return []
+
+        network.routes.known = once  # type: ignore[method-assign, assignment]
+        return done
+
+    network.routes._finder = cast(Any, SimpleNamespace(look_up=lookup))
+    with pytest.raises(PeerOffline):
+        await network.reach()
+    assert await network.reach() is connection
 
 
 async def test_a_proven_identity_is_not_requested_again(network: StubNetwork) -> None:
