@@ -333,7 +333,7 @@ class Client(LoopBound):
 
         Args:
             identity: name of the local identity that calls; None for the only one online.
-            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, a ``fastn-p2p://`` URI, or a petname.
             protocol: name of the protocol, for instance ``"Echo"``.
             instance: name of the protocol's instance at the peer.
             request: a msgspec Struct, a dataclass or JSON-like values, encoded as msgpack; at most 16 MiB.
@@ -443,7 +443,7 @@ class Client(LoopBound):
 
         Args:
             identity: name of the local identity that opens it; None for the only one online.
-            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, a ``fastn-p2p://`` URI, or a petname.
             protocol: name of the protocol, for instance ``"FileTransfer"``.
             instance: name of the protocol's instance at the peer.
             initial: value for the handler, encoded like a request; at most 64 KiB.
@@ -495,7 +495,7 @@ class Client(LoopBound):
 
         Args:
             identity: name of the local identity, which must be online; None for the only one online.
-            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, a ``fastn-p2p://`` URI, or a petname.
             timeout: seconds, at most 3600.
 
         Raises:

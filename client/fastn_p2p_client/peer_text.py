@@ -63,6 +63,19 @@ def ticket_of(text: str) -> Ticket | None:
     return Ticket(name) if Ticket.is_ticket(name) else None
 
 
+def name_or_id52(text: str) -> str:
+    """Return the petname or the ID52 of the peer that a text names, for what needs no address of it.
+
+    It is not checked further: a program can write any ID52 into a ticket.
+
+    Raises:
+        InvalidKey, InvalidName: it is a URI of another form.
+        InvalidTicket: it is meant as a ticket, and is none.
+    """
+    ticket = ticket_of(text)
+    return read_peer_text(text).name if ticket is None else ticket.identity.id52
+
+
 def _read_uri(uri: str) -> PeerText:
     if uri[: len(_PREFIX)].lower() != _PREFIX:
         raise InvalidKey(text=uri[:80], reason=f"the URI of a peer begins with {_PREFIX}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import PeerNameUnknown
 from fastn_p2p_client.ipc.messages import IdentityInfo, ListIdentities, ListPeers, PeerInfo, RequestFor
 
 ReplyT = TypeVar("ReplyT")
@@ -55,6 +56,19 @@ def list_all_peers(home: Path | None) -> list[PeerInfo]:
         return page.peers, page.more
 
     return _all_pages(page_after)
+
+
+def find_peer(home: Path | None, peer: str) -> PeerInfo:
+    """Return the entry of the address book with this petname or ID52.
+
+    Raises:
+        PeerNameUnknown: there is none.
+        P2PError: the daemon replied with an error, or did not reply.
+    """
+    for each in list_all_peers(home):
+        if peer in (each.name, each.id52):
+            return each
+    raise PeerNameUnknown(name=peer)
 
 
 Named = TypeVar("Named", IdentityInfo, PeerInfo)

@@ -141,6 +141,27 @@ PeerArgument = Annotated[
     ),
 ]
 
+
+def to_contact(value: str) -> str:
+    """Return the petname or the ID52 of a peer that is not called: a URI or a ticket says more than is needed."""
+    from fastn_p2p_client.peer_text import name_or_id52
+
+    return name_or_id52(value)
+
+
+def to_contacts(values: list[str] | None) -> list[str] | None:
+    return values and list(map(to_contact, values))
+
+
+ContactArgument = Annotated[
+    str, typer.Argument(metavar="PEER", help="Petname, ID52, ticket, or fastn-p2p:// URI.", callback=to_contact)
+]
+
+ContactsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="PEERS", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
+]
+
 TargetProtocolArgument = Annotated[
     str,
     typer.Argument(metavar="PROTOCOL", help="Name of the protocol. Not needed if PEER is a URI that names it."),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fastn_p2p_client.errors import InvalidKey
+from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.peer_text import name_or_id52
 
 _HEX: Final = 64
 """Characters of a key in hexadecimal, as iroh prints endpoint ids."""
@@ -22,7 +23,7 @@ class AllowedKeys:
     Without a file every key may.
 
     Args:
-        path: file with a key on each line, as ID52 or in hexadecimal; ``#`` begins a comment.
+        path: file with a key on each line, in hexadecimal, as ID52 or as a URI or ticket of it; ``#`` begins a comment.
 
     Raises:
         InvalidAccessList: a line is no key.
@@ -58,7 +59,7 @@ def _read_keys(path: Path) -> frozenset[bytes]:
         if text:
             try:
                 keys.add(_read_key(text))
-            except (InvalidKey, ValueError):
+            except (P2PError, ValueError):
                 raise InvalidAccessList(
                     f"{path}, line {number}: {text[:80]!r} is no key. Write an ID52 or an endpoint id"
                 ) from None
@@ -66,4 +67,4 @@ def _read_keys(path: Path) -> frozenset[bytes]:
 
 
 def _read_key(text: str) -> bytes:
-    return bytes(PublicKey(bytes.fromhex(text) if len(text) == _HEX else text))
+    return bytes(PublicKey(bytes.fromhex(text) if len(text) == _HEX else name_or_id52(text)))

@@ -18,6 +18,7 @@ from fastn_p2p_client.ipc.messages import (
     PeerReply,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey, id52_of
+from fastn_p2p_client.peer_text import name_or_id52
 
 from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook, AddressBookEntry
@@ -122,15 +123,23 @@ class ContactRequests:
             PeerNameUnknown: there is no such petname.
             StorageFailed: a file cannot be written. The peer keeps its entry or loses it, and has lost the permissions.
         """
-        peer = self._book.by_name(name)
+        key = self._key_of(name)
+        peer = self._book.by_key(key)
         if peer is not None:
-            self._book.invitations.remove_bearer(bytes(peer.key))
+            self._book.invitations.remove_bearer(key)
+            name = peer.name
         self._book.remove(name)
         if peer is not None:
-            self._book.groups.remove_member(bytes(peer.key))
+            self._book.groups.remove_member(key)
 
     def _key_of(self, peer: str) -> bytes:
-        """Return the key of a petname or an ID52. Raises PeerNameUnknown or InvalidKey."""
+        """Return the key of the peer that a text names (see ``peer_text``).
+
+        Raises:
+            PeerNameUnknown: there is no such petname.
+            InvalidKey, InvalidTicket, InvalidName: the text is wrong.
+        """
+        peer = name_or_id52(peer)
         entry = self._book.by_name(peer)
         if entry is not None:
             return bytes(entry.key)

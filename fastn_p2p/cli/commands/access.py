@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.options import HomeOption, JsonOption, identity_names, to_contact
 from ...console.output import put_json, table, write_message
 
 
@@ -14,7 +14,13 @@ def run(
         typer.Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
     ] = None,
     peer: Annotated[
-        str, typer.Option("--peer", metavar="PEER", help="Show only what this petname or ID52 may do.")
+        str,
+        typer.Option(
+            "--peer",
+            metavar="PEER",
+            help="Show only what this peer may do: petname, ID52, ticket, or fastn-p2p:// URI.",
+            callback=to_contact,
+        ),
     ] = "",
     json: JsonOption = False,
     home: HomeOption = None,

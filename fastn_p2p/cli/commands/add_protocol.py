@@ -19,8 +19,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="PEER|group:NAME|peers|everyone",
-            help="Caller that may use it: a petname, an ID52, a group, `peers` (the address book) or `everyone`. "
-            "Can be repeated. Without it the protocol decides.",
+            help="Caller that may use it: a peer (petname, ID52, ticket, fastn-p2p:// URI), a group, `peers` (the "
+            "address book) or `everyone`. Can be repeated. Without it the protocol decides.",
         ),
     ] = None,
     program: Annotated[

@@ -20,8 +20,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="PEER|group:NAME|peers|everyone",
-            help="New access list: a petname, an ID52, a group, `peers` (the address book) or `everyone`. Can be "
-            "repeated.",
+            help="New access list: a peer (petname, ID52, ticket, fastn-p2p:// URI), a group, `peers` (the address "
+            "book) or `everyone`. Can be repeated.",
         ),
     ] = None,
     reset_allow: Annotated[

@@ -9,8 +9,9 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.peer_text import name_or_id52
 from fastn_p2p_client.protocol import Peer
 
 from .messages import MAX_OFFER
@@ -30,7 +31,7 @@ class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     inbox: str | None = None
     """Directory in which the files of accepted offers are written."""
     trust: tuple[str, ...] = ()
-    """Petnames and ID52s of peers whose offers are accepted at once."""
+    """Peers whose offers are accepted at once: petnames, ID52s, tickets or URIs."""
     max_file_size: _Bytes = 100 * _GIB
     """Bytes of one offered file."""
     max_files: Annotated[int, msgspec.Meta(ge=1, le=MAX_OFFER)] = 10_000
@@ -54,12 +55,13 @@ class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             raise ValueError('"trust" needs an "inbox": set it, or remove "trust"')
         for each in self.trust:
             try:
-                PublicKey(each)
+                name = name_or_id52(each)
+                if len(name) >= ID52_LENGTH:
+                    PublicKey(name)
+                else:
+                    check_name(name, "a peer")
             except P2PError:
-                try:
-                    check_name(each, "a peer")
-                except P2PError:
-                    raise ValueError(f'"trust" has {each[:80]!r}, which is neither a petname nor an ID52') from None
+                raise ValueError(f'"trust" has {each[:80]!r}, which is neither a petname nor an ID52') from None
 
     @property
     def shared(self) -> Path | None:
@@ -73,7 +75,8 @@ class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     def trusts(self, peer: Peer) -> bool:
         """Return whether the peer's offers are accepted at once."""
-        return peer.key.id52 in self.trust or (peer.name is not None and peer.name in self.trust)
+        trusted = {name_or_id52(each) for each in self.trust}
+        return peer.key.id52 in trusted or (peer.name is not None and peer.name in trusted)
 
 
 def _check_directory(field: str, text: str, rights: int) -> None:

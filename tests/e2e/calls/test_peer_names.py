@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import fastn_p2p_client.ipc.messages as m
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_client.errors import InvalidName
+from fastn_p2p_client.errors import InvalidName, PeerNameUnknown
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 REQUEST = ("--data", '{"message": "hi"}')
@@ -63,6 +64,32 @@ def test_programs_may_use_uris(daemons: TwoDaemons) -> None:
             assert client.call("alice", peer, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         with pytest.raises(InvalidName):
             client.call("alice", f"fastn-p2p://{daemons.bob}/Mail", "Echo", request={"message": "hi"})
+
+
+def test_uris_and_tickets_name_contacts(daemons: TwoDaemons) -> None:
+    """Also where nothing is called. Only the key counts, so that an access list does not expire with a ticket."""
+    uri, ticket = f"FASTN-P2P://{daemons.bob.upper()}", daemons.two.cli("ticket", "bob").stdout.strip()
+    with daemons.one.client() as client:
+        client.control(m.AddPeer(uri, "bob"))
+        for text in (uri, ticket, f"fastn-p2p://{daemons.bob}/Echo"):
+            client.control(m.BlockPeer(text))
+            assert [each.id52 for each in client.control(m.ListBlocked()).blocked] == [daemons.bob]
+            client.control(m.UnblockPeer(text))
+            client.control(m.CreateGroup("friends"))
+            client.control(m.ChangeGroup("friends", (text,)))
+            assert client.control(m.ListGroups()).groups[0].members == ["bob"]
+            client.control(m.ChangeGroup("friends", (), (text,)))
+            client.control(m.DeleteGroup("friends"))
+            client.control(m.SetProtocol("alice", "Echo", "default", (text,)))
+            (access,) = client.control(m.GetAccess("alice", text)).bindings
+            assert (access.allow, access.admits[0].why) == ([daemons.bob], daemons.bob)
+        client.control(m.SetProtocol("alice", "Echo", "default", ()))
+        client.control(m.RemovePeer(uri))
+        with pytest.raises(PeerNameUnknown):
+            client.control(m.RemovePeer(uri))
+    done = daemons.one.cli("peer", "block", ticket)
+    assert done.stderr == f"Blocked {daemons.bob}. Undo it: fastn-p2p peer unblock {daemons.bob}\n"
+    daemons.one.cli("peer", "unblock", f"fastn-p2p://{ticket}")
 
 
 def test_a_scanned_ticket_is_a_ticket(apart: TwoDaemons) -> None:

@@ -17,7 +17,18 @@ EVERY_COMMAND = [
     *(["protocol", name] for name in ("add", "remove", "set", "list", "new", "check", "reload", "start", "stop")),
     *(
         ["peer", name]
-        for name in ("add", "list", "rename", "remove", "pending", "accept", "block", "unblock", "blocked")
+        for name in (
+            "add",
+            "list",
+            "rename",
+            "remove",
+            "pending",
+            "accept",
+            "accept-successor",
+            "block",
+            "unblock",
+            "blocked",
+        )
     ),
     ["log", "audit"],
     *(["vault", name] for name in ("status", "set-passphrase", "lock", "unlock", "add-slot", "remove-slot")),
@@ -60,6 +71,8 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     text = helped(capsys, *command)
     assert text.startswith(f"Usage: fastn-p2p {' '.join(command)}")
     assert command in (["demo"], ["relay"]) or "--home DIRECTORY" in text
+    if re.search(r"^  (\[?PEERS?\b|-.*\bPEER\b)", text, re.MULTILINE):
+        assert "fastn-p2p:// URI" in " ".join(text.split()), "a URI is accepted wherever a peer is"
 
 
 def test_defaults_in_the_help_are_those_of_the_client(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_p2p_client.errors import InvalidKey, InvalidName
-from fastn_p2p_client.peer_text import PeerText, read_peer_text, ticket_of
+from fastn_p2p_client.errors import InvalidKey, InvalidName, InvalidTicket
+from fastn_p2p_client.peer_text import PeerText, name_or_id52, read_peer_text, ticket_of
 from fastn_p2p_client.tickets import Ticket
 from tests.support.signer import Signer
 
@@ -95,3 +95,14 @@ def test_tickets_in_every_form() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidKey, InvalidName):
         assert "://" not in read_peer_text(text).name
+
+
+@pytest.mark.parametrize("text", [ID52, ID52.upper(), TICKET, TICKET.upper(), f"fastn-p2p://{TICKET}/Echo"])
+def test_every_form_of_a_key_gives_its_id52(text: str) -> None:
+    assert name_or_id52(text) == ID52
+
+
+def test_a_petname_is_left_as_it_is() -> None:
+    assert name_or_id52("bob") == "bob"
+    with pytest.raises(InvalidTicket):
+        name_or_id52(TICKET[:-9])

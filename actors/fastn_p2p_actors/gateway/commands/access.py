@@ -13,6 +13,7 @@ from typing import TypeAlias
 from fastn_p2p_client.errors import PeerNameUnknown, StorageDamaged
 from fastn_p2p_client.ipc.messages import AccessEntry, AccessReply, BindingAccess, GetAccess
 from fastn_p2p_client.limits import MAX_NAME
+from fastn_p2p_client.peer_text import name_or_id52
 
 from ...network.admin_messages import AccessEvaluation, EvaluateAccess, GetNetworkReport, NetworkReportReply
 from ..context import GatewayContext
@@ -27,8 +28,9 @@ _PROTOCOL_DECIDES = "the protocol decides, when its identity is online"
 async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> AccessReply:
     if message.identity:
         context.store.identity(message.identity)
-    if len(message.peer) > MAX_NAME:
-        raise PeerNameUnknown(name=message.peer[:MAX_NAME])
+    peer = name_or_id52(message.peer)
+    if len(peer) > MAX_NAME:
+        raise PeerNameUnknown(name=peer[:MAX_NAME])
     stored, granted = await asyncio.to_thread(_read_bindings, context, message.identity)
     report = (await context.network.request(GetNetworkReport(0, message.identity), NetworkReportReply)).report
     served = {
@@ -37,9 +39,9 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
         for binding in identity.bindings
     }
     lists = {key: stored.get(key) or served.get(key, ()) for key in sorted({*stored, *served})}
-    request = EvaluateAccess(tuple(lists.values()), message.peer, tuple(lists))
+    request = EvaluateAccess(tuple(lists.values()), peer, tuple(lists))
     evaluated = (await context.network.request(request, AccessEvaluation)).lists
-    undecided = AccessEntry(who=message.peer, why="", count=0, problem=_PROTOCOL_DECIDES)
+    undecided = AccessEntry(who=peer, why="", count=0, problem=_PROTOCOL_DECIDES)
     return AccessReply(
         [
             BindingAccess(
@@ -47,7 +49,7 @@ async def get_access(context: GatewayContext, message: GetAccess, _: bytes) -> A
                 protocol=protocol,
                 instance=instance,
                 allow=list(allow),
-                admits=entries if allow else _without_list(entries, undecided, one=bool(message.peer)),
+                admits=entries if allow else _without_list(entries, undecided, one=bool(peer)),
                 permissions=granted.get((identity, protocol, instance), ()),
             )
             for ((identity, protocol, instance), allow), entries in zip(lists.items(), evaluated, strict=True)

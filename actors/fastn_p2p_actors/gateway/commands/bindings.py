@@ -30,6 +30,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupList
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.peer_text import name_or_id52
 from fastn_p2p_client.permissions import missing
 
 from ...identity.declared_permissions import declared_permissions, is_builtin_binding
@@ -257,12 +258,14 @@ def check_json(protocol: str, config: bytes) -> None:
 async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> tuple[str, ...]:
     """Check an access list: an entry that names nothing would silently admit no caller. Return the list to store.
 
-    The petname of a peer that only an invitation has let in is replaced by its ID52: the peer has chosen that name.
+    A ticket or a URI is replaced by its ID52: a ticket expires. So is the petname of a peer that only an invitation has
+    let in: the peer has chosen that name.
 
     Raises:
-        InvalidKey, InvalidName: an entry is no entry.
+        InvalidKey, InvalidTicket, InvalidName: an entry is no entry.
         PeerNameUnknown, GroupNotFound: there is no such peer or group.
     """
+    allow = tuple(entry if entry.startswith(_GROUP) else name_or_id52(entry) for entry in allow)
     groups = [entry.removeprefix(_GROUP) for entry in allow if entry.startswith(_GROUP)]
     if groups:
         known_groups = {group.name for group in (await context.network.request(GetGroups(), GroupList)).groups}

@@ -13,8 +13,9 @@ from fastn_p2p_client.ipc.messages import (
     RemovePeer,
     TicketText,
 )
+from fastn_p2p_client.keys import ID52_LENGTH
 from fastn_p2p_client.names import check_name
-from fastn_p2p_client.peer_text import ticket_of
+from fastn_p2p_client.peer_text import name_or_id52, ticket_of
 
 from ...network.admin_messages import REDEEM_SECONDS, CreateTicket, DeletePeer, GetPeers, SavePeer
 from ..actor_clients import REQUEST_SECONDS
@@ -50,5 +51,7 @@ async def peers_by_name(context: GatewayContext) -> dict[str, PeerInfo]:
 
 
 async def remove_peer(context: GatewayContext, message: RemovePeer, _: bytes) -> Ack:
-    check_name(message.name, "a peer")
-    return await context.network.request(DeletePeer(message.name), Ack)
+    name = name_or_id52(message.name)
+    if len(name) < ID52_LENGTH:
+        check_name(name, "a peer")
+    return await context.network.request(DeletePeer(name), Ack)

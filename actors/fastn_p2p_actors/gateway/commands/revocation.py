@@ -17,6 +17,7 @@ from fastn_p2p_client.errors import IdentityNotFound, P2PError, StorageDamaged
 from fastn_p2p_client.ipc.messages import AcceptSuccessor, Ack, IdentityReply, PeerReply, RevokeIdentity
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.peer_text import name_or_id52
 
 from ...credentials import read_revocation
 from ...network.admin_messages import PublishRevocation, ReplacePeer
@@ -54,7 +55,7 @@ def _successor(context: GatewayContext, text: str) -> bytes:
         return b""
     if text in context.store.names():
         return bytes(context.store.usable_identity(text).key)
-    return bytes(PublicKey(text))
+    return bytes(PublicKey(name_or_id52(text)))
 
 
 async def _finish(context: GatewayContext, record: IdentityFile, revoked: vault.RevokedKey) -> IdentityFile:

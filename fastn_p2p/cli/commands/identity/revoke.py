@@ -15,7 +15,7 @@ def run(
     name: NameArgument,
     successor: Annotated[
         str,
-        typer.Option(metavar="ID52", help="Identity that takes its place: an ID52, or the name of another one here."),
+        typer.Option(metavar="ID52", help="Identity that takes its place: its ID52, or the name of another one here."),
     ] = "",
     backup: Annotated[
         Path | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import HomeOption
+from ....console.options import HomeOption, to_contact
 from ....console.output import write_message, write_result
 
 
@@ -14,7 +14,10 @@ def run(
     peer: Annotated[
         str,
         typer.Argument(
-            metavar="ID", help="Its ID52, or the first characters of one that `fastn-p2p peer pending` shows."
+            metavar="ID",
+            help="ID52, ticket, fastn-p2p:// URI, or the first characters of an ID52 that `fastn-p2p peer pending` "
+            "shows.",
+            callback=to_contact,
         ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.", show_default=False)] = "",

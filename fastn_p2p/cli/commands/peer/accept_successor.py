@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from ....console.options import HomeOption
+from ....console.options import ContactArgument, HomeOption
 from ....console.output import write_message
 
 
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of a peer that was revoked.")],
+    name: ContactArgument,
     home: HomeOption = None,
 ) -> None:
     """Replace the key of a revoked peer by that of its successor.

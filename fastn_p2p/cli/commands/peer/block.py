@@ -4,14 +4,18 @@ from typing import Annotated
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, to_contact
 from ....console.output import write_message
 
 
 def run(
     peer: Annotated[
         str,
-        typer.Argument(metavar="PEER", help="Its petname, its ID52, or the first characters of one that was refused."),
+        typer.Argument(
+            metavar="PEER",
+            help="Petname, ID52, ticket, fastn-p2p:// URI, or the first characters of an ID52 that was refused.",
+            callback=to_contact,
+        ),
     ],
     home: HomeOption = None,
 ) -> None:

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from ....console.options import HomeOption
+from ....console.options import ContactArgument, HomeOption
 from ....console.output import write_message
 
 
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of the peer.")], home: HomeOption = None
+    peer: ContactArgument,
+    home: HomeOption = None,
 ) -> None:
     """Remove a peer from the address book and from its groups. Says which access lists still name it."""
     from fastn_p2p_client.ipc.messages import RemovePeer
+    from fastn_p2p_client.keys import ID52_LENGTH
 
     from ....console.access_uses import groups_of, tell_uses
-    from ....console.control_request import request_daemon
+    from ....console.control_request import find_peer, request_daemon
 
+    name = peer if len(peer) < ID52_LENGTH else find_peer(home, peer).name
     groups = groups_of(home, name)
     request_daemon(home, RemovePeer(name))
     write_message(f"Removed {name} from the address book.")

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from ....console.options import HomeOption
+from ....console.options import ContactArgument, HomeOption
 from ....console.output import write_message
 
 
 def run(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Its petname, or its ID52.")],
+    peer: ContactArgument,
     home: HomeOption = None,
 ) -> None:
     """Unblock a peer. Access lists decide again what it may use."""

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from .....console.options import HomeOption
+from .....console.options import ContactsArgument, HomeOption
 from .....console.output import write_message
 
 
 def run(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
-    peers: Annotated[list[str], typer.Argument(metavar="PEERS", help="Petnames or ID52s.")],
+    peers: ContactsArgument,
     home: HomeOption = None,
 ) -> None:
     """Add peers to a group, with effect at once."""

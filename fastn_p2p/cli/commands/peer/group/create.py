@@ -4,13 +4,16 @@ from typing import Annotated
 
 import typer
 
-from .....console.options import HomeOption
+from .....console.options import HomeOption, to_contacts
 from .....console.output import write_message
 
 
 def run(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
-    peers: Annotated[list[str] | None, typer.Argument(metavar="[PEERS]", help="Petnames or ID52s.")] = None,
+    peers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PEERS]", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Create a group of peers.
