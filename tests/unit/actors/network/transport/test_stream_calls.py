@@ -6,53 +6,19 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
-from iroh.iroh_ffi import (
-    BiStream,
-    Connection,
-    Endpoint,
-    EndpointAddr,
-    EndpointBuilder,
-    EndpointOptions,
-    IrohError,
-    Preset,
-    RelayMode,
-)
+from iroh.iroh_ffi import BiStream, IrohError
 
 from fastn_p2p_actors.network.transport import iroh_patches, rust_futures
 from fastn_p2p_actors.network.transport.rust_futures import Poller
 from fastn_p2p_actors.network.transport.stream_calls import StreamReader, StreamWriter, read, read_now, write_all
+from tests.support.quic_pair import Pair, connected_pair
 
 DEADLINE: Final = 60
 LIMIT: Final = 256 * 1024
 STREAMS: Final = 1000
-
-
-class Loopback(Preset):
-    def apply(self, builder: EndpointBuilder) -> None:
-        builder.apply_minimal()
-        builder.relay_mode(RelayMode.disabled())
-        builder.bind_addr("127.0.0.1:0")
-        builder.bind_addr("[::1]:0")
-
-
-@dataclass
-class Pair:
-    """Both ends of a connection."""
-
-    ours: Connection
-    theirs: Connection
-
-    async def stream(self) -> tuple[BiStream, BiStream]:
-        """Open a stream, which the peer sees once something is written."""
-        near = await self.ours.open_bi()
-        await write_all(near.send(), b"\n")
-        far = await self.theirs.accept_bi()
-        assert await read(far.recv(), 1) == b"\n"
-        return near, far
 
 
 @pytest.fixture(params=["functions of libc", "Python function"])
@@ -60,19 +26,8 @@ async def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     loop = asyncio.get_running_loop()
     iroh_patches.install(loop)
     monkeypatch.setattr(rust_futures, "_pollers", [Poller(loop, fast=request.param == "functions of libc")])
-    here, there = [await Endpoint.bind(EndpointOptions(preset=Loopback(), alpns=[b"test"])) for _ in range(2)]
-    accepting = asyncio.ensure_future(there.accept_next())
-    dialling = asyncio.ensure_future(here.connect(EndpointAddr(there.id(), None, there.bound_sockets()), b"test"))
-    incoming = await accepting
-    assert incoming is not None
-    theirs = await (await incoming.accept()).connect()
-    ours = await dialling
-    for connection in (ours, theirs):
-        connection.set_max_concurrent_bi_streams(STREAMS + 100)
-    async with asyncio.timeout(4 * DEADLINE):
-        yield Pair(ours, theirs)
-    await here.close()
-    await there.close()
+    async with connected_pair() as connected, asyncio.timeout(4 * DEADLINE):
+        yield connected
     rust_futures.poller().close()
     assert rust_futures.poller().is_fast is (request.param == "functions of libc")
 
