@@ -245,6 +245,10 @@ class LegWriter(ABC):
         task.add_done_callback(self._closing.discard)
 
 
+def discard(header: bytes, message: Message, payload: bytes) -> None:
+    """Discard a message: the relay has not begun, or it has ended and must not be kept in memory by its leg."""
+
+
 def wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)

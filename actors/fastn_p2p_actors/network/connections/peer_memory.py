@@ -20,6 +20,7 @@ local processes, and handshakes that are not complete.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -103,8 +104,11 @@ _MUCH_LEFTOVER: Final = 8 * MIB
 """Bytes of ended connections above which no stranger's connection is accepted until QUIC has freed some."""
 _TRIM_AGAIN: Final = 0.1
 """Seconds between two returns of free memory at least."""
-_TRIM_AFTER: Final = (0.05, 0.3, 2.0, 6.0)
+_TRIM_AFTER: Final = (0.05, 0.3, 2.0)
 """Seconds after the end of such a connection at which free memory is returned: QUIC frees it while it drains."""
+_COLLECT_AFTER: Final = 6.0
+"""Seconds after which garbage is collected as well. That takes some milliseconds, and has to wait until no connection
+follows the last one at once."""
 
 
 class _Once:
@@ -351,10 +355,16 @@ class PeerMemory:
     def _trim_soon(self) -> None:
         now = self._loop.time()
         self._trims = [timer for timer in self._trims if timer.when() > now]
-        if len(self._trims) < len(_TRIM_AFTER):
+        if len(self._trims) <= len(_TRIM_AFTER):
             for timer in self._trims:
                 timer.cancel()
             self._trims = [self._loop.call_at(now + seconds, self._return_memory) for seconds in _TRIM_AFTER]
+            self._trims.append(self._loop.call_at(now + _COLLECT_AFTER, self._collect_and_trim))
+
+    def _collect_and_trim(self) -> None:
+        """Free the reference cycles of ended connections, whose objects lie among free memory, and return that."""
+        gc.collect()
+        self._return_memory()
 
     def _return_memory(self) -> None:
         """Return free memory, in a thread, because it may take as long as many calls."""

@@ -28,7 +28,7 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
 
 from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
-from .leg_writer import Emit, LegWriter, Traffic, cancel, wake
+from .leg_writer import Emit, LegWriter, Traffic, cancel, discard, wake
 from .quic_stream import QuicStream, code_of
 from .stream_pacing import StreamPacer
 from .turn_budget import ConnectionTurns
@@ -172,6 +172,7 @@ class RemoteLeg(LegWriter):
         self._stop_reading_once(RESET_LOST)
         if not self._eof:  # a stream that is merely dropped looks complete to the peer
             self._stop_sending(RESET_LOST)
+        self._emit = discard
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 

@@ -29,7 +29,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
 from .backpressure import Backpressure
-from .leg_writer import Emit
+from .leg_writer import Emit, discard
 from .network_path import NetworkPath
 from .payload_memory import Account
 from .quic_stream import QuicStream
@@ -114,6 +114,7 @@ class OutgoingSession:
     def close(self) -> None:
         """End the session; cancel its request if the peer has not answered it."""
         self._sessions.remove(self)
+        self._emit = discard
         if self._leg is not None:
             self._leg.close()
         elif not self._answered:
@@ -185,7 +186,7 @@ class IncomingSession:
         self.payload = payload
         self.window = sessions.reserve_window()
         self.backpressure: Backpressure | None = None
-        self._emit: Emit = _discard
+        self._emit: Emit = discard
         self._leg: RemoteLeg | None = None
         self.is_refused = False
         self._answered = False
@@ -239,7 +240,7 @@ class IncomingSession:
     def close(self) -> None:
         """End the session."""
         self._sessions.remove(self)
-        self._emit = _discard
+        self._emit = discard
         if self._leg is not None:
             self._leg.close()
             if self._leg.number is not None:
@@ -290,10 +291,6 @@ class IncomingSession:
         if not self._answered:
             self._answered = True
             self._sessions.answer(self, answer, payload)
-
-
-def _discard(header: bytes, message: Message, payload: bytes) -> None:
-    """Discard a message: the relay has not begun, or it has ended and must not be kept in memory by its leg."""
 
 
 def abort_stream(stream: QuicStream, code: int) -> None:

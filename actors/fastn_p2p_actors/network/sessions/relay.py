@@ -187,6 +187,7 @@ class SessionRelay:
     def _finish(self) -> None:
         if not self.done:
             self.done = True
+            self.at_opened.clear()
             _run(self.at_end)
 
 

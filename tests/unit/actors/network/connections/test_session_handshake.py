@@ -16,6 +16,9 @@ from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession, OutgoingSession, SessionCarrier
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
 from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
+from fastn_p2p_actors.network.sessions.local_leg import LocalLeg
+from fastn_p2p_actors.network.sessions.opening import OpeningDeadlines
+from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import ConnectionLost, Denied
 from fastn_p2p_client.ipc.messages import (
@@ -93,6 +96,9 @@ class Connection:
 
     def count(self, sent: int, received: int) -> None:
         pass
+
+    def send(self, *_message: object, credited: bool) -> None:
+        """Send a message to a local process."""
 
     async def open_stream(self, number: int) -> QuicStream:
         self.answers.append(("stream", number))
@@ -220,18 +226,68 @@ async def test_a_request_that_is_taken_back_is_not_answered() -> None:
     assert connection.answers == ["remove_arrival", "end"]
 
 
-async def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
+async def open_for_a_peer(connection: Connection) -> tuple[SessionRelay, IncomingSession]:
+    session = IncomingSession(connection.sessions, REQUEST, b"")
+    relay = SessionRelay(session, SESSION_WINDOW)
+    session.set_output(relay.from_opener)
+    relay.at_end.append(session.close)
+    relay.server = LocalLeg(cast(Any, connection), cast(Any, None), b"")
+    OpeningDeadlines(cast(Any, None)).start(relay, 1000)
+    return relay, session
+
+
+async def open_for_a_program(connection: Connection) -> tuple[SessionRelay, OutgoingSession]:
+    relay = SessionRelay(LocalLeg(cast(Any, connection), cast(Any, None), b""), SESSION_WINDOW)
+    message = OpenSession("alice", "bob", "Echo", "default", 1000, 1000)
+    session = OutgoingSession(connection.sessions, KEY, KEY, message, b"", relay.from_server)
+    relay.server = session
+    relay.at_end.append(session.close)
+    OpeningDeadlines(cast(Any, None)).start(relay, 1000)
+    return relay, session
+
+
+def accept(relay: SessionRelay) -> None:
+    relay.from_server(encode(SessionOpened(1000)), SessionOpened(1000), b"")
+
+
+@pytest.mark.parametrize("phase", ["requested", "accepted", "with a stream"])
+@pytest.mark.parametrize("opened_by", ["a peer", "a program"])
+@pytest.mark.parametrize("ending", ["the connection", "the program", "an error"])
+async def test_a_session_that_has_ended_is_not_kept(phase: str, opened_by: str, ending: str) -> None:
+    """No reference cycle keeps it until the next full garbage collection, at whatever point it ends."""
     connection = Connection()
-    ours = arrival(connection)
-    receive(ours, SessionOpened(1000))
+    relay: SessionRelay
+    session: IncomingSession | OutgoingSession
+    if opened_by == "a peer":
+        relay, incoming = await open_for_a_peer(connection)
+        if phase != "requested":
+            accept(relay)
+            await a_few_turns()
+        if phase == "with a stream":
+            assert incoming.on_stream(connection.stream.halves())
+        session = incoming
+        del incoming
+    else:
+        relay, session = await open_for_a_program(connection)
+        if phase != "requested":
+            session.on_accept(b"")
+        if phase == "with a stream":
+            await a_few_turns()
     await a_few_turns()
-    ours.close()
-    ours.on_connection_lost()
-    await a_few_turns()
-    kept = weakref.ref(ours)
+    kept = weakref.ref(session)
+    gc.collect()
     gc.disable()
     try:
-        del ours
+        if ending == "an error":
+            relay.fail(ConnectionLost(what="the program"))
+        elif ending == "the program" and opened_by == "a peer":
+            relay.server_gone()
+        elif ending == "the program":
+            relay.opener_gone()
+        session.on_connection_lost()  # until then, an accepted session waits for the peer's stream, to end it
+        assert relay.done
+        del session, relay
+        await a_few_turns()
         await a_few_turns()
         assert kept() is None
     finally:
