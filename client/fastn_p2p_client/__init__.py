@@ -6,7 +6,8 @@
 
     reply = await call("alice", peer, "Echo", request={"message": "hi"})
 
-The daemon holds the keys and the connections. This library needs pyzmq and msgspec, and does no cryptography.
+The daemon holds the keys and the connections. This library needs pyzmq and msgspec, and does no cryptography. What this
+package exports, except errors, is imported at its first use.
 
 Calls and sessions are made by ``call`` and ``connect``, or by a ``Client``. Programs serve with ``listen`` (one
 identity) or ``serve_all`` (every binding that is declared for the program).
@@ -29,7 +30,8 @@ All other modules are internal and can change. ``ipc`` is the local protocol bet
 ``affinity``, ``callables``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 
-from .client import Client
+import typing
+
 from .errors import (
     ApplicationError,
     BadReply,
@@ -66,13 +68,16 @@ from .errors import (
     UsedElsewhere,
     VersionMismatch,
 )
-from .home import Home
-from .keys import PublicKey
-from .serving.binding_server import BindingServer, serve_all
-from .serving.server import Server, listen
-from .session.session import Session
-from .shared_client import call, connect
-from .tickets import Ticket
+
+if typing.TYPE_CHECKING:
+    from .client import Client
+    from .home import Home
+    from .keys import PublicKey
+    from .serving.binding_server import BindingServer, serve_all
+    from .serving.server import Server, listen
+    from .session.session import Session
+    from .shared_client import call, connect
+    from .tickets import Ticket
 
 __all__ = [
     "ApplicationError",
@@ -121,3 +126,33 @@ __all__ = [
     "listen",
     "serve_all",
 ]
+
+_MODULES: typing.Final = {
+    "BindingServer": "serving.binding_server",
+    "Client": "client",
+    "Home": "home",
+    "PublicKey": "keys",
+    "Server": "serving.server",
+    "Session": "session.session",
+    "Ticket": "tickets",
+    "call": "shared_client",
+    "connect": "shared_client",
+    "listen": "serving.server",
+    "serve_all": "serving.binding_server",
+}
+"""Module of each name that is imported at its first use: a program that only calls needs half of the library."""
+
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> typing.Any:
+        from importlib import import_module
+
+        if name == "protocol":  # the public module that programs could use without importing it
+            return import_module(f"{__name__}.protocol")
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__} - {"__dir__", "__getattr__"})
