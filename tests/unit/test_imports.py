@@ -93,3 +93,19 @@ def test_importing_the_client_loads_nothing_of_the_daemon() -> None:
 
 def test_importing_the_supervisor_loads_no_network_and_no_cryptography() -> None:
     assert {"iroh", "nacl"}.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p_supervisor"))
+
+
+LOADED_BY_NAME = """
+import json, sys
+from fastn_p2p_client import PublicKey
+before = sorted(sys.modules)
+getattr(__import__("fastn_p2p_client"), sys.argv[1])
+print(json.dumps([name for name in sys.modules if name not in before]))
+"""
+
+
+def test_names_of_the_client_are_imported_at_their_first_use() -> None:
+    calling = run_isolated(LOADED_BY_NAME, "call")
+    assert {"asyncio", "fastn_p2p_client.client"} <= set(calling)
+    assert not [name for name in calling if name.startswith("fastn_p2p_client.serving")]
+    assert "fastn_p2p_client.serving.server" in run_isolated(LOADED_BY_NAME, "listen")

@@ -123,7 +123,7 @@ def test_every_pinned_version_is_documented() -> None:
 
 def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
     entry_points = wheel_metadata(wheels["fastn_p2p"], "entry_points.txt")
-    assert "fastn-p2p = fastn_p2p.cli:main" in entry_points
+    assert "fastn-p2p = fastn_p2p.__main__:main" in entry_points
     for protocol in ("Chat = fastn_p2p.protocols.chat.protocol:Chat", "Echo = fastn_p2p.protocols.echo:Echo"):
         assert f"\n{protocol}\n" in entry_points.split("[fastn_p2p.protocols]")[1]
 
