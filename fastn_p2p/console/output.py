@@ -149,9 +149,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool =
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
     if paged and len(lines) >= shutil.get_terminal_size().lines and sys.stdin is not None and sys.stdin.isatty():
-        from click import echo_via_pager
+        from pydoc import pager
 
-        echo_via_pager("\n".join(lines))
+        pager("\n".join(lines) + "\n")
     else:
         write_result("\n".join(lines))
 
