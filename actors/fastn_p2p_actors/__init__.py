@@ -7,6 +7,7 @@
 - ``runtime``: what every actor process shares.
 - ``storage``: identities and bindings on disk.
 - ``credentials``: delegations and peer records, signed by identities.
+- ``backup``: the content of a backup, without keys.
 - ``pairing``: two owners become peers by four words; runs in the process of a command.
 - ``daemon_settings``: ``config.toml``, environment and command line.
 - ``installed_protocols``: protocols found by entry point.

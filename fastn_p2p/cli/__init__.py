@@ -1,4 +1,11 @@
-"""Command line: the table of commands, and how an error becomes a message and an exit code."""
+"""Command line: the table of commands, and how an error becomes a message and an exit code.
+
+- ``commands``: one module per command; ``lazy_groups`` imports it when it is used.
+- ``status``, ``netcheck``, ``stream``: behind the commands of these names.
+- ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
+- ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
+- ``vault_slots``, ``vault_text``, ``audit_reader``: behind ``vault`` and ``log audit``.
+"""
 
 from __future__ import annotations
 

@@ -7,5 +7,9 @@
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.
 - ``confirmation``: ask before something is deleted.
 - ``daemon_settings``: the settings with which a daemon would start here.
+- ``passphrases``, ``vault_request``, ``present_secret``: secrets for the vault, and requests to it.
+- ``vault_at_start``, ``keyring_keys``: the vault's secret at the start of the daemon; keys in the desktop's keyring.
+- ``backup_files``: files of backups.
+- ``access_uses``, ``revocation_notice``: uses of a peer in access lists; words about a revoked peer.
 - ``process_file``, ``host_routes``: read ``run/processes.json``; find out whether this machine has a network.
 """

@@ -1,6 +1,8 @@
 """``fastn-p2p demo``: two daemons on this machine, calls between them, and the restart of a killed process.
 
 Every command is run as shown, in its own process. The lines below it are its output.
+
+- ``daemon``: a daemon of the demonstration. ``screen``: its output.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Built-in protocols, one folder or module each. The daemon finds them by their entry points, like any other."""
+"""Built-in protocols: ``echo``, ``tunnel``, ``chat``, ``files`` and ``mail``; ``_shared`` has what several of them use.
+
+The daemon finds them by their entry points, like any other.
+"""

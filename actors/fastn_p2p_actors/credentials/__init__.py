@@ -9,6 +9,7 @@
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
 - ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
+- ``key_transfer``: one secret key on its way to another process, sealed for its receiver.
 - ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.
 
 Times are Unix seconds, and always arguments.

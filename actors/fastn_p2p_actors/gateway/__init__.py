@@ -12,6 +12,7 @@ the network process's mailbox.
 - ``restore_plan``, ``restore_journal``: restores of backups, planned first, and finished after a crash.
 - ``one_shot``: questions about bindings for which protocol code has to run.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
+- ``command_audit``: reports to the audit log which program has changed what.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 

@@ -3,16 +3,19 @@
 - ``actor``: creates the parts, joins them, starts and stops them; gives each message in the mailbox to one of them.
 - ``event_router``: which part is told what a connection reports.
 - ``registration_requests``: processes that serve bring identities and bindings online.
-- ``admin``, ``admin_messages``: what only the gateway may ask; ``report`` collects what ``status`` shows.
+- ``admin``, ``admin_messages``: requests of the gateway; ``report`` collects the state for ``status``.
+- ``contact_requests``: requests of the gateway about ``contacts``: knocks, groups, invitations, blocked peers.
 - ``calls``: calls of local programs, and calls that local processes serve.
 - ``sessions``: sessions, each a relay between two legs.
 - ``discovery``: from a name to a connection; records of peers and of the identities that are online, and their sources.
 - ``connections``: one QUIC connection to each peer daemon, and what it carries.
 - ``serving``: local processes that serve: registry, load balancer, access lists.
 - ``revocation_exchange``: revocations of identities, taken from everywhere and passed on.
+- ``invitation_exchange``: makes invitations, lets in their bearers, redeems those of other daemons.
 - ``address_book``: peers by name, on top of ``known_peers``, ``known_records`` and ``seen_store``.
 - ``live_settings``, ``settings_reload``: network settings, which change while the daemon runs.
 - ``transport``, ``wire``: the iroh endpoint; the protocol between daemons.
+- ``locked_mailbox``: the mailbox while the vault is locked. ``sender_identity``: an identity's process acts as itself.
 - ``vault_client``, ``clock``: requests to the vault; detection of a wall clock that was set.
 
 One call, file by file

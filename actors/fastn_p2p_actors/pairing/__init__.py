@@ -9,7 +9,7 @@ So the daemon's processes see neither words nor derived keys, and an end of the 
 - ``exchange``: proof of all four words (SPAKE2), and exchange of names, tickets and nonces.
 - ``host``, ``joiner``: the side that shows the words, and the side that types them.
 - ``address_book``: changes of the daemon's address book, which a failed pairing takes back.
-- ``errors``: ends of a pairing.
+- ``result``: the peer that a pairing has added; ``errors``: the other ends of a pairing.
 
 The host shows the words. The first two words find the host: whoever knows them can read where its endpoint is. All four
 prove that both sides have the same code, without giving anybody something to test guesses on.

@@ -24,7 +24,7 @@ from .messages import (
     ListRevokedKeys,
     RecordEvent,
     RevokeKey,
-    RotateTransport,
+    RotateTransportKey,
     SignDelegation,
     SignInvitation,
     SignPacket,
@@ -82,7 +82,7 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     RevokeKey: _open(_gateway),
     ListRevokedKeys: _always(_gateway),
     AdoptKeys: _open(_gateway),
-    RotateTransport: _open(_gateway),
+    RotateTransportKey: _open(_gateway),
     GetEndpoint: _always(_gateway),
     GetLockState: _always(_gateway),
     GetTransport: _always(_network),
@@ -109,7 +109,7 @@ _DONE_BY: Final[dict[type[msgspec.Struct], str]] = {
     RevokeKey: "revoking an identity",
     AdoptKeys: "restoring a backup",
     CreateBackup: "making a backup",
-    RotateTransport: "rotating the transport key",
+    RotateTransportKey: "rotating the transport key",
     SignInvitation: "making an invitation",
 }
 """Purpose of each request, for the error of a locked vault."""

@@ -20,7 +20,7 @@ from .messages import (
     IdentityKey,
     RevokedKey,
     RevokeKey,
-    RotateTransport,
+    RotateTransportKey,
     SignDelegation,
     SignedDelegation,
     SignedInvitation,
@@ -71,7 +71,7 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
             return "key-revoked", {"identity": name, "successor": successor}
         case AdoptKeys(), _:
             return "keys-restored", {"identities": [name for _, name in request.names]}
-        case RotateTransport(), EndpointKey():
+        case RotateTransportKey(), EndpointKey():
             return "transport-rotated", {"endpoint": reply.public.hex(), "epoch": reply.epoch}
         case DeleteKey(name), _:
             return "key-deleted", {"identity": name}

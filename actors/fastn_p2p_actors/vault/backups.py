@@ -70,7 +70,7 @@ class BackupKey(NamedTuple):
     revocation: SavedRevocation | None
 
 
-class OpenedBackup:
+class BackupKeys:
     """Keys of a backup in locked memory, by name, and its files without secrets."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Backups:
         self._work_factor = work_factor
         self._clock = clock
         self._busy = busy
-        self._opened: dict[bytes, OpenedBackup] = {}
+        self._opened: dict[bytes, BackupKeys] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -231,9 +231,9 @@ class Backups:
             data = msgspec.json.encode(saved) + b"\n"
             writer.write(encode_file(f"{IDENTITIES}/{name}/{REVOCATION}", data, self._clock()))
 
-    def _read(self, secret: Secret, source: int) -> OpenedBackup:
+    def _read(self, secret: Secret, source: int) -> BackupKeys:
         """Return the opened backup. Called in a thread."""
-        opened = OpenedBackup()
+        opened = BackupKeys()
         try:
             with AgeReader(source) as reader:
                 reader.start(secret)
@@ -250,7 +250,7 @@ class Backups:
 class _BackupReader:
     """Reads the archive in an open age file. Seeds go straight into locked memory."""
 
-    def __init__(self, reader: AgeReader, memory: LockedMemory, opened: OpenedBackup) -> None:
+    def __init__(self, reader: AgeReader, memory: LockedMemory, opened: BackupKeys) -> None:
         self._reader = reader
         self._memory = memory
         self._opened = opened

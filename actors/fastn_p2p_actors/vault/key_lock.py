@@ -25,7 +25,7 @@ from .messages import LockState
 from .owner_messages import SlotInfo, VaultStatus
 from .passphrase import Secret
 from .secret_page import SecretPage
-from .slot_opener import Opened, SlotOpener
+from .slot_opener import OpenedSlot, SlotOpener
 from .slots import SlotFile
 
 ATTEMPTS_FILE: Final = "attempts.json"
@@ -173,7 +173,7 @@ class KeyLock:
             self.check_encrypted()
             self._lock()
 
-    async def open_with(self, descriptor: int) -> Opened:
+    async def open_with(self, descriptor: int) -> OpenedSlot:
         """Open a slot with the secret on the descriptor. The state of the lock does not change.
 
         Raises:

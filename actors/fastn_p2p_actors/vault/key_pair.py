@@ -11,7 +11,7 @@ from typing import Any
 
 from fastn_p2p_actors.credentials.sodium import PUBLIC_KEY_BYTES, SEED_BYTES, SIGNATURE_BYTES, ffi, lib
 
-from .locked_memory import LockedMemory, Slot
+from .locked_memory import LockedBytes, LockedMemory
 
 
 class KeyPair:
@@ -19,7 +19,7 @@ class KeyPair:
 
     __slots__ = ("_memory", "_slot", "public")
 
-    def __init__(self, memory: LockedMemory, seed: Slot) -> None:
+    def __init__(self, memory: LockedMemory, seed: LockedBytes) -> None:
         """Create the pair of the seed in ``seed``, and free that slot."""
         self._memory = memory
         self._slot = memory.allocate()

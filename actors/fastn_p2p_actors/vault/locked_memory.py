@@ -22,7 +22,7 @@ class MemoryWiped(Exception):
     """A secret was used after ``LockedMemory.wipe``."""
 
 
-class Slot:
+class LockedBytes:
     """Space for one secret key. ``pointer`` is for libsodium, ``view`` for the kernel's read and write."""
 
     __slots__ = ("pointer", "view")
@@ -50,7 +50,7 @@ class LockedMemory:
         self.locked = True
         self.hidden = hidden
         self._chunks: list[tuple[mmap.mmap, Any]] = []
-        self._free: list[Slot] = []
+        self._free: list[LockedBytes] = []
         self._wiped = False
         self._lock = threading.Lock()
 
@@ -59,7 +59,7 @@ class LockedMemory:
         """Bytes taken from the system."""
         return len(self._chunks) * CHUNK_BYTES
 
-    def allocate(self) -> Slot:
+    def allocate(self) -> LockedBytes:
         """Return a slot full of zeros.
 
         Raises:
@@ -71,7 +71,7 @@ class LockedMemory:
                 self._grow()
             return self._free.pop()
 
-    def free(self, slot: Slot) -> None:
+    def free(self, slot: LockedBytes) -> None:
         """Wipe the slot, so that another secret can use it."""
         slot.clear()
         self._free.append(slot)
@@ -109,4 +109,4 @@ class LockedMemory:
         self._chunks.append((chunk, base))
         view = memoryview(chunk)
         for start in range(0, CHUNK_BYTES, SLOT_BYTES):
-            self._free.append(Slot(base + start, view[start : start + SLOT_BYTES]))
+            self._free.append(LockedBytes(base + start, view[start : start + SLOT_BYTES]))

@@ -89,7 +89,7 @@ class AdoptKeys(Message, frozen=True, tag=217):
     """Name in the backup, and name from now on."""
 
 
-class RotateTransport(Message, frozen=True, tag=214):
+class RotateTransportKey(Message, frozen=True, tag=214):
     """Replace the transport key by one of the next epoch, once it is on disk. The reply is ``EndpointKey``.
 
     The network process has the old one until its restart.
@@ -278,7 +278,7 @@ VaultRequest: TypeAlias = (
     | RevokeKey
     | ListRevokedKeys
     | AdoptKeys
-    | RotateTransport
+    | RotateTransportKey
     | GetEndpoint
     | GetTransport
     | SignDelegation

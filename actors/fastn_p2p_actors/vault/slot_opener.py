@@ -15,7 +15,7 @@ from .secret_page import SecretPage
 from .slots import Slot, SlotFile
 
 
-class Opened(NamedTuple):
+class OpenedSlot(NamedTuple):
     page: SecretPage
     """Page with the master key. The caller wipes it."""
     slot: Slot
@@ -33,7 +33,7 @@ class SlotOpener:
         self._slots = slots
         self._attempts = attempts
 
-    def open(self, secret: Secret) -> Opened:
+    def open(self, secret: Secret) -> OpenedSlot:
         """Return a page with the master key, opened by a secret that the owner has given.
 
         Raises:
@@ -50,7 +50,7 @@ class SlotOpener:
         self._attempts.succeed()
         return opened
 
-    def open_by_machine(self, secret: Secret) -> Opened:
+    def open_by_machine(self, secret: Secret) -> OpenedSlot:
         """Return a page with the master key, opened by a random key that a machine keeps.
 
         Nobody guesses such a key, so the attempt neither counts nor has to wait for wrong passphrases.
@@ -60,14 +60,14 @@ class SlotOpener:
         """
         return self._try(secret, machine=True)
 
-    def _try(self, secret: Secret, *, machine: bool) -> Opened:
+    def _try(self, secret: Secret, *, machine: bool) -> OpenedSlot:
         page = SecretPage.create()
         try:
             with Secret() as code:
                 for slot, spelling in self._candidates(secret, code, machine=machine):
                     if self._slots.open(slot, spelling, page.pointer):
                         page.mark_filled()
-                        return Opened(page, slot)
+                        return OpenedSlot(page, slot)
             raise WrongPassphrase
         except BaseException:
             page.wipe()

@@ -42,7 +42,7 @@ from .messages import (
     RevokedKey,
     RevokedKeys,
     RevokeKey,
-    RotateTransport,
+    RotateTransportKey,
     SignDelegation,
     SignedDelegation,
     SignedInvitation,
@@ -138,7 +138,7 @@ class Vault:
                 return _public_part(self._store.create(name))
             case AdoptKeys():
                 return self._adopt(request)
-            case RotateTransport():
+            case RotateTransportKey():
                 return self._rotate()
             case GetEndpoint():
                 return _endpoint(self._store.transport)

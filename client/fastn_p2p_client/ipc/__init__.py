@@ -4,6 +4,7 @@ Programs and all processes of the daemon use it. This package is internal.
 
 - ``messages``: every message on a local socket.
 - ``transport``: ZMTP 3.1 on the event loop (``native``), or libzmq (``pyzmq``).
+- ``unix_sockets``: connections to Unix sockets, made here or handed over by the supervisor.
 - ``reconnecting``: a ZMTP connection that is made again when it ends.
 - ``request_channel``: requests with deadlines and correlation ids over one connection.
 - ``deadlines``: one timer for many deadlines.

@@ -1,6 +1,7 @@
 """Blocking API: ``Client``, ``call``, ``connect``, ``Session``, ``Server`` and ``BindingServer`` without ``await``.
 
 All of it runs on one event loop in a thread of its own, which starts at the first use. Any thread may use it.
+``_server`` has the servers.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 * ``session_pair`` gives both ends of a session.
 * ``Conformance``, ``check_requests``, ``check_errors`` and ``check_streams`` check that another implementation of
   serving or calling behaves as this one does.
+
+Modules: ``in_memory``, ``protocol_client``, ``conformance``.
 """
 
 from __future__ import annotations

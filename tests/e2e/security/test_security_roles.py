@@ -33,7 +33,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.RevokeKey("alice"),
     vault.ListRevokedKeys(),
     vault.AdoptKeys(b"token", (("alice", "alice"),)),
-    vault.RotateTransport(),
+    vault.RotateTransportKey(),
     vault.GetEndpoint(),
     vault.GetLockState(),
     vault.GetTransport(),

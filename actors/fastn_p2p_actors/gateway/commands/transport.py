@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 async def rotate_transport(context: GatewayContext, _: RotateTransport, __: bytes) -> TransportReply:
     async with context.transport_lock:
         try:
-            key = await context.vault.request(vault.RotateTransport(), vault.EndpointKey)
+            key = await context.vault.request(vault.RotateTransportKey(), vault.EndpointKey)
             await _move(context)
         except VaultLocked:
             raise

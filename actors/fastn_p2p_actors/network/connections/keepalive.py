@@ -72,7 +72,7 @@ class Keepalive:
 
     __slots__ = (
         "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up", "_has_sessions",
-        "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_patience", "_pinged_at", "_received",
+        "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_answer_timeout", "_pinged_at", "_received",
         "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_in_question", "is_silent",
         "waits_for_pong",
     )  # fmt: skip
@@ -108,7 +108,7 @@ class Keepalive:
         """Time of the first ping since the last answer."""
         self._answered_at = 0.0
         """Time of the last answer, or of the first request after an idle time."""
-        self._patience = _ANSWER
+        self._answer_timeout = _ANSWER
         """Seconds for the answer to that ping."""
         self._latency = 0.0
         """Seconds that answers take."""
@@ -153,8 +153,8 @@ class Keepalive:
             self._wait_for_pong(_DOUBT_ANSWER)
             return
         waited = self._loop.time() - self._pinged_at
-        self._patience = min(self._patience, waited + self._patience_for(_DOUBT_ANSWER))
-        self._check_in(max(0.0, self._patience - waited))
+        self._answer_timeout = min(self._answer_timeout, waited + self._answer_timeout_for(_DOUBT_ANSWER))
+        self._check_in(max(0.0, self._answer_timeout - waited))
 
     def on_pong(self) -> None:
         """The peer has answered a ping."""
@@ -187,11 +187,11 @@ class Keepalive:
         """Give the peer so many seconds from now on, or more if its answers take longer."""
         self.waits_for_pong = True
         self._pinged_at = self._loop.time()
-        self._patience = self._patience_for(seconds)
+        self._answer_timeout = self._answer_timeout_for(seconds)
         self._received_before = self._received()
-        self._check_in(self._patience)
+        self._check_in(self._answer_timeout)
 
-    def _patience_for(self, seconds: float) -> float:
+    def _answer_timeout_for(self, seconds: float) -> float:
         return min(max(seconds, 2 * self._latency), _SLOWEST_ANSWER)
 
     def _check(self) -> None:
@@ -226,9 +226,9 @@ class Keepalive:
         elif waited > (_DEAD_HOLDER_AFTER if now - self._demanded_at < _DEMANDED else _DEAD_AFTER):
             self._give_up(f"the peer has answered no ping for {waited:.1f} s")
             return
-        elif waited >= self._patience and not self.is_silent:
+        elif waited >= self._answer_timeout and not self.is_silent:
             self.is_silent = True
             self._on_silent()
         if not self._stopped:
             self._send_ping()
-            self._check_in(max(self._patience, _ANSWER) if self.is_silent else self._patience)
+            self._check_in(max(self._answer_timeout, _ANSWER) if self.is_silent else self._answer_timeout)

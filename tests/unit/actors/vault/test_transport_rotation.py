@@ -17,7 +17,7 @@ from fastn_p2p_actors.vault.messages import (
     EndpointKey,
     GetEndpoint,
     GetTransport,
-    RotateTransport,
+    RotateTransportKey,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -94,7 +94,7 @@ def test_delegations_and_records_name_the_new_endpoint_and_never_the_old_one(vau
     earlier = answer(NETWORK, SignRecord("alice", (), ("192.0.2.1:1",)))
     assert isinstance(before, TransportKey)
     assert isinstance(earlier, SignedRecord)
-    new = answer(GATEWAY, RotateTransport())
+    new = answer(GATEWAY, RotateTransportKey())
     assert isinstance(new, EndpointKey)
     assert (new.epoch, new.public == before.public) == (2, False)
     assert answer(GATEWAY, GetEndpoint()) == new
@@ -117,10 +117,10 @@ async def test_a_locked_vault_rotates_nothing_and_repeats_nothing_of_the_old_key
     answer = Vault(vault.store, vault.clock).answer
     await vault.set_passphrase(ONE)
     answer(NETWORK, SignDelegation("alice"))
-    answer(GATEWAY, RotateTransport())
+    answer(GATEWAY, RotateTransportKey())
     await vault.lock.lock()
     with pytest.raises(VaultLocked):
         answer(NETWORK, SignDelegation("alice"))
     with pytest.raises(VaultLocked, match="rotating the transport key"):
-        answer(GATEWAY, RotateTransport())
+        answer(GATEWAY, RotateTransportKey())
     assert isinstance(answer(GATEWAY, GetEndpoint()), EndpointKey), "its public part is no secret"
