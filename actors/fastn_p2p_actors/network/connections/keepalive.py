@@ -71,8 +71,8 @@ class Keepalive:
     """
 
     __slots__ = (
-        "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up", "_has_sessions",
-        "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_answer_timeout", "_pinged_at", "_received",
+        "_answer_timeout", "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up",
+        "_has_sessions", "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_pinged_at", "_received",
         "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_in_question", "is_silent",
         "waits_for_pong",
     )  # fmt: skip
