@@ -52,7 +52,7 @@ def removing(watchers: BindingWatchers) -> asyncio.Task[None]:
 
 
 async def test_without_watchers_the_remover_does_not_wait() -> None:
-    await removing(BindingWatchers())
+    await removing(BindingWatchers())  # does not wait for ever
 
 
 async def test_the_remover_waits_until_the_program_polls_again() -> None:

@@ -160,7 +160,7 @@ def test_new_identity_has_no_revocation_of_an_earlier_one(setup: Setup) -> None:
     setup.file.with_name("alice.key").unlink()
     setup.again()
     setup.ask(CreateKey("alice"))
-    setup.ask(SignDelegation("alice"))
+    setup.ask(SignDelegation("alice"))  # does not raise IdentityRevoked
 
 
 def test_pages(setup: Setup) -> None:

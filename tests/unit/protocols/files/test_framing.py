@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import typing
 from typing import Any
@@ -35,10 +36,8 @@ FIELDS = st.sampled_from(["path", "after", "limit", "entries", "offer", "seconds
 @given(st.binary(max_size=200) | VALUES.map(msgspec.msgpack.encode))
 def test_no_bytes_are_more_than_refused_by_the_decoders(data: bytes) -> None:
     for decoder in (REQUEST, ORDER):
-        try:
-            decoder.decode(data)
-        except UNDECODABLE:
-            continue
+        with contextlib.suppress(*UNDECODABLE):
+            decoder.decode(data)  # raises nothing else
 
 
 @given(TAGS, st.dictionaries(FIELDS, VALUES, max_size=4))
@@ -161,7 +160,7 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_no_bytes_are_more_than_refused_as_frames(data: bytes) -> None:
-    received(data)
+    received(data)  # does not raise
 
 
 @given(VALUES)

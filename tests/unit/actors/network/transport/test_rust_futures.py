@@ -213,7 +213,7 @@ async def test_a_future_that_wakes_itself_without_end_lets_other_work_run(poller
     for _ in range(10):
         await asyncio.sleep(0)
     future.finish()
-    await running
+    await running  # does not wait for ever
 
 
 @pytest.mark.parametrize("code", [None, WOKEN])

@@ -132,7 +132,7 @@ def test_a_time_that_cannot_be_set_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     descriptor = os.open(tmp_path / "a", os.O_RDWR)
     for rest in (0, 1 << 80, -(1 << 80)):
-        set_times(descriptor, 0, rest)
+        set_times(descriptor, 0, rest)  # does not raise
     os.close(descriptor)
 
 

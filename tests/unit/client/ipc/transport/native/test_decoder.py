@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -204,10 +205,8 @@ def test_garbage_is_malformed(name: str) -> None:
 @given(st.sampled_from([b"", GREETING, OPENING]), st.lists(st.binary(max_size=400), max_size=5))
 def test_random_bytes_are_messages_or_an_error(start: bytes, pieces: list[bytes]) -> None:
     reader = Reader()
-    try:
-        reader.feed(start, *pieces)
-    except ZmtpError:
-        return
+    with contextlib.suppress(ZmtpError):
+        reader.feed(start, *pieces)  # raises nothing else
 
 
 def test_only_compatible_socket_types_are_accepted() -> None:
