@@ -16,6 +16,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support.daemons import Daemon
+from tests.support.shared_daemons import SHARED_BY_FOLDER
 from tests.support.time_limit import *  # noqa: F403  (hooks)
 
 # What a user runs writes through buffers: an interpreter that does not hides what goes wrong with them at its end.
@@ -34,11 +35,12 @@ settings.load_profile("fastn")
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]
     """A module's tests run in one process, one after the other, since they share what costs most: daemons. So do all
-    of ``chaos``: each of its programs takes what the machine can give."""
+    of ``chaos``, where each program takes what the machine can give, and folders whose modules share daemons."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "tests/chaos" if module.startswith("tests/chaos/") else module
+        folder = module.rpartition("/")[0]
+        return folder if folder in ("tests/chaos", *SHARED_BY_FOLDER) else module
 
     def remove_node(self, node: Any) -> str | None:
         """Return the test in which the process crashed, and let others do the rest of its work, but not that test.

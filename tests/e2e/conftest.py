@@ -11,7 +11,8 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
 from tests.support.daemons import eventually
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.shared_daemons import SharedDaemons
+from tests.support.two_daemons import TwoDaemons
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,10 +31,21 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def daemons(transport: str) -> Iterator[TwoDaemons]:
+def shared_daemons() -> Iterator[SharedDaemons]:
+    """Daemons of the module's own, in folders that do not share them."""
+    shared = SharedDaemons()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="module")
+def daemons(transport: str, shared_daemons: SharedDaemons) -> Iterator[TwoDaemons]:
     """Shared by a module's tests: they may call, and put back what they change."""
-    with start_two_daemons() as daemons:
-        yield daemons
+    daemons = shared_daemons.lend()
+    for daemon in (daemons.one, daemons.two):
+        daemon.env["FASTN_TRANSPORT"] = transport
+    yield daemons
+    shared_daemons.take_back()
 
 
 @pytest.fixture(params=["far", "near"])

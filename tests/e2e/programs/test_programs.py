@@ -94,7 +94,7 @@ async def test_a_request_reaches_the_handler_and_the_reply_comes_back(daemons: T
         reply = await client.call("alice", daemons.bob, "Shop", request={"a": 1, "b": 2})
         assert reply == {"sum": 3, "who": daemons.alice}
         status = binding_of(daemons.two, "bob", "Shop")
-        assert (status.state, status.programs, status.calls) == ("serving", 1, 1)
+        assert (status.state, status.programs, status.calls > 0) == ("serving", 1, True)
     with pytest.raises(ProtocolNotFound):
         async with Client(daemons.one.home) as client:
             await client.call("alice", daemons.bob, "Shop", request={})

@@ -53,8 +53,8 @@ def test_both_directions_are_half_closed_each_in_its_time(daemons: TwoDaemons, p
     run(daemons.one, talk)
 
 
-@pytest.mark.parametrize("size", [0, 1, 64 * MIB])
-def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str, size: int) -> None:
+def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str) -> None:
+    size = 16 * MIB
     sent, received = hashlib.blake2b(), hashlib.blake2b()
 
     async def say(session: Session) -> None:

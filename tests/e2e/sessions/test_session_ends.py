@@ -19,8 +19,9 @@ pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", 
 MIB: Final = 1024 * 1024
 
 
-@pytest.mark.parametrize("code", [0, 7, MAX_RESET_CODE])
-def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, code: int) -> None:
+def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str) -> None:
+    code = MAX_RESET_CODE
+
     async def by_the_handler(client: Client) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "reset", "code": code})
         await session.write(b"x")
