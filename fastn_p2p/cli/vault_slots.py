@@ -119,7 +119,7 @@ def _encrypted_status(home: Path | None) -> VaultStatus:
 
 
 def _hand_out(home: Path | None, new: str, status: VaultStatus, present: Secret) -> None:
-    """Write the secret of the newest slot to standard output. If that fails, remove the slot, which nobody can open."""
+    """Write the secret of the newest slot to standard output. If that fails, remove the slot: nothing can open it."""
     try:
         put_raw(new.encode() + b"\n")
     except BaseException:

@@ -19,7 +19,7 @@ def groups_of(home: Path | None, peer: str) -> list[str]:
         return []
 
 
-def tell_uses(home: Path | None, entry: str) -> None:
+def write_uses(home: Path | None, entry: str) -> None:
     """Write which bindings still have the entry in their access lists, where it admits nobody now."""
     try:
         bindings = request_daemon(home, GetAccess()).bindings

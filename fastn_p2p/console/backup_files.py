@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 _MODE: Final = 0o600
 
 BackupFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="File of the backup.", show_default=False)]
+WithoutPeersOption = Annotated[
+    bool, typer.Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
+]
+WithoutProtocolsOption = Annotated[
+    bool, typer.Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
+]
 
 
 class OpenedBackup(NamedTuple):

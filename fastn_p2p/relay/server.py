@@ -118,7 +118,7 @@ class RelayServer:
         return lines + [f"metrics http://{address}/metrics" for address in self.metrics_addresses]
 
     def reload(self) -> None:
-        """Read the access list and the certificate again. What cannot be read stays as it was, with a log line."""
+        """Read the access list and the certificate again. If that fails, the earlier content stays in use."""
         for what, again in self._reloadable():
             try:
                 again()

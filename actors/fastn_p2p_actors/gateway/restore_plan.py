@@ -1,7 +1,7 @@
 """Plan of a restore: which identities, peers and groups of a backup come into this home, under which names.
 
-The plan is made before anything is changed. What is here already under the same name and with the same key stays as it
-is. Anything else in the way is a conflict, which the owner resolves by another name or by leaving it out.
+The plan is made before anything is changed. An identity or peer that is here under the same name and with the same key
+stays as it is. Any other conflict is resolved by the owner, with another name or by leaving it out.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Planner:
         self._renames = dict(message.renames)
         self._peer_renames = dict(message.peer_renames)
         self._substitutes: dict[str, tuple[str, ...]] = {}
-        """Entries of restored access lists that mean somebody else here, or nobody: what to write instead."""
+        """Entries of restored access lists that name another peer here, or none, and the entries to write instead."""
 
     def plan_identities(self, contents: BackupContents, here: Mapping[str, str]) -> None:
         """Plan the identities. ``here`` has the ID52 of each identity of this home, or nothing for a damaged one."""

@@ -14,7 +14,7 @@ from ..runtime.actor import ActorContext
 from .one_shot_workers import MAX_OUTPUT, WorkerOutput
 
 CLOSE_SECONDS: Final = 2.0
-"""Seconds until the last bytes of a worker that has ended must be there. What it started is killed meanwhile."""
+"""Seconds until the last bytes of a worker that has ended must be there. Its own children are killed meanwhile."""
 _CHUNK: Final = 64 * 1024
 
 

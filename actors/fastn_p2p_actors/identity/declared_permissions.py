@@ -1,6 +1,6 @@
 """Permissions that protocols declare for a config.
 
-Only code that comes with the daemon runs here. What other protocols declare is found out in a one-shot worker.
+Only code that comes with the daemon runs here. A one-shot worker finds out the declarations of other protocols.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class SeenStore:
         self._saved_changes = 0
 
     def load(self) -> None:
-        """Read the files. What is damaged becomes a warning; the rest counts."""
+        """Read the files. Damaged parts become a warning; the rest counts."""
         try:
             saved = msgspec.json.decode((self._directory / _SNAPSHOT).read_bytes(), type=_Snapshot)
             self.epochs.restore_dict(saved.epochs)
@@ -183,7 +183,7 @@ class SeenStore:
         self._sync_soon()
 
     def _sync_soon(self) -> None:
-        """Sync the journal in a thread, because a disk can be slow. What is written meanwhile is synced afterwards."""
+        """Sync the journal in a thread, because a disk can be slow. Later entries are synced after that."""
         self._unsynced = True
         if self._sync is not None or self._journal is None:
             return

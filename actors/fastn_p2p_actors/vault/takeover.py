@@ -44,7 +44,7 @@ class Takeover:
         """Put every new file in place. On disk when this returns.
 
         Raises:
-            StorageFailed: a file could not be changed. Those before it are in place, the others are as they were.
+            StorageFailed: a file could not be changed. Earlier files are in place, later ones are as they were.
         """
         while self._ready:
             temporary, path = self._ready[0]

@@ -1,7 +1,7 @@
 """Command ``GetAccess``: who may use which binding, and by which entry of its access list.
 
-The access lists come from the network process for bindings that are served, and from the disk for all others. What an
-entry means is decided in one place, the network process.
+The access lists come from the network process for bindings that are served, and from the disk for all others. Only
+the network process decides what an entry means.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Block list: identities that the owner has blocked, and the endpoints through which only they speak.
 
-A blocked identity is refused as early as it can be told. Its delegation is not accepted, so no request of it is looked
-at. An endpoint that has proved a blocked identity, and no other one, is listed with it: its further connections are
-closed at the handshake, before a hello, and without a line in the log. The endpoint is released as soon as another
+A blocked identity is refused as early as it can be recognised. Its delegation is not accepted, so no request of it is
+looked at. An endpoint that has proved a blocked identity, and no other one, is listed with it: its further connections
+are closed at the handshake, before a hello, and without a line in the log. The endpoint is released as soon as another
 identity speaks through it or is known to.
 """
 

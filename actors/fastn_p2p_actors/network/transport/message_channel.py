@@ -29,7 +29,7 @@ class Channel(Protocol):
         ...
 
     def close(self) -> None:
-        """End the connection. What was sent and has not arrived is lost."""
+        """End the connection. Messages that have not arrived are lost."""
         ...
 
 

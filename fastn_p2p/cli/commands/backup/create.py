@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ....console.backup_files import BackupFileArgument
+from ....console.backup_files import BackupFileArgument, WithoutPeersOption, WithoutProtocolsOption
 from ....console.options import HomeOption
 from ....console.passphrases import PassphraseFileOption
 
@@ -15,19 +15,15 @@ def run(
         list[str] | None,
         typer.Option("--identity", metavar="NAME", help="Back up this identity. Repeat it for more. Default: all."),
     ] = None,
-    without_peers: Annotated[
-        bool, typer.Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
-    ] = False,
-    without_protocols: Annotated[
-        bool, typer.Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
-    ] = False,
+    without_peers: WithoutPeersOption = False,
+    without_protocols: WithoutProtocolsOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     passphrase_file: PassphraseFileOption = None,
     home: HomeOption = None,
 ) -> None:
     """Write a backup: identities with their keys, protocols, configs and access lists, and the peers.
 
-    The file is encrypted with a passphrase of its own, in the age format. Without the passphrase nobody can open it.
+    The file is encrypted with a passphrase of its own, in the age format. Without the passphrase it cannot be opened.
     The files that protocols keep are not part of it: mail, chats, received files. Neither is the transport key.
     """
     from fastn_p2p_actors.backup.collection import collect

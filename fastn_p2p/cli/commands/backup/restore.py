@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ....console.backup_files import BackupFileArgument
+from ....console.backup_files import BackupFileArgument, WithoutPeersOption, WithoutProtocolsOption
 from ....console.options import HomeOption, JsonOption
 from ....console.passphrases import PassphraseFileOption
 
@@ -26,12 +26,8 @@ def run(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out what is in conflict with something here.")
     ] = False,
-    without_peers: Annotated[
-        bool, typer.Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
-    ] = False,
-    without_protocols: Annotated[
-        bool, typer.Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
-    ] = False,
+    without_peers: WithoutPeersOption = False,
+    without_protocols: WithoutProtocolsOption = False,
     offline: Annotated[bool, typer.Option("--offline", help="Keep the identities offline.")] = False,
     json: JsonOption = False,
     passphrase_file: PassphraseFileOption = None,
@@ -39,8 +35,8 @@ def run(
 ) -> None:
     """Restore a backup into this home, or into a new one.
 
-    The daemon must run. What is here already stays as it is. If something else has a name or a key of the backup,
-    nothing is restored, and the message names it. An identity may be online on two machines at the same time.
+    The daemon must run. Identities and peers that are here already stay as they are. If another one has a name or a key
+    of the backup, nothing is restored, and the message names it. An identity may be online on two machines at once.
     """
     from fastn_p2p_client.ipc.messages import RestoreBackup
     from fastn_p2p_client.plain_text import plain

@@ -8,7 +8,7 @@ from ...lazy_groups import lazy_group
 app = lazy_group(
     "fastn_p2p.cli.commands.invite",
     ("create", "list", "revoke"),
-    "Let somebody use some protocols, and nothing else: make an invitation.\n\n"
+    "Invite peers to some protocols, and to nothing else.\n\n"
     "`fastn-p2p invite --for Chat` is short for `fastn-p2p invite create --for Chat`.",
     default="create",
 )

@@ -12,7 +12,7 @@ def run(
     from fastn_p2p_client.ipc.messages import RemovePeer
     from fastn_p2p_client.keys import ID52_LENGTH
 
-    from ....console.access_uses import groups_of, tell_uses
+    from ....console.access_uses import groups_of, write_uses
     from ....console.control_request import find_peer, request_daemon
 
     name = peer if len(peer) < ID52_LENGTH else find_peer(home, peer).name
@@ -21,4 +21,4 @@ def run(
     write_message(f"Removed {name} from the address book.")
     if groups:
         write_message(f"It was in: {', '.join(groups)}. It is in no group now.")
-    tell_uses(home, name)
+    write_uses(home, name)

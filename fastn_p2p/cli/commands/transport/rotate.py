@@ -4,7 +4,7 @@ from ....console.options import HomeOption, JsonOption
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
-    """Replace the transport key, after somebody may have read it from this machine.
+    """Replace the transport key, for instance after a program may have read it.
 
     Identities keep their ID52s. Peers that see the new key refuse the old one. Connections end and are made again:
     calls in flight get a few seconds to finish, and those with retry=True are repeated. Sessions end.

@@ -15,9 +15,9 @@ def run(
     """Delete a group. Its members stay in the address book. Says which access lists still name the group."""
     from fastn_p2p_client.ipc.messages import DeleteGroup
 
-    from .....console.access_uses import tell_uses
+    from .....console.access_uses import write_uses
     from .....console.control_request import request_daemon
 
     request_daemon(home, DeleteGroup(group))
     write_message(f"Deleted the group {group}.")
-    tell_uses(home, f"group:{group}")
+    write_uses(home, f"group:{group}")
