@@ -52,7 +52,7 @@ class DaemonConfig:
     """Bytes of data that an identity process may have; 0 for no limit."""
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
-    sandbox: bool = False
+    sandbox: bool = True
     """Confine the processes, if the kernel can."""
     fixed_settings: tuple[str, ...] = ()
     """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""

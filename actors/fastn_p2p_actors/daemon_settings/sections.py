@@ -75,7 +75,7 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     """MiB of data that each identity's process may have; 0 for no limit."""
     connections: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
-    sandbox: bool = False
+    sandbox: bool = True
     """Confine the daemon's processes to what they need, if the kernel can."""
 
 

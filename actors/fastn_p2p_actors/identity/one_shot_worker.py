@@ -106,7 +106,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
 
     memory: int = 0
     """Bytes for ``set_memory_limit``; 0 for no limit."""
-    sandbox: bool = False
+    sandbox: bool = True
     """Confine the worker, if the kernel can."""
     home: str = ""
     """Home of the daemon, which the sandbox keeps closed; empty without a daemon."""

@@ -33,7 +33,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """True if the previous process was killed because it sent no heartbeat."""
     connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to the actor's mailbox."""
-    sandbox: bool = False
+    sandbox: bool = True
     """Confine the process, if the kernel can."""
 
 

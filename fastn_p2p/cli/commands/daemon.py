@@ -65,7 +65,7 @@ def run(
         bool | None,
         typer.Option(
             "--sandbox/--no-sandbox",
-            help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: no-sandbox]",
+            help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: sandbox]",
         ),
     ] = None,
     passphrase_file: PassphraseFileOption = None,
