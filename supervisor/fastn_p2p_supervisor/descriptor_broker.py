@@ -1,7 +1,8 @@
 """Descriptor broker: opens what the sandbox of a child keeps closed, and what the child may have all the same.
 
 An identity's process makes no Unix sockets: it gets connections to the network process, to the gateway, and to what its
-owner has granted. The network process reads ``config.toml``, which lies beside the vault.
+owner has granted. Nor does the network process: it gets connections to the vault, and reads ``config.toml``, which lies
+beside the vault.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,6 +37,7 @@ class DescriptorBroker:
 
     def __init__(self, home: Home) -> None:
         self._own = (home.mailbox("network"), home.control_socket)
+        self._vault = home.mailbox("vault")
         self._config = home.config_file
         self._identities = home.identities
         self._permissions = PermissionStore(home)
@@ -54,13 +57,15 @@ class DescriptorBroker:
         """Return a connected, non-blocking socket for a child.
 
         Raises:
-            Forbidden: the child is no identity, or its owner has not granted the path.
+            Forbidden: the child is no identity whose owner has granted the path, nor the network process.
             OSError: the connection failed.
         """
+        if child == "network" and Path(path) == self._vault:
+            return self._connect_to_own(self._vault, "")
         identity = child.removeprefix(_PREFIX)
         if identity != child:
             if Path(path) in self._own:
-                return connect_as(identity, Path(path))
+                return self._connect_to_own(Path(path), identity)
             granted = self._granted(identity)
             if f"connect unix:{os.path.normpath(path)}" in granted:
                 writable = [self._identities / identity, *map(Path, Permissions.of(granted).write)]
@@ -82,6 +87,19 @@ class DescriptorBroker:
                 if os.path.samestat(place.stat(), found):
                     return True
         return False
+
+    def _connect_to_own(self, path: Path, identity: str) -> socket.socket:
+        """Return a connection to a socket of the daemon, in the name of an identity unless that is empty.
+
+        It follows no link: the network process may change the directory of the sockets.
+        """
+        place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISSOCK(os.fstat(place).st_mode):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            return connect_as(identity, Path(f"/proc/self/fd/{place}"))
+        finally:
+            os.close(place)
 
     def _connect_to(self, path: Path, writable: list[Path]) -> socket.socket:
         """Return a connected socket.

@@ -35,7 +35,6 @@ MODULES: Final = (
     "fastn_p2p_actors.runtime.actor",
     "fastn_p2p_actors.runtime.mailbox",
     "fastn_p2p_actors.runtime.curve.mailbox",
-    "fastn_p2p_client.ipc.transport.pyzmq.connection",
     "fastn_p2p_actors.identity",
 )
 

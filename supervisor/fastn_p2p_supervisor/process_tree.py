@@ -50,7 +50,7 @@ ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
             wire.RestartNetwork,
         }
     ),
-    "network": frozenset({wire.OpenConfig}),
+    "network": frozenset({wire.OpenConfig, wire.OpenSocket}),
     "identity": frozenset({wire.OpenSocket}),
 }
 """Requests that a child may make, by its role; all others are denied. The control channel identifies the child."""

@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import zmq
 
+from fastn_p2p_actors.runtime.specs import VaultAccess
 from fastn_p2p_client.ipc.messages import Hello
-from fastn_p2p_client.ipc.transport.pyzmq.sockets import CurveKeys, close_socket, dealer, endpoint
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import close_socket, dealer, endpoint
 from tests.support.daemons import Daemon
 from tests.support.processes import resident
 
@@ -42,8 +43,12 @@ class Keys(NamedTuple):
 class Raw:
     """DEALER socket to one mailbox. Use it in one thread."""
 
-    def __init__(self, path: Path, curve: CurveKeys | None = None) -> None:
-        self._socket = dealer(curve)
+    def __init__(self, path: Path, curve: Keys | VaultAccess | None = None) -> None:
+        self._socket = dealer()
+        if curve is not None:
+            self._socket.set(zmq.CURVE_SERVERKEY, curve.server_public.encode())
+            self._socket.set(zmq.CURVE_PUBLICKEY, curve.public.encode())
+            self._socket.set(zmq.CURVE_SECRETKEY, curve.secret.encode())
         self._socket.connect(endpoint(path))
         self._number = 0
         self._received: deque[list[bytes]] = deque()

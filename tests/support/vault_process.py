@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from fastn_p2p_actors.runtime.curve.connection import vault_channel
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.specs import ActorSpec, VaultAccess
 from fastn_p2p_actors.vault.messages import VaultReply
@@ -114,7 +115,7 @@ class VaultRequests:
 
 @asynccontextmanager
 async def vault_requests(vault: RunningVault, role: str) -> AsyncIterator[VaultRequests]:
-    link = RequestChannel(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
+    link = vault_channel(vault.home.mailbox("vault"), vault.access[role])
     link.open()
     try:
         yield VaultRequests(link)

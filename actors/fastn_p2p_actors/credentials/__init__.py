@@ -10,6 +10,7 @@
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
 - ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
 - ``key_transfer``: one secret key on its way to another process, sealed for its receiver.
+- ``curve_client``: encryption of the connections to the vault.
 - ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.
 
 Times are Unix seconds, and always arguments.

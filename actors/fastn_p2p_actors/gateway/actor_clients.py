@@ -42,6 +42,7 @@ from ..identity.messages import IdentityAnswer
 from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
+from ..runtime.curve.connection import vault_channel
 from ..runtime.grants import GATEWAY_SUBJECT, make_grant
 from ..runtime.specs import GatewaySettings
 from ..vault.messages import VaultReply
@@ -125,7 +126,7 @@ class ActorClient:
 
 def vault(home: Home, settings: GatewaySettings) -> ActorClient:
     """Return a client of the vault, which authenticates with the gateway's own key."""
-    return ActorClient(RequestChannel(home.mailbox("vault"), "vault", curve=settings.vault), "vault", _vault_reply)
+    return ActorClient(vault_channel(home.mailbox("vault"), settings.vault), "vault", _vault_reply)
 
 
 def network(home: Home, settings: GatewaySettings) -> ActorClient:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,12 +33,13 @@ from fastn_p2p_client.ipc.messages import (
     WindowUpdate,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.ipc.unix_sockets import set_opener
 from fastn_p2p_client.keys import id52_of
 
 from ..credentials.key_transfer import wipe
 from ..runtime.actor import ActorContext
-from ..runtime.mailbox import Mailbox, Sender
+from ..runtime.curve.connection import vault_channel
+from ..runtime.mailbox import Mailbox, Sender, bind_mailbox
 from ..runtime.rate_limiter import Rate, TokenBucket
 from ..runtime.sandbox.roles import network_sandbox
 from ..runtime.specs import NetworkSettings
@@ -112,8 +114,22 @@ _DRAIN: Final = 4.0
 class Network:
     """Parts of the network process. ``start`` creates and joins them; ``stop`` ends them."""
 
-    def __init__(self, context: ActorContext, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        context: ActorContext,
+        settings: NetworkSettings,
+        wall: Callable[[], float] = time.time,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """
+        Args:
+            context: context of the process.
+            settings: its settings.
+            wall: return Unix time.
+            listener: socket of its mailbox, if it was bound already.
+        """
         self._context = context
+        self._listener = listener
         self._settings = settings
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -130,6 +146,7 @@ class Network:
             self._on_message,
             on_gone=self._on_gone,
             limits=context.connection_limits(),
+            listener=listener,
         )
 
     async def start(self) -> None:
@@ -144,11 +161,11 @@ class Network:
         run = self._context.home.path / "run"
         registry, book, mailbox = self._registry, self._book, self._mailbox
         await asyncio.to_thread(book.load)
-        self._vault = RequestChannel(self._context.home.mailbox("vault"), "vault", curve=self._settings.vault)
+        self._vault = vault_channel(self._context.home.mailbox("vault"), self._settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
         self._audit = AuditReporter(vault.record_event)
-        transport = await transport_key(vault, self._context)
+        transport = await transport_key(vault, self._context, self._listener)
         open_config = self._context.open_config if self._context.is_confined else None
         settings = SettingsReload(self._context.home.config_file, self._settings, open_config)
         await settings.at_start()
@@ -420,9 +437,17 @@ class Network:
 
 
 async def serve(context: ActorContext) -> None:
-    """Run the network process until ``context.stop_requested`` is set."""
+    """Run the network process until ``context.stop_requested`` is set.
+
+    In its sandbox it makes no Unix sockets: the user's other services listen at some, and start programs for whoever
+    connects. Its own mailbox is bound before, and the supervisor connects it to the vault.
+    """
+    mailbox = context.home.mailbox("network")
+    listener = bind_mailbox(mailbox)
     context.enter_sandbox(network_sandbox(context.home, make_host_directory()))
-    network = Network(context, context.load_settings(NetworkSettings))
+    if context.is_confined:
+        set_opener(context.open_socket)
+    network = Network(context, context.load_settings(NetworkSettings), listener=listener)
     starting = asyncio.ensure_future(network.start())
     stop = asyncio.ensure_future(context.stop_requested.wait())
     try:
@@ -436,3 +461,5 @@ async def serve(context: ActorContext) -> None:
         starting.cancel()
         stop.cancel()
     await network.stop()
+    listener.close()
+    mailbox.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Final
 
 import msgspec
@@ -28,8 +29,10 @@ _decoder: Final = msgspec.msgpack.Decoder(NetworkRequest)
 log = logging.getLogger(__name__)
 
 
-async def transport_key(vault: VaultClient, context: ActorContext) -> TransportKey:
-    """Return the transport key. While the vault is locked, serve a ``LockedMailbox``.
+async def transport_key(
+    vault: VaultClient, context: ActorContext, listener: socket.socket | None = None
+) -> TransportKey:
+    """Return the transport key. While the vault is locked, serve a ``LockedMailbox``, at ``listener`` if there is one.
 
     Raises:
         P2PError: the vault refuses the transport key for another reason.
@@ -38,7 +41,7 @@ async def transport_key(vault: VaultClient, context: ActorContext) -> TransportK
         return await vault.transport()
     except VaultLocked as error:
         log.warning("%s", error)
-    mailbox = LockedMailbox(context)
+    mailbox = LockedMailbox(context, listener)
     mailbox.open()
     try:
         context.ready()
@@ -55,8 +58,9 @@ async def transport_key(vault: VaultClient, context: ActorContext) -> TransportK
 class LockedMailbox:
     """Mailbox that has the same socket as that of the network process."""
 
-    def __init__(self, context: ActorContext) -> None:
-        self._mailbox = Mailbox(context.home.mailbox("network"), self._on_message, limits=context.connection_limits())
+    def __init__(self, context: ActorContext, listener: socket.socket | None = None) -> None:
+        path = context.home.mailbox("network")
+        self._mailbox = Mailbox(path, self._on_message, limits=context.connection_limits(), listener=listener)
         self._reply = encode(ErrorReply.of(VaultLocked(what="reaching peers")))
 
     def open(self) -> None:

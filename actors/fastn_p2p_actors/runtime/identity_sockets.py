@@ -17,7 +17,7 @@ _RANDOM: Final = 8
 
 
 def connect_as(identity: str, path: Path) -> socket.socket:
-    """Return a non-blocking socket that is connected to ``path`` in the name of an identity.
+    """Return a non-blocking socket that is connected to ``path`` in the name of an identity; in none if it is empty.
 
     Raises:
         OSError: the connection failed. ``BlockingIOError``: the queue there is full.
@@ -25,7 +25,8 @@ def connect_as(identity: str, path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made.setblocking(False)
-        made.bind(_PREFIX + identity.encode() + b"/" + secrets.token_hex(_RANDOM).encode())
+        if identity:
+            made.bind(_PREFIX + identity.encode() + b"/" + secrets.token_hex(_RANDOM).encode())
         made.connect(str(path))
     except BaseException:
         made.close()

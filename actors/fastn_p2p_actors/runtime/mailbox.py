@@ -75,6 +75,21 @@ class Sender:
 OnMessage: TypeAlias = Callable[[Sender, bytes, bytes, bytes], None]
 
 
+def bind_mailbox(path: Path) -> socket.socket:
+    """Return a socket that listens at ``path``, for a process that soon may make no Unix sockets. Raises OSError."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.bind(str(path))
+        path.chmod(0o600)  # before ``listen``: until then no process can connect
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def encode_invalid_message(frames: list[bytes], reason: str) -> bytes:
     """Return the error reply to invalid frames, under their first frame as correlation id.
 
@@ -98,6 +113,8 @@ class Mailbox:
         uid: the user whose processes may connect; by default the own one.
         limits: limits of the open connections. Messages over further connections are answered with ``Overloaded``.
         max_held: bytes that all connections together may hold.
+        listener: result of ``bind_mailbox`` for ``path``, if the socket was bound already. It stays open: its owner
+            closes it.
     """
 
     def __init__(
@@ -109,8 +126,10 @@ class Mailbox:
         uid: int | None = None,
         limits: ConnectionLimits | None = None,
         max_held: int = MAX_HELD,
+        listener: socket.socket | None = None,
     ) -> None:
         self._path = path
+        self._bound = listener
         self._on_message = on_message
         self._on_gone = on_gone
         self._uid = os.getuid() if uid is None else uid
@@ -135,16 +154,7 @@ class Mailbox:
         self._memory = MailboxMemory[Sender](
             self._loop, lambda sender: sender.connection.held, self._owner_of, self._end_holder, self._max_held
         )
-        self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._listener.setblocking(False)
-            self._listener.bind(str(self._path))
-            self._path.chmod(0o600)  # before ``listen``: until then no process can connect
-            self._listener.listen(BACKLOG)
-        except OSError:
-            self._listener.close()
-            raise
+        self._listener = self._bound or bind_mailbox(self._path)
         self._listen()
 
     def close(self) -> None:
@@ -153,9 +163,10 @@ class Mailbox:
             return
         self._closed = True
         self._stop_listening()
-        self._listener.close()
-        with contextlib.suppress(PermissionError):  # in a sandbox: the supervisor removes it
-            self._path.unlink(missing_ok=True)
+        if self._bound is None:
+            self._listener.close()
+            with contextlib.suppress(PermissionError):  # in a sandbox: the supervisor removes it
+                self._path.unlink(missing_ok=True)
         for sender in (*self._senders, *self._refused):
             sender.gone = True
             sender.connection.close()

@@ -24,7 +24,6 @@ from .unix_sockets import get_opener
 
 if TYPE_CHECKING:
     from .transport.base import Transport, TransportName
-    from .transport.pyzmq.sockets import CurveKeys
 
 _CANCEL: Final = encode(Cancel())
 _LONG: Final = encode(LongReply())
@@ -48,7 +47,7 @@ class RequestChannel(LoopBound):
         where: path of the mailbox's socket, or a function that returns it before each attempt to connect. It raises
             P2PError if the path is not safe.
         actor: name of the process behind the mailbox, for errors.
-        curve: CURVE keys, if the mailbox needs them. The transport is then ``pyzmq``.
+        connection: makes the connection in place of the named transport, for a mailbox that needs keys.
         transport: name of the transport. A process whose connections another one makes uses ``native``.
         on_message: called with (id, header, payload) of messages that are not replies to requests of this channel.
         on_connect: called after each handshake, also of reconnections: the place to register again.
@@ -64,7 +63,7 @@ class RequestChannel(LoopBound):
         where: Path | Callable[[], Path],
         actor: str,
         *,
-        curve: CurveKeys | None = None,
+        connection: Callable[..., Transport] | None = None,
         transport: TransportName = "native",
         on_message: OnMessage | None = None,
         on_connect: Callable[[], None] | None = None,
@@ -73,7 +72,7 @@ class RequestChannel(LoopBound):
         self._where = where
         self.refusal: P2PError | None = None
         self._actor = actor
-        self._curve = curve
+        self._connection = connection
         self._transport_name = transport
         self._on_message = on_message
         self._connect_callback = on_connect
@@ -91,19 +90,15 @@ class RequestChannel(LoopBound):
         self._track()
 
     def _make_transport(self) -> Transport:
-        if self._curve is None and (self._transport_name == "native" or get_opener() is not None):
-            return ReconnectingConnection(
-                self._find,
-                on_message=self._receive,
-                on_connect=self._on_connect,
-                on_disconnect=self._on_disconnect,
-                on_refused=self._refuse,
-            )
-        from .transport.pyzmq.connection import PyzmqConnection  # imported late: libzmq costs time and memory
+        make = self._connection
+        if make is None and (self._transport_name == "native" or get_opener() is not None):
+            make = ReconnectingConnection
+        elif make is None:
+            from .transport.pyzmq.connection import PyzmqConnection  # imported late: libzmq costs time and memory
 
-        return PyzmqConnection(
+            make = PyzmqConnection
+        return make(
             self._find,
-            self._curve,
             on_message=self._receive,
             on_connect=self._on_connect,
             on_disconnect=self._on_disconnect,

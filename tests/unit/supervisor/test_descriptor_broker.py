@@ -90,6 +90,33 @@ def test_others_get_no_sockets(home: Home, listener: socket.socket, child: str) 
         DescriptorBroker(home).open(child, OpenSocket(str(home.control_socket)))
 
 
+def test_the_network_process_is_connected_to_the_vault_and_to_nothing_else(home: Home) -> None:
+    broker, vault = DescriptorBroker(home), home.mailbox("vault")
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(vault))
+        service.listen()
+        with socket.socket(fileno=broker.open("network", OpenSocket(str(vault)))):
+            accepted, address = service.accept()
+            accepted.close()
+        assert address == ""
+        for child in ("gateway", "identity-alice"):
+            with pytest.raises(Forbidden):
+                broker.open(child, OpenSocket(str(vault)))
+        for path in (home.control_socket, home.mailbox("network"), home.path / "agent"):
+            with pytest.raises(Forbidden):
+                broker.open("network", OpenSocket(str(path)))
+
+
+@pytest.mark.parametrize(("child", "mailbox"), [("network", "vault"), ("identity-alice", "network")])
+def test_a_link_in_place_of_a_mailbox_is_not_followed(home: Home, child: str, mailbox: str) -> None:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(home.path / "agent"))
+        agent.listen()
+        home.mailbox(mailbox).symlink_to(home.path / "agent")
+        with pytest.raises(PermissionError):
+            DescriptorBroker(home).open(child, OpenSocket(str(home.mailbox(mailbox))))
+
+
 def test_paths_that_name_nothing(home: Home) -> None:
     broker = DescriptorBroker(home)
     for path in ("", "run/../control.sock", str(home.mailbox("vault")), "\0fastn", str(home.path / "vault/../x")):

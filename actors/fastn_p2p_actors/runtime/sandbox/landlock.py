@@ -50,6 +50,8 @@ WRITE: Final = (
     READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_FIFO | MAKE_SYM | REFER | TRUNCATE
 )
 """Everything that a process does with files of its own."""
+WRITE_WITHOUT_LINKS: Final = WRITE & ~(MAKE_SYM | MAKE_FIFO)
+"""The same without links and pipes. A process without a sandbox, such as the supervisor, would write through a link."""
 
 _BIND_TCP: Final = 1 << 0
 _CONNECT_TCP: Final = 1 << 1

@@ -16,7 +16,19 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.permissions import ANYWHERE, Permissions, needs_resolver, port_of
 
 from .granted_paths import without_replaceable
-from .landlock import EXECUTE, MAKE_SOCK, READ, READ_DIR, READ_FILE, REMOVE_FILE, TRUNCATE, WRITE, WRITE_FILE, combine
+from .landlock import (
+    EXECUTE,
+    MAKE_SOCK,
+    READ,
+    READ_DIR,
+    READ_FILE,
+    REMOVE_FILE,
+    TRUNCATE,
+    WRITE,
+    WRITE_FILE,
+    WRITE_WITHOUT_LINKS,
+    combine,
+)
 from .sandbox import INTERNET, Sandbox
 from .system_files import LIBRARIES, all_processes, around, own_process, python_files, system_files, traces
 
@@ -27,19 +39,19 @@ _LOCAL: Final = frozenset({socket.AF_UNIX})
 
 def vault_sandbox(home: Home) -> Sandbox:
     """Return the sandbox of the vault: its directory, credentials of the service manager, and its mailbox."""
-    own = [(home.vault, WRITE), *_rules(READ, os.environ.get("CREDENTIALS_DIRECTORY"))]
+    own = [(home.vault, WRITE_WITHOUT_LINKS), *_rules(READ, os.environ.get("CREDENTIALS_DIRECTORY"))]
     return Sandbox(combine(_core(home).items(), own), families=_LOCAL)
 
 
 def network_sandbox(home: Home, host_directory: Path) -> Sandbox:
-    """Return the sandbox of the network process: ``peers/``, ``run/``, the host directory, and sockets.
+    """Return the sandbox of the network process: ``peers/``, ``run/``, the host directory, TCP and UDP sockets.
 
     Args:
         home: home of the daemon.
         host_directory: directory in which the user's daemons find each other. It exists.
     """
-    own = [(home.peers, WRITE), (home.path / "run", WRITE), (host_directory, WRITE)]
-    return Sandbox(combine(_core(home).items(), own), families=INTERNET | _LOCAL, connect=None, listen=None)
+    own = [(each, WRITE_WITHOUT_LINKS) for each in (home.peers, home.path / "run", host_directory)]
+    return Sandbox(combine(_core(home).items(), own), families=INTERNET, connect=None, listen=None)
 
 
 def gateway_sandbox(home: Home) -> Sandbox:
@@ -47,7 +59,7 @@ def gateway_sandbox(home: Home) -> Sandbox:
 
     It may make ``control.sock`` in the home, but not remove files there: keys are below.
     """
-    own = [(home.identities, WRITE), (home.path / "run", READ), (home.sockets, MAKE_SOCK)]
+    own = [(home.identities, WRITE_WITHOUT_LINKS), (home.path / "run", READ), (home.sockets, MAKE_SOCK)]
     return Sandbox(combine(_core(home).items(), own), families=_LOCAL)
 
 
@@ -128,7 +140,7 @@ def _core(home: Home) -> dict[Path, int]:
         system_files(),
         all_processes(),
         traces(),
-        [(home.logs, WRITE), (home.sockets / "run", _SOCKETS), (home.lock, READ_FILE)],
+        [(home.logs, WRITE_WITHOUT_LINKS), (home.sockets / "run", _SOCKETS), (home.lock, READ_FILE)],
         [(home.socket_directory_file, READ_FILE)],
     )
 

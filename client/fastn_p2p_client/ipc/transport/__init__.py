@@ -2,5 +2,5 @@
 
 - ``base``: the interface.
 - ``native``: ZMTP 3.1 on the event loop; the default.
-- ``pyzmq``: libzmq, with CURVE or without.
+- ``pyzmq``: libzmq.
 """

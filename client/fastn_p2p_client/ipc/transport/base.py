@@ -3,7 +3,7 @@
 Both transports speak ZMTP 3.1 as a DEALER to a mailbox, so the mailbox cannot tell them apart:
 
 - ``native``: on the event loop, without a thread. The default.
-- ``pyzmq``: libzmq, with an I/O thread. The vault's mailbox needs it for CURVE; programs may choose it.
+- ``pyzmq``: libzmq, with an I/O thread. Programs may choose it.
 
 Measured with calls through two daemons on two cores: if all processes use ``pyzmq``, a call takes 1.44 times as long.
 """

@@ -15,6 +15,7 @@ import pytest
 
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_actors.runtime.curve.connection import vault_channel
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_actors.runtime.process_setup import die_with_parent
@@ -22,7 +23,6 @@ from fastn_p2p_client import Client, listen, sync
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 from tests.support.stub_daemon import eventually, short_path
 
@@ -167,11 +167,10 @@ def test_at_the_data_plane(home: Home) -> None:
 
 
 def test_at_a_mailbox_with_keys(home: Home) -> None:
-    """libzmq, which would greet it, is not told to connect."""
     impostor = Impostor(home.mailbox("vault"))
 
     async def converse() -> None:
-        link = RequestChannel(home.mailbox("vault"), "vault", curve=generate_vault_keys().network)
+        link = vault_channel(home.mailbox("vault"), generate_vault_keys().network)
         link.open()
         try:
             with refused():

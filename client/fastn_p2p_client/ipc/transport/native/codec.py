@@ -55,11 +55,13 @@ def _command(name: bytes, body: bytes) -> bytes:
 
 def ready(kind: SocketType) -> bytes:
     """Return the command that completes the own half of the handshake."""
+    return _command(b"READY", socket_properties(kind))
+
+
+def socket_properties(kind: SocketType) -> bytes:
+    """Return the properties of a socket, as a handshake has them."""
     said = ((b"Socket-Type", kind.encode()), (b"Identity", b""))
-    return _command(
-        b"READY",
-        b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in said),
-    )
+    return b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in said)
 
 
 def pong(context: bytes) -> bytes:

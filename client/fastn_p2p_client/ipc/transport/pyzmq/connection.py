@@ -1,4 +1,4 @@
-"""``PyzmqConnection``: a libzmq DEALER to a mailbox, with CURVE or without.
+"""``PyzmqConnection``: a libzmq DEALER to a mailbox.
 
 The socket's descriptor is edge-triggered. So the socket is read until it is empty, both when the descriptor is readable
 and after sending.
@@ -21,19 +21,7 @@ from ....retry import Backoff
 from ...reconnecting import FIRST_PAUSE, LONGEST_PAUSE, check_listener
 from ..native.codec import OnMessage, Payload
 from .send_queue import RETRY_PAUSE, SendQueue
-from .sockets import (
-    AGAIN,
-    MORE,
-    NOBLOCK,
-    CurveKeys,
-    SocketMonitor,
-    close_socket,
-    dealer,
-    endpoint,
-    raw_get,
-    raw_recv,
-    readable,
-)
+from .sockets import AGAIN, MORE, NOBLOCK, SocketMonitor, close_socket, dealer, endpoint, raw_get, raw_recv, readable
 
 _BURST: Final = 256
 """Messages that are read before other tasks of the loop run."""
@@ -49,7 +37,6 @@ class PyzmqConnection(LoopBound):
 
     Args:
         find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
-        curve: CURVE keys, if the mailbox needs them.
         on_message: called with (id, header, payload).
         on_connect: called after each handshake.
         on_disconnect: called when a connection has ended, after its last message.
@@ -59,7 +46,6 @@ class PyzmqConnection(LoopBound):
     def __init__(
         self,
         find: Callable[[], Path],
-        curve: CurveKeys | None = None,
         *,
         on_message: OnMessage,
         on_connect: Callable[[], None],
@@ -67,7 +53,6 @@ class PyzmqConnection(LoopBound):
         on_refused: Callable[[P2PError], None],
     ) -> None:
         self._find = find
-        self._curve = curve
         self._on_message = on_message
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
@@ -90,7 +75,7 @@ class PyzmqConnection(LoopBound):
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket = dealer(self._curve)
+        self._socket = dealer()
         self._send_queue = SendQueue(self._socket)
         self._monitor = SocketMonitor(self._socket)
         self._descriptor = int(self._socket.fileno())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import zmq
 from zmq.backend import Socket as _Compiled  # pyright: ignore[reportAttributeAccessIssue]
@@ -33,17 +33,6 @@ _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
 _BACKLOG: Final = 128
 """Connections that libzmq may accept before they are counted. It aborts the process if it runs out of descriptors."""
-
-
-class CurveKeys(Protocol):
-    """CURVE keys of a client, in Z85."""
-
-    @property
-    def server_public(self) -> str: ...
-    @property
-    def public(self) -> str: ...
-    @property
-    def secret(self) -> str: ...
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -70,16 +59,12 @@ def _common(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.RCVHWM, _HWM)
 
 
-def dealer(curve: CurveKeys | None = None) -> zmq.Socket[bytes]:
+def dealer() -> zmq.Socket[bytes]:
     """Return a DEALER that queues for completed connections only, and does not reconnect by itself."""
     socket = context().socket(zmq.DEALER)
     _common(socket)
     socket.set(zmq.IMMEDIATE, 1)
     socket.set(zmq.RECONNECT_IVL, -1)
-    if curve is not None:
-        socket.set(zmq.CURVE_SERVERKEY, curve.server_public.encode())
-        socket.set(zmq.CURVE_PUBLICKEY, curve.public.encode())
-        socket.set(zmq.CURVE_SECRETKEY, curve.secret.encode())
     return socket
 
 

@@ -7,21 +7,16 @@ import os
 import socket
 from pathlib import Path
 
-import msgspec
 import pytest
 import zmq
 
+from fastn_p2p_actors.runtime.curve.connection import vault_channel
 from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
+from fastn_p2p_actors.runtime.specs import VaultAccess
 from fastn_p2p_client.errors import DaemonBusy
 from fastn_p2p_client.ipc.messages import Ack, GetStatus, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from tests.support.daemons import eventually
-
-
-class Keys(msgspec.Struct):
-    server_public: str
-    public: str
-    secret: str
 
 
 def pair() -> tuple[str, str]:
@@ -30,7 +25,18 @@ def pair() -> tuple[str, str]:
 
 
 SERVER, FRIEND, STRANGER = pair(), pair(), pair()
-GOOD = Keys(SERVER[0], *FRIEND)
+
+
+def access(public: str, secret: str) -> VaultAccess:
+    return VaultAccess(server_public=SERVER[0], public=public, secret=secret)
+
+
+def libzmq_channel(path: Path) -> RequestChannel:
+    """Return a channel of libzmq without keys."""
+    return RequestChannel(path, "vault", transport="pyzmq")
+
+
+GOOD = access(*FRIEND)
 
 
 class Server:
@@ -58,14 +64,15 @@ class Server:
 
 async def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
     server = Server(tmp_path / "v.sock")
-    good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    good = vault_channel(tmp_path / "v.sock", GOOD)
     good.open()
     for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
         assert (await good.request(GetStatus(), payload, timeout=60)).payload == bytes(payload)
     await good.drain()
     assert [caller.role for caller in server.callers] == ["network"] * 3
-    for curve in (Keys(SERVER[0], *STRANGER), None):
-        bad = RequestChannel(tmp_path / "v.sock", "vault", curve=curve)
+    strangers = [access(*STRANGER), VaultAccess(server_public=STRANGER[0], public=FRIEND[0], secret=FRIEND[1])]
+    channels = [vault_channel(tmp_path / "v.sock", each) for each in strangers]
+    for bad in (*channels, RequestChannel(tmp_path / "v.sock", "vault"), libzmq_channel(tmp_path / "v.sock")):
         bad.open()
         with pytest.raises(DaemonBusy):
             await bad.request(GetStatus(), timeout=0.3)
@@ -77,7 +84,7 @@ async def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) ->
 
 async def test_another_user_is_rejected_even_with_the_right_key(tmp_path: Path) -> None:
     server = Server(tmp_path / "v.sock", uid=os.getuid() + 1)
-    good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    good = vault_channel(tmp_path / "v.sock", GOOD)
     good.open()
     with pytest.raises(DaemonBusy):
         await good.request(GetStatus(), timeout=0.3)
@@ -104,7 +111,7 @@ async def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_co
         stranger.setblocking(False)
     await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
     server.own = True
-    link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    link = vault_channel(tmp_path / "v.sock", GOOD)
     link.open()
     assert (await link.request(GetStatus(), timeout=60)).header == encode(Ack())
     for stranger in crowd:
@@ -132,7 +139,7 @@ async def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Pat
         await asyncio.sleep(0)
     for stranger in crowd:
         stranger.close()
-    link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    link = vault_channel(tmp_path / "v.sock", GOOD)
     link.open()
     assert (await link.request(GetStatus(), timeout=60)).header == encode(Ack())
     link.close()

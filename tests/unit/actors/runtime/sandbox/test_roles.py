@@ -54,7 +54,7 @@ WRITES: Final[dict[str, frozenset[str]]] = {
 }
 SOCKETS: Final[dict[str, frozenset[str]]] = {
     "vault": frozenset({"unix"}),
-    "network": frozenset({"unix", "tcp", "udp"}),
+    "network": frozenset({"tcp", "udp"}),
     "gateway": frozenset({"unix"}),
     "identity": frozenset({"tcp"}),
     "worker": frozenset({"tcp"}),
@@ -157,6 +157,23 @@ def test_each_role_has_its_own_files_and_sockets_and_no_others(home: Home, role:
         starts_programs=False,
         sees_time_zones=True,
     )
+
+
+@pytest.mark.parametrize("role", ["vault", "network", "gateway"])
+def test_no_link_is_made_through_which_another_process_would_write(home: Home, role: str) -> None:
+    """The supervisor, which has no sandbox, writes to ``run/`` and ``logs/``."""
+    sandbox = sandbox_of(role, home)
+    directories = {str(Path(each).parent) for each in below(WRITES[role])}
+
+    def work() -> Found:
+        state = enter(sandbox)
+        for each in directories:
+            (home.path / each / "new").touch()
+        links = [each for each in directories if succeeds(lambda: (home.path / each / "link").symlink_to("/etc"))]  # noqa: B023
+        pipes = [each for each in directories if succeeds(lambda: os.mkfifo(home.path / each / "pipe"))]  # noqa: B023
+        return Found(state, links, pipes, [], False, True)
+
+    assert in_a_process(work) == Found(CLOSED, [], [], [], False, True)
 
 
 def test_the_gateway_makes_its_socket_and_removes_no_key(home: Home) -> None:

@@ -1,0 +1,214 @@
+"""``CurveConnection``: the transport of the vault's clients, with CURVE on the event loop.
+
+libzmq makes its sockets itself, and the network process may not make Unix sockets: the supervisor connects for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from zmq.utils import z85
+
+from fastn_p2p_client.errors import ConnectionLost, P2PError
+from fastn_p2p_client.ipc.reconnecting import FIRST_PAUSE, LONGEST_PAUSE, check_listener
+from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.ipc.transport.native.codec import (
+    COMMAND,
+    FRAMES,
+    LONG,
+    MAJOR,
+    MAX_FRAMES,
+    SIGNATURE,
+    OnMessage,
+    Payload,
+    invalid_reason,
+    socket_properties,
+)
+from fastn_p2p_client.ipc.unix_sockets import connect_unix
+from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, MAX_MESSAGE, SEND_QUEUE_BYTES
+from fastn_p2p_client.retry import Backoff
+
+from ...credentials.curve_client import OVERHEAD, CurveClient, CurveFailed
+from ..specs import VaultAccess
+
+_MECHANISM: Final = b"CURVE".ljust(20, b"\0")
+_GREETING: Final = SIGNATURE + bytes([MAJOR, 1]) + _MECHANISM + bytes(32)
+_MAX_FRAME: Final = MAX_MESSAGE + OVERHEAD
+_BUFFER: Final = 256 * 1024
+"""Bytes that wait to be decoded before the socket is read no more."""
+
+log = logging.getLogger(__name__)
+
+
+def vault_channel(mailbox: Path, access: VaultAccess) -> RequestChannel:
+    """Return a channel to the vault with the keys of one role."""
+    return RequestChannel(mailbox, "vault", connection=partial(CurveConnection, access))
+
+
+class CurveConnection:
+    """A connection to a CURVE mailbox that is made again when it ends.
+
+    Args:
+        access: own keys, and the public key of the mailbox.
+        find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
+        on_message: called with (id, header, payload).
+        on_connect: called after each handshake.
+        on_disconnect: called when a connection has ended, after its last message.
+        on_refused: called with the error if the socket could be another user's. Nothing was sent then.
+    """
+
+    def __init__(
+        self,
+        access: VaultAccess,
+        find: Callable[[], Path],
+        *,
+        on_message: OnMessage,
+        on_connect: Callable[[], None],
+        on_disconnect: Callable[[], None],
+        on_refused: Callable[[P2PError], None],
+    ) -> None:
+        self._keys = [z85.decode(key) for key in (access.server_public, access.public, access.secret)]
+        self._find = find
+        self._on_message = on_message
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
+        self._on_refused = on_refused
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._curve: CurveClient | None = None
+        """Keys of the present connection, once its handshake is complete."""
+        self._writer: asyncio.StreamWriter | None = None
+        """Stream of the present connection."""
+        self._closed = False
+
+    def open(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._stay_connected())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._curve = None
+        if not self._task.get_loop().is_closed():
+            self._task.cancel()
+            if self._writer is not None:
+                self._writer.close()
+
+    def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
+        """Send one message; return False if the queue is full.
+
+        A message that is sent while the connection ends is lost with it.
+        """
+        curve, writer = self._curve, self._writer
+        if curve is None or writer is None:
+            return True
+        if not credited and writer.transport.get_write_buffer_size() > SEND_QUEUE_BYTES:
+            return False
+        frames = (correlation, header, bytes(payload))
+        writer.write(b"".join(_frame(0, curve.seal(each, each is not frames[-1])) for each in frames))
+        return True
+
+    def cork(self) -> None:
+        """Do nothing: a message leaves at once."""
+
+    async def drain(self) -> None:
+        """Wait until the kernel has taken everything that was sent.
+
+        Raises:
+            ConnectionLost: the connection has ended before.
+        """
+        if self._writer is None or self._curve is None:
+            raise ConnectionLost(what="the connection to the daemon")
+        try:
+            await self._writer.drain()
+        except OSError:
+            raise ConnectionLost(what="the connection to the daemon") from None
+
+    async def _stay_connected(self) -> None:
+        while not self._closed:
+            try:
+                await self._connect()
+            except P2PError as error:
+                self._on_refused(error)
+            except (OSError, EOFError, TimeoutError, CurveFailed) as error:
+                log.debug("the vault's mailbox: %s", error)
+            await asyncio.sleep(self._backoff.pause())
+
+    async def _connect(self) -> None:
+        """Connect, and receive until the connection ends."""
+        path = self._find()
+        sock = await connect_unix(path)
+        try:
+            check_listener(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+        reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_BUFFER)
+        try:
+            async with asyncio.timeout(HANDSHAKE_IVL_MS / 1000):
+                curve = await self._shake_hands(reader, self._writer)
+            self._curve = curve
+            self._backoff.reset()
+            self._on_connect()
+            await self._receive(reader, curve)
+        finally:
+            was_connected = self._curve is not None
+            self._writer.close()
+            self._curve = self._writer = None
+            if was_connected and not self._closed:
+                self._on_disconnect()
+
+    async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> CurveClient:
+        curve = CurveClient(*self._keys)
+        writer.write(_GREETING + _frame(COMMAND, curve.hello()))
+        greeting = await reader.readexactly(len(_GREETING))
+        if greeting[:1] + greeting[9:11] != b"\xff\x7f" + bytes([MAJOR]) or greeting[12:32] != _MECHANISM:
+            raise CurveFailed("no greeting with CURVE")
+        welcome = await _read_frame(reader)
+        writer.write(_frame(COMMAND, curve.initiate(welcome, socket_properties("DEALER"))))
+        curve.finish(await _read_frame(reader))
+        return curve
+
+    async def _receive(self, reader: asyncio.StreamReader, curve: CurveClient) -> None:
+        frames: list[bytes] = []
+        while not self._closed:
+            content, more = curve.open(await _read_frame(reader))
+            frames.append(content)
+            if len(frames) > MAX_FRAMES:
+                raise CurveFailed("a message of too many frames")
+            if not more:
+                self._deliver(frames)
+                frames = []
+
+    def _deliver(self, frames: list[bytes]) -> None:
+        for start in range(0, len(frames), FRAMES):
+            message = frames[start : start + FRAMES]
+            reason = invalid_reason(message)
+            if reason:
+                log.warning("ignored %d frames from the daemon: %s", len(message), reason)
+                continue
+            try:
+                self._on_message(*message)
+            except Exception:
+                log.exception("handling a message failed")
+
+
+def _frame(flags: int, content: bytes) -> bytes:
+    """Return a frame of ZMTP 3.1."""
+    size = len(content)
+    if size < 256:
+        return bytes([flags, size]) + content
+    return bytes([flags | LONG]) + size.to_bytes(8, "big") + content
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+    flags, size = await reader.readexactly(2)
+    if flags & LONG:
+        size = int.from_bytes(bytes([size]) + await reader.readexactly(7), "big")
+    if size > _MAX_FRAME:
+        raise CurveFailed(f"a frame of {size} bytes")
+    return await reader.readexactly(size)
