@@ -7,6 +7,7 @@ are no resources to track.
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -60,8 +61,11 @@ class ForkedProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal this process or none, never another one that has its pid now."""
-        with suppress(ProcessLookupError):
+        try:
             signal.pidfd_send_signal(self.pidfd, number)
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EBADF):  # EBADF: it had ended before it got a descriptor
+                raise
 
     def exit_code(self) -> int | None:
         """Return the exit code (negative: the signal), as ``multiprocessing`` has it; None while it is not known."""
@@ -146,7 +150,7 @@ class ForkServer:
             with _isolated_start():
                 process.start()
             pid = process.pid or 0
-            return ForkedProcess(pid, os.pidfd_open(pid), ours, process, self._pidfd)
+            return ForkedProcess(pid, open_pidfd(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
             reason = "the fork server died" if _ended(self._pidfd) else "the system has no room for another process"
@@ -184,6 +188,17 @@ class _Descriptor:
 def _take_descriptor(duplicate: Any) -> int:
     descriptor: int = duplicate.detach()
     return descriptor
+
+
+def open_pidfd(pid: int) -> int:
+    """Return a descriptor that is readable once the process has ended, also if it is gone already.
+
+    A worker can be faster than the supervisor, which may have to wait for a processor before it gets here.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return os.eventfd(1, os.EFD_CLOEXEC)
 
 
 def _ended(pidfd: int) -> bool:
