@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 UNITS: Final = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
-UNIT: Final = UNITS / "fastn-p2p.service"
+USER_UNIT: Final = UNITS / "fastn-p2p.service"
+SYSTEM_UNIT: Final = UNITS / "fastn-p2p@.service"
 MOST_EXPOSED: Final = 2.0
 
 
@@ -19,16 +20,29 @@ def values_of(text: str, option: str) -> list[str]:
     return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{option}=")]
 
 
-def test_the_daemon_may_enter_its_sandboxes() -> None:
-    allowed = values_of(UNIT.read_text(), "SystemCallFilter")[0].split()
+@pytest.mark.parametrize("unit", [USER_UNIT, SYSTEM_UNIT], ids=["user", "system"])
+def test_the_daemon_may_enter_its_sandboxes(unit: Path) -> None:
+    allowed = values_of(unit.read_text(), "SystemCallFilter")[0].split()
     calls = {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp", "memfd_secret"}
     assert calls <= set(allowed)
 
 
+@pytest.mark.parametrize("unit", [USER_UNIT, SYSTEM_UNIT], ids=["user", "system"])
+def test_both_units_supervise_the_daemon_in_the_same_way(unit: Path) -> None:
+    text, other = unit.read_text(), USER_UNIT.read_text()
+    for option in (
+        *("Type", "NotifyAccess", "Restart", "RestartSec", "RestartPreventExitStatus", "WatchdogSec", "KillMode"),
+        *("TimeoutStartSec", "TimeoutStopSec", "OOMPolicy", "LimitNOFILE", "LimitCORE", "LimitMEMLOCK", "UMask"),
+        *("SystemCallFilter", "RestrictAddressFamilies", "StartLimitBurst", "StartLimitIntervalSec"),
+    ):
+        assert values_of(text, option) == values_of(other, option) != [], option
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_the_hardened_unit_is_little_exposed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unit", "options"), [(USER_UNIT, ["--user"]), (SYSTEM_UNIT, [])], ids=["user", "system"])
+def test_the_hardened_unit_is_little_exposed(tmp_path: Path, unit: Path, options: list[str]) -> None:
     shutil.copytree(UNITS, tmp_path, dirs_exist_ok=True)
-    command = ["systemd-analyze", "security", "--user", "--offline=true", "--no-pager", str(tmp_path / UNIT.name)]
+    command = ["systemd-analyze", "security", *options, "--offline=true", "--no-pager", str(tmp_path / unit.name)]
     environment = {"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     level = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)

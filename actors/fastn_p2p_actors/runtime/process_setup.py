@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -151,6 +152,19 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def only_write_to_terminal() -> None:
+    """Open the terminal of standard output and error again, for writing only.
+
+    A shell opens it once for reading and writing. Code in this process could read there what the owner types.
+    """
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.isatty(descriptor):
+                opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NOCTTY)
+                os.dup2(opened, descriptor)
+                os.close(opened)
+
+
 def forbid_core_files() -> None:
     """Forbid core files of this process: they would contain keys and messages."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -196,6 +210,7 @@ def initialize_child(channel: int) -> bool:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
+    only_write_to_terminal()
     make_undumpable()
     forbid_core_files()
     raise_file_limit()

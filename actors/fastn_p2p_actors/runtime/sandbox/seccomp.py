@@ -58,6 +58,9 @@ ALWAYS_DENIED: Final = (
     *("bpf", "keyctl", "add_key", "request_key", "userfaultfd", "io_uring_setup", "io_uring_enter"),
     *("io_uring_register", "perf_event_open", "fanotify_init", "name_to_handle_at", "open_by_handle_at"),
     *("personality", "modify_ldt", "iopl", "ioperm", "syslog", "quotactl", "quotactl_fd"),
+    # memory and queues that all programs of the user share, and that Landlock does not know
+    *("shmget", "shmat", "shmctl", "semget", "semctl", "semop", "semtimedop", "msgget", "msgctl", "msgsnd", "msgrcv"),
+    *("mq_open", "mq_unlink"),
     # the machine: root alone may do these anyway
     *("acct", "adjtimex", "clock_adjtime", "clock_settime", "settimeofday", "delete_module", "finit_module"),
     *("init_module", "kexec_load", "kexec_file_load", "reboot", "sethostname", "setdomainname", "swapon", "swapoff"),
@@ -67,11 +70,14 @@ _OF_OTHERS: Final = {
     "prlimit64": 0,
     "sched_setaffinity": 0,
     "setpriority": 1,
+    "ioprio_set": 1,
 }
 """Calls that change another process if this argument is not 0, which stands for the calling one."""
 _SCHEDULING: Final = ("sched_setattr", "sched_setparam", "sched_setscheduler")
 """Calls that change the scheduling of the thread in their first argument; 0 stands for the calling one. With another
 thread they do nothing and report success: libzmq does that to its own threads, and ends the process when refused."""
+_TERMINAL_INPUT: Final = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX of ioctl(2): they type into the terminal from which the daemon was started."""
 _SIGNALS: Final = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 """Calls whose first argument is the process that gets a signal."""
 
@@ -166,6 +172,8 @@ def assemble(rules: SyscallRules, machine: str) -> bytes:
             code.deny_unless_equal(name, 0, rules.signals)
         code.deny("tkill")
         code.deny("pidfd_send_signal")
+    for command in _TERMINAL_INPUT:
+        code.deny_if_equal("ioctl", 1, command)
     for name, argument in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
         code.deny_if_flags(name, argument, _FAST_OPEN)
     code.sockets(rules)
@@ -202,6 +210,10 @@ class _Program:
     def deny_unless_equal(self, name: str, argument: int, value: int, code: int = errno.EPERM) -> None:
         """Deny the call unless the argument, as 32 bits, has this value."""
         self._rule(name, [(_LOAD, _argument_at(argument), 0, 0), (_EQUAL, value & 0xFFFFFFFF, 1, 0), _denied(code)])
+
+    def deny_if_equal(self, name: str, argument: int, value: int) -> None:
+        """Deny the call if the argument, as 32 bits, has this value."""
+        self._rule(name, [(_LOAD, _argument_at(argument), 0, 0), (_EQUAL, value, 0, 1), _denied()])
 
     def deny_if_flags(self, name: str, argument: int, flags: int) -> None:
         """Deny the call if the argument has one of the flags."""

@@ -24,8 +24,10 @@ _SETTINGS: Final = (
     *("resolv.conf", "hosts", "host.conf", "nsswitch.conf", "gai.conf", "services", "protocols", "networks"),
     *("localtime", "timezone", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ssl", "pki", "ca-certificates"),
     *("crypto-policies", "passwd", "group", "mime.types", "os-release", "locale.conf", "locale.alias", "machine-id"),
+    *("alternatives", "fonts", "gitconfig", "hostname", "krb5.conf", "lsb-release", "magic", "terminfo"),
 )
-"""Files of ``/etc`` that a process needs. All of it is allowed unless this is root, who may read more than others."""
+"""Files of ``/etc`` that a process needs. All of it, and of ``/usr``, is allowed unless this is root, who may read more
+than others."""
 _STATE: Final = (
     "/run/systemd/resolve",
     "/run/resolvconf",
@@ -34,7 +36,10 @@ _STATE: Final = (
     "/var/lib/ca-certificates",
 )
 """Directories to which ``/etc/resolv.conf`` and certificates may lead."""
-_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "PYTHONTZPATH", "TZDIR", "LOCPATH")
+_VARIABLES: Final = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "LD_LIBRARY_PATH"),
+    *("PYTHONTZPATH", "TZDIR", "LOCPATH"),
+)
 """Variables of the environment that name files like these, several with colons between them."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
 _RANDOM: Final = ("/dev/random", "/dev/urandom")
@@ -95,12 +100,13 @@ def around(place: Path, home: Path | None) -> Iterator[Path]:
 
 def system_files() -> Iterator[tuple[Path, int]]:
     """Yield libraries, settings, devices and the like. They contain no secret of a user."""
-    for place in (*LIBRARIES, *_SHARED, *_STATE, *_RANDOM, *_KERNEL):
+    for place in (*LIBRARIES, *_SHARED, *_STATE, *_RANDOM, *_KERNEL, *_library_directories()):
         yield Path(place), READ
     for place in _DEVICES:
         yield Path(place), READ_FILE | WRITE_FILE | TRUNCATE
     if os.geteuid():
-        yield Path("/etc"), READ
+        for place in ("/etc", "/usr"):
+            yield Path(place), READ
     for name in _SETTINGS:
         setting = Path("/etc", name)
         yield setting, READ
@@ -108,6 +114,13 @@ def system_files() -> Iterator[tuple[Path, int]]:
     for name in _VARIABLES:
         for place in filter(os.path.isabs, os.environ.get(name, "").split(os.pathsep)):
             yield Path(place), READ
+
+
+def _library_directories() -> Iterator[str]:
+    """Yield further directories of shared libraries, as ldconfig(8) is told of them: those of CUDA, for instance."""
+    for file in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):
+        with suppress(OSError):
+            yield from filter(os.path.isabs, map(str.strip, file.read_text(errors="replace").splitlines()))
 
 
 def own_process() -> Iterator[tuple[Path, int]]:

@@ -126,6 +126,15 @@ def test_calls_on_other_processes(machine: str) -> None:
     assert decide(SyscallRules(), machine, "prlimit64", 1, 7) == "EPERM"
     assert decide(SyscallRules(), machine, "setpriority", 0, 0, 5) == ALLOWED
     assert decide(SyscallRules(), machine, "setpriority", 0, 1, 5) == "EPERM"
+    assert decide(SyscallRules(), machine, "ioprio_set", 1, 0) == ALLOWED
+    assert decide(SyscallRules(), machine, "ioprio_set", 1, 77) == "EPERM"
+
+
+def test_nothing_is_typed_into_a_terminal(machine: str) -> None:
+    rules = SyscallRules(programs=True)
+    for command in (0x5412, 0x541C, 0x5412 | 1 << 32):  # the kernel takes 32 bits
+        assert decide(rules, machine, "ioctl", 2, command) == "EPERM"
+    assert decide(rules, machine, "ioctl", 2, 0x5401) == ALLOWED
 
 
 def test_scheduling_of_other_threads_does_nothing(machine: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,3 +44,4 @@ def test_files_that_the_environment_names_are_allowed(tmp_path: Path, monkeypatc
     allowed = dict(system_files())
     assert allowed[tmp_path / "own.pem"] == allowed[tmp_path / "lib"] == READ
     assert Path("relative") not in allowed
+    assert (Path("/etc") in allowed) == (Path("/usr") in allowed) == (os.geteuid() != 0)

@@ -1,0 +1,37 @@
+"""Setup of a process of the daemon."""
+
+from __future__ import annotations
+
+import os
+import pty
+
+from fastn_p2p_actors.runtime.process_setup import only_write_to_terminal
+
+
+def test_a_terminal_can_only_be_written_to() -> None:
+    ours, terminal = pty.openpty()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for descriptor in (1, 2):
+                os.dup2(terminal, descriptor)
+            os.write(ours, b"secret\n")
+            only_write_to_terminal()
+            os.write(1, b"1")
+            os.write(2, b"2")
+            refused = 0
+            for descriptor in (1, 2):
+                try:
+                    os.read(descriptor, 10)
+                except OSError:
+                    refused += 1
+            code = 0 if refused == 2 else 2
+        finally:
+            os._exit(code)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert os.read(ours, 100).endswith(b"12")
+    finally:
+        os.close(ours)
+        os.close(terminal)
