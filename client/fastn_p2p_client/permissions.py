@@ -17,7 +17,8 @@ from typing import Final
 ANYWHERE: Final = "*"
 """As an address to connect to: every TCP port of every host, and UDP. As the host of an address: every host."""
 _UNIX: Final = "unix:"
-_KINDS: Final = ("read", "write", "connect", "listen", "program")
+KINDS: Final = ("read", "write", "connect", "listen", "program")
+"""First words of permissions."""
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]]+):(\d{1,5})")
 
 
@@ -63,7 +64,7 @@ class Permissions:
         Raises:
             ValueError: a line names none.
         """
-        values: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+        values: dict[str, list[str]] = {kind: [] for kind in KINDS}
         for line in lines:
             kind, _, value = line.partition(" ")
             if kind not in values or not value:

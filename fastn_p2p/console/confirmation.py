@@ -12,9 +12,10 @@ import typer
 
 from fastn_p2p_client.errors import P2PError, PermissionsNeeded
 from fastn_p2p_client.ipc.messages import GetAccess
+from fastn_p2p_client.permissions import Permissions
 
 from .control_request import request_daemon
-from .exit_codes import ExitCode
+from .exit_codes import CommandLineError, ExitCode
 from .output import confirmed, typed, write_message
 
 ReplyT = TypeVar("ReplyT")
@@ -45,6 +46,18 @@ def confirm_deletion(warning: str) -> None:
     if not confirmed(f"{warning}\nDelete?"):
         write_message("Nothing was deleted.")
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def permission_lines(values: list[str] | None) -> tuple[str, ...]:
+    """Return the values of ``--grant`` as the daemon writes them.
+
+    Raises:
+        CommandLineError: one is no permission.
+    """
+    try:
+        return Permissions.of(values or ()).lines()
+    except ValueError as error:
+        raise CommandLineError(f"--grant: {error}. For example: --grant 'read /srv/photos'") from None
 
 
 def show_permissions(home: Path | None, identity: str, protocol: str, instance: str) -> None:

@@ -79,6 +79,16 @@ ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", h
 
 GrantOption = Annotated[bool, typer.Option("--yes", help="Grant the permissions that the protocol needs.")]
 
+AddedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant",
+        metavar="PERMISSION",
+        help="Grant its code more than it declares: `read PATH`, `write PATH`, `connect HOST:PORT`, `listen HOST:PORT` "
+        "or `program PATH`. Can be repeated.",
+    ),
+]
+
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Name of the protocol.")]

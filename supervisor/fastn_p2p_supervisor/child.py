@@ -113,7 +113,7 @@ class Child:
         self.kept = -1
         self._memory = 0
         self._most_processes = 0
-        self._sandbox = ""
+        self._sandbox = self._refused = ""
         self.healthy = asyncio.Event()
         self.started_once = asyncio.Event()
         self._history = history
@@ -143,7 +143,15 @@ class Child:
     def report(self) -> wire.ProcessInfo:
         last = self.last_exit
         return wire.ProcessInfo(
-            self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory, self._sandbox
+            self.name,
+            self.pid,
+            self.state,
+            self.started_ms,
+            self.restarts,
+            last,
+            self._memory,
+            self._sandbox,
+            self._refused,
         )
 
     # ── operations ───────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +306,7 @@ class Child:
         self._started_at = self._heard_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
-        self._sandbox = ""
+        self._sandbox = self._refused = ""
         self._exited = self._loop.create_future()
         self._loop.add_reader(fork.pidfd, self._on_process_ended, fork)
         self._loop.add_reader(fork.channel.fileno(), self._read, fork)
@@ -406,6 +414,7 @@ class Child:
             self._most_processes = message.processes
         elif isinstance(message, wire.Sandboxed):
             self._sandbox = message.state[: wire.MAX_REASON]
+            self._refused = message.refused[: wire.MAX_REASON]
         elif isinstance(message, wire.KeepDescriptor):
             if self.name in KEEPERS:
                 self.keep(descriptors.pop() if descriptors else -1)

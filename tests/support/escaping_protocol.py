@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -134,6 +135,55 @@ def _send_udp(_: Escaping, order: Attempt) -> None:
         made.sendto(b"x", ("127.0.0.1", order.port))
 
 
+def _connect_by_fast_open(_: Escaping, order: Attempt) -> None:
+    with socket.socket() as made:
+        made.sendto(b"x", 0x20000000, ("127.0.0.1", order.port))
+
+
+def _send_to_socket(_: Escaping, order: Attempt) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", order.path)
+
+
+def _connect_to_abstract_socket(_: Escaping, __: Attempt) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.connect("\0/tmp/.X11-unix/X0")
+
+
+def _share_memory(*_: Any) -> None:
+    found = _checked(_libc.shmget(0, 4096, 0o600))
+    _checked(_libc.shmctl(found, 0, None))
+
+
+def _share_queue(*_: Any) -> None:
+    found = _checked(_libc.msgget(0, 0o600))
+    _checked(_libc.msgctl(found, 0, None))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _execute_memory(*_: Any) -> None:
+    """Execute an empty file: what the kernel says shows whether it would."""
+    memory = os.memfd_create("program")
+    try:
+        _syscall("execveat", memory, b"", None, None, 0x1000)
+    finally:
+        os.close(memory)
+
+
+def _find_descriptor(_: Escaping, order: Attempt) -> None:
+    """Look for an inherited descriptor of a file in a directory."""
+    for each in Path("/proc/self/fd").iterdir():
+        if os.path.realpath(each).startswith(f"{order.path}/"):
+            return
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
 def _read_memory(_: Escaping, order: Attempt) -> None:
     """Ask for no bytes: the kernel checks the permission first."""
     _syscall("process_vm_readv", order.pid, None, 0, None, 0, 0)
@@ -175,6 +225,15 @@ ATTEMPTS: Final[dict[str, Callable[[Escaping, Attempt], Any]]] = {
     "fork": _fork,
     "connect to the socket": _connect_unix,
     "connect by TCP": _connect_tcp,
+    "connect by fast open": _connect_by_fast_open,
+    "connect to an abstract socket": _connect_to_abstract_socket,
+    "send to the socket": _send_to_socket,
+    "share memory": _share_memory,
+    "share a queue": _share_queue,
+    "execute memory": _execute_memory,
+    "find a descriptor of": _find_descriptor,
+    "type into the terminal": lambda *_: _syscall("ioctl", 2, 0x5412, b"x"),
+    "change the disk priority of": lambda _, order: _syscall("ioprio_set", 1, order.pid, 2 << 13 | 4),
     "listen": _listen,
     "send UDP": _send_udp,
     "raw socket": lambda *_: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),

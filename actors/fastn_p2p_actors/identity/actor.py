@@ -7,6 +7,8 @@ import contextlib
 import hmac
 import logging
 import os
+import shlex
+import threading
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PErr
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.unix_sockets import set_opener
-from fastn_p2p_client.permissions import missing
+from fastn_p2p_client.permissions import KINDS, missing
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
@@ -48,6 +50,7 @@ from .messages import (
     RestartNeeded,
 )
 from .network_registration import NetworkRegistration
+from .refused_attempts import RefusedAttempts
 from .resource_limits import apply_limits, memory_limit
 from .sandboxed_process import RefusalHint, SandboxTooSmall, make_directories, open_socket
 
@@ -57,6 +60,9 @@ DRAIN_SECONDS: Final = 4.0
 """Seconds that requests in flight and hooks may take when the process ends. The supervisor allows one more."""
 UNREGISTER_SECONDS: Final = 0.5
 """Seconds for telling the network process that the identity is offline."""
+
+_MOST_SHOWN: Final = 3
+"""Refused attempts that ``status`` names."""
 
 _request: Final = msgspec.msgpack.Decoder(IdentityRequest)
 
@@ -88,6 +94,9 @@ class IdentityActor:
         self._granted: tuple[str, ...] | None = None
         """Permissions with which this process was confined; None if it is not."""
         self._granted_files: GrantedFiles | None = None
+        self._refused: list[str] = []
+        """Attempts that the sandbox has refused."""
+        self._loop = asyncio.get_running_loop()
         self._home = Path(os.path.realpath(context.home.path))
         self._code_places: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,10 +161,34 @@ class IdentityActor:
         confine_logging()
         self._code_places = {place for place, _ in python_files(self._home)}
         self._granted_files = GrantedFiles(self._granted, directory)
-        self._context.enter_sandbox(identity_sandbox(self._context.home, name, self._granted))
+        sandbox = identity_sandbox(self._context.home, name, self._granted)
+        self._context.enter_sandbox(sandbox)
+        RefusedAttempts(sandbox, self._runs_protocol_code, self._on_refused).watch()
         for handler in logging.getLogger().handlers:
             handler.addFilter(RefusalHint())
         set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
+
+    def _runs_protocol_code(self) -> bool:
+        """Return whether the code that runs in this thread is a protocol's. The daemon's own threads open no files."""
+        return self._attribution.running() is not None or threading.current_thread() is not threading.main_thread()
+
+    def _on_refused(self, attempt: str) -> None:
+        """Say in the log what would allow an attempt that the sandbox refuses. Works in every thread."""
+        running = self._attribution.running() if threading.current_thread() is threading.main_thread() else None
+        known = [running] if running else list(self._hosted)
+        option = f" --protocol {known[0][0]} --instance {known[0][1]}" if len(known) == 1 else " --protocol ..."
+        allow = f"fastn-p2p set-protocol {self._identity.name}{option} --grant {shlex.quote(attempt)}"
+        name = f"{known[0][0]} ({known[0][1]})" if len(known) == 1 else "a protocol"
+        if attempt.partition(" ")[0] in KINDS:
+            log.warning("the sandbox refuses to %s: %s. If you trust the protocol: %s", name, attempt, allow)
+        else:
+            log.warning("the sandbox refuses to %s: %s", name, attempt)
+        self._refused.append(attempt)
+        shown = "; ".join(self._refused[:_MOST_SHOWN])
+        more = len(self._refused) - _MOST_SHOWN
+        self._loop.call_soon_threadsafe(
+            self._context.report_refused, shown if more <= 0 else f"{shown}; and {more} more"
+        )
 
     async def _restart_when_replaced(self, granted: GrantedFiles) -> None:
         pause = LEAST_SECONDS
@@ -177,6 +210,12 @@ class IdentityActor:
             place not in self._code_places and place.exists() for place, _ in python_files(self._home)
         ):
             raise SandboxTooSmall
+
+    def _granted_to(self, hosted: HostedBinding) -> tuple[str, ...] | None:
+        """Return the permissions of a binding; None if this process has no sandbox. Raises StorageDamaged."""
+        if self._granted is None or not self._context.is_confined:
+            return None
+        return PermissionStore(self._context.home).granted(self._identity.name, *hosted.name)
 
     def _is_listed(self) -> bool:
         """Return what the owner wants now. The identity also registers after a restart of the network process."""
@@ -210,7 +249,7 @@ class IdentityActor:
 
     async def _start(self, hosted: HostedBinding, config: bytes, allow: tuple[str, ...]) -> None:
         try:
-            self._dispatcher.add(await hosted.start(config, allow))
+            self._dispatcher.add(await hosted.start(config, allow, self._granted_to(hosted)))
         except P2PError as error:
             hosted.failed(error)
 
@@ -308,7 +347,7 @@ class IdentityActor:
         hosted = self._new_binding(message.protocol, message.instance, message.code)
         self._hosted[hosted.name] = hosted
         try:
-            self._dispatcher.add(await hosted.start(config, message.allow))
+            self._dispatcher.add(await hosted.start(config, message.allow, self._granted_to(hosted)))
             await self._registration.register(hosted)
         except P2PError as error:
             await self._end(hosted)

@@ -125,6 +125,10 @@ class CrashAttribution:
         """Return the mark of a place in the binding's code, for ``step``."""
         return self._marker.mark(name, place)
 
+    def running(self) -> BindingName | None:
+        """Return the binding whose code is running in the main thread; None if none is."""
+        return self._marker.running()
+
     def step(self, mark: int, function: Callable[..., Any], *values: Any) -> Any:
         """Call code of a binding, which must not wait for anything, and return its result."""
         current = self._current

@@ -6,9 +6,10 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import P2PError, PermissionsNeeded
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.permissions import missing
 from fastn_p2p_client.protocol import BindingContext, Protocol, effective_access
 from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.hooks import MAX_REASON
@@ -23,6 +24,7 @@ from fastn_p2p_client.serving.protocol_lifecycle import (
 
 from ..installed_protocols import load
 from .crash_attribution import AttributingRunner, Crash, CrashAttribution
+from .declared_permissions import declared_permissions
 from .messages import BindingState
 
 log = logging.getLogger(__name__)
@@ -56,9 +58,9 @@ class HostedBinding:
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         context = BindingContext(identity, key, protocol, instance, workspace, None, home)
-        self._life = ProtocolLifecycle(
-            context, partial(load, protocol, code), AttributingRunner(attribution, (protocol, instance))
-        )
+        self._runner = AttributingRunner(attribution, (protocol, instance))
+        self._declare = partial(declared_permissions, protocol, code)
+        self._life = ProtocolLifecycle(context, partial(load, protocol, code), self._runner)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -68,7 +70,15 @@ class HostedBinding:
         return BindingState(self.protocol, self.instance, self.access, self.state)
 
     def failed(self, error: P2PError) -> None:
-        self._failed(str(error))
+        if isinstance(error, PermissionsNeeded):
+            lines = error.permissions.replace("\n", "; ")
+            binding = f"{self.identity} --protocol {self.protocol} --instance {self.instance}"
+            self._failed(
+                f"it needs permissions that were not granted: {lines}. "
+                f"If you trust it: fastn-p2p set-protocol {binding} --yes"
+            )
+        else:
+            self._failed(str(error))
 
     def exclude_after_crashes(self, crashes: list[Crash]) -> None:
         """Leave the binding stopped, because it crashed the processes before this one."""
@@ -82,20 +92,44 @@ class HostedBinding:
         self.state = f"failed: {reason}"[:MAX_REASON]
         log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, reason)
 
-    async def start(self, config: bytes, allow: tuple[str, ...]) -> ServedBinding:
+    async def start(
+        self, config: bytes, allow: tuple[str, ...], granted: tuple[str, ...] | None = None
+    ) -> ServedBinding:
         """Load the protocol, check its config and activate it.
+
+        Args:
+            config: JSON.
+            allow: access list of the owner; empty if the protocol decides.
+            granted: permissions of the binding, as lines; None in a process without a sandbox.
 
         Raises:
             ProtocolNotInstalled: no installed package has the protocol.
             InvalidConfig: the protocol rejects the config.
+            PermissionsNeeded: the protocol declares permissions that were not granted.
             HandlerFailed: the protocol's code failed.
         """
+        if granted is not None:
+            self._check_permitted(config, granted)
         handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
         return self.binding
+
+    def _check_permitted(self, config: bytes, granted: tuple[str, ...]) -> None:
+        """Raise PermissionsNeeded if the protocol declares more for its config. Other errors are for ``start``.
+
+        So a binding does not serve that would fail at its first file. It was added before there were permissions, its
+        config was changed by hand, or its package was replaced.
+        """
+        try:
+            declared = self._runner.step("its permissions", lambda: self._declare(config))
+        except BaseException:
+            return
+        lacking = missing(declared, granted)
+        if lacking:
+            raise PermissionsNeeded(protocol=self.protocol, permissions="\n".join(lacking))
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
         """Give the running protocol a new config and access list. If that fails, it keeps the old ones.

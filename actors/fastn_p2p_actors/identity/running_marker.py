@@ -42,6 +42,15 @@ class RunningMarker:
         """Return the mark of a place in the binding's code."""
         return self._number(f"{name[0]}/{name[1]}") << 16 | self._number(place)
 
+    def running(self) -> BindingName | None:
+        """Return the binding whose code is running now; None if none is."""
+        number = self.current[0] >> 16
+        for name, each in self._numbers.items():
+            if each == number:
+                protocol, _, instance = name.partition("/")
+                return protocol, instance
+        return None
+
     def close(self) -> None:
         """Remove the file: the process ends in order."""
         self.current[0] = 0

@@ -248,6 +248,10 @@ class ActorContext:
             self.log.warning("the sandbox is %s", self.sandbox_state)
         self._send(wire.Sandboxed(self.sandbox_state))
 
+    def report_refused(self, attempts: str) -> None:
+        """Tell the supervisor what the sandbox has refused so far, for ``status``."""
+        self._send(wire.Sandboxed(self.sandbox_state, attempts[: wire.MAX_REASON]))
+
     @property
     def is_confined(self) -> bool:
         """True if this process has entered its sandbox."""

@@ -62,7 +62,8 @@ class GetProcesses(_Message, frozen=True, tag=13):
 
 
 class OpenSocket(_Message, frozen=True, tag=14):
-    """Connect to a Unix socket for the child: the network process's, the gateway's, or one that its owner has granted.
+    """Connect to a Unix socket for the child: for an identity's process that of the network process, that of the
+    gateway, or one that its owner has granted; for the network process that of the vault.
 
     The reply is ``Opened``, with the connected socket as the packet's descriptor.
     """
@@ -138,9 +139,12 @@ class KeepDescriptor(_Message, frozen=True, tag=7):
 
 
 class Sandboxed(_Message, frozen=True, tag=8):
-    """Notification that the process has entered its sandbox: ``closed``, or ``open: ...`` with the reason."""
+    """Notification that the process has entered its sandbox, or that this has refused something."""
 
     state: str
+    """``closed``, or ``open: ...`` with the reason."""
+    refused: str = ""
+    """Attempts of protocol code that it has refused, in a few words."""
 
 
 class EndWorker(_Message, frozen=True, tag=9):
@@ -187,6 +191,8 @@ class ProcessInfo(_Message, frozen=True):
     """Bytes that the process has reported; 0 before its first report."""
     sandbox: str = ""
     """State of its sandbox, as in ``Sandboxed``; empty if it has none."""
+    refused: str = ""
+    """Attempts of protocol code that the sandbox has refused, as in ``Sandboxed``."""
 
 
 class ProcessList(_Message, frozen=True, tag=30):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fastn_p2p_client.errors import StorageDamaged
 from fastn_p2p_client.home import Home
@@ -30,11 +31,17 @@ class PermissionFile(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     """False until bindings that are older than permissions have been given what they declare."""
     granted: dict[str, tuple[str, ...]] = {}
-    """Lines of ``Permissions`` by binding: ``Protocol/instance``."""
+    """Lines of ``Permissions`` by binding, ``Protocol/instance``: of those that its protocol declares."""
+    added: dict[str, tuple[str, ...]] = {}
+    """The same for what the owner has granted although the protocol does not declare it."""
+
+    def of(self, binding: str) -> tuple[str, ...]:
+        """Return what one binding may do."""
+        return tuple(dict.fromkeys((*self.granted.get(binding, ()), *self.added.get(binding, ()))))
 
     def all_lines(self) -> tuple[str, ...]:
         """Return what all bindings together may do: they share one process."""
-        return tuple(dict.fromkeys(line for lines in self.granted.values() for line in lines))
+        return tuple(dict.fromkeys(line for binding in (*self.granted, *self.added) for line in self.of(binding)))
 
 
 class PermissionStore:
@@ -64,13 +71,32 @@ class PermissionStore:
 
     def granted(self, identity: str, protocol: str, instance: str) -> tuple[str, ...]:
         """Return the permissions of one binding. Raises StorageDamaged."""
-        return self.read(identity).granted.get(f"{protocol}/{instance}", ())
+        return self.read(identity).of(f"{protocol}/{instance}")
 
-    def grant(self, identity: str, protocol: str, instance: str, lines: Iterable[str]) -> None:
-        """Replace the permissions of one binding. No lines remove them. Raises StorageDamaged or StorageFailed."""
+    def added(self, identity: str, protocol: str, instance: str) -> tuple[str, ...]:
+        """Return what the owner has granted beyond the binding's declaration. Raises StorageDamaged."""
+        return self.read(identity).added.get(f"{protocol}/{instance}", ())
+
+    def grant(
+        self,
+        identity: str,
+        protocol: str,
+        instance: str,
+        lines: Iterable[str],
+        added: Iterable[str] | None = None,
+    ) -> None:
+        """Replace the permissions of one binding. No lines remove them. Raises StorageDamaged or StorageFailed.
+
+        Args:
+            identity, protocol, instance: the binding.
+            lines: what its protocol declares.
+            added: what the owner grants beyond that; None keeps what it was.
+        """
         before = self.read(identity)
-        granted = {**before.granted, f"{protocol}/{instance}": tuple(lines)}
-        self._write(identity, before, {name: each for name, each in granted.items() if each})
+        name = f"{protocol}/{instance}"
+        granted = {**before.granted, name: tuple(lines)}
+        extra = before.added if added is None else {**before.added, name: tuple(added)}
+        self._write(identity, replace(before, granted=granted, added=extra))
 
     def complete(self, identity: str, declared: Callable[[], dict[str, tuple[str, ...]]]) -> PermissionFile:
         """Return the permissions of an identity, after those of bindings that are older than permissions were added.
@@ -88,13 +114,17 @@ class PermissionStore:
         if before.complete:
             return before
         granted = {name: lines for name, lines in declared().items() if lines} | before.granted
-        return self._write(identity, PermissionFile(complete=True), granted)
+        return self._write(identity, replace(before, complete=True, granted=granted))
 
-    def _write(self, identity: str, before: PermissionFile, granted: dict[str, tuple[str, ...]]) -> PermissionFile:
-        made = PermissionFile(complete=before.complete, granted=granted)
+    def _write(self, identity: str, wanted: PermissionFile) -> PermissionFile:
+        made = replace(wanted, granted=_without_empty(wanted.granted), added=_without_empty(wanted.added))
         if made != self.read(identity):
             write_atomically(self._path(identity), msgspec.json.format(msgspec.json.encode(made)) + b"\n")
         return made
 
     def _path(self, identity: str) -> Path:
         return self._root / check_name(identity, "an identity") / _FILE
+
+
+def _without_empty(lines: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {name: each for name, each in lines.items() if each}

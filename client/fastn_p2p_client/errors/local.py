@@ -167,7 +167,7 @@ class PermissionsNeeded(LocalError):
     code = "permissions-needed"
     template = (
         "{protocol} needs permissions that were not granted: {permissions}. "
-        "If you trust it, run add-protocol or set-protocol with its config and --yes"
+        "If you trust it, grant them with --yes: fastn-p2p set-protocol IDENTITY --protocol {protocol} --yes"
     )
     protocol: str
     permissions: str

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
+from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -29,6 +29,7 @@ def run(
             "--program", help="A program of yours serves it (serve_all). The daemon keeps its config and workspace."
         ),
     ] = False,
+    grant: AddedOption = None,
     yes: GrantOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -39,16 +40,16 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import AddProtocol
 
-    from ...console.confirmation import show_permissions, with_permissions
+    from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import request_daemon
     from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
-    access = tuple(allow or ())
+    access, added = tuple(allow or ()), permission_lines(grant)
     with_permissions(
         lambda granted: request_daemon(
-            home, AddProtocol(identity, protocol, instance, access, program, granted), payload
+            home, AddProtocol(identity, protocol, instance, access, program, granted, added), payload
         ),
         yes=yes,
     )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
+from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -27,35 +27,43 @@ def run(
     reset_allow: Annotated[
         bool, typer.Option("--reset-allow", help="Remove the access list: the protocol decides again.")
     ] = False,
+    grant: AddedOption = None,
+    reset_grants: Annotated[
+        bool, typer.Option("--reset-grants", help="Take back what was granted with --grant before.")
+    ] = False,
     yes: GrantOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Change the config or access list of a protocol.
+    """Change the config, access list or permissions of a protocol.
 
     The change applies at once and interrupts nothing, unless the protocol may use other directories or addresses than
     before: then its identity's process restarts. Options that are not given change nothing. If the protocol rejects
-    the new config, everything stays as it is. A config that needs further permissions asks for them.
+    the new config, everything stays as it is. A config that needs further permissions asks for them; --yes alone
+    grants what the present one needs.
     """
     from fastn_p2p_client.ipc.messages import SetProtocol
 
-    from ...console.confirmation import show_permissions, with_permissions
+    from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
     from ...console.json_values import json_argument, parse_json
 
     if allow and reset_allow:
         raise CommandLineError("--allow and --reset-allow exclude each other. Give one of them")
-    if config is None and not allow and not reset_allow:
-        raise CommandLineError("nothing to change. Give --config, --allow or --reset-allow")
+    if config is None and not (allow or reset_allow or grant or reset_grants or yes):
+        raise CommandLineError("nothing to change. Give --config, --allow, --reset-allow, --grant or --yes")
     payload = b""
     if config is not None:
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
+    added = permission_lines(grant)
     state = with_permissions(
-        lambda granted: request_daemon(home, SetProtocol(identity, protocol, instance, access, granted), payload),
+        lambda granted: request_daemon(
+            home, SetProtocol(identity, protocol, instance, access, granted, added, reset_grants), payload
+        ),
         yes=yes,
     ).state
     write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
-    if config is not None:
+    if config is not None or grant or reset_grants or yes:
         show_permissions(home, identity, protocol, instance)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.skipif(not _HAS_SANDBOX, reason="this kernel has no Lan
 
 REFUSED: Final = frozenset({"Permission denied", "Operation not permitted", "Invalid cross-device link"})
 """Answers of the kernel. The last one is that of a link from one directory to another with other rights."""
+REFUSED_WARNING: Final = "the sandbox of identity-alice has refused to its protocols: "
 
 
 @dataclass
@@ -48,6 +52,11 @@ class Setup:
             outcome = client.call(caller, self.keys["alice"], "Escaping", instance, request=order, timeout=60)
             assert isinstance(outcome, str)
             return outcome
+
+    def state_of(self, instance: str) -> str:
+        """Return the state of alice's binding."""
+        alice = next(each for each in self.daemon.status().identities if each.name == "alice")
+        return next(each.state for each in alice.bindings if each.instance == instance)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,11 @@ def details_of(setup: Setup, target: str) -> dict[str, Any]:
     places = {
         "a key": next(home.vault.rglob("*.key")),
         "the vault": home.vault,
+        "a key through its own process": Path(f"/proc/self/root{next(home.vault.rglob('*.key'))}"),
+        "all processes": Path("/proc"),
+        "shared memory": Path("/dev/shm"),
+        "the packages": Path(sysconfig.get_path("purelib")),
+        "the user's settings": Path.home(),
         "another identity": home.identities / "bob",
         "its config": home.identities / "bob/identity.json",
         "own permissions": home.identities / "alice/identity.json",
@@ -105,13 +119,18 @@ def details_of(setup: Setup, target: str) -> dict[str, Any]:
         return {"path": str(places[target])}
     if target in ("network", "gateway", "vault", "identity-bob"):
         return {"pid": setup.daemon.processes()[target]["pid"]}
-    if target in ("memory of network", "memory of gateway"):
-        return {"path": f"/proc/{setup.daemon.processes()[target.split()[-1]]['pid']}/mem"}
+    kind, _, process = target.partition(" of ")
+    if kind in PROCESS_FILES:
+        return {"path": f"/proc/{setup.daemon.processes()[process]['pid']}/{PROCESS_FILES[kind]}"}
     return {"port": setup.port}
 
 
+PROCESS_FILES: Final = {"memory": "mem", "environment": "environ", "command line": "cmdline"}
 WHAT: Final = [
     ("read", "a key"),
+    ("read", "a key through its own process"),
+    ("read", "command line of vault"),
+    ("list", "all processes"),
     ("read a link to", "a key"),
     ("list", "the vault"),
     ("list", "another identity"),
@@ -137,6 +156,9 @@ WHAT: Final = [
     ("listen", ""),
     ("send UDP", ""),
     ("socket to datagrams", ""),
+    ("share memory", ""),
+    ("share a queue", ""),
+    ("change the disk priority of", "network"),
     ("signal", "network"),
     ("signal", "identity-bob"),
     ("signal by descriptor", "gateway"),
@@ -145,6 +167,15 @@ WHAT: Final = [
 PROTECTED: Final = [
     ("read", "memory of network"),
     ("read", "memory of gateway"),
+    ("read", "environment of network"),
+    ("write into", "shared memory"),
+    ("write into", "the packages"),
+    ("write into", "the user's settings"),
+    ("send to the socket", "the gateway's socket"),
+    ("connect to an abstract socket", ""),
+    ("connect by fast open", ""),
+    ("execute memory", ""),
+    ("type into the terminal", ""),
     ("trace", "network"),
     ("read memory", "gateway"),
     ("take a descriptor", "network"),
@@ -205,6 +236,7 @@ def test_every_attempt_is_tried() -> None:
         "delete",
         "fail at",
         "be connected to",
+        "find a descriptor of",
     }
 
 
@@ -212,11 +244,62 @@ def test_code_calls_as_its_own_identity(closed: Setup) -> None:
     assert closed.attempt("call", name="alice") == DONE
 
 
+def test_a_refusal_is_logged_once_with_the_command_that_allows_it(closed: Setup) -> None:
+    path = closed.outside / "wanted"
+    path.write_text("x")
+    for _ in range(2):
+        assert closed.attempt("read", path=str(path)) in REFUSED
+    log = (closed.daemon.home.logs / "identity-alice.log").read_text()
+    line = re.escape(f"the sandbox refuses to Escaping (default): read {path}. If you trust the protocol: ") + "(.*)"
+    (command,) = re.findall(line, log)
+    warnings = closed.daemon.status().warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith(REFUSED_WARNING)
+
+    assert closed.daemon.cli(*shlex.split(command)[1:]).returncode == 0
+    assert closed.attempt("read", path=str(path)) == DONE
+    assert f"read {path}" in closed.daemon.cli("access", "alice", "--json").stdout
+    binding = ("alice", "--protocol", "Escaping")
+    assert closed.daemon.cli("set-protocol", *binding, "--config", "{}").returncode == 0
+    assert closed.attempt("read", path=str(path)) == DONE  # a new config does not end it
+    assert closed.daemon.cli("set-protocol", *binding, "--reset-grants").returncode == 0
+    assert closed.attempt("read", path=str(path)) in REFUSED
+
+
+def test_a_binding_without_its_permissions_says_how_to_grant_them(closed: Setup) -> None:
+    """As after an upgrade from a daemon that knew no permissions."""
+    line = f"read {closed.outside}"
+    give(closed.daemon, "alice", "Escaping", "older", permissions=[line])
+    try:
+        assert closed.daemon.cli("identity-offline", "alice").returncode == 0
+        (closed.daemon.home.identities / "alice/permissions.json").write_text('{"complete":true}')
+        assert closed.daemon.cli("identity-online", "alice").returncode == 0
+        command = "fastn-p2p set-protocol alice --protocol Escaping --instance older --yes"
+        failed = f"failed: it needs permissions that were not granted: {line}. If you trust it: {command}"
+        assert closed.state_of("older") == failed
+        assert closed.state_of("default") == "serving"
+        started = closed.daemon.cli("protocol", "start", "alice", "Escaping", "older")
+        assert (started.returncode, f"not granted: {line}" in started.stderr) == (2, True)
+        assert closed.daemon.cli(*command.split()[1:]).returncode == 0
+        assert closed.state_of("older") == "serving"
+        assert closed.attempt("list", "older", path=str(closed.outside)) == DONE
+    finally:
+        with closed.daemon.client() as client:
+            client.control(m.RemoveProtocol("alice", "Escaping", "older"))
+
+
 def test_the_log_names_the_sandbox_as_a_reason(closed: Setup) -> None:
     with pytest.raises(HandlerFailed):
         closed.attempt("fail at", path=str(closed.outside / "file"))
     log = (closed.daemon.home.logs / "identity-alice.log").read_text()
     assert "uncaught RuntimeError. The sandbox may be the reason" in log
+
+
+def test_it_inherits_no_descriptor_of_a_file_of_others(closed: Setup) -> None:
+    home = closed.daemon.home
+    for place in (home.vault, home.peers, home.identities, home.path / "hosts"):
+        assert closed.attempt("find a descriptor of", path=str(place)) == "No such file or directory"
+    assert closed.attempt("find a descriptor of", path=str(home.logs)) == DONE  # of its own log
 
 
 def test_code_uses_its_workspace(closed: Setup) -> None:
@@ -239,6 +322,7 @@ def test_what_the_owner_grants_is_allowed_and_no_more(closed: Setup) -> None:
             assert closed.attempt("write into", "granted", path=outside) == DONE
             assert closed.attempt("connect by TCP", "granted", port=closed.port) == DONE
             assert closed.attempt("connect by TCP", "granted", port=other.getsockname()[1]) in REFUSED
+            assert closed.attempt("connect by fast open", "granted", port=other.getsockname()[1]) in REFUSED
             assert closed.attempt("execute", "granted", path="/bin/true") in REFUSED
             assert closed.attempt("list", "granted", path=str(closed.outside.parent)) in REFUSED
 
@@ -299,7 +383,7 @@ def test_status_says_which_sandbox_is_open(closed: Setup, opened: Setup) -> None
         "identity-alice": "closed",
         "identity-bob": "closed",
     }
-    assert closed.daemon.status().warnings == []
+    assert all(each.startswith(REFUSED_WARNING) for each in closed.daemon.status().warnings)
     states = {each.name: each.sandbox for each in opened.daemon.status().processes}
     assert set(states.values()) == {"", "off"}
     assert opened.daemon.status().warnings == []

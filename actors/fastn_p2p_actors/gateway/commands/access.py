@@ -16,6 +16,7 @@ from fastn_p2p_client.limits import MAX_NAME
 from fastn_p2p_client.peer_text import name_or_id52
 
 from ...network.admin_messages import AccessEvaluation, EvaluateAccess, GetNetworkReport, NetworkReportReply
+from ...storage.permission_store import PermissionFile
 from ..context import GatewayContext
 
 _Lines: TypeAlias = dict[tuple[str, str, str], tuple[str, ...]]
@@ -69,12 +70,12 @@ def _read_bindings(context: GatewayContext, only: str) -> tuple[_Lines, _Lines]:
     granted: _Lines = {}
     for name in [only] if only else context.store.names():
         try:
-            permissions = context.permissions.read(name).granted
+            permissions = context.permissions.read(name)
         except StorageDamaged as error:
             log.warning("%s", error)
-            permissions = {}
+            permissions = PermissionFile()
         for binding in context.store.bindings(name).usable:
             key = (name, binding.protocol, binding.instance)
             allowed[key] = tuple(binding.allow)
-            granted[key] = permissions.get(f"{binding.protocol}/{binding.instance}", ())
+            granted[key] = permissions.of(f"{binding.protocol}/{binding.instance}")
     return allowed, granted

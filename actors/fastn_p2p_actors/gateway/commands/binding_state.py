@@ -21,7 +21,7 @@ from fastn_p2p_client.permissions import missing
 
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from .bindings import activate, check_allowed, check_json, check_permitted, deactivate, narrowing
+from .bindings import activate, check_added, check_allowed, check_json, check_permitted, deactivate, narrowing
 from .programs import wait_until_released
 from .status import state_of
 
@@ -50,7 +50,7 @@ async def reload_protocol(context: GatewayContext, message: ReloadProtocol, _: b
 
 
 async def set_protocol(context: GatewayContext, message: SetProtocol, payload: bytes) -> StateReply:
-    """Change config and access list of a binding.
+    """Change config, access list and permissions of a binding.
 
     The file is written first, so that a process that starts meanwhile reads it. If the serving process rejects the
     change, the old file is restored.
@@ -65,19 +65,22 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
             config=msgspec.Raw(payload) if payload else before.config,
             allow=before.allow if message.allow is None else await check_allowed(context, message.allow),
         )
-        needed = await _check(context, identity, record, message.granted, by_owner=bool(payload))
-        held = context.permissions.granted(identity.name, record.protocol, record.instance)
         names = (identity.name, record.protocol, record.instance)
+        added_before = context.permissions.added(*names)
+        kept = () if message.reset_added else added_before
+        added = check_added(context, record.protocol, (*kept, *message.added))
+        needed = await _check(context, identity, record, (*message.granted, *added), by_owner=bool(payload))
+        held = context.permissions.granted(*names)
         # Until the binding runs with the new config, its data may have to be moved from where it was.
         leaving = tuple(line for line in held if line.startswith("write "))
-        in_use += needed
-        context.permissions.grant(*names, (*leaving, *missing(needed, leaving)))
+        in_use += (*needed, *added)
+        context.permissions.grant(*names, (*leaving, *missing(needed, leaving)), added)
         context.store.write_binding(identity.name, record)
         try:
             if await apply_binding(context, identity, record):
                 context.permissions.grant(*names, needed)
         except P2PError:
-            context.permissions.grant(*names, held)
+            context.permissions.grant(*names, missing(held, added_before), added_before)
             context.store.write_binding(identity.name, before)
             try:
                 await apply_binding(context, identity, before)

@@ -31,7 +31,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupLi
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.peer_text import name_or_id52
-from fastn_p2p_client.permissions import missing
+from fastn_p2p_client.permissions import Permissions, missing
 
 from ...identity.declared_permissions import declared_permissions, is_builtin_binding
 from ...identity.messages import Activate, Deactivate, RestartNeeded
@@ -76,11 +76,13 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         if found is None:
             return _add_program_binding(context, name, record)
         online = identity.online and await context.supervisor.is_up(name)
-        granted = await check_permitted(context, identity, record, message.granted, by_owner=True, checked=online)
+        added = check_added(context, protocol, message.added)
+        owned = (*message.granted, *added)
+        granted = await check_permitted(context, identity, record, owned, by_owner=True, checked=online)
         prepared = context.store.prepare_binding(name, record)
         try:
-            held += granted
-            context.permissions.grant(name, protocol, instance, granted)
+            held += (*granted, *added)
+            context.permissions.grant(name, protocol, instance, granted, added)
             if online:
                 await activate(context, name, record)
             prepared.commit()
@@ -90,7 +92,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
                 if not context.store.is_kept(name, protocol, instance):
                     await run_on_delete(context, identity, record)
             context.store.cancel_binding(name, protocol, instance)
-            context.permissions.grant(name, protocol, instance, ())
+            context.permissions.grant(name, protocol, instance, (), ())
             raise
         return Ack()
 
@@ -135,6 +137,17 @@ async def check_permitted(
     return needed
 
 
+def check_added(context: GatewayContext, protocol: str, lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines as they are stored. Raises InvalidConfig if one is no permission, or gives away the keys."""
+    try:
+        added = Permissions.of(lines).lines()
+    except ValueError as error:
+        raise InvalidConfig(protocol=protocol, reason=str(error)) from None
+    if context.is_confining:
+        _check_paths(context, protocol, added)
+    return added
+
+
 def _check_paths(context: GatewayContext, protocol: str, needed: tuple[str, ...]) -> None:
     """Raise InvalidConfig if protocol code would get the daemon's keys."""
     home = Path(os.path.realpath(context.home.path))
@@ -170,7 +183,7 @@ async def roll_back_uncommitted(context: GatewayContext) -> None:
                 if identity is not None and identity.online and await context.supervisor.is_up(name):
                     await _deactivate_quietly(context, name, protocol, instance)
                 context.store.cancel_binding(name, protocol, instance)
-                context.permissions.grant(name, protocol, instance, ())
+                context.permissions.grant(name, protocol, instance, (), ())
                 log.warning("%s (%s) of %s was not added completely: rolled back", protocol, instance, name)
         except P2PError as error:
             log.error("%s (%s) of %s cannot be rolled back: %s", protocol, instance, name, error)

@@ -110,4 +110,4 @@ async def _remove_program_binding(context: GatewayContext, message: RemoveProtoc
 def _remove_files(context: GatewayContext, message: RemoveProtocol) -> None:
     change = context.store.keep_workspace if message.keep_data else context.store.remove_binding
     change(message.identity, message.protocol, message.instance)
-    context.permissions.grant(message.identity, message.protocol, message.instance, ())
+    context.permissions.grant(message.identity, message.protocol, message.instance, (), ())

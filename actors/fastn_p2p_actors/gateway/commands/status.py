@@ -99,6 +99,12 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         if process.state in ("failed", "backoff") and process.last_exit
     ]
     warnings += open_sandboxes((process.name, process.sandbox) for process in processes or [])
+    warnings += [
+        f"the sandbox of {process.name} has refused to its protocols: {process.refused}. "
+        f"How to allow it is in {context.home.logs / f'{process.name}.log'}"
+        for process in processes or []
+        if process.refused
+    ]
     now_ms = boot_ms()
     warnings += _previous_failure(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []

@@ -123,6 +123,8 @@ class AddProtocol(Message, frozen=True, tag=15):
     granted: tuple[str, ...] = ()
     """Permissions that the owner grants, as lines of ``Permissions``. A protocol that does not come with the daemon is
     refused with ``PermissionsNeeded`` if it needs others."""
+    added: tuple[str, ...] = ()
+    """Permissions that the owner grants although the protocol does not declare them, as lines of ``Permissions``."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
@@ -155,6 +157,10 @@ class SetProtocol(Message, frozen=True, tag=35):
     """Access list, with the entries of ``AddProtocol``; None keeps the current one."""
     granted: tuple[str, ...] = ()
     """Further permissions that the owner grants, as in ``AddProtocol``."""
+    added: tuple[str, ...] = ()
+    """Further permissions that the protocol does not declare, as in ``AddProtocol``."""
+    reset_added: bool = False
+    """Take back the permissions that were granted with ``added`` before."""
 
 
 class CheckProtocol(Message, frozen=True, tag=23):
