@@ -55,7 +55,7 @@ def _lines(trace: PeerTrace, now: float) -> Iterator[str]:
         yield _step("proof", f"endpoint {trace.endpoint[:10]} has proved that it speaks for the identity")
     if trace.connected:
         what = f"{trace.protocol} ({trace.instance}) as {trace.identity}: " if trace.protocol and trace.identity else ""
-        reason = f", because {trace.access_reason}" if trace.access_reason else ""
+        reason = f", because {trace.access_reason}" if trace.access_reason not in ("", trace.problem) else ""
         yield _step("access", f"{what}{trace.access or 'unknown'}{reason}")
         if trace.served_by:
             yield _step("served by", trace.served_by)

@@ -85,6 +85,8 @@ def test_network_that_comes_later(lab: Lab, office: Segment) -> None:
     bob_id = bob.identity("bob")
     refused = alice.cli("call", bob_id, "Echo", "--as", "alice", input='{"message": "hi"}')
     assert refused.returncode != 0
+    assert "this machine has no network; " in refused.stderr
+    assert "connect this machine to a network" in alice.cli("explain", bob_id).stdout
     for host in hosts:
         host.attach(office)
     eventually(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_client.ipc.messages import SetIdentityOnline
+from fastn_p2p_client.ipc.messages import DeleteIdentity, SetIdentityOnline
 from tests.support.daemons import Daemon
 from tests.support.two_daemons import TwoDaemons, binding_of, give, start_two_daemons
 
@@ -134,6 +134,18 @@ def test_explain_says_why_access_is_not_known(daemons: TwoDaemons) -> None:
     done = daemons.one.cli("explain", daemons.bob)
     assert done.returncode == ExitCode.OK
     assert "access     unknown, because no protocol was named" in done.stdout
+
+
+def test_explain_of_a_peer_that_is_offline(daemons: TwoDaemons) -> None:
+    carol = daemons.two.identity("carol", echo=False)
+    assert daemons.one.cli("call", carol, "Echo", "--data", "{}").returncode == ExitCode.NOT_FOUND
+    with daemons.two.client() as control:
+        control.control(SetIdentityOnline("carol", False))
+        done = daemons.one.cli("explain", carol, "Echo")
+        control.control(DeleteIdentity("carol"))
+    assert done.returncode == ExitCode.PEER
+    assert "try        ask its owner to bring it online: fastn-p2p identity-online NAME" in done.stdout
+    assert done.stdout.count("the identity is not online there") == 1
 
 
 def test_explain_of_own_identities(daemons: TwoDaemons) -> None:

@@ -126,6 +126,10 @@ class ConnectionPool:
         """Return whether new connections should wait, because QUIC still keeps much for ended ones."""
         return self._memory.is_draining
 
+    def has_network(self) -> bool:
+        """Return whether the machine is in a network, as far as the network mode uses one."""
+        return self._endpoint.has_network()
+
     def all(self) -> list[PeerConnection]:
         """Return every connection, also those without a hello."""
         return [connection for group in self._connections.values() for connection in group]

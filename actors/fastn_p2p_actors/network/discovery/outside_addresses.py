@@ -71,7 +71,7 @@ class OutsideAddresses:
 
     def wanted(self) -> frozenset[str]:
         """Return the outside addresses that should be offered now."""
-        if self._settings.mode == NetworkMode.LOCAL:
+        if self._settings.mode == NetworkMode.LOCAL or not self._endpoint.has_network():
             return frozenset()
         hosts = self._query.hosts
         self._beliefs.set_relay_hosts({version: str(host) for version, (host, _) in hosts.items()})

@@ -210,11 +210,15 @@ class PeerTracer:
         if answer is None:
             return replace(trace, access="allowed", served_by="a process of the peer, which has answered")
         if isinstance(answer, Denied):
-            return _with_problem(replace(trace, access="denied", access_reason=str(answer)), answer, _allow(trace))
+            default = trace.instance == DEFAULT_INSTANCE
+            binding = trace.protocol if default else f"NAME/{trace.protocol}/{trace.instance}"
+            advice = f"ask its owner to let you in: fastn-p2p peer accept {source.key.id52} --allow {binding}"
+            return _with_problem(replace(trace, access="denied", access_reason=str(answer)), answer, advice)
         if isinstance(answer, ProtocolNotFound | InstanceNotFound):
             advice = f"ask its owner to add it: fastn-p2p add-protocol NAME --protocol {trace.protocol}"
             return _with_problem(replace(trace, access="not offered", access_reason=str(answer)), answer, advice)
-        return _with_problem(replace(trace, access="unknown", access_reason=str(answer)), answer, _CHECK_BOTH_ENDS)
+        advice = _BRING_ONLINE if isinstance(answer, PeerOffline) else _CHECK_BOTH_ENDS
+        return _with_problem(replace(trace, access="unknown", access_reason=str(answer)), answer, advice)
 
     async def _wait_for(self, lookup: Lookup, deadline: float) -> None:
         """Wait until every source has answered, or the time is over."""
@@ -260,13 +264,17 @@ class PeerTracer:
     def _advice(self, trace: PeerTrace, problem: P2PError | None) -> str:
         """Return the one thing to do if there is no connection."""
         if isinstance(problem, PeerOffline):
-            return "bring the identity online: fastn-p2p identity-online NAME"
+            return _BRING_ONLINE
+        if self._router.local_problem():
+            return "connect this machine to a network. See what is missing: fastn-p2p netcheck"
         if not any(source.records for source in trace.sources):
             if all(source.ms is None for source in trace.sources):
                 return (
                     "no LAN and no directory is asked for it. Start the daemon with --network lan or --network "
                     "internet, or get a ticket: fastn-p2p ticket NAME"
                 )
+            if silent := [source.name for source in trace.sources if source.problem and source.ms is not None]:
+                return f"check this network, because {' and '.join(silent)} did not answer: fastn-p2p netcheck"
             return "ask its owner to start the daemon and bring the identity online, or for a ticket: fastn-p2p ticket"
         if isinstance(problem, PeerUnreachable) and "uses none" in problem.reason:
             return "start the daemon with --network internet"
@@ -275,6 +283,7 @@ class PeerTracer:
         return _CHECK_BOTH_ENDS
 
 
+_BRING_ONLINE: Final = "ask its owner to bring it online: fastn-p2p identity-online NAME"
 _CHECK_BOTH_ENDS: Final = (
     "ask the peer's owner whether its daemon runs (fastn-p2p status), and check this network: fastn-p2p netcheck"
 )

@@ -1,7 +1,8 @@
 """Record publisher: keeps the records of the online identities up to date at every place that takes them.
 
 The places are the host directory and the record sources. A record is published when its identity comes online, when an
-address or the home relay changes, and once an hour.
+address or the home relay changes, and once an hour. Also when the relay was connected again: it may have restarted, and
+a directory in the same process with it.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class RecordPublisher:
         self._above: dict[bytes, int] = {}
         """Highest sequence of a packet that a directory has in place of this daemon's."""
         self._published_at: EndpointAddress | None = None
+        self._relay_connections = 0
         self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
         self._due = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
@@ -216,6 +218,9 @@ class RecordPublisher:
         while True:
             self._due.clear()
             address, now = self._endpoint.address(), self._loop.time()
+            before, self._relay_connections = self._relay_connections, self._endpoint.relay_connections()
+            if self._relay_connections > before > 0:
+                self._next.clear()
             moved = address != self._published_at
             due = [each for each in self._registry if moved or self._is_due(each, now)]
             if await self._renew_all(due):

@@ -42,6 +42,8 @@ _MAX_OFFLINE: Final = 1024
 """Pairs of identity and daemon that are remembered."""
 _MAX_LINEAGES: Final = 16_384
 """Pairs of identity and endpoint whose daemon is remembered."""
+NO_NETWORK: Final = "this machine has no network"
+"""Problem of this machine, in errors."""
 _MAX_NAMES_CACHED: Final = 4096
 """Number of names whose keys are cached."""
 
@@ -194,6 +196,7 @@ class PeerRouter:
             raise PeerBlocked(peer=self._book.name_of(target) or PublicKey(target).id52)
         self._book.check_usable(target)
         search = search or Search(asyncio.get_running_loop().time())
+        search.local_problem = self.local_problem
         known = resolve_candidates(target, self._resolvers_for(peer))
         if known and not self._without_own_endpoint(known):
             raise PeerOffline(peer=display_name(target, peer))
@@ -346,6 +349,10 @@ class PeerRouter:
                 return connection
             await self._request_proof(connection, target)
         return connection
+
+    def local_problem(self) -> str:
+        """Return what is wrong at this machine, in words; empty if nothing is."""
+        return "" if self.pool is None or self.pool.has_network() else NO_NETWORK
 
     async def _request_proof(self, connection: PeerConnection, target: bytes) -> None:
         """Wait until the peer daemon has proved that the identity speaks through its endpoint.

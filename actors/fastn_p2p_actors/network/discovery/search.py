@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from ..transport.endpoint import EndpointAddress
@@ -48,14 +49,16 @@ class Search:
     Attributes:
         attempts: in the order in which they began.
         lookup: lookup of the peer's records in the sources; None if they were not asked.
+        local_problem: returns what is wrong at this machine; empty if nothing is.
     """
 
-    __slots__ = ("_began", "attempts", "lookup")
+    __slots__ = ("_began", "attempts", "local_problem", "lookup")
 
     def __init__(self, now: float) -> None:
         self._began = now
         self.attempts: list[Attempt] = []
         self.lookup: Lookup | None = None
+        self.local_problem: Callable[[], str] = str
 
     def begin(self, address: EndpointAddress, now: float) -> Attempt:
         """Add and return an attempt to reach an endpoint."""
@@ -76,7 +79,7 @@ class Search:
             described = [f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"]
         if self.lookup is not None and self.lookup.answers:
             described.append(_asked(self.lookup))
-        return "; ".join(described)
+        return "; ".join(filter(None, (self.local_problem(), *described)))
 
     def sources(self) -> str:
         """Name each source that was asked with its answer, and each kind that was not; empty if there is none."""
@@ -84,7 +87,7 @@ class Search:
             return ""
         unused = ", ".join(f"{kind} ({reason})" for kind, reason in self.lookup.unused.items())
         asked = _asked(self.lookup) if self.lookup.answers else ""
-        return "; ".join(filter(None, (asked, unused and f"not asked: {unused}")))
+        return "; ".join(filter(None, (self.local_problem(), asked, unused and f"not asked: {unused}")))
 
 
 def _asked(lookup: Lookup) -> str:

@@ -53,4 +53,13 @@ def find_default_hosts() -> frozenset[str]:
 
 def is_public(address: str) -> bool:
     """Return whether an address (``ip:port``) is reached from the internet, unless a firewall forbids it."""
-    return ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0]).is_global
+    return _host_of(address).is_global
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address (``ip:port``) is reached from this machine only."""
+    return _host_of(address).is_loopback
+
+
+def _host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0])

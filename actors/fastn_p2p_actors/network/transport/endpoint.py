@@ -36,7 +36,7 @@ from fastn_p2p_client.errors import PeerUnreachable
 
 from ...daemon_settings.sections import NetworkMode
 from ..wire.messages import ALPN, CLOSE_PROTOCOL_ERROR, CLOSE_SHUTDOWN
-from .address_order import order_addresses
+from .address_order import is_loopback, order_addresses
 from .iroh_patches import install
 from .path_probe import PathProbe
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
@@ -221,6 +221,14 @@ class NetworkEndpoint:
     def own_addresses(self) -> frozenset[str]:
         """Return the addresses (``ip:port``) that the endpoint knows by itself, also on a machine without a NAT."""
         return frozenset(self._raw.addr().direct_addresses()) - self.outside
+
+    def has_network(self) -> bool:
+        """Return whether the machine has an address beside those of loopback, if the network mode uses others."""
+        return self._mode == NetworkMode.LOCAL or not all(map(is_loopback, self.own_addresses()))
+
+    def relay_connections(self) -> int:
+        """Return how often the endpoint has connected to a relay."""
+        return self._raw.stats()["socket:relay_conns_success"].value
 
     def bound_port(self, version: int) -> int:
         """Return the UDP port that is bound for IP version 4 or 6; 0 if there is none."""

@@ -88,7 +88,13 @@ class Daemon:
         )
         book = SimpleNamespace(newest_signed_record=lambda _: None)
         settings = SimpleNamespace(relays=(RELAY,), directories=(URL,), on_change=lambda _: None)
-        endpoint = SimpleNamespace(id=ENDPOINT, address=lambda: self._now, watch_address=self._watch)
+        self.relay_connections = 0
+        endpoint = SimpleNamespace(
+            id=ENDPOINT,
+            address=lambda: self._now,
+            watch_address=self._watch,
+            relay_connections=lambda: self.relay_connections,
+        )
         registry = Registry(self.bob)
         self.publisher = RecordPublisher(
             *cast(
@@ -230,6 +236,18 @@ async def test_records_are_renewed_each_hour() -> None:
     daemon = Daemon((RELAY,))
     await asyncio.sleep(86_400)
     assert 20 <= len(daemon.directory.taken) <= 28
+    daemon.publisher.close()
+
+
+@scenario
+async def test_a_relay_that_was_connected_again_may_have_lost_the_directory_too() -> None:
+    daemon = Daemon((RELAY,))
+    daemon.relay_connections = 1
+    await daemon.published()
+    await asyncio.sleep(50)
+    assert daemon.directory.taken == []
+    daemon.relay_connections = 2
+    await daemon.published()
     daemon.publisher.close()
 
 

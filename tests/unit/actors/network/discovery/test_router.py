@@ -69,6 +69,9 @@ class StubPool:
             raise PeerUnreachable(peer="endpoint", reason="nobody answers")
         return self.reached[address.endpoint]
 
+    def has_network(self) -> bool:
+        return True
+
     def open_to(self, endpoint: bytes) -> StubConnection | None:
         return self.reached.get(endpoint)
 

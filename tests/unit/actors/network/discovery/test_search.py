@@ -24,6 +24,8 @@ def test_says_that_no_address_was_found() -> None:
     assert search.words(103.0) == "its addresses were looked for during 3.0 s, and none was found"
     search.begin(EndpointAddress(b"1" * 32, (), ()), 103.0)
     assert "no address is known" in search.words(104.0)
+    search.local_problem = lambda: "this machine has no network"
+    assert search.words(104.0).startswith("this machine has no network; tried its endpoint")
 
 
 async def test_says_what_each_source_answered() -> None:
