@@ -43,6 +43,8 @@ class SessionPausing:
         self._loop = asyncio.get_running_loop()
         self._by_number: dict[int, RemoteLeg] = {}
         """Legs of the sessions that have a stream, by the number of the stream."""
+        self._looked_at: set[int] = set()
+        """Streams that are looked at again soon."""
         self.peer_pauses = False
         self._much_unread = False
         self._is_pausing = False
@@ -90,12 +92,23 @@ class SessionPausing:
         if leg.peer_paused:
             if not self._is_pausing or leg.is_fast:
                 self._resume(number, leg)
-            elif not leg.is_slow:  # its bytes are being read, and nothing is reported when the last has been
-                self._loop.call_later(_LOOK_AGAIN, self._pause_or_resume, leg)
         elif self._is_pausing and (leg.is_slow or leg.has_backlog):
             leg.peer_paused = True
             leg.paused_at = self._loop.time()
             self._send(wire.Pause(number))
+        if leg.peer_paused and not leg.is_slow:  # its bytes are being read, and nothing is reported after the last
+            self._look_again(number)
+
+    def _look_again(self, number: int) -> None:
+        if number not in self._looked_at:
+            self._looked_at.add(number)
+            self._loop.call_later(_LOOK_AGAIN, self._look, number)
+
+    def _look(self, number: int) -> None:
+        self._looked_at.discard(number)
+        leg = self._by_number.get(number)
+        if leg is not None:
+            self._pause_or_resume(leg)
 
     def _resume(self, number: int, leg: RemoteLeg) -> None:
         leg.peer_paused = False
