@@ -66,7 +66,7 @@ _NAMES: Final = (
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
     "serving": ("program", "programs-64"),
-    "streams": ("stream", "stream-stock", "eight", "beside", "open", "growth"),
+    "streams": ("stream", "stream-stock", "eight", "beside", "open", "open-many", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
     "mail": ("accept", "deliver"),

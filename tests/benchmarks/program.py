@@ -67,12 +67,25 @@ class _Program:
             await self._call()
             calls.append(perf_counter() - began)
             began = perf_counter()
-            session = await self._open(Order("greet"))
-            if not await session.read():
-                raise RuntimeError("no greeting")
+            session = await self._greeted()
             sessions.append(perf_counter() - began)
             await session.close()
         return phase_of(calls, 0, seconds), phase_of(sessions, 0, seconds)
+
+    async def short_sessions(self, at_once: int, seconds: float, warm_up: float) -> Phase:
+        """Sessions that are opened, read to the first byte and closed."""
+
+        async def one() -> None:
+            await (await self._greeted()).close()
+
+        return await load(one, at_once, seconds, warm_up)
+
+    async def _greeted(self) -> Session:
+        """Open a session, and read the first bytes of the answer."""
+        session = await self._open(Order("greet"))
+        if not await session.read():
+            raise RuntimeError("no greeting")
+        return session
 
     async def _carry(self, streams: int, asked: Order) -> list[Flow]:
         return await asyncio.gather(*(self._carry_one(asked) for _ in range(streams)))
@@ -99,7 +112,8 @@ async def _main(home: str, transport: str) -> None:
         program = _Program(client)
         commands = (
             program.meet, program.load, program.series,
-            program.pour, program.draw, program.both_ways, program.pour_and_load, program.openings,
+            program.pour, program.draw, program.both_ways, program.pour_and_load,
+            program.openings, program.short_sessions,
         )  # fmt: skip
         await obey({command.__name__: command for command in commands})
 

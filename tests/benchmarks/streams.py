@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from statistics import median
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from .calls import SIDES, raw_pair
 from .flow import MEGA, Flow
@@ -18,6 +18,11 @@ from .system import System
 from .worker import Worker
 
 __all__ = ["measure"]
+
+_MANY: Final = 64
+"""Short sessions at once."""
+_ShortSessions: TypeAlias = dict[str, dict[int, list[float]]]
+"""Sessions per second in each round, by side and by their number at once."""
 
 
 class _Beside:
@@ -47,6 +52,7 @@ async def measure(
     caller = await system.another_program("the calling program", stack)
     ours, bare = _Beside(), _Beside()
     openings: dict[str, list[tuple[Phase, Phase]]] = {side.name: [] for side in (fastn, pyzmq)}
+    short: _ShortSessions = {side.name: {1: [], _MANY: []} for side in (fastn, pyzmq)}
     for number in range(rounds):
         told(f"streams: round {number + 1} of {rounds}")
         steps: list[Callable[[], Any]] = [
@@ -59,7 +65,10 @@ async def measure(
             await step()
         for side in (fastn, pyzmq):
             openings[side.name].append(await side.worker.do("openings", tuple[Phase, Phase], seconds=seconds))
-    return _judge(raw, stock, fastn, pyzmq, ours, bare, openings)
+            for at_once in (1, _MANY):
+                phase = await side.worker.do("short_sessions", Phase, at_once=at_once, seconds=seconds, warm_up=WARM_UP)
+                short[side.name][at_once].append(phase.rate)
+    return _judge(raw, stock, fastn, pyzmq, ours, bare, openings, short)
 
 
 async def _beside(beside: _Beside, program: Worker, caller: Worker, seconds: float) -> None:
@@ -87,6 +96,7 @@ def _judge(
     ours: _Beside,
     bare: _Beside,
     openings: Mapping[str, Sequence[tuple[Phase, Phase]]],
+    short: _ShortSessions,
 ) -> Outcome:
     one, eight, over_pyzmq = fastn.rates[TO], fastn.rates[EIGHT], pyzmq.rates[TO]
     alone, beside = ([phase.p99 for phase in phases] for phases in (ours.alone, ours.from_another))
@@ -107,6 +117,13 @@ def _judge(
                 f"{milliseconds(median(opens))} / {milliseconds(median(calls))}",
                 quotient(opens_over_pyzmq, calls_over_pyzmq),
             ),
+            ratio(
+                "open-many",
+                short[fastn.name][_MANY],
+                short[fastn.name][1],
+                f"{median(short[fastn.name][_MANY]):,.0f} / {median(short[fastn.name][1]):,.0f} sessions/s",
+                quotient(short[pyzmq.name][_MANY], short[pyzmq.name][1]),
+            ),
         ],
         tables=[
             _speeds(raw, stock, fastn, pyzmq),
@@ -114,6 +131,7 @@ def _judge(
                 "CPU seconds for 1 GiB of a stream", {SIDES[side.name]: side for side in (raw, fastn, pyzmq)}, KINDS
             ),
             _openings(openings),
+            _short_sessions(short),
             _calls(ours, bare),
         ],
         bars=[
@@ -160,6 +178,18 @@ def _openings(openings: Mapping[str, Sequence[tuple[Phase, Phase]]]) -> Table:
         ["", *(SIDES[name] for name in openings)],
         [[what, *cells] for what, *cells in zip(whats, *columns, strict=True)],
         "In turn. The end of a session does not count.",
+    )
+
+
+def _short_sessions(short: _ShortSessions) -> Table:
+    return Table(
+        "Short sessions per second",
+        ["", *(SIDES[name] for name in short)],
+        [
+            [what, *(f"{median(rates[at_once]):,.0f}" for rates in short.values())]
+            for what, at_once in (("one after the other", 1), (f"{_MANY} at once", _MANY))
+        ],
+        "Each is opened, read to the first byte and closed.",
     )
 
 
