@@ -24,9 +24,9 @@ The public API is this package and seven modules:
 ``mail``, ``mail.sync``, ``chat``  Mail and Chat for programs
 
 All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
-``session``, ``serving``, ``client``, ``daemon_connection``, ``shared_client`` and ``retry`` implement the API;
-``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``, ``permissions`` and
-``call_context`` are its vocabulary;
+``session``, ``serving``, ``client``, ``control_client``, ``daemon_connection``, ``shared_client`` and ``retry``
+implement the API; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``, ``permissions``
+and ``call_context`` are its vocabulary;
 ``affinity``, ``callables``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 

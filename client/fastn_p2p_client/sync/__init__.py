@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from .. import client as _async
 from .. import shared_client as _shared
 from ..affinity import caller_location
-from ..client import DEFAULT_CONTROL_TIMEOUT
+from ..control_client import DEFAULT_CONTROL_TIMEOUT
 from ..event_loop_thread import close, run_blocking
 from ..home import Home
 from ..ipc import messages as m
@@ -62,7 +62,7 @@ class Client:
         """Home of the daemon."""
         return self._client.home
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

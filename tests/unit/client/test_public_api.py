@@ -143,7 +143,7 @@ def test_the_blocking_client_has_the_same_members() -> None:
 
 @pytest.mark.parametrize("name", [name for name in methods(Client) if name != "home"])
 def test_methods_of_the_blocking_client_take_the_same(name: str) -> None:
-    awaited, blocking = vars(Client)[name], vars(sync.Client)[ENTERING.get(name, name)]
+    awaited, blocking = members(Client)[name], vars(sync.Client)[ENTERING.get(name, name)]
     assert described(blocking) == described(awaited)
     assert not inspect.iscoroutinefunction(blocking)
     returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
