@@ -11,7 +11,7 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``passphrase``, ``secret_forms``, ``slot_opener``, ``attempts``: secrets of slots, and attempts to open one.
 - ``slot_changes``: the first passphrase, further slots, and the way back to keys in the clear.
 - ``takeover``: from plain key files to encrypted ones.
-- ``key_store``: all keys of a home.
+- ``key_codec``: reads and writes these files, plain or sealed. ``key_store``: all keys of a home.
 - ``key_lock``, ``secret_page``: opens and locks the store; the master key in memory.
 - ``owner_socket``, ``owner_messages``: requests of the owner, with passphrases on descriptors.
 - ``start_unlock``: the same before the daemon starts.

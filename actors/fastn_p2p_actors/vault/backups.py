@@ -45,8 +45,9 @@ from ..credentials.sodium import SEED_BYTES
 from ..storage.atomic_files import error_text
 from .age_file import AgeReader, AgeWriter
 from .age_keys import WORK_FACTOR, AgeFormatError
+from .key_codec import StoredKey
 from .key_pair import KeyPair
-from .key_store import KeyStore, StoredKey
+from .key_store import KeyStore
 from .locked_memory import LockedMemory
 from .messages import AdoptKeys
 from .owner_messages import BackupOpened, CreateBackup, OpenBackup

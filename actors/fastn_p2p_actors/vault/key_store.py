@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,12 +11,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from fastn_p2p_actors.credentials.delegation import LINEAGE_BYTES
-from fastn_p2p_actors.credentials.sodium import SEED_BYTES
 from fastn_p2p_client.errors import (
     HomeUnusable,
     IdentityExists,
     IdentityNotFound,
-    InvalidKey,
     InvalidName,
     StorageFailed,
     VaultLocked,
@@ -27,31 +24,15 @@ from fastn_p2p_client.names import check_name
 
 from ..storage.atomic_files import sync_directory
 from . import takeover
-from .key_file import (
-    FORMAT,
-    HEADER_BYTES,
-    PLAIN,
-    SEALED,
-    SUFFIX,
-    KeyHeader,
-    encode_header,
-    open_key_file,
-    prepare_directory,
-    write_key_file,
-)
+from .key_codec import KeyCodec, StoredKey
+from .key_file import PLAIN, SEALED, SUFFIX, KeyHeader, encode_header, open_key_file, prepare_directory
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
 from .revocation_files import RevocationFiles, SavedRevocation
-from .sealing import SEALED_BYTES, seal, unseal
 
 _IDENTITY: Final = "identity"
 _TRANSPORT: Final = "transport"
 _FIRST_EPOCH: Final = 1
-
-
-class StoredKey(NamedTuple):
-    header: KeyHeader
-    pair: KeyPair
 
 
 class KeyPage(NamedTuple):
@@ -80,7 +61,6 @@ class KeyStore:
     ``VaultLocked``. The transport key stays usable once it was read: the network process has it anyway.
 
     Attributes:
-        sealed: True if the keys on disk are sealed. Set it before ``open``.
         revocations: revocations of the identities, beside their keys.
     """
 
@@ -89,11 +69,9 @@ class KeyStore:
         self._identities = folder / "identities"
         self.revocations = RevocationFiles(self._identities)
         self._memory = memory
-        self._clock = clock
+        self._codec = KeyCodec(memory, clock)
         self._known: dict[str, StoredKey] = {}
         self._transport: StoredKey | None = None
-        self._master: Any = None
-        self.sealed = False
 
     def open(self) -> None:
         """Create missing directories, and the transport key unless the store is sealed.
@@ -109,9 +87,18 @@ class KeyStore:
             self._open_transport()
 
     @property
+    def sealed(self) -> bool:
+        """True if the keys on disk are sealed. Set it before ``open``."""
+        return self._codec.sealed
+
+    @sealed.setter
+    def sealed(self, value: bool) -> None:
+        self._codec.sealed = value
+
+    @property
     def is_locked(self) -> bool:
         """Return whether the keys are sealed and the master key is not here."""
-        return self.sealed and self._master is None
+        return self._codec.is_locked
 
     def unlock(self, master: Any) -> None:
         """Use the master key at this pointer from now on. Seal files that an interrupted takeover has left.
@@ -120,19 +107,19 @@ class KeyStore:
             HomeUnusable: the transport key cannot be used. The store stays locked.
             StorageFailed: a file could not be written. The store stays locked.
         """
-        self._master = master
+        self._codec.master = master
         try:
             self._seal_files()
             if self._transport is None:
                 self._open_transport()
         except BaseException:
-            self._master = None
+            self._codec.master = None
             raise
 
     def lock(self) -> None:
         """Wipe the identities' keys from memory, and forget the master key, which its owner wipes."""
         self.forget()
-        self._master = None
+        self._codec.master = None
 
     def forget(self) -> None:
         """Wipe the identities' keys from memory. They are read again when they are used."""
@@ -147,7 +134,7 @@ class KeyStore:
             HomeUnusable: a key file cannot be used. Nothing was changed.
             StorageFailed: a file could not be written. Nothing was changed.
         """
-        return self._takeover(SEALED, master, strict=True)
+        return self._codec.prepare_takeover(self._files(), SEALED, master, strict=True)
 
     def complete_seal(self, change: takeover.Takeover, master: Any) -> None:
         """Put the sealed files in place of the plain ones.
@@ -156,7 +143,7 @@ class KeyStore:
             StorageFailed: some files are not sealed yet; the next unlock does the rest.
         """
         self.sealed = True
-        self._master = master
+        self._codec.master = master
         self._memory.hidden = True
         self.forget()
         change.apply()
@@ -168,40 +155,15 @@ class KeyStore:
             HomeUnusable: a key file cannot be used. Nothing was changed.
             StorageFailed: some files may be plain; the next unlock seals them again.
         """
-        self._takeover(PLAIN, self._master, strict=True).apply()
+        self._codec.prepare_takeover(self._files(), PLAIN, self._codec.master, strict=True).apply()
 
     def forget_master(self) -> None:
         """Use keys in the clear from now on: the file with the slots is gone."""
         self.sealed = self._memory.hidden = False
-        self._master = None
+        self._codec.master = None
 
     def _seal_files(self) -> None:
-        self._takeover(SEALED, self._master, strict=False).apply()
-
-    def _takeover(self, encryption: str, master: Any, *, strict: bool) -> takeover.Takeover:
-        """Return the takeover of every file that has another encryption. Without ``strict``, skip damaged files."""
-        change = takeover.Takeover()
-        try:
-            for path, kind, name in self._files():
-                try:
-                    with open_key_file(path, kind, name) as (header, _):
-                        if header.encryption == encryption:
-                            continue
-                    stored = self._read(path, kind, name)
-                except (HomeUnusable, FileNotFoundError):
-                    if strict:
-                        raise
-                    continue
-                try:
-                    line = encode_header(msgspec.structs.replace(header, encryption=encryption))
-                    sealed = self._seal(line, stored.pair, master) if encryption == SEALED else stored.pair.seed_view
-                    change.add(path, line, sealed)
-                finally:
-                    stored.pair.wipe()
-        except BaseException:
-            change.abandon()
-            raise
-        return change
+        self._codec.prepare_takeover(self._files(), SEALED, self._codec.master, strict=False).apply()
 
     def _files(self) -> Iterator[tuple[Path, str, str]]:
         """Yield every key file, with the kind and the name of its key."""
@@ -216,26 +178,14 @@ class KeyStore:
             if _is_name(path.stem):
                 yield path, _IDENTITY, path.stem
 
-    def _seal(self, line: bytes, pair: KeyPair, master: Any) -> bytes:
-        """Return the sealed seed, after a check that it opens again."""
-        sealed = seal(self._memory, master, line, pair.seed_pointer)
-        slot = self._memory.allocate()
-        try:
-            opens = unseal(self._memory, master, line, sealed, slot.pointer)
-            if not opens or slot.view[:SEED_BYTES] != pair.seed_view:
-                raise RuntimeError("a sealed key does not open again")
-        finally:
-            self._memory.free(slot)
-        return sealed
-
     def _open_transport(self) -> None:
         path = self._folder / f"{_TRANSPORT}{SUFFIX}"
         try:
-            self._transport = self._read(path, _TRANSPORT, _TRANSPORT)
+            self._transport = self._codec.read(path, _TRANSPORT, _TRANSPORT)
         except FileNotFoundError:
             lineage = secrets.token_hex(LINEAGE_BYTES)
             pair = KeyPair.generate(self._memory)
-            self._transport = self._write(path, _TRANSPORT, _TRANSPORT, pair, epoch=_FIRST_EPOCH, lineage=lineage)
+            self._transport = self._codec.write(path, _TRANSPORT, _TRANSPORT, pair, epoch=_FIRST_EPOCH, lineage=lineage)
         _check_lineage(path, self._transport.header)
 
     @property
@@ -264,12 +214,12 @@ class KeyStore:
             VaultLocked: the store is locked.
         """
         path = self._path(name)
-        self._check_unlocked(f"creating the identity {name!r}")
+        self._codec.check_unlocked(f"creating the identity {name!r}")
         if name in self._known or os.path.lexists(path):
             raise IdentityExists(identity=name)
         self.revocations.delete(name)  # of a deletion that was interrupted
         try:
-            made = self._known[name] = self._write(path, _IDENTITY, name, KeyPair.generate(self._memory))
+            made = self._known[name] = self._codec.write(path, _IDENTITY, name, KeyPair.generate(self._memory))
         except FileExistsError:
             raise IdentityExists(identity=name) from None
         return made
@@ -289,7 +239,7 @@ class KeyStore:
             VaultLocked: the store is locked.
         """
         path = self._path(name)
-        self._check_unlocked("restoring a backup")
+        self._codec.check_unlocked("restoring a backup")
         is_here = name in self._known or os.path.lexists(path)
         if is_here and self.find(name).pair.public != pair.public:
             raise IdentityExists(identity=name)
@@ -298,7 +248,7 @@ class KeyStore:
         if revocation is not None and self.revocations.find(name) is None:
             self.revocations.write(name, revocation)
         if not is_here:
-            self._known[name] = self._write(path, _IDENTITY, name, pair.copy(), created)
+            self._known[name] = self._codec.write(path, _IDENTITY, name, pair.copy(), created)
         return not is_here
 
     def rotate_transport(self) -> StoredKey:
@@ -310,17 +260,17 @@ class KeyStore:
             StorageFailed: it could not be written. The old key is in use.
             VaultLocked: the store is locked.
         """
-        self._check_unlocked("rotating the transport key")
+        self._codec.check_unlocked("rotating the transport key")
         old = self.transport
         pair = KeyPair.generate(self._memory)
         header = msgspec.structs.replace(
-            old.header, public=PublicKey(pair.public).id52, created=self._time(), epoch=old.header.epoch + 1
+            old.header, public=PublicKey(pair.public).id52, created=self._codec.timestamp(), epoch=old.header.epoch + 1
         )
         path = self._folder / f"{_TRANSPORT}{SUFFIX}"
         change = takeover.Takeover()
         try:
             line = encode_header(header)
-            change.add(path, line, self._seal(line, pair, self._master) if self.sealed else pair.seed_view)
+            change.add(path, line, self._codec.content(line, pair))
             change.apply()
         except StorageFailed:
             if not self._is_on_disk(path, pair.public):
@@ -348,7 +298,7 @@ class KeyStore:
             VaultLocked: the store is locked.
         """
         path = self._path(name)
-        self._check_unlocked(f"deleting the identity {name!r}")
+        self._codec.check_unlocked(f"deleting the identity {name!r}")
         try:
             path.unlink()
             sync_directory(path.parent)
@@ -372,12 +322,12 @@ class KeyStore:
             HomeUnusable: its file cannot be used; the error names it.
             VaultLocked: the store is locked.
         """
-        self._check_unlocked(f"signing for {name!r}")
+        self._codec.check_unlocked(f"signing for {name!r}")
         found = self._known.get(name)
         if found is None:
             path = self._path(name)
             try:
-                found = self._known[name] = self._read(path, _IDENTITY, name)
+                found = self._known[name] = self._codec.read(path, _IDENTITY, name)
             except FileNotFoundError:
                 raise IdentityNotFound(identity=name) from None
         return found
@@ -417,58 +367,6 @@ class KeyStore:
 
     def _path(self, name: str) -> Path:
         return self._identities / f"{check_name(name, 'an identity')}{SUFFIX}"
-
-    def _time(self) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
-
-    def _write(
-        self, path: Path, kind: str, name: str, pair: KeyPair, created: str = "", *, epoch: int = 0, lineage: str = ""
-    ) -> StoredKey:
-        header = KeyHeader(
-            format=FORMAT,
-            kind=kind,
-            name=name,
-            public=PublicKey(pair.public).id52,
-            encryption=SEALED if self.sealed else PLAIN,
-            created=created or self._time(),
-            epoch=epoch,
-            lineage=lineage,
-        )
-        try:
-            content = self._seal(encode_header(header), pair, self._master) if self.sealed else pair.seed_view
-            write_key_file(path, header, content)
-        except BaseException:
-            pair.wipe()
-            raise
-        return StoredKey(header, pair)
-
-    def _read(self, path: Path, kind: str, name: str) -> StoredKey:
-        with open_key_file(path, kind, name) as (header, descriptor):
-            pair = self._read_pair(path, header, descriptor)
-            try:
-                if bytes(PublicKey(header.public)) == pair.public:
-                    return StoredKey(header, pair)
-            except InvalidKey:
-                pass
-            pair.wipe()
-            raise HomeUnusable(path=str(path), reason="it is damaged: its secret and its public key do not match")
-
-    def _read_pair(self, path: Path, header: KeyHeader, descriptor: int) -> KeyPair:
-        if header.encryption == PLAIN:
-            return KeyPair.read(self._memory, descriptor, HEADER_BYTES)
-        if self._master is None:
-            self._check_unlocked(f"using {path.name}")
-            raise HomeUnusable(path=str(path), reason="it is sealed, but the vault has no slots.json that opens it")
-        line = os.pread(descriptor, HEADER_BYTES, 0)
-        slot = self._memory.allocate()
-        if not unseal(self._memory, self._master, line, os.pread(descriptor, SEALED_BYTES, HEADER_BYTES), slot.pointer):
-            self._memory.free(slot)
-            raise HomeUnusable(path=str(path), reason="it is damaged, or sealed under another master key")
-        return KeyPair(self._memory, slot)
-
-    def _check_unlocked(self, what: str) -> None:
-        if self.is_locked:
-            raise VaultLocked(what=what)
 
 
 def _check_lineage(path: Path, header: KeyHeader) -> None:

@@ -21,8 +21,9 @@ from fastn_p2p_client.ipc.messages import Ack
 from .access_policy import VaultState, check_allowed
 from .audit_events import Record, record_reply
 from .backups import Backups
+from .key_codec import StoredKey
 from .key_lock import KeyLock
-from .key_store import KeyStore, StoredKey
+from .key_store import KeyStore
 from .last_replies import LastReplies, Signed
 from .messages import (
     PAGE,

@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p_actors.backup.archive import END, MANIFEST, ArchiveError, encode_file
 from fastn_p2p_actors.backup.contents import BackupContents
 from fastn_p2p_actors.credentials import read_revocation
-from fastn_p2p_actors.vault import key_store
+from fastn_p2p_actors.vault import key_codec
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK
 from fastn_p2p_actors.vault.age_file import AgeWriter
 from fastn_p2p_actors.vault.backups import Backups
@@ -183,7 +183,7 @@ async def test_a_full_disk_in_the_middle_leaves_no_key(
             raise StorageFailed(path=str(path), reason="the disk is full")
         write_key_file(path, header, secret)
 
-    monkeypatch.setattr(key_store, "write_key_file", fails_for_bob)
+    monkeypatch.setattr(key_codec, "write_key_file", fails_for_bob)
     with pytest.raises(StorageFailed):
         two.adopt(found, "alice", "bob")
     assert two.keys.store.names() == []
