@@ -20,7 +20,7 @@ from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PErr
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.unix_sockets import set_opener
-from fastn_p2p_client.permissions import KINDS, missing
+from fastn_p2p_client.permissions import KINDS, Permissions, missing
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
@@ -28,16 +28,17 @@ from ..runtime.log_files import confine_logging
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
 from ..runtime.process_setup import is_actor_process
+from ..runtime.sandbox.granted_paths import without_replaceable
+from ..runtime.sandbox.replaced_files import ReplacedFiles
 from ..runtime.sandbox.roles import identity_sandbox
 from ..runtime.sandbox.sandbox import Sandbox
-from ..runtime.sandbox.system_files import python_files
+from ..runtime.sandbox.system_files import python_files, settings_with_own_rules
 from ..runtime.site_packages import refresh
 from ..runtime.specs import IdentitySettings
 from ..storage.identity_store import BindingFile, IdentityStore
 from ..storage.permission_store import PermissionStore
 from .crash_attribution import CrashAttribution
 from .declared_permissions import declared_by_builtins
-from .granted_files import LEAST_SECONDS, LOOK_SECONDS, GrantedFiles
 from .hosted_binding import HostedBinding
 from .messages import (
     Activate,
@@ -93,7 +94,7 @@ class IdentityActor:
         self._changing = asyncio.Lock()
         self._granted: tuple[str, ...] | None = None
         """Permissions with which this process was confined; None if it is not."""
-        self._granted_files: GrantedFiles | None = None
+        self._granted_files: ReplacedFiles | None = None
         self._refused: list[str] = []
         """Attempts that the sandbox has refused."""
         self._loop = asyncio.get_running_loop()
@@ -125,7 +126,7 @@ class IdentityActor:
         self._confine()  # before any code of a protocol, and before any input is read
         self._network.open()
         granted = self._granted_files
-        watching = self._spawn(self._restart_when_replaced(granted)) if granted else None
+        watching = self._spawn(self._context.restart_when_replaced(granted)) if granted else None
         stop = asyncio.ensure_future(self._context.stop_requested.wait())
         try:
             await self._start_all()
@@ -160,7 +161,9 @@ class IdentityActor:
         make_directories(directory, empty=True)
         confine_logging()
         self._code_places = {place for place, _ in python_files(self._home)}
-        self._granted_files = GrantedFiles(self._granted, directory)
+        granted = without_replaceable(Permissions.of(self._granted), (directory,))
+        paths = (*granted.read, *granted.write, *granted.programs, *settings_with_own_rules())
+        self._granted_files = ReplacedFiles(paths)
         sandbox = identity_sandbox(self._context.home, name, self._granted)
         self._context.enter_sandbox(sandbox)
         RefusedAttempts(sandbox, self._runs_protocol_code, self._on_refused).watch()
@@ -189,16 +192,6 @@ class IdentityActor:
         self._loop.call_soon_threadsafe(
             self._context.report_refused, shown if more <= 0 else f"{shown}; and {more} more"
         )
-
-    async def _restart_when_replaced(self, granted: GrantedFiles) -> None:
-        pause = LEAST_SECONDS
-        path = None
-        while path is None:
-            await asyncio.sleep(pause)
-            path = await asyncio.to_thread(granted.find_replaced)  # a mount that hangs must not stop this process
-            pause = LOOK_SECONDS
-        log.info("%s leads to another file than at the start of this process, which is started again", path)
-        self._context.restart()
 
     def _check_sandbox(self, message: Activate) -> None:
         """Raise RestartNeeded if the binding needs what this process's sandbox lacks."""

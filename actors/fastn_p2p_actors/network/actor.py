@@ -41,7 +41,9 @@ from ..runtime.actor import ActorContext
 from ..runtime.curve.connection import vault_channel
 from ..runtime.mailbox import Mailbox, Sender, bind_mailbox
 from ..runtime.rate_limiter import Rate, TokenBucket
+from ..runtime.sandbox.replaced_files import ReplacedFiles
 from ..runtime.sandbox.roles import network_sandbox
+from ..runtime.sandbox.system_files import settings_with_own_rules
 from ..runtime.specs import NetworkSettings
 from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
@@ -445,6 +447,8 @@ async def serve(context: ActorContext) -> None:
     mailbox = context.home.mailbox("network")
     listener = bind_mailbox(mailbox)
     context.enter_sandbox(network_sandbox(context.home, make_host_directory()))
+    settings = ReplacedFiles(settings_with_own_rules() if context.is_confined else ())
+    watching = asyncio.ensure_future(context.restart_when_replaced(settings)) if settings else None
     if context.is_confined:
         set_opener(context.open_socket)
     network = Network(context, context.load_settings(NetworkSettings), listener=listener)
@@ -460,6 +464,8 @@ async def serve(context: ActorContext) -> None:
     finally:
         starting.cancel()
         stop.cancel()
+        if watching is not None:
+            watching.cancel()
     await network.stop()
     listener.close()
     mailbox.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
 from .log_files import configure_logging
+from .sandbox.replaced_files import ReplacedFiles
 from .sandbox.sandbox import Sandbox, enter
 from .sandbox.seccomp import deny_io_uring
 from .sandbox.states import CLOSED, SWITCHED_OFF
@@ -273,6 +274,12 @@ class ActorContext:
         """Drain, and have the supervisor start this process again."""
         self._send(wire.Restarting())
         self.stop_requested.set()
+
+    async def restart_when_replaced(self, files: ReplacedFiles) -> None:
+        """Restart this process once a path leads to another file than before, to which its sandbox has no right."""
+        path = await files.wait()
+        self.log.info("%s leads to another file than at the start of this process, which is started again", path)
+        self.restart()
 
     def report_exit_reason(self, reason: str) -> None:
         """Tell the supervisor why this process is about to exit."""

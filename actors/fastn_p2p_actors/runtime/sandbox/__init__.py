@@ -4,6 +4,7 @@
 - ``states``: words for how far a process is confined.
 - ``roles``: the sandbox of each of the daemon's processes.
 - ``granted_paths``: paths of bindings, without those that their code could replace.
+- ``replaced_files``: paths that lead to other files than when a process entered its sandbox.
 - ``system_files``: files of the system and of Python that every process reads.
 - ``landlock``: access to files, TCP ports, signals (landlock(7)).
 - ``seccomp``: system calls (seccomp(2)); ``syscall_numbers`` has their numbers.

@@ -116,6 +116,17 @@ def system_files() -> Iterator[tuple[Path, int]]:
             yield Path(place), READ
 
 
+def settings_with_own_rules() -> tuple[Path, ...]:
+    """Return the settings that are often replaced while a machine runs, if each has a rule of its own.
+
+    Whoever gets a new address from the network replaces ``resolv.conf``, and a rule is for the file that was there.
+    """
+    if os.geteuid():
+        return ()
+    files = [Path("/etc", name) for name in ("resolv.conf", "hosts", "nsswitch.conf")]
+    return tuple(each for each in files if os.path.realpath(each) == str(each))  # links lead to whole directories
+
+
 def _library_directories() -> Iterator[str]:
     """Yield further directories of shared libraries, as ldconfig(8) is told of them: those of CUDA, for instance."""
     for file in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):

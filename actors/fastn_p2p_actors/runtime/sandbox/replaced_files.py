@@ -1,19 +1,16 @@
-"""Files and directories that an identity's process was granted, as they were when it entered its sandbox.
+"""Files to which a process has rights, as they were when it entered its sandbox.
 
-The kernel keeps rights to the file that was there, not to its path. A directory that is made later, replaced, or
-mounted over is closed to the process until it is started again.
+The kernel keeps rights to the file that was there, not to its path. A file or directory that is made later, replaced,
+or mounted over is closed to the process until it is started again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
-
-from fastn_p2p_client.permissions import Permissions
-
-from ..runtime.sandbox.granted_paths import without_replaceable
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between two looks at the paths."""
@@ -21,17 +18,10 @@ LEAST_SECONDS: Final = 2.0
 """Seconds after the start of a process before it is restarted for a path."""
 
 
-class GrantedFiles:
-    """Paths of the permissions, with the file that each led to when this was created.
+class ReplacedFiles:
+    """Paths, with the file that each led to when this was created."""
 
-    Args:
-        lines: lines of ``Permissions``.
-        own: directory of the identity.
-    """
-
-    def __init__(self, lines: Iterable[str], own: Path) -> None:
-        permissions = without_replaceable(Permissions.of(lines), (own,))
-        paths = (*permissions.read, *permissions.write, *permissions.programs)
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         self._seen = {path: _identify(path) for path in map(Path, paths)}
 
     def __bool__(self) -> bool:
@@ -44,6 +34,15 @@ class GrantedFiles:
             if now is not None and now != before:
                 return path
         return None
+
+    async def wait(self) -> Path:
+        """Return a path as soon as it leads to another file."""
+        pause, path = LEAST_SECONDS, None
+        while path is None:
+            await asyncio.sleep(pause)
+            path = await asyncio.to_thread(self.find_replaced)  # a mount that hangs must not stop this process
+            pause = LOOK_SECONDS
+        return path
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
