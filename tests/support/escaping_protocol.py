@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import itertools
 import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -184,6 +187,17 @@ def _find_descriptor(_: Escaping, order: Attempt) -> None:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
+def _fill_disk(protocol: Escaping, _: Attempt) -> None:
+    """Write until the disk is full, and go on whenever there is room again."""
+
+    def fill() -> None:
+        for number in itertools.count():
+            with suppress(OSError):
+                (protocol.context.workspace / f"filling-{number}").write_bytes(bytes(1 << 20))
+
+    threading.Thread(target=fill, daemon=True).start()
+
+
 def _read_memory(_: Escaping, order: Attempt) -> None:
     """Ask for no bytes: the kernel checks the permission first."""
     _syscall("process_vm_readv", order.pid, None, 0, None, 0, 0)
@@ -250,6 +264,7 @@ ATTEMPTS: Final[dict[str, Callable[[Escaping, Attempt], Any]]] = {
     "bpf": lambda *_: _syscall("bpf", 0, None, 0),
     "kernel keys": lambda *_: _syscall("keyctl", 0, -3, 0, 0, 0),
     "be connected to": _be_connected_to,
+    "fill the disk": _fill_disk,
     "call as": _call_as,
     "create identity": lambda protocol, _: _command(protocol, m.CreateIdentity("mallory")),
     "delete identity": lambda protocol, order: _command(protocol, m.DeleteIdentity(order.name)),

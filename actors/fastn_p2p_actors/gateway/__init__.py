@@ -13,12 +13,14 @@ the network process's mailbox.
 - ``one_shot``: questions about bindings for which protocol code has to run.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
 - ``command_audit``: reports to the audit log which program has changed what.
+- ``disk_guard``: takes an identity offline whose protocols fill the disk.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
@@ -27,10 +29,12 @@ from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import gateway_sandbox
 from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
+from .commands.identities import take_offline_for_disk
 from .commands.revocation import finish_revocations
 from .commands.transport import finish_rotation
 from .context import GatewayContext
 from .control_server import ControlServer
+from .disk_guard import DiskGuard
 
 DRAIN_SECONDS: Final = 4.0
 """Seconds that commands in flight may take when the gateway stops."""
@@ -51,6 +55,7 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_restores(context))
     context.spawn(finish_revocations(context))
     context.spawn(finish_rotation(context))
+    context.spawn(DiskGuard(actor.home.identities, partial(take_offline_for_disk, context)).watch())
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()

@@ -51,6 +51,7 @@ class GatewayContext:
         restore_lock: held while a backup is restored, or an interrupted restore finished.
         transport_lock: held while the transport key is replaced.
         is_confining: whether the daemon's processes are confined, where the kernel can do that.
+        filled_disk: warnings about identities that were taken offline because they filled the disk, by name.
         workers: runs protocol code in one-shot workers.
     """
 
@@ -68,6 +69,7 @@ class GatewayContext:
         self.restore_lock = asyncio.Lock()
         self.transport_lock = asyncio.Lock()
         self.is_confining = actor.spec.sandbox
+        self.filled_disk: dict[str, str] = {}
         limits = WorkerLimits(self.settings.memory, self.is_confining, str(actor.home.path))
         self.workers = OneShotWorkers(SupervisedWorkers(actor), limits)
         self._tasks: set[asyncio.Task[None]] = set()

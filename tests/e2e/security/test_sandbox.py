@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import socket
+import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Iterator
@@ -237,7 +239,34 @@ def test_every_attempt_is_tried() -> None:
         "fail at",
         "be connected to",
         "find a descriptor of",
+        "fill the disk",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_who_fills_the_disk_is_taken_offline_and_the_owner_is_told(tmp_path: Path) -> None:
+    env = install_protocols(tmp_path / "packages", Escaping="tests.support.escaping_protocol:Escaping")
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        command = ["mount", "-t", "tmpfs", "-o", "size=256m,mode=700", "disk", name]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("this root may not mount")
+        daemon = Daemon(Path(name) / "home", tmp_path / "hosts", FASTN_SANDBOX="on", **env).start()
+        try:
+            keys = {each: daemon.identity(each) for each in ("alice", "bob")}
+            give(daemon, "alice", "Escaping")
+            assert Setup(daemon, keys, tmp_path, 0).attempt("fill the disk") == DONE
+
+            def warnings() -> list[str]:
+                return [each for each in daemon.status().warnings if "almost full" in each]
+
+            eventually(lambda: bool(warnings()), "the owner is told", 60)
+            assert "protocols of alice have filled it with" in warnings()[0]
+            eventually(lambda: "identity-alice" not in daemon.processes(), "alice is stopped", 60)
+            with daemon.client() as client:
+                assert client.call("bob", keys["bob"], "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        finally:
+            daemon.clean_up()
+            subprocess.run(["umount", "-l", name], check=True)
 
 
 def test_code_calls_as_its_own_identity(closed: Setup) -> None:

@@ -154,6 +154,7 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
             return IdentityReply(msgspec.structs.replace(record, online=False).info())
         record.check_usable()
         wanted = msgspec.structs.replace(record, online=True)
+        context.filled_disk.pop(name, None)
         if not record.online:
             await _check_unlocked(context, f"bringing {name!r} online")
             context.store.write_identity(wanted)
@@ -165,6 +166,25 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
                 await _stop(context, wanted)
             raise
         return IdentityReply(wanted.info())
+
+
+async def take_offline_for_disk(context: GatewayContext, name: str, grown: int) -> None:
+    """Take an identity offline whose protocols have filled the disk. ``status`` says so until it is online again."""
+    text = (
+        f"the disk is almost full, and protocols of {name} have filled it with {grown // 2**20} MiB lately, so "
+        f"{name} was taken offline. Free space below {context.home.identities / name}, then: "
+        f"fastn-p2p identity-online {name}"
+    )
+    log.error("%s", text)
+    context.filled_disk[name] = text
+    try:
+        await set_online(context, SetIdentityOnline(name, False), b"")
+    except P2PError as error:
+        log.warning("that %s is offline could not be written, so it is stopped only: %s", name, error)
+        try:
+            await context.supervisor.stop(name)
+        except P2PError as failure:
+            log.error("%s cannot be stopped: %s", name, failure)
 
 
 async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> IdentityReply:

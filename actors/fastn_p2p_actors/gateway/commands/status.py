@@ -105,6 +105,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         for process in processes or []
         if process.refused
     ]
+    warnings += context.filled_disk.values()
     now_ms = boot_ms()
     warnings += _previous_failure(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []
