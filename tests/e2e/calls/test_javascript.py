@@ -234,13 +234,13 @@ def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, daemons: Tw
         program.says("serving")
         answers: list[Any] = []
         caller = threading.Thread(
-            target=lambda: answers.append(client.call("alice", daemons.alice, "Timer", request={"seconds": 0.3}))
+            target=lambda: answers.append(client.call("alice", daemons.alice, "Timer", request={"seconds": 1.0}))
         )
         caller.start()
         eventually(lambda: binding_of(daemons.one, "alice", "Timer").in_flight, "it waits")
         program.process.send_signal(signal.SIGTERM)
         caller.join(60)
-        assert answers == [{"waited": 0.3}]
+        assert answers == [{"waited": 1.0}]
     finally:
         assert program.wait() == 0
 
