@@ -17,7 +17,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lab check bench docs format venv clean
+.PHONY: help demo test lab check bench soak docs format venv clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,9 @@ check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes no
 
 bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: $(VENV)/dev.stamp ## Run 10 million calls and 100 GB of sessions, and check each byte. Half an hour.
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code.
 	@$(BIN)/python -m tests.docs
