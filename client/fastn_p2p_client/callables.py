@@ -8,11 +8,16 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+import types
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 NAMES: Final = "__fastn_p2p_names__"
 """Attribute of a marked method: names in its annotations that exist only in the function that defines the class."""
+_MADE: Final = "__fastn_p2p_made__"
+"""Attribute of a function: results of ``made_once``."""
 _PACKAGE: Final = __name__.partition(".")[0]
 _NAME: Final = re.compile(r"[^\W\d]\w*")
 _MAX_LAYERS: Final = 100
@@ -90,3 +95,25 @@ def calling_functions() -> Iterator[Mapping[str, Any]]:
 def may_be_type(value: object) -> bool:
     """Return False for routines and plain values, which no annotation names."""
     return not inspect.isroutine(value) and not isinstance(value, _NO_TYPES)
+
+
+def made_once(method: Callable[..., Any], owner: type | None, what: str, make: Callable[[], T]) -> T:
+    """Return what ``make`` returns, made at the first use and kept with the function of a bound method.
+
+    All instances of a class share it, also those in processes that are forked later. For another callable it is made
+    each time.
+
+    Args:
+        method: the callable.
+        owner: the class whose method it is, if that is known.
+        what: name of what is made.
+        make: makes it.
+    """
+    function = getattr(method, "__func__", None)
+    if not isinstance(function, types.FunctionType):
+        return make()
+    made: dict[Hashable, T] = function.__dict__.setdefault(_MADE, {})
+    key = (what, owner, type(getattr(method, "__self__", None)))
+    if key not in made:
+        made[key] = make()
+    return made[key]

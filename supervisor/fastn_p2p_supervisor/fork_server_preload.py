@@ -14,14 +14,18 @@ import os
 import socket
 import struct
 import sys
+import tempfile
 import threading
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Final
 
+from .fork_heap import CodeRecorder, arrange
+
 MODULES: Final = (
     "asyncio",
     "logging.handlers",
+    "multiprocessing.popen_forkserver",
     "uvloop",
     "msgspec",
     "zmq",
@@ -38,9 +42,31 @@ MODULES: Final = (
     "fastn_p2p_actors.identity",
 )
 
+_NOT_REHEARSED: Final = (
+    "multiprocessing.process",
+    "multiprocessing.spawn",
+    "multiprocessing.util",
+    "multiprocessing.reduction",
+    "multiprocessing.forkserver",
+    "multiprocessing.popen_fork",
+    "multiprocessing.popen_forkserver",
+    "threading",
+    "signal",
+    "selectors",
+    "fastn_p2p_actors.runtime.actor",
+    "fastn_p2p_actors.runtime.control_channel",
+    "fastn_p2p_actors.runtime.log_files",
+    "fastn_p2p_actors.runtime.process_setup",
+    "fastn_p2p_actors.identity.resource_limits",
+    "fastn_p2p_actors.identity.fork_guard",
+)
+"""Modules whose functions a child runs beside what is rehearsed."""
 
 REQUEST_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to send a request after it has connected."""
+
+LONGEST_PLACE: Final = 60
+"""Characters of the longest directory for temporary files in which there can be sockets."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -92,6 +118,32 @@ def fork_or_refuse() -> int:
     return pid
 
 
+def _rehearse() -> None:
+    import uvloop
+
+    from fastn_p2p_actors.identity.rehearsal import rehearse
+
+    place = tempfile.gettempdir()
+    if len(place) > LONGEST_PLACE:
+        place = "/tmp"  # noqa: S108  (the directory in it is private)
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        uvloop.run(rehearse(Path(directory)))
+
+
+def load() -> None:
+    """Load everything that children need, run what they will run, and arrange the heap for them.
+
+    Without the rehearsal children work as well, and need more memory.
+    """
+    for module in MODULES:
+        with contextlib.suppress(Exception):  # the child that needs it imports it again and reports the error
+            importlib.import_module(module)
+    with CodeRecorder() as recorder, contextlib.suppress(Exception):
+        _rehearse()
+    recorder.add_modules(_NOT_REHEARSED)
+    arrange(recorder.codes)
+
+
 def _become_fork_server() -> None:
     from fastn_p2p_actors.runtime import process_setup
 
@@ -101,15 +153,12 @@ def _become_fork_server() -> None:
     process_setup.set_title("forks")
     process_setup.raise_file_limit()
     process_setup.forbid_core_files()
-    for module in MODULES:
-        with contextlib.suppress(Exception):  # the child that needs it imports it again and reports the error
-            importlib.import_module(module)
+    load()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1 or threading.active_count() != 1:
         raise RuntimeError(f"a preloaded module has started a thread ({threads} are running): children would hang")
     os.fork = fork_or_refuse
     reduction.recvfds = receive_from_supervisor  # type: ignore[assignment]
-    gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, pages that children share
 
 

@@ -12,6 +12,7 @@ and gets the replies. Third-party code runs only here. ``fastn_p2p_client.servin
 - ``refused_attempts``: what the sandbox refuses to protocol code, for the log and for ``status``.
 - ``one_shot_worker``: the process that answers a question of the gateway.
 - ``resource_limits``: memory, files and processes that the process may use.
+- ``rehearsal``: all of it once, before the first process is forked.
 - ``messages``: requests of the gateway.
 """
 

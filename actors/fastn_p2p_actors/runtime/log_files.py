@@ -46,8 +46,7 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     """
     wanted = os.environ.get(LEVEL_VARIABLE, "INFO").strip().upper()
     level = logging.getLevelNamesMapping().get(wanted)
-    handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = make_handler(home, name)
     logging.raiseExceptions = False
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -60,6 +59,13 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
             "%s=%s is no log level; using INFO (levels: DEBUG, INFO, WARNING, ERROR)", LEVEL_VARIABLE, wanted
         )
     return logger
+
+
+def make_handler(home: Home, name: str) -> logging.Handler:
+    """Return the handler that writes the log file of a process."""
+    handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
 
 
 def confine_logging() -> None:

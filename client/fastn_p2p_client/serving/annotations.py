@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..call_context import CallContext
-from ..callables import NAMES, calling_functions, is_async, is_legacy_coroutine, layers, may_be_type, name_of
+from ..callables import NAMES, calling_functions, is_async, is_legacy_coroutine, layers, made_once, may_be_type, name_of
 from ..peer import Peer
 from ..protocol import BindingContext
 from ..session.session import Session
@@ -47,6 +47,10 @@ def handler_parameters(function: Callable[..., Any], owner: type | None = None) 
     Raises:
         InvalidHandler: Python cannot tell the parameters, or the annotation of one without a default does not resolve.
     """
+    return made_once(function, owner, "parameters", lambda: _read_parameters(function, owner))
+
+
+def _read_parameters(function: Callable[..., Any], owner: type | None) -> list[HandlerParameter]:
     name = name_of(function)
     names = _AnnotationNames(function, owner)
     found: list[HandlerParameter] = []

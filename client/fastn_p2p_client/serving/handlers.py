@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ..call_context import CallContext
-from ..callables import is_async, name_of
+from ..callables import is_async, made_once, name_of
 from ..peer import Peer
 from ..protocol import BindingContext, Protocol, method_of, request_handlers, stream_handlers
 from ..session.session import Session
@@ -66,7 +66,7 @@ class RequestHandler:
         self.extras = tuple(extras)
         self.context = context
         _check_context(self.extras, context, name)
-        self.decode = make_decoder(request.kind, name)
+        self.decode = _decoder(function, owner, request.kind, name)
         call = run_in_thread_if_sync(function)
         self.call = pass_by_name(call, tuple(extras.values())) if needs_names else call
 
@@ -151,7 +151,7 @@ class StreamHandler:
             raise InvalidHandler(f"{name} takes the session and the initial data; the session knows its peer")
         if initial is not None and initial.kind is initial.parameter.empty:
             raise InvalidHandler(_unannotated(name, initial.parameter))
-        self.decode = make_decoder(initial.kind, name) if initial is not None else None
+        self.decode = _decoder(function, owner, initial.kind, name) if initial is not None else None
         self._context = context if contexts else None
         wanted = [*((initial,) if initial is not None else ()), *contexts]
         call = run_in_thread_if_sync(function)
@@ -242,6 +242,10 @@ def check_class(protocol: type[Protocol], context: BindingContext) -> None:
     instance = object.__new__(protocol)
     instance.context = context
     ProtocolHandlers.from_protocol(instance)
+
+
+def _decoder(function: Callable[..., Any], owner: type | None, kind: Any, name: str) -> Callable[[bytes], Any]:
+    return made_once(function, owner, "decoder", lambda: make_decoder(kind, name))
 
 
 def _first(parameters: list[HandlerParameter], name: str, what: str) -> HandlerParameter:

@@ -309,3 +309,24 @@ def test_a_protocol_has_one_handler_for_each_command() -> None:
         RequestHandler.from_protocol(Doubled(context(Base.Config())))
     with pytest.raises(InvalidName, match="words with dots"):
         request("Not A Command")
+
+
+def test_instances_of_a_protocol_share_what_annotations_mean_and_subclasses_do_not() -> None:
+    class First(Protocol):
+        @request
+        async def answer(self, request: int) -> int:
+            return request
+
+    class Second(First):
+        pass
+
+    context = BindingContext("alice", KEY, "First", "default", Path(), None, None)
+
+    def decoder(cls: type[Protocol]) -> Any:
+        instance = object.__new__(cls)
+        instance.context = context
+        return RequestHandler.from_protocol(instance)[""].decode
+
+    assert decoder(First) is decoder(First)
+    assert decoder(Second) is decoder(Second)
+    assert decoder(First) is not decoder(Second)
