@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 OLDER = "73d80a88e4fc"
 """The last commit whose modules, classes and messages had other names."""
 PROTOCOLS = ("Echo", "Mail", "Chat", "FileTransfer")
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+"""Builds a wheel in a third of the time that pip takes."""
 
 
 class OlderDaemon(Daemon):
@@ -53,24 +56,16 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
         tar.extractall(source, filter="data")
-    target = tmp_path_factory.mktemp("packages")
-    options = ["-q", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            *options,
-            "--target",
-            str(target),
-            str(source / "client"),
-            str(source),
-        ],
-        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
-        timeout=180,
-        check=True,
-    )
+    wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("packages")
+    for project in (source / "client", source):
+        subprocess.run(
+            [sys.executable, "-c", BUILD, str(wheels)],
+            env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+            cwd=project, stdout=subprocess.DEVNULL, timeout=180, check=True,
+        )  # fmt: skip
+    for wheel in wheels.iterdir():
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(target)
     return target
 
 
@@ -184,24 +179,21 @@ def test_programs_of_one_version_use_the_daemon_of_the_other(sides: list[Side], 
         assert "report.txt" in ran(stranger, "files", "ls", other.name)
 
 
-def test_a_home_of_the_older_version(packages: Path, tmp_path: Path) -> None:
-    """Identities, bindings, what protocols keep, and the address book are all there."""
-    home, hosts = tmp_path / "home", tmp_path / "hosts"
-    older = OlderDaemon(home, hosts, packages)
-    try:
-        older.start()
-        id52 = prepare(older, "alice", tmp_path / "alice")
-        ran(older, "create-identity", "bob")
-        ran(older, "peer", "add", ran(older, "ticket", "alice").strip(), "--name", "myself")
-        ran(older, "mail", "send", id52, "--subject", "Kept", input="x")
-        eventually(lambda: "Kept" in ran(older, "mail", "list"), "it has come", 30)
-        listed = [ran(older, *each) for each in (("list-identities",), ("peer", "list"), ("mail", "list"))]
-    finally:
-        older.clean_up()
-    newer = Daemon(home, hosts)
+def test_a_home_of_the_older_version(sides: list[Side]) -> None:
+    """Identities, bindings, what protocols keep, and the address book are all there. The last test with this daemon."""
+    alice, bob = sides
+    older = alice.daemon
+    ran(older, "create-identity", "offline")
+    ran(older, "mail", "send", alice.id52, "--as", "alice", "--subject", "Kept", input="x")
+    eventually(lambda: "Kept" in ran(older, "mail", "list", "--as", "alice"), "it has come", 30)
+    listed = [ran(older, *each) for each in (("list-identities",), ("peer", "list"), ("mail", "list", "--as", "alice"))]
+    assert bob.id52 in listed[1]
+    older.stop()
+    newer = Daemon(older.home.path, Path(older.env["FASTN_HOST_DIRECTORY"]))
     try:
         newer.start()
-        assert [ran(newer, *each) for each in (("identity", "list"), ("peer", "list"), ("mail", "list"))] == listed
+        found = [("identity", "list"), ("peer", "list"), ("mail", "list", "--as", "alice")]
+        assert [ran(newer, *each) for each in found] == listed
         states = {each.protocol: each.state for each in newer.status().identities[0].bindings}
         assert states == dict.fromkeys(PROTOCOLS, "serving")
         assert ran(newer, "call", "alice", "Echo", input='{"message": "hi"}') == '{"echoed":"Echo: hi"}\n'
