@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.process_setup import boot_ms
+from fastn_p2p_actors.runtime.process_setup import boot_ms, set_soft_limit
 from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
@@ -113,6 +114,7 @@ class Child:
         self.kept = -1
         self._memory = 0
         self._most_processes = 0
+        self._is_limited = False
         self._sandbox = self._refused = ""
         self.healthy = asyncio.Event()
         self.started_once = asyncio.Event()
@@ -245,6 +247,19 @@ class Child:
             self._hung = True
             self.kill(f"no heartbeat for {silence:g} s")
 
+    def set_limits(self, limits: wire.LimitIdentity) -> None:
+        """Set the limits of the present process, if there is one. Hard limits from the daemon's start stay."""
+        self._most_processes = limits.processes
+        kinds = {
+            resource.RLIMIT_DATA: limits.memory,
+            resource.RLIMIT_FSIZE: limits.file_size,
+            resource.RLIMIT_NOFILE: limits.open_files,
+        }
+        if self.pid:
+            with suppress(OSError):  # it has just ended: the next process reads them from the disk
+                for kind, most in kinds.items():
+                    set_soft_limit(self.pid, kind, most)
+
     def count_descendants(self) -> bool:
         """Kill the process's descendants if there are more than it may have. Return whether there are any."""
         most = self._most_processes
@@ -307,6 +322,7 @@ class Child:
         self.started_ms = boot_ms()
         self._memory = 0
         self._sandbox = self._refused = ""
+        self._is_limited = False
         self._exited = self._loop.create_future()
         self._loop.add_reader(fork.pidfd, self._on_process_ended, fork)
         self._loop.add_reader(fork.channel.fileno(), self._read, fork)
@@ -411,7 +427,9 @@ class Child:
         elif isinstance(message, wire.Heartbeat):
             self._memory = message.memory or self._memory
         elif isinstance(message, wire.ProcessLimit):
-            self._most_processes = message.processes
+            if not self._is_limited:  # protocol code that runs by now must not raise it
+                self._is_limited = True
+                self._most_processes = message.processes
         elif isinstance(message, wire.Sandboxed):
             self._sandbox = message.state[: wire.MAX_REASON]
             self._refused = message.refused[: wire.MAX_REASON]

@@ -48,6 +48,7 @@ ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
             wire.GetProcesses,
             wire.RunWorker,
             wire.RestartNetwork,
+            wire.LimitIdentity,
         }
     ),
     "network": frozenset({wire.OpenConfig, wire.OpenSocket}),
@@ -350,6 +351,10 @@ class ProcessTree:
                 await self.stop_identity(name)
             case wire.EnsureOnline(names):
                 self.ensure_online(names)
+            case wire.LimitIdentity(name=name):
+                child = self.identities.get(check_name(name, "an identity"))
+                if child is not None:
+                    child.set_limits(request)
             case wire.RestartNetwork():
                 await self.restart_core("network")
             case wire.GetProcesses():

@@ -7,8 +7,10 @@ import ctypes
 import errno
 import itertools
 import os
+import resource
 import signal
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -187,6 +189,12 @@ def _find_descriptor(_: Escaping, order: Attempt) -> None:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
+def _raise_limit(*_: Any) -> None:
+    """Set the limit of memory to what it is, as far as the kernel allows that."""
+    limit = struct.pack("QQ", *(each & (1 << 64) - 1 for each in resource.getrlimit(resource.RLIMIT_DATA)))
+    _syscall("prlimit64", 0, resource.RLIMIT_DATA, limit, None)
+
+
 def _fill_disk(protocol: Escaping, _: Attempt) -> None:
     """Write until the disk is full, and go on whenever there is room again."""
 
@@ -265,6 +273,7 @@ ATTEMPTS: Final[dict[str, Callable[[Escaping, Attempt], Any]]] = {
     "kernel keys": lambda *_: _syscall("keyctl", 0, -3, 0, 0, 0),
     "be connected to": _be_connected_to,
     "fill the disk": _fill_disk,
+    "raise a limit": _raise_limit,
     "call as": _call_as,
     "create identity": lambda protocol, _: _command(protocol, m.CreateIdentity("mallory")),
     "delete identity": lambda protocol, order: _command(protocol, m.DeleteIdentity(order.name)),

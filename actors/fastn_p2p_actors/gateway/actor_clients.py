@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     BlockedList,
     ErrorReply,
     GroupList,
+    IdentityLimits,
     InvitationList,
     InvitationText,
     KnockList,
@@ -39,11 +40,13 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..identity.messages import IdentityAnswer
+from ..identity.resource_limits import memory_limit, process_limit
 from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
 from ..runtime.curve.connection import vault_channel
 from ..runtime.grants import GATEWAY_SUBJECT, make_grant
+from ..runtime.process_setup import MAX_FILES
 from ..runtime.specs import GatewaySettings
 from ..vault.messages import VaultReply
 
@@ -198,6 +201,17 @@ class SupervisorClient:
     async def ensure_online(self, identities: tuple[str, ...]) -> None:
         """Have identities started that do not run. Raises DaemonBusy."""
         await self._request(control_channel.EnsureOnline(identities), REQUEST_SECONDS)
+
+    async def limit(self, identity: str, limits: IdentityLimits, default_memory: int) -> None:
+        """Set the limits of the identity's process. Raises DaemonBusy."""
+        request = control_channel.LimitIdentity(
+            identity,
+            memory_limit(limits, default_memory),
+            process_limit(limits),
+            limits.file_size or 0,
+            limits.open_files or MAX_FILES,
+        )
+        await self._request(request, REQUEST_SECONDS)
 
     async def processes(self, timeout: float = REQUEST_SECONDS) -> list[control_channel.ProcessInfo]:
         """Return every process of the daemon. Raises DaemonBusy."""

@@ -312,7 +312,8 @@ class IdentityActor:
             else:
                 async with self._changing:
                     if isinstance(message, Limit):
-                        apply_limits(self._context, message.limits, self._default_memory)
+                        if not self._context.is_confined:  # else the supervisor sets them
+                            apply_limits(self._context, message.limits, self._default_memory)
                         self._attribution.limit_memory(memory_limit(message.limits, self._default_memory))
                     elif isinstance(message, Activate):
                         await self._activate(message, payload)

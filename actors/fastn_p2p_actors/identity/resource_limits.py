@@ -13,7 +13,7 @@ from typing import Final
 from fastn_p2p_client.ipc.messages import IdentityLimits
 
 from ..runtime.actor import ActorContext
-from ..runtime.process_setup import MAX_FILES
+from ..runtime.process_setup import MAX_FILES, set_soft_limit
 
 DEFAULT_PROCESSES: Final = 256
 """Processes that protocol code may have, unless the owner has set a limit."""
@@ -26,18 +26,14 @@ def memory_limit(limits: IdentityLimits, default: int) -> int:
     return default if limits.memory is None else limits.memory
 
 
+def process_limit(limits: IdentityLimits) -> int:
+    """Return the processes that protocol code may have; 0 for no limit."""
+    return DEFAULT_PROCESSES if limits.processes is None else limits.processes
+
+
 def apply_limits(context: ActorContext, limits: IdentityLimits, default_memory: int) -> None:
     """Apply the limits to this process. Hard limits from the daemon's start stay."""
-    _set(resource.RLIMIT_DATA, memory_limit(limits, default_memory))
-    _set(resource.RLIMIT_FSIZE, limits.file_size or 0)
-    _set(resource.RLIMIT_NOFILE, limits.open_files or MAX_FILES)
-    context.limit_processes(DEFAULT_PROCESSES if limits.processes is None else limits.processes)
-
-
-def _set(kind: int, most: int) -> None:
-    """Set a soft limit; 0 for as much as the hard limit allows."""
-    _, hard = resource.getrlimit(kind)
-    wanted = most or resource.RLIM_INFINITY
-    if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
-        wanted = hard
-    resource.setrlimit(kind, (wanted, hard))
+    set_soft_limit(0, resource.RLIMIT_DATA, memory_limit(limits, default_memory))
+    set_soft_limit(0, resource.RLIMIT_FSIZE, limits.file_size or 0)
+    set_soft_limit(0, resource.RLIMIT_NOFILE, limits.open_files or MAX_FILES)
+    context.limit_processes(process_limit(limits))

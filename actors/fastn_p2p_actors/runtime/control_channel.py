@@ -89,8 +89,29 @@ class RestartNetwork(_Message, frozen=True, tag=18):
     """Let the network process drain, and start the next one. The reply is ``Ack`` once that one is ready."""
 
 
+class LimitIdentity(_Message, frozen=True, tag=19):
+    """Set the limits of the identity's process, if there is one; 0 stands for no limit. The reply is ``Ack``.
+
+    The process itself may not change them in its sandbox.
+    """
+
+    name: str
+    memory: int
+    processes: int
+    file_size: int
+    open_files: int
+
+
 Request: TypeAlias = (
-    StartIdentity | StopIdentity | EnsureOnline | GetProcesses | OpenSocket | OpenConfig | RunWorker | RestartNetwork
+    LimitIdentity
+    | StartIdentity
+    | StopIdentity
+    | EnsureOnline
+    | GetProcesses
+    | OpenSocket
+    | OpenConfig
+    | RunWorker
+    | RestartNetwork
 )
 
 
@@ -126,7 +147,7 @@ class FaultExcluded(_Message, frozen=True, tag=5):
 
 
 class ProcessLimit(_Message, frozen=True, tag=6):
-    """Most processes that may descend from this one; 0 for no limit."""
+    """Most processes that may descend from this one; 0 for no limit. Later ones of the same process change nothing."""
 
     processes: int
 

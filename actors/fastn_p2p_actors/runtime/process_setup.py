@@ -101,6 +101,19 @@ def set_memory_limit(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
+def set_soft_limit(pid: int, kind: int, most: int) -> None:
+    """Set a soft limit of a process of this user, 0 for the calling one, to ``most``; 0 for as much as its hard limit.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    _, hard = resource.prlimit(pid, kind)
+    wanted = most or resource.RLIM_INFINITY
+    if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
+        wanted = hard
+    resource.prlimit(pid, kind, (wanted, hard))
+
+
 def memory_in_use() -> int:
     """Return the bytes that count for ``set_memory_limit``."""
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -158,6 +158,7 @@ WHAT: Final = [
     ("listen", ""),
     ("send UDP", ""),
     ("socket to datagrams", ""),
+    ("raise a limit", ""),
     ("share memory", ""),
     ("share a queue", ""),
     ("change the disk priority of", "network"),

@@ -202,6 +202,7 @@ async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> I
             try:
                 async with context.identity_client(name) as process:
                     await process.request(Limit(limits, grant), Ack, timeout=_LIMIT_SECONDS)
+                await context.supervisor.limit(name, limits, context.settings.memory)
             except P2PError as error:
                 log.warning("new limits of %s apply from its next start: %s", name, error)
         return IdentityReply(wanted.info())

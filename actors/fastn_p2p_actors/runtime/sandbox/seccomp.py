@@ -159,6 +159,8 @@ def assemble(rules: SyscallRules, machine: str) -> bytes:
         code.deny(name)
     for name, argument in _OF_OTHERS.items():
         code.deny_unless_equal(name, argument, 0)
+    code.deny("setrlimit")
+    code.deny_unless_null("prlimit64", 2)  # limits may be read; the supervisor sets them
     for name in _SCHEDULING:
         code.deny_unless_equal(name, 0, 0, code=0)
     code.deny("clone3", errno.ENOSYS)  # its flags are in memory, which a filter cannot read; libc then uses clone
@@ -210,6 +212,12 @@ class _Program:
     def deny_unless_equal(self, name: str, argument: int, value: int, code: int = errno.EPERM) -> None:
         """Deny the call unless the argument, as 32 bits, has this value."""
         self._rule(name, [(_LOAD, _argument_at(argument), 0, 0), (_EQUAL, value & 0xFFFFFFFF, 1, 0), _denied(code)])
+
+    def deny_unless_null(self, name: str, argument: int) -> None:
+        """Deny the call unless the argument, a pointer of 64 bits, is null."""
+        low, high = _argument_at(argument), _argument_at(argument) + 4
+        body = [(_LOAD, low, 0, 0), (_EQUAL, 0, 1, 0), _denied(), (_LOAD, high, 0, 0), (_EQUAL, 0, 1, 0), _denied()]
+        self._rule(name, body)
 
     def deny_if_equal(self, name: str, argument: int, value: int) -> None:
         """Deny the call if the argument, as 32 bits, has this value."""

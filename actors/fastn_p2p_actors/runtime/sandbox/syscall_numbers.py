@@ -100,6 +100,7 @@ SYSCALLS: Final[dict[str, Numbers]] = {
     "sethostname": Numbers(170, 161),
     "setns": Numbers(308, 268),
     "setpriority": Numbers(141, 140),
+    "setrlimit": Numbers(160, 164),
     "settimeofday": Numbers(164, 170),
     "shmat": Numbers(30, 196),
     "shmctl": Numbers(31, 195),

@@ -137,6 +137,13 @@ def test_nothing_is_typed_into_a_terminal(machine: str) -> None:
     assert decide(rules, machine, "ioctl", 2, 0x5401) == ALLOWED
 
 
+def test_limits_are_read_and_not_set(machine: str) -> None:
+    for pointer in (1, 1 << 32, 0x7FFF_0000_0000):
+        assert decide(SyscallRules(), machine, "prlimit64", 0, 7, pointer) == "EPERM"
+    assert decide(SyscallRules(), machine, "prlimit64", 0, 7, 0, 0x7FFF_0000_0000) == ALLOWED
+    assert decide(SyscallRules(), machine, "setrlimit", 7) == "EPERM"
+
+
 def test_scheduling_of_other_threads_does_nothing(machine: str) -> None:
     """libzmq sets that of its threads, and aborts when it is refused."""
     assert decide(SyscallRules(), machine, "sched_setscheduler", 0) == ALLOWED
