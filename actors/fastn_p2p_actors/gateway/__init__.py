@@ -29,7 +29,7 @@ from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import gateway_sandbox
 from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
-from .commands.identities import take_offline_for_disk
+from .commands.identities import hosts_foreign_code, take_offline_for_disk
 from .commands.revocation import finish_revocations
 from .commands.transport import finish_rotation
 from .context import GatewayContext
@@ -55,7 +55,8 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_restores(context))
     context.spawn(finish_revocations(context))
     context.spawn(finish_rotation(context))
-    context.spawn(DiskGuard(actor.home.identities, partial(take_offline_for_disk, context)).watch())
+    take_offline, runs_foreign_code = partial(take_offline_for_disk, context), partial(hosts_foreign_code, context)
+    context.spawn(DiskGuard(actor.home.identities, take_offline, runs_foreign_code).watch())
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()

@@ -4,8 +4,9 @@ Problem: code may write as much as it likes below its workspace, and without roo
 a full disk the vault, the audit log and all other identities fail. Idea: ask for the free space, which costs one system
 call. When it is low, measure the directories of the identities, and compare them with an earlier measurement. The one
 that has grown by at least half of what is gone is taken offline, and its owner is told. Cost: a walk through these
-directories whenever the free space has changed by half of the reserve. Not covered: code that fills the reserve between
-two looks. It is taken offline on a full disk, and its files stay until the owner deletes them.
+directories whenever the free space has changed by half of the reserve, and by less when it is low. Not covered:
+identities with the daemon's own protocols alone, which refuse what does not fit, and code that fills the reserve
+between two looks. It is taken offline on a full disk, and its files stay until the owner deletes them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ RESERVE_SHARE: Final = 0.05
 that any disk can have."""
 LEAST_GROWTH: Final = 32 * 1024 * 1024
 """Bytes by which an identity must have grown, on all but small disks."""
+_STEP_FILES: Final = 1024
+"""Files by which low free space must fall before identities are measured again."""
 _FILE_BYTES: Final = 4096
 """Bytes for which each file counts beside its content: a disk can run out of files, too."""
 
@@ -60,6 +63,7 @@ class DiskGuard:
     Args:
         identities: directory that has one of each identity.
         take_offline: called with the name of an identity and the bytes by which it has grown.
+        runs_foreign_code: return whether an identity's process runs protocols that do not come with the daemon.
         space: return the space of the disk of a path.
     """
 
@@ -67,15 +71,19 @@ class DiskGuard:
         self,
         identities: Path,
         take_offline: Callable[[str, int], Awaitable[None]],
+        runs_foreign_code: Callable[[str], bool],
         space: Callable[[Path], DiskSpace] = space_of,
     ) -> None:
         self._identities = identities
         self._take_offline = take_offline
+        self._runs_foreign_code = runs_foreign_code
         self._space = space
         self._before: dict[str, int] = {}
         """Bytes of each identity at the last measurement."""
         self._free_before = -1
         """Free bytes of the disk then; -1 if nothing was measured yet."""
+        self._low: DiskSpace | None = None
+        """Low free space at the last measurement; None if it is not low."""
 
     async def watch(self) -> None:
         """Look at the disk, for ever."""
@@ -89,24 +97,41 @@ class DiskGuard:
             space = self._space(self._identities)
         except OSError:
             return
+        if not space.is_low:
+            self._low = None
         changed = abs(self._free_before - space.free) > space.reserve // 2
         if self._free_before < 0 or (changed and not space.is_low):
             self._before, self._free_before = await asyncio.to_thread(self._measure), space.free
-        elif space.is_low:
+        elif space.is_low and self._is_lower(space):
             sizes = await asyncio.to_thread(self._measure)
             grown = {name: size - self._before.get(name, 0) for name, size in sizes.items()}
             name = max(grown, key=lambda each: grown[each], default="")
             gone = self._free_before - space.free
-            if name and grown[name] >= max(min(LEAST_GROWTH, space.reserve), gone // 2, 1):
+            if name and grown[name] >= max(self._least(space), gone // 2, 1):
                 self._before[name] = sizes[name]
                 await self._take_offline(name, grown[name])
+
+    def _is_lower(self, space: DiskSpace) -> bool:
+        """Return whether the low free space is lower than at the last measurement, or low for the first time."""
+        before = self._low
+        if before is not None:
+            bytes_gone, files_gone = before.free - space.free, before.free_files - space.free_files
+            if bytes_gone < self._least(space) // 4 and files_gone < _STEP_FILES:
+                return False
+        self._low = space
+        return True
+
+    @staticmethod
+    def _least(space: DiskSpace) -> int:
+        """Return the bytes by which an identity must have grown."""
+        return min(LEAST_GROWTH, space.reserve)
 
     def _measure(self) -> dict[str, int]:
         try:
             names = [each.name for each in os.scandir(self._identities) if each.is_dir(follow_symlinks=False)]
         except OSError:
             return {}
-        return {name: _bytes_below(self._identities / name) for name in names}
+        return {name: _bytes_below(self._identities / name) for name in names if self._runs_foreign_code(name)}
 
 
 def _bytes_below(directory: Path) -> int:

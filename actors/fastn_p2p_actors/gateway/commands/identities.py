@@ -39,6 +39,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
+from ...identity.declared_permissions import is_builtin_binding
 from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
 from ...network.admin_messages import MAX_PAGE, GetNetworkReport, ListIdentity, NetworkReportReply
@@ -166,6 +167,15 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
                 await _stop(context, wanted)
             raise
         return IdentityReply(wanted.info())
+
+
+def hosts_foreign_code(context: GatewayContext, name: str) -> bool:
+    """Return whether a process of the daemon runs protocols for this identity that do not come with the daemon."""
+    try:
+        bindings = context.store.bindings(name).usable
+    except P2PError:
+        return False
+    return any(not each.program and not is_builtin_binding(each) for each in bindings)
 
 
 async def take_offline_for_disk(context: GatewayContext, name: str, grown: int) -> None:

@@ -20,7 +20,8 @@ class Disk:
         self.free = 100 * GIB
         self.free_files = 1_000_000
         self.offline: list[tuple[str, int]] = []
-        self.guard = DiskGuard(folder, self._take_offline, self._space)
+        self.foreign = {"alice", "bob"}
+        self.guard = DiskGuard(folder, self._take_offline, self.foreign.__contains__, self._space)
         for name in ("alice", "bob"):
             (folder / name / "protocols").mkdir(parents=True)
 
@@ -62,9 +63,9 @@ async def test_who_goes_on_is_taken_offline_again_and_so_is_the_next_one(disk: D
     await disk.guard.look()
     disk.free = MOST_RESERVE + MIB
     await disk.guard.look()
-    disk.free = MOST_RESERVE - 4 * MIB
     for name in ("alice", "bob", "alice"):
-        disk.write(name, (4 + len(disk.offline)) * MIB)
+        disk.free = MOST_RESERVE - 4 * (1 + len(disk.offline)) * MIB
+        disk.write(name, (6 + len(disk.offline)) * MIB)
         await disk.guard.look()
     assert [name for name, _ in disk.offline] == ["alice", "bob", "alice"]
 
@@ -87,6 +88,31 @@ async def test_a_disk_that_is_full_at_the_start_costs_no_identity(disk: Disk) ->
     assert disk.offline == []
 
 
+async def test_an_identity_with_the_daemons_own_protocols_stays_online(disk: Disk) -> None:
+    """They refuse what does not fit, and what they store is what its owner wanted."""
+    disk.foreign.remove("bob")
+    await disk.guard.look()
+    disk.write("bob", 8 * MIB)
+    disk.free = MOST_RESERVE - 8 * MIB
+    await disk.guard.look()
+    assert disk.offline == []
+
+
+async def test_a_disk_that_stays_low_is_not_measured_again_and_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await disk.guard.look()
+    measured: list[str] = []
+    monkeypatch.setattr(disk.guard, "_runs_foreign_code", measured.append)
+    disk.free = MOST_RESERVE // 2
+    for _ in range(5):
+        await disk.guard.look()
+    assert sorted(measured) == ["alice", "bob"]
+    disk.free -= MIB
+    await disk.guard.look()
+    assert len(measured) == 4
+
+
 async def test_very_many_files_count_too(disk: Disk) -> None:
     await disk.guard.look()
     disk.free_files = 10
@@ -99,7 +125,7 @@ async def test_very_many_files_count_too(disk: Disk) -> None:
 async def test_links_are_not_followed_and_a_missing_directory_is_no_error(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "alice/protocols/loop").symlink_to(tmp_path)
     await disk.guard.look()
-    gone = DiskGuard(tmp_path / "missing", disk._take_offline)
+    gone = DiskGuard(tmp_path / "missing", disk._take_offline, disk.foreign.__contains__)
     await gone.look()
 
 
