@@ -10,10 +10,11 @@ Layout, in the order of a run:
   full speed;
 * ``raw``: both on iroh alone, as client and as server; ``program``: the same through the daemons; ``handler``: the
   protocol at the other end of a session; ``tcp``: client and service of a tunnel; ``hop``: a local hop alone;
+* ``quiet``: waits until the machine has nothing else to do;
 * ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them; ``memory``: how far
   they grow;
 * ``calls``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``, ``attacks``, ``restarts``, ``starts``,
-  ``steps``: one measure each; ``sides``: what those of streams have in common;
+  ``steps``, ``footprint``, ``commands``: one measure each; ``sides``: what those of streams have in common;
 * ``reach``: how daemons on several machines find and reach each other, in networks of ``tests/lab``;
 * ``targets``: what must be reached; ``results``: what a measure hands over;
 * ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.

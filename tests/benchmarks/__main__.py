@@ -26,7 +26,9 @@ from . import (
     attacks,
     calls,
     chart,
+    commands,
     files,
+    footprint,
     identities,
     layers,
     mail,
@@ -40,6 +42,7 @@ from . import (
     tunnel,
 )
 from .memory import Growth, growing
+from .quiet import PATIENCE, wait_until_quiet
 from .results import BenchmarkError, Outcome
 from .system import System
 from .worker import CHECKOUT
@@ -61,23 +64,31 @@ _NAMES: Final = (
     "steps",
     "restarts",
     "starts",
+    "footprint",
+    "commands",
     "reach",
 )
 _JUDGED: Final = {
-    "calls": ("call", "rate-64", "rate-256", "fresh"),
+    "calls": ("call", "call-p99", "rate-64", "rate-256", "fresh"),
     "serving": ("program", "programs-64"),
-    "streams": ("stream", "stream-stock", "eight", "beside", "open", "open-many", "growth"),
+    "streams": ("stream", "stream-stock", "stream-from", "eight", "beside", "open", "open-many", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
     "attacks": ("attacks",),
+    "footprint": ("daemon", "kept"),
+    "commands": ("command",),
     "reach": reach.STATEMENTS,
 }
+_SHARING: Final = {"calls", "serving", "mail", "identities", "restarts", "commands"}
+"""Measures that share a pair of daemons."""
 _CARRYING: Final = {"streams", "files", "tunnel"}
 _FILE: Final = 1024**3
 _QUICK_FILE: Final = _FILE // 4
 _FILE_ROUNDS: Final = 5
+_QUICK_PATIENCE: Final = 4.0
+"""Seconds for which a quick run waits until the machine is quiet."""
 _LONG: Final = {"hundred", "idle"}
 """Statements that a quick run does not make."""
 
@@ -112,20 +123,26 @@ class _Bench:
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
             "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),
+            "footprint": lambda own: footprint.measure(
+                own, self._root / "footprint", 1.0 if self._quick else 3.0, told=_tell
+            ),
+            "commands": lambda _: commands.measure(self._ready(), 5 if self._quick else 15, told=_tell),
             "reach": lambda own: reach.measure(own, self._root / "reach", quick=self._quick, told=_tell),
         }
         stack.push_async_callback(self._end_carriers)
         for name in self._wanted:
-            _tell(name)
+            _tell(f"{name}: waiting until the machine is quiet")
             if name not in _CARRYING:
                 await self._end_carriers()
             try:
                 async with AsyncExitStack() as own:
-                    if name in {"calls", "serving", "mail", "identities", "restarts"} and self._system is None:
+                    if name in _SHARING and self._system is None:
                         self._system = await System.start(stack, self._root)
                     if name in _CARRYING and self._carriers is None:
                         self._carriers = await System.start(self._carriers_end, self._root / "carriers", streams=True)
                         self._growth = await growing(self._carriers)
+                    self.conditions.quiet[name] = await wait_until_quiet(_QUICK_PATIENCE if self._quick else PATIENCE)
+                    _tell(name)
                     self.outcome.add(await measures[name](own))
             except (BenchmarkError, P2PError, OSError, ExceptionGroup) as error:
                 self.conditions.problems.append(f"{name}: {_reason(error)}")

@@ -125,6 +125,13 @@ def _judge(raw: _Side, stock: _Side, fastn: _Side, pyzmq: _Side) -> Outcome:
                 f"{milliseconds(median(warm))} / {milliseconds(median(bare))}",
                 quotient(over_pyzmq, bare),
             ),
+            ratio(
+                "call-p99",
+                fastn.each(1, _p99),
+                raw.each(1, _p99),
+                f"{milliseconds(median(fastn.each(1, _p99)))} / {milliseconds(median(raw.each(1, _p99)))}",
+                quotient(pyzmq.each(1, _p99), raw.each(1, _p99)),
+            ),
             *(
                 ratio(
                     f"rate-{number}",
@@ -204,12 +211,10 @@ def _remarks(raw: _Side, fastn: _Side) -> list[str]:
 
     busiest = max(fastn.processes, key=lambda name: fastn.cpu_per_thousand(name, 256))
     lone, crowd = (total(fastn, n) / total(raw, n) for n in (1, 256))
-    p99, bare = median(fastn.each(1, _p99)), median(raw.each(1, _p99))
     return [
         f"A lone call costs {lone:.1f} × the CPU of raw, as it passes four processes instead of two; with 256 in "
         f"flight, where messages share wake-ups and writes, it is {crowd:.2f} ×.",
         f"With 256 in flight the busiest process is the {busiest}: "
         f"{fastn.cpu_per_thousand(busiest, 256) * 1000:.0f} ms of CPU for 1,000 calls, which bounds a daemon at "
         f"about {1000 / fastn.cpu_per_thousand(busiest, 256):,.0f} calls/s.",
-        f"The 99th percentile of a lone warm call is {p99 * 1000:.2f} ms, against {bare * 1000:.2f} ms on raw.",
     ]

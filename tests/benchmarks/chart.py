@@ -87,7 +87,8 @@ def _statements(drawing: _Drawing, statements: Sequence[Statement]) -> None:
 def _used(statement: Statement, value: float) -> float:
     """The part of its limit that ``value`` takes: above 1 the limit is missed."""
     must = statement.target.must
-    return (must / value if value else 2.0) if statement.target.more_is_better else value / must
+    share = (must / value if value else 2.0) if statement.target.more_is_better else value / must
+    return max(share, 0.0)
 
 
 def _group(drawing: _Drawing, group: Bars) -> None:

@@ -12,7 +12,7 @@ from .processes import pss, run_seconds
 from .results import BenchmarkError, Outcome, Statement, Table, milliseconds
 from .system import Daemon, System
 
-__all__ = ["measure"]
+__all__ = ["add_identities", "measure"]
 
 _FRESH: Final = 9
 _FURTHER: Final = 20
@@ -35,7 +35,7 @@ async def measure(system: System, idle_seconds: float, told: Callable[[str], Any
 
     told(f"identities: memory of {_FURTHER} more")
     before = await _settled_memory(many)
-    await _add(system, many, _FURTHER, known)
+    await add_identities(system, many, _FURTHER, known)
     after = await _settled_memory(many)
 
     each = (after - before) / _FURTHER / _MEGA
@@ -57,7 +57,7 @@ async def _hundred(
     told(f"identities: {_ALL} of them")
     more = _ALL - len(known)
     began = perf_counter()
-    await _add(system, many, more, known)
+    await add_identities(system, many, more, known)
     rest = perf_counter() - began
     late = await _settled_memory(many)
     answered = [seconds for peer in known if (seconds := await _answer_time(system, peer)) is not None]
@@ -94,7 +94,7 @@ async def _first_answer(system: System, many: Daemon, name: str, known: list[str
     return perf_counter() - began
 
 
-async def _add(system: System, many: Daemon, count: int, known: list[str]) -> None:
+async def add_identities(system: System, many: Daemon, count: int, known: list[str]) -> None:
     """More identities, each of which has answered a call."""
     gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 

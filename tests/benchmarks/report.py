@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from .quiet import ENOUGH, Quiet
 from .results import Outcome, Skipped, Statement, Table
 
 __all__ = ["Conditions", "markdown", "show"]
@@ -21,8 +22,8 @@ __all__ = ["Conditions", "markdown", "show"]
 _STYLES: Final = {"aim": "green", "must": "yellow", "MISSED": "bold red"}
 _WORDS: Final = {"aim": "aim met", "must": "must met", "MISSED": "**missed**"}
 _WIDE: Final = 1.5
-_HEADER: Final = ("measure", "native", "min-max", "pyzmq", "must", "aim", "verdict", "from")
-_NUMBERS: Final = {"native", "min-max", "pyzmq", "must", "aim"}
+_HEADER: Final = ("measure", "native", "min-max", "rounds", "pyzmq", "must", "aim", "verdict", "from")
+_NUMBERS: Final = {"native", "min-max", "rounds", "pyzmq", "must", "aim"}
 
 
 class Conditions:
@@ -32,7 +33,8 @@ class Conditions:
         self.rounds = rounds
         self.seconds = seconds
         self.at = datetime.now(UTC)
-        self.load_before = os.getloadavg()[0]
+        self.quiet: dict[str, Quiet] = {}
+        """Quiet of the machine before each measure."""
         self.problems: list[str] = []
         """Measures that failed, and why."""
 
@@ -43,9 +45,16 @@ class Conditions:
             ("machine", f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"),
             ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
             ("packages", packages),
-            ("rounds", f"{self.rounds}, {self.seconds:g} s for each phase"),
-            ("load average before the run", f"{self.load_before:.2f}"),
+            ("length of a phase", f"{self.seconds:g} s; the column rounds says how many there were"),
+            ("idle processors before the measures", self._least_quiet()),
         ]
+
+    def _least_quiet(self) -> str:
+        if not self.quiet:
+            return "not looked at"
+        name, least = min(self.quiet.items(), key=lambda item: item[1].idle)
+        waited = sum(each.waited for each in self.quiet.values())
+        return f"{least.idle:.0%} or more ({name}), after {waited:.0f} s of waiting in all"
 
 
 def show(console: Console, outcome: Outcome, conditions: Conditions) -> None:
@@ -115,6 +124,7 @@ def _cells(statement: Statement) -> list[str]:
         target.what,
         target.show(statement.value),
         spread,
+        str(statement.rounds),
         "" if statement.pyzmq is None else target.show(statement.pyzmq),
         target.show_bound(target.must),
         target.show_bound(target.aim),
@@ -126,7 +136,7 @@ def _cells(statement: Statement) -> list[str]:
 def _skipped_cells(skipped: Skipped) -> list[str]:
     target = skipped.target
     bounds = target.show_bound(target.must), target.show_bound(target.aim)
-    return [target.what, "", "", "", *bounds, "not measured", skipped.reason]
+    return [target.what, "", "", "", "", *bounds, "not measured", skipped.reason]
 
 
 def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:
@@ -139,10 +149,15 @@ def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:
         bound = target.show_bound(target.must if missed else target.aim)
         kind = "Missed" if missed else "Short of the aim"
         remarks.append(f"{kind}: {target.what} is {target.show(statement.value)}, not {bound}.")
-    cores = os.cpu_count() or 1
-    if conditions.load_before > cores / 2:
+    disturbed = [
+        f"{name} ({each.idle:.0%} idle after {each.waited:.0f} s)"
+        for name, each in conditions.quiet.items()
+        if not each.is_enough
+    ]
+    if disturbed:
         remarks.append(
-            f"The machine was not quiet: load average {conditions.load_before:.2f} on {cores} cores before the run."
+            f"The machine did not become quiet, that is {ENOUGH:.0%} idle, before: "
+            f"{', '.join(disturbed)}. Their numbers say less."
         )
     wide = [s.target.what for s in outcome.statements if s.low > 0 and s.high / s.low > _WIDE]
     if wide:

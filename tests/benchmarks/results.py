@@ -39,11 +39,13 @@ class Statement:
     high: float
     detail: str = ""
     pyzmq: float | None = None
+    rounds: int = 1
+    """Rounds, or samples, that it is the median of."""
 
     @classmethod
-    def of(cls, name: str, samples: Sequence[float], detail: str = "") -> Statement:
+    def of(cls, name: str, samples: Sequence[float], detail: str = "", pyzmq: float | None = None) -> Statement:
         """The median of ``samples``, held against the target called ``name``."""
-        return cls(TARGETS[name], median(samples), min(samples), max(samples), detail)
+        return cls(TARGETS[name], median(samples), min(samples), max(samples), detail, pyzmq, len(samples))
 
     @property
     def meets_must(self) -> bool:
@@ -120,7 +122,7 @@ def ratio(
 ) -> Statement:
     """A ratio of medians; its spread is that of the rounds' own ratios, which were measured side by side."""
     each = [a / b for a, b in zip(over, under, strict=True)]
-    return Statement(TARGETS[name], quotient(over, under), min(each), max(each), detail, pyzmq)
+    return Statement(TARGETS[name], quotient(over, under), min(each), max(each), detail, pyzmq, len(each))
 
 
 def spread(samples: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from .calls import SIDES, raw_pair
 from .flow import MEGA, Flow
 from .load import Phase
 from .results import Bars, Outcome, Table, milliseconds, quotient, ratio
-from .sides import EIGHT, GIGA, KINDS, TO, WARM_UP, Side, cpu_table, rates, speed
+from .sides import EIGHT, FROM, GIGA, KINDS, TO, WARM_UP, Side, cpu_table, rates, speed
 from .system import System
 from .worker import Worker
 
@@ -107,6 +107,13 @@ def _judge(
             *(
                 ratio(name, one, side.rates[TO], rates(one, side.rates[TO]), quotient(over_pyzmq, side.rates[TO]))
                 for name, side in (("stream", raw), ("stream-stock", stock))
+            ),
+            ratio(
+                "stream-from",
+                fastn.rates[FROM],
+                raw.rates[FROM],
+                rates(fastn.rates[FROM], raw.rates[FROM]),
+                quotient(pyzmq.rates[FROM], raw.rates[FROM]),
             ),
             ratio("eight", eight, one, rates(eight, one), quotient(pyzmq.rates[EIGHT], over_pyzmq)),
             ratio("beside", beside, alone, f"{milliseconds(median(beside))} / {milliseconds(median(alone))}"),

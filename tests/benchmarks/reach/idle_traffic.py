@@ -117,7 +117,9 @@ class IdleDaemons:
                 packets = [part.packets for part in each.parts()]
                 target = TARGETS[each.statement]
                 detail = f"{each.size / 1000:,.0f} kB/h"
-                statements.append(Statement(target, each.packets, min(packets), max(packets), detail))
+                statements.append(
+                    Statement(target, each.packets, min(packets), max(packets), detail, rounds=len(packets))
+                )
         return Outcome(statements=statements)
 
     def rows(self) -> list[list[str]]:

@@ -74,6 +74,7 @@ class LanCrowd:
                     min(costs),
                     max(costs),
                     f"{sum(self._percent) / len(self._percent):.2f} / {sum(self._control) / len(self._control):.2f}",
+                    rounds=len(costs),
                 )
             ]
         )
