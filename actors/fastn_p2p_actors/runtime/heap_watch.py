@@ -17,7 +17,7 @@ from typing import Final
 
 from .process_setup import resident_size, trim_heap
 
-GROWN_BY: Final = 8 * 1024 * 1024
+GROWN_BY: Final = 1024 * 1024
 """Bytes above the smallest size so far that make a trim worthwhile."""
 _BUSY: Final = 0.25
 """Share of a processor above which a process counts as busy."""
@@ -27,7 +27,7 @@ _DONE_SOMETHING: Final = 0.01
 """Seconds of processor time since the last look or trim after which some memory may have been freed."""
 _DONE_MUCH: Final = 0.32
 """The same, at most, after trims in a row that freed little: an idle process would trim for ever else."""
-_WORTH_IT: Final = 1024 * 1024
+_WORTH_IT: Final = 256 * 1024
 """Bytes that a trim must free to be repeated as soon."""
 _PAUSE: Final = 3.0
 """Seconds between two trims, at least."""
