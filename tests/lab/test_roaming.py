@@ -106,6 +106,8 @@ def start_hosts(lab: Lab, *, relay: bool, sites: Sequence[Path] = ()) -> Iterato
     alice, bob = lab.host("alice", home.lan), lab.host("bob", lab.net if relay else home.lan, ipv6=not relay)
     environments = [{"PYTHONPATH": str(site)} for site in sites] or [{}, {}]
     caller, callee = (host.daemon(**each) for host, each in zip((alice, bob), environments, strict=True))
+    for daemon in (caller, callee) if sites else ():  # a sandbox would keep its processes from reading files there
+        assert daemon.cli("config", "set", "limits.sandbox", "false").returncode == 0
     arguments = ["--relay", RELAY] if relay else ["--network", "lan"]
     if relay:
         program.start()

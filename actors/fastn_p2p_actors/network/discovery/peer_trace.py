@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from fastn_p2p_client.errors import (
     CredentialError,
     DeadlineExceeded,
+    DelegationNotYetValid,
     Denied,
     InstanceNotFound,
     LocalError,
@@ -251,6 +252,8 @@ class PeerTracer:
         return peer if len(peer) <= 64 else PublicKey(target).id52
 
     def _advice_for_name(self, peer: str, error: P2PError) -> str:
+        if isinstance(error, DelegationNotYetValid):
+            return _CHECK_CLOCKS
         if isinstance(error, CredentialError):
             return "ask the peer for a new ticket: fastn-p2p ticket NAME"
         names = [*(each.name for each in self._book.page("", len(self._book))), *self._registry.names()]
@@ -276,6 +279,8 @@ class PeerTracer:
             if silent := [source.name for source in trace.sources if source.problem and source.ms is not None]:
                 return f"check this network, because {' and '.join(silent)} did not answer: fastn-p2p netcheck"
             return "ask its owner to start the daemon and bring the identity online, or for a ticket: fastn-p2p ticket"
+        if any(_STARTS_LATER in record.problem for source in trace.sources for record in source.records):
+            return _CHECK_CLOCKS
         if isinstance(problem, PeerUnreachable) and "uses none" in problem.reason:
             return "start the daemon with --network internet"
         if all(record.problem for source in trace.sources for record in source.records):
@@ -284,6 +289,11 @@ class PeerTracer:
 
 
 _BRING_ONLINE: Final = "ask its owner to bring it online: fastn-p2p identity-online NAME"
+_STARTS_LATER: Final = " starts in "
+"""Words of ``DelegationNotYetValid`` in the problem of a record."""
+_CHECK_CLOCKS: Final = (
+    "set the clock that is wrong, this machine's or the peer's. See which: fastn-p2p netcheck on both"
+)
 _CHECK_BOTH_ENDS: Final = (
     "ask the peer's owner whether its daemon runs (fastn-p2p status), and check this network: fastn-p2p netcheck"
 )

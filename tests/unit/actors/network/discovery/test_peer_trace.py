@@ -1,0 +1,58 @@
+"""Advice of ``explain``: the one thing to do, for each reason why there is no connection."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.discovery.peer_trace import PeerTracer
+from fastn_p2p_client.errors import (
+    DelegationExpired,
+    DelegationNotYetValid,
+    P2PError,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+)
+from fastn_p2p_client.ipc.messages import PeerTrace, TraceRecord, TraceSource
+from tests.support.signer import Signer
+
+BOB = Signer("bob").key.id52
+HERE = TraceSource(name="address book", records=[])
+UNKNOWN = PeerUnknown(peer=BOB)
+SILENT = PeerUnreachable(peer=BOB, reason="tried 192.0.2.1:1 for 8.0 s: no answer yet")
+
+
+def asked(problem: str = "", *records: TraceRecord) -> TraceSource:
+    return TraceSource(name="LAN", records=list(records), problem=problem, ms=5)
+
+
+def record(error: P2PError | None = None) -> TraceRecord:
+    return TraceRecord(signed_ms=1, endpoints=1, problem=str(error or ""))
+
+
+@pytest.mark.parametrize(
+    ("problem", "sources", "network", "advice"),
+    [
+        (PeerOffline(peer=BOB), [HERE, asked("", record())], True, "fastn-p2p identity-online NAME"),
+        (UNKNOWN, [HERE, asked("no interface")], False, "connect this machine to a network"),
+        (UNKNOWN, [HERE], True, "--network lan"),
+        (UNKNOWN, [HERE, asked("refused")], True, "because LAN did not answer: fastn-p2p netcheck"),
+        (UNKNOWN, [HERE, asked()], True, "for a ticket"),
+        (UNKNOWN, [HERE, asked("", record(DelegationNotYetValid(identity=BOB, seconds=90)))], True, "set the clock"),
+        (
+            UNKNOWN,
+            [asked("", record(DelegationExpired(identity=BOB, seconds=90)))],
+            True,
+            "every address is out of date",
+        ),
+        (SILENT, [asked("", record())], True, "whether its daemon runs"),
+    ],
+)
+def test_each_reason_has_its_advice(problem: P2PError, sources: list[TraceSource], network: bool, advice: str) -> None:
+    router = SimpleNamespace(local_problem=lambda: "" if network else "this machine has no network")
+    tracer = PeerTracer.__new__(PeerTracer)
+    tracer._router = cast(Any, router)
+    assert advice in tracer._advice(PeerTrace(peer=BOB, kind="ID52", sources=sources), problem)
