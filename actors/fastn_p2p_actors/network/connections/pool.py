@@ -241,14 +241,21 @@ class ConnectionPool:
         """Return the connections over which this endpoint does not answer."""
         return [each for each in self._connections.get(endpoint, ()) if each.is_silent]
 
-    def unanswered(self, endpoint: bytes) -> list[PeerConnection]:
+    def unanswered(self, endpoint: bytes, path: str = "") -> list[PeerConnection]:
         """Return the connections over which this endpoint does not answer, or has not sent its hello for long.
 
         Those in question are among them: iroh uses the same path for all.
+
+        Args:
+            path: address of a dead path. A connection over it without a hello is among them, however new it is.
         """
         before = self._loop.time() - _HELLO_EXPECTED
-        group = self._connections.get(endpoint, ())
-        return [each for each in group if not each.answers and (each.ready.done() or each.opened_at < before)]
+        return [
+            each
+            for each in self._connections.get(endpoint, ())
+            if not each.answers
+            and (each.ready.done() or each.opened_at < before or (path and each.path_now().address == path))
+        ]
 
     def _choose(self, endpoint: bytes) -> None:
         """Route calls to this endpoint over the connection that both daemons prefer, if the peer daemon answers."""

@@ -157,9 +157,10 @@ class SilentConnections:
                 async with self._turn:
                     is_dead = await search.run(self._address_of(silent[-1]), silent[-1])
                 if is_dead:
-                    address = self._address_of(silent[-1])
+                    address, path = self._address_of(silent[-1]), silent[-1].path_now().address
                     search.close()
-                    _close(self._pool.unanswered(endpoint), "the path is dead, and the peer answers over another one")
+                    dead = self._pool.unanswered(endpoint, path)
+                    _close(dead, "the path is dead, and the peer answers over another one")
                     await self._connect(address)
         except P2PError as error:
             log.info("%s was not reached over another path: %s", endpoint.hex()[:10], error)
@@ -168,6 +169,8 @@ class SilentConnections:
 
     async def _connect(self, address: EndpointAddress) -> None:
         """Dial the endpoint. Return when it is connected, or another connection with it has become silent.
+
+        A connection whose hello does not come is closed meanwhile: iroh would send every handshake over its dead path.
 
         Raises:
             P2PError: it was not reached.
@@ -178,6 +181,8 @@ class SilentConnections:
                 await asyncio.wait((dial,), timeout=_INTERVAL)
                 if self._pool.silent(address.endpoint):
                     return
+                if not dial.done():
+                    _close(self._pool.unanswered(address.endpoint), "its hello does not come")
             dial.result()
         finally:
             dial.cancel()

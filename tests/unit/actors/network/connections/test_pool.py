@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections import pool as pool_module
+from fastn_p2p_actors.network.connections.network_path import NetworkPath
 from fastn_p2p_actors.network.connections.pool import IDLE_TIMEOUT, SUPERSEDED_TIMEOUT, ConnectionPool
 from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
@@ -23,6 +24,7 @@ class StubConnection:
         self.outgoing = outgoing
         self.remote_process = process
         self.opened_at = at
+        self.address = ""
         self.used_at = asyncio.get_running_loop().time()
         self.in_flight = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -36,6 +38,9 @@ class StubConnection:
     @property
     def answers(self) -> bool:
         return self.ready.done() and not (self.is_silent or self.is_in_question)
+
+    def path_now(self) -> NetworkPath:
+        return NetworkPath("direct", self.address, 1)
 
     def doubt(self) -> None:
         self.doubts += 1
@@ -267,6 +272,9 @@ async def test_a_connection_whose_hello_is_late_counts_as_unanswered() -> None:
         greet(pool, each)
     in_question.question()
     assert pool.unanswered(HIGHER) == [cast(Any, late), cast(Any, in_question)]
+    fresh.address = "192.0.2.1:1"
+    assert pool.unanswered(HIGHER, "192.0.2.2:2") == [cast(Any, late), cast(Any, in_question)]
+    assert pool.unanswered(HIGHER, "192.0.2.1:1") == [cast(Any, late), cast(Any, fresh), cast(Any, in_question)]
 
 
 async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ class StubConnection:
         self.name = "endpoint"
         self.is_silent = silent
         self.is_pinged = False
+        self.hello_is_late = False
         self.closed = False
         self.released = self.doubts = self.received = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -37,7 +38,7 @@ class StubConnection:
 
     @property
     def answers(self) -> bool:
-        return not (self.is_silent or self.is_pinged)
+        return not (self.is_silent or self.is_pinged or self.hello_is_late)
 
     def _release(self) -> None:
         self.released += 1
@@ -72,6 +73,7 @@ class Peer:
         dialled: addresses that were dialled after the old connections were closed.
         lookups: identities whose records were looked for.
         tried_often: set after five handshakes.
+        path_is_free: cleared while no dial succeeds, because a connection holds the dead path.
     """
 
     def __init__(self) -> None:
@@ -82,6 +84,8 @@ class Peer:
         self.dialled: list[EndpointAddress] = []
         self.lookups: list[bytes] = []
         self.tried_often = asyncio.Event()
+        self.path_is_free = asyncio.Event()
+        self.path_is_free.set()
         self._handshakes = 0
         self.local = EndpointAddress(b"own", (), ("10.0.0.1:7",))
         self.on_address: Callable[[], object] = lambda: None
@@ -91,7 +95,9 @@ class Peer:
         pool = SimpleNamespace(
             on_silent=lambda _: None,
             silent=lambda _: [each for each in self.connections if each.is_silent],
-            unanswered=lambda _: [each for each in self.connections if each.is_silent],
+            unanswered=lambda _, path="": [
+                each for each in self.connections if each.is_silent or (each.hello_is_late and not path)
+            ],
             open_to=lambda _: min(self.connections, key=lambda each: (each.closed, each.is_silent)),
             open_path=self._open,
             connect=self._connect,
@@ -125,6 +131,7 @@ class Peer:
 
     async def _connect(self, address: EndpointAddress) -> Any:
         self.dialled.append(address)
+        await self.path_is_free.wait()
         raise PeerUnreachable(peer="endpoint", reason="it is a stub")
 
     async def run(self) -> None:
@@ -150,6 +157,18 @@ async def test_a_path_is_dead_if_only_another_one_answers(peer: Peer) -> None:
     assert peer.probed[0] == EndpointAddress(ENDPOINT, (RELAY,), (NEW,))
     assert peer.dialled == [EndpointAddress(ENDPOINT, (RELAY,), (NEW, OLD))]
     assert peer.lookups == [b"identity"]
+
+
+async def test_a_connection_whose_hello_does_not_come_does_not_hold_the_dead_path(peer: Peer) -> None:
+    peer.answers = True
+    late = StubConnection(silent=False)
+    late.hello_is_late = True
+    late.on_close = peer.path_is_free.set
+    peer.path_is_free.clear()
+    peer.connections.append(late)
+    await peer.run()
+    assert late.closed
+    assert len(peer.dialled) == 1
 
 
 async def test_a_cut_link_is_waited_for(peer: Peer) -> None:
