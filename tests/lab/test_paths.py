@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.support.daemons import eventually
 from tests.support.requests import ticket_of
 
 RELAY = "198.51.100.1:3340"
+_ROOT = Path(__file__).resolve().parents[2]
 NO_RELAY = "http://198.51.100.9:3340"
 """Unused address."""
 
@@ -28,6 +30,7 @@ NO_RELAY = "http://198.51.100.9:3340"
 class Homes:
     """Daemons behind routers without IPv6: with it, a daemon would know its outside address by itself."""
 
+    lab: Lab
     cone: HostDaemon
     other_cone: HostDaemon
     symmetric: HostDaemon
@@ -59,7 +62,7 @@ def homes() -> Iterator[Homes]:
         with ThreadPoolExecutor() as threads:
             daemons = dict(zip(hosts, threads.map(lambda name: _start(hosts[name].daemon(), name), hosts), strict=True))
         public = [daemons.pop("public0"), daemons.pop("public1")]
-        yield Homes(**daemons, public=public)
+        yield Homes(lab, **daemons, public=public)
 
 
 def _start(daemon: HostDaemon, name: str) -> HostDaemon:
@@ -118,6 +121,28 @@ def test_without_udp_calls_use_the_relay(homes: Homes) -> None:
     _call(homes.blocked, homes.other_cone, "other_cone")
     assert _paths(homes.blocked) == {"relayed"}
     _call(homes.other_cone, homes.blocked, "blocked")
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_a_relayed_peer_that_floods_takes_no_handshakes_from_others(homes: Homes) -> None:
+    """All of them come from the address of the relay: each endpoint has a rate of its own."""
+    endpoint = _endpoint(homes.other_cone, "other_cone").delegation.endpoint.hex()
+    command = [sys.executable, "-m", "tests.lab.handshake_flood", f"http://{RELAY}", endpoint]
+    flood = homes.lab.hosts["symmetric"].popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+    assert flood.stdout is not None
+    try:
+        while int(flood.stdout.readline()) < 10:
+            pass
+        old = homes.blocked.kill_actor("network")  # so that it must shake hands anew
+        homes.blocked.wait_actor("network", not_pid=old)
+        _call(homes.blocked, homes.other_cone, "other_cone")
+        assert _paths(homes.blocked) == {"relayed"}
+        refused = int(flood.stdout.readline())
+        while int(flood.stdout.readline()) == refused:
+            pass
+    finally:
+        flood.kill()
 
 
 def test_two_peers_tell_a_daemon_its_outside_address(homes: Homes) -> None:
