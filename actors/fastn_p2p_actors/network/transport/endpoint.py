@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ _ROUND_TRIP: Final = 0.2
 """Seconds of a handshake in progress after which another one from the same address must prove the address."""
 _DISCOVERY_PORT: Final = 7842
 """UDP port of a relay's QUIC address discovery: the one that iroh sets for relays that are given at the start."""
+_CODE_LOCATION: Final = re.compile(r" \(\S+:\d+:\d+\)$")
+"""End of a line of iroh's errors: file, line and column."""
 
 
 class EndpointAddress(msgspec.Struct, frozen=True):
@@ -437,7 +440,9 @@ class NetworkEndpoint:
 
 
 def _error_text(error: IrohError) -> str:
-    return error.message().splitlines()[0][:200]
+    """Return the cause of an error, without the lines of Rust code through which it came."""
+    *_, cause = ("the handshake failed", *filter(None, map(str.strip, error.message().splitlines())))
+    return _CODE_LOCATION.sub("", cause)[:200]
 
 
 def _unspecified(address: str) -> bool:
