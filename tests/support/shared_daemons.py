@@ -43,7 +43,7 @@ class SharedDaemons:
                 for each in self._both():
                     eventually(lambda each=each: idle(each), "nothing is in flight", 5)  # type: ignore[misc]
                 return
-        except (AssertionError, P2PError) as error:
+        except (AssertionError, P2PError, ValueError, OSError) as error:
             print("these daemons are not used again:", error)
         self.close()
 
