@@ -20,6 +20,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.load import Load, running_load
 from tests.lab.router import Router
+from tests.lab.standing import standing
 from tests.lab.test_calls import introduce
 from tests.support.daemons import CLI, eventually
 from tests.support.replicas import freeze, thaw
@@ -163,12 +164,14 @@ def measure(load: Load, what: str) -> None:
 @pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_a_link_that_is_cut_ends_no_call(direct: RoamingHosts, seconds: float) -> None:
-    """Not even calls that must not be repeated."""
-    with direct.calls(retry=False) as load:
+    """Not even calls that must not be repeated. A session goes on, too."""
+    with direct.calls(retry=False) as load, standing(direct.caller, direct.callee) as both:
         direct.alice.silence()
         time.sleep(seconds)
         direct.alice.silence(False)
         measure(load, f"link cut for {seconds} s, no relay")
+        both.finish()
+    assert both.ends == {"call": "", "session": ""}
 
 
 @pytest.mark.timeout(120)
@@ -278,6 +281,21 @@ def test_blocked_udp_moves_calls_to_the_relay(relayed: RoamingHosts, direction: 
         measure(load, f"UDP blocked ({direction}), relay")
         relayed.home.unblock()
         load.wait_call()
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_blocked_udp_ends_what_cannot_be_repeated_with_an_error(relayed: RoamingHosts) -> None:
+    """Nobody knows whether the call was executed. If another connection answers first, theirs gets time to heal."""
+    with relayed.calls() as load, standing(relayed.caller, relayed.callee) as both:
+        relayed.home.block_udp()
+        began = time.monotonic()
+        both.wait_ends()
+        print(f"a call and a session ended {time.monotonic() - began:.2f} s after UDP was blocked")
+        measure(load, "after their end")
+        relayed.home.unblock()
+        load.wait_call()
+    assert both.ends == {"call": "connection-lost", "session": "connection-lost"}
 
 
 @pytest.mark.lab_long
