@@ -57,8 +57,20 @@ _NOT_REHEARSED: Final = (
     "fastn_p2p_actors.runtime.control_channel",
     "fastn_p2p_actors.runtime.log_files",
     "fastn_p2p_actors.runtime.process_setup",
+    "fastn_p2p_actors.runtime.sandbox.granted_paths",
+    "fastn_p2p_actors.runtime.sandbox.landlock",
+    "fastn_p2p_actors.runtime.sandbox.replaced_files",
+    "fastn_p2p_actors.runtime.sandbox.roles",
+    "fastn_p2p_actors.runtime.sandbox.sandbox",
+    "fastn_p2p_actors.runtime.sandbox.seccomp",
+    "fastn_p2p_actors.runtime.sandbox.system_files",
+    "fastn_p2p_actors.storage.permission_store",
+    "fastn_p2p_actors.identity.declared_permissions",
+    "fastn_p2p_actors.identity.refused_attempts",
     "fastn_p2p_actors.identity.resource_limits",
+    "fastn_p2p_actors.identity.sandboxed_process",
     "fastn_p2p_actors.identity.fork_guard",
+    "fastn_p2p_client.permissions",
 )
 """Modules whose functions a child runs beside what is rehearsed."""
 
