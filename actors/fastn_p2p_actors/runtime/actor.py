@@ -389,8 +389,10 @@ def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger, kep
 
     async def run() -> None:
         nonlocal code
+        loop = asyncio.get_running_loop()
+        process_setup.release_zero_pages(id(loop), sys.getsizeof(loop))
         context = ActorContext(spec, channel, kept)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, context.stop_requested.set)
+        loop.add_signal_handler(signal.SIGTERM, context.stop_requested.set)
         try:
             actor = cast(Actor, importlib.import_module(spec.module))
             await actor.serve(context)

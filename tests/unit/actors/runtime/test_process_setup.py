@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pty
+import resource
 
-from fastn_p2p_actors.runtime.process_setup import only_write_to_terminal
+from fastn_p2p_actors.runtime.process_setup import only_write_to_terminal, release_zero_pages
 
 
 def test_a_terminal_can_only_be_written_to() -> None:
@@ -37,3 +39,14 @@ def test_a_terminal_can_only_be_written_to() -> None:
     finally:
         os.close(ours)
         os.close(terminal)
+
+
+def test_pages_with_zeros_go_back_to_the_kernel_and_others_keep_their_content() -> None:
+    page = resource.getpagesize()
+    buffer = ctypes.create_string_buffer(64 * page)
+    ctypes.memmove(ctypes.addressof(buffer) + 10 * page, b"hello", 5)
+    expected = buffer.raw
+    assert 61 * page <= release_zero_pages(ctypes.addressof(buffer), len(buffer)) <= 63 * page
+    assert buffer.raw == expected
+    assert b"hello" in expected
+    assert release_zero_pages(ctypes.addressof(buffer), 10) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -34,3 +35,12 @@ async def test_a_file_that_was_replaced(tmp_path: Path, monkeypatch: pytest.Monk
 def test_settings_of_root_are_watched_because_each_has_a_rule_of_its_own() -> None:
     found = settings_with_own_rules()
     assert (Path("/etc/hosts") in found) == (os.geteuid() == 0 and not Path("/etc/hosts").is_symlink())
+
+
+async def test_settings_of_the_system_are_looked_at_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaced_files, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(asyncio, "to_thread", None)
+    watched = ReplacedFiles(["/etc/hosts"])
+    assert watched.find_replaced() is None
+    watched._seen = {Path("/etc/hosts"): (0, 0)}
+    assert await watched.wait() == Path("/etc/hosts")
