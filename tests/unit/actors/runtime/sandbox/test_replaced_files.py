@@ -42,5 +42,5 @@ async def test_settings_of_the_system_are_looked_at_without_a_thread(monkeypatch
     monkeypatch.setattr(asyncio, "to_thread", None)
     watched = ReplacedFiles(["/etc/hosts"])
     assert watched.find_replaced() is None
-    watched._seen = {Path("/etc/hosts"): (0, 0)}
+    watched._seen[Path("/etc/hosts")] = (0, 0)
     assert await watched.wait() == Path("/etc/hosts")
