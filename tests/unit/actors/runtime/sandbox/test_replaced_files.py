@@ -39,6 +39,7 @@ def test_settings_of_root_are_watched_because_each_has_a_rule_of_its_own() -> No
 
 async def test_settings_of_the_system_are_looked_at_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replaced_files, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(replaced_files, "SETTINGS_SECONDS", 0)
     monkeypatch.setattr(asyncio, "to_thread", None)
     watched = ReplacedFiles(["/etc/hosts"])
     assert watched.find_replaced() is None
