@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 LOOK_SECONDS: Final = 5.0
-"""Seconds between two looks at the paths. Each look wakes the process, so a hundred identities would use 3 % of a core if
-they looked each second."""
+"""Seconds between two looks at the paths. Each look wakes the process, so a hundred identities would use 3 % of a core
+if they looked each second."""
 SETTINGS_SECONDS: Final = 30.0
 """The same where all paths are settings of the system."""
 LEAST_SECONDS: Final = 2.0
