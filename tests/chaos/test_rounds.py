@@ -27,7 +27,8 @@ ACTORS: Final = {
     "alice": ("vault", "network", "gateway", "identity-alice"),
     "bob": ("vault", "network", "gateway", "identity-bob"),
 }
-MORE_DESCRIPTORS: Final = 8
+MORE_DESCRIPTORS: Final = 24
+"""The network process keeps an eventfd for each future that was ever pending at the same time."""
 MORE_MEMORY: Final = 16 * 1024 * 1024
 
 

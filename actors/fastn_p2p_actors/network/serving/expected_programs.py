@@ -89,7 +89,10 @@ class ExpectedPrograms:
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Write no more: the file says which programs the successor of this process has to expect."""
+        """Write the last changes, and then no more: the file says which programs the successor has to expect."""
+        if self._update_timer is not None and not self._closed:
+            self._update_timer.cancel()
+            self._update_now()
         self._closed = True
         for timer in (self._timer, self._update_timer):
             if timer is not None:

@@ -137,3 +137,15 @@ async def test_ignores_a_damaged_file(path: Path, content: bytes) -> None:
     back = ExpectedPrograms(path, tuple)
     assert not back.is_expected(*SHOP)
     back.close()
+
+
+async def test_closing_writes_a_change_that_waits(path: Path) -> None:
+    """The last program that served has ended just before: nothing is expected."""
+    serving = [ME]
+    before = ExpectedPrograms(path, lambda: serving)
+    before.changed()
+    assert path.exists()
+    serving.clear()
+    before.changed()
+    before.close()
+    assert not path.exists()
