@@ -160,7 +160,13 @@ class Daemon:
         return {process["name"]: process for process in self.tree()["processes"]}
 
     def pid(self, actor: str) -> int:
-        return int(self.processes()[actor]["pid"])
+        """Return the pid of an actor. An identity's process that got other permissions has just been replaced."""
+
+        def listed() -> tuple[int, ...]:
+            pid = int(self.processes()[actor]["pid"])
+            return (pid,) if not pid or Path(f"/proc/{pid}").exists() else ()
+
+        return eventually(listed, f"the process of {actor} that is listed runs")[0]
 
     def remember(self) -> None:
         """Note the processes of this moment, so that ``clean_up`` can see that they end."""

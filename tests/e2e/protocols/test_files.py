@@ -271,7 +271,7 @@ async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_
             return (await files.get(["small"], setup.here)).failures == []
 
         await until_awaited(got, "the sessions are over")
-        pid = setup.daemons.two.processes()["identity-bob"]["pid"]
+        pid = setup.daemons.two.pid("identity-bob")
         await until_awaited(lambda: is_idle(pid), "nothing is hashed any more")
 
 

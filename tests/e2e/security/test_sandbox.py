@@ -120,10 +120,10 @@ def details_of(setup: Setup, target: str) -> dict[str, Any]:
     if target in places:
         return {"path": str(places[target])}
     if target in ("network", "gateway", "vault", "identity-bob"):
-        return {"pid": setup.daemon.processes()[target]["pid"]}
+        return {"pid": setup.daemon.pid(target)}
     kind, _, process = target.partition(" of ")
     if kind in PROCESS_FILES:
-        return {"path": f"/proc/{setup.daemon.processes()[process]['pid']}/{PROCESS_FILES[kind]}"}
+        return {"path": f"/proc/{setup.daemon.pid(process)}/{PROCESS_FILES[kind]}"}
     return {"port": setup.port}
 
 
