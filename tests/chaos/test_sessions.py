@@ -66,7 +66,7 @@ def count_sessions(daemons: Daemons) -> int:
 async def assert_no_session_left(daemons: Daemons, client: Client) -> None:
     """Assert that the daemons and the program have no session, and that every handler has ended."""
     await until(lambda: count_sessions(daemons) == 0, "no session stands any more")
-    assert len(client._sessions) == 0
+    await until(lambda: len(client._sessions) == 0, "the program has heard of the end of each")
 
     def all_noticed() -> bool:
         counts = counts_of(daemons.bob, "bob")
