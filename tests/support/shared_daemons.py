@@ -58,7 +58,7 @@ class SharedDaemons:
 
 
 def _state(daemon: Daemon) -> object:
-    """What a module may have changed: processes, files of identities and peers, settings."""
+    """Return the state that a module may have changed: processes, files of identities and peers, settings."""
     status = daemon.status()
     own = status.identities
     assert all(each.state == "ready" for each in status.processes)

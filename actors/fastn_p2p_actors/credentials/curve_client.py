@@ -44,7 +44,7 @@ class CurveFailed(Exception):
 
 
 class CurveClient:
-    """One connection to a server whose public key is known.
+    """Client side of a connection to a server whose public key is known.
 
     Args:
         server: public key of the server, 32 bytes.

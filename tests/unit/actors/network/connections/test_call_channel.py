@@ -172,7 +172,7 @@ async def test_other_work_runs_after_each_signature_that_is_checked(ends: Ends) 
 
 
 async def test_frames_of_a_stranger_take_turns_and_keep_their_order(stranger: Ends) -> None:
-    """One iteration handles no more than the budget has."""
+    """The budget bounds how many are handled in an iteration."""
     iterations = Iterations()
     seen: list[int] = []
     stranger.connection.on_frame = lambda _message: seen.append(iterations.count)
