@@ -164,7 +164,7 @@ class Daemon:
 
         def listed() -> tuple[int, ...]:
             pid = int(self.processes()[actor]["pid"])
-            return (pid,) if not pid or Path(f"/proc/{pid}").exists() else ()
+            return (pid,) if not pid or is_alive(pid) else ()
 
         return eventually(listed, f"the process of {actor} that is listed runs")[0]
 
@@ -184,7 +184,8 @@ class Daemon:
 
         def ready() -> int:
             process = self.processes().get(actor, {})
-            return process["pid"] if process.get("state") == "ready" and process["pid"] != not_pid else 0
+            pid = int(process["pid"] or 0) if process.get("state") == "ready" else 0
+            return pid if pid != not_pid and is_alive(pid) else 0  # the supervisor writes its list a moment later
 
         pid = eventually(ready, f"{actor} is ready again", timeout)
         self.remember()

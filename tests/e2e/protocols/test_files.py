@@ -26,7 +26,7 @@ from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client import Client, connect, sync
 from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds
-from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.daemons import CLI, Daemon, eventually, is_alive
 from tests.support.file_peers import Contents, make_files, snapshot
 from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
 
@@ -347,7 +347,7 @@ class Assassin:
         if self._moved >= 4 and self._victims:
             daemon, actor = self._victims[0]
             process = daemon.processes().get(actor, {})
-            if process.get("state") == "ready":  # somebody else's death may have taken it along
+            if process.get("state") == "ready" and is_alive(process["pid"]):  # another's death may have ended it, too
                 self._victims.pop(0)
                 self._moved = 0
                 daemon.remember()
