@@ -31,9 +31,9 @@ FIRST: Final = 0.1
 LONGEST: Final = 300.0
 """Seconds: the longest pause between two attempts."""
 
-_FIRST_CALL_PAUSE: Final = 0.02
+_FIRST_CALL_DELAY: Final = 0.02
 """Seconds before the second attempt of a call."""
-_LONGEST_CALL_PAUSE: Final = 0.5
+_LONGEST_CALL_DELAY: Final = 0.5
 """Seconds: the longest pause between two attempts of a call."""
 
 _MIN_TIME_LEFT: Final = 0.05
@@ -81,7 +81,7 @@ class Backoff:
         self._chance = chance
         self._next = first
 
-    def pause(self) -> float:
+    def next_delay(self) -> float:
         """Return the seconds until the next attempt: longer each time, until ``reset``."""
         pause, self._next = self._next, min(2 * self._next, self._longest)
         return pause * (1 - self._jitter * self._chance())
@@ -110,7 +110,7 @@ class CallRetry:
         self.attempt = 0
         self._deadline = deadline
         self._timeout = timeout
-        self._backoff = Backoff(_FIRST_CALL_PAUSE, _LONGEST_CALL_PAUSE)
+        self._backoff = Backoff(_FIRST_CALL_DELAY, _LONGEST_CALL_DELAY)
         self._lost = False
 
     async def wait_or_raise(self, error: P2PError) -> None:
@@ -124,7 +124,7 @@ class CallRetry:
         if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
         self.attempt += not isinstance(error, NOT_EXECUTED)
-        pause = self._backoff.pause()
+        pause = self._backoff.next_delay()
         if asyncio.get_running_loop().time() + pause + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:
                 raise DeadlineExceeded(seconds=self._timeout) from error

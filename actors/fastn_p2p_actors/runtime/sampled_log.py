@@ -102,7 +102,7 @@ class SampledFileHandler(RotatingFileHandler):
         self._shared.spend(now(), min(_written_lately(path, kept), total * _SHARED_BURST))
         self._samples: OrderedDict[_Kind, _Sample] = OrderedDict()
         self._windows = Backoff(FIRST_WINDOW, LONGEST_WINDOW, jitter=0)
-        self._window = self._windows.pause()
+        self._window = self._windows.next_delay()
         self._timed = False
         self._closing = False
         self._in_place = False
@@ -181,7 +181,7 @@ class SampledFileHandler(RotatingFileHandler):
             lasting = self._count_left_out()
             if not lasting:
                 self._windows.reset()
-            self._window = self._windows.pause()
+            self._window = self._windows.next_delay()
             if lasting:  # check again whether the flood goes on
                 self._later(self._window, self._end_window)
                 self._timed = True

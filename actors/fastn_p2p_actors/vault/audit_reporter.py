@@ -60,7 +60,7 @@ class AuditReporter:
                 await self._send(event)
             except P2PError as error:
                 if error.transient:
-                    await asyncio.sleep(backoff.pause())
+                    await asyncio.sleep(backoff.next_delay())
                     continue
                 log.warning("an event is not in the audit log: %s", error)
             backoff.reset()

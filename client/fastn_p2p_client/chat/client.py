@@ -151,7 +151,7 @@ class ChatClient:
             else:
                 self._connected_before = True
                 return result
-            await asyncio.sleep(backoff.pause())
+            await asyncio.sleep(backoff.next_delay())
 
     async def connect(self, order: FollowConversation) -> Session:
         """Open a session with the identity's own ``Chat``.
@@ -267,7 +267,7 @@ class Conversation:
             except P2PError as error:
                 if not is_transient(error, connected_before=False):
                     raise
-                await asyncio.sleep(backoff.pause())
+                await asyncio.sleep(backoff.next_delay())
             finally:
                 self._session = None
                 session.reset()

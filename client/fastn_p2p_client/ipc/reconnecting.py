@@ -17,9 +17,9 @@ from .transport.native.codec import OnMessage, Payload
 from .transport.native.connection import ZmtpConnection
 from .unix_sockets import Opener, get_opener
 
-FIRST_PAUSE: Final = 0.01
+FIRST_DELAY: Final = 0.01
 """Seconds before the second attempt to connect."""
-LONGEST_PAUSE: Final = 0.1
+LONGEST_DELAY: Final = 0.1
 """Seconds: the longest pause between two attempts."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -68,7 +68,7 @@ class ReconnectingConnection:
         self._on_disconnect = on_disconnect
         self._connection: ZmtpConnection | None = None
         self._was_connected = False
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._retry_timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
@@ -158,7 +158,7 @@ class ReconnectingConnection:
         self._connection.start()
 
     def _connect_later(self) -> None:
-        self._retry_timer = self._loop.call_later(self._backoff.pause(), self._connect)
+        self._retry_timer = self._loop.call_later(self._backoff.next_delay(), self._connect)
 
     def _ready(self) -> None:
         self._was_connected = True

@@ -188,7 +188,7 @@ class BindingServer(HandlerRegistry):
                     seen = reply.revision
                 backoff.reset()
             except DAEMON_AWAY:
-                await asyncio.sleep(backoff.pause())
+                await asyncio.sleep(backoff.next_delay())
 
     async def _reconcile(
         self, registrar: Registrar, protocol: str, handlers: ProtocolHandlers, infos: list[m.BindingInfo]

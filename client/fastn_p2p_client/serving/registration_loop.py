@@ -94,7 +94,7 @@ class RegistrationLoop(ABC, Generic[Binding]):
             while True:
                 if await self._register_pending():
                     break
-                await asyncio.sleep(backoff.pause())
+                await asyncio.sleep(backoff.next_delay())
         except ConnectionLost:
             return
         self._on_registered()

@@ -6,8 +6,8 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 60.0
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 60.0
 """Seconds between two attempts to reach a peer: the first pause, and the longest."""
 
 _MIB: Final = 1024 * 1024

@@ -13,7 +13,7 @@ from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session.session import Session
 
-from .config import FIRST_PAUSE, LONGEST_PAUSE
+from .config import FIRST_DELAY, LONGEST_DELAY
 from .message_store import MessageStore, MessageTables
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class PeerDelivery:
         self._store = store
         self._on_delivered = on_delivered
         self._on_problem = on_problem
-        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = backoff or Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.last_error = ""
@@ -131,7 +131,7 @@ class PeerDelivery:
                 log.info("messages for %s are delayed: %s", self._transport.peer, error)
                 if not _is_absence(error):
                     self._report(str(error)[:_MAX_ERROR])
-                await asyncio.sleep(self._backoff.pause())
+                await asyncio.sleep(self._backoff.next_delay())
             else:
                 self._backoff.reset()
                 self._report("")

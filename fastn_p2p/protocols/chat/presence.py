@@ -8,7 +8,7 @@ import logging
 from fastn_p2p_client.errors import ApplicationError, P2PError
 from fastn_p2p_client.retry import Backoff
 
-from .config import FIRST_PAUSE, LONGEST_PAUSE
+from .config import FIRST_DELAY, LONGEST_DELAY
 from .delivery import PeerTransport
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class PresenceSender:
     def __init__(self, transport: PeerTransport, conversation: str, backoff: Backoff | None = None) -> None:
         self._transport = transport
         self._conversation = conversation
-        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = backoff or Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -40,4 +40,4 @@ class PresenceSender:
                     session.reset()
             except (P2PError, ApplicationError) as error:
                 log.info("cannot send presence to %s: %s", self._transport.peer, error)
-            await asyncio.sleep(self._backoff.pause())
+            await asyncio.sleep(self._backoff.next_delay())

@@ -18,9 +18,9 @@ T = TypeVar("T")
 PATIENCE: Final = 60.0
 """Seconds without progress after which a transfer ends with the last error."""
 
-_FIRST_PAUSE: Final = 0.1
+_FIRST_DELAY: Final = 0.1
 """Seconds."""
-_LONGEST_PAUSE: Final = 5.0
+_LONGEST_DELAY: Final = 5.0
 """Seconds."""
 
 
@@ -41,7 +41,7 @@ class TransferRetry:
         self._seconds = seconds
         self._clock = clock
         self._progress_at = self._failed_at = clock()
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         self._connected = False
         self._pause: asyncio.Task[None] | None = None
 
@@ -78,13 +78,13 @@ class TransferRetry:
         if not is_passing and not (self._connected and error.retryable):
             raise error
         now = self._clock()
-        if now - self._failed_at > self._seconds + 2 * _LONGEST_PAUSE:
+        if now - self._failed_at > self._seconds + 2 * _LONGEST_DELAY:
             self._progress_at = now  # nothing was tried for all that time: the process was stopped
         self._failed_at = now
         if now - self._progress_at > self._seconds:
             raise error
         if self._pause is None or self._pause.done():
-            delay = self._backoff.pause()
+            delay = self._backoff.next_delay()
             reason = f"{error.what} went away" if isinstance(error, ConnectionLost) else str(error)
             self._report(Retrying(reason, round(delay, 3)))
             self._pause = asyncio.create_task(asyncio.sleep(delay))

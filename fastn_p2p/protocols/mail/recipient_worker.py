@@ -169,10 +169,10 @@ class RecipientWorker:
                 await self._attempt(parcels)
             except (StorageDamaged, StorageFailed) as error:
                 log.error("mail for %s cannot be delivered now, and is tried again: %s", self._peer, error)
-                await self._pause(absent=False)
+                await self._wait_for_retry(absent=False)
             except Exception:  # a defect must not keep mail from being sent
                 log.exception("mail for %s cannot be sent", self._peer)
-                await self._pause(absent=False)
+                await self._wait_for_retry(absent=False)
 
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────
 
@@ -220,7 +220,7 @@ class RecipientWorker:
         if failed.rejected is not None and failed.rejected >= self._config().refused_after * 1000:
             await self._queue.bounce(self._recipient, reason)
         else:
-            await self._pause(absent=False)
+            await self._wait_for_retry(absent=False)
 
     async def _failed(self, error: P2PError) -> None:
         by_peer = not isinstance(error, _LOCAL) and (
@@ -233,7 +233,7 @@ class RecipientWorker:
             reason = f"not delivered after {_duration(limit)} of attempts: {error}"
             await self._queue.bounce(self._recipient, reason, tried=int(limit * 1000))
         else:
-            await self._pause(absent=isinstance(error, _ABSENT))
+            await self._wait_for_retry(absent=isinstance(error, _ABSENT))
 
     def _spent(self, *, by_peer: bool = True) -> int:
         """Return the milliseconds of attempts and pauses since the last failure, if the peer caused both failures."""
@@ -243,9 +243,9 @@ class RecipientWorker:
 
     # ── between two attempts ─────────────────────────────────────────────────────────────────────
 
-    async def _pause(self, *, absent: bool) -> None:
+    async def _wait_for_retry(self, *, absent: bool) -> None:
         """Wait until the next attempt. If the peer was ``absent``, end the pause early when it comes online."""
-        pause = min(self._backoff.pause(), self._config().bounce_after)
+        pause = min(self._backoff.next_delay(), self._config().bounce_after)
         self._planned += pause
         least = min(pause, self._ignore_online_for) if absent else pause
         if await self._wait(self._retry_requested.wait(), least) or least == pause:

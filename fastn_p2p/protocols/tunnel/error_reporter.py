@@ -7,8 +7,8 @@ from typing import Final
 
 from fastn_p2p_client.retry import Backoff
 
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 60.0
+FIRST_DELAY: Final = 0.25
+LONGEST_DELAY: Final = 60.0
 """Seconds between two lines: the first pause, and the longest."""
 
 
@@ -35,16 +35,16 @@ class ErrorReporter:
         self._call_later = call_later
         self._state = self._reported = ""
         self._failures = 0
-        self._last_line = self._last_failure = -LONGEST_PAUSE
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0)
-        self._pause = self._backoff.pause()
+        self._last_line = self._last_failure = -LONGEST_DELAY
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter=0)
+        self._delay = self._backoff.next_delay()
         self._waiting = False
 
     def report_failure(self, problem: str) -> None:
         """Count a failed connection, and report the problem if it is new."""
-        if self._now() - self._last_failure >= LONGEST_PAUSE:
+        if self._now() - self._last_failure >= LONGEST_DELAY:
             self._backoff.reset()
-            self._pause = self._backoff.pause()
+            self._delay = self._backoff.next_delay()
         self._last_failure = self._now()
         self._state = problem
         self._failures += 1
@@ -59,11 +59,11 @@ class ErrorReporter:
         if self._waiting or self._state == self._reported:
             return
         passed = self._now() - self._last_line
-        if passed >= self._pause:
+        if passed >= self._delay:
             self._report()
         else:
             self._waiting = True
-            self._call_later(self._pause - passed, self._on_timer)
+            self._call_later(self._delay - passed, self._on_timer)
 
     def _on_timer(self) -> None:
         self._waiting = False
@@ -71,7 +71,7 @@ class ErrorReporter:
             self._report()
 
     def _report(self) -> None:
-        self._pause = self._backoff.pause()
+        self._delay = self._backoff.next_delay()
         self._last_line = self._now()
         self._reported = self._state
         if self._state:

@@ -34,7 +34,7 @@ from .splice import reset_socket, splice
 PROTOCOL: Final = "Tunnel"
 _TEMPORARY: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)
 """Errors that may be over at the first connection, so that the command listens anyway."""
-_DESCRIPTOR_PAUSE: Final = 0.5
+_DESCRIPTOR_DELAY: Final = 0.5
 """Seconds before the next accept after an error, usually too many open files. Ends early with a connection."""
 
 
@@ -72,11 +72,11 @@ class Forwarder:
             await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _wait_for_free_descriptor(self) -> None:
-        """Wait until a connection has ended, or for ``_DESCRIPTOR_PAUSE`` seconds."""
+        """Wait until a connection has ended, or for ``_DESCRIPTOR_DELAY`` seconds."""
         if self._connections:
-            await asyncio.wait(self._connections, timeout=_DESCRIPTOR_PAUSE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._connections, timeout=_DESCRIPTOR_DELAY, return_when=asyncio.FIRST_COMPLETED)
         else:
-            await asyncio.sleep(_DESCRIPTOR_PAUSE)
+            await asyncio.sleep(_DESCRIPTOR_DELAY)
 
     async def _serve(self, connection: socket.socket) -> None:
         try:

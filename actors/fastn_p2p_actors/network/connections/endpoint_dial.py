@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _STAGGER: Final = 0.25
 """Seconds between the beginnings of two handshakes (RFC 8305, section 5: Connection Attempt Delay)."""
-_LONGEST_PAUSE: Final = 1.25
+_LONGEST_DELAY: Final = 1.25
 """Seconds between two rounds of handshakes at most, while none is answered. The first pause is as long as the stagger,
 and each later one twice as long."""
 _TIMEOUT: Final = 30.0
@@ -60,7 +60,7 @@ class EndpointDial:
         self._waiting = paths_of(address)
         """Paths that are tried next in this round."""
         self._next_start = 0.0
-        self._pauses = Backoff(_STAGGER, _LONGEST_PAUSE, jitter=0)
+        self._delays = Backoff(_STAGGER, _LONGEST_DELAY, jitter=0)
         self._running: set[asyncio.Task[PeerConnection | None]] = set()
         self._changed: asyncio.Future[None] = self._loop.create_future()
         self._arrived: PeerConnection | None = None
@@ -117,7 +117,7 @@ class EndpointDial:
                     failed_rounds += 1
                     if failed_rounds == _ROUNDS:
                         raise self._unreachable() from self._error
-                    self._next_start = self._loop.time() + backoff.pause() * (0.5 + self._jitter())
+                    self._next_start = self._loop.time() + backoff.next_delay() * (0.5 + self._jitter())
             return self._arrived
         finally:
             for task in self._running:
@@ -127,7 +127,7 @@ class EndpointDial:
         """Begin the next handshake."""
         self._waiting = self._waiting or paths_of(self._address)
         path = self._waiting.pop(0)
-        self._next_start = self._loop.time() + (_STAGGER if self._waiting else self._pauses.pause())
+        self._next_start = self._loop.time() + (_STAGGER if self._waiting else self._delays.next_delay())
         self._running.add(self._loop.create_task(self._try(path)))
 
     async def _next_event(self, seconds: float) -> PeerConnection | None:

@@ -25,8 +25,8 @@ _CONNECTIONS: Final = 4
 """Connections to one directory."""
 _IDLE: Final = 30.0
 """Seconds for which an idle connection is kept."""
-_SHORTEST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 600.0
+_SHORTEST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 600.0
 """Seconds: the shortest and the longest pause that a directory may ask for."""
 _POOL_TIMEOUT: Final = 1.0
 """Seconds until the connection pool must have a connection for a request. Requests wait for their turn before, because
@@ -112,7 +112,7 @@ class DirectoryClient:
         if status in _OLDER:
             raise NewerPacket
         if status in _TOO_MANY:
-            pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, retry_after))
+            pause = min(_LONGEST_DELAY, max(_SHORTEST_DELAY, retry_after))
             raise DirectoryBusy(reason=f"it takes no more requests for {pause:g} s", pause=pause)
         if 400 <= status < 500 and status != 408:
             raise DirectoryRefused(reason=self._failure(status, answer).reason)

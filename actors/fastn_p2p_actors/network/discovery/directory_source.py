@@ -28,8 +28,8 @@ _UNKNOWN_FOR: Final = 5.0
 """Seconds for which a key without a packet is not asked for again."""
 _MAX_ANSWERS: Final = 1024
 """Keys whose last answers are kept, some 1.5 KB each."""
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 120.0
+_FIRST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 120.0
 """Seconds before a failed publication is tried again: the first pause, and the longest."""
 
 _READ_BACK: Final = 2.0, 4.0
@@ -98,7 +98,7 @@ class DirectorySource:
         self._queue: dict[bytes, _Job] = {}
         """Packets to publish, by key of the identity."""
         self._wake = asyncio.Event()
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         self._worker: asyncio.Task[None] | None = None
         self._reading: dict[bytes, asyncio.Task[None]] = {}
         self._closing: asyncio.Task[None] | None = None
@@ -183,10 +183,10 @@ class DirectorySource:
         except DirectoryRefused as error:
             return _Outcome(str(error))
         except P2PError as error:
-            return _Outcome(str(error), self._backoff.pause())
+            return _Outcome(str(error), self._backoff.next_delay())
         except Exception:
             log.exception("cannot publish to %s", self.name)
-            return _Outcome("publishing failed; the log of the network process says why", self._backoff.pause())
+            return _Outcome("publishing failed; the log of the network process says why", self._backoff.next_delay())
         self._on_published(job)
         previous = self._reading.pop(job.identity.raw, None)
         if previous is not None:
@@ -209,7 +209,7 @@ class DirectorySource:
         """Read the newer packet that the directory says it has."""
         newer = await self._client.get(job.identity.raw)
         if newer is None or newer.sequence < sequence_of(job.packet):
-            return _Outcome("it says that it has a newer packet, and shows none", self._backoff.pause())
+            return _Outcome("it says that it has a newer packet, and shows none", self._backoff.next_delay())
         if newer.body() == job.packet or self._on_newer(job.identity, newer):
             self._on_published(job)
             return _Outcome()

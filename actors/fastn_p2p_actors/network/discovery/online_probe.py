@@ -243,7 +243,7 @@ class OnlineProbe:
                 log.debug("cannot ask the endpoint %s for a peer: %s", target.address.endpoint.hex()[:10], error)
             except Exception:
                 log.exception("cannot ask the endpoint %s for a peer", target.address.endpoint.hex()[:10])
-            await self._rest(target.wake, self._varied(target.backoff.pause()))
+            await self._rest(target.wake, self._varied(target.backoff.next_delay()))
 
     def _varied(self, seconds: float) -> float:
         return seconds * (0.75 + 0.5 * self._jitter())

@@ -15,7 +15,7 @@ from typing import Final
 from zmq.utils import z85
 
 from fastn_p2p_client.errors import ConnectionLost, P2PError
-from fastn_p2p_client.ipc.reconnecting import FIRST_PAUSE, LONGEST_PAUSE, check_listener
+from fastn_p2p_client.ipc.reconnecting import FIRST_DELAY, LONGEST_DELAY, check_listener
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.native.codec import (
     COMMAND,
@@ -78,7 +78,7 @@ class CurveConnection:
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
         self._on_refused = on_refused
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._curve: CurveClient | None = None
         """Keys of the present connection, once its handshake is complete."""
         self._writer: asyncio.StreamWriter | None = None
@@ -136,7 +136,7 @@ class CurveConnection:
                 self._on_refused(error)
             except (OSError, EOFError, TimeoutError, CurveFailed) as error:
                 log.debug("the vault's mailbox: %s", error)
-            await asyncio.sleep(self._backoff.pause())
+            await asyncio.sleep(self._backoff.next_delay())
 
     async def _connect(self) -> None:
         """Connect, and receive until the connection ends."""

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 import zmq
 
 from fastn_p2p_client.ipc.transport.native.codec import FRAMES, MAX_FRAMES, invalid_reason
-from fastn_p2p_client.ipc.transport.pyzmq.send_queue import RETRY_PAUSE, SendQueue
+from fastn_p2p_client.ipc.transport.pyzmq.send_queue import RETRY_DELAY, SendQueue
 from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
     AGAIN,
     MORE,
@@ -189,7 +189,7 @@ class CurveMailbox:
         self._flush()
         if self._queues:
             self._flush_scheduled = True
-            self._loop.call_later(RETRY_PAUSE, self._flush_and_read)
+            self._loop.call_later(RETRY_DELAY, self._flush_and_read)
         if readable(self._socket):
             self._drain()
 

@@ -426,9 +426,9 @@ def test_the_page_lists_the_events_as_they_are() -> None:
 
 def test_pauses_grow_until_a_reset() -> None:
     pauses = Backoff(0.5, 3.0, chance=lambda: 0.0)
-    assert [pauses.pause() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert [pauses.next_delay() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     pauses.reset()
-    assert pauses.pause() == 0.5
+    assert pauses.next_delay() == 0.5
 
 
 @pytest.mark.parametrize(

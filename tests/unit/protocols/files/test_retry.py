@@ -14,7 +14,7 @@ LOST = ConnectionLost(what="the connection")
 @pytest.mark.parametrize(("gaps", "attempts"), [([3.0] * 40, 21), ([7200.0] + [3.0] * 40, 22), ([3.0, 1e6] * 3, 6)])
 async def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps: list[float], attempts: int) -> None:
     """A laptop that slept, or Ctrl-Z and fg two hours later, is not the end of a transfer."""
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.0)
     now = 0.0
     made = 0
 

@@ -78,9 +78,9 @@ def always(error: Exception) -> Answer:
 
 def test_pauses_grow_with_jitter_and_begin_again() -> None:
     backoff = Backoff(1.0, 5.0, chance=iter([0.0, 0.5, 0.0, 1.0, 0.0]).__next__)
-    assert [backoff.pause() for _ in range(4)] == [1.0, 1.5, 4.0, 2.5]
+    assert [backoff.next_delay() for _ in range(4)] == [1.0, 1.5, 4.0, 2.5]
     backoff.reset()
-    assert backoff.pause() == 1.0
+    assert backoff.next_delay() == 1.0
 
 
 async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: Path) -> None:

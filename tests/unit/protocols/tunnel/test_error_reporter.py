@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p.protocols.tunnel.error_reporter import FIRST_PAUSE, LONGEST_PAUSE, ErrorReporter
+from fastn_p2p.protocols.tunnel.error_reporter import FIRST_DELAY, LONGEST_DELAY, ErrorReporter
 
 
 class Clock:
@@ -69,7 +69,7 @@ def test_fast_changes_report_only_the_last_state(reporter: ErrorReporter, messag
     for reason in ("a", "b", "c", "d"):
         reporter.report_failure(reason)
     assert messages == ["a"]
-    clock.advance(LONGEST_PAUSE)
+    clock.advance(LONGEST_DELAY)
     assert messages == ["a", "d"]
 
 
@@ -77,11 +77,11 @@ def test_a_short_trouble_that_is_over_before_it_could_be_told_is_not_told(
     reporter: ErrorReporter, messages: list[str], clock: Clock
 ) -> None:
     reporter.report_failure("a")
-    clock.advance(FIRST_PAUSE * 2)
+    clock.advance(FIRST_DELAY * 2)
     reporter.report_success()
     reporter.report_failure("b")
     reporter.report_success()
-    clock.advance(LONGEST_PAUSE)
+    clock.advance(LONGEST_DELAY)
     assert len(messages) == 2
 
 
@@ -91,7 +91,7 @@ def test_a_flapping_problem_does_not_flood(reporter: ErrorReporter, messages: li
         clock.advance(0.5)
         reporter.report_success()
         clock.advance(0.5)
-    assert len(messages) < 3600 / LONGEST_PAUSE + 12
-    clock.advance(2 * LONGEST_PAUSE)
+    assert len(messages) < 3600 / LONGEST_DELAY + 12
+    clock.advance(2 * LONGEST_DELAY)
     reporter.report_failure("something else")
     assert messages[-1] == "something else"

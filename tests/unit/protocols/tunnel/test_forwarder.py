@@ -153,7 +153,7 @@ async def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch
             raise OSError(24, "Too many open files")
         return await accept(listener)
 
-    monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_PAUSE", 0.01)
+    monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_DELAY", 0.01)
     monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_accept", lambda _, listener: reluctant(listener))
     async with forwarder(Far(), told) as address:
         assert await echoed(address, b"hi") == b"hi"

@@ -18,9 +18,9 @@ import zmq
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost, P2PError
 from ....retry import Backoff
-from ...reconnecting import FIRST_PAUSE, LONGEST_PAUSE, check_listener
+from ...reconnecting import FIRST_DELAY, LONGEST_DELAY, check_listener
 from ..native.codec import OnMessage, Payload
-from .send_queue import RETRY_PAUSE, SendQueue
+from .send_queue import RETRY_DELAY, SendQueue
 from .sockets import AGAIN, MORE, NOBLOCK, SocketMonitor, close_socket, dealer, endpoint, raw_get, raw_recv, readable
 
 _BURST: Final = 256
@@ -61,7 +61,7 @@ class PyzmqConnection(LoopBound):
         """Path that libzmq connects to; None between two attempts."""
         self._connection_descriptor: Descriptor | None = None
         """libzmq's descriptor of the connection."""
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._retry_timer: asyncio.TimerHandle | None = None
         self._is_connected = False
         self._losses = 0
@@ -132,7 +132,7 @@ class PyzmqConnection(LoopBound):
                 self._socket.disconnect(endpoint(self._path))
             self._path = None
         if self._retry_timer is None:
-            self._retry_timer = self._loop.call_later(self._backoff.pause(), self._connect)
+            self._retry_timer = self._loop.call_later(self._backoff.next_delay(), self._connect)
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
         """Send one message; return False if the queue is full."""
@@ -172,7 +172,7 @@ class PyzmqConnection(LoopBound):
             self._idle.set()
         elif self._is_connected:
             self._send_scheduled = True
-            self._loop.call_later(RETRY_PAUSE, self._send_and_read)
+            self._loop.call_later(RETRY_DELAY, self._send_and_read)
         if readable(self._socket):
             self._read_all()
 

@@ -14,7 +14,7 @@ import zmq
 from ....limits import MAX_GROUP, SEND_QUEUE, SEND_QUEUE_BYTES
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
-RETRY_PAUSE: Final = 0.002
+RETRY_DELAY: Final = 0.002
 """Seconds until the next attempt to write to a full socket."""
 
 _GROUP_BYTES: Final = 64 * 1024

@@ -28,7 +28,7 @@ class Paths:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(endpoint_dial, "_STAGGER", 0.01)
-        monkeypatch.setattr(endpoint_dial, "_LONGEST_PAUSE", 0.02)
+        monkeypatch.setattr(endpoint_dial, "_LONGEST_DELAY", 0.02)
         monkeypatch.setattr(endpoint_dial, "_FIRST_BACKOFF", 0.001)
         self.outcomes: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
         self.tried: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
@@ -91,7 +91,7 @@ async def test_silent_paths_are_tried_again(paths: Paths) -> None:
 
 async def test_newer_addresses_are_tried_at_once(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_dial, "_STAGGER", 60.0)
-    monkeypatch.setattr(endpoint_dial, "_LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(endpoint_dial, "_LONGEST_DELAY", 60.0)
     paths.outcomes[(OFFICE,), (SECOND,)] = "connection"
     dial = paths.dial((HOME,))
     dialling = asyncio.create_task(dial.run())

@@ -70,8 +70,8 @@ async def publishing(directory: ScriptedDirectory) -> AsyncIterator[Publishing]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_source, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(directory_source, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(directory_source, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(directory_source, "_LONGEST_DELAY", 0.02)
     monkeypatch.setattr(directory_source, "_READ_BACK", (0.01, 0.02))
 
 
