@@ -20,7 +20,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey, id52_of
 from fastn_p2p_client.peer_text import name_or_id52
 
-from ..runtime.loop_turns import in_turns
+from ..runtime.time_slices import in_time_slices
 from .address_book import AddressBook, AddressBookEntry
 from .admin_messages import (
     AccessEvaluation,
@@ -171,7 +171,7 @@ class ContactRequests:
         name = self._book.name_of(key)
         if not message.blocked:
             if self.blocked.remove(key):
-                async for connection in in_turns(self._pool.all()):
+                async for connection in in_time_slices(self._pool.all()):
                     if not connection.closed:
                         connection.identities.request_refused()
         else:

@@ -9,7 +9,7 @@ from fastn_p2p_client.keys import PublicKey
 
 from ..credentials import Delegation
 from ..credentials.delegation import peek_delegation
-from ..runtime.loop_turns import in_turns
+from ..runtime.time_slices import in_time_slices
 from .address_book import AddressBook
 from .calls.peer_calls import PeerCalls
 from .clock import ClockJump, ClockWatch
@@ -213,7 +213,7 @@ class EventRouter:
         task.add_done_callback(self._tasks.discard)
 
     async def _show_renewed(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
-        async for connection in in_turns(self._pool.all()):
+        async for connection in in_time_slices(self._pool.all()):
             if connection.closed:
                 continue
             for identity in renewed:

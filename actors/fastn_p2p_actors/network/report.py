@@ -11,7 +11,7 @@ from heapq import nlargest
 from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo, PublicationStatus
 from fastn_p2p_client.keys import id52_of
 
-from ..runtime.loop_turns import in_turns
+from ..runtime.time_slices import in_time_slices
 from .address_book import AddressBook
 from .admin_messages import MAX_PAGE, GetNetworkReport, NetworkReport
 from .connections.connection import PeerConnection
@@ -54,7 +54,7 @@ class Reporter:
             endpoint=self._pool.own_endpoint.hex(),
             addresses=list(addresses),
             clients=clients,
-            identities=[self._identity_status(identity) async for identity in in_turns(chosen)],
+            identities=[self._identity_status(identity) async for identity in in_time_slices(chosen)],
             peers=[] if request.identity else await self.peers("", limit),
             connections=[] if request.identity else await self._connections(connections),
             warnings=warnings,
@@ -68,10 +68,10 @@ class Reporter:
         entries = self._book.page(after, limit)
         revoked = self._book.revocations.get
         keyed = [(entry, bytes(entry.key)) for entry in entries]
-        return [entry.info(*self._reach_of(key), revoked(key)) async for entry, key in in_turns(keyed)]
+        return [entry.info(*self._reach_of(key), revoked(key)) async for entry, key in in_time_slices(keyed)]
 
     async def _connections(self, chosen: list[PeerConnection]) -> list[ConnectionStatus]:
-        return [each.status(self._name_of) async for each in in_turns(chosen) if not each.closed]
+        return [each.status(self._name_of) async for each in in_time_slices(chosen) if not each.closed]
 
     def _first_by_name(self, limit: int) -> list[OnlineIdentity]:
         found = (self._registry.by_name(name) for name in self._registry.names()[:limit])

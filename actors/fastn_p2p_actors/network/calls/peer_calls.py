@@ -14,7 +14,7 @@ from ..connections.connection import PeerConnection
 from ..connections.network_path import NetworkPath
 from ..connections.payload_memory import Account
 from ..connections.session_handshake import run_to_end
-from ..connections.turn_budget import ConnectionTurns
+from ..connections.step_budget import ConnectionSteps
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
 from ..wire import messages as wire
@@ -24,7 +24,7 @@ from .served_call import ServedCall
 _MAX_CANCELLED_EARLY: Final = 1024
 """Cancelled calls of one connection that are remembered until their requests arrive."""
 _CANCELS_PER_STEP: Final = 8
-"""Calls that are cancelled in one step of the turn budget: each takes some 20 us."""
+"""Calls that are cancelled in one step of ``StepBudget``: each takes some 20 us."""
 
 
 class _RemoteCaller:
@@ -169,14 +169,14 @@ class PeerCalls:
         connection.requests.serving.clear()
         _end_calls(calls[:_CANCELS_PER_STEP])
         if len(calls) > _CANCELS_PER_STEP:
-            run_to_end(_end_in_turns(calls[_CANCELS_PER_STEP:], connection.turns))
+            run_to_end(_end_in_steps(calls[_CANCELS_PER_STEP:], connection.steps))
 
 
-async def _end_in_turns(calls: list[ServedCall], turns: ConnectionTurns) -> None:
+async def _end_in_steps(calls: list[ServedCall], steps: ConnectionSteps) -> None:
     """End many calls: there may be 8,192."""
     for start in range(0, len(calls), _CANCELS_PER_STEP):
-        if not turns.spend():
-            await turns.wait()
+        if not steps.spend():
+            await steps.wait()
         _end_calls(calls[start : start + _CANCELS_PER_STEP])
 
 

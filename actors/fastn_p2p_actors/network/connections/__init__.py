@@ -12,7 +12,7 @@
 - ``bulk_streams``: large payloads on their own streams.
 - ``peer_memory``, ``memory_usage``, ``unread_bytes``: memory that peers may make this process hold over connections.
 - ``payload_memory``, ``backpressure``: complete payloads that wait here; local processes that read slowly.
-- ``turn_budget``: work that strangers may cause in one iteration of the event loop.
+- ``step_budget``: work that strangers may cause in one iteration of the event loop.
 - ``overload_pause``: slower reading of a stranger whose requests are above a limit.
 - ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
 - ``session_streams``, ``session_pausing``: opens and accepts their streams; pauses those that are not read.

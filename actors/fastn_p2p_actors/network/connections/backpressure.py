@@ -43,20 +43,20 @@ class Backpressure:
 
     async def wait(self) -> None:
         """Wait until one more block may be read, or until the process has ended."""
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._readers.append(turn)
+        reader: asyncio.Future[None] = self._loop.create_future()
+        self._readers.append(reader)
         if len(self._readers) == 1:
             self._loop.call_later(_CHECK_INTERVAL, self._check)
-        await turn
+        await reader
 
     def _check(self) -> None:
         """Resume as many readers as there is room for blocks."""
         readers = self._readers
         room = MUCH_WAITS - self._sender.backlog
         while readers and (room > 0 or self._sender.gone):
-            turn = readers.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            reader = readers.popleft()
+            if not reader.done():
+                reader.set_result(None)
                 room -= _BLOCK
         if readers:
             self._loop.call_later(_CHECK_INTERVAL, self._check)

@@ -19,7 +19,7 @@ from ..wire.framing import PREFIX_BYTES, FrameDecoder
 from .coalescing_reader import SMALL_READ, read_some
 from .overload_pause import OverloadPause
 from .quic_stream import code_of
-from .turn_budget import ConnectionTurns
+from .step_budget import ConnectionSteps
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -38,7 +38,7 @@ _LARGE_AT_ONCE: Final = 2
 _PIECE: Final = 1024 * 1024
 """Bytes that one write passes to QUIC, or that one read returns at most. The binding copies them."""
 _STEP: Final = 256 * 1024
-"""The same for a stranger: a step of the turn budget."""
+"""The same for a stranger: a step of ``StepBudget``."""
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _TIMEOUT: Final = 120.0
 """Seconds within which a bulk stream must arrive completely."""
@@ -58,7 +58,7 @@ class BulkMemory(Protocol):
 class BulkConnection(Protocol):
     """Members of the connection that its bulk streams use."""
 
-    turns: ConnectionTurns
+    steps: ConnectionSteps
     pause: OverloadPause
 
     @property
@@ -146,14 +146,14 @@ class BulkStreams:
 
     async def _write(self, head: bytes, payload: bytes) -> None:
         stream = await self._raw.open_uni()
-        turns = self._connection.turns
+        steps = self._connection.steps
         piece = self._piece
         data = head + payload[:piece]
         written = piece
         while data:
-            if not turns.spend():
-                await turns.wait()
-            turns.charge(len(data))
+            if not steps.spend():
+                await steps.wait()
+            steps.charge(len(data))
             await stream.write_all(data)
             data = payload[written : written + piece]
             written += piece
@@ -161,7 +161,7 @@ class BulkStreams:
 
     @property
     def _piece(self) -> int:
-        return _PIECE if self._connection.turns.is_free else _STEP
+        return _PIECE if self._connection.steps.is_free else _STEP
 
     async def accept(self) -> None:
         """Accept every stream that the peer opens.
@@ -169,12 +169,12 @@ class BulkStreams:
         Raises:
             IrohError: the connection has ended.
         """
-        turns, pause = self._connection.turns, self._connection.pause
+        steps, pause = self._connection.steps, self._connection.pause
         while True:
             if pause.seconds:
                 await pause.wait()
-            if not turns.spend():
-                await turns.wait()
+            if not steps.spend():
+                await steps.wait()
             stream = await self._raw.accept_uni()
             self.streams.add(stream)
             self.open += 1
@@ -224,15 +224,15 @@ class BulkStreams:
                 release()
 
     async def _read_part(self, stream: RecvStream, limit: int) -> bytes:
-        turns = self._connection.turns
-        if not turns.spend():
-            await turns.wait()
+        steps = self._connection.steps
+        if not steps.spend():
+            await steps.wait()
         self._waiting += 1
         try:
             data = await read_some(stream, limit)
         finally:
             self._waiting -= 1
-        turns.charge(len(data))
+        steps.charge(len(data))
         return data
 
 

@@ -25,7 +25,7 @@ from ..wire.messages import CLOSE_PROTOCOL_ERROR
 from .coalescing_reader import SMALL_READ
 from .overload_pause import OverloadPause
 from .payload_memory import Account
-from .turn_budget import ConnectionTurns
+from .step_budget import ConnectionSteps
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream, SendStream
@@ -57,7 +57,7 @@ class ChannelConnection(Protocol):
 
     remote_process: bytes
     sent: int
-    turns: ConnectionTurns
+    steps: ConnectionSteps
     pause: OverloadPause
 
     @property
@@ -83,9 +83,27 @@ class CallChannel:
     """
 
     __slots__ = (
-        "_connection", "_decoder", "_frames", "_has_frame", "_has_paused", "_held", "_in_row", "_is_flushing", "_loop",
-        "_pausing", "_queue", "_reader", "_request_bytes", "_requests", "_stopped", "_turn", "_writer", "_writing",
-        "has_read_all", "queued", "reply_bytes",
+        "_connection",
+        "_decoder",
+        "_frames",
+        "_has_frame",
+        "_has_paused",
+        "_held",
+        "_in_row",
+        "_is_flushing",
+        "_loop",
+        "_pausing",
+        "_queue",
+        "_reader",
+        "_request_bytes",
+        "_requests",
+        "_step",
+        "_stopped",
+        "_writer",
+        "_writing",
+        "has_read_all",
+        "queued",
+        "reply_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: ChannelConnection, requests: Account) -> None:
@@ -102,12 +120,12 @@ class CallChannel:
         self._frames: Iterator[tuple[wire.WireMessage, bytes]] = iter(())
         """Frames that have been read and not been handled."""
         self._held: tuple[wire.WireMessage, bytes] | None = None
-        """Frame whose turn has not come."""
+        """Frame whose step is queued."""
         self._has_frame = True
         """False while the last read has completed no frame."""
         self._in_row = 0
         """Frames that were handled since other work could run."""
-        self._turn: asyncio.Future[None] | None = None
+        self._step: asyncio.Future[None] | None = None
         self._pausing: asyncio.TimerHandle | None = None
         self._has_paused = False
         """True if the pause before the next read is over."""
@@ -171,8 +189,8 @@ class CallChannel:
         self._stopped = True
         self._queue.clear()
         self._release_requests(self._request_bytes)
-        if self._turn is not None:
-            self._turn.cancel()
+        if self._step is not None:
+            self._step.cancel()
         if self._pausing is not None:
             self._pausing.cancel()
         for end in (self._reader, self._writer):
@@ -242,9 +260,9 @@ class CallChannel:
         if self.has_read_all:
             self._advance()
 
-    def _on_turn(self, turn: asyncio.Future[None]) -> None:
-        self._turn = None
-        if not turn.cancelled():
+    def _on_step(self, step: asyncio.Future[None]) -> None:
+        self._step = None
+        if not step.cancelled():
             self._advance()
 
     def _advance(self) -> None:
@@ -294,7 +312,7 @@ class CallChannel:
             with suppress(IrohError):  # the next read ends the connection
                 data += read_now(reader.stream, _READ_LARGE - SMALL_READ)
         self._connection.count(0, len(data))
-        self._connection.turns.charge(len(data))
+        self._connection.steps.charge(len(data))
         if TRACING:
             trace_point("3 network: read from QUIC")
         self._frames = self._decoder.feed(data)
@@ -303,8 +321,8 @@ class CallChannel:
 
     def _handle_frames(self) -> bool:
         """Handle the frames that have been read. Return False if other work must run before the rest."""
-        connection, turns = self._connection, self._connection.turns
-        if self._held is not None:  # its turn has come
+        connection, steps = self._connection, self._connection.steps
+        if self._held is not None:  # its step may run now
             message, payload = self._held
             self._held = None
             if not self._handle(message, payload):
@@ -313,16 +331,16 @@ class CallChannel:
             self._has_frame = True
             if not connection.remote_process and type(message) is not wire.Hello:
                 raise BadMessage(reason="the first frame is not a hello")
-            if not turns.spend():
+            if not steps.spend():
                 self._held = message, payload
-                self._wait_for_turn()
+                self._wait_for_step()
                 return False
             if not self._handle(message, payload):
                 return False
         if not self._has_frame:  # the read has completed no frame, and took as long as one
             self._has_frame = True
-            if not turns.spend():
-                self._wait_for_turn()
+            if not steps.spend():
+                self._wait_for_step()
                 return False
         return not self._stopped
 
@@ -336,6 +354,6 @@ class CallChannel:
         self._loop.call_soon(self._advance)
         return False
 
-    def _wait_for_turn(self) -> None:
-        self._turn = self._connection.turns.turn()
-        self._turn.add_done_callback(self._on_turn)
+    def _wait_for_step(self) -> None:
+        self._step = self._connection.steps.queue()
+        self._step.add_done_callback(self._on_step)

@@ -43,9 +43,9 @@ from .peer_memory import PeerMemory
 from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
 from .round_trip import RoundTrip
 from .session_handshake import IncomingSession, run_to_end
+from .step_budget import ConnectionSteps, StepBudget
 from .stream_pacing import StreamPacer
 from .stream_shutdown import stop_and_close, stop_streams
-from .turn_budget import ConnectionTurns, TurnBudget
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection
@@ -73,7 +73,7 @@ class PeerConnection:
         memory: accounts of all connections.
         limits: rate limits of all connections.
         penalties: penalties of strangers whose connections were closed for abuse.
-        budget: turn budget of all connections.
+        budget: step budget of all connections.
 
     Attributes:
         endpoint: public key of the peer daemon's endpoint.
@@ -90,7 +90,7 @@ class PeerConnection:
         memory: memory that the peer makes this process hold over this connection.
         pacer: slows the sessions down while calls are in flight.
         round_trip: measures the round trip.
-        turns: steps that the event loop takes for the peer.
+        steps: steps that the event loop takes for the peer.
         pause: pause in the reading of a stranger whose requests are above a limit.
         handle: handles a message of the peer daemon; see ``MessageDispatcher``.
         path, path_now, network, addresses, received_datagrams: see ``CurrentPath``.
@@ -107,7 +107,7 @@ class PeerConnection:
         memory: PeerMemory,
         limits: PeerLimits | None = None,
         penalties: Penalties | None = None,
-        budget: TurnBudget | None = None,
+        budget: StepBudget | None = None,
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self._raw = raw
@@ -140,7 +140,7 @@ class PeerConnection:
             self, owner, self._channel, self._bulk, outgoing_requests
         )
         pending = self.requests.pending
-        self.turns = ConnectionTurns(budget or TurnBudget(loop), lambda: self.introductions.has_known, loop)
+        self.steps = ConnectionSteps(budget or StepBudget(loop), lambda: self.introductions.has_known, loop)
         self.sessions = ConnectionSessions(self, raw)
         self.pacer = StreamPacer(time.perf_counter, self._send_ping)
         self.round_trip = RoundTrip(loop, self.probe)

@@ -21,8 +21,8 @@ from .events import ConnectionEvents, OutgoingCall
 from .identity_exchange import IdentityExchange
 from .overload_pause import OverloadPause
 from .payload_memory import Account
+from .step_budget import ConnectionSteps
 from .stream_pacing import StreamPacer
-from .turn_budget import ConnectionTurns
 
 
 class RequestConnection(Protocol):
@@ -33,7 +33,7 @@ class RequestConnection(Protocol):
     identities: IdentityExchange[Any]
     memory: ConnectionMemory
     pacer: StreamPacer
-    turns: ConnectionTurns
+    steps: ConnectionSteps
     pause: OverloadPause
 
     @property
@@ -287,7 +287,7 @@ class ConnectionRequests(Generic[ConnectionT]):
 
     def on_overload(self) -> None:
         """A request of the peer was above a limit: read what a stranger sends more slowly from now on."""
-        if not self._connection.turns.is_free:
+        if not self._connection.steps.is_free:
             self._connection.pause.on_overload()
 
     def refuse(self, number: int, error: P2PError) -> None:

@@ -25,8 +25,8 @@ from .remote_leg import RemoteLeg
 from .session_handshake import IncomingSession, OutgoingSession, abort_stream, run_to_end
 from .session_pausing import SessionPausing
 from .session_streams import SessionStreams
+from .step_budget import ConnectionSteps
 from .stream_pacing import StreamPacer
-from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -35,7 +35,7 @@ _MOST: Final = MAX_SESSIONS_PER_PEER * 9 // 8
 """Sessions accepted from one peer. An eighth more than ``MAX_SESSIONS_PER_PEER``, because a session that the peer
 counts as closed may still be closing here."""
 _AT_ONCE: Final = 8
-"""Sessions that are ended in one step when the connection ends; the others end in turns."""
+"""Sessions that are ended in one step when the connection ends; the others end in steps."""
 
 
 class SessionConnection(Protocol):
@@ -45,7 +45,7 @@ class SessionConnection(Protocol):
     identities: IdentityExchange[Any]
     memory: ConnectionMemory
     pacer: StreamPacer
-    turns: ConnectionTurns
+    steps: ConnectionSteps
 
     @property
     def requests(self) -> ConnectionRequests[Any]: ...
@@ -94,9 +94,9 @@ class ConnectionSessions:
         return self._connection.pacer
 
     @property
-    def turns(self) -> ConnectionTurns:
+    def steps(self) -> ConnectionSteps:
         """Steps of the connection."""
-        return self._connection.turns
+        return self._connection.steps
 
     @property
     def name(self) -> str:
@@ -180,13 +180,13 @@ class ConnectionSessions:
         for session in sessions[:_AT_ONCE]:
             session.on_connection_lost()
         if len(sessions) > _AT_ONCE:
-            run_to_end(self._end_in_turns(sessions[_AT_ONCE:]))
+            run_to_end(self._end_in_steps(sessions[_AT_ONCE:]))
 
-    async def _end_in_turns(self, sessions: list[OutgoingSession | IncomingSession]) -> None:
+    async def _end_in_steps(self, sessions: list[OutgoingSession | IncomingSession]) -> None:
         """End many sessions: each takes as long as a call."""
         for session in sessions:
-            if not self.turns.spend():
-                await self.turns.wait()
+            if not self.steps.spend():
+                await self.steps.wait()
             session.on_connection_lost()
 
     # ── outgoing sessions ────────────────────────────────────────────────────────────────────────

@@ -16,8 +16,8 @@ from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, StopSending,
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK
 
 from .quic_stream import QuicStream, code_of
+from .step_budget import ConnectionSteps
 from .stream_pacing import BLOCK, StreamPacer
-from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import SendStream
@@ -43,15 +43,15 @@ class LegWriter(ABC):
         emit: receives the messages of this leg.
         traffic: counts bytes.
         pacer: slows the stream down while calls are in flight.
-        turns: steps of the connection. Each block that is read or written is one.
+        steps: steps of the connection. Each block that is read or written is one.
 
     Attributes:
         queued: bytes that wait to be written, with the cost of each chunk. The relay bounds them: it passes on no chunk
             beyond the credit that this leg has granted.
     """
 
-    def __init__(self, emit: Emit, traffic: Traffic, pacer: StreamPacer, turns: ConnectionTurns | None) -> None:
-        self._turns = turns
+    def __init__(self, emit: Emit, traffic: Traffic, pacer: StreamPacer, steps: ConnectionSteps | None) -> None:
+        self._steps = steps
         self._loop = asyncio.get_running_loop()
         self._stream: QuicStream | None = None
         self._emit = emit
@@ -115,17 +115,17 @@ class LegWriter(ABC):
         self.resume()
 
     async def _write(self, stream: SendStream) -> None:
-        queue, turns = self._queue, self._turns
+        queue, steps = self._queue, self._steps
         try:
             while True:
                 if self._paused is not None:
                     await self._paused
                 elif queue:
-                    if turns is not None and not turns.spend():
-                        await turns.wait()
+                    if steps is not None and not steps.spend():
+                        await steps.wait()
                     data, cost = self._next_block()
-                    if turns is not None:
-                        turns.charge(len(data))
+                    if steps is not None:
+                        steps.charge(len(data))
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
                     self._grant(cost)
@@ -197,8 +197,8 @@ class LegWriter(ABC):
         self._watcher = self._loop.create_task(self._watch_for_stop(stream))
 
     async def _watch_for_stop(self, stream: SendStream) -> None:
-        if self._turns is not None and not self._turns.spend():
-            await self._turns.wait()
+        if self._steps is not None and not self._steps.spend():
+            await self._steps.wait()
         try:
             code = await stream.stopped()
         except IrohError:

@@ -29,7 +29,7 @@ from .identity_exchange import Wants
 from .payload_memory import PayloadMemory
 from .peer_memory import PeerMemory
 from .proven_identities import IntroductionRegistry
-from .turn_budget import TurnBudget
+from .step_budget import StepBudget
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class ConnectionPool:
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._penalties = penalties or Penalties()
-        self._budget = TurnBudget(self._loop)
+        self._budget = StepBudget(self._loop)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0

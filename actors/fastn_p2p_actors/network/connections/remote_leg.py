@@ -30,8 +30,8 @@ from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
 from .leg_writer import Emit, LegWriter, Traffic, cancel, discard, wake
 from .quic_stream import QuicStream, code_of
+from .step_budget import ConnectionSteps
 from .stream_pacing import StreamPacer
-from .turn_budget import ConnectionTurns
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
@@ -47,7 +47,7 @@ class RemoteLeg(LegWriter):
     that arrive before wait for the stream.
 
     Args:
-        emit, traffic, pacer, turns: see ``LegWriter``.
+        emit, traffic, pacer, steps: see ``LegWriter``.
         credit: bytes that the local leg accepts at first.
         early_data: bytes of the peer that have arrived ahead of the stream.
         backpressure: backpressure of the local process behind the relay.
@@ -67,9 +67,9 @@ class RemoteLeg(LegWriter):
         *,
         early_data: bytes = b"",
         backpressure: Backpressure | None = None,
-        turns: ConnectionTurns | None = None,
+        steps: ConnectionSteps | None = None,
     ) -> None:
-        super().__init__(emit, traffic, pacer, turns)
+        super().__init__(emit, traffic, pacer, steps)
         self._backpressure = backpressure
         self._credit = credit
         self._early_data = early_data
@@ -188,16 +188,16 @@ class RemoteLeg(LegWriter):
                     self._drained = False
                     await self._backpressure.wait()
                     continue
-                if self._turns is not None and not self._turns.spend():
+                if self._steps is not None and not self._steps.spend():
                     self._drained = False
-                    await self._turns.wait()
+                    await self._steps.wait()
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
                 if self._early_data:
                     data, self._early_data = self._early_data[:limit], self._early_data[limit:]
                 else:
                     data = await reader.read(limit)
-                    if self._turns is not None:
-                        self._turns.charge(len(data))
+                    if self._steps is not None:
+                        self._steps.charge(len(data))
                     self._traffic(0, len(data))
                     self._drained = len(data) < limit
                     if not data:

@@ -34,8 +34,8 @@ from .network_path import NetworkPath
 from .payload_memory import Account
 from .quic_stream import QuicStream
 from .remote_leg import RemoteLeg
+from .step_budget import ConnectionSteps
 from .stream_pacing import StreamPacer
-from .turn_budget import ConnectionTurns
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class SessionCarrier(Protocol):
     @property
     def pacer(self) -> StreamPacer: ...
     @property
-    def turns(self) -> ConnectionTurns: ...
+    def steps(self) -> ConnectionSteps: ...
     def request(
         self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
     ) -> int: ...
@@ -133,7 +133,7 @@ class OutgoingSession:
             self._credit,
             early_data=payload,
             backpressure=self._backpressure,
-            turns=sessions.turns,
+            steps=sessions.steps,
         )
         opened = SessionOpened(SESSION_WINDOW)
         self._emit(encode(opened), opened, b"")
@@ -220,7 +220,7 @@ class IncomingSession:
                 self._sessions.pacer,
                 message.credit,
                 backpressure=self.backpressure,
-                turns=self._sessions.turns,
+                steps=self._sessions.steps,
             )
             self._loop.call_soon(self._accept, self._leg)
         elif isinstance(message, ApplicationErrorReply):

@@ -16,7 +16,7 @@ from ..transport.iroh_patches import ended_connection
 from ..wire import messages as wire
 from .connection_memory import ConnectionMemory
 from .quic_stream import QuicStream
-from .turn_budget import ConnectionTurns
+from .step_budget import ConnectionSteps
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -36,7 +36,7 @@ class StreamConnection(Protocol):
 
     closed: bool
     memory: ConnectionMemory
-    turns: ConnectionTurns
+    steps: ConnectionSteps
 
     @property
     def name(self) -> str: ...
@@ -131,8 +131,8 @@ class SessionStreams:
             IrohError: the connection has ended.
         """
         while True:
-            if not self._connection.turns.spend():
-                await self._connection.turns.wait()
+            if not self._connection.steps.spend():
+                await self._connection.steps.wait()
             stream = await QuicStream.of(await self._raw.accept_bi())
             self._connection.memory.watch()
             if stream.number in self._announced:

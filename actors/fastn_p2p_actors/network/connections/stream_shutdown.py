@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh.iroh_ffi import IrohError
 
-from ...runtime.loop_turns import in_turns
+from ...runtime.time_slices import in_time_slices
 from ..wire.messages import CLOSE_PROTOCOL_ERROR
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _STOP_TIMEOUT: Final = 0.5
 async def stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason: str) -> None:
     """Stop the streams, so that QUIC frees their buffers, and then close the connection with a protocol error.
 
-    Until then the peer can fill more of them. So this takes longer turns than other work for strangers.
+    Until then the peer can fill more of them. So this runs in longer time slices than other work for strangers.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_TIMEOUT):
@@ -35,14 +35,14 @@ async def stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason:
 
 async def stop_streams(streams: Sequence[RecvStream]) -> None:
     """Stop the streams, so that QUIC frees their buffers."""
-    async for stream in in_turns(streams):
+    async for stream in in_time_slices(streams):
         with suppress(IrohError):
             await stream.stop(CLOSE_PROTOCOL_ERROR)
 
 
 async def _stop_unaccepted(accept: Callable[[], Awaitable[Any]], receiving: Callable[[Any], RecvStream]) -> None:
     """Stop the streams that QUIC holds and that were not accepted yet: they may be full."""
-    async for _ in in_turns(itertools.repeat(None)):
+    async for _ in in_time_slices(itertools.repeat(None)):
         try:
             async with asyncio.timeout(0):  # only those that have arrived
                 stream = await accept()

@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.peer_text import ticket_of
 from fastn_p2p_client.retry import Backoff
 
-from ...runtime.loop_turns import in_turns
+from ...runtime.time_slices import in_time_slices
 from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.pool import ConnectionPool
@@ -192,7 +192,7 @@ class OnlineProbe:
 
     async def _update_all(self) -> None:
         """Update every awaited peer, a few in each iteration of the event loop, because each reads files."""
-        async for identity, awaited in in_turns(list(self._awaited.items())):
+        async for identity, awaited in in_time_slices(list(self._awaited.items())):
             if self._awaited.get(identity) is awaited:
                 self._update(identity, awaited)
 

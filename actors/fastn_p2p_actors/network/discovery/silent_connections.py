@@ -25,7 +25,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import P2PError
 
-from ...runtime.loop_turns import in_turns
+from ...runtime.time_slices import in_time_slices
 from ..connections.connection import PeerConnection
 from ..connections.network_path import NetworkPath
 from ..connections.pool import ConnectionPool
@@ -123,7 +123,7 @@ class SilentConnections:
         self._doubting = self._loop.create_task(self._doubt_all())
 
     async def _doubt_all(self) -> None:
-        async for connection in in_turns(self._pool.all()):
+        async for connection in in_time_slices(self._pool.all()):
             connection.doubt()
 
     # ── one endpoint ─────────────────────────────────────────────────────────────────────────────

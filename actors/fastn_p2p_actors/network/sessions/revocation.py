@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fastn_p2p_client.errors import ConnectionLost, Denied, P2PError
 
-from ...runtime.loop_turns import in_turns
 from ...runtime.mailbox import Sender
+from ...runtime.time_slices import in_time_slices
 from ..connections.session_handshake import IncomingSession
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from .relay import SessionRelay
@@ -53,14 +53,14 @@ class SessionRevocation:
         """End the sessions that an identity has opened, and those that programs serve for it: its owner has taken it
         offline. The identity's own process ends those that it serves itself.
         """
-        async for relay, permission in in_turns(list(self._permissions.items())):
+        async for relay, permission in in_time_slices(list(self._permissions.items())):
             served = permission.target == identity.raw and permission.server not in (None, identity.sender)
             if permission.source == identity.raw or served:
                 relay.fail(ConnectionLost(what=f"the identity {identity.name}, which was taken offline,"))
 
     async def identity_ended(self, key: bytes, error: P2PError) -> None:
         """End the sessions with an identity of a peer, in both directions: it was blocked or revoked."""
-        async for relay, permission in in_turns(list(self._permissions.items())):
+        async for relay, permission in in_time_slices(list(self._permissions.items())):
             if key in (permission.source, permission.target):
                 relay.fail(error)
 
@@ -70,7 +70,7 @@ class SessionRevocation:
         Sessions of this daemon's own identities continue, because they have the same owner as the binding. All other
         sessions without permission have ended when this returns.
         """
-        async for relay, permission in in_turns(list(self._permissions.items())):
+        async for relay, permission in in_time_slices(list(self._permissions.items())):
             if permission.server is None or not isinstance(relay.opener, IncomingSession):
                 continue
             binding = self._registry.find(permission.target, permission.protocol, permission.instance)

@@ -13,7 +13,7 @@ from fastn_p2p_actors.network.connections import call_channel
 from fastn_p2p_actors.network.connections.call_channel import MAX_QUEUED, CallChannel
 from fastn_p2p_actors.network.connections.overload_pause import OverloadPause
 from fastn_p2p_actors.network.connections.payload_memory import Account, Budget
-from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
+from fastn_p2p_actors.network.connections.step_budget import ConnectionSteps, StepBudget
 from fastn_p2p_actors.network.transport import iroh_patches
 from fastn_p2p_actors.network.transport.stream_calls import read, write_all
 from fastn_p2p_actors.network.wire import messages as wire
@@ -44,8 +44,8 @@ class StubConnection:
     def __init__(self, *, known: bool = True) -> None:
         self.remote_process = b"process1"
         self.sent = self.received = 0
-        self.budget = TurnBudget(asyncio.get_running_loop())
-        self.turns = ConnectionTurns(self.budget, lambda: known, asyncio.get_running_loop())
+        self.budget = StepBudget(asyncio.get_running_loop())
+        self.steps = ConnectionSteps(self.budget, lambda: known, asyncio.get_running_loop())
         self.pause = OverloadPause()
         self.memory = StubMemory()
         self.name = "the peer"
@@ -186,8 +186,8 @@ async def test_frames_of_a_stranger_take_turns_and_keep_their_order(stranger: En
 async def test_a_channel_that_ends_while_a_frame_waits_for_its_turn_handles_no_more(stranger: Ends) -> None:
     connection = stranger.connection
     await stranger.send(*map(numbered, range(300)))
-    await connection.until(lambda: connection.turns.has_waiting or len(connection.frames) > 250)
-    assert connection.turns.has_waiting
+    await connection.until(lambda: connection.steps.has_waiting or len(connection.frames) > 250)
+    assert connection.steps.has_waiting
     stranger.channel.stop()
     handled = len(connection.frames)
     for _ in range(20):

@@ -19,7 +19,7 @@ from fastn_p2p_actors.network.connections.payload_memory import (
     Account,
     PayloadMemory,
 )
-from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
+from fastn_p2p_actors.network.connections.step_budget import ConnectionSteps, StepBudget
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
@@ -62,7 +62,7 @@ class Peer:
         self.cancelled_early: dict[int, None] = {}
         self.answers: list[Any] = []
         loop = asyncio.get_running_loop()
-        self.turns = ConnectionTurns(TurnBudget(loop), lambda: False, loop)
+        self.steps = ConnectionSteps(StepBudget(loop), lambda: False, loop)
 
     def path(self) -> NetworkPath:
         return LOCAL

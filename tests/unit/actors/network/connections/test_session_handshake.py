@@ -14,8 +14,8 @@ import pytest
 from fastn_p2p_actors.network.connections import session_handshake
 from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession, OutgoingSession, SessionCarrier
+from fastn_p2p_actors.network.connections.step_budget import ConnectionSteps, StepBudget
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
-from fastn_p2p_actors.network.connections.turn_budget import ConnectionTurns, TurnBudget
 from fastn_p2p_actors.network.sessions.local_leg import LocalLeg
 from fastn_p2p_actors.network.sessions.opening import OpeningDeadlines
 from fastn_p2p_actors.network.sessions.relay import SessionRelay
@@ -51,7 +51,7 @@ class Connection:
     def __init__(self) -> None:
         self.pacer = StreamPacer(time.monotonic, lambda: None)
         loop = asyncio.get_running_loop()
-        self.turns = ConnectionTurns(TurnBudget(loop), lambda: False, loop)
+        self.steps = ConnectionSteps(StepBudget(loop), lambda: False, loop)
         self.stream = FakeStream()
         self.answers: list[Any] = []
         self.notices: list[Message] = []

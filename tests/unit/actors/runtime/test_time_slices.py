@@ -13,7 +13,7 @@ from fastn_p2p_actors.network.serving.access_list import AccessList
 from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.revocation import SessionRevocation
-from fastn_p2p_actors.runtime import loop_turns
+from fastn_p2p_actors.runtime import time_slices
 from tests.support.executed_lines import count_executed_lines
 from tests.support.signer import Signer
 from tests.support.two_daemons import until
@@ -30,9 +30,9 @@ async def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up(
 
     task = asyncio.ensure_future(another())
     seen = []
-    async for item in loop_turns.in_turns(range(100), clock=lambda: time.now):
+    async for item in time_slices.in_time_slices(range(100), clock=lambda: time.now):
         seen.append(item)
-        time.now += loop_turns.TURN_SECONDS / 10
+        time.now += time_slices.SLICE_SECONDS / 10
     assert seen == list(range(100))
     assert 9 <= others <= 11
     task.cancel()

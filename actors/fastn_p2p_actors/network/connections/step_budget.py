@@ -1,13 +1,13 @@
-"""Turn budget: how much work strangers may cause in one iteration of the event loop.
+"""Step budget: how much work strangers may cause in one iteration of the event loop.
 
 Problem: an iteration runs everything that is ready. 512 sessions of strangers whose streams had bytes, or eight
 connections with 32 frames each, took up to 50 ms of one iteration, and every honest call waited for its end.
 
 Idea: work for strangers is done in steps: one frame, one block of a session, one accepted stream, one ended session.
 All connections together take at most 32 steps per iteration, and each at most its share at once. Further steps wait in
-a queue per connection, and the queues take turns. So a call of another connection waits for one round, not for all
-queues. A connection without a queue takes its steps at once, from a reserve: an honest stranger makes a call now and
-then, while others always have the next frame ready.
+a queue per connection. The queues are served round robin, so a call of another connection waits for one round, not for
+all queues. A connection without a queue takes its steps at once, from a reserve: an honest stranger makes a call now
+and then, while others always have the next frame ready.
 
 While several connections wait, and others without a queue make calls, a round has fewer steps and is followed by a
 pause. Bytes count as further steps. The queues then get as much as a gigabit link carries, and QUIC makes their peers
@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-STEPS_PER_TURN: Final = 16
+STEPS_PER_ROUND: Final = 16
 """Steps that connections take at once in one iteration of the event loop, and again as many that have waited. A step
 takes 50 to 150 us."""
 _STEPS_BESIDE_CALLS: Final = 4
@@ -39,10 +39,10 @@ STEP_BYTES: Final = 32 * 1024
 _LIGHT_AFTER: Final = 4
 """Rounds after which a connection that has had no queue meanwhile may use the reserve."""
 _LIGHT_STEPS: Final = 8
-"""Steps that such a connection takes from the reserve in a round. The reserve of all connections is one turn."""
+"""Steps that such a connection takes from the reserve in a round. The reserve of all connections is one round."""
 
 
-class TurnBudget:
+class StepBudget:
     """Budget of all connections, and the connections whose steps wait.
 
     Attributes:
@@ -69,22 +69,22 @@ class TurnBudget:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ring: deque[ConnectionTurns] = deque()
-        self._active: list[ConnectionTurns] = []
+        self._ring: deque[ConnectionSteps] = deque()
+        self._active: list[ConnectionSteps] = []
         """Connections that have taken a step since the counts began."""
         self._is_armed = False
-        self.share = STEPS_PER_TURN
-        self.left = self.reserve = STEPS_PER_TURN
+        self.share = STEPS_PER_ROUND
+        self.left = self.reserve = STEPS_PER_ROUND
         self.rounds = 0
         self.is_serving = False
         self._pause_until = 0
         """Round until which each is followed by a pause."""
 
-    def on_first_step(self, connection: ConnectionTurns) -> None:
+    def on_first_step(self, connection: ConnectionSteps) -> None:
         """Begin to count the steps of a connection."""
         self._active.append(connection)
 
-    def on_waiting(self, connection: ConnectionTurns) -> None:
+    def on_waiting(self, connection: ConnectionSteps) -> None:
         """Include a connection in the round: its first step waits. The next iteration begins new counts."""
         self._ring.append(connection)
         self._arm()
@@ -103,11 +103,11 @@ class TurnBudget:
             if connection.is_light:
                 self._pause_until = self.rounds + _PAUSES_FOR
         is_paused = len(ring) > 1 and self.rounds < self._pause_until
-        steps = _STEPS_BESIDE_CALLS if is_paused else STEPS_PER_TURN
+        steps = _STEPS_BESIDE_CALLS if is_paused else STEPS_PER_ROUND
         self.share = max(1, steps // max(1, len(self._active), len(ring)))
         self._active.clear()
         self.left = min(self.left, 0) + 2 * steps
-        self.reserve = STEPS_PER_TURN
+        self.reserve = STEPS_PER_ROUND
         while ring and self.left > steps:
             connection = ring.popleft()
             connection.wake_next()
@@ -125,7 +125,7 @@ class TurnBudget:
         self.is_serving = False
 
 
-class ConnectionTurns:
+class ConnectionSteps:
     """Steps of one connection.
 
     Args:
@@ -138,7 +138,7 @@ class ConnectionTurns:
 
     __slots__ = ("_budget", "_is_free", "_loop", "_queued_in", "_waiting", "used")
 
-    def __init__(self, budget: TurnBudget, is_free: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, budget: StepBudget, is_free: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
         self._budget = budget
         self._is_free = is_free
         self._loop = loop
@@ -159,7 +159,7 @@ class ConnectionTurns:
 
     @property
     def has_waiting(self) -> bool:
-        """Return whether steps wait for their turn."""
+        """Return whether steps are queued."""
         return bool(self._waiting)
 
     def spend(self) -> bool:
@@ -184,28 +184,28 @@ class ConnectionTurns:
         return True
 
     async def wait(self) -> None:
-        """Wait for the turn of one more step."""
-        await self.turn()
+        """Wait until one more step may run."""
+        await self.queue()
 
-    def turn(self) -> asyncio.Future[None]:
-        """Queue one more step. Return the future that is done when its turn comes, and that may be cancelled."""
-        turn: asyncio.Future[None] = self._loop.create_future()
+    def queue(self) -> asyncio.Future[None]:
+        """Queue one more step. Return the future that is done when it may run, and that may be cancelled."""
+        step: asyncio.Future[None] = self._loop.create_future()
         if self._waiting or (self._budget.is_serving and self.used):
             self._queued_in = self._budget.rounds
-        self._waiting.append(turn)
+        self._waiting.append(step)
         if len(self._waiting) == 1:
             self._budget.on_waiting(self)
-        return turn
+        return step
 
     def wake_next(self) -> None:
         """Let the next step begin. Drop those whose tasks were cancelled."""
         if len(self._waiting) > 1:
             self._queued_in = self._budget.rounds
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
+            step = self._waiting.popleft()
+            if not step.done():
                 self._count()
-                turn.set_result(None)
+                step.set_result(None)
                 return
 
     def _count(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p_actors.network.connections.turn_budget import STEP_BYTES, STEPS_PER_TURN, ConnectionTurns, TurnBudget
+from fastn_p2p_actors.network.connections.step_budget import STEP_BYTES, STEPS_PER_ROUND, ConnectionSteps, StepBudget
 
 _MANY = 200
 _FEW_ROUNDS = 8
@@ -19,22 +19,22 @@ class _Iterations:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.budget = TurnBudget(self.loop)
+        self.budget = StepBudget(self.loop)
         self.number = 0
         self.steps: Counter[int] = Counter()
         self.order: list[str] = []
 
-    def connection(self, *, known: bool = False) -> ConnectionTurns:
-        return ConnectionTurns(self.budget, lambda: known, self.loop)
+    def connection(self, *, known: bool = False) -> ConnectionSteps:
+        return ConnectionSteps(self.budget, lambda: known, self.loop)
 
     async def count(self) -> None:
         while True:
             self.number += 1
             await asyncio.sleep(0)
 
-    async def step(self, turns: ConnectionTurns, name: str) -> None:
-        if not turns.spend():
-            await turns.wait()
+    async def step(self, steps: ConnectionSteps, name: str) -> None:
+        if not steps.spend():
+            await steps.wait()
         self.steps[self.number] += 1
         self.order.append(name)
 
@@ -49,7 +49,7 @@ async def test_an_iteration_does_a_bounded_number_of_steps_of_strangers() -> Non
     connections = [now.connection() for _ in range(8)]
     await now.run(*(asyncio.create_task(now.step(each, "")) for _ in range(_MANY) for each in connections))
     assert sum(now.steps.values()) == 8 * _MANY
-    assert max(now.steps.values()) <= 2 * STEPS_PER_TURN
+    assert max(now.steps.values()) <= 2 * STEPS_PER_ROUND
 
 
 async def test_a_call_does_not_wait_for_the_queues_of_other_connections() -> None:
@@ -58,7 +58,7 @@ async def test_a_call_does_not_wait_for_the_queues_of_other_connections() -> Non
     tasks = [asyncio.create_task(now.step(each, "greedy")) for _ in range(_MANY) for each in greedy]
     tasks.append(asyncio.create_task(now.step(honest, "honest")))
     await now.run(*tasks)
-    assert now.order.index("honest") <= 4 * STEPS_PER_TURN
+    assert now.order.index("honest") <= 4 * STEPS_PER_ROUND
 
 
 async def test_steps_of_peers_in_the_address_book_never_wait() -> None:
@@ -72,26 +72,26 @@ async def test_steps_of_peers_in_the_address_book_never_wait() -> None:
 
 async def test_a_step_whose_task_was_cancelled_takes_no_turn() -> None:
     now = _Iterations()
-    turns = now.connection()
-    while turns.spend():
+    steps = now.connection()
+    while steps.spend():
         pass
-    given_up, waiting = (asyncio.create_task(turns.wait()) for _ in range(2))
+    given_up, waiting = (asyncio.create_task(steps.wait()) for _ in range(2))
     await asyncio.sleep(0)
     given_up.cancel()
     await asyncio.wait_for(waiting, 60)
-    assert not turns.has_waiting
+    assert not steps.has_waiting
 
 
 async def test_idle_budgets_schedule_nothing() -> None:
     now = _Iterations()
-    turns = now.connection()
-    for _ in range(STEPS_PER_TURN):
-        assert turns.spend()
-    assert not turns.spend()  # nobody waits, so no iteration has begun new counts
+    steps = now.connection()
+    for _ in range(STEPS_PER_ROUND):
+        assert steps.spend()
+    assert not steps.spend()  # nobody waits, so no iteration has begun new counts
     await asyncio.sleep(0)
-    assert not turns.spend()
-    await asyncio.wait_for(turns.wait(), 60)
-    assert turns.spend()
+    assert not steps.spend()
+    await asyncio.wait_for(steps.wait(), 60)
+    assert steps.spend()
 
 
 async def _until_round(now: _Iterations, number: int) -> None:
@@ -99,7 +99,7 @@ async def _until_round(now: _Iterations, number: int) -> None:
         await asyncio.sleep(0)
 
 
-def _queue(now: _Iterations, connections: list[ConnectionTurns]) -> list[asyncio.Task[None]]:
+def _queue(now: _Iterations, connections: list[ConnectionSteps]) -> list[asyncio.Task[None]]:
     return [asyncio.create_task(now.step(each, "queued")) for _ in range(_MANY) for each in connections]
 
 
@@ -123,7 +123,7 @@ async def test_the_reserve_of_an_iteration_is_bounded() -> None:
     light = [now.connection() for _ in range(_MANY)]
     tasks = _queue(now, [now.connection() for _ in range(8)])
     await _until_round(now, _FEW_ROUNDS)
-    assert sum(each.spend() for each in light) <= 3 * STEPS_PER_TURN
+    assert sum(each.spend() for each in light) <= 3 * STEPS_PER_ROUND
     for task in tasks:
         task.cancel()
 
@@ -156,7 +156,7 @@ async def test_bytes_of_strangers_count_as_further_steps() -> None:
     assert stranger.spend()
     stranger.charge(STEP_BYTES - 1)
     assert other.spend()
-    stranger.charge(STEPS_PER_TURN * STEP_BYTES)
+    stranger.charge(STEPS_PER_ROUND * STEP_BYTES)
     assert not other.spend()
     await asyncio.wait_for(other.wait(), 60)
 
@@ -190,16 +190,16 @@ async def test_rounds_are_shorter_while_others_make_calls() -> None:
     honest, queued = now.connection(), [now.connection() for _ in range(8)]
     by_round: Counter[int] = Counter()
 
-    async def step(turns: ConnectionTurns) -> None:
-        if not turns.spend():
-            await turns.wait()
+    async def step(steps: ConnectionSteps) -> None:
+        if not steps.spend():
+            await steps.wait()
         by_round[now.budget.rounds] += 1
 
     tasks = [asyncio.create_task(step(each)) for _ in range(_MANY) for each in queued]
     await _until_round(now, _FEW_ROUNDS)
-    assert by_round[_FEW_ROUNDS - 1] == STEPS_PER_TURN
+    assert by_round[_FEW_ROUNDS - 1] == STEPS_PER_ROUND
     assert honest.spend()
     await _until_round(now, 2 * _FEW_ROUNDS)
-    assert 0 < by_round[2 * _FEW_ROUNDS - 1] <= STEPS_PER_TURN // 2
+    assert 0 < by_round[2 * _FEW_ROUNDS - 1] <= STEPS_PER_ROUND // 2
     for task in tasks:
         task.cancel()
