@@ -298,7 +298,7 @@ def test_the_largest_reset_code_is_named() -> None:
 
 
 def test_messages_of_sessions_are_all_there() -> None:
-    rows = table("streams.md", "A direction and its end", "message", "says")
+    rows = table("streams.md", "A direction and its end", "message", "sender")
     spoken = {cls.__name__ for cls in typing.get_args(m.SessionMessage)} | {"OpenSession", "DeliverSession"}
     before = {"SessionOpened", "ApplicationErrorReply", "Ack", "Cancel"}
     assert {code(row[0]) for row in rows} == spoken - before

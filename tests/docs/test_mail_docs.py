@@ -63,7 +63,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
         f"at most {m.MAX_ATTACHMENTS} |",
         f"at most {m.MAX_PAGE:,} entries",
         f"at most {m.MAX_WAIT:g} seconds",
-        f"at most {m.MAX_BATCH} parcels",
+        f"at most {m.MAX_BATCH} mails",
         f"at most {m.MAX_BATCH_BYTES // 1024**2} MiB",
         f"after {FIRST:g} seconds, doubled each time up to {LONGEST:g}",
         f"at most {MAX_STREAMS} streams",
@@ -72,7 +72,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
         assert words in text, words
 
 
-def test_fields_of_parcels_refusals_and_letters_are_documented() -> None:
+def test_fields_of_mails_and_rejections_are_documented() -> None:
     text = " ".join(read(PAGE).split())
     for kind in (m.OutgoingMail, m.RejectedMail, m.MailContent, m.Attachment):
         fields = [f"`{field}`" for field in kind.__struct_fields__]

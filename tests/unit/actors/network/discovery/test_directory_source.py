@@ -151,7 +151,7 @@ async def test_a_refused_packet_is_not_sent_again(publishing: Publishing, direct
 async def test_a_new_packet_ends_a_pause_after_a_failure(
     publishing: Publishing, directory: ScriptedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing.source._backoff, "pause", lambda: 600.0)
+    monkeypatch.setattr(publishing.source._backoff, "next_delay", lambda: 600.0)
     directory.script.append(answer_with(500))
     publishing.publish(1)
     await directory.received(1)
