@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.daemons import Daemon, eventually
 
-__all__ = ["fork_server", "when"]
+__all__ = ["fork_server", "parent_of", "when"]
 
 
 def when(daemon: Daemon, what: str, since: float) -> float:
@@ -28,5 +28,9 @@ def when(daemon: Daemon, what: str, since: float) -> float:
 
 
 def fork_server(daemon: Daemon) -> int:
-    """The process that all children of the supervisor are forked from."""
-    return int(Path(f"/proc/{daemon.pid('vault')}/stat").read_text().rpartition(")")[2].split()[1])
+    """Return the pid of the process that all children of the supervisor are forked from."""
+    return parent_of(daemon.pid("vault"))
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
@@ -12,9 +11,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, is_alive
 
-from .event_log import fork_server
+from .event_log import parent_of
 
 __all__ = ["DISTURBANCE", "ProcessKiller"]
 
@@ -112,16 +111,20 @@ class ProcessKiller:
         return all(len(each) < _MOST or now - each[0] > _PERIOD for each in crashes)
 
     def _kill(self, victim: _Victim) -> bool:
+        """Kill a process; return False if the one that is listed has ended, or is being started (pid 0)."""
         daemon = self._sides[victim.side]
-        try:
-            pid = fork_server(daemon) if victim.process == _FORK_SERVER else daemon.pid(victim.process)
-        except (KeyError, FileNotFoundError, ProcessLookupError):
+        listed = daemon.processes().get("vault" if victim.process == _FORK_SERVER else victim.process, {})
+        pid = int(listed.get("pid", 0))
+        if not pid or not is_alive(pid):
             return False
-        if pid <= 1 or (daemon.process is not None and pid == daemon.process.pid):
-            return False  # it is being started; 0 would be this process itself
-        daemon.remember()
-        with contextlib.suppress(ProcessLookupError):
+        try:
+            pid = parent_of(pid) if victim.process == _FORK_SERVER else pid
+            if pid <= 1 or (daemon.process is not None and pid == daemon.process.pid):
+                return False
+            daemon.remember()
             os.kill(pid, signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
         for each in self._ending_with(victim):
             self._killed[each].append(time.monotonic())
         self.kills[f"{victim.side}'s {victim.process}"] += 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.support.daemons import eventually
+from tests.support.processes import signal_if_alive
 
 from .conftest import Daemons, StartLoad
 from .load import Load
@@ -23,7 +25,7 @@ def frozen(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        signal_if_alive(pid, signal.SIGCONT)
 
 
 def wait_for_deadlines(load: Load) -> None:
@@ -45,15 +47,17 @@ def test_calls_end_by_their_deadline_while_a_process_hangs(
     load.mark()
     pid = daemon.pid(actor)
     with frozen(pid):
+        began = time.monotonic()
         wait_for_deadlines(load)
+        hung = time.monotonic() - began
     load.assert_calls_succeed()
     print(
         f"{side}'s {actor} hung: {load.failures}, the slowest call took {load.statistics.slowest:.3f} s of {TIMEOUT} s"
     )
-    if daemon.pid(actor) == pid:
-        assert load.failures.keys() == {"DeadlineExceeded"}
-    else:  # on a machine so slow that it hung for longer than the supervisor allows
+    if daemon.pid(actor) != pid:  # on a machine so slow that it hung for longer than the supervisor allows
         assert daemon.processes()[actor]["last_exit"].startswith("no heartbeat")
+    elif hung < 2 * TIMEOUT:  # otherwise peers may have given its connections up
+        assert load.failures.keys() == {"DeadlineExceeded"}
     load.stop()
 
 

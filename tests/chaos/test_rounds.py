@@ -123,6 +123,6 @@ def test_fifty_rounds(daemons: Daemons, start_load: StartLoad) -> None:
         assert files <= before[name][0] + MORE_DESCRIPTORS
         assert memory <= before[name][1] + MORE_MEMORY
     for daemon in (daemons.alice, daemons.bob):
-        assert all(process["state"] == "ready" for process in daemon.tree()["processes"])
+        eventually(lambda d=daemon: all(each["state"] == "ready" for each in d.tree()["processes"]), "all are ready")  # type: ignore[misc]
     statistics = load.stop()
     assert statistics.replies > sum(statistics.failures.values())

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from fastn_p2p_client import sync
-from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
-from tests.support.daemons import eventually
+from tests.support.daemons import complete_status, eventually
 from tests.support.sessions import sessions_in
 from tests.support.shared_daemons import SharedDaemons
 from tests.support.two_daemons import TwoDaemons
@@ -66,7 +65,4 @@ def assert_no_session_left(watchers: list[sync.Client]) -> Iterator[None]:
     """No session stands once the test has ended."""
     yield
 
-    def statuses() -> list[m.Status]:
-        return [reply.status for reply in (watcher.control(m.GetStatus()) for watcher in watchers)]
-
-    eventually(lambda: sum(map(sessions_in, statuses())) == 0, "no session is left")
+    eventually(lambda: sum(sessions_in(complete_status(each)) for each in watchers) == 0, "no session is left")

@@ -19,7 +19,7 @@ from fastn_p2p_client.ipc.transport.pyzmq.sockets import close_socket, dealer, e
 from tests.support.daemons import Daemon
 from tests.support.processes import resident
 
-__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "pids", "unharmed"]
+__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "unharmed"]
 
 DONE: Final = 2
 WELCOME: Final = 40
@@ -106,11 +106,6 @@ def hello(raw: Raw) -> None:
     assert raw.ask(Hello(1, "raw")) == WELCOME
 
 
-def pids(daemon: Daemon) -> dict[str, int]:
-    """Return the pid of every process of the daemon, by name."""
-    return {name: int(process["pid"]) for name, process in daemon.processes().items()}
-
-
 _MIB: Final = 1024 * 1024
 
 
@@ -118,10 +113,10 @@ _MIB: Final = 1024 * 1024
 def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB, leaving_out: tuple[str, ...] = ()) -> Iterator[None]:
     """Check that every process of the daemon survives the block, and that none grows by more than ``grows_by``
     bytes."""
-    before = {name: pid for name, pid in pids(daemon).items() if name not in leaving_out}
+    before = {name: pid for name, pid in daemon.pids().items() if name not in leaving_out}
     sizes = {name: resident(pid) for name, pid in before.items()}
     yield
-    after = pids(daemon)
+    after = daemon.pids()
     assert before.items() <= after.items(), daemon.report()
     for name, pid in before.items():
         size = resident(pid)

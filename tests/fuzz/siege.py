@@ -31,7 +31,6 @@ from tests.support.daemons import Daemon, eventually
 from tests.support.two_daemons import TwoDaemons
 
 from .attackers import Attack, Order, Report
-from .raw import pids
 
 __all__ = ["MIB", "Siege", "Victim", "attack", "besieged", "rss"]
 
@@ -176,7 +175,7 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
         gives_back: False if calls go on in that process after the attack. Then its memory is not checked.
     """
     daemon = victim.daemon
-    processes = pids(daemon)
+    processes = daemon.pids()
     network = processes["network"]
     sizes = {name: rss(processes[name]) for name in _ATTACKED}
     calls = _HonestCalls(victim)
@@ -194,7 +193,7 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
     finally:
         calls.end()
         watch.end()
-    after = pids(daemon)
+    after = daemon.pids()
     assert processes.items() <= after.items(), f"{processes} became {after}\n{daemon.report()}"
     assert not calls.failures, f"{calls.failures[:5]}\n{_log_of_honest_connection(victim)}"
     assert _age_of_honest_connection(victim) > age, _log_of_honest_connection(victim)

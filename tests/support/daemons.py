@@ -17,10 +17,10 @@ from typing import Any, Final, TypeVar
 
 from fastn_p2p_client import sync
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import AddProtocol, CreateIdentity, GetStatus, SetIdentityOnline, Status, StatusReply
+from fastn_p2p_client.ipc.messages import AddProtocol, CreateIdentity, GetStatus, SetIdentityOnline, Status
 from tests.support.command_server import run_command
 
-__all__ = ["CLI", "DEADLINE", "Daemon", "eventually", "is_alive"]
+__all__ = ["CLI", "DEADLINE", "Daemon", "complete_status", "eventually", "is_alive"]
 
 T = TypeVar("T")
 
@@ -52,6 +52,18 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = DEADLINE,
         if waited > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what}")
         time.sleep(max(interval, min(waited / 20, 0.05)))
+
+
+def complete_status(client: sync.Client) -> Status:
+    """Return a status without a missing part: a process that is busy for a second is asked again."""
+
+    def ask() -> Status | None:
+        status = client.control(GetStatus()).status
+        return None if any("is not answering" in warning for warning in status.warnings) else status
+
+    status = eventually(ask, "the supervisor and the network process reply in time")
+    assert status is not None
+    return status
 
 
 class Daemon:
@@ -168,6 +180,15 @@ class Daemon:
 
         return eventually(listed, f"the process of {actor} that is listed runs")[0]
 
+    def pids(self) -> dict[str, int]:
+        """Return the pid of each process. The list is a moment late: one that has just ended is waited for."""
+
+        def listed() -> dict[str, int]:
+            pids = {name: int(process["pid"]) for name, process in self.processes().items()}
+            return pids if all(is_alive(pid) for pid in pids.values() if pid) else {}
+
+        return eventually(listed, "the processes that are listed run")
+
     def remember(self) -> None:
         """Note the processes of this moment, so that ``clean_up`` can see that they end."""
         self.seen.update(process["pid"] for process in self.processes().values() if process["pid"])
@@ -220,7 +241,6 @@ class Daemon:
         return created.identity.id52
 
     def status(self) -> Status:
+        """Return a complete status."""
         with self.client() as client:
-            reply = client.control(GetStatus())
-        assert isinstance(reply, StatusReply)
-        return reply.status
+            return complete_status(client)

@@ -22,7 +22,9 @@ __all__ = [
     "binding_of",
     "counts_of",
     "give",
+    "handlers_at_work",
     "idle",
+    "settled_counts",
     "start_two_daemons",
     "until",
     "until_awaited",
@@ -100,6 +102,22 @@ def counts_of(daemon: Daemon, identity: str) -> dict[str, int]:
         id52 = next(each.id52 for each in daemon.status().identities if each.name == identity)
         counts: dict[str, int] = client.call(identity, id52, "Trial", request={"do": "counts"})
         return counts
+
+
+def handlers_at_work(daemon: Daemon, identity: str) -> int:
+    """Return the number of handlers of an identity's Trial that wait. A request in flight may not have reached one."""
+    counts = counts_of(daemon, identity)
+    return counts["begun"] - counts["ended"] - counts["cancelled"]
+
+
+def settled_counts(daemon: Daemon, identity: str) -> dict[str, int]:
+    """Return the counts of an identity's Trial once none of its handlers waits."""
+
+    def settled() -> dict[str, int]:
+        counts = counts_of(daemon, identity)
+        return counts if counts["begun"] == counts["ended"] + counts["cancelled"] else {}
+
+    return eventually(settled, "every handler has ended")
 
 
 def idle(daemon: Daemon) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
 from tests.e2e.programs.test_programs import bob_at, in_loop, programs, serving
+from tests.support.processes import signal_if_alive
 from tests.support.two_daemons import TwoDaemons, binding_of, until
 
 
@@ -80,7 +81,7 @@ async def test_one_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemons)
         os.kill(pid, signal.SIGSTOP)
         once.go_on.set()
         await until(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 0, "it is done")
-        os.kill(pid, signal.SIGKILL)
+        signal_if_alive(pid, signal.SIGKILL)
         await asyncio.to_thread(daemons.one.wait_actor, "network", pid)
         assert await asked == "x done"
     assert once.executed == ["x"]

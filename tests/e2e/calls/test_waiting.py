@@ -133,7 +133,7 @@ async def test_a_network_process_is_killed_meanwhile(daemons: TwoDaemons, carol:
             await asyncio.to_thread(daemon.wait_actor, "network", pid)
             assert not task.done()
             await switch(daemons.two, "carol", True)
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, 60)
         assert await call(client, carol) == "Echo: hi"
 
 
@@ -144,7 +144,7 @@ async def test_the_peers_daemon_is_started_later(daemons: TwoDaemons) -> None:
         try:
             async with waiting(client, daemons.bob, heard=daemons.alice) as task:
                 await asyncio.to_thread(daemons.two.start)
-                await asyncio.wait_for(task, 30)
+                await asyncio.wait_for(task, 60)
         finally:
             if daemons.two.process is None:
                 daemons.two.start()
@@ -165,7 +165,7 @@ async def test_connects_to_an_address_book_peer_that_starts_later(daemons: TwoDa
             await client.control(AddPeer(ticket.ticket, "erin"))
             async with waiting(client, "erin", heard=daemons.alice) as task:
                 await asyncio.to_thread(far.start)
-                await asyncio.wait_for(task, 30)
+                await asyncio.wait_for(task, 60)
             assert await call(client, "erin") == "Echo: hi"
     finally:
         far.clean_up()

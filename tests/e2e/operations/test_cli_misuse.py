@@ -12,7 +12,7 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import CLI, eventually
-from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, wait_idle
+from tests.support.two_daemons import TwoDaemons, handlers_at_work, settled_counts, wait_idle
 
 HELLO = """{"message": "hi"}"""
 
@@ -88,19 +88,23 @@ def test_it_says_what_is_wrong_with_the_command_line(daemons: TwoDaemons, script
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_call_that_is_interrupted_is_cancelled(daemons: TwoDaemons, number: signal.Signals) -> None:
     """At the other daemon too, and the command ends at once, without a word."""
-    before = counts_of(daemons.two, "bob")["cancelled"]
+    before = settled_counts(daemons.two, "bob")["cancelled"]
     process = subprocess.Popen(
         [*CLI, "call", daemons.bob, "Trial", "--timeout", "60", "--data", '{"do": "wait"}'],
         env=daemons.one.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    eventually(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
-    process.send_signal(number)
-    output = process.communicate(timeout=60)
+    try:
+        eventually(lambda: handlers_at_work(daemons.two, "bob"), "the handler runs")
+        process.send_signal(number)
+        output = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert output == (b"", b"")
     assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
-    eventually(lambda: counts_of(daemons.two, "bob")["cancelled"] == before + 1, "the handler was cancelled")
+    assert settled_counts(daemons.two, "bob")["cancelled"] == before + 1
     wait_idle(daemons.one)
 
 

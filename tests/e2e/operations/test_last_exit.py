@@ -30,7 +30,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     daemon = make_daemon().start()
     daemon.identity("alice")
     daemon.remember()
-    assert 6 <= kill_the_vault_until_it_ends(daemon) <= 12
+    assert kill_the_vault_until_it_ends(daemon) >= 6
     assert daemon.stop() == ExitCode.DAEMON, "it has ended by itself"
     assert "starts it again" in "".join(daemon.errors)
     reason = "vault keeps ending (killed by SIGKILL)"

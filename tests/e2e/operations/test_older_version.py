@@ -156,8 +156,8 @@ def test_files(pair: tuple[Side, Side], tmp_path: Path) -> None:
 def test_mail(pair: tuple[Side, Side]) -> None:
     here, there = pair
     ran(here.daemon, "mail", "send", there.name, "--subject", f"From {here.name}", input="At noon.")
-    eventually(lambda: f"From {here.name}" in ran(there.daemon, "mail", "list"), "the mail has come", 30)
-    eventually(lambda: ran(here.daemon, "mail", "outbox") == "", "it is known to have come", 30)
+    eventually(lambda: f"From {here.name}" in ran(there.daemon, "mail", "list"), "the mail has come")
+    eventually(lambda: ran(here.daemon, "mail", "outbox") == "", "it is known to have come")
 
 
 def test_chat(pair: tuple[Side, Side]) -> None:
@@ -165,7 +165,7 @@ def test_chat(pair: tuple[Side, Side]) -> None:
     said = f"hello from {here.name}"
     ran(here.daemon, "chat", there.name, input=f"{said}\n")
     read = ("chat", here.name, "--last", "9")
-    eventually(lambda: f"\t{said}\n" in ran(there.daemon, *read, input=""), "it has come", 30)
+    eventually(lambda: f"\t{said}\n" in ran(there.daemon, *read, input=""), "it has come")
 
 
 def test_programs_of_one_version_use_the_daemon_of_the_other(sides: list[Side], packages: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_home_of_the_older_version(sides: list[Side]) -> None:
     older = alice.daemon
     ran(older, "create-identity", "offline")
     ran(older, "mail", "send", alice.id52, "--as", "alice", "--subject", "Kept", input="x")
-    eventually(lambda: "Kept" in ran(older, "mail", "list", "--as", "alice"), "it has come", 30)
+    eventually(lambda: "Kept" in ran(older, "mail", "list", "--as", "alice"), "it has come")
     listed = [ran(older, *each) for each in (("list-identities",), ("peer", "list"), ("mail", "list", "--as", "alice"))]
     assert bob.id52 in listed[1]
     older.stop()

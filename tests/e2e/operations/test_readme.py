@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -13,7 +15,7 @@ import sysconfig
 import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -155,7 +157,7 @@ class Machine:
                 yield process
             finally:
                 process.send_signal(signal.SIGINT)
-                process.communicate(timeout=20)
+                process.communicate(timeout=60)
         eventually(lambda: not is_alive(process.pid), f"{command[-1]} is gone")
 
     @contextmanager
@@ -313,9 +315,11 @@ def test_on_two_machines(tmp_path: Path) -> None:
         alice.daemon(),
     ):
         id52 = bob.run("run: two machines, bob").splitlines()[0]
+        eventually(lambda: is_published(bob, directory.url), "bob is published")
         alice.shell(f"BOB={id52}")
         called = alice.run("run: two machines, alice")
         assert '{"echoed":"Echo: Hello Bob!"}' in called
+        eventually(lambda: is_published(alice, directory.url), "alice is published")
         bob.shell(f"ALICE={called.splitlines()[0]}")
         assert "alice\t" in bob.run("run: two machines, bob again")
 
@@ -326,7 +330,7 @@ def test_on_two_machines(tmp_path: Path) -> None:
 
         bob.run("run: mail, bob")
         alice.run("run: mail, alice")
-        eventually(lambda: "Lunch?" in bob.shell("fastn-p2p mail list"), "the mail has come", 30)
+        eventually(lambda: "Lunch?" in bob.shell("fastn-p2p mail list"), "the mail has come")
         assert bob.shell("fastn-p2p mail read 1").endswith("At noon, as always.\n")
 
         for name in ("holiday", "another"):  # the second offer is accepted as the first one was
@@ -336,19 +340,20 @@ def test_on_two_machines(tmp_path: Path) -> None:
                 else:
                     (alice.home / name).write_text("another file")
                     running = pool.submit(alice.shell, f"fastn-p2p files put bob ~/{name}")
-                eventually(lambda: "waiting" in bob.shell("fastn-p2p files offers"), "alice has offered something", 30)
+                eventually(lambda: "waiting" in bob.shell("fastn-p2p files offers"), "alice has offered something")
                 if name == "holiday":
                     assert "\talice\twaiting\t1\t17\t" in bob.run("run: files, accept")
                 else:
                     bob.shell(block("run: files, accept"))
-                running.result(30)
+                running.result(60)
         assert (bob.home / "inbox/holiday/plan.txt").read_text() == "Monday: the sea.\n"
         assert (bob.home / "inbox/another").read_text() == "another file"
 
         assert alice.python("run: mail program") == "delivered\n"
 
-        ports = {"port_8000": free_port(), "port_9000": free_port()}
+        ports = dict(zip(("port_8000", "port_9000"), free_ports(), strict=False))
         with bob.another_terminal("stays: tunnel, service", **ports):
+            eventually(lambda: listens(ports["port_8000"]), "the service runs")
             bob.run("run: tunnel, bob", **ports)
             with alice.another_terminal("stays: tunnel, alice", **ports) as forward:
                 assert forward.stdout is not None
@@ -358,11 +363,28 @@ def test_on_two_machines(tmp_path: Path) -> None:
         bob.run("run: chat, bob")
         assert alice.run("run: chat, alice") == block("output: chat")
         read = "fastn-p2p chat alice --last 1 < /dev/null | cut -f 2-"
-        eventually(lambda: bob.shell(read) == "alice\tdinner at eight?\n", "it has come", 30)
+        eventually(lambda: bob.shell(read) == "alice\tdinner at eight?\n", "it has come")
     assert (bob.ran, alice.ran) == (BOB, ALICE)
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+def free_ports() -> Iterator[str]:
+    """Ports that are free, and stay so: the kernel gives none below 32768 to a program that asks for any."""
+    for port in random.sample(range(10_000, 30_000), 1000):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            yield str(port)
+
+
+def listens(port: str) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), 20):
+        return True
+    return False
+
+
+def is_published(machine: Machine, url: str) -> bool:
+    """Return true if the directory has the record of each identity of the machine."""
+    identities = json.loads(machine.shell("fastn-p2p status --json"))["identities"]
+    return all(
+        any(each["place"] == url and each["age_ms"] is not None for each in identity["publications"])
+        for identity in identities
+    )

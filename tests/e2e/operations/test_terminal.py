@@ -111,6 +111,7 @@ def hostile_program(daemons: TwoDaemons) -> Iterator[None]:
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
+        assert server.ready.wait(60)
         yield
     finally:
         server.close()

@@ -16,7 +16,7 @@ import pytest
 
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.support.daemons import eventually, is_alive
-from tests.support.processes import child
+from tests.support.processes import child, signal_if_alive
 from tests.support.two_daemons import TwoDaemons, binding_of
 
 PROGRAMS = {
@@ -142,7 +142,7 @@ def test_a_signal_ends_a_program_whose_daemon_does_not_answer(daemons: TwoDaemon
             assert "Traceback" not in errors
             assert (running.returncode, output) in ((0, "it goes on after run\n"), (-signal.SIGTERM, ""))
         finally:
-            os.kill(gateway, signal.SIGCONT)
+            signal_if_alive(gateway, signal.SIGCONT)
             running.kill()
 
 

@@ -283,7 +283,7 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(daemons: TwoD
         eventually(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 2, "both are there")
         with pytest.raises(Overloaded, match=r"calls in flight at Shop \(limit 2\)"):
             client.call("alice", daemons.bob, "Shop", request=3)
-        assert begun.is_set()
+        assert begun.wait(60)
         server.close()
         go_on.set()
         for thread in calls:

@@ -42,7 +42,7 @@ def test_a_mailbox_with_mail_is_not_removed_by_the_way(daemons: TwoDaemons) -> N
     give(daemons.one, "alice", "Mail")
     bob(daemons, "add-protocol", "bob", "--protocol", "Mail")
     with MailClient("alice", home=daemons.one.home) as alice:
-        assert alice.track(alice.send("bob", "hello", "a body").id, wait=20).state == "delivered"
+        assert alice.track(alice.send("bob", "hello", "a body").id, wait=60).state == "delivered"
 
     words = bob(daemons, *REMOVE_MAIL, code=2)
     assert "holds a mailbox with 1 mail, 1 of them unread" in words
@@ -149,7 +149,7 @@ def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daemons: T
             server.protocol(Limited)
             serving = asyncio.create_task(server.serve())
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await server.ready.wait()
                 assert await one.call("alice", daemons.bob, "Limited") == 1
                 await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limit": 2}')

@@ -158,7 +158,7 @@ def test_handler_that_waits_for_ever(daemon: Daemon) -> None:
         with pytest.raises(DeadlineExceeded):
             call(daemon, name, way, timeout=0.3)
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
-    assert binding_of(daemon, name, "FaultyProtocol").errors == 2
+    eventually(lambda: binding_of(daemon, name, "FaultyProtocol").errors == 2, "both are counted")
 
 
 def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:
@@ -193,7 +193,7 @@ def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
     give(daemon, name, "FaultyProtocol", place="a task", way="exit")
     give(daemon, name, "FaultyProtocol", "other", place="a task", way="exit really")
     eventually(
-        lambda: binding_of(daemon, name, "FaultyProtocol", "other").state.startswith("failed: "), "it is left out", 20
+        lambda: binding_of(daemon, name, "FaultyProtocol", "other").state.startswith("failed: "), "it is left out"
     )
     assert "3 times, the last time in on_activate" in binding_of(daemon, name, "FaultyProtocol", "other").state
     eventually(lambda: echo_serves(daemon, name), "its neighbour serves")

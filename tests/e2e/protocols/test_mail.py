@@ -188,7 +188,7 @@ def test_a_daemon_that_comes_back_delivers_what_it_has_accepted(daemons: TwoDaem
     daemons.two.start()
     daemons.one.start()
     with MailClient("bob", home=daemons.two.home) as again:
-        assert [each.subject for each in again.list(wait=20).mails] == ["over restarts"]
+        assert [each.subject for each in again.list(wait=60).mails] == ["over restarts"]
         following = again.follow(after=again.list().mails[-1].number - 1)
         assert next(following).subject == "over restarts"
         pid = daemons.two.kill_actor("identity-bob")
@@ -236,7 +236,7 @@ def test_quotas_turn_mail_away_with_a_reason(daemons: TwoDaemons, alice: MailCli
     eventually(lambda: alice.track("no-room").reason == "the mailbox is full: its limit is 1 mails", "there is no room")
     with MailClient("bob", "small", home=daemons.two.home) as small:
         small.delete(small.list().mails[0].number)
-        assert alice.track("no-room", wait=20).state == "delivered"
+        assert alice.track("no-room", wait=60).state == "delivered"
         assert [each.subject for each in small.list().mails] == ["no room"]
 
 
@@ -275,7 +275,7 @@ def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
     room = MAX_LETTER - len(msgspec.msgpack.encode(MailContent("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
     content = os.urandom(room)
     alice.send("bob", "", "", [Attachment("a", content)], id="largest")
-    assert alice.track("largest", wait=30).state == "delivered"
+    assert alice.track("largest", wait=60).state == "delivered"
     largest = bob.read(bob.list().mails[-1].number)
     assert largest.summary.size == MAX_LETTER
     assert largest.letter.attachments[0].content == content

@@ -158,7 +158,7 @@ def test_two_daemons_of_one_identity_keep_each_others_endpoints(alone: StartAlon
     one.identity("alice")
     eventually(lambda: endpoints(one, bob) == 2, "both endpoints are in the directory")
     first.kill_actor("network")
-    assert call(one, bob).returncode == 0
+    eventually(lambda: call(one, bob).returncode == 0, "bob is reached")  # a call over its connection may be lost
 
 
 def copy_identity(source: Daemon, target: Daemon, name: str) -> None:

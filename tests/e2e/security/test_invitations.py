@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,15 +65,7 @@ def forget_peers(client: Client) -> None:
 
 def cli(daemon: Daemon, *arguments: str, code: int = 0, stdin: str = "") -> str:
     """Run a command; return both outputs."""
-    done = subprocess.run(
-        [*Daemon.command[:-1], *arguments],
-        env={**os.environ, **daemon.env},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = daemon.cli(*arguments, input=stdin)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr
 
@@ -106,8 +96,8 @@ def call(client: Client, peer: str, instance: str = "default", identity: str = "
 
 def audit(daemon: Daemon) -> list[dict[str, Any]]:
     """Return the events of the audit log."""
-    path = daemon.home.path / "vault" / "audit.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = daemon.home.audit_log.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be being written
 
 
 def event(daemon: Daemon, name: str, **fields: object) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -71,13 +70,7 @@ def daemons() -> Iterator[Daemons]:
 
 def cli(daemon: Daemon, *arguments: str, code: int = 0) -> str:
     """Run a command; return both outputs."""
-    done = subprocess.run(
-        [*Daemon.command[:-1], *arguments],
-        env={**os.environ, **daemon.env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = daemon.cli(*arguments)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr
 

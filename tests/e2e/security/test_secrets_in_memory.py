@@ -76,7 +76,7 @@ class SecretDaemon:
             try:
                 for name, regions in scan(pid, needles).items():
                     found[name] += [(names.get(pid, f"process {pid}"), region) for region in regions]
-            except FileNotFoundError:  # it has just ended
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
                 continue
         return found
 

@@ -33,13 +33,8 @@ def parent_of(pid: int) -> int:
 
 
 def everyone(daemon: Daemon) -> dict[str, int]:
-    """Return the pids of all processes. An identity's process that was given permissions has just been replaced."""
-
-    def running_pids() -> dict[str, int]:
-        pids = {name: process["pid"] for name, process in daemon.processes().items()}
-        return pids if all(Path(f"/proc/{pid}").exists() for pid in pids.values()) else {}
-
-    pids = eventually(running_pids, "all processes that are listed run")
+    """Return the pids of all processes."""
+    pids = daemon.pids()
     assert daemon.process is not None
     return {"supervisor": daemon.process.pid, "fork server": parent_of(pids["vault"]), **pids}
 

@@ -19,7 +19,7 @@ from fastn_p2p_actors.vault.access_policy import TABLE, VaultState
 from fastn_p2p_actors.vault.owner_messages import OwnerRequest
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.ipc import messages as m
-from tests.fuzz.raw import Keys, Raw, hello, pids, unharmed
+from tests.fuzz.raw import Keys, Raw, hello, unharmed
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
@@ -321,10 +321,10 @@ def test_garbage_on_the_control_channel_costs_the_process_that_sent_it_and_nothi
     with shared.client() as client:  # without what is remembered of the deaths that it has caused
         client.control(m.StopProtocol("bob", "Hostile", "default"))
         client.control(m.StartProtocol("bob", "Hostile", "default"))
-    before = pids(shared)
+    before = shared.pids()
     bob = before.pop("identity-bob")
     with suppress(P2PError):  # it is ended before it can answer
         attack(shared, "control channel garbage", garbage)
     shared.wait_actor("identity-bob", not_pid=bob)
-    assert before.items() <= pids(shared).items()
+    assert before.items() <= shared.pids().items()
     eventually(lambda: attack(shared, "pid"), "bob serves again")

@@ -50,9 +50,11 @@ def family(pid: int) -> dict[int, str]:
     todo = [pid]
     while todo:
         pid = todo.pop()
-        found[pid] = Path(f"/proc/{pid}/comm").read_text().strip()
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            todo += map(int, (task / "children").read_text().split())
+        with suppress(FileNotFoundError, ProcessLookupError):  # a process that has just ended
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
+            found[pid] = name
     return found
 
 

@@ -13,7 +13,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
 from tests.support.daemons import Daemon, eventually
 from tests.support.sessions import connected, daemon_of, outcome, read_all, run
-from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
+from tests.support.two_daemons import TwoDaemons, binding_of, give, settled_counts, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
@@ -33,11 +33,11 @@ def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str) -> None:
 
     async def by_the_program(client: Client) -> None:
         daemon, name = daemon_of(daemons, peer)
-        before = counts_of(daemon, name)["ended"]
+        before = settled_counts(daemon, name)["ended"]
         session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
         assert await session.read()
         session.reset(code)
-        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed")
+        assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
     run(daemons.one, by_the_handler)
     run(daemons.one, by_the_program)
@@ -65,10 +65,10 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, p
         await session.close()  # no error: everything has been said about it
 
         daemon, name = daemon_of(daemons, peer)
-        before = counts_of(daemon, name)["ended"]
+        before = settled_counts(daemon, name)["ended"]
         async with connected(client, peer, "hold") as session:
             assert await session.read()
-        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed")
+        assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
     run(daemons.one, talk)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.limits import CHUNK_COST, MAX_SESSIONS_PER_PEER
+from tests.support.daemons import Daemon
 from tests.support.protocols import BLOCK
 from tests.support.requests import assert_same_error
 from tests.support.sessions import connected, daemon_of, fill, outcome, read_all, run
@@ -65,15 +67,19 @@ def test_status_shows_sessions_as_long_as_they_stand(daemons: TwoDaemons, peer: 
         assert (binding.opened - before, binding.sessions) == (3, 3)
         if peer == daemons.bob:
             for each in (daemons.one, daemons.two):
-                (connection,) = each.status().connections
-                assert connection.streams == 1 + 3
-                assert connection.in_flight == 3
+                await until(partial(_has_streams, each, 1 + 3), "both daemons count them")
         for session in sessions:
             await session.close()
         await until(lambda: binding_of(daemon, name, "Trial").sessions == 0, "they have ended")
         assert binding_of(daemon, name, "Trial").opened - before == 3
 
     run(daemons.one, talk)
+
+
+def _has_streams(daemon: Daemon, count: int) -> bool:
+    """Return true if the daemon has one connection, with so many streams: that of the calls, and the sessions'."""
+    (connection,) = daemon.status().connections
+    return (connection.streams, connection.in_flight) == (count, count - 1)
 
 
 def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has_ended(daemons: TwoDaemons) -> None:

@@ -15,7 +15,7 @@ from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, assert_same_error, known_nowhere
 from tests.support.sessions import daemon_of, outcome, read_all, run
-from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, until
+from tests.support.two_daemons import TwoDaemons, binding_of, give, handlers_at_work, settled_counts, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 
@@ -107,15 +107,15 @@ def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons) -
 def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, peer: str) -> None:
     """Long before its deadline."""
     daemon, name = daemon_of(daemons, peer)
-    before = counts_of(daemon, name)["cancelled"]
+    before = settled_counts(daemon, name)["cancelled"]
 
     async def ask(client: Client) -> None:
         connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}, timeout=30))
-        await until(lambda: binding_of(daemon, name, "Trial").sessions == 1, "the handler is asked")
+        await until(lambda: handlers_at_work(daemon, name), "the handler is asked")
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-        await until(lambda: counts_of(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
+        await until(lambda: settled_counts(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
 
     run(daemons.one, ask)
 

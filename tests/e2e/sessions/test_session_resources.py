@@ -12,11 +12,10 @@ from typing import Any, Final
 import pytest
 
 from fastn_p2p_client import ApplicationError, Client, P2PError, Session
-from tests.support.daemons import eventually
 from tests.support.processes import open_files, resident
 from tests.support.protocols import BLOCK
 from tests.support.sessions import count_sessions, fill, run
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, start_two_daemons, until
 
 MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
@@ -47,7 +46,7 @@ def processes(daemons: TwoDaemons) -> dict[str, int]:
     """Return the processes that a session passes through, and those that it does not concern."""
     pids = {"the program": os.getpid()}
     for name, daemon in (("one", daemons.one), ("two", daemons.two)):
-        pids |= {f"{name}'s {actor}": process["pid"] for actor, process in daemon.processes().items()}
+        pids |= {f"{name}'s {actor}": pid for actor, pid in daemon.pids().items()}
     return pids
 
 
@@ -169,8 +168,8 @@ async def test_thousands_of_sessions_leave_nothing(daemons: TwoDaemons) -> None:
         await asyncio.gather(*(some() for _ in range(32)))
         for _ in range(count % 32):
             await one(client, next(numbers))
-        await asyncio.to_thread(eventually, lambda: count_sessions(daemons) == 0, "no session is left")
-        assert len(client._sessions) == 0
+        await until(lambda: count_sessions(daemons) == 0, "no session is left")
+        await until(lambda: len(client._sessions) == 0, "the program has heard of the end of each")
 
     def held() -> dict[str, tuple[int, int]]:
         gc.collect()
