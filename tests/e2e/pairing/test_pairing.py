@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,19 +32,15 @@ from fastn_p2p_actors.pairing.errors import (
     WrongCode,
 )
 from fastn_p2p_actors.pairing.exchange import Exchange
-from fastn_p2p_actors.pairing.host import PairingHost
-from fastn_p2p_actors.pairing.joiner import PairingJoiner
 from fastn_p2p_actors.pairing.meeting_places import MeetingPlaces, NetworkUse
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_client.errors import IdentityOffline, InvalidName, PeerBlocked, PeerNameTaken, StorageFailed
-from fastn_p2p_client.ipc.messages import AddPeer, AddProtocol, BlockPeer, GetTicket, ListPeers, RemovePeer, UnblockPeer
+from fastn_p2p_client.ipc.messages import AddPeer, AddProtocol, BlockPeer, GetTicket, RemovePeer, UnblockPeer
 from fastn_p2p_client.tickets import Ticket
-from tests.support.daemons import Daemon
 from tests.support.directories import running_directory
+from tests.support.pairings import LOCAL, LONG, ShownCode, join, pair_both, peers
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
-LOCAL = NetworkUse(mode="local")
-LONG = 60.0
 SOMEBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
 
@@ -73,72 +68,13 @@ def hosts(daemons: TwoDaemons) -> Path:
     return Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
 
 
-def peers(daemon: Daemon) -> dict[str, str]:
-    """Name → ID52."""
-    with daemon.client() as client:
-        return {peer.name: peer.id52 for peer in client.control(ListPeers()).peers}
-
-
 def ticket_of_bob(daemons: TwoDaemons) -> str:
     with daemons.two.client() as client:
         return client.control(GetTicket("bob")).ticket
 
 
-class Shown:
-    """Host in a task of its own. ``wait`` returns when the words can be typed."""
-
-    def __init__(
-        self,
-        daemon: Daemon,
-        code: str,
-        *,
-        use: NetworkUse = LOCAL,
-        identity: str = "alice",
-        name: str = "",
-        seconds: float = LONG,
-        settle: float = 0.0,
-    ) -> None:
-        self.problems: dict[str, str] = {}
-        self.places: list[str] = []
-        self._event = asyncio.Event()
-        self.proved = asyncio.Event()
-        """Set when a joiner has proved the words."""
-        host = PairingHost(daemon.home, use, code, identity=identity, name=name, seconds=seconds, settle=settle)
-        pair = host._pair
-
-        async def on_proof(*arguments: Any) -> PairedPeer:
-            self.proved.set()
-            return await pair(*arguments)
-
-        host._pair = on_proof  # type: ignore[method-assign, assignment]
-        self.task = asyncio.create_task(host.run(self._on_shown))
-
-    def _on_shown(self, places: list[str], problems: dict[str, str]) -> None:
-        self.places, self.problems = places, dict(problems)
-        self._event.set()
-
-    async def wait(self) -> Shown:
-        shown = asyncio.create_task(self._event.wait())
-        await asyncio.wait([shown, self.task], return_when=asyncio.FIRST_COMPLETED)
-        shown.cancel()
-        return self
-
-
-async def join(
-    daemon: Daemon, code: str, *, use: NetworkUse = LOCAL, identity: str = "bob", name: str = "", seconds: float = LONG
-) -> PairedPeer:
-    return await PairingJoiner(daemon.home, use, code, identity=identity, name=name, seconds=seconds).run()
-
-
-async def both(daemons: TwoDaemons) -> tuple[PairedPeer | BaseException, PairedPeer | BaseException]:
-    """Pair alice with bob; the results of host and joiner."""
-    code = new_code()
-    shown = await Shown(daemons.one, code).wait()
-    return await asyncio.gather(shown.task, join(daemons.two, code), return_exceptions=True)
-
-
 async def test_both_address_books_hold_the_other_under_its_owner_s_name(daemons: TwoDaemons) -> None:
-    host, joiner = await both(daemons)
+    host, joiner = await pair_both(daemons)
     assert isinstance(host, PairedPeer)
     assert isinstance(joiner, PairedPeer)
     assert (host.name, host.id52, host.updated) == ("bob", daemons.bob, False)
@@ -150,7 +86,7 @@ async def test_both_address_books_hold_the_other_under_its_owner_s_name(daemons:
 
 async def test_a_name_of_one_s_own_choice_replaces_the_owner_s(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code, name="robert").wait()
+    shown = await ShownCode(daemons.one, code, name="robert").wait()
     await asyncio.gather(shown.task, join(daemons.two, code, name="alicia"))
     assert peers(daemons.one) == {"robert": daemons.bob}
     assert peers(daemons.two) == {"alicia": daemons.alice}
@@ -161,7 +97,7 @@ async def test_a_known_peer_is_updated_and_its_old_name_is_told(daemons: TwoDaem
         client.control(AddPeer(daemons.bob, "bobby"))
     with daemons.two.client() as client:
         client.control(AddPeer(daemons.alice, "alice"))
-    host, joiner = await both(daemons)
+    host, joiner = await pair_both(daemons)
     assert isinstance(host, PairedPeer)
     assert isinstance(joiner, PairedPeer)
     assert (host.renamed_from, host.updated) == ("bobby", True)
@@ -171,7 +107,7 @@ async def test_a_known_peer_is_updated_and_its_old_name_is_told(daemons: TwoDaem
 
 async def test_other_words_end_both_sides_and_store_nothing(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code).wait()
+    shown = await ShownCode(daemons.one, code).wait()
     typed = code.split()
     typed[3] = "abbey" if typed[3] != "abbey" else "zone"
     results = await asyncio.gather(shown.task, join(daemons.two, " ".join(typed)), return_exceptions=True)
@@ -181,7 +117,7 @@ async def test_other_words_end_both_sides_and_store_nothing(daemons: TwoDaemons)
 
 async def test_words_that_no_host_shows_are_not_found_and_spend_no_attempt(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code).wait()
+    shown = await ShownCode(daemons.one, code).wait()
     typed = code.split()
     typed[0] = "abbey" if typed[0] != "abbey" else "zone"
     with pytest.raises(CodeNotFound, match="asked: this machine"):
@@ -192,7 +128,7 @@ async def test_words_that_no_host_shows_are_not_found_and_spend_no_attempt(daemo
 
 async def test_a_third_party_with_the_same_words_is_noticed_by_all(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code, settle=LONG).wait()
+    shown = await ShownCode(daemons.one, code, settle=LONG).wait()
     joining = (join(daemons.two, code), join(daemons.two, code, identity="carol"))
     results = await asyncio.gather(shown.task, *joining, return_exceptions=True)
     assert [type(each) for each in results] == [CodeUsedTwice] * 3
@@ -208,7 +144,7 @@ async def test_a_host_notices_a_foreign_record_under_its_words(daemons: TwoDaemo
     with mock.patch.object(host_module, "_CHECK", 0.01):
         if moment == "before":
             await liar.publish(key, record)
-        shown = await Shown(daemons.one, code).wait()
+        shown = await ShownCode(daemons.one, code).wait()
         if moment == "after":
             await liar.publish(key, record)
         with pytest.raises(CodeUsedTwice, match="Somebody else publishes"):
@@ -231,7 +167,7 @@ async def test_a_joiner_that_finds_two_hosts_shows_its_words_to_neither(daemons:
 
 async def test_words_are_good_for_one_use(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code).wait()
+    shown = await ShownCode(daemons.one, code).wait()
     await asyncio.gather(shown.task, join(daemons.two, code))
     with pytest.raises(CodeNotFound):
         await join(daemons.two, code, identity="carol", seconds=0.5)
@@ -239,14 +175,14 @@ async def test_words_are_good_for_one_use(daemons: TwoDaemons) -> None:
 
 
 async def test_words_that_are_not_typed_expire(daemons: TwoDaemons) -> None:
-    shown = Shown(daemons.one, new_code(), seconds=0.1)
+    shown = ShownCode(daemons.one, new_code(), seconds=0.1)
     with pytest.raises(CodeExpired, match="Nobody typed the words within"):
         await shown.task
 
 
 async def test_a_host_that_is_interrupted_tells_the_joiner(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code, settle=LONG).wait()
+    shown = await ShownCode(daemons.one, code, settle=LONG).wait()
     joining = asyncio.create_task(join(daemons.two, code))
     await asyncio.wait_for(shown.proved.wait(), LONG)
     shown.task.cancel()
@@ -260,7 +196,7 @@ async def test_a_host_that_is_interrupted_tells_the_joiner(daemons: TwoDaemons) 
 async def test_a_joiner_that_is_interrupted_ends_the_host(daemons: TwoDaemons) -> None:
     code = new_code()
     with mock.patch.object(PairingBook, "store", side_effect=asyncio.CancelledError):
-        shown = await Shown(daemons.one, code).wait()
+        shown = await ShownCode(daemons.one, code).wait()
         results = await asyncio.gather(shown.task, join(daemons.two, code), return_exceptions=True)
     assert [type(each) for each in results] == [PeerEnded, asyncio.CancelledError]
     assert peers(daemons.one) == peers(daemons.two) == {}
@@ -280,7 +216,7 @@ async def test_an_interruption_while_the_daemon_stores_the_peer_takes_it_back(da
         return result
 
     with mock.patch.object(PairingBook, "_store", slow):
-        shown = await Shown(daemons.one, code).wait()
+        shown = await ShownCode(daemons.one, code).wait()
         joining = asyncio.create_task(join(daemons.two, code))
         await asyncio.wait_for(stored.wait(), LONG)
         interrupted, other = (shown.task, joining) if side == "host" else (joining, shown.task)
@@ -296,7 +232,7 @@ async def test_a_name_that_another_peer_has_stops_both_sides(daemons: TwoDaemons
     daemon, name = (daemons.one, "bob") if side == "host" else (daemons.two, "alice")
     with daemon.client() as client:
         client.control(AddPeer(SOMEBODY, name))
-    host, joiner = await both(daemons)
+    host, joiner = await pair_both(daemons)
     own, other = (host, joiner) if side == "host" else (joiner, host)
     assert isinstance(own, PeerNameTaken)
     assert isinstance(other, PeerRefused)
@@ -353,7 +289,7 @@ async def test_an_interruption_after_the_last_message_does_not_undo_one_side(dae
         await asyncio.Event().wait()
 
     with mock.patch.object(Exchange, "wait_closed", wait_closed):
-        shown = await Shown(daemons.one, code).wait()
+        shown = await ShownCode(daemons.one, code).wait()
         joining = asyncio.create_task(join(daemons.two, code))
         await asyncio.wait_for(waiting.wait(), LONG)
         shown.task.cancel()
@@ -364,7 +300,7 @@ async def test_an_interruption_after_the_last_message_does_not_undo_one_side(dae
 
 async def test_an_unexpected_error_ends_both_sides(daemons: TwoDaemons) -> None:
     with mock.patch.object(PairingBook, "check", side_effect=RuntimeError("a bug")):
-        host, joiner = await both(daemons)
+        host, joiner = await pair_both(daemons)
     assert isinstance(host, RuntimeError)
     assert isinstance(joiner, PeerEnded)
     assert peers(daemons.one) == peers(daemons.two) == {}
@@ -372,7 +308,7 @@ async def test_an_unexpected_error_ends_both_sides(daemons: TwoDaemons) -> None:
 
 async def test_a_name_that_no_peer_can_have_is_refused(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code, name="Not A Name").wait()
+    shown = await ShownCode(daemons.one, code, name="Not A Name").wait()
     results = await asyncio.gather(shown.task, join(daemons.two, code), return_exceptions=True)
     assert [type(each) for each in results] == [InvalidName, PeerRefused]
     assert peers(daemons.two) == {}
@@ -380,7 +316,7 @@ async def test_a_name_that_no_peer_can_have_is_refused(daemons: TwoDaemons) -> N
 
 async def test_an_identity_does_not_pair_with_itself(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code).wait()
+    shown = await ShownCode(daemons.one, code).wait()
     joining = join(daemons.one, code, identity="alice")
     results = await asyncio.gather(shown.task, joining, return_exceptions=True)
     assert [type(each) for each in results] == [SameIdentity, SameIdentity]
@@ -389,8 +325,8 @@ async def test_an_identity_does_not_pair_with_itself(daemons: TwoDaemons) -> Non
 
 async def test_pairings_do_not_disturb_each_other(daemons: TwoDaemons) -> None:
     codes = [new_code(), new_code()]
-    first = await Shown(daemons.one, codes[0]).wait()
-    second = await Shown(daemons.two, codes[1], identity="carol").wait()
+    first = await ShownCode(daemons.one, codes[0]).wait()
+    second = await ShownCode(daemons.two, codes[1], identity="carol").wait()
     await asyncio.gather(
         first.task, second.task, join(daemons.two, codes[0]), join(daemons.one, codes[1], identity="alice")
     )
@@ -419,7 +355,7 @@ async def test_a_failure_of_the_joiner_s_daemon_leaves_the_host_s_book_alone(dae
     """The joiner stores first. What it cannot store, the host does not store either."""
     failure = StorageFailed(path="peers/alice.json", reason="No space left on device")
     with mock.patch.object(PairingBook, "store", side_effect=failure):
-        host, joiner = await both(daemons)
+        host, joiner = await pair_both(daemons)
     assert isinstance(joiner, StorageFailed)
     assert isinstance(host, PeerRefused)
     assert peers(daemons.one) == {}
@@ -434,13 +370,13 @@ async def test_clocks_may_differ_around_midnight(daemons: TwoDaemons) -> None:
             return cls.fromtimestamp((datetime.now(UTC) + timedelta(days=-1)).timestamp(), UTC)
 
     with mock.patch.object(joiner_module, "datetime", Later):
-        host, _ = await both(daemons)
+        host, _ = await pair_both(daemons)
     assert isinstance(host, PairedPeer)
 
 
 async def test_garbage_at_the_host_s_endpoint_is_no_attempt(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await Shown(daemons.one, code).wait()
+    shown = await ShownCode(daemons.one, code).wait()
     record = await _record_of(code)
     endpoint = await NetworkEndpoint.bind(os.urandom(32), "local", None, alpn=ALPN)
     address = EndpointAddress(record.endpoint, record.relays, record.addresses)
@@ -490,7 +426,7 @@ async def test_a_directory_alone_is_enough_and_keeps_no_address(
     code = new_code()
     with running_directory(tmp_path / "packets.sqlite") as directory:
         use = NetworkUse(mode="local", directories=(directory.url,))
-        shown = await Shown(daemons.one, code, use=use).wait()
+        shown = await ShownCode(daemons.one, code, use=use).wait()
         assert shown.places == ["this machine", directory.url]
         monkeypatch.setenv("FASTN_HOST_DIRECTORY", str(tmp_path / "elsewhere"))
         await asyncio.gather(shown.task, join(daemons.two, code, use=use))
@@ -501,7 +437,7 @@ async def test_a_directory_alone_is_enough_and_keeps_no_address(
 
 async def test_a_directory_that_does_not_answer_is_named(daemons: TwoDaemons) -> None:
     use = NetworkUse(mode="local", directories=("http://127.0.0.1:9/pkarr",))
-    shown = await Shown(daemons.one, new_code(), use=use).wait()
+    shown = await ShownCode(daemons.one, new_code(), use=use).wait()
     assert set(shown.problems) == {"http://127.0.0.1:9/pkarr"}
     shown.task.cancel()
     await asyncio.wait([shown.task])
@@ -509,7 +445,7 @@ async def test_a_directory_that_does_not_answer_is_named(daemons: TwoDaemons) ->
 
 async def test_without_lan_and_directory_both_sides_say_how_to_go_on(daemons: TwoDaemons) -> None:
     use = NetworkUse(mode="internet")
-    for work in (Shown(daemons.one, new_code(), use=use).task, join(daemons.two, new_code(), use=use)):
+    for work in (ShownCode(daemons.one, new_code(), use=use).task, join(daemons.two, new_code(), use=use)):
         with pytest.raises(NoMeetingPlace, match=r"network\.lan.*network\.directories.*ticket"):
             await work
 
