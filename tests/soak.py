@@ -21,7 +21,6 @@ from typing import Final
 import uvloop
 
 from fastn_p2p_client.client import Client
-from tests.fuzz.raw import pids
 from tests.support.protocols import BLOCK
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
@@ -137,9 +136,9 @@ class Sizes:
         self.by_name = {
             f"{which}: {name}": (_memory(pid), len(list(Path(f"/proc/{pid}/fd").iterdir())))
             for which, daemon in (("one", daemons.one), ("two", daemons.two))
-            for name, pid in pids(daemon).items()
+            for name, pid in daemon.pids().items()
         }
-        self.pids = {which: pids(daemon) for which, daemon in (("one", daemons.one), ("two", daemons.two))}
+        self.pids = {which: daemon.pids() for which, daemon in (("one", daemons.one), ("two", daemons.two))}
 
     def tell_growth(self, after: Sizes) -> bool:
         """Print what each process has grown by. Return whether all are still the same processes."""

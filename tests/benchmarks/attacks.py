@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.fuzz import identity_attacks, payload_attacks, stream_attacks
-from tests.fuzz.attackers import Attack
-from tests.fuzz.siege import MIB, Victim, attack, besieged
+from tests.support import identity_attacks, payload_attacks, stream_attacks
+from tests.support.attackers import Attack
+from tests.support.siege import MIB, Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
 
 from .load import Phase, phase_of

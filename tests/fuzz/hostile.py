@@ -19,8 +19,7 @@ from fastn_p2p_actors.vault.owner_messages import LockVault, OwnerReply
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply, encode
 from fastn_p2p_client.protocol import Protocol, request
-
-from .raw import Keys, Raw
+from tests.support.raw_connections import Keys, Raw
 
 __all__ = ["Attack", "Hostile"]
 

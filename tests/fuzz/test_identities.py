@@ -14,12 +14,11 @@ from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.ipc.messages import AddPeer
 from tests.support.daemons import eventually
+from tests.support.hostile_peer import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, hostile_peer
+from tests.support.identity_attacks import hellos, made_up_identities
+from tests.support.siege import Victim, attack, besieged
 from tests.support.signer import Signer
 from tests.support.two_daemons import start_two_daemons
-
-from .hostile_peer import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
-from .identity_attacks import hellos, made_up_identities
-from .siege import Victim, attack, besieged
 
 OLD, NEW, MANY = b"o" * 32, b"n" * 32, b"m" * 32
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
@@ -54,7 +53,7 @@ def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:
         Channel(HELLO + introduction(who, secret, epoch) + request(victim, who)),
         Until(frames=1),
     ]
-    with rogue(target(victim), [Talk(steps, secret)]) as (account,):
+    with hostile_peer(target(victim), [Talk(steps, secret)]) as (account,):
         assert not account.stuck, account
         return account.codes[0] if account.codes else "reply"
 
@@ -85,7 +84,7 @@ def test_a_caller_that_was_given_up_is_asked_to_show_itself_and_served(victim: V
         Until(frames=2),
     ]
     again: list[AnyStep] = [Channel(introduction(first, MANY)), Until(frames=3)]
-    with rogue(target(victim), [Talk(steps, MANY, later=again)]) as accounts:
+    with hostile_peer(target(victim), [Talk(steps, MANY, later=again)]) as accounts:
         assert accounts[0].answers == [[_REPLY, 1], [_WANT, bytes(first.key).hex()]]
         accounts.go_on()
         assert accounts[0].answers[2:] == [[_REPLY, 2]]

@@ -25,8 +25,7 @@ from fastn_p2p_client.ipc.transport.native.codec import ready
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
 from tests.support.daemons import Daemon, eventually
 from tests.support.processes import child, open_files
-
-from .raw import Keys, Raw, hello, unharmed
+from tests.support.raw_connections import Keys, Raw, hello, unharmed
 
 ROOT: Final = Path(__file__).parents[2]
 SOCKETS: Final = ("control", "network", "vault", "identity-alice")
@@ -308,7 +307,7 @@ import os, sys
 from pathlib import Path
 import msgspec
 from fastn_p2p_client.ipc import messages as m
-from tests.fuzz.raw import Raw, hello
+from tests.support.raw_connections import Raw, hello
 path, count = Path(sys.argv[1]), int(sys.argv[2])
 held, codes = [], []
 while len(held) < count:  # one after the other: a socket does not reconnect if the handshake comes too late

@@ -9,12 +9,11 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client import Client
+from tests.support import stream_attacks as attacks
+from tests.support.attackers import Attack
 from tests.support.sessions import connected, read_all, run
+from tests.support.siege import MIB, Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
-
-from . import stream_attacks as attacks
-from .attackers import Attack
-from .siege import MIB, Victim, attack, besieged
 
 _CALLS: Final = 40
 """Honest calls beside each attack."""

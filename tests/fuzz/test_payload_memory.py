@@ -16,11 +16,10 @@ import pytest
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
+from tests.support import payload_attacks as attacks
+from tests.support.attackers import Attack
+from tests.support.siege import Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
-
-from . import payload_attacks as attacks
-from .attackers import Attack
-from .siege import Victim, attack, besieged
 
 Where: TypeAlias = Callable[[Victim], AbstractContextManager[None]]
 

@@ -12,9 +12,9 @@ import pytest
 from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
+from tests.support.hostile_peer import HELLO, AnyStep, Channel, Talk, Until, hostile_peer
+from tests.support.raw_connections import unharmed
 
-from .hostile_peer import HELLO, AnyStep, Channel, Talk, Until, rogue
-from .raw import unharmed
 from .test_quic import MALLORY, Victim, introduction, request, victim
 
 __all__ = ["victim"]
@@ -44,7 +44,7 @@ def test_requests_that_are_refused_are_limited_and_a_stranger_that_goes_on_is_di
     steps: list[AnyStep] = [Channel(HELLO + introduction(secret) + first), Until(frames=BURST + 200)]
     with unharmed(victim.daemon):
         talk = Talk(steps, secret=secret, later=[Channel(rest), Until(closed=True)])
-        with rogue(victim.target, [talk]) as accounts:
+        with hostile_peer(victim.target, [talk]) as accounts:
             codes = accounts[0].codes
             assert "overloaded" in codes, set(codes)
             assert len(codes) - codes.count("overloaded") >= BURST
@@ -59,9 +59,9 @@ def test_calls_that_are_served_are_not_limited(victim: Victim) -> None:
     count = 4 * BURST
     secret = b"served".ljust(32)
     calls = b"".join(request(number, victim.key) for number in range(1, count + 1))
-    with rogue(victim.target, [Talk([Channel(HELLO + introduction(secret) + calls), Until(frames=count)], secret)]) as (
-        account,
-    ):
+    with hostile_peer(
+        victim.target, [Talk([Channel(HELLO + introduction(secret) + calls), Until(frames=count)], secret)]
+    ) as (account,):
         assert not account.codes
         assert len(account.answers) == count
 
@@ -70,7 +70,7 @@ def test_what_one_stranger_is_refused_costs_another_in_its_network_no_served_cal
     secrets = [f"crowd {number}".encode().ljust(32) for number in range(6)]
     flood = b"".join(request(number, victim.key, "Nothing") for number in range(1, BURST + 300))
     talks = [Talk([Channel(HELLO + introduction(secret) + flood), Until(frames=BURST)], secret) for secret in secrets]
-    with unharmed(victim.daemon), rogue(victim.target, talks):
+    with unharmed(victim.daemon), hostile_peer(victim.target, talks):
         for _ in range(20):
             victim.assert_serves()
         with victim.honest.client() as client:

@@ -1,4 +1,4 @@
-"""The internet's side: a rogue peer on every kind of QUIC stream, and a daemon that does not notice."""
+"""The internet's side: a hostile peer on every kind of QUIC stream, and a daemon that does not notice."""
 
 from __future__ import annotations
 
@@ -18,10 +18,21 @@ from fastn_p2p_actors.network.wire.messages import WIRE_VERSION
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon
+from tests.support.hostile_peer import (
+    HELLO,
+    SECRET,
+    AnyStep,
+    Bi,
+    Channel,
+    Talk,
+    Target,
+    Uni,
+    Until,
+    endpoint_of,
+    hostile_peer,
+)
+from tests.support.raw_connections import unharmed
 from tests.support.signer import Signer
-
-from .hostile_peer import HELLO, SECRET, AnyStep, Bi, Channel, Talk, Target, Uni, Until, endpoint_of, rogue
-from .raw import unharmed
 
 MALLORY: Final = Signer("mallory")
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
@@ -71,10 +82,10 @@ def request(number: int, target: bytes, protocol: str = "Echo", deadline_ms: int
     return encode_frame(wire.Request(number, bytes(MALLORY.key), target, protocol, "default", deadline_ms), REQUEST)
 
 
-def test_rogue_that_behaves_is_served(victim: Victim) -> None:
+def test_a_hostile_peer_that_behaves_is_served(victim: Victim) -> None:
     """Control: the rejections in the tests below are caused by the wrong messages alone."""
     steps: list[AnyStep] = [Channel(HELLO + introduction() + request(1, victim.key)), Until(frames=1)]
-    with rogue(victim.target, [Talk(steps)]) as (account,):
+    with hostile_peer(victim.target, [Talk(steps)]) as (account,):
         assert account.answers == [[3, 1]]
 
 
@@ -98,7 +109,7 @@ def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) 
     ]
     with unharmed(victim.daemon):
         talks = [Talk([Channel(data), Until(closed=True)]) for data in channels]
-        with rogue(victim.target, talks) as accounts:
+        with hostile_peer(victim.target, talks) as accounts:
             for data, account in zip(channels, accounts, strict=True):
                 assert not account.stuck, (data[:100], account)
                 assert account.closed, (data[:100], account)
@@ -143,7 +154,7 @@ def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim
             Channel(b"".join(nonsense)),
             Channel(b"".join(requests)),
         ]
-        with rogue(victim.target, [Talk([*steps, Until(frames=len(requests))])]) as (account,):
+        with hostile_peer(victim.target, [Talk([*steps, Until(frames=len(requests))])]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
             outcomes = {answer[1]: answer[2] if answer[0] == 5 else "reply" for answer in account.answers}
         victim.assert_serves()
@@ -168,7 +179,7 @@ def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
     fresh = b"f" * 32
     first = Channel(HELLO + request(1, victim.key))
     second = Channel(introduction(fresh) + encode_frame(stolen, REQUEST) + request(3, victim.key))
-    with rogue(victim.target, [Talk([first, Until(frames=1), second, Until(frames=3)], fresh)]) as (account,):
+    with hostile_peer(victim.target, [Talk([first, Until(frames=1), second, Until(frames=3)], fresh)]) as (account,):
         assert account.codes == ["bad-message", "bad-message"]
         assert [answer[1] for answer in account.answers] == [1, 2, 3]
 
@@ -176,15 +187,15 @@ def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
 def test_another_alpn_gets_no_connection(victim: Victim) -> None:
     with (
         unharmed(victim.daemon),
-        rogue(victim.target, [Talk([], alpn=b"h3"), Talk([], alpn=b"fastn-p2p/2")]) as accounts,
+        hostile_peer(victim.target, [Talk([], alpn=b"h3"), Talk([], alpn=b"fastn-p2p/2")]) as accounts,
     ):
         assert all(account.closed.startswith("no connection") for account in accounts), accounts
     victim.assert_serves()
 
 
 def test_another_wire_version_is_told_so(victim: Victim) -> None:
-    other = encode_frame(wire.Hello(WIRE_VERSION + 1, b"rogue-01", MAX_PAYLOAD, 100))
-    with rogue(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
+    other = encode_frame(wire.Hello(WIRE_VERSION + 1, b"hostile1", MAX_PAYLOAD, 100))
+    with hostile_peer(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
         assert "version" in account.closed
 
 
@@ -193,7 +204,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
     garbage = [noise.randbytes(100), noise.randbytes(70_000), b"\xff" * 10, HELLO + b"\x00\x01\x7f\xff\xff\xff\xc0"]
     with unharmed(victim.daemon):
         talks = [Talk([Channel(HELLO), Uni(data, finish=True), Until(closed=True)]) for data in garbage]
-        with rogue(victim.target, talks) as accounts:
+        with hostile_peer(victim.target, talks) as accounts:
             assert not [account for account in accounts if account.stuck or not account.closed]
         victim.assert_serves()
 
@@ -211,7 +222,7 @@ def test_streams_that_are_left_open_do_not_delay_other_peers(victim: Victim) -> 
             Talk([Uni(b"x" * 1000)]),
             Talk([]),
         ]
-        with rogue(victim.target, talks) as accounts:
+        with hostile_peer(victim.target, talks) as accounts:
             assert len(accounts) == len(talks)
             victim.assert_serves()
             victim.assert_serves(size=1_000_000)
@@ -223,7 +234,7 @@ def test_thousands_of_pings_with_unread_answers_hold_little_memory(victim: Victi
         pings = Channel(encode_frame(wire.Ping()), times=100_000)
         wants = Channel(encode_frame(wire.RequestIntroduction(victim.key)), times=20_000)
         steps: list[AnyStep] = [Channel(HELLO + introduction()), pings, wants, pings]
-        with rogue(victim.target, [Talk(steps, listen=False)]):
+        with hostile_peer(victim.target, [Talk(steps, listen=False)]):
             victim.assert_serves()
     victim.assert_serves()
 
@@ -257,5 +268,5 @@ def test_the_daemon_survives_any_bytes_of_a_peer(victim: Victim, conversations: 
         Talk([Channel(HELLO + introduction()), Channel(b"".join(each)), Uni(b"".join(each), finish=True)])
         for each in conversations
     ]
-    with unharmed(victim.daemon), rogue(victim.target, talks):
+    with unharmed(victim.daemon), hostile_peer(victim.target, talks):
         victim.assert_serves()

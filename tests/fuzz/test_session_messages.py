@@ -18,10 +18,9 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
 from tests.support.daemons import eventually
 from tests.support.protocols import BLOCK
+from tests.support.raw_connections import Raw, unharmed
 from tests.support.sessions import count_sessions, run
 from tests.support.two_daemons import TwoDaemons, binding_of, start_two_daemons
-
-from .raw import Raw, unharmed
 
 MIB: Final = 1024 * 1024
 WINDOW: Final = SESSION_WINDOW

@@ -1,4 +1,4 @@
-"""The internet's side of sessions: a rogue peer on the streams that they travel on, and sessions that do not notice."""
+"""Sessions and a hostile peer: it breaks the rules on their streams, and other sessions do not notice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,23 @@ from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.support.daemons import eventually
+from tests.support.hostile_peer import (
+    HELLO,
+    SECRET,
+    AnyStep,
+    Bi,
+    Channel,
+    Session,
+    Talk,
+    Target,
+    Until,
+    endpoint_of,
+    hostile_peer,
+)
+from tests.support.raw_connections import unharmed
 from tests.support.sessions import count_sessions, run
 from tests.support.signer import Signer
 from tests.support.two_daemons import TwoDaemons, binding_of, start_two_daemons
-
-from .hostile_peer import HELLO, SECRET, AnyStep, Bi, Channel, Session, Talk, Target, Until, endpoint_of, rogue
-from .raw import unharmed
 
 MIB: Final = 1024 * 1024
 MALLORY: Final = Signer("mallory")
@@ -30,7 +41,7 @@ FRESH: Final = b"g" * 32
 
 
 class Victim:
-    """bob, whom a rogue torments while alice talks to him."""
+    """bob, whom a hostile peer torments while alice talks to him."""
 
     def __init__(self, daemons: TwoDaemons) -> None:
         self.daemons = daemons
@@ -88,7 +99,7 @@ def accepted(number: int) -> list[Any]:
     return found
 
 
-def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
+def test_a_hostile_peer_that_behaves_has_its_session(victim: Victim) -> None:
     """Control: the rejections in the tests below are caused by the wrong messages alone."""
     steps: list[AnyStep] = [
         Channel(HELLO),
@@ -96,7 +107,7 @@ def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
         Session(2, opening(victim, number=2), Bi(more=b"x" * 100_000)),
         Until(frames=2),
     ]
-    with rogue(victim.target, [Talk(steps)]) as running:
+    with hostile_peer(victim.target, [Talk(steps)]) as running:
 
         def bytes_came_back() -> bool:
             running.go_on()
@@ -116,7 +127,7 @@ def test_unannounced_streams_end_their_connection_alone(victim: Victim) -> None:
     with unharmed(victim.daemons.two):
         talks = [Talk([Channel(HELLO), *(Bi(data, times=50) for data in alone), Until(closed=True)])]
         talks += [Talk([Channel(HELLO), Channel(announced), Until(closed=True)])]
-        with rogue(victim.target, talks) as accounts:
+        with hostile_peer(victim.target, talks) as accounts:
             assert [account.stuck for account in accounts] == ["", ""]
             assert all(account.closed for account in accounts)
             assert not any(account.answers for account in accounts)
@@ -126,7 +137,7 @@ def test_unannounced_streams_end_their_connection_alone(victim: Victim) -> None:
 
 def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
     """Streams of a session that has just ended are reset as well."""
-    with rogue(victim.target, [Talk([Channel(HELLO), Bi(session=7), Bi(session=7)])]) as running:
+    with hostile_peer(victim.target, [Talk([Channel(HELLO), Bi(session=7), Bi(session=7)])]) as running:
 
         def both_are() -> bool:
             running.go_on()
@@ -163,7 +174,7 @@ def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
             Talk([Channel(HELLO), *steps, Until(frames=len(asked)), Session(99, opening(victim, number=99))]),
             Talk(twice, FRESH),
         ]
-        with rogue(victim.target, talks) as (account, stranger):
+        with hostile_peer(victim.target, talks) as (account, stranger):
             assert (account.stuck, account.closed) == ("", "")
             assert stranger.codes == ["bad-message", "bad-message"]
             refused = Counter(answer[2] for answer in account.answers if answer[0] == 5)
@@ -197,7 +208,7 @@ def test_sessions_that_end_at_any_point_leave_the_connection_usable(victim: Vict
     steps += [*sessions(victim, "hold", Bi(more=b"x" * 1000, listen=False), times=3, first=2000)]
     steps += [Session(3000, opening(victim, "who", 3000)), Until(frames=3 * len(ends) + 7)]
     with unharmed(victim.daemons.two):
-        with rogue(victim.target, [Talk(steps)]) as (account,):
+        with hostile_peer(victim.target, [Talk(steps)]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
             assert accepted(3000) in account.answers
             victim.assert_serves()
@@ -212,7 +223,7 @@ def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
     with unharmed(victim.daemons.two):
         for then in (Bi(), None):
             steps = [Channel(HELLO), *sessions(victim, "echo", then, times=300), Until(frames=300)]
-            with rogue(victim.target, [Talk(steps)]) as (account,):
+            with hostile_peer(victim.target, [Talk(steps)]) as (account,):
                 assert not account.stuck
                 assert sum(answer[0] == 11 for answer in account.answers) == limit
                 assert account.codes == ["overloaded"] * (300 - limit)
@@ -232,7 +243,7 @@ def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim
             *sessions(victim, "echo", pouring, times=8, first=9),
             Until(frames=16),
         ]
-        with rogue(victim.target, [Talk(steps)]) as (account,):
+        with hostile_peer(victim.target, [Talk(steps)]) as (account,):
             assert account.answers == [accepted(number) for number in range(1, 17)]
             victim.assert_serves()
             victim.assert_serves()
@@ -246,5 +257,7 @@ def test_a_source_whose_time_is_over_opens_nothing_more(victim: Victim) -> None:
     request = encode_frame(wire.Introduce(old)) + encode_frame(
         wire.OpenSession(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)
     )
-    with rogue(victim.target, [Talk([Channel(HELLO), Channel(request), Until(frames=1)], b"o" * 32)]) as (account,):
+    with hostile_peer(victim.target, [Talk([Channel(HELLO), Channel(request), Until(frames=1)], b"o" * 32)]) as (
+        account,
+    ):
         assert account.codes == ["delegation-expired"]

@@ -8,9 +8,9 @@ import pytest
 
 from fastn_p2p_client.errors import OutcomeUnknown
 from tests.e2e.calls.test_replicas import call, calls_until, open_shop
-from tests.e2e.programs.test_programs import in_loop
 from tests.lab.lab import Lab
 from tests.support.replicas import online_replicas
+from tests.support.serving_programs import in_loop
 from tests.support.two_daemons import until
 
 

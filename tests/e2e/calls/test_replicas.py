@@ -12,9 +12,9 @@ import pytest
 from fastn_p2p_client import Client, Server
 from fastn_p2p_client.errors import OutcomeUnknown
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
-from tests.e2e.programs.test_programs import in_loop, serving
 from tests.support.daemons import Daemon
 from tests.support.replicas import Replicas, freeze, kill_all, new_replicas, thaw
+from tests.support.serving_programs import in_loop, serving
 from tests.support.two_daemons import idle, until, until_awaited
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
-from tests.e2e.programs.test_programs import bob_at, in_loop, programs, serving
 from tests.support.processes import signal_if_alive
+from tests.support.serving_programs import bob_at, in_loop, programs, serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until
 
 

@@ -24,8 +24,8 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, SetIdentityOnline, TicketText
 from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
 from fastn_p2p_client.tickets import Ticket
-from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import Daemon
+from tests.support.serving_programs import in_loop
 from tests.support.two_daemons import TwoDaemons
 
 Peer: TypeAlias = str | PublicKey | Ticket

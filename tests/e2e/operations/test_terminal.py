@@ -24,8 +24,8 @@ from fastn_p2p_client.ipc.messages import AddPeer
 from fastn_p2p_client.mail import Attachment
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.session.session import Session
-from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import CLI, eventually
+from tests.support.serving_programs import in_loop
 from tests.support.terminals import Tty, on_terminal
 from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p_client import BindingServer, Client, listen
+from fastn_p2p_client import Client, listen
 from fastn_p2p_client.errors import (
     ApplicationError,
     BindingExists,
-    ConnectionLost,
     Denied,
     IdentityNotFound,
     Overloaded,
-    PeerOffline,
-    PeerUnreachable,
     ProtocolNotFound,
 )
 from fastn_p2p_client.ipc.messages import AddProtocol, SetIdentityOnline
@@ -30,59 +24,10 @@ from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
 from fastn_p2p_client.session.session import Session
 from tests.support.daemons import DEADLINE, Daemon
-from tests.support.two_daemons import TwoDaemons, binding_of, until, until_awaited
+from tests.support.serving_programs import bob_at, in_loop, programs, serving, until_answered
+from tests.support.two_daemons import TwoDaemons, binding_of, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        asyncio.run(test(*arguments, **fixtures))
-
-    return run
-
-
-@asynccontextmanager
-async def serving(server: Server | BindingServer) -> AsyncIterator[Server | BindingServer]:
-    """Serve inside the context. Calls in flight end before it is left."""
-    task = asyncio.create_task(server.serve())
-    ready = asyncio.create_task(server.ready.wait())
-    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE)
-    if task.done():
-        ready.cancel()
-        task.result()
-    try:
-        yield server
-    finally:
-        server.close()
-        await task
-
-
-def bob_at(daemons: TwoDaemons, handler: Callable[..., object], protocol: str = "Shop", **options: Any) -> Server:
-    server = Server("bob", daemons.two.home)
-    server.handle_requests(protocol, handler, **{"access": "everyone", **options})
-    return server
-
-
-def programs(daemons: TwoDaemons) -> int:
-    """How many serve bob's Shop, as the daemon's status says."""
-    bindings = [each for identity in daemons.two.status().identities for each in identity.bindings]
-    return sum(each.programs for each in bindings if each.protocol == "Shop")
-
-
-async def until_answered(client: Client, daemons: TwoDaemons, protocol: str = "Shop") -> object:
-    """The first answer to calls made one after the other; they fail with nothing but what they may fail with."""
-
-    async def answer() -> object:
-        try:
-            return await client.call("alice", daemons.bob, protocol, request={}, timeout=20)
-        except (ConnectionLost, PeerOffline, PeerUnreachable, ProtocolNotFound):
-            return None
-
-    return await until_awaited(answer, "a call is answered")
 
 
 @in_loop

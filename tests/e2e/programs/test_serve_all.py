@@ -31,8 +31,8 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import AddProtocol, DeleteIdentity, RemoveProtocol, SetIdentityOnline
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 from fastn_p2p_client.serving.server import Server
-from tests.e2e.programs.test_programs import in_loop, serving
 from tests.support.daemons import Daemon, eventually
+from tests.support.serving_programs import in_loop, serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until, until_awaited
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]

@@ -31,8 +31,8 @@ from fastn_p2p_client.chat.messages import (
 )
 from fastn_p2p_client.errors import ApplicationError, Denied, PeerUnknown, StreamReset
 from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
-from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.serving_programs import in_loop
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
 

@@ -25,12 +25,11 @@ from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, LockVault
 from fastn_p2p_client.errors import Denied, IdentityRevoked, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import id52_of
-from tests.support.age_library import decrypt
+from tests.support.age_library import decrypt, secret_of
 from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
 from tests.support.vault_process import scan
-from tests.unit.actors.vault.test_age_file import secret_of
 
 PASSPHRASE = "correct horse"
 

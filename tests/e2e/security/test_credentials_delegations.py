@@ -1,4 +1,4 @@
-"""Delegations over a real connection: a rogue daemon shows one that does not hold, and is told just why."""
+"""Delegations over a real connection: a hostile daemon shows one that does not hold, and is told just why."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ import pytest
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
-from tests.fuzz.hostile_peer import HELLO, SECRET, Account, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
-from tests.fuzz.raw import unharmed
 from tests.support.daemons import Daemon
+from tests.support.hostile_peer import (
+    HELLO,
+    SECRET,
+    Account,
+    AnyStep,
+    Channel,
+    Talk,
+    Target,
+    Until,
+    endpoint_of,
+    hostile_peer,
+)
+from tests.support.raw_connections import unharmed
 from tests.support.signer import DAY, Signer
 
 MALLORY: Final = Signer("mallory")
@@ -42,7 +53,7 @@ class Service:
 
     def outcome(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> str:
         """Return the outcome of a request as ``signer`` after this introduction."""
-        with rogue(self.target, [self.talk(blob, signer, secret)]) as (account,):
+        with hostile_peer(self.target, [self.talk(blob, signer, secret)]) as (account,):
             return outcome_of(account)
 
     def talk(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> Talk:
@@ -126,18 +137,18 @@ def test_request_is_refused_with_what_is_wrong_with_the_delegation(service: Serv
     """Each from an endpoint of its own: what an endpoint has shown once is known of it."""
     secrets = {case: hashlib.blake2b(case.encode(), digest_size=32).digest() for case in CASES}
     talks = [service.talk(make(endpoint_of(secrets[case])), secret=secrets[case]) for case, (make, _) in CASES.items()]
-    with unharmed(service.daemon), rogue(service.target, talks) as accounts:
+    with unharmed(service.daemon), hostile_peer(service.target, talks) as accounts:
         outcomes = {case: outcome_of(account) for case, account in zip(CASES, accounts, strict=True)}
     assert outcomes == {case: expected for case, (_, expected) in CASES.items()}
 
 
 def test_an_identity_cannot_be_borrowed(service: Service) -> None:
     """A peer that has proven one identity cannot call as another one, not even as the daemon's own."""
-    with rogue(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
+    with hostile_peer(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
         assert outcome_of(account) == "bad-message"
     forged = encode_frame(wire.Request(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
     steps: list[AnyStep] = [Channel(HELLO + encode_frame(wire.Introduce(delegation())) + forged), Until(frames=1)]
-    with rogue(service.target, [Talk(steps)]) as (account,):
+    with hostile_peer(service.target, [Talk(steps)]) as (account,):
         assert outcome_of(account) == "bad-message"
 
 
@@ -164,7 +175,7 @@ def test_a_retired_endpoint_is_cut_off_in_the_middle_of_a_connection(service: Se
     robbed = Signer("robbed")
     first = Channel(HELLO + encode_frame(wire.Introduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
     thief = Talk([first, Until(frames=1)], later=[Channel(service.request(robbed, 2)), Until(frames=2)])
-    with rogue(service.target, [thief]) as accounts:
+    with hostile_peer(service.target, [thief]) as accounts:
         assert outcome_of(accounts[0]) == "reply"
         owner = delegation(robbed, epoch=2, endpoint=endpoint_of(OTHER_SECRET))
         assert service.outcome(owner, robbed, OTHER_SECRET) == "reply"

@@ -14,9 +14,9 @@ import pytest
 from fastn_p2p_client.errors import CODES, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.tickets import Ticket
-from tests.fuzz.hostile_peer import SECRET, endpoint_of
-from tests.fuzz.raw import unharmed
 from tests.support.daemons import Daemon
+from tests.support.hostile_peer import SECRET, endpoint_of
+from tests.support.raw_connections import unharmed
 from tests.support.signer import DAY, Signer
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 

@@ -38,7 +38,7 @@ class Home:
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
     with tempfile.TemporaryDirectory(prefix="fastn-") as name:
-        env = install_protocols(Path(name) / "packages", Limited="tests.e2e.limited:Limited")
+        env = install_protocols(Path(name) / "packages", Limited="tests.support.limited_protocol:Limited")
         daemon = Daemon(Path(name) / "home", Path(name) / "hosts", **env).start()
         try:
             yield Home(daemon)

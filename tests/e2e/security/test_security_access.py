@@ -8,7 +8,7 @@ import pytest
 
 from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.ipc import messages as m
-from tests.fuzz.raw import unharmed
+from tests.support.raw_connections import unharmed
 from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
 
 INSTANCES = ("default", "everyone", "peers", "petname", "key", "nobody")

@@ -14,8 +14,8 @@ from fastn_p2p_actors.gateway.control_server import MAX_COMMANDS_PER_PROGRAM
 from fastn_p2p_client.errors import IdentityOffline, InvalidConfig, InvalidKey, InvalidName, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_HEADER, MAX_NAME, MAX_PAYLOAD
-from tests.fuzz.raw import Raw, hello, unharmed
 from tests.support.daemons import Daemon
+from tests.support.raw_connections import Raw, hello, unharmed
 
 MIB: Final = 1024 * 1024
 IDENTITY_REPLY: Final = 41

@@ -19,9 +19,9 @@ from fastn_p2p_actors.vault.access_policy import TABLE, VaultState
 from fastn_p2p_actors.vault.owner_messages import OwnerRequest
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.ipc import messages as m
-from tests.fuzz.raw import Keys, Raw, hello, unharmed
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
+from tests.support.raw_connections import Keys, Raw, hello, unharmed
 from tests.support.two_daemons import give
 from tests.support.vault_process import running_vault, vault_requests
 

@@ -16,14 +16,14 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client.ipc.messages import Hello, encode
-from tests.fuzz.raw import Raw, hello, unharmed
 from tests.support.daemons import Daemon
+from tests.support.raw_connections import Raw, hello, unharmed
 
 NOBODY: Final = 65534
 PROGRAM: Final = """
 import json, os, socket, sys
 from pathlib import Path
-from tests.fuzz.raw import Raw
+from tests.support.raw_connections import Raw
 request = bytes.fromhex(sys.argv[1])
 os.setgroups([])
 os.setgid(65534)

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from fastn_p2p_actors.credentials.sodium import ffi
 from fastn_p2p_actors.vault.age_file import CHUNK_BYTES, AgeReader, AgeWriter
 from fastn_p2p_actors.vault.age_keys import MAX_WORK_FACTOR, TAG_BYTES, AgeFormatError, AgeHeader
-from fastn_p2p_actors.vault.passphrase import Secret
 from fastn_p2p_client.errors import StorageFailed, WrongBackupPassphrase
-from tests.support.age_library import decrypt
-from tests.support.locked_vaults import delivered
+from tests.support.age_library import decrypt, secret_of
 from tests.support.terminals import on_terminal
 
 CHEAP = 4
@@ -31,13 +29,6 @@ FROM_RUST = base64.b64decode(
     "ZECwqnln9HDQMLkuAowjvi/edgl+NYo38ouDoz8hJaNNnVgySvcn"
 )
 """File with ``content``, made by pyrage 1.4.0 (work factor 91pnXINhs0BgtGtg3yZs)."""
-
-
-def secret_of(passphrase: bytes) -> Secret:
-    secret = Secret()
-    with delivered(passphrase + b"\n") as descriptor:
-        secret.read(descriptor)
-    return secret
 
 
 def written(path: Path, *parts: bytes, secret: bytes = b"") -> bytes:

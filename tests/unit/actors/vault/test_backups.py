@@ -33,9 +33,8 @@ from fastn_p2p_client.errors import (
     VaultLocked,
     WrongBackupPassphrase,
 )
-from tests.support.age_library import decrypt
+from tests.support.age_library import decrypt, secret_of
 from tests.support.locked_vaults import LockedVault, delivered
-from tests.unit.actors.vault.test_age_file import secret_of
 
 CHEAP = 4
 RIGHT = b"correct horse"

@@ -11,7 +11,7 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, CallUnknown, DeliverCall, Reply
 from fastn_p2p_client.serving import idempotency
 from fastn_p2p_client.serving.idempotency import IdempotencyCache
-from tests.unit.client.serving.test_dispatcher import KEY, DispatcherSetup
+from tests.support.dispatchers import KEY, DispatcherSetup
 
 ID = b"0123456789abcdef"
 

@@ -1,6 +1,6 @@
 """Hostile peers that attack until they are stopped: endpoints of their own on the raw binding.
 
-They run in a process of their own, which ``siege.attack`` starts (``python -m tests.fuzz.attackers MODULE ATTACK``).
+They run in a process of their own, which ``siege.attack`` starts (``python -m tests.support.attackers MODULE ATTACK``).
 The first line on its stdin is an ``Order`` in JSON. The process prints ``started`` once each attacker has begun,
 continues until the next line, and prints a ``Report``.
 

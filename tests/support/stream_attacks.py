@@ -13,8 +13,7 @@ from iroh.iroh_ffi import Connection, SendStream
 from fastn_p2p_actors.network.connections.quic_stream import QuicStream
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
-
-from .attackers import HELLO, Attacker
+from tests.support.attackers import HELLO, Attacker
 
 __all__ = [
     "bulk_streams_never_finished",

@@ -27,10 +27,9 @@ import msgspec
 
 from fastn_p2p_client.errors import Overloaded, P2PError
 from fastn_p2p_client.keys import PublicKey
+from tests.support.attackers import Attack, Order, Report
 from tests.support.daemons import Daemon, eventually
 from tests.support.two_daemons import TwoDaemons
-
-from .attackers import Attack, Order, Report
 
 __all__ = ["MIB", "Siege", "Victim", "attack", "besieged", "rss"]
 
@@ -266,7 +265,7 @@ def attack(
         "10",
         sys.executable,
         "-m",
-        "tests.fuzz.attackers",
+        "tests.support.attackers",
         what.__module__,
         getattr(what, "__name__", ""),
     ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 
+from tests.support.attackers import HELLO, Attacker
 from tests.support.signer import Signer
-
-from .attackers import HELLO, Attacker
 
 __all__ = ["hellos", "made_up_identities"]
 

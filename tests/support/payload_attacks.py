@@ -14,8 +14,7 @@ from iroh.iroh_ffi import Connection, SendStream
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_actors.network.wire.messages import BULK_THRESHOLD
-
-from .attackers import Attacker
+from tests.support.attackers import Attacker
 
 __all__ = [
     "calls_taken_back",

@@ -1,6 +1,6 @@
 """Hostile peer that runs the exact steps of a test, on endpoints of its own on the raw binding.
 
-It runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in
+It runs as a process of its own (``python -m tests.support.hostile_peer``). Its first line on stdin is an ``Order`` in
 JSON; it prints a list of ``Account``. At the next line it runs the later steps and prints again. It keeps its
 connections open until stdin is closed.
 """
@@ -36,9 +36,8 @@ from fastn_p2p_actors.network.wire.messages import ALPN, WIRE_VERSION
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import Message
 from fastn_p2p_client.limits import MAX_PAYLOAD
+from tests.support.attackers import Loopback
 from tests.support.processes import child
-
-from .attackers import Loopback
 
 __all__ = [
     "HELLO",
@@ -53,12 +52,12 @@ __all__ = [
     "Uni",
     "Until",
     "endpoint_of",
-    "rogue",
+    "hostile_peer",
 ]
 
 SECRET: Final = b"r" * 32
 """Transport key of the hostile peer, unless a test gives another."""
-HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
+HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"hostile1", MAX_PAYLOAD, 100))
 _DEADLINE: Final = 60.0
 
 
@@ -189,9 +188,9 @@ class Running(list[Account]):
 
 
 @contextmanager
-def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
+def hostile_peer(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
     """Run all talks concurrently. Inside the block they are complete, and their connections are still open."""
-    program = [sys.executable, "-m", "tests.fuzz.hostile_peer"]
+    program = [sys.executable, "-m", "tests.support.hostile_peer"]
     with child(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as process:
         try:
             assert process.stdin is not None
@@ -207,7 +206,7 @@ def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
 # ── the process ──────────────────────────────────────────────────────────────────────────────────
 
 
-class _Rogue:
+class _HostilePeer:
     """Connection of the hostile peer."""
 
     def __init__(self, talk: Talk) -> None:
@@ -350,19 +349,19 @@ async def _main() -> None:
     install(loop)
     order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.buffer.readline), type=Order)
     endpoints = {
-        secret: await Endpoint.bind(EndpointOptions(preset=Loopback(), secret_key=secret, alpns=[b"rogue"]))
+        secret: await Endpoint.bind(EndpointOptions(preset=Loopback(), secret_key=secret, alpns=[b"hostile"]))
         for secret in {talk.secret for talk in order.talks}
     }
-    rogues = [_Rogue(talk) for talk in order.talks]
+    peers = [_HostilePeer(talk) for talk in order.talks]
     await asyncio.gather(
-        *(each.run(endpoints[talk.secret], order.target) for each, talk in zip(rogues, order.talks, strict=True))
+        *(each.run(endpoints[talk.secret], order.target) for each, talk in zip(peers, order.talks, strict=True))
     )
     while True:
-        sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode([each.account for each in peers]) + b"\n")
         sys.stdout.buffer.flush()
         if not await loop.run_in_executor(None, sys.stdin.buffer.readline):
             break
-        await asyncio.gather(*(each.do(talk.later) for each, talk in zip(rogues, order.talks, strict=True)))
+        await asyncio.gather(*(each.do(talk.later) for each, talk in zip(peers, order.talks, strict=True)))
     await asyncio.gather(*(endpoint.close() for endpoint in endpoints.values()))
 
 
