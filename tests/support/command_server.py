@@ -31,7 +31,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["run_command"]
+__all__ = ["CLOSED", "run_command"]
+
+CLOSED: Final = "&-"
+"""Standard output that is closed, as a shell writes it."""
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _STATUS: Final = struct.Struct("i")
@@ -46,10 +49,11 @@ class _Order(msgspec.Struct):
     arguments: list[bytes]
     env: dict[bytes, bytes]
     directory: bytes
+    closed: list[int]
 
 
 def run_command(
-    arguments: Sequence[str], env: Mapping[str, str], *, input: str | None, timeout: float
+    arguments: Sequence[str], env: Mapping[str, str], *, input: str | None, timeout: float, stdout: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a command until it ends, as ``subprocess.run`` does with ``capture_output`` and ``text``.
 
@@ -58,13 +62,16 @@ def run_command(
         env: environment of the process.
         input: its standard input; None for an empty one.
         timeout: seconds after which it is killed.
+        stdout: file that is its standard output, or ``CLOSED``; empty for a pipe, whose content is returned.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
     """
     command = [sys.executable, "-m", "fastn_p2p", *arguments]
     server = _get_server()
+    closed = [1] if stdout == CLOSED else []
     if server.variables != _read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
+        assert not stdout, f"{arguments[0]} is run by a shell if its standard output matters"
         return subprocess.run(
             command, env=env, input=input, stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True, text=True, timeout=timeout, check=False,
@@ -72,18 +79,23 @@ def run_command(
     with ExitStack() as stack:
         order = stack.enter_context(os.fdopen(os.memfd_create("order"), "w+b"))
         variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
-        order.write(msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()))))
+        order.write(
+            msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()), closed))
+        )
         order.flush()
         pipes = [stack.enter_context(_Pipe(writes)) for writes in (True, False, False, False)]
-        server.send([order.fileno(), *(pipe.theirs for pipe in pipes)])
+        theirs = [pipe.theirs for pipe in pipes]
+        if stdout:
+            theirs[1] = stack.enter_context(Path(os.devnull if closed else stdout).open("wb", buffering=0)).fileno()
+        server.send([order.fileno(), *theirs])
         for pipe in pipes:
             pipe.close_theirs()
         if not _communicate(pipes, (input or "").encode(locale.getencoding()), time.monotonic() + timeout):
             raise subprocess.TimeoutExpired(command, timeout)
-    _, stdout, stderr, status = (bytes(pipe.data) for pipe in pipes)
+    _, written, stderr, status = (bytes(pipe.data) for pipe in pipes)
     assert len(status) == 2 * _STATUS.size, f"the process that waits for the end of {command} has ended"
     (code,) = _STATUS.unpack_from(status, _STATUS.size)
-    return subprocess.CompletedProcess(command, code, _text(stdout), _text(stderr))
+    return subprocess.CompletedProcess(command, code, _text(written), _text(stderr))
 
 
 class _Pipe:
@@ -256,8 +268,10 @@ def _become_command(descriptors: list[int]) -> _Order:
         os.dup2(descriptor, number)
     for descriptor in descriptors[1:]:
         os.close(descriptor)
+    for number in order.closed:
+        os.close(number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _open_standard_streams()
+    _open_standard_streams(order.closed)
     os.chdir(order.directory)
     os.environ.clear()
     os.environb.update(order.env)
@@ -268,11 +282,11 @@ def _become_command(descriptors: list[int]) -> _Order:
     return order
 
 
-def _open_standard_streams() -> None:
+def _open_standard_streams(closed: Sequence[int]) -> None:
     """Open the three streams again, as an interpreter does for what descriptors 0 to 2 are now."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         before = getattr(sys, name)
-        stream = open(  # noqa: SIM115
+        stream = None if number in closed else open(  # noqa: SIM115
             number, "w" if number else "r", 1 if number == 2 else -1,
             encoding=before.encoding, errors=before.errors, newline="\n", closefd=False,
         )  # fmt: skip

@@ -5,20 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import DelegationExpired
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
-
-
-@pytest.fixture(scope="module")
-def daemons() -> Iterator[TwoDaemons]:
-    with start_two_daemons(echo=False) as made:
-        yield made
+from tests.support.two_daemons import TwoDaemons
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
+from tests.support.command_server import CLOSED
 from tests.support.daemons import CLI, eventually
 from tests.support.two_daemons import TwoDaemons, handlers_at_work, settled_counts, wait_idle
 
@@ -26,22 +28,9 @@ def shell(daemons: TwoDaemons, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["status", "list-identities", "--version", f"call $BOB Echo --data '{HELLO}'"],
-    ids=lambda c: c.split()[0],
-)
-def test_standard_output_is_closed(daemons: TwoDaemons, command: str) -> None:
-    done = shell(daemons, f"fastn-p2p {command} >&-")
+def test_standard_output_is_closed(daemons: TwoDaemons) -> None:
+    done = shell(daemons, "fastn-p2p status >&-")
     assert (done.returncode, done.stderr) == (ExitCode.STORAGE, "fastn-p2p: standard output is closed\n")
-
-
-@pytest.mark.parametrize("command", ["status", "list-identities", "protocols", "--version", "--help", "call --help"])
-def test_standard_output_does_not_take_it(daemons: TwoDaemons, command: str) -> None:
-    done = shell(daemons, f"fastn-p2p {command} > /dev/full")
-    assert done.returncode == ExitCode.STORAGE
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_of_standard_output_that_is_gone(daemons: TwoDaemons) -> None:
@@ -60,26 +49,41 @@ def test_messages_that_cannot_be_written_do_not_stop_a_command(daemons: TwoDaemo
 
 
 @pytest.mark.parametrize(
+    ("command", "input", "words"),
+    [
+        ("call $BOB Echo", "", "standard input is empty"),
+        ("call $BOB Echo", "{message: hi}", "standard input is not JSON"),
+        ("call $BOB Echo --data @/nowhere", None, "cannot read '/nowhere': No such file or directory"),
+        ("call $BOB Echo --data 99999999999999999999", None, "64 bits"),
+        ("call", None, "Missing argument"),
+        ("call $BOB Echo --timeout never --data 1", None, "--timeout"),
+        ("frobnicate", None, "No such command 'frobnicate'"),
+        ("status --frobnicate", None, "No such option"),
+        ("add-protocol alice", None, "Missing option '--protocol'"),
+        ("add-protocol alice --protocol Echo --config '{'", None, "not JSON"),
+        ("delete-identity alice", None, "--yes"),
+    ],
+)
+def test_it_says_what_is_wrong_with_the_command_line(
+    daemons: TwoDaemons, command: str, input: str | None, words: str
+) -> None:
+    assert_misuse(daemons.one.cli(*shlex.split(command.replace("$BOB", daemons.bob)), input=input), words)
+
+
+@pytest.mark.parametrize(
     ("script", "words"),
     [
         ("fastn-p2p call $BOB Echo <&-", "no request. Pipe JSON in"),
-        ("fastn-p2p call $BOB Echo </dev/null", "standard input is empty"),
-        ("echo '{message: hi}' | fastn-p2p call $BOB Echo", "standard input is not JSON"),
         ("head -c 1000 /dev/urandom | fastn-p2p call $BOB Echo", "standard input is not JSON"),
-        ("fastn-p2p call $BOB Echo --data @/nowhere", "cannot read '/nowhere': No such file or directory"),
-        ("fastn-p2p call $BOB Echo --data 99999999999999999999", "64 bits"),
-        ("fastn-p2p call", "Missing argument"),
-        ("fastn-p2p call $BOB Echo --timeout never --data 1", "--timeout"),
-        ("fastn-p2p frobnicate", "No such command 'frobnicate'"),
-        ("fastn-p2p status --frobnicate", "No such option"),
-        ("fastn-p2p add-protocol alice", "Missing option '--protocol'"),
-        ("fastn-p2p add-protocol alice --protocol Echo --config '{'", "not JSON"),
-        ("fastn-p2p delete-identity alice </dev/null", "--yes"),
         ("fastn-p2p daemon --network nowhere", "--network"),
     ],
 )
-def test_it_says_what_is_wrong_with_the_command_line(daemons: TwoDaemons, script: str, words: str) -> None:
-    done = shell(daemons, script)
+def test_it_says_what_is_wrong_with_the_script(daemons: TwoDaemons, script: str, words: str) -> None:
+    assert_misuse(shell(daemons, script), words)
+
+
+def assert_misuse(done: subprocess.CompletedProcess[str], words: str) -> None:
+    """The command has done nothing, and said why."""
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -124,6 +128,7 @@ def test_names_from_the_other_side_cannot_write_to_the_terminal(daemons: TwoDaem
     [
         "--help",
         "--version",
+        "call --help",
         "files --help",
         "demo",
         "protocols",
@@ -136,14 +141,23 @@ def test_names_from_the_other_side_cannot_write_to_the_terminal(daemons: TwoDaem
         "list-identities --json",
         "ticket alice",
         'call $BOB Echo --data \'{"message": "hi"}\'',
-        'stream $BOB Trial --data \'{"do": "who"}\' < /dev/null',
-        "new-protocol Full --dir $(mktemp -d)/full",
+        'stream $BOB Trial --data \'{"do": "who"}\'',
+        "new-protocol Full --dir $DIRECTORY",
     ],
 )
-@pytest.mark.parametrize("output", ["/dev/full", "&-"])
-def test_output_that_cannot_be_written_is_an_error(daemons: TwoDaemons, command: str, output: str) -> None:
-    done = shell(daemons, f"fastn-p2p {command} >{output}")
+@pytest.mark.parametrize(
+    ("output", "words"), [("/dev/full", "No space left on device"), (CLOSED, "standard output is closed")]
+)
+def test_output_that_cannot_be_written_is_an_error(
+    daemons: TwoDaemons, tmp_path: Path, command: str, output: str, words: str
+) -> None:
+    if command == "demo":
+        done = shell(daemons, f"fastn-p2p demo >{output}")
+    else:
+        arguments = command.replace("$BOB", daemons.bob).replace("$DIRECTORY", str(tmp_path / "full"))
+        done = daemons.one.cli(*shlex.split(arguments), stdout=output)
     assert done.returncode == ExitCode.STORAGE, done.stderr
+    assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
 
