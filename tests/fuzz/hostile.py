@@ -81,7 +81,7 @@ def _object_of(kind: type[T]) -> T:
 def _owner_reply(home: Home) -> str:
     """Return the code of the reply at the socket of the vault's owner."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.connect(str(home.mailbox("keys")))
         connection.send(encode(LockVault()))
         reply = msgspec.msgpack.decode(connection.recv(65536), type=OwnerReply)

@@ -60,7 +60,7 @@ def path_of(daemon: Daemon, name: str) -> Path:
 def connect(path: Path) -> socket.socket | None:
     """A raw connection, or None while no process listens."""
     stranger = socket.socket(socket.AF_UNIX)
-    stranger.settimeout(20)
+    stranger.settimeout(60)
     try:
         stranger.connect(str(path))
     except OSError:

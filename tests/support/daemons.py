@@ -220,10 +220,10 @@ class Daemon:
     # ── using it ─────────────────────────────────────────────────────────────────────────────────
 
     def cli(
-        self, *arguments: str, input: str | None = None, timeout: float = DEADLINE, stdout: str = ""
+        self, *arguments: str, input: str | None = None, timeout: float = DEADLINE
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a user types it, but without the time that the start of an interpreter takes."""
-        return run_command(arguments, self.env, input=input, timeout=timeout, stdout=stdout)
+        return run_command(arguments, self.env, input=input, timeout=timeout)
 
     @contextmanager
     def client(self) -> Iterator[sync.Client]:

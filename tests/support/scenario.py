@@ -13,10 +13,10 @@ Scenario = Callable[[], Awaitable[None]]
 
 
 def play(scenario: Scenario) -> None:
-    """Run a scenario in a new event loop, within 20 seconds."""
+    """Run a scenario in a new event loop, within 60 seconds."""
 
     async def in_time() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await scenario()
 
     uvloop.run(in_time())

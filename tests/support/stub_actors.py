@@ -414,7 +414,7 @@ class Program:
 
     async def ask(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
         """Raises P2PError: what the gateway said instead."""
-        answer = await self.link.request(message, payload, timeout=20)
+        answer = await self.link.request(message, payload, timeout=60)
         reply = self._decoder.decode(answer.header)
         if isinstance(reply, ErrorReply):
             raise reply.error()

@@ -80,11 +80,11 @@ def connected(address: str) -> socket.socket:
     """A connection whose every operation has 20 seconds."""
     if address.startswith("unix:"):
         made = socket.socket(socket.AF_UNIX)
-        made.settimeout(20)
+        made.settimeout(60)
         made.connect(address.removeprefix("unix:"))
         return made
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def exchange(address: str, text: bytes) -> bytes:
@@ -97,7 +97,7 @@ def exchange(address: str, text: bytes) -> bytes:
             while data := connection.recv(1 << 18):
                 got += data
         finally:
-            sending.join(20)
+            sending.join(60)
         return bytes(got)
 
 

@@ -309,7 +309,7 @@ def until_answered(client: sync.Client, daemons: TwoDaemons, request: object) ->
 
     def answer() -> object:
         try:
-            return client.call("alice", daemons.bob, "Timer", request=request, timeout=20)
+            return client.call("alice", daemons.bob, "Timer", request=request, timeout=60)
         except (ConnectionLost, PeerUnreachable, ProtocolNotFound):
             return None
 

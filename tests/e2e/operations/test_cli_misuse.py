@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from tests.support.command_server import CLOSED
-from tests.support.daemons import CLI, eventually
+from tests.support.command_server import CLOSED, run_command
+from tests.support.daemons import CLI, DEADLINE, eventually
 from tests.support.two_daemons import TwoDaemons, handlers_at_work, settled_counts, wait_idle
 
 HELLO = """{"message": "hi"}"""
@@ -155,7 +155,7 @@ def test_output_that_cannot_be_written_is_an_error(
         done = shell(daemons, f"fastn-p2p demo >{output}")
     else:
         arguments = command.replace("$BOB", daemons.bob).replace("$DIRECTORY", str(tmp_path / "full"))
-        done = daemons.one.cli(*shlex.split(arguments), stdout=output)
+        done = run_command(shlex.split(arguments), daemons.one.env, input=None, timeout=DEADLINE, stdout=output)
     assert done.returncode == ExitCode.STORAGE, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -250,7 +250,7 @@ def test_a_daemon_that_was_killed_comes_back_with_everything(daemons: TwoDaemons
     after = daemons.two.status()
     assert what_is_kept(after) == what_is_kept(before)
     with daemons.one.client() as ours:
-        assert ours.call("alice", daemons.bob, "Echo", request=HI, timeout=20) == ECHOED
+        assert ours.call("alice", daemons.bob, "Echo", request=HI, timeout=60) == ECHOED
 
 
 def test_daemons_on_two_machines() -> None:

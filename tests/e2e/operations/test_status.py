@@ -126,7 +126,7 @@ def test_an_actor_that_was_killed_is_back_and_counted(busy: TwoDaemons, actor: s
     process = next(each for each in settled(busy.one).processes if each.name == actor)
     assert (process.pid, process.state, process.restarts) == (after, "ready", 1)
     with busy.two.client() as client:
-        assert client.call("bob", busy.alice, "Echo", request=HI, timeout=20) == {"echoed": "Echo: hi"}
+        assert client.call("bob", busy.alice, "Echo", request=HI, timeout=60) == {"echoed": "Echo: hi"}
 
 
 def settled(daemon: Daemon) -> Status:

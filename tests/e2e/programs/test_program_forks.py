@@ -34,7 +34,7 @@ def refused(action):
 def in_child(work):
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 0, process.exitcode
 
 async def echo(client, word):

@@ -171,7 +171,7 @@ def test_a_unix_socket_at_both_ends(daemons: TwoDaemons) -> None:
                 with forward.connect() as here:
                     there, _ = listener.accept()
                     with there:
-                        there.settimeout(20)
+                        there.settimeout(60)
                         here.sendall(b"ping")
                         assert there.recv(4) == b"ping"
                         there.sendall(b"pong")

@@ -72,7 +72,7 @@ def test_a_thousand_requests_over_kept_connections(web: Forward, site: Path) -> 
     for number in range(10):
         (site / f"page{number}").write_text(f"this is page {number}" * (number + 1))
     host, port = web.address.split(":")
-    kept = [http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(2)]
+    kept = [http.client.HTTPConnection(host, int(port), timeout=60) for _ in range(2)]
     for connection in kept:
         connection.connect()
     sockets = [each.sock for each in kept]

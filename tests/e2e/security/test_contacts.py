@@ -54,7 +54,7 @@ def call(daemons: TwoDaemons, instance: str) -> type[P2PError] | None:
     """Call bob as alice. Return the error, or None after a reply."""
     with daemons.one.client() as client:
         try:
-            client.call("alice", daemons.bob, "Echo", instance, {"message": "hi"}, timeout=20)
+            client.call("alice", daemons.bob, "Echo", instance, {"message": "hi"}, timeout=60)
         except P2PError as error:
             return type(error)
     return None

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from fastn_p2p_actors.vault.vault import Vault
 from fastn_p2p_client.errors import IdentityRevoked, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.sync import Client
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
@@ -229,13 +230,19 @@ def test_killed_after_the_commit_the_next_start_finishes_a_revocation(daemons: D
     one.identity("anna", echo=False)
     network = one.pid("network")
     os.kill(network, signal.SIGSTOP)
-    with one.client() as client, pytest.raises(P2PError):
-        client.control(m.RevokeIdentity("anna"), timeout=0.5)
-    eventually((one.home.vault / "identities" / "anna.revoked").exists, "the vault has committed it")
-    assert "anna" not in revoked_on_disk(one)
-    one.kill()
-    with suppress(ProcessLookupError):
-        os.kill(network, signal.SIGCONT)
+
+    def revoke() -> None:
+        with one.client() as client, pytest.raises(P2PError):
+            client.control(m.RevokeIdentity("anna"), timeout=DEADLINE)
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(revoke)
+        eventually((one.home.vault / "identities" / "anna.revoked").exists, "the vault has committed it")
+        assert "anna" not in revoked_on_disk(one)
+        one.kill()
+        with suppress(ProcessLookupError):
+            os.kill(network, signal.SIGCONT)
+        asked.result()
     one.start()
     eventually(lambda: "anna" in revoked_on_disk(one), "the revocation is finished")
     with one.client() as client, pytest.raises(IdentityRevoked):

@@ -144,7 +144,7 @@ def attack(daemon: Daemon, do: str, data: bytes = b"") -> Any:
     """Run an attack in bob's process. Return its results."""
     with daemon.client() as client:
         keys = {each.name: each.id52 for each in daemon.status().identities}
-        return client.call("alice", keys["bob"], "Hostile", request={"do": do, "data": data}, timeout=20)
+        return client.call("alice", keys["bob"], "Hostile", request={"do": do, "data": data}, timeout=60)
 
 
 # ── the vault ────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,8 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,17 +142,30 @@ async def calls_while(scene: Scene, change: Callable[[], object]) -> None:
             ended.set()
 
 
+@contextmanager
+def rotating(scene: Scene) -> Iterator[None]:
+    """Ask ``one`` for a new key while the block runs. The command fails, as its gateway ends in the block."""
+
+    def ask() -> None:
+        with scene.one.client() as client, pytest.raises(P2PError):
+            client.control(m.RotateTransport(), timeout=DEADLINE)
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        yield
+        asked.result()
+
+
 def test_killed_after_the_commit_the_next_start_has_the_new_key(scene: Scene) -> None:
     """The network process is stopped, so the command waits between its steps."""
     assert call(scene.two, "bob", scene.alice) is None
     epoch, network = scene.epoch() + 1, scene.one.pid("network")
     os.kill(network, signal.SIGSTOP)
-    with scene.one.client() as client, pytest.raises(P2PError):
-        client.control(m.RotateTransport(), timeout=0.5)
-    eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
-    scene.one.kill()
-    with suppress(ProcessLookupError):
-        os.kill(network, signal.SIGCONT)
+    with rotating(scene):
+        eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
+        scene.one.kill()
+        with suppress(ProcessLookupError):
+            os.kill(network, signal.SIGCONT)
     scene.one.start()
     assert scene.one.status().transport_epoch == epoch
     assert call(scene.two, "bob", scene.alice) is None
@@ -161,11 +175,10 @@ def test_a_killed_gateway_finishes_the_rotation_after_its_restart(scene: Scene) 
     before, epoch = scene.one.status().endpoint, scene.epoch() + 1
     network = scene.one.pid("network")
     os.kill(network, signal.SIGSTOP)
-    with scene.one.client() as client, pytest.raises(P2PError):
-        client.control(m.RotateTransport(), timeout=0.5)
-    eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
-    scene.one.kill_actor("gateway")
-    os.kill(network, signal.SIGCONT)
+    with rotating(scene):
+        eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
+        scene.one.kill_actor("gateway")
+        os.kill(network, signal.SIGCONT)
 
     def is_moved() -> bool:
         try:

@@ -81,7 +81,7 @@ async def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_u
     async with running_gateway(home) as gateway:
         gateway.network.ignore.add(GetPeers)
         waiting = [
-            asyncio.ensure_future(gateway.program.link.request(m.ListPeers(), timeout=20))
+            asyncio.ensure_future(gateway.program.link.request(m.ListPeers(), timeout=60))
             for _ in range(MAX_COMMANDS_PER_PROGRAM)
         ]
         await gateway.network.hears(GetPeers, MAX_COMMANDS_PER_PROGRAM)

@@ -114,7 +114,7 @@ async def test_end_of_the_process_fails_requests_and_its_successor_serves(tmp_pa
     try:
         assert (await link.request(GetStatus(), b"1", timeout=60)).payload == b"1"
         process.send_signal(signal.SIGSTOP)
-        asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(5)]
+        asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(5)]
         await asyncio.sleep(0)
         process.kill()
         process.communicate()

@@ -53,12 +53,12 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
         route = b""
         for size in SIZES:
             payload = bytes(range(250)) * (size // 250) + bytes(size % 250)
-            asked = asyncio.ensure_future(link.request(GetStatus(), payload, timeout=20))
+            asked = asyncio.ensure_future(link.request(GetStatus(), payload, timeout=60))
             route, correlation, header, received = await asyncio.to_thread(router.recv_multipart)
             assert (header, received) == (encode(GetStatus()), payload)
             router.send_multipart([route, correlation, b"answer", received])
             assert await asked == (b"answer", payload)
-        asked_many = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(10)]
+        asked_many = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(10)]
         frames = []
         for number in range(10):
             _, correlation, _, _ = await asyncio.to_thread(router.recv_multipart)
@@ -68,7 +68,7 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
         async with asyncio.timeout(50):
             assert await pushed.get() == (b"no id of ours", b"pushed", b"")
         router.send_multipart([route, b"misfit"])
-        asked = asyncio.ensure_future(link.request(GetStatus(), timeout=20))
+        asked = asyncio.ensure_future(link.request(GetStatus(), timeout=60))
         await asyncio.to_thread(router.recv_multipart)
         router.close(0)
         with pytest.raises(ConnectionLost):
@@ -181,7 +181,7 @@ def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: P
         link.open()
         with mailbox.listener:
             accepted = await mailbox.accept()
-            asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(2)]
+            asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(2)]
             async with asyncio.timeout(50):
                 await link.connected.wait()
             assert len(await asyncio.to_thread(accepted.recv, 1000)) > len(GREETING)

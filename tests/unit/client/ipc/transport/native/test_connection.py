@@ -46,7 +46,7 @@ class End:
         self.connection.start()
 
     async def take(self, count: int) -> list[Message]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return [await self.messages.get() for _ in range(count)]
 
     async def end(self) -> None:
