@@ -56,7 +56,7 @@ def test_every_request_is_documented_with_its_fields() -> None:
     assert rows == described(f.Request)
 
 
-def test_what_a_session_is_opened_with_is_documented() -> None:
+def test_the_opening_of_a_session_is_documented() -> None:
     rows = [code(row[0]) for row in table(PAGE, "Sessions", "initial data")]
     assert rows == [
         "{" + ", ".join([f'"type": "{tag}"', *(f'"{field}"' for field in fields)]) + "}"

@@ -66,7 +66,7 @@ def test_calls_that_are_served_are_not_limited(victim: Victim) -> None:
         assert len(account.answers) == count
 
 
-def test_what_one_stranger_is_refused_costs_another_in_its_network_no_served_call(victim: Victim) -> None:
+def test_refusals_of_one_stranger_cost_another_in_its_network_no_served_call(victim: Victim) -> None:
     secrets = [f"crowd {number}".encode().ljust(32) for number in range(6)]
     flood = b"".join(request(number, victim.key, "Nothing") for number in range(1, BURST + 300))
     talks = [Talk([Channel(HELLO + introduction(secret) + flood), Until(frames=BURST)], secret) for secret in secrets]

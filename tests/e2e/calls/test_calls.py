@@ -96,7 +96,7 @@ def test_a_hosted_protocol_calls_others_as_its_identity(daemons: TwoDaemons) -> 
     assert asked["key"] == daemons.bob
 
 
-def test_who_is_in_the_address_book_may_use_what_is_for_peers(daemons: TwoDaemons) -> None:
+def test_a_peer_in_the_address_book_may_use_a_binding_for_peers(daemons: TwoDaemons) -> None:
     """From the moment on that they are in it, and until they are not."""
     with daemons.one.client() as ours, daemons.two.client() as theirs:
         theirs.control(AddPeer(daemons.alice, "al"))

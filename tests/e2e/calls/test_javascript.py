@@ -179,7 +179,7 @@ def test_it_says_that_no_daemon_runs(example: Path, make_daemon: Any) -> None:
     assert (told["error"], told["fields"]) == ("DaemonNotRunning", {"home": str(daemon.home.path)})
 
 
-def test_its_handler_is_called_from_another_daemon(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
+def test_a_handler_is_called_from_another_daemon(timer: Program, daemons: TwoDaemons, client: sync.Client) -> None:
     assert client.call("alice", daemons.bob, "Timer", request={"seconds": 0.01}) == {"waited": 0.01}
     timer.says(f"waited 0.01 s for {daemons.alice}")
     with pytest.raises(ApplicationError) as refused:
@@ -245,7 +245,7 @@ def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, daemons: Tw
         assert program.wait() == 0
 
 
-def test_what_cannot_be_served_is_said_at_once(example: Path, daemons: TwoDaemons) -> None:
+def test_a_protocol_that_cannot_be_served_is_reported_at_once(example: Path, daemons: TwoDaemons) -> None:
     program = Program(example / "serve.mjs", "nobody", daemon=daemons.two)
     assert program.wait() == 1
     assert program.lines == ["IdentityNotFound: identity-not-found, identity: nobody"]
@@ -338,7 +338,7 @@ def test_it_knows_every_error_of_the_page() -> None:
     assert documented
 
 
-def test_its_packages_are_pinned_and_name_no_registry() -> None:
+def test_packages_are_pinned_and_name_no_registry() -> None:
     package = json.loads((EXAMPLE / "package.json").read_text())
     lock = json.loads((EXAMPLE / "package-lock.json").read_text())
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package["dependencies"].values())

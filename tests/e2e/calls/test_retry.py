@@ -51,7 +51,7 @@ async def restarted(daemons: TwoDaemons, side: str) -> None:
 @pytest.mark.parametrize("side", ["caller", "callee"])
 @pytest.mark.parametrize("count", [1, 2])
 @in_loop
-async def test_one_that_was_executed_when_a_network_process_died_is_not_executed_again(
+async def test_a_call_executed_when_a_network_process_died_is_not_executed_again(
     daemons: TwoDaemons, side: str, count: int
 ) -> None:
     """By whichever program, although several serve it."""
@@ -71,7 +71,7 @@ async def test_one_that_was_executed_when_a_network_process_died_is_not_executed
 
 
 @in_loop
-async def test_one_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemons) -> None:
+async def test_a_call_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemons) -> None:
     """The caller's daemon freezes, so that the handler ends meanwhile; then its network process dies."""
     once = Once()
     async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):
@@ -104,7 +104,7 @@ asyncio.run(server.serve())
 
 
 @in_loop
-async def test_one_whose_program_dies_is_executed_by_another(daemons: TwoDaemons) -> None:
+async def test_a_call_whose_program_dies_is_executed_by_another(daemons: TwoDaemons) -> None:
     once = Once()
     once.go_on.set()
     program = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
@@ -155,7 +155,7 @@ async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(
 
 
 @in_loop
-async def test_what_the_handler_says_ends_it_and_so_does_the_time(daemons: TwoDaemons) -> None:
+async def test_retries_end_at_an_error_of_the_handler_and_at_the_deadline(daemons: TwoDaemons) -> None:
     executed: list[object] = []
 
     async def refuse(request: object) -> None:

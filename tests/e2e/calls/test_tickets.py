@@ -84,7 +84,7 @@ def test_a_second_name_for_a_peer_is_announced(daemons: TwoDaemons, ticket: str)
         daemons.one.cli("peer", "remove", name)
 
 
-def test_one_that_has_expired_says_when() -> None:
+def test_an_expired_ticket_says_when() -> None:
     words = str(DelegationExpired(identity="i66fo", seconds=3600))
     hour = time.strftime("%Y-%m-%d %H", time.gmtime(time.time() - 3600))
     assert f"expired on {hour}" in words

@@ -109,7 +109,7 @@ async def test_a_peer_comes_online_at_the_same_daemon(daemons: TwoDaemons, dave:
 
 
 @in_loop
-async def test_all_who_wait_are_told(daemons: TwoDaemons, carol: str) -> None:
+async def test_every_waiting_caller_is_told(daemons: TwoDaemons, carol: str) -> None:
     await switch(daemons.two, "carol", False)
     async with (
         Client(daemons.one.home) as one,
@@ -181,7 +181,7 @@ async def test_connects_to_an_address_book_peer_that_starts_later(daemons: TwoDa
     ],
 )
 @in_loop
-async def test_what_can_never_be_right_is_not_waited_for(
+async def test_a_mistake_is_not_waited_for(
     daemons: TwoDaemons, identity: str, peer: str, error: type[P2PError]
 ) -> None:
     async with Client(daemons.one.home) as client:

@@ -136,7 +136,7 @@ async def test_strangers_are_kept_out_unless_they_are_let_in(daemons: TwoDaemons
 
 
 @in_loop
-async def test_what_cannot_be_served_is_said_at_once(daemons: TwoDaemons) -> None:
+async def test_a_protocol_that_cannot_be_served_is_reported_at_once(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> None:
         return None
 
@@ -151,7 +151,7 @@ async def test_what_cannot_be_served_is_said_at_once(daemons: TwoDaemons) -> Non
 
 
 @in_loop
-async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon) -> None:
+async def test_a_hosted_binding_takes_the_place_of_programs(daemon: Daemon) -> None:
     """The same holds if it was added while the identity was offline: a program cannot keep an identity offline."""
     id52 = daemon.identity("carol", echo=False)
 
@@ -169,7 +169,7 @@ async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon)
 
 
 @in_loop
-async def test_what_is_in_flight_is_finished_when_a_program_stops(daemons: TwoDaemons) -> None:
+async def test_calls_in_flight_are_finished_when_a_program_stops(daemons: TwoDaemons) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def handle(request: None) -> str:

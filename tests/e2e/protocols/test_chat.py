@@ -289,7 +289,7 @@ async def test_why_messages_wait_is_said(daemons: TwoDaemons) -> None:
 
 
 @in_loop
-async def test_who_the_peer_is(daemons: TwoDaemons) -> None:
+async def test_a_conversation_names_its_peer(daemons: TwoDaemons) -> None:
     async with Client(daemons.one.home) as client:
         chat = ChatClient(client, "alice")
         assert [(await chat.with_peer(each)).name for each in ("bob", daemons.bob)] == ["bob", "bob"]

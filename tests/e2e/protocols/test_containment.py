@@ -215,7 +215,7 @@ def test_handler_that_keeps_the_memory_that_it_ate(daemon: Daemon) -> None:
     assert "3 times, the last time in a request (it had no memory left)" in state
 
 
-def test_what_a_handler_forks_ends_with_its_identity(daemon: Daemon) -> None:
+def test_a_process_forked_by_a_handler_ends_with_its_identity(daemon: Daemon) -> None:
     """For each way to hide a child, and each end of the identity's process. No child can pass for the identity. An
     orphan ends before."""
     name = with_faulty_protocol(daemon, "forks")
@@ -256,7 +256,7 @@ def test_hook_that_misbehaves_when_the_identity_starts(
     assert call(daemon, named(way), "", "Echo") == ECHOED
 
 
-def test_what_is_killed_by_others_is_not_blamed(daemon: Daemon) -> None:
+def test_a_process_killed_by_others_is_not_blamed(daemon: Daemon) -> None:
     """The process is killed from outside while a handler runs."""
     name = with_faulty_protocol(daemon, "innocent")
     for _ in range(4):

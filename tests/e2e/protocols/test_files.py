@@ -88,7 +88,7 @@ SOME: Contents = {"a.txt": b"a", "d/big": 3 * MIB + 17, "d/e/c": 12345, "d/empty
 # ── the commands ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_a_peer_shares_is_listed_and_got(setup: FilesSetup) -> None:
+def test_shared_files_are_listed_and_downloaded(setup: FilesSetup) -> None:
     make_files(setup.root, SOME)
     (setup.root / "link").symlink_to("a.txt")
     listed = setup.files("ls", setup.daemons.bob)
@@ -123,7 +123,7 @@ def test_what_a_peer_shares_is_listed_and_got(setup: FilesSetup) -> None:
     assert (setup.here / "a.txt").read_bytes() == b"a"
 
 
-def test_what_is_put_waits_until_it_is_accepted(setup: FilesSetup) -> None:
+def test_an_upload_waits_until_it_is_accepted(setup: FilesSetup) -> None:
     make_files(setup.here, SOME)
     put = ["put", setup.daemons.bob, str(setup.here / "d"), str(setup.here / "a.txt"), "--instance", "wary"]
     waits = setup.files(*put, "--timeout", "0")

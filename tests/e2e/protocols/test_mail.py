@@ -114,7 +114,7 @@ def test_sends_lists_reads_and_deletes_a_mail(
     assert mail(daemons.two, "delete", number).returncode == 7
 
 
-def test_what_cannot_be_sent_says_why(daemons: TwoDaemons, tmp_path: Path, mail: Command) -> None:
+def test_mail_that_cannot_be_sent_says_why(daemons: TwoDaemons, tmp_path: Path, mail: Command) -> None:
     (tmp_path / "large").write_bytes(b"")
     os.truncate(tmp_path / "large", MAX_LETTER)
     for arguments, code, words in (

@@ -89,7 +89,7 @@ def edit(daemon: Daemon, instance: str, **config: object) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_what_new_protocol_wrote_passes_its_tests(daemon: Daemon) -> None:
+def test_a_new_protocol_passes_its_tests(daemon: Daemon) -> None:
     tests = daemon.home.path.parent / "written/tests"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, env=daemon.env, capture_output=True, text=True, timeout=100, check=False)
@@ -97,14 +97,14 @@ def test_what_new_protocol_wrote_passes_its_tests(daemon: Daemon) -> None:
     assert "3 passed" in done.stdout
 
 
-def test_what_new_protocol_wrote_is_served(daemon: Daemon) -> None:
+def test_a_new_protocol_is_served(daemon: Daemon) -> None:
     give(daemon, "alice", "GuestBook", "default", "everyone", max_length=20)
     assert call(daemon, {"text": "hello"}, protocol="GuestBook") == {"number": 1}
     done = daemon.cli("stream", key_of(daemon, "alice"), "GuestBook", "--as", "bob", input="")
     assert done.stdout.endswith(": hello\n"), done.stderr
 
 
-def test_what_is_installed_is_listed(daemon: Daemon) -> None:
+def test_an_installed_protocol_is_listed(daemon: Daemon) -> None:
     listed = {each["name"]: each for each in json.loads(daemon.cli("protocols", "--json").stdout)}
     board = listed["Pinboard"]
     assert (board["distribution"], board["version"]) == ("pinboard-protocol", "0.1.0")
@@ -203,7 +203,7 @@ def test_a_board_of_an_identity_that_is_offline(daemon: Daemon) -> None:
     assert daemon.cli("identity-online", "alice").returncode == 0
 
 
-def test_what_is_not_there_is_said(daemon: Daemon) -> None:
+def test_a_missing_protocol_is_reported(daemon: Daemon) -> None:
     for command in ("check", "reload", "start", "stop"):
         for arguments, words in (
             (("alice", "Pinboard", "none"), "has no Pinboard as 'none'"),

@@ -75,7 +75,7 @@ def is_rejected(forward: Forward) -> bool:
 # ── connections ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_goes_in_comes_out_after_the_end_of_one_direction(web: Forward) -> None:
+def test_bytes_come_out_after_the_end_of_one_direction(web: Forward) -> None:
     content = os.urandom(5_000_000)
     assert exchange(web.address, content) == content
 

@@ -42,7 +42,7 @@ async def get(http: aiohttp.ClientSession, url: str) -> bytes | None:
         return await response.read()
 
 
-async def test_what_is_published_is_found(http: aiohttp.ClientSession) -> None:
+async def test_a_published_packet_is_found(http: aiohttp.ClientSession) -> None:
     async with running_relay() as server:
         assert await get(http, path(server)) is None
         body = signed_packet(ALICE, 1, b"\0\xffrecord")

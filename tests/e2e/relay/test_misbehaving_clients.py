@@ -43,7 +43,7 @@ async def assert_serves(server: RelayServer) -> None:
         assert (await bob.receive()).endswith(b"hello")
 
 
-async def test_what_waits_for_a_slow_reader_is_bounded() -> None:
+async def test_the_queue_of_a_slow_reader_is_bounded() -> None:
     async with (
         running_relay(pending=PENDING) as server,
         await RelayClient.connect(url_of(server)) as slow,

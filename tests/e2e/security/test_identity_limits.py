@@ -106,7 +106,9 @@ def test_they_are_kept_and_shown(home: Home) -> None:
         (["--max-open-files", "-3"], ExitCode.USAGE, "is not a number"),
     ],
 )
-def test_what_cannot_be_set(home: Home, options: list[str], code: ExitCode | None, said: str) -> None:
+def test_limits_that_cannot_be_set_are_refused(
+    home: Home, options: list[str], code: ExitCode | None, said: str
+) -> None:
     done = home.daemon.cli("set-identity", "alice", *options)
     assert done.returncode == code if code is not None else done.returncode
     assert said in done.stderr

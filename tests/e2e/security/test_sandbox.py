@@ -245,7 +245,7 @@ def test_every_attempt_is_tried() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-def test_who_fills_the_disk_is_taken_offline_and_the_owner_is_told(tmp_path: Path) -> None:
+def test_an_identity_that_fills_the_disk_is_taken_offline_and_the_owner_is_told(tmp_path: Path) -> None:
     env = install_protocols(tmp_path / "packages", Escaping="tests.support.escaping_protocol:Escaping")
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         command = ["mount", "-t", "tmpfs", "-o", "size=256m,mode=700", "disk", name]
@@ -340,7 +340,7 @@ def test_code_uses_its_workspace(closed: Setup) -> None:
         assert closed.attempt(do, path=str(workspace / "written")) == DONE
 
 
-def test_what_the_owner_grants_is_allowed_and_no_more(closed: Setup) -> None:
+def test_a_grant_of_the_owner_is_allowed_and_no_more(closed: Setup) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         target, outside = f"connect 127.0.0.1:{closed.port}", str(closed.outside)
         config = json.dumps({"permissions": [f"write {outside}", target]})

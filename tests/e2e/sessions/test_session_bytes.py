@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", 
 MIB: Final = 1024 * 1024
 
 
-def test_what_is_said_comes_back_and_the_peer_is_known(daemons: TwoDaemons, peer: str) -> None:
+def test_bytes_come_back_and_the_peer_is_known(daemons: TwoDaemons, peer: str) -> None:
     async def talk(client: Client) -> None:
         async with connected(client, peer) as session:
             assert session.peer.key.id52 == peer

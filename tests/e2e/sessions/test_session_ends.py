@@ -73,7 +73,7 @@ def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, p
     run(daemons.one, talk)
 
 
-def test_what_was_written_before_the_end_of_the_program_arrives(daemons: TwoDaemons, peer: str) -> None:
+def test_bytes_written_before_the_end_of_the_program_arrive(daemons: TwoDaemons, peer: str) -> None:
     """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
     daemon, name = daemon_of(daemons, peer)
     before = binding_of(daemon, name, "Trial")

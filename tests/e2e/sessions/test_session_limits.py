@@ -82,7 +82,7 @@ def _has_streams(daemon: Daemon, count: int) -> bool:
     return (connection.streams, connection.in_flight) == (count, count - 1)
 
 
-def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has_ended(daemons: TwoDaemons) -> None:
+def test_a_session_above_the_limit_is_refused_until_one_has_ended(daemons: TwoDaemons) -> None:
     async def talk(client: Client) -> None:
         def connect() -> Coroutine[Any, Any, Session]:
             return client.connect("alice", daemons.bob, "Trial", initial={"do": "echo"}, timeout=30)

@@ -49,13 +49,13 @@ def test_each_permission_is_a_line_and_back(monkeypatch: pytest.MonkeyPatch) -> 
     ],
     ids=repr,
 )
-def test_what_is_no_permission(asked: Permissions) -> None:
+def test_a_value_that_is_no_permission_is_refused(asked: Permissions) -> None:
     with pytest.raises(ValueError, match=r"is not an a"):
         asked.lines()
 
 
 @pytest.mark.parametrize("line", ["", "read", "read ", "own /srv", "READ /srv", "write srv"])
-def test_what_is_no_line(line: str) -> None:
+def test_a_line_that_is_no_permission_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"is no permission|is not an absolute path"):
         Permissions.of([line])
 
@@ -78,7 +78,7 @@ def test_what_is_no_line(line: str) -> None:
         ("connect 127.0.0.1:80", "connect 127.0.0.1:8000", False),
     ],
 )
-def test_what_a_grant_covers(held: str, wanted: str, covered: bool) -> None:
+def test_a_grant_covers_paths_below_it_and_its_addresses(held: str, wanted: str, covered: bool) -> None:
     assert missing([wanted], [held]) == (() if covered else (wanted,))
 
 

@@ -35,7 +35,7 @@ def test_processes_that_never_get_ready_are_given_up_however_slowly_they_end() -
     assert [history.record_exit(number * 15.0, was_ready=False) for number in range(6)] == [0.0] * 5 + [None]
 
 
-def test_one_that_was_ready_begins_afresh() -> None:
+def test_a_child_that_was_ready_begins_afresh() -> None:
     history = RestartHistory(CORE, constantly(0.5))
     for number in range(5):
         history.record_exit(number * 15.0, was_ready=False)

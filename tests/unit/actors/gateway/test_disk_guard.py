@@ -43,7 +43,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(tmp_path)
 
 
-async def test_who_fills_the_disk_is_taken_offline_once(disk: Disk) -> None:
+async def test_an_identity_that_fills_the_disk_is_taken_offline_once(disk: Disk) -> None:
     disk.write("bob", 8 * MIB)  # it was large before
     await disk.guard.look()
     disk.write("alice", 4 * MIB)
@@ -59,7 +59,7 @@ async def test_who_fills_the_disk_is_taken_offline_once(disk: Disk) -> None:
     assert len(disk.offline) == 1
 
 
-async def test_who_goes_on_is_taken_offline_again_and_so_is_the_next_one(disk: Disk) -> None:
+async def test_an_identity_that_goes_on_is_taken_offline_again_and_so_is_the_next(disk: Disk) -> None:
     await disk.guard.look()
     disk.free = MOST_RESERVE + MIB
     await disk.guard.look()

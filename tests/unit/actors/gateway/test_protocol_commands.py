@@ -97,7 +97,7 @@ def test_each_is_listed_with_its_description_or_its_problem(found: dict[tuple[st
     assert found["Echo", "fastn_p2p.protocols.echo:Echo"].config_schema
 
 
-def test_of_two_with_the_same_name_one_is_hidden(found: dict[tuple[str, str], ProtocolInfo]) -> None:
+def test_two_protocols_with_the_same_name_hide_one(found: dict[tuple[str, str], ProtocolInfo]) -> None:
     same = [info for info in found.values() if info.name == "Same"]
     assert sorted(bool(info.problem) for info in same) == [False, True]
     (hidden,) = (info for info in same if info.problem)

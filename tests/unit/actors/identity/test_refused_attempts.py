@@ -69,7 +69,7 @@ def test_files_and_directories(places: Path) -> None:
         assert reported(sandbox, work) == [expected]
 
 
-def test_what_is_allowed_or_not_there_is_not_reported(places: Path) -> None:
+def test_an_attempt_that_is_allowed_or_finds_nothing_is_not_reported(places: Path) -> None:
     sandbox = Sandbox({places / "open": WRITE, places / "read": READ})
 
     def work() -> None:

@@ -295,7 +295,7 @@ async def test_lost_connection_and_silence_end_with_errors_to_retry(
     assert bearer.names() == []
 
 
-async def test_what_is_wrong_here_is_found_before_a_use_is_spent(bearer: Setup) -> None:
+async def test_a_mistake_of_this_side_is_found_before_a_use_is_spent(bearer: Setup) -> None:
     bearer.book.add(CAROL.key.id52, "ally")
     with pytest.raises(PeerNameTaken):
         await redeem(bearer, invitation())

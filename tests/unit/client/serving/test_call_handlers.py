@@ -109,7 +109,7 @@ class _Watched:
     """Object whose end can be observed."""
 
 
-async def test_what_a_cancelled_handler_holds_is_freed_at_its_end() -> None:
+async def test_memory_of_a_cancelled_handler_is_freed_at_its_end() -> None:
     """At once, not at the next garbage collection: a caller that cancels large calls would fill the memory."""
     held: list[weakref.ref[_Watched]] = []
 

@@ -197,7 +197,7 @@ async def test_a_message_that_is_none_ends_its_session() -> None:
     setup.sessions.on_message(b"0", b"\xc1", b"")
 
 
-async def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sessions_of_a_program_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_sessions, "MAX_SESSIONS_PER_CLIENT", 1)
     setup = SessionsSetup()
     first = setup.open()

@@ -41,7 +41,7 @@ def test_no_bytes_are_more_than_refused_by_the_decoders(data: bytes) -> None:
 
 
 @given(TAGS, st.dictionaries(FIELDS, VALUES, max_size=4))
-def test_what_is_decoded_keeps_to_its_limits(tag: str, fields: dict[str, Any]) -> None:
+def test_decoded_frames_keep_to_their_limits(tag: str, fields: dict[str, Any]) -> None:
     try:
         request = REQUEST.decode(msgspec.msgpack.encode({**fields, "type": tag}))
     except UNDECODABLE:
@@ -153,7 +153,7 @@ async def test_everything_that_can_be_said_is_heard() -> None:
     ],
     ids=bytes.hex,
 )
-def test_what_is_no_frame_is_refused(data: bytes) -> None:
+def test_bytes_that_are_no_frame_are_refused(data: bytes) -> None:
     (error,) = [each for each in received(data) if not isinstance(each, int)]
     assert isinstance(error, BadMessage)
 

@@ -199,7 +199,7 @@ async def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path
     "receipt",
     [DeliveryReceipt(0), DeliveryReceipt(0, (), "no room"), DeliveryReceipt(0, (RejectedMail(1, "Odd", ""),))],
 )
-async def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
+async def test_a_recipient_that_takes_nothing_is_asked_after_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
     async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")
 
@@ -239,7 +239,7 @@ async def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.Log
     assert "a defect" in caplog.text
 
 
-async def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path: Path) -> None:
+async def test_mail_accepted_while_delivery_stops_waits_for_the_next_start(tmp_path: Path) -> None:
     async with MailEndpoint(tmp_path / "a", Clock()) as alice, MailEndpoint(tmp_path / "b", alice.clock) as bob:
         wire = Wire.to(bob)
         delivery = alice.delivery(wire)
@@ -268,7 +268,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         await delivery.stop()
 
 
-async def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_question() -> None:
+async def test_concurrent_lookups_share_a_result_that_is_not_older_than_they_are() -> None:
     looks = 0
     book = {"bob": ALICE.id52}
 

@@ -28,7 +28,7 @@ from tests.support.mail_deliveries import NEVER, OFFLINE, always, attempt, faili
 from tests.support.mail_endpoints import TO_BOB, Clock, MailEndpoint, Wire, until
 
 
-async def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_denied_sender_is_told_at_once(tmp_path: Path) -> None:
     error = Denied(peer="bob", protocol="Mail", instance="default")
     async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         for id in ("one", "two"):
@@ -46,7 +46,7 @@ async def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
         ApplicationError("Odd", "something else is called Mail there"),
     ],
 )
-async def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
+async def test_mail_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
     async with MailEndpoint(tmp_path / "a", Clock(), refused_after=60) as alice:
         await alice.accept("one")
         alice.clock.now += 30_000
@@ -86,7 +86,7 @@ async def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path:
         assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=True)).rejected == 0
 
 
-async def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
+async def test_mail_tried_for_too_long_comes_back_with_the_reason(tmp_path: Path) -> None:
     async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=7200) as alice:
         await alice.accept("old")
         wire = Wire(always(OFFLINE))
@@ -158,9 +158,7 @@ async def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_befor
         (DeadlineExceeded(seconds=30), False),
     ],
 )
-async def test_what_had_nothing_to_do_with_the_peer_does_not_count(
-    tmp_path: Path, error: P2PError, network: bool
-) -> None:
+async def test_failures_of_this_side_do_not_count(tmp_path: Path, error: P2PError, network: bool) -> None:
     """Nor does the time between a failure of ours and one of the peer's."""
     async with MailEndpoint(tmp_path / "a", Clock(), bounce_after=60) as alice:
         await alice.accept("one")

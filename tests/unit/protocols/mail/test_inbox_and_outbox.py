@@ -171,7 +171,7 @@ async def test_a_batch_is_bounded_and_a_large_mail_goes_alone(tmp_path: Path) ->
         assert await bob.ids() == [f"{number}" for number in range(MAX_BATCH + 2)]
 
 
-async def test_what_comes_again_after_a_lost_receipt_is_recognised(tmp_path: Path) -> None:
+async def test_mail_that_comes_again_after_a_lost_receipt_is_recognised(tmp_path: Path) -> None:
     alice, bob = pair_of(tmp_path)
     async with alice, bob:
         await alice.accept("one")
@@ -363,7 +363,7 @@ async def test_waiting_for_mail_ends_when_it_comes(tmp_path: Path) -> None:
             await alice.outbox.track("never sent", 60)
 
 
-async def test_what_was_settled_long_ago_is_forgotten_and_what_waits_is_not(tmp_path: Path) -> None:
+async def test_settled_mail_is_forgotten_in_time_and_waiting_mail_is_not(tmp_path: Path) -> None:
     alice, bob = pair_of(tmp_path)
     async with alice, bob:
         await alice.accept("delivered")

@@ -82,7 +82,7 @@ async def test_mail_stays_where_it_was_when_it_cannot_move(workspace: Path, var_
     assert (await ids(workspace / FILE), await ids(there / FILE)) == (["ours"], ["others"])
 
 
-async def test_what_a_move_that_was_cut_short_has_left_goes(workspace: Path, var_mail: Path) -> None:
+async def test_the_rest_of_an_interrupted_move_is_removed(workspace: Path, var_mail: Path) -> None:
     await write(workspace / FILE, "one")
     old = (workspace / FILE).read_bytes()
     storage = Storage(workspace, BOB, "default")

@@ -84,7 +84,7 @@ async def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
-async def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
+async def test_held_bytes_come_before_the_end_of_the_stream(how: str) -> None:
     setup = await ReaderSetup.fast()
     reading = await setup.meanwhile(b"last words")
     assert not reading.done()

@@ -187,7 +187,7 @@ async def test_strangers_are_refused_above_their_budget_one_call_at_a_time(netwo
     assert newcomer.answers == [], "one that has nothing in flight is served beside them"
 
 
-async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_not(network: SlowNetwork) -> None:
+async def test_memory_is_given_back_once_a_process_has_read_it(network: SlowNetwork) -> None:
     network.server.backlog = 5 * MIB
     for _ in range(3):
         network.call(MIB)
@@ -202,7 +202,7 @@ async def test_what_a_process_has_read_is_given_back_and_what_waits_for_it_is_no
     assert network.totals == (0, 0, 0)
 
 
-async def test_what_waits_for_a_process_that_has_ended_is_given_back(network: SlowNetwork) -> None:
+async def test_memory_that_waits_for_an_ended_process_is_given_back(network: SlowNetwork) -> None:
     network.server.backlog = 5 * MIB
     network.call(MIB)
     network.peers.on_connection_closed(cast(Any, network.peer))

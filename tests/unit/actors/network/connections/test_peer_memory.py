@@ -137,7 +137,7 @@ def test_drift_goes_when_nothing_can_be_read() -> None:
     assert unread.update(heard(int(read * 1.05) + 700_000), read, 0, 1) == 0
 
 
-def test_what_streams_can_hold_bounds_the_estimate() -> None:
+def test_the_capacity_of_streams_bounds_the_estimate() -> None:
     unread = Unread()
     assert unread.update(heard(STREAM_WINDOW + 100_000), 0, 1, 0) == STREAM_WINDOW
 
@@ -182,7 +182,7 @@ def test_more_than_its_share_closes_a_connection(setup: MemorySetup) -> None:
     assert "tighten" in friend.asked
 
 
-def test_what_is_read_as_fast_as_it_comes_stays(setup: MemorySetup) -> None:
+def test_a_connection_that_is_read_as_fast_as_it_comes_stays(setup: MemorySetup) -> None:
     """After the process was busy, many bytes have arrived at once."""
     peer = setup.peer()
     peer.arrived = 20 * MIB
@@ -225,7 +225,7 @@ def test_the_more_sessions_strangers_have_the_less_they_may_hold_beside(setup: M
     assert not again.abort_reasons
 
 
-def test_of_all_together_the_one_that_makes_least_of_it_is_closed(setup: MemorySetup) -> None:
+def test_the_connection_that_makes_least_of_the_memory_is_closed(setup: MemorySetup) -> None:
     busy, hoarder, other = (setup.peer() for _ in range(3))
     hoarder.held = other.held = 9 * MIB
     for step in range(100):

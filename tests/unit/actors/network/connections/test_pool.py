@@ -96,7 +96,7 @@ async def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
     assert (chosen.end, loser.end) == ("", "")
 
 
-async def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
+async def test_a_ready_connection_is_used_before_one_that_is_not() -> None:
     pool = new_pool(LOWER)
     dialled, accepted = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
     hold(pool, dialled, accepted)
@@ -105,7 +105,7 @@ async def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
     assert accepted.introductions.connection is cast(Any, accepted)
 
 
-async def test_what_is_superseded_goes_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_superseded_connection_is_closed_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_IDLE_ANSWER", 0.01)
     pool = new_pool(LOWER)
     used, idle, busy = (StubConnection(HIGHER, outgoing=each) for each in (True, False, False))
@@ -161,7 +161,7 @@ async def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
     assert after.introductions.connection is None
 
 
-async def test_one_that_answers_is_used_before_one_that_is_silent() -> None:
+async def test_a_connection_that_answers_is_used_before_a_silent_one() -> None:
     """The second hello of a process casts doubt on what was there before: it may have moved."""
     pool = new_pool(LOWER)
     before, after = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)

@@ -117,7 +117,7 @@ def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
     assert [len(registry.of(endpoint(number)).until) for number in (83, 84, 99)] == [0, 1, 1]
 
 
-def test_what_comes_after_the_last_connection_has_ended_leaves_nothing() -> None:
+def test_a_proof_after_the_last_connection_has_ended_leaves_nothing() -> None:
     registry = IntroductionRegistry[Any]()
     at = registry.of(endpoint(1))
     registry.remove(endpoint(1))

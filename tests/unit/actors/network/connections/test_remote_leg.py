@@ -119,7 +119,7 @@ async def test_nothing_more_is_granted_than_quic_has_taken() -> None:
     setup.leg.close()
 
 
-async def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
+async def test_bytes_are_passed_on_as_far_as_there_is_credit() -> None:
     setup = LegSetup(credit=1000, leftover=b"left")
     setup.stream.receiving.feed(bytes(5000))
     await a_few_turns()
@@ -139,7 +139,7 @@ async def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
     setup.leg.close()
 
 
-async def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
+async def test_messages_before_there_is_a_stream_wait_for_it() -> None:
     setup = LegSetup(attached=False)
     setup.receive(SessionData(), payload=b"one")
     setup.receive(SessionData(), payload=b"two")
@@ -157,7 +157,7 @@ async def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
     "words",
     [(ResetStream(7), StopSending(8)), (StopSending(8), ResetStream(7)), (ResetStream(7), StopSending(8), Cancel())],
 )
-async def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...]) -> None:
+async def test_a_session_that_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...]) -> None:
     setup = LegSetup(attached=False)
     setup.receive(SessionData(), payload=b"lost")
     setup.receive(*words)
@@ -290,7 +290,7 @@ async def test_a_complete_message_arrives_although_a_side_has_gone(how: str) -> 
     assert setup.end == "finished"
 
 
-async def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> None:
+async def test_a_complete_direction_is_given_up_when_the_other_side_wants_no_more() -> None:
     setup = LegSetup()
     setup.stream.sending.taking.clear()
     setup.receive(SessionData(), payload=b"all of it")
@@ -302,7 +302,7 @@ async def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() 
     assert setup.end == 3
 
 
-async def test_what_a_session_held_goes_with_it_and_waits_for_no_garbage_collection() -> None:
+async def test_a_session_frees_its_memory_without_garbage_collection() -> None:
     setup = LegSetup()
     await a_few_turns()
     reader = weakref.ref(cast(Any, setup.leg)._reader)

@@ -134,7 +134,7 @@ async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
     ours.close()
 
 
-async def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset() -> None:
+async def test_a_session_taken_back_is_cancelled_before_an_answer_and_reset_afterwards() -> None:
     early, late = Connection(), Connection()
     approach(early).close()
     assert early.answers == ["end", "cancel"]

@@ -131,7 +131,7 @@ def test_few_sessions_are_paused_only_if_much_is_unread() -> None:
     run_fast(scenario())
 
 
-def test_all_are_resumed_when_few_are_left() -> None:
+def test_every_session_is_resumed_when_few_are_left() -> None:
     async def scenario() -> None:
         sessions = Sessions()
         legs = [sessions.add() for _ in range(FEW + 1)]

@@ -38,7 +38,7 @@ async def client(directory: ScriptedDirectory) -> AsyncIterator[DirectoryClient]
     await client.close()
 
 
-async def test_what_is_published_is_found(client: DirectoryClient, directory: ScriptedDirectory) -> None:
+async def test_a_published_packet_is_found(client: DirectoryClient, directory: ScriptedDirectory) -> None:
     assert await client.get(KEY) is None
     await client.put(KEY, PACKET)
     found = await client.get(KEY)

@@ -80,7 +80,7 @@ def always_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory_source, "_UNKNOWN_FOR", 0.0)
 
 
-async def test_what_is_published_is_found(publishing: Publishing, directory: ScriptedDirectory) -> None:
+async def test_a_published_packet_is_found(publishing: Publishing, directory: ScriptedDirectory) -> None:
     identity = publishing.publish(1)
     await publishing.idle()
     assert await publishing.found() == [b"record 1"]

@@ -243,7 +243,7 @@ async def test_a_pinged_connection_is_not_taken_for_one_that_answers(peer: Peer)
     assert peer.dialled
 
 
-async def test_one_that_becomes_silent_while_a_search_ends_is_watched_too(peer: Peer) -> None:
+async def test_a_connection_that_becomes_silent_while_a_search_ends_is_watched_too(peer: Peer) -> None:
     answers: list[list[StubConnection]] = [[], [peer.connection]]
     peer.watch._pool.silent = lambda _: answers.pop(0) if answers else []  # type: ignore[method-assign, assignment, return-value]
     await peer.run()

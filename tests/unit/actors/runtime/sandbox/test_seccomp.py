@@ -49,7 +49,7 @@ def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_what_is_always_denied(machine: str) -> None:
+def test_some_system_calls_are_always_denied(machine: str) -> None:
     for rules in (SyscallRules(), SyscallRules(programs=True, tcp=True, udp=True, families=frozenset({1, 2, 10, 16}))):
         for name in ALWAYS_DENIED:
             if getattr(SYSCALLS[name], machine) is not None:

@@ -229,7 +229,7 @@ async def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: 
 
 
 @pytest.mark.parametrize("direction", ["get", "put"])
-def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
+def test_a_skipped_file_shows_in_the_exit_code_and_at_the_end(
     commands: FileCommands,
     capsys: pytest.CaptureFixture[str],
     direction: str,

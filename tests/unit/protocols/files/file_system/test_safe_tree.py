@@ -181,6 +181,6 @@ def test_a_page_is_what_comes_first_of_all_names(tree: SafeTree) -> None:
 
 
 @pytest.mark.parametrize(("path", "kind"), [("gone", "NotFound"), ("a/b", "NotADirectory"), ("d", "NotAFile")])
-def test_what_is_not_there_is_told(tree: SafeTree, path: str, kind: str) -> None:
+def test_a_missing_path_is_told(tree: SafeTree, path: str, kind: str) -> None:
     make_files(tree.root, {"a": b"a", "d/": b""})
     assert kind_of_error(tree, path) == kind

@@ -101,7 +101,7 @@ async def test_hashing_holds_up_neither_other_requests_nor_other_peers_and_ends_
     assert steps.taken <= taken + 1  # one may have been under way
 
 
-async def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 20 * STEP + 17
     root = tmp_path / "root"
     root.mkdir()
@@ -239,7 +239,7 @@ async def test_a_step_whose_caller_was_cancelled_counts_until_it_is_over() -> No
     assert await second == "done"
 
 
-async def test_what_a_step_raises_is_raised() -> None:
+async def test_an_exception_of_a_step_is_raised() -> None:
     def failing() -> None:
         raise FileError("Unreadable", "no")
 

@@ -83,7 +83,7 @@ async def test_trust_takes_no_risky_names(trusting: OfferInbox) -> None:
 
 
 @pytest.mark.parametrize("names", [[], [".ssh"], [".ssh/authorized_keys", "tool"]])
-async def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: OfferInbox, names: list[str]) -> None:
+async def test_an_offer_accepted_by_name_is_taken_and_no_other(wary: OfferInbox, names: list[str]) -> None:
     tops = offered(wary)
 
     async def story() -> set[str]:

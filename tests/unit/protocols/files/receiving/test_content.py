@@ -103,7 +103,7 @@ async def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_for
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged", "cut", "another"])
-async def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: OfferInbox, harm: str) -> None:
+async def test_a_received_file_that_is_gone_is_not_said_to_be_there(inbox: OfferInbox, harm: str) -> None:
     content = os.urandom(BLOCK)
     write(inbox.home / "a", content)
     assert (await inbox.put("a")).done == 1
@@ -121,7 +121,7 @@ async def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: O
     assert snapshot(inbox.inbox) == snapshot(inbox.home)
 
 
-async def test_what_was_touched_but_not_changed_is_there(inbox: OfferInbox) -> None:
+async def test_a_touched_but_unchanged_file_is_there(inbox: OfferInbox) -> None:
     make_files(inbox.home, {"d/a": 2 * BLOCK, "d/b": b"b"})
     await inbox.put("d")
     (inbox.inbox / "d/a").chmod(0o600)

@@ -32,7 +32,7 @@ SOME: Contents = {
 }
 
 
-async def test_what_is_got_is_the_same_with_modes_and_times(shared: SharedDirectory) -> None:
+async def test_downloaded_files_keep_content_modes_and_times(shared: SharedDirectory) -> None:
     make_files(shared.root, SOME)
     (shared.root / "a").chmod(0o755)
     (shared.root / "big").chmod(0o400)
@@ -117,7 +117,7 @@ async def test_a_new_command_goes_on_where_another_was_killed(shared: SharedDire
 
 
 @pytest.mark.parametrize("there", ["other", "longer", "damaged"])
-async def test_what_is_there_of_another_file_is_not_mixed_with_this_one(shared: SharedDirectory, there: str) -> None:
+async def test_a_partial_of_another_file_is_not_mixed_with_this_one(shared: SharedDirectory, there: str) -> None:
     make_files(shared.root, {"big": 2 * BLOCK})
     content = (shared.root / "big").read_bytes()
     damaged = content[:BLOCK] + bytes([content[BLOCK] ^ 1]) + content[BLOCK + 1 :]

@@ -46,7 +46,7 @@ async def rejection(work: Awaitable[object]) -> FileError:
 # ── what arrives ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_put_is_the_same_with_modes_and_times(trusting: OfferInbox) -> None:
+async def test_uploaded_files_keep_content_modes_and_times(trusting: OfferInbox) -> None:
     make_files(trusting.home, {**SOME, "single": b"single"})
     (trusting.home / "things/a").chmod(0o640)
     (trusting.home / "things/d").chmod(0o500)
@@ -385,7 +385,7 @@ def test_a_manifest_is_the_same_for_the_same_files(tmp_path: Path) -> None:
     ("names", "kind"),
     [(["gone"], "NotFound"), (["loop"], "NotFound"), (["a", "d/a"], "Collision"), (["pipe"], "NotAFile")],
 )
-def test_what_cannot_be_offered_is_told(tmp_path: Path, names: list[str], kind: str) -> None:
+def test_a_path_that_cannot_be_offered_is_told(tmp_path: Path, names: list[str], kind: str) -> None:
     make_files(tmp_path, {"a": b"a", "d/a": b"a"})
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
