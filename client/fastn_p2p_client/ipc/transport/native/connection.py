@@ -11,7 +11,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
@@ -31,7 +31,28 @@ _GRACE: Final = 0.01
 _Message: TypeAlias = bytes | tuple[bytes, Payload]
 """An encoded message, or its head and a large payload that is not copied."""
 
+_SILENT: Final[dict[type, type]] = {}
+"""Subclass of each class of transports that gives no warning at its end."""
+
 log = logging.getLogger(__name__)
+
+
+def _silence_end(transport: asyncio.Transport) -> None:
+    """Keep asyncio's transport from warning that nobody closed it. The owner of the connection warns.
+
+    A transport cannot be closed once its loop is. Its owner closes the socket then, and the garbage collector may
+    finalize the transport before that owner.
+    """
+    kind = type(transport)
+    if "_sock" in getattr(transport, "__dict__", ()):  # uvloop's has none, and gives no warning
+        if kind not in _SILENT:
+            _SILENT[kind] = type(kind.__name__, (kind,), {"__del__": _close_socket})
+        transport.__class__ = _SILENT[kind]
+
+
+def _close_socket(transport: Any) -> None:
+    if transport._sock is not None:
+        transport._sock.close()
 
 
 class ZmtpConnection(LoopBound, asyncio.Protocol):
@@ -124,9 +145,6 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         self._discard_received()
         if self._loop.is_closed():
             self._socket.close()
-            held = getattr(self._transport, "__dict__", {})
-            if "_sock" in held:  # asyncio's transport cannot be closed any more; avoid its warning
-                held["_sock"] = None
             return
         transport = self._transport
         if transport is None:
@@ -263,6 +281,7 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
+        _silence_end(transport)
         if self._closed:
             transport.abort()
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
@@ -382,3 +384,19 @@ def test_garbage_ends_it_at_once(run: Run) -> None:
             assert other.recv(1000) == b""
 
     run(scenario())
+
+
+def test_a_transport_whose_loop_was_closed_frees_its_socket_without_a_warning() -> None:
+    """Also if the garbage collector finalizes it before the connection is closed."""
+    loop = asyncio.new_event_loop()
+    end, theirs = loop.run_until_complete(against_a_socket())
+    loop.close()
+    transport: Any = end.connection._transport
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        type(transport).__del__(transport)
+        assert theirs.recv(1) == b""
+        end.connection.close()
+        del transport, end
+        gc.collect()
+    theirs.close()
