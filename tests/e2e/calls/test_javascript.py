@@ -52,7 +52,7 @@ def installed_packages() -> Path:
         try:
             done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=100, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip("npm could not install the packages of examples/javascript within 40 s")
+            pytest.skip("npm could not install the packages of examples/javascript within 100 s")
         if done.returncode:
             pytest.skip(f"npm could not install the packages of examples/javascript: {done.stderr[:200]}")
         fresh.rename(place)

@@ -74,7 +74,7 @@ class Shifted:
     def bob_calls(self) -> bool:
         return self.calls(self.two, "bob", self.alice)
 
-    def both_call(self) -> None:
+    def assert_both_call(self) -> None:
         eventually(self.bob_calls, "bob reaches alice")
         eventually(self.alice_calls, "alice reaches bob")
 
@@ -100,7 +100,7 @@ def test_ahead_at_the_start_and_put_right(shifted: Shifted) -> None:
     assert not shifted.alice_calls()
     assert "alice's delegation starts in 5 h by this machine's clock" in shifted.warnings(shifted.two)
     shifted.set(0)
-    shifted.both_call()
+    shifted.assert_both_call()
     assert "clock was set back by 5 h" in shifted.warnings(shifted.one)
 
 
@@ -110,12 +110,12 @@ def test_ahead_at_the_start_and_put_right(shifted: Shifted) -> None:
     ids=["5 h back", "30 h ahead", "100 h back", "1970", "before 1970"],
 )
 def test_set_wrong_while_it_runs_and_put_right(shifted: Shifted, hours: float) -> None:
-    shifted.both_call()
+    shifted.assert_both_call()
     shifted.set_and_noticed(hours * HOUR)
     shifted.bob_calls()
     shifted.alice_calls()
     shifted.set_and_noticed(0)
-    shifted.both_call()
+    shifted.assert_both_call()
 
 
 @pytest.mark.parametrize("hours", [-5.0, -time.time() / HOUR - 10], ids=["5 h back", "before 1970"])
@@ -128,7 +128,7 @@ def test_behind_at_the_start_and_put_right(shifted: Shifted, hours: float) -> No
     shifted.bob_calls()
     shifted.alice_calls()
     shifted.set(0)
-    shifted.both_call()
+    shifted.assert_both_call()
 
 
 def test_a_ticket_from_the_future_does_not_shadow_those_that_come_after(shifted: Shifted) -> None:
@@ -143,7 +143,7 @@ def test_a_ticket_from_the_future_does_not_shadow_those_that_come_after(shifted:
         shifted.set_and_noticed(0)
         vault = shifted.one.kill_actor("vault")
         shifted.one.wait_actor("vault", vault)
-        shifted.both_call()
+        shifted.assert_both_call()
         now = shifted.one.cli("ticket", "alice").stdout.strip()
         added = carol.cli("peer", "add", now, "--name", "alice")
         assert added.returncode == 0, added.stderr

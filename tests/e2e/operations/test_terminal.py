@@ -118,7 +118,9 @@ def hostile_program(daemons: TwoDaemons) -> Iterator[None]:
         thread.join(60)
 
 
-def run(daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool = False, shows: bool = True) -> str:
+def assert_command_is_harmless(
+    daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool = False, shows: bool = True
+) -> str:
     """A command of alice's on a terminal; it ends by itself."""
     with on_terminal(daemons.one.env, *arguments, rows=60, columns=400) as tty:
         ended = tty.ends()
@@ -128,9 +130,9 @@ def run(daemons: TwoDaemons, *arguments: str, code: int | None = 0, lines: bool 
 
 
 def test_call(daemons: TwoDaemons) -> None:
-    words = run(daemons, "call", "bob", "Hostile", "--data", '"reply"')
+    words = assert_command_is_harmless(daemons, "call", "bob", "Hostile", "--data", '"reply"')
     assert json.loads(words) == {"text": EVIL, EVIL: [EVIL]}
-    run(daemons, "call", "bob", "Hostile", "--data", '"refuse"', code=1)
+    assert_command_is_harmless(daemons, "call", "bob", "Hostile", "--data", '"refuse"', code=1)
     piped = daemons.one.cli("call", "bob", "Hostile", "--data", '"reply"').stdout
     assert "\u202etxt.exe\u2066\u200b" in piped, "what is piped is exactly what came"
 
@@ -163,8 +165,8 @@ def test_mail(daemons: TwoDaemons) -> None:
         alice.send("bob", EVIL, "", instance="refusing")
         eventually(lambda: "owned" in alice.outbox().entries[0].reason, "the refusal is known")
     for command in (["list"], ["read", number], ["outbox"]):
-        run(daemons, "mail", *command, lines=command[0] == "read")
-        read = json.loads(run(daemons, "mail", *command, "--json"))
+        assert_command_is_harmless(daemons, "mail", *command, lines=command[0] == "read")
+        read = json.loads(assert_command_is_harmless(daemons, "mail", *command, "--json"))
         assert EVIL in json.dumps(read, ensure_ascii=False).replace("\\n", "\n").replace("\\u001b", "\x1b") or read
     piped = daemons.one.cli("mail", "read", number).stdout
     assert piped.encode() == f"{EVIL}\n".replace("\r", "\n").encode(), "universal newlines of the test, else exactly"
@@ -174,10 +176,10 @@ def test_mail(daemons: TwoDaemons) -> None:
 async def test_chat(daemons: TwoDaemons) -> None:
     async with Client(daemons.two.home) as client:
         await (await ChatClient(client, "bob").with_peer("alice")).send(EVIL)
-    await asyncio.to_thread(_chat_on_terminal, daemons)
+    await asyncio.to_thread(_assert_chat_is_harmless, daemons)
 
 
-def _chat_on_terminal(daemons: TwoDaemons) -> None:
+def _assert_chat_is_harmless(daemons: TwoDaemons) -> None:
     for arguments in ((), ("--json",)):
         with on_terminal(daemons.one.env, "chat", "bob", "--last", "5", *arguments, rows=60, columns=400) as tty:
             tty.until(lambda rows: any("owned" in row for row in rows), "the message")
@@ -196,7 +198,7 @@ def test_files(daemons: TwoDaemons, tmp_path: Path) -> None:
         ("get", "bob", "/", "--instance", "naming", "--to", str(tmp_path)),
         ("put", "bob", __file__, "--instance", "refusing"),
     ):
-        run(daemons, "files", *arguments, code=None)
+        assert_command_is_harmless(daemons, "files", *arguments, code=None)
 
 
 def test_arguments_that_come_from_elsewhere(daemons: TwoDaemons) -> None:
@@ -214,7 +216,7 @@ def test_arguments_that_come_from_elsewhere(daemons: TwoDaemons) -> None:
         ("new-protocol", evil),
         ("daemon", "--network", evil),
     ):
-        run(daemons, *arguments, code=None, shows=False)
+        assert_command_is_harmless(daemons, *arguments, code=None, shows=False)
 
 
 ELSEWHERE = {

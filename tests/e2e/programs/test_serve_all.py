@@ -224,7 +224,7 @@ async def test_bindings_are_followed_over_the_death_of_any_process(daemon: Daemo
     async def until_it_is(limit: int, instance: str) -> None:
         async def is_it() -> bool:
             try:
-                return bool(await client.call("carol", id52, "Settings", instance, timeout=60) == limit)
+                return bool(await client.call("carol", id52, "Settings", instance, timeout=20) == limit)
             except P2PError:
                 return False
 

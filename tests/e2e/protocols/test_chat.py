@@ -249,12 +249,12 @@ async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_not
     daemons.two.identity("mallory", echo=False)
     try:
         async with Client(daemons.two.home) as client:
-            await ask_for_what_is_the_owners(client, daemons)
+            await assert_owners_requests_are_refused(client, daemons)
     finally:
         await switch(daemons.two, "mallory", False)
 
 
-async def ask_for_what_is_the_owners(client: Client, daemons: TwoDaemons) -> None:
+async def assert_owners_requests_are_refused(client: Client, daemons: TwoDaemons) -> None:
     for request in (
         GetHistory(daemons.bob),
         ListConversations(),

@@ -125,7 +125,7 @@ def state_of(daemon: Daemon, name: str) -> str:
 def echo_serves(daemon: Daemon, name: str) -> bool:
     """Return true if the Echo of the same identity answers."""
     with suppress(P2PError):
-        return call(daemon, name, "", "Echo", timeout=60) == ECHOED
+        return call(daemon, name, "", "Echo", timeout=20) == ECHOED
     return False
 
 
