@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
-from ....limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
+from ....limits import HANDSHAKE_IVL_MS, MAX_CHUNK, SEND_QUEUE, SEND_QUEUE_BYTES
 from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
 from .decoder import UNLIMITED, ZmtpDecoder
 
@@ -25,6 +27,10 @@ _PIECE: Final = 256 * 1024
 """Bytes that are given to the asyncio transport at once, and that it may buffer."""
 _SOCKET_BUFFER: Final = 256 * 1024
 """Bytes of the kernel's send buffer, if it allows that many: the largest ``SessionData``."""
+_READ_BUFFER: Final = MAX_CHUNK + 4096
+"""Bytes that are received at once: the largest ``SessionData``, with what precedes it."""
+_COPIED: Final = 32 * 1024
+"""Bytes: as many or fewer are copied before they are decoded, which is faster than to decode them in the buffer."""
 _GRACE: Final = 0.01
 """Seconds more for a handshake that may have arrived while this process's loop was blocked."""
 
@@ -33,6 +39,7 @@ _Message: TypeAlias = bytes | tuple[bytes, Payload]
 
 _SILENT: Final[dict[type, type]] = {}
 """Subclass of each class of transports that gives no warning at its end."""
+_Received = TypeVar("_Received", int, bytes | memoryview)
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +62,20 @@ def _close_socket(transport: Any) -> None:
         transport._sock.close()
 
 
-class ZmtpConnection(LoopBound, asyncio.Protocol):
+class _ReadBuffer(threading.local):
+    """Buffer that the connections of a thread share: what is received is decoded before the next read.
+
+    It is mapped, so that only those of its pages take memory that were written to.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(mmap.mmap(-1, _READ_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+_read_buffer: Final = _ReadBuffer()
+
+
+class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
     """asyncio protocol of one connected socket. ``start`` it in the running loop.
 
     Batching: the first message of a loop iteration is written at once. Further ones of the same iteration are written
@@ -99,6 +119,7 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         self._on_ready = on_ready
         self._on_end = on_end
         self._decoder = ZmtpDecoder(kind, self._handshake_done, on_message, on_invalid, self._answer_ping)
+        self._buffer = _read_buffer.view
         self._transport: asyncio.Transport | None = None
         self._starting: asyncio.Task[None] | None = None
         self._handshake_timer: asyncio.TimerHandle | None = None
@@ -289,13 +310,24 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         transport.set_write_buffer_limits(high=_PIECE)
         transport.write(GREETING + ready(self._kind))
 
-    def data_received(self, data: bytes) -> None:
-        self._feed(data, _BURST)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._decoder.room or self._buffer
 
-    def _feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._decoder.room is not None:
+            self._decode(self._decoder.received, nbytes, _BURST)
+        elif nbytes <= _COPIED:
+            self._feed(bytes(self._buffer[:nbytes]), _BURST)
+        else:
+            self._feed(self._buffer[:nbytes], _BURST)
+
+    def _feed(self, data: bytes | memoryview, burst: int = UNLIMITED) -> bool:
         """Decode and deliver; return False if a part is left for the next iteration."""
+        return self._decode(self._decoder.feed, data, burst)
+
+    def _decode(self, step: Callable[[_Received, int], bool], received: _Received, burst: int) -> bool:
         try:
-            done = self._decoder.feed(data, burst)
+            done = step(received, burst)
         except ZmtpError as error:
             log.debug("%s: %s", self._name, error)
             self._decoder.stop()

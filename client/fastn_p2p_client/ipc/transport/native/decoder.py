@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from ....limits import CORRELATION_ID_MAX, MAX_GROUP_BYTES, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
+from ....limits import CORRELATION_ID_MAX, MAX_CHUNK, MAX_GROUP_BYTES, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
 from .codec import (
     COMMAND,
     COMPATIBLE_TYPES,
@@ -33,12 +33,20 @@ _TINY: Final = 4096
 """Bytes: smaller pieces of a frame are merged, because each object costs memory."""
 UNLIMITED: Final = 1 << 62
 """Number of messages: a burst without a limit."""
+_TAIL: Final = 4096
+"""Bytes that are received behind a chunk of a session, into the same buffer: often the head of the next one."""
+_MAX_SPARE: Final = 2
+"""Buffers for chunks that are kept for the next ones. To allocate one costs more than to fill it."""
+
+_spare: Final[list[memoryview]] = []
 
 log = logging.getLogger(__name__)
 
 
 class ZmtpDecoder:
     """Decoder of the bytes that one connection receives, from the greeting on.
+
+    A chunk of a session that arrives in pieces is received into a buffer of its own (``room``), which saves a copy.
 
     A callback may call ``stop``; no callback follows. An exception in a callback is logged, and only that message is
     lost.
@@ -52,6 +60,7 @@ class ZmtpDecoder:
     """
 
     __slots__ = (
+        "_chunk",
         "_compatible",
         "_flags",
         "_frames",
@@ -85,12 +94,14 @@ class ZmtpDecoder:
         self._rest = b""
         """Bytes that are not decoded yet: an incomplete head, or the rest after a burst."""
         self._frames: list[bytes] = []
-        self._parts: list[bytes | bytearray | memoryview] = []
+        self._parts: list[bytes | bytearray] = []
+        self._chunk: memoryview | None = None
+        """Buffer of an incomplete frame that is as large as chunks of sessions are; others are in ``_parts``."""
         self._missing = 0
-        """Bytes that are missing from the frame in ``_parts``."""
+        """Bytes that are missing from the incomplete frame."""
         self._flags = 0
         self._size = 0
-        """Bytes of the frame in ``_parts``."""
+        """Bytes of the incomplete frame."""
 
     @property
     def is_partial(self) -> bool:
@@ -99,9 +110,16 @@ class ZmtpDecoder:
 
     @property
     def held(self) -> int:
-        """Bytes received of an incomplete message."""
-        frame = self._size - self._missing if self._missing else 0
-        return frame + sum(map(len, self._frames))
+        """Bytes of memory that an incomplete message takes."""
+        frame = self._size - self._missing if self._missing and self._chunk is None else 0
+        return frame + sum(map(len, self._frames)) + (MAX_CHUNK + _TAIL if self._chunk is not None else 0)
+
+    @property
+    def room(self) -> memoryview | None:
+        """Buffer for the next bytes. Call ``received`` once they are in it. None: ``feed`` them."""
+        if self._chunk is None:
+            return None
+        return self._chunk[self._size - self._missing : self._size + _TAIL]
 
     @property
     def correlation(self) -> bytes:
@@ -115,8 +133,9 @@ class ZmtpDecoder:
         self._missing = 0
         self._parts.clear()
         self._frames.clear()
+        self._release_chunk()
 
-    def feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
+    def feed(self, data: bytes | memoryview, burst: int = UNLIMITED) -> bool:
         """Decode the next bytes.
 
         Args:
@@ -135,36 +154,66 @@ class ZmtpDecoder:
             self._rest = b""
         position, end = 0, len(data)
         if not self._is_ready:
+            data = bytes(data)
             position = self._handshake(data)
             if not self._is_ready:
                 self._rest = data
                 return True
         elif self._missing:
             position = self._missing
+            if self._chunk is not None:
+                start = self._size - position
+                self._chunk[start : start + min(position, end)] = data[:position]
+            else:
+                self._buffer_partial(bytes(data[:position]))
             if end < position:
-                self._buffer_partial(data)
                 self._missing = position - end
                 return True
-            self._parts.append(data if end == position else memoryview(data)[:position])
-            frame = b"".join(self._parts)
-            self._parts.clear()
-            self._missing = 0
-            if self._flags & COMMAND:
-                self._on_command(frame)
-            else:
-                self._frames.append(frame)
-                if not self._flags & MORE:
-                    self._deliver_all()
-                    burst -= 1
+            burst -= self._complete_frame()
         return self._decode_frames(data, position, end, burst)
 
-    def _decode_frames(self, data: bytes, position: int, end: int, burst: int) -> bool:
+    def received(self, size: int, burst: int = UNLIMITED) -> bool:
+        """Decode ``size`` bytes that are in ``room`` now. See ``feed``."""
+        chunk, missing = self._chunk, self._missing
+        if chunk is None:
+            return True  # stopped meanwhile
+        if size < missing:
+            self._missing = missing - size
+            return True
+        tail = bytes(chunk[self._size : self._size - missing + size])
+        burst -= self._complete_frame()
+        return self._decode_frames(tail, 0, len(tail), burst)
+
+    def _complete_frame(self) -> int:
+        """Handle the frame that was incomplete. Return the number of messages that it completes, at most one."""
+        if self._chunk is not None:
+            frame = bytes(self._chunk[: self._size])
+            self._release_chunk()
+        else:
+            frame = b"".join(self._parts)
+            self._parts.clear()
+        self._missing = 0
+        if self._flags & COMMAND:
+            self._on_command(frame)
+            return 0
+        self._frames.append(frame)
+        if self._flags & MORE:
+            return 0
+        self._deliver_all()
+        return 1
+
+    def _release_chunk(self) -> None:
+        if self._chunk is not None and len(_spare) < _MAX_SPARE:
+            _spare.append(self._chunk)
+        self._chunk = None
+
+    def _decode_frames(self, data: bytes | memoryview, position: int, end: int, burst: int) -> bool:
         frames, on_message = self._frames, self._on_message
         while end - position > 1:
             if self._stopped:
                 return True
             if burst <= 0:
-                self._rest = data[position:]
+                self._rest = bytes(data[position:])
                 return False
             flags = data[position]
             if flags <= MORE:
@@ -176,15 +225,22 @@ class ZmtpDecoder:
                     break
             if stop > end:
                 self._flags = flags
-                self._parts.append(memoryview(data)[start:] if end - start > ZERO_COPY_MIN else data[start:])
                 self._missing = stop - end
                 self._size = stop - start
+                if ZERO_COPY_MIN <= self._size <= MAX_CHUNK and not flags & COMMAND:
+                    self._chunk = _spare.pop() if _spare else memoryview(bytearray(MAX_CHUNK + _TAIL))
+                    self._chunk[: end - start] = data[start:]
+                else:
+                    self._parts.append(bytes(data[start:]))
                 return True
             position = stop
+            frame = data[start:stop]
+            if type(frame) is not bytes:
+                frame = bytes(frame)
             if flags & COMMAND:
-                self._on_command(data[start:stop])
+                self._on_command(frame)
                 continue
-            frames.append(data[start:stop])
+            frames.append(frame)
             if flags & MORE:
                 if len(frames) > MAX_FRAMES:
                     frames.pop()  # one frame too many is enough for the check
@@ -201,12 +257,12 @@ class ZmtpDecoder:
                     continue
             self._deliver_all()
         if not self._stopped:
-            self._rest = data[position:]
+            self._rest = bytes(data[position:])
         return True
 
     def _buffer_partial(self, data: bytes) -> None:
         """Add a piece to an incomplete frame. Tiny pieces are merged, so that their objects cost no memory."""
-        last = self._parts[-1]
+        last = self._parts[-1] if self._parts else b""
         if len(data) >= _TINY:
             self._parts.append(data)
         elif isinstance(last, bytearray):
@@ -214,7 +270,7 @@ class ZmtpDecoder:
         else:
             self._parts.append(bytearray(data))
 
-    def _measure(self, data: bytes, position: int, end: int, flags: int) -> tuple[int, int]:
+    def _measure(self, data: bytes | memoryview, position: int, end: int, flags: int) -> tuple[int, int]:
         """Return start and stop of the content of a long frame or command; zeros if its head is incomplete."""
         if flags not in (LONG, LONG | MORE, COMMAND, COMMAND | LONG):
             raise ZmtpError(f"a frame with the invalid flags {flags}")

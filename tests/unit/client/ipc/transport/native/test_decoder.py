@@ -20,7 +20,7 @@ from fastn_p2p_client.ipc.transport.native.codec import (
     ready,
 )
 from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
-from fastn_p2p_client.limits import MAX_GROUP, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
+from fastn_p2p_client.limits import MAX_CHUNK, MAX_GROUP, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
 
 Message = tuple[bytes, bytes, bytes]
 OPENING = GREETING + ready("DEALER")
@@ -50,6 +50,18 @@ class Reader:
             assert self.decoder.feed(piece)
         return self
 
+    def receive(self, data: bytes) -> None:
+        """Receive bytes as a socket does: into the decoder's buffer while it has one, else into a shared buffer."""
+        while data:
+            room = self.decoder.room
+            if room is None:
+                assert self.decoder.feed(memoryview(bytearray(data)))
+                return
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            data = data[size:]
+            assert self.decoder.received(size)
+
 
 def opened() -> Reader:
     return Reader().feed(OPENING)
@@ -68,15 +80,17 @@ def group(frames: Sequence[bytes]) -> bytes:
     )
 
 
-sizes = st.sampled_from([0, 1, 2, 254, 255, 256, 257, 5000, 65_535, 65_536, 300_000])
+sizes = st.sampled_from([0, 1, 2, 254, 255, 256, 257, 5000, 65_535, 65_536, MAX_CHUNK, MAX_CHUNK + 1, 300_000])
 payloads = st.builds(lambda size, fill: bytes([fill]) * size, sizes, st.integers(0, 255))
 messages = st.tuples(st.binary(max_size=16), st.one_of(st.binary(max_size=300), payloads), payloads).filter(
     lambda message: len(message[1]) <= MAX_HEADER
 )
 
 
-@given(st.lists(messages, max_size=6), st.booleans(), st.data())
-def test_any_split_of_the_bytes_is_the_same_messages(sent: list[Message], grouped: bool, data: st.DataObject) -> None:
+@given(st.lists(messages, max_size=6), st.booleans(), st.booleans(), st.data())
+def test_any_split_of_the_bytes_is_the_same_messages(
+    sent: list[Message], grouped: bool, received: bool, data: st.DataObject
+) -> None:
     if grouped and sent:
         stream = OPENING + group([frame for message in sent for frame in message])
     else:
@@ -84,9 +98,45 @@ def test_any_split_of_the_bytes_is_the_same_messages(sent: list[Message], groupe
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     reader = Reader()
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        assert reader.decoder.feed(stream[start:stop])
+        if received:
+            reader.receive(stream[start:stop])
+        else:
+            reader.feed(stream[start:stop])
     assert reader.messages == sent
+    assert all(type(frame) is bytes for message in reader.messages for frame in message)
     assert (reader.ready, reader.invalid) == (1, [])
+
+
+def test_the_buffer_of_an_incomplete_chunk_counts_as_held() -> None:
+    message = wire(b"id", b"header", bytes(MAX_CHUNK))
+    reader = opened().feed(message[:1000])
+    assert reader.decoder.room is not None
+    assert MAX_CHUNK < reader.decoder.held < MAX_CHUNK + 10_000
+    reader.receive(message[1000:])
+    assert reader.decoder.room is None
+    assert reader.decoder.held == 0
+    assert reader.messages == [(b"id", b"header", bytes(MAX_CHUNK))]
+
+
+def test_a_decoder_that_was_stopped_has_no_buffer() -> None:
+    message = wire(b"id", b"header", bytes(MAX_CHUNK))
+    reader = opened().feed(message[:1000])
+    reader.decoder.stop()
+    assert reader.decoder.room is None
+    assert reader.decoder.received(1000)
+    assert (reader.decoder.held, reader.messages) == (0, [])
+
+
+def test_buffers_of_two_connections_are_not_mixed_up() -> None:
+    first, second = opened(), opened()
+    one, two = wire(b"1", b"", b"1" * MAX_CHUNK), wire(b"2", b"", b"2" * MAX_CHUNK)
+    for reader, message in ((first, one), (second, two)):
+        reader.feed(message[:100])
+    for start in range(100, len(one), 50_000):
+        first.receive(one[start : start + 50_000])
+        second.receive(two[start : start + 50_000])
+    assert first.messages == [(b"1", b"", b"1" * MAX_CHUNK)]
+    assert second.messages == [(b"2", b"", b"2" * MAX_CHUNK)]
 
 
 def test_byte_by_byte() -> None:
