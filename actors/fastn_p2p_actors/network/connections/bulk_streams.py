@@ -153,7 +153,7 @@ class BulkStreams:
         while data:
             if not steps.spend():
                 await steps.wait()
-            steps.charge(len(data))
+            steps.charge_written(len(data))
             await stream.write_all(data)
             data = payload[written : written + piece]
             written += piece
@@ -232,7 +232,7 @@ class BulkStreams:
             data = await read_some(stream, limit)
         finally:
             self._waiting -= 1
-        steps.charge(len(data))
+        steps.charge_read(len(data))
         return data
 
 

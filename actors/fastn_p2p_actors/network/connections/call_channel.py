@@ -312,7 +312,7 @@ class CallChannel:
             with suppress(IrohError):  # the next read ends the connection
                 data += read_now(reader.stream, _READ_LARGE - SMALL_READ)
         self._connection.count(0, len(data))
-        self._connection.steps.charge(len(data))
+        self._connection.steps.charge_read(len(data))
         if TRACING:
             trace_point("3 network: read from QUIC")
         self._frames = self._decoder.feed(data)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _MOST: Final = MAX_SESSIONS_PER_PEER * 9 // 8
 """Sessions accepted from one peer. An eighth more than ``MAX_SESSIONS_PER_PEER``, because a session that the peer
 counts as closed may still be closing here."""
+_OPEN_STEPS: Final = 4
+"""Steps that a session takes besides its request: it is offered and accepted, its stream is attached, and it ends."""
 _AT_ONCE: Final = 8
 """Sessions that are ended in one step when the connection ends; the others end in steps."""
 
@@ -254,6 +256,7 @@ class ConnectionSessions:
             else:
                 self._connection.requests.refuse(request.id, error)
             return
+        self.steps.charge_steps(_OPEN_STEPS)
         arrival = self._arrivals[request.id] = IncomingSession(self, request, payload)
         self._incoming += 1
         self._legs.add(arrival)

@@ -125,7 +125,7 @@ class LegWriter(ABC):
                         await steps.wait()
                     data, cost = self._next_block()
                     if steps is not None:
-                        steps.charge(len(data))
+                        steps.charge_written(len(data))
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
                     self._grant(cost)

@@ -197,7 +197,7 @@ class RemoteLeg(LegWriter):
                 else:
                     data = await reader.read(limit)
                     if self._steps is not None:
-                        self._steps.charge(len(data))
+                        self._steps.charge_read(len(data))
                     self._traffic(0, len(data))
                     self._drained = len(data) < limit
                     if not data:

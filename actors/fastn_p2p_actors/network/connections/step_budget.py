@@ -10,9 +10,9 @@ all queues. A connection without a queue takes its steps at once, from a reserve
 and then, while others always have the next frame ready.
 
 While several connections wait, and others without a queue make calls, a round has fewer steps and is followed by a
-pause. Bytes count as further steps. The queues then get as much as a gigabit link carries, and QUIC makes their peers
-send no faster. Decrypting what they send at full speed would keep all processors busy, and each process on the way of a
-call would wait for one.
+pause. Bytes and new sessions count as further steps. The queues then get about as much as a gigabit link carries, and
+QUIC makes their peers send no faster. Decrypting what they send at full speed would keep all processors busy, and each
+process on the way of a call would wait for one.
 
 Cost: two comparisons per step, and one callback per share. Steps of peers in the address book never wait. Not covered:
 reads that were waiting and complete together, and the work of QUIC itself.
@@ -35,7 +35,9 @@ _PAUSE: Final = 0.002
 _PAUSES_FOR: Final = 32
 """Rounds that are followed by a pause after a connection without a queue has taken a step."""
 STEP_BYTES: Final = 32 * 1024
-"""Bytes that count as one more step."""
+"""Bytes that are written and count as one more step."""
+READ_STEP_BYTES: Final = 16 * 1024
+"""The same of bytes that are read: strangers can send as many as they like, and QUIC has decrypted each of them."""
 _LIGHT_AFTER: Final = 4
 """Rounds after which a connection that has had no queue meanwhile may use the reserve."""
 _LIGHT_STEPS: Final = 8
@@ -57,6 +59,7 @@ class StepBudget:
     __slots__ = (
         "_active",
         "_is_armed",
+        "_light",
         "_loop",
         "_pause_until",
         "_ring",
@@ -70,6 +73,8 @@ class StepBudget:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ring: deque[ConnectionSteps] = deque()
+        self._light: deque[ConnectionSteps] = deque()
+        """Connections whose step waits, although they have had no queue for long: the reserve was used up."""
         self._active: list[ConnectionSteps] = []
         """Connections that have taken a step since the counts began."""
         self._is_armed = False
@@ -86,7 +91,7 @@ class StepBudget:
 
     def on_waiting(self, connection: ConnectionSteps) -> None:
         """Include a connection in the round: its first step waits. The next iteration begins new counts."""
-        self._ring.append(connection)
+        (self._light if connection.is_light else self._ring).append(connection)
         self._arm()
 
     def _arm(self) -> None:
@@ -108,18 +113,24 @@ class StepBudget:
         self._active.clear()
         self.left = min(self.left, 0) + 2 * steps
         self.reserve = STEPS_PER_ROUND
+        light = self._light
+        while light and self.reserve > 0:  # also while the bytes of others are above the budget
+            self.reserve -= 1
+            self._serve(light.popleft())
         while ring and self.left > steps:
-            connection = ring.popleft()
-            connection.wake_next()
-            if connection.has_waiting:
-                ring.append(connection)
+            self._serve(ring.popleft())
         self.is_serving = True
         self._loop.call_soon(self._end_round)  # after the tasks that were woken
-        if is_paused and ring:
+        if is_paused and (ring or light):
             self._is_armed = True
             self._loop.call_later(_PAUSE, self._begin_iteration)
-        elif ring:
+        elif ring or light:
             self._arm()
+
+    def _serve(self, connection: ConnectionSteps) -> None:
+        connection.wake_next()
+        if connection.has_waiting:
+            self._ring.append(connection)
 
     def _end_round(self) -> None:
         self.is_serving = False
@@ -170,10 +181,21 @@ class ConnectionSteps:
         self._count()
         return True
 
-    def charge(self, size: int) -> None:
-        """Count bytes that the last step has read or written. Those of a peer in the address book do not count."""
-        if size >= STEP_BYTES and not self._is_free():
-            self._budget.left -= size // STEP_BYTES
+    def charge_written(self, size: int) -> None:
+        """Count bytes that the last step writes."""
+        if size >= STEP_BYTES:
+            self.charge_steps(size // STEP_BYTES)
+
+    def charge_read(self, size: int) -> None:
+        """Count bytes that the last step has read."""
+        if size >= READ_STEP_BYTES:
+            self.charge_steps(size // READ_STEP_BYTES)
+
+    def charge_steps(self, steps: int) -> None:
+        """Count further steps, because the last one causes more work than others. Those of a peer in the address book
+        do not count."""
+        if not self._is_free():
+            self._budget.left -= steps
 
     def _spend_reserve(self) -> bool:
         budget = self._budget

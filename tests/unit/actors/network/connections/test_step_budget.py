@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p_actors.network.connections.step_budget import STEP_BYTES, STEPS_PER_ROUND, ConnectionSteps, StepBudget
+from fastn_p2p_actors.network.connections.step_budget import (
+    READ_STEP_BYTES,
+    STEP_BYTES,
+    STEPS_PER_ROUND,
+    ConnectionSteps,
+    StepBudget,
+)
 
 _MANY = 200
 _FEW_ROUNDS = 8
@@ -152,13 +158,30 @@ async def test_bytes_of_strangers_count_as_further_steps() -> None:
     now = _Iterations()
     stranger, other, known = now.connection(), now.connection(), now.connection(known=True)
     assert known.spend()
-    known.charge(_MANY * STEP_BYTES)
+    known.charge_written(_MANY * STEP_BYTES)
     assert stranger.spend()
-    stranger.charge(STEP_BYTES - 1)
+    stranger.charge_written(STEP_BYTES - 1)
+    stranger.charge_read(READ_STEP_BYTES - 1)
     assert other.spend()
-    stranger.charge(STEPS_PER_ROUND * STEP_BYTES)
+    stranger.charge_read(STEPS_PER_ROUND * READ_STEP_BYTES)
     assert not other.spend()
     await asyncio.wait_for(other.wait(), 60)
+
+
+async def test_a_connection_without_a_queue_does_not_wait_for_the_bytes_of_others() -> None:
+    """Not even if further connections like it have used up the reserve."""
+    now = _Iterations()
+    honest, queued = now.connection(), [now.connection() for _ in range(8)]
+    tasks = _queue(now, queued)
+    await _until_round(now, _FEW_ROUNDS)
+    queued[0].charge_read(_MANY * STEPS_PER_ROUND * READ_STEP_BYTES)
+    now.budget.reserve = 0
+    assert not honest.spend()
+    number = now.budget.rounds
+    await asyncio.wait_for(honest.wait(), 60)
+    assert now.budget.rounds <= number + _FEW_ROUNDS
+    for task in tasks:
+        task.cancel()
 
 
 async def test_a_connection_that_has_always_the_next_frame_ready_counts_as_a_queue() -> None:
