@@ -15,7 +15,7 @@ from typing import Final
 
 from .errors import HomeUnusable
 from .limits import MAX_NAME, UNIX_PATH_MAX
-from .private_paths import check_own_directory
+from .private_paths import check_own_directory, check_safe_directory
 
 _LONGEST_SOCKET: Final = "run/identity-" + "n" * MAX_NAME + ".sock"
 _SHORTEST_MAILBOX: Final = "run/" + "h" * 16 + ".sock"
@@ -155,6 +155,20 @@ class Home:
         """File that names the directory of the sockets, in one line. It exists if that is not the home."""
         return self.path / "sockets"
 
+    def runtime_directory(self, actor: str) -> Path | None:
+        """Return the directory in ``run/`` for files of one process that has a user of its own; None if it has none."""
+        return self.path / "run" / actor if actor == "network" or actor.startswith("identity-") else None
+
+    def runtime_files(self, actor: str) -> Path:
+        """Return the directory in which one process has its files of ``run/``: that, or one of its own in it."""
+        own = self.runtime_directory(actor)
+        return own if own is not None and own.is_dir() else self.path / "run"
+
+    @property
+    def users_file(self) -> Path:
+        """File with the users of the daemon's processes (JSON). It exists if they have users of their own."""
+        return self.path / "users.json"
+
     @property
     def sockets(self) -> Path:
         """Directory of ``control.sock`` and ``run/``: the home, unless its path is too long.
@@ -176,14 +190,14 @@ class Home:
         return [place for place in places if _fits(place / _SHORTEST_MAILBOX)]
 
     def check(self) -> None:
-        """Check that only this user can have created the content of the home and of the socket directory.
+        """Check that only this user, or root, can have created the content of the home and of the socket directory.
 
         Raises:
             HomeUnusable: another user could change a directory. The error names it and the remedy.
         """
-        check_own_directory(self.path)
+        check_safe_directory(self.path)
         if self.sockets != self.path:
-            check_own_directory(self.sockets)
+            check_safe_directory(self.sockets)
 
     @property
     def control_socket(self) -> Path:
@@ -218,6 +232,8 @@ class Home:
         """
         try:
             descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except PermissionError:
+            return 0  # the daemon of another user, to which this one can only try to connect
         except OSError:
             return None
         try:

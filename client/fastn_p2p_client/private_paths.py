@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +20,12 @@ _ALL_UIDS: Final = 0xFFFFFFFF
 """Number of user ids in the initial user namespace, user_namespaces(7)."""
 
 
-def check_own_directory(path: Path) -> None:
+def check_own_directory(path: Path, owners: Collection[int] = ()) -> None:
     """Check that only this user may change a directory. A missing one passes if its parents do.
+
+    Args:
+        path: the directory.
+        owners: other users who may own it.
 
     Raises:
         HomeUnusable: another user owns it or may write to it, or can replace a directory above it.
@@ -32,13 +37,18 @@ def check_own_directory(path: Path) -> None:
         return
     except OSError as error:
         raise HomeUnusable(path=str(path), reason=error.strerror or str(error)) from error
-    if found.st_uid != os.getuid():
+    if found.st_uid != os.getuid() and found.st_uid not in owners:
         raise HomeUnusable(path=str(path), reason=f"it belongs to uid {found.st_uid}, this is uid {os.getuid()}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(found.st_mode)
         raise HomeUnusable(
             path=str(path), reason=f"others may write to it (mode {mode:04o}). Forbid that: chmod go-w {path}"
         )
+
+
+def check_safe_directory(path: Path) -> None:
+    """Check that only this user or root may change a directory. Raises as ``check_own_directory``."""
+    check_own_directory(path, (0,))
 
 
 def check_parents(path: Path) -> None:

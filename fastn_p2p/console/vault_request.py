@@ -46,11 +46,11 @@ def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -
         connection.settimeout(TIMEOUT)
         try:
             path = found.find_mailbox("keys")
-            connection.connect(str(path))
+            _connect(connection, path)
             _, uid, _ = CREDENTIALS.unpack(
                 connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
             )
-            if uid != os.getuid():
+            if uid not in (0, os.getuid()):
                 raise HomeUnusable(path=str(path), reason=f"user {uid} serves it")
             socket.send_fds(connection, [encode(request)], descriptors)
             packet = connection.recv(MAX_PACKET)
@@ -67,6 +67,13 @@ def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -
     if isinstance(reply, ErrorReply):
         raise reply.error()
     return reply
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    try:
+        connection.connect(str(path))
+    except PermissionError:
+        raise HomeUnusable(path=str(path), reason="only its owner may change the vault; use sudo") from None
 
 
 def _runs(home: Home) -> bool:

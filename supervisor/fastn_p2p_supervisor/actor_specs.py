@@ -17,8 +17,10 @@ import msgspec
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.grants import make_grant
+from fastn_p2p_actors.runtime.separate_users import Account, SeparateUsers, account_of
 from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings
-from fastn_p2p_client.errors import InvalidName
+from fastn_p2p_actors.storage.shared_directories import user_of
+from fastn_p2p_client.errors import IdentityFailed, InvalidName
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
@@ -58,6 +60,8 @@ class DaemonConfig:
     """Keys of settings that the command line or the environment gives, so ``config.toml`` does not change them."""
     vault_page: int = -1
     """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
+    users: SeparateUsers | None = None
+    """Users of the processes; None if all have that of the supervisor."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
@@ -70,7 +74,9 @@ class ActorSpecs:
 
     def __init__(self, home: Home, network: NetworkSection, started_ms: int, config: DaemonConfig) -> None:
         self._home = str(home.path)
+        self._identities = home.identities
         self._config = config
+        users = config.users
         self._grant_key = secrets.token_bytes(GRANT_KEY_BYTES)
         roles = generate_vault_keys()
         settings: dict[str, msgspec.Struct] = {
@@ -87,6 +93,7 @@ class ActorSpecs:
                 network_mode=network.mode,
                 started_ms=started_ms,
                 memory=config.identity_memory,
+                identities=(0, 0) if users is None else (users.first, users.last),
             ),
         }
         self.core = [
@@ -98,12 +105,16 @@ class ActorSpecs:
                 settings=_to_builtins(settings[name]),
                 connections=config.program_connections,
                 sandbox=config.sandbox,
+                account=None if users is None else account_of(users, name),
             )
             for name, module in config.core_modules.items()
         ]
 
     def identity(self, name: str) -> ActorSpec:
-        """Return the specification of an identity's process."""
+        """Return the specification of an identity's process. Raises IdentityFailed if there is no user for it."""
+        account = self.worker_account(name)
+        if account is not None and account.uid == account.refused[1]:
+            raise IdentityFailed(identity=name, reason="its directory has no group of a user. Restart the daemon")
         return ActorSpec(
             name=f"identity-{name}",
             module=self._config.identity_module,
@@ -111,12 +122,24 @@ class ActorSpecs:
             heartbeat=self._config.identity_heartbeat,
             connections=self._config.program_connections,
             sandbox=self._config.sandbox,
+            account=account,
             settings=_to_builtins(
                 IdentitySettings(
                     identity=name, grant=make_grant(self._grant_key, name), memory=self._config.identity_memory
                 )
             ),
         )
+
+    def worker_account(self, directory: str) -> Account | None:
+        """Return the account of code of an identity, given the name of its directory; None without separate users.
+
+        The last one of the range runs code of no identity.
+        """
+        users = self._config.users
+        if users is None:
+            return None
+        number = user_of(self._identities / directory, users.first, users.last) if directory else -1
+        return account_of(users, "", users.last if number < 0 else number)
 
 
 class _Wanted(msgspec.Struct):

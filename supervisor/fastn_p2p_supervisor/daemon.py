@@ -31,6 +31,7 @@ from .process_file import ProcessFile
 from .process_tree import ProcessTree
 from .restart_policy import FORK_SERVER, RestartHistory
 from .sd_notify import SystemdNotifier
+from .user_names import lead_separate_users
 
 EXIT_FAILED: Final = 1
 """Exit code after a failure that the daemon could not survive. stderr and the log give the reason."""
@@ -55,12 +56,15 @@ def run(home: Home, network: NetworkSection, config: DaemonConfig = DaemonConfig
 
     Raises:
         DaemonAlreadyRunning: another daemon uses this home.
-        HomeUnusable: other users own or may write the home, or it cannot be written.
+        HomeUnusable: other users own or may write the home, or it cannot be written; or separate users cannot read the
+            daemon's code.
     """
     started_ms = process_setup.boot_ms()
     os.umask(0o077)
     process_setup.make_undumpable()
-    home_lock = HomeLock.acquire(home)
+    if config.users is not None:
+        lead_separate_users(config.users)
+    home_lock = HomeLock.acquire(home, config.users)
     try:
         os.chdir("/")  # the fork server's interpreter would search modules where the daemon was started
         process_setup.set_title("p2p")
@@ -123,7 +127,8 @@ class _Daemon:
             self._forks,
             changed=self._file.changed,
             sweep=self._reaper.reap,
-            open_for=DescriptorBroker(self._home).open,
+            open_for=DescriptorBroker(self._home, specs.worker_account).open,
+            worker_account=specs.worker_account,
             on_ended=partial(remove_runtime_files, self._home),
             timeouts=self._config.timeouts,
         )

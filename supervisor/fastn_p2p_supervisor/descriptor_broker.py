@@ -12,12 +12,14 @@ import logging
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.identity_sockets import connect_as
+from fastn_p2p_actors.runtime.separate_users import Account
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.home import Home
@@ -33,14 +35,16 @@ class DescriptorBroker:
 
     Args:
         home: home of the daemon.
+        account_of: return the account of an identity; None if it has the user of this process.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, account_of: Callable[[str], Account | None] = lambda identity: None) -> None:
         self._own = (home.mailbox("network"), home.control_socket)
         self._vault = home.mailbox("vault")
         self._config = home.config_file
         self._identities = home.identities
         self._permissions = PermissionStore(home)
+        self._account_of = account_of
 
     def open(self, child: str, request: wire.OpenSocket | wire.OpenConfig) -> int:
         """Return a descriptor for a child, which may make the request.
@@ -69,7 +73,7 @@ class DescriptorBroker:
             granted = self._granted(identity)
             if f"connect unix:{os.path.normpath(path)}" in granted:
                 writable = [self._identities / identity, *map(Path, Permissions.of(granted).write)]
-                return self._connect_to(Path(os.path.normpath(path)), writable)
+                return self._connect_to(Path(os.path.normpath(path)), writable, self._account_of(identity))
         raise Forbidden(role=child, request=f"a connection to {path[:200]!r}")
 
     def _granted(self, identity: str) -> tuple[str, ...]:
@@ -101,14 +105,15 @@ class DescriptorBroker:
         finally:
             os.close(place)
 
-    def _connect_to(self, path: Path, writable: list[Path]) -> socket.socket:
-        """Return a connected socket.
+    def _connect_to(self, path: Path, writable: list[Path], account: Account | None) -> socket.socket:
+        """Return a connected socket, if the user of the account may connect there.
 
         The path must not lead to a socket of the daemon, nor out of a directory to which the protocol's code may write:
         it could replace what is there by a link, at any time. So the file is opened first, and what was opened is
         checked and used.
         """
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        with _as_user(account):
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             found = Path(f"/proc/self/fd/{place}").readlink()
@@ -116,10 +121,27 @@ class DescriptorBroker:
             if leaves or self._is_own(os.fstat(place)):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             made.setblocking(False)
-            made.connect(f"/proc/self/fd/{place}")
+            with _as_user(account):
+                made.connect(f"/proc/self/fd/{place}")
         except BaseException:
             made.close()
             raise
         finally:
             os.close(place)
         return made
+
+
+@contextmanager
+def _as_user(account: Account | None) -> Iterator[None]:
+    """Have the kernel check this process, for a moment, as if it were the identity's: root may connect anywhere."""
+    if account is None:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)

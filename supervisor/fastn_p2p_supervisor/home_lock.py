@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from fastn_p2p_actors.runtime.separate_users import SeparateUsers
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
 from fastn_p2p_client.private_paths import check_own_directory, check_parents
+
+from . import home_owners
 
 PRIVATE: Final = 0o700
 
@@ -26,10 +29,14 @@ class HomeLock:
         self._lock = lock
 
     @classmethod
-    def acquire(cls, home: Home) -> HomeLock:
+    def acquire(cls, home: Home, users: SeparateUsers | None = None) -> HomeLock:
         """Create missing directories, take the lock, and remove the sockets of an earlier daemon.
 
         The kernel releases the lock when the process ends in any way.
+
+        Args:
+            home: the home.
+            users: users of the daemon's processes, to whom the home is given; None if all have that of this process.
 
         Raises:
             DaemonAlreadyRunning: another daemon holds the lock.
@@ -38,12 +45,22 @@ class HomeLock:
         """
         at = home.path
         try:
-            _own_directory(home.path)
+            if users is None:
+                _own_directory(home.path)
+            else:
+                _take_directory(home)
             at = home.lock
             lock = _lock(home)
-            for at in (home.path / "run", home.logs, home.identities, home.peers, home.vault):
-                _own_directory(at)
-                at.chmod(PRIVATE)
+            places = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
+            if users is None:
+                home_owners.join(home)
+                for at in places:
+                    _own_directory(at)
+                    at.chmod(PRIVATE)
+            else:
+                for at in places:
+                    at.mkdir(mode=PRIVATE, exist_ok=True)
+                home_owners.separate(home, users)
             at = home.sockets
             _prepare_socket_directory(home)
         except OSError as error:
@@ -87,6 +104,15 @@ def _own_directory(path: Path) -> None:
     check_parents(path)
     path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     check_own_directory(path)
+
+
+def _take_directory(home: Home) -> None:
+    """Create the home if it is missing. Reject one that several users may write to, or whose sockets lie elsewhere."""
+    check_parents(home.path)
+    home.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    check_own_directory(home.path, (home.path.stat().st_uid,))
+    if home.path not in home.socket_directories():
+        raise HomeUnusable(path=str(home.path), reason="its path is too long for separate users. Use a shorter one")
 
 
 def _prepare_socket_directory(home: Home) -> None:
@@ -156,4 +182,4 @@ def remove_runtime_files(home: Home, name: str, in_order: bool) -> None:
         with suppress(OSError):
             home.mailbox(name).unlink(missing_ok=True)
             if in_order:
-                home.process_file.with_name(f"{name}.running").unlink(missing_ok=True)
+                (home.runtime_files(name) / f"{name}.running").unlink(missing_ok=True)

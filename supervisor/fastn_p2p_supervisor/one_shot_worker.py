@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.worker_process import main
+from fastn_p2p_actors.runtime.separate_users import Account
+from fastn_p2p_actors.runtime.worker_process import WorkerOrder, main
 
 from .fork_server import ForkServer
 
@@ -27,15 +30,17 @@ class OneShotWorker:
     Args:
         forks: starts the process.
         descriptors: socket for the task and the reply, and pipe for the output. The process gets copies.
+        account: user that it takes; None to stay the user of the supervisor.
 
     Raises:
         ForkFailed: it could not be started. Try again later.
         ForkServerFailed: no process can be started any more.
     """
 
-    def __init__(self, forks: ForkServer, descriptors: Sequence[int]) -> None:
+    def __init__(self, forks: ForkServer, descriptors: Sequence[int], account: Account | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._fork = forks.start(main, "worker", MODULE.encode(), *descriptors)
+        order = msgspec.msgpack.encode(WorkerOrder(MODULE, account))
+        self._fork = forks.start(main, "worker", order, *descriptors)
         self._ended = asyncio.Event()
         self._loop.add_reader(self._fork.pidfd, self._ended.set)
 

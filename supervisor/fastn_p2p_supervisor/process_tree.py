@@ -13,11 +13,13 @@ import os
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.process_setup import boot_ms, own_memory
+from fastn_p2p_actors.runtime.separate_users import Account
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_client.errors import DaemonBusy, Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply
@@ -88,6 +90,7 @@ class ProcessTree:
         changed: Callable[[], None],
         sweep: Callable[[], None] = lambda: None,
         open_for: Callable[[str, wire.OpenSocket | wire.OpenConfig], int] | None = None,
+        worker_account: Callable[[str], Account | None] = lambda directory: None,
         on_ended: Callable[[str, bool], None] = lambda name, in_order: None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,
@@ -102,6 +105,7 @@ class ProcessTree:
             changed: called whenever ``report`` has changed.
             sweep: kill processes that were left behind.
             open_for: open a descriptor for a child, given its name and request; see ``DescriptorBroker``.
+            worker_account: return the account of a worker, given the directory of its ``RunWorker``.
             on_ended: called with the name of each child whose process has ended, and True if it ended in order.
             timeouts: time limits.
             clock: return monotonic seconds.
@@ -127,6 +131,7 @@ class ProcessTree:
         self._note_ended = on_ended
         self._workers: dict[tuple[Child, int], OneShotWorker] = {}
         self._open_for = open_for
+        self._worker_account = worker_account
         self.failure: asyncio.Future[str] = self._loop.create_future()
         self.core = [Child(spec, RestartHistory(CORE, jitter), self._resources, self) for spec in core]
         self.identities: dict[str, Child] = {}
@@ -230,7 +235,10 @@ class ProcessTree:
         for name in names:
             check_name(name, "an identity")
             if name not in self.identities:
-                self._spawn(self._start_queued(self._child_for(name)))
+                try:
+                    self._spawn(self._start_queued(self._child_for(name)))
+                except IdentityFailed as error:
+                    log.error("%s", error)
 
     def _child_for(self, name: str) -> Child:
         if self._stopping:
@@ -261,7 +269,7 @@ class ProcessTree:
         if isinstance(message.request, wire.OpenSocket | wire.OpenConfig):
             self._open(child, message.id, message.request)
         elif isinstance(message.request, wire.RunWorker):
-            self._start_worker(child, message.id, message.request.seconds, descriptors)
+            self._start_worker(child, message.id, message.request, descriptors)
         else:
             self._spawn(self._answer(child, child.pid, message))
 
@@ -307,10 +315,11 @@ class ProcessTree:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _start_worker(self, child: Child, number: int, seconds: float, descriptors: list[int]) -> None:
+    def _start_worker(self, child: Child, number: int, request: wire.RunWorker, descriptors: list[int]) -> None:
         """Start a one-shot worker at once, and reply when it has ended."""
         try:
-            worker = OneShotWorker(self._resources.forks, descriptors)
+            account = self._worker_account(Path(request.directory).name)
+            worker = OneShotWorker(self._resources.forks, descriptors, account)
         except ForkFailed as error:
             log.warning("a worker cannot be started: %s", error)
             failed = ErrorReply.of(DaemonBusy(actor="supervisor"))
@@ -319,7 +328,7 @@ class ProcessTree:
             self.on_fatal_error(str(error))
         else:
             self._workers[child, number] = worker
-            self._spawn(self._finish_worker(child, child.pid, number, worker, seconds))
+            self._spawn(self._finish_worker(child, child.pid, number, worker, request.seconds))
 
     async def _finish_worker(self, child: Child, pid: int, number: int, worker: OneShotWorker, seconds: float) -> None:
         try:

@@ -14,6 +14,7 @@ the network process's mailbox.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
 - ``command_audit``: reports to the audit log which program has changed what.
 - ``disk_guard``: takes an identity offline whose protocols fill the disk.
+- ``leftovers``: files of a deleted identity that only its own user may delete.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 
@@ -27,6 +28,8 @@ from fastn_p2p_client.errors import P2PError
 
 from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import gateway_sandbox
+from ..storage.atomic_files import set_on_leftover
+from ..storage.shared_directories import share_with
 from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
 from .commands.identities import hosts_foreign_code, take_offline_for_disk
@@ -35,6 +38,7 @@ from .commands.transport import finish_rotation
 from .context import GatewayContext
 from .control_server import ControlServer
 from .disk_guard import DiskGuard
+from .leftovers import delete_leftover
 
 DRAIN_SECONDS: Final = 4.0
 """Seconds that commands in flight may take when the gateway stops."""
@@ -48,7 +52,10 @@ async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
     actor.enter_sandbox(gateway_sandbox(actor.home))
     context = GatewayContext(actor)
-    server = ControlServer(context, actor.connection_limits())
+    if any(context.settings.identities):
+        share_with(*context.settings.identities)
+        set_on_leftover(partial(delete_leftover, context, asyncio.get_running_loop()))
+    server = ControlServer(context, actor.connection_limits(), actor.listeners.get("control"))
     context.store.delete_trash()
     server.open()
     actor.ready()

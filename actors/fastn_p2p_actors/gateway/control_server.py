@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from typing import Final
 
 import msgspec
@@ -82,11 +83,24 @@ class _ConnectedProgram:
 
 
 class ControlServer:
-    """Server of ``control.sock``. Create it inside the running event loop."""
+    """Server of ``control.sock``. Create it inside the running event loop.
 
-    def __init__(self, context: GatewayContext, limits: ConnectionLimits | None = None) -> None:
+    Args:
+        context: context of every command.
+        limits: limits of the open connections.
+        listener: socket that listens there already, if there is one.
+    """
+
+    def __init__(
+        self,
+        context: GatewayContext,
+        limits: ConnectionLimits | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
         self._context = context
-        self._mailbox = Mailbox(context.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
+        self._mailbox = Mailbox(
+            context.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits, listener=listener
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._refused: set[tuple[str, str]] = set()

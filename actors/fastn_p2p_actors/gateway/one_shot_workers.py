@@ -20,6 +20,7 @@ from ..identity.one_shot_worker import (
     CheckConfig,
     DescribeData,
     DescribeProtocol,
+    EmptyDirectory,
     RunOnDelete,
     WorkerLimits,
     WorkerReply,
@@ -37,11 +38,12 @@ _PURPOSES: Final[dict[type[Message], str]] = {
     RunOnDelete: "of its on_delete",
     DescribeData: "that looks at its workspace",
     DescribeProtocol: "that imports it",
+    EmptyDirectory: "that deletes its files",
 }
 
 _answer: Final = msgspec.msgpack.Decoder(WorkerReply)
 
-Question: TypeAlias = CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
+Question: TypeAlias = CheckConfig | RunOnDelete | DescribeData | DescribeProtocol | EmptyDirectory
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -60,8 +62,8 @@ class WorkerOutput:
 class WorkerStarter(Protocol):
     """Starts workers."""
 
-    async def run(self, task: bytes, seconds: float) -> WorkerOutput:
-        """Run a worker with a task, and kill it after so many seconds."""
+    async def run(self, task: bytes, seconds: float, directory: str = "") -> WorkerOutput:
+        """Run a worker with a task, and kill it after so many seconds. ``directory`` is as in ``RunWorker``."""
         ...
 
 
@@ -92,7 +94,7 @@ class OneShotWorkers:
         """
         task = msgspec.msgpack.encode(WorkerTask(question, self._limits))
         async with self._slots:
-            output = await self._starter.run(task, WORKER_TIMEOUT)
+            output = await self._starter.run(task, WORKER_TIMEOUT, question.directory)
         reply = _decode(question, owner, output)
         if isinstance(reply, ErrorReply):
             raise reply.error()

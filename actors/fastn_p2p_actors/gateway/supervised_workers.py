@@ -28,8 +28,8 @@ class SupervisedWorkers:
     def __init__(self, actor: ActorContext) -> None:
         self._actor = actor
 
-    async def run(self, task: bytes, seconds: float) -> WorkerOutput:
-        """Run a worker with a task, and kill it after so many seconds.
+    async def run(self, task: bytes, seconds: float, directory: str = "") -> WorkerOutput:
+        """Run a worker with a task, and kill it after so many seconds. ``directory`` is as in ``RunWorker``.
 
         Raises:
             DaemonBusy: it could not be started.
@@ -44,7 +44,9 @@ class SupervisedWorkers:
             reading = [asyncio.ensure_future(_read(*each)) for each in ((ours, reply), (noise, words))]
             try:
                 with theirs, noise_end:
-                    ended = await self._actor.run_worker(seconds, theirs.fileno(), noise_end.fileno())
+                    ended = await self._actor.run_worker(
+                        seconds, theirs.fileno(), noise_end.fileno(), directory=directory
+                    )
                 await asyncio.wait(reading, timeout=CLOSE_SECONDS)
             finally:
                 for each in (sending, *reading):

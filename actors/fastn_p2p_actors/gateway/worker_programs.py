@@ -15,7 +15,7 @@ from .one_shot_workers import MAX_OUTPUT, WorkerOutput
 class WorkerPrograms:
     """Starts workers with the interpreter of this process."""
 
-    async def run(self, task: bytes, seconds: float) -> WorkerOutput:
+    async def run(self, task: bytes, seconds: float, directory: str = "") -> WorkerOutput:
         """Run a worker with a task, and kill it after so many seconds."""
         # -P: modules in the working directory are not imported.
         process = await asyncio.create_subprocess_exec(

@@ -85,7 +85,7 @@ class IdentityActor:
         self._grant = settings.grant
         self._default_memory = settings.memory
         self._attribution = CrashAttribution(
-            context.home.process_file.with_name(context.name),
+            context.home.runtime_files(context.name) / context.name,
             context.spec.previous_exit,
             hung=context.spec.previous_hung,
             memory=memory_limit(self._identity.limits, settings.memory),
@@ -117,6 +117,7 @@ class IdentityActor:
             self._on_message,
             limits=context.connection_limits(),
             max_held=MAX_CONFIGS_HELD,
+            listener=context.listeners.get(context.name),
         )
 
     async def run(self) -> None:
@@ -152,6 +153,8 @@ class IdentityActor:
         """Enter the sandbox. From then on the supervisor makes the connections of this process."""
         if not is_actor_process() or not self._context.spec.sandbox:
             self._context.enter_sandbox(Sandbox())
+            if is_actor_process() and self._context.is_apart:
+                set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
             return
         name = self._identity.name
         permissions = PermissionStore(self._context.home)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -57,6 +58,10 @@ class _AboutBinding(Message, frozen=True, kw_only=True):
     granted: tuple[str, ...] = ()
     """Permissions of the binding, as lines."""
 
+    @property
+    def directory(self) -> str:
+        return self.identity
+
 
 class CheckConfig(_AboutBinding, frozen=True, kw_only=True, tag=400):
     """Check that the protocol would start with this config. The reply is ``DeclaredPermissions``.
@@ -78,6 +83,21 @@ class DescribeProtocol(Message, frozen=True, tag=402):
 
     protocol: str
     code: str
+
+    @property
+    def directory(self) -> str:
+        return ""
+
+
+class EmptyDirectory(Message, frozen=True, tag=404):
+    """Delete what the identity's process has made in a directory that is being deleted. The reply is ``Ack``."""
+
+    path: str
+    protocol: str = ""
+
+    @property
+    def directory(self) -> str:
+        return Path(self.path).name
 
 
 class ProtocolDescription(Message, frozen=True, tag=450):
@@ -115,7 +135,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
 class WorkerTask(msgspec.Struct, frozen=True):
     """Question, and the limits for answering it."""
 
-    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
+    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol | EmptyDirectory
     limits: WorkerLimits = WorkerLimits()
 
 
@@ -149,6 +169,9 @@ def answer(connection: socket.socket) -> None:
 def _reply_to(task_bytes: bytes) -> bytes:
     task = msgspec.msgpack.decode(task_bytes, type=WorkerTask)
     process_setup.set_memory_limit(task.limits.memory)
+    if isinstance(task.question, EmptyDirectory):
+        _empty(Path(task.question.path))
+        return encode(Ack())
     if task.limits.sandbox:
         _enter_sandbox(task.question, Path(task.limits.home) if task.limits.home else None)
     pid = os.getpid()
@@ -163,6 +186,19 @@ def _reply_to(task_bytes: bytes) -> bytes:
     if os.getpid() != pid:
         os._exit(0)  # a child that the protocol's code forked and that returned here
     return encode(reply)
+
+
+def _empty(directory: Path) -> None:
+    """Delete what is in a directory, as far as this user may: without protocol code, so without a sandbox."""
+    for place, names, _ in os.walk(directory):
+        for found in (Path(place, name) for name in names):
+            if not found.is_symlink():
+                with contextlib.suppress(OSError):  # it is not this user's
+                    found.chmod(0o700)
+    for each in directory.iterdir():
+        shutil.rmtree(each, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            each.unlink()
 
 
 def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, home: Path | None) -> None:

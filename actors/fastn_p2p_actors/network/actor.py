@@ -160,7 +160,7 @@ class Network:
             IrohError: no port could be bound.
             P2PError: the vault refuses the transport key.
         """
-        run = self._context.home.path / "run"
+        run = self._context.home.runtime_files("network")
         registry, book, mailbox = self._registry, self._book, self._mailbox
         await asyncio.to_thread(book.load)
         self._vault = vault_channel(self._context.home.mailbox("vault"), self._settings.vault)
@@ -168,7 +168,7 @@ class Network:
         vault = VaultClient(self._vault)
         self._audit = AuditReporter(vault.record_event)
         transport = await transport_key(vault, self._context, self._listener)
-        open_config = self._context.open_config if self._context.is_confined else None
+        open_config = self._context.open_config if self._context.is_apart else None
         settings = SettingsReload(self._context.home.config_file, self._settings, open_config)
         await settings.at_start()
         live = settings.live
@@ -445,11 +445,11 @@ async def serve(context: ActorContext) -> None:
     connects. Its own mailbox is bound before, and the supervisor connects it to the vault.
     """
     mailbox = context.home.mailbox("network")
-    listener = bind_mailbox(mailbox)
+    listener = context.listeners.get("network") or bind_mailbox(mailbox)
     context.enter_sandbox(network_sandbox(context.home, make_host_directory()))
     settings = ReplacedFiles(settings_with_own_rules() if context.is_confined else ())
     watching = asyncio.ensure_future(context.restart_when_replaced(settings)) if settings else None
-    if context.is_confined:
+    if context.is_apart:
         set_opener(context.open_socket)
     network = Network(context, context.load_settings(NetworkSettings), listener=listener)
     starting = asyncio.ensure_future(network.start())
@@ -468,4 +468,5 @@ async def serve(context: ActorContext) -> None:
             watching.cancel()
     await network.stop()
     listener.close()
-    mailbox.unlink(missing_ok=True)
+    if not context.listeners:
+        mailbox.unlink(missing_ok=True)

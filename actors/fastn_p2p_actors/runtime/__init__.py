@@ -4,6 +4,7 @@
 - ``control_channel``: messages between the supervisor and its children.
 - ``process_setup``: prctl, limits, malloc and signals of a new process.
 - ``specs``: ``ActorSpec`` and the settings of each actor.
+- ``separate_users``: users of their own for the processes, and how a process becomes one of them.
 - ``grants``: MACs that prove a permission.
 - ``mailbox``, ``mailbox_memory``: the Unix socket that an actor reads, and the memory limit of its connections.
 - ``heap_watch``: returns free heap memory to the kernel.

@@ -19,8 +19,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar, cast
 
 import msgspec
@@ -34,11 +35,12 @@ from . import control_channel as wire
 from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
-from .log_files import configure_logging
+from .log_files import configure_logging, confine_logging, give_log_file
 from .sandbox.replaced_files import ReplacedFiles
 from .sandbox.sandbox import Sandbox, enter
 from .sandbox.seccomp import deny_io_uring
 from .sandbox.states import CLOSED, SWITCHED_OFF
+from .separate_users import Account, make_runtime_directory, open_mailboxes, own_account, take
 from .specs import ActorSpec
 
 EXIT_FAILED: Final = 1
@@ -88,11 +90,20 @@ class ActorContext:
         sandbox_state: result of ``enter_sandbox``; empty before it.
         log: logger of the process.
         kept_descriptor: descriptor that the process before has left with ``keep_descriptor``; None if there is none.
+        listeners: mailboxes that were opened before the process took its user, by name; empty if it has none of its
+            own.
     """
 
-    def __init__(self, spec: ActorSpec, channel: socket.socket | None = None, kept: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: ActorSpec,
+        channel: socket.socket | None = None,
+        kept: int | None = None,
+        listeners: Mapping[str, socket.socket] = MappingProxyType({}),
+    ) -> None:
         self.spec = spec
         self.kept_descriptor = kept
+        self.listeners = listeners
         self.name = spec.name
         self.home = Home(Path(spec.home))
         self.log = logging.getLogger(spec.name)
@@ -150,18 +161,19 @@ class ActorContext:
         """
         return (await self._request(request, timeout))[0]
 
-    async def run_worker(self, seconds: float, *descriptors: int) -> wire.WorkerEnded:
+    async def run_worker(self, seconds: float, *descriptors: int, directory: str = "") -> wire.WorkerEnded:
         """Have the supervisor run a one-shot worker, and wait until it has ended. If this is cancelled, it is killed.
 
         Args:
             seconds: time after which it is killed.
             descriptors: socket for the task and the reply, and pipe or socket for its output.
+            directory: as in ``RunWorker``.
 
         Raises:
             DaemonBusy: it could not be started.
             DeadlineExceeded: the supervisor does not reply.
         """
-        result, _ = await self._request(wire.RunWorker(seconds), seconds + WORKER_GRACE, *descriptors)
+        result, _ = await self._request(wire.RunWorker(seconds, directory), seconds + WORKER_GRACE, *descriptors)
         return result if isinstance(result, wire.WorkerEnded) else wire.WorkerEnded(None)
 
     async def _request(
@@ -252,6 +264,11 @@ class ActorContext:
     def report_refused(self, attempts: str) -> None:
         """Tell the supervisor what the sandbox has refused so far, for ``status``."""
         self._send(wire.Sandboxed(self.sandbox_state, attempts[: wire.MAX_REASON]))
+
+    @property
+    def is_apart(self) -> bool:
+        """True if the supervisor has to open for this process what it may not open: files, and sockets of others."""
+        return self.is_confined or own_account() is not None
 
     @property
     def is_confined(self) -> bool:
@@ -360,14 +377,17 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
     """
     code = EXIT_FAILED
     try:
-        if not process_setup.initialize_child(channel.fileno()):
+        spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
+        listeners = {} if spec.account is None else _take_account(spec, spec.account)
+        if not process_setup.initialize_child(channel.fileno(), 0o077 if spec.account is None else spec.account.umask):
             os._exit(EXIT_ORPHANED)
         if kept is not None:
             os.set_inheritable(kept, False)
-        spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
         process_setup.set_title(spec.name)
         log = configure_logging(Home(Path(spec.home)), spec.name)
-        code = _run_actor(spec, channel, log, kept)
+        if spec.account is not None:
+            confine_logging()
+        code = _run_actor(spec, channel, log, kept, listeners)
     except BaseException:
         # No log file is open before logging is configured, or while the loop closes: write to the daemon's stderr.
         sys.stderr.write(plain_lines(traceback.format_exc()))
@@ -380,7 +400,23 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
             os._exit(code)
 
 
-def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger, kept: int | None) -> int:
+def _take_account(spec: ActorSpec, account: Account) -> dict[str, socket.socket]:
+    """Open what only root may open, and become the user of the account. Return the mailboxes."""
+    home = Home(Path(spec.home))
+    listeners = open_mailboxes(home, spec.name, account)
+    make_runtime_directory(home, spec.name, account)
+    give_log_file(home, spec.name, account.uid)
+    take(account)
+    return listeners
+
+
+def _run_actor(
+    spec: ActorSpec,
+    channel: socket.socket,
+    log: logging.Logger,
+    kept: int | None,
+    listeners: Mapping[str, socket.socket],
+) -> int:
     import uvloop
 
     if spec.sandbox:
@@ -391,7 +427,7 @@ def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger, kep
         nonlocal code
         loop = asyncio.get_running_loop()
         process_setup.release_zero_pages(id(loop), sys.getsizeof(loop))
-        context = ActorContext(spec, channel, kept)
+        context = ActorContext(spec, channel, kept, listeners)
         loop.add_signal_handler(signal.SIGTERM, context.stop_requested.set)
         try:
             actor = cast(Actor, importlib.import_module(spec.module))

@@ -83,6 +83,9 @@ class RunWorker(_Message, frozen=True, tag=16):
 
     seconds: float
     """Time after which it is killed."""
+    directory: str = ""
+    """Name of the directory in ``identities/`` whose user it takes, if identities have users of their own; empty for
+    the one of no identity."""
 
 
 class RestartNetwork(_Message, frozen=True, tag=18):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from fastn_p2p_client.home import Home
@@ -66,6 +67,15 @@ def make_handler(home: Home, name: str) -> logging.Handler:
     handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
+
+
+def give_log_file(home: Home, name: str, user: int) -> None:
+    """Make the log file of a process that may make no files in ``logs/``, and give it to its user. Only root can."""
+    handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
+    with suppress(OSError):
+        handler.confine()
+        os.chown(handler.baseFilename, user, -1)
+    handler.close()
 
 
 def confine_logging() -> None:

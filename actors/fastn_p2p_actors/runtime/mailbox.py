@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import struct
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX
 from .connection_limits import ConnectionLimits, Process, process_of
 from .identity_sockets import identity_label
 from .mailbox_memory import MAX_HELD, MailboxMemory
+from .separate_users import may_connect
 
 _LONG: Final = encode(LongReply())
 CREDENTIALS: Final = struct.Struct("iII")
@@ -110,7 +110,7 @@ class Mailbox:
         path: the socket. Its directory must exist with mode 0700. An existing file is replaced.
         on_message: gets (sender, correlation id, header, payload). It must not raise or block.
         on_gone: gets each sender whose connection has ended, after its last message.
-        uid: the user whose processes may connect; by default the own one.
+        uid: the user whose processes may connect; by default those of ``may_connect``.
         limits: limits of the open connections. Messages over further connections are answered with ``Overloaded``.
         max_held: bytes that all connections together may hold.
         listener: result of ``bind_mailbox`` for ``path``, if the socket was bound already. It stays open: its owner
@@ -132,7 +132,7 @@ class Mailbox:
         self._bound = listener
         self._on_message = on_message
         self._on_gone = on_gone
-        self._uid = os.getuid() if uid is None else uid
+        self._admits = may_connect if uid is None else uid.__eq__
         self._limits = limits or ConnectionLimits()
         self._max_held = max_held
         self._senders: dict[Sender, Process] = {}
@@ -233,7 +233,7 @@ class Mailbox:
 
     def _accept_connection(self, accepted: socket.socket) -> None:
         pid, uid, _ = CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        if uid != self._uid:
+        if not self._admits(uid):
             self.dropped += 1
             log.warning("%s: rejected process %d of user %d", self._path.stem, pid, uid)
             accepted.close()

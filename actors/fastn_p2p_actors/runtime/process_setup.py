@@ -220,13 +220,14 @@ def release_zero_pages(address: int, size: int) -> int:
     return released
 
 
-def initialize_child(channel: int) -> bool:
+def initialize_child(channel: int, umask: int = 0o077) -> bool:
     """Turn a fresh child of the fork server into an actor process. Return False if its parent is gone already.
 
     Ctrl-C in the terminal goes to the supervisor alone, which ends its children in order.
 
     Args:
         channel: descriptor of the control channel.
+        umask: bits that its new files lack.
 
     Raises:
         RuntimeError: ``mark_fork_server`` was not called in the fork server.
@@ -241,7 +242,7 @@ def initialize_child(channel: int) -> bool:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o077)
+    os.umask(umask)
     only_write_to_terminal()
     make_undumpable()
     forbid_core_files()

@@ -13,6 +13,7 @@ import msgspec
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 
 from ..daemon_settings.sections import NetworkSection
+from .separate_users import Account
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that one program may have to the actor's mailbox."""
     sandbox: bool = True
     """Confine the process, if the kernel can."""
+    account: Account | None = None
+    """User that it takes; None to stay the user of the supervisor."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Start of the daemon in ``process_setup.boot_ms``."""
     memory: int = 0
     """Bytes of data that a one-shot worker may have; 0 for no limit."""
+    identities: tuple[int, int] = (0, 0)
+    """First and last user of identities; both 0 if they have the user of the gateway."""
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,12 @@ import sys
 import traceback
 from typing import Final, Protocol, cast
 
+import msgspec
+
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import process_setup
+from .separate_users import Account, take
 
 EXIT_FAILED: Final = 1
 
@@ -23,24 +26,34 @@ class Worker(Protocol):
         """Read the task from the connection until its end, and write the reply."""
 
 
-def main(module: bytes, channel: socket.socket, connection: int, output: int) -> None:
+class WorkerOrder(msgspec.Struct, frozen=True):
+    """Module of a worker, and the user that it takes; None to stay the user of the supervisor."""
+
+    module: str
+    account: Account | None = None
+
+
+def main(order: bytes, channel: socket.socket, connection: int, output: int) -> None:
     """Run a worker from its start to its exit. Never returns.
 
     Args:
-        module: name of the module with the worker's code.
+        order: the ``WorkerOrder`` in msgpack.
         channel: the child's end of a control channel, which is not used.
         connection: stream socket from which the worker reads its task until the end, and to which it writes its reply.
         output: standard output and standard error of the code that it runs.
     """
     code = EXIT_FAILED
     try:
+        wanted = msgspec.msgpack.decode(order, type=WorkerOrder)
+        if wanted.account is not None:
+            take(wanted.account)
         if process_setup.initialize_child(channel.fileno()):
             os.setsid()
             _redirect(output)
             process_setup.set_title("worker")
             os.set_inheritable(connection, False)
             with socket.socket(fileno=connection) as opened:
-                cast(Worker, importlib.import_module(module.decode())).answer(opened)
+                cast(Worker, importlib.import_module(wanted.module)).answer(opened)
             code = 0
     except BaseException:
         sys.stderr.write(plain_lines(traceback.format_exc()))

@@ -2,5 +2,6 @@
 
 - ``identity_store``: the directory ``identities/``.
 - ``permission_store``: permissions that the owner has granted to bindings.
+- ``shared_directories``: directories of identities that have users of their own.
 - ``atomic_files``: write, replace and delete files so that a crash leaves the old or the new state.
 """

@@ -7,19 +7,43 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_client.errors import StorageFailed
 
 _PRIVATE: Final = 0o700
+_SHARED: Final = 0o750
 _TRASH: Final = ".trash-"
 """Prefix of directories that are being deleted."""
 
+_inherits = False
+"""Whether new files and directories get the group of the directory in which they are, which may read them."""
+_on_leftover: Callable[[Path], None] | None = None
+
+
+def inherit_groups() -> None:
+    """Give files and directories that this process makes from now on the group of their directory, which may read
+    them."""
+    global _inherits
+    _inherits = True
+
+
+def set_on_leftover(on_leftover: Callable[[Path], None] | None) -> None:
+    """Have ``remove_tree`` and ``delete_trash`` call this with each directory of which this process may not delete
+    all."""
+    global _on_leftover
+    _on_leftover = on_leftover
+
+
+def trash_of(root: Path) -> list[Path]:
+    """Return the directories in ``root`` that are being deleted."""
+    return list(root.glob(f"{_TRASH}*"))
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` with ``data``, mode 0600, on disk when this returns.
+    """Replace ``path`` with ``data``, mode 0600, on disk when this returns. See ``inherit_groups``.
 
     Raises:
         StorageFailed: it could not be written. Nothing was changed.
@@ -27,8 +51,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _storage(path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            mode = 0o640 if _inherits else 0o600
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
+                if _inherits:
+                    os.fchown(descriptor, -1, path.parent.stat().st_gid)
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
@@ -53,7 +80,9 @@ def make_directory(path: Path) -> None:
         return
     make_directory(path.parent)
     with _storage(path):
-        path.mkdir(mode=_PRIVATE, exist_ok=True)
+        path.mkdir(mode=_SHARED if _inherits else _PRIVATE, exist_ok=True)
+        if _inherits:
+            os.chown(path, -1, path.parent.stat().st_gid)
         sync_directory(path.parent)
 
 
@@ -95,13 +124,19 @@ def remove_tree(path: Path, trash: Path) -> None:
     with _storage(path):
         path.rename(doomed)
         sync_directory(path.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _delete(doomed)
 
 
 def delete_trash(trash: Path) -> None:
     """Complete interrupted calls of ``remove_tree``."""
-    for doomed in trash.glob(f"{_TRASH}*"):
-        shutil.rmtree(doomed, ignore_errors=True)
+    for doomed in trash_of(trash):
+        _delete(doomed)
+
+
+def _delete(doomed: Path) -> None:
+    shutil.rmtree(doomed, ignore_errors=True)
+    if _on_leftover is not None and doomed.exists():
+        _on_leftover(doomed)
 
 
 def sync_directory(path: Path) -> None:

@@ -38,6 +38,7 @@ from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import NamedThing, check_name
 
 from .atomic_files import delete_trash, make_directory, remove_file, remove_tree, rename, write_atomically
+from .shared_directories import share_identity, share_workspace
 
 _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"
@@ -210,6 +211,7 @@ class IdentityStore:
         if (directory / _IDENTITY).exists():
             raise IdentityExists(identity=record.name)
         make_directory(directory)
+        share_identity(directory)
         self.write_identity(record)
 
     def write_identity(self, record: IdentityFile) -> None:
@@ -275,6 +277,7 @@ class IdentityStore:
         if (workspace / _BINDING).exists():
             raise BindingExists(identity=identity, protocol=record.protocol, instance=record.instance)
         make_directory(workspace)
+        share_workspace(workspace)
         write_atomically(workspace / _PENDING, _as_text(record))
         return PreparedBinding(workspace)
 

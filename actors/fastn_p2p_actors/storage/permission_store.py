@@ -50,6 +50,13 @@ class PermissionStore:
     def __init__(self, home: Home) -> None:
         self._root = home.identities
 
+    @classmethod
+    def at(cls, root: Path) -> PermissionStore:
+        """Return the store of a directory other than that of a home."""
+        store = cls.__new__(cls)
+        store._root = root
+        return store
+
     def read(self, identity: str) -> PermissionFile:
         """Return the permissions of an identity.
 

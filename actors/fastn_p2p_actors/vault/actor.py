@@ -166,9 +166,11 @@ async def serve(context: ActorContext, cost: Argon2Cost = PRODUCT_COST) -> None:
             roles=settings.roles,
             per_program=context.spec.connections,
             is_own=is_sibling,
+            listener=context.listeners.get(context.name),
         )
         requests = OwnerRequests(vault, lock, slots, backups)
-        owner = OwnerSocket(context.home.mailbox("keys"), requests.handle, daemon_processes())
+        keys = context.home.mailbox("keys")
+        owner = OwnerSocket(keys, requests.handle, daemon_processes(), context.listeners.get("keys"))
         box.open()
         owner.open()
         try:

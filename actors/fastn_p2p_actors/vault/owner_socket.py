@@ -61,33 +61,43 @@ class OwnerSocket:
         path: the socket. Its directory must exist with mode 0700.
         on_request: carries out a request, and returns the reply or raises P2PError. It owns no descriptor.
         ancestors: processes whose descendants may not connect.
+        listener: socket that listens at ``path`` already, to which only root may connect.
     """
 
-    def __init__(self, path: Path, on_request: OnRequest, ancestors: frozenset[int]) -> None:
+    def __init__(
+        self, path: Path, on_request: OnRequest, ancestors: frozenset[int], listener: socket.socket | None = None
+    ) -> None:
         self._path = path
         self._on_request = on_request
         self._ancestors = ancestors
+        self._listener = listener
+        self._owner = os.getuid() if listener is None else 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Bind the socket, and accept connections."""
         self._loop = asyncio.get_running_loop()
+        self._socket = self._listener or self._bind()
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _bind(self) -> socket.socket:
         self._path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        made.setblocking(False)
         previous = os.umask(0o177)
         try:
-            self._socket.bind(str(self._path))
+            made.bind(str(self._path))
         finally:
             os.umask(previous)
-        self._socket.listen(MAX_CONNECTIONS)
-        self._loop.add_reader(self._socket.fileno(), self._accept)
+        made.listen(MAX_CONNECTIONS)
+        return made
 
     def close(self) -> None:
         """End every connection."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        if self._listener is None:
+            self._path.unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
 
@@ -120,7 +130,7 @@ class OwnerSocket:
 
     async def _answer(self, connection: socket.socket) -> OwnerReply:
         pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        is_owner = uid == os.getuid() and not descends_from(pid, self._ancestors)
+        is_owner = uid == self._owner and not descends_from(pid, self._ancestors)
         packet, descriptors = await self._receive(
             connection
         )  # first: closing with unread bytes would discard the reply

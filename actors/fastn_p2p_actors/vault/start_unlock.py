@@ -10,6 +10,8 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -32,8 +34,9 @@ _reply: Final[msgspec.msgpack.Decoder[Ack | ErrorReply]] = msgspec.msgpack.Decod
 
 def slots_of_kind(home: Home, kind: SlotKind) -> list[str]:
     """Return the names of the vault's slots of this kind. Raises HomeUnusable."""
-    slots = SlotFile(home.vault, LockedMemory())
-    slots.load()
+    with _as_owner(home):
+        slots = SlotFile(home.vault, LockedMemory())
+        slots.load()
     return [slot.name for slot in slots.of_kind(kind)]
 
 
@@ -76,7 +79,8 @@ def _run_child(home: Home, secret: int, channel: socket.socket, *, by_machine: b
         make_undumpable()
         forbid_core_files()
         try:
-            descriptor = _open_page(home, secret, by_machine=by_machine)
+            with _as_owner(home):
+                descriptor = _open_page(home, secret, by_machine=by_machine)
             socket.send_fds(channel, [encode(Ack())], [descriptor])
         except P2PError as error:
             channel.send(encode(ErrorReply.of(error)))
@@ -84,6 +88,23 @@ def _run_child(home: Home, secret: int, channel: socket.socket, *, by_machine: b
             channel.send(encode(ErrorReply.of(InternalError(reason=f"{type(error).__name__}: {error}"))))
     finally:
         os._exit(0)
+
+
+@contextmanager
+def _as_owner(home: Home) -> Iterator[None]:
+    """Read and write the vault's files as their owner, who is not root if the daemon's processes have own users."""
+    found = home.vault.stat()
+    if os.geteuid() != 0 or found.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def _open_page(home: Home, descriptor: int, *, by_machine: bool) -> int:

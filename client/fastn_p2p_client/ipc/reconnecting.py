@@ -21,6 +21,7 @@ FIRST_DELAY: Final = 0.01
 """Seconds before the second attempt to connect."""
 LONGEST_DELAY: Final = 0.1
 """Seconds: the longest pause between two attempts."""
+NOT_ADMITTED: Final = "this user may not connect to it. Its group may: ask root to add you, and log in again"
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -29,16 +30,30 @@ log = logging.getLogger(__name__)
 
 
 def check_listener(sock: socket.socket, path: Path) -> None:
-    """Check that a process of this user listens at the connected socket. The kernel has recorded its user.
+    """Check that a process of this user or of root listens at the connected socket. The kernel has recorded its user.
 
     Raises:
         HomeUnusable: the process belongs to another user.
     """
     found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(found)
-    if user != os.getuid():
+    if user not in (0, os.getuid()):
         reason = f"a process of uid {user} listens there, and this is uid {os.getuid()}. Nothing was sent to it"
         raise HomeUnusable(path=str(path), reason=reason)
+
+
+def connect_to(sock: socket.socket, path: Path) -> None:
+    """Connect to a mailbox, and check who listens there.
+
+    Raises:
+        HomeUnusable: this user may not connect, or the process that listens belongs to another user.
+        OSError: no process listens yet, or its backlog is full.
+    """
+    try:
+        sock.connect(str(path))
+    except PermissionError:
+        raise HomeUnusable(path=str(path), reason=NOT_ADMITTED) from None
+    check_listener(sock, path)
 
 
 class ReconnectingConnection:
@@ -119,8 +134,7 @@ class ReconnectingConnection:
         try:
             path = self._find()
             sock.setblocking(False)
-            sock.connect(str(path))
-            check_listener(sock, path)
+            connect_to(sock, path)
         except P2PError as error:
             sock.close()
             self._connect_later()

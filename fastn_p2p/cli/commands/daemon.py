@@ -68,6 +68,16 @@ def run(
             help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: sandbox]",
         ),
     ] = None,
+    separate_users: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USERS",
+            envvar="FASTN_SEPARATE_USERS",
+            show_envvar=False,
+            help="As root: give each process a user of its own. `default`, or some of vault=USER, network=USER, "
+            "gateway=USER, identities=FIRST-LAST, programs=GROUP, with commas.  [env: FASTN_SEPARATE_USERS]",
+        ),
+    ] = None,
     passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM.
@@ -84,6 +94,7 @@ def run(
 
     from ...console.daemon_settings import resolve
     from ...console.output import write_message
+    from ...console.users_at_start import separate
     from ...console.vault_at_start import unlock_at_start
 
     given = {
@@ -99,6 +110,7 @@ def run(
     resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
     for warning in warnings_of(resolved):
         write_message(f"fastn-p2p: {warning}")
+    users = separate(found, separate_users) if separate_users else None
     page = unlock_at_start(found, passphrase_file)
     limits = resolved.settings.limits
     plan = DaemonConfig(
@@ -107,6 +119,7 @@ def run(
         sandbox=limits.sandbox,
         fixed_settings=resolved.fixed,
         vault_page=-1 if page is None else page,
+        users=users,
     )
     code = run_daemon(found, resolved.settings.network, plan)
     raise typer.Exit(ExitCode.DAEMON if code == EXIT_FAILED else code)

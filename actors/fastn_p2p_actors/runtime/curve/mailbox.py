@@ -35,6 +35,7 @@ from fastn_p2p_client.limits import MAX_CLIENTS, MAX_CLIENTS_PER_PROGRAM
 
 from ..connection_limits import ConnectionLimits, Process, process_of
 from ..mailbox import CREDENTIALS, encode_invalid_message
+from ..separate_users import may_connect
 from .zap_authenticator import AccessRule, ZapAuthenticator, parse_peer_address
 
 _BURST: Final = 256
@@ -71,11 +72,12 @@ class CurveMailbox:
         on_message: gets (sender, correlation id, header, payload). It must not raise or block.
         server_secret: the mailbox's own CURVE key (Z85).
         roles: role by CURVE public key (Z85). Other keys are rejected.
-        uid: the user whose processes may connect; by default the own one.
+        uid: the user whose processes may connect; by default those of ``may_connect``.
         max_clients: open connections. Further processes wait until some have ended. Programs, none of which has a key,
             may have half of them.
         per_program: connections of one process that is not the daemon's. Further ones end at once.
         is_own: return whether a process belongs to the daemon, given its parent's pid.
+        listener: socket that listens at ``path`` already. Then nothing in its directory is changed.
     """
 
     def __init__(
@@ -89,12 +91,14 @@ class CurveMailbox:
         max_clients: int = MAX_CLIENTS // 8,
         per_program: int = MAX_CLIENTS_PER_PROGRAM,
         is_own: Callable[[int], bool] = lambda parent: False,
+        listener: socket.socket | None = None,
     ) -> None:
         self._path = path
         self._on_message = on_message
         self._server_secret = server_secret
         self._roles = {key.encode(): role for key, role in roles.items()}
-        self._uid = os.getuid() if uid is None else uid
+        self._admits = may_connect if uid is None else uid.__eq__
+        self._listener = listener
         self._max_clients = max_clients
         self._callers: dict[bytes, CurveSender] = {}
         self._by_descriptor: dict[int, CurveSender] = {}
@@ -110,8 +114,9 @@ class CurveMailbox:
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._full_path.unlink(missing_ok=True)
-        self._domain = ZapAuthenticator.of_process().add(AccessRule(self._path.stem, self._uid, self._roles))
+        if self._listener is None:
+            self._full_path.unlink(missing_ok=True)
+        self._domain = ZapAuthenticator.of_process().add(AccessRule(self._path.stem, self._admits, self._roles))
         self._socket = router(self._domain, self._server_secret)
         self._monitor = SocketMonitor(self._socket)
         self._bind()
@@ -131,8 +136,9 @@ class CurveMailbox:
         self._monitor.close()
         close_socket(self._socket)
         ZapAuthenticator.of_process().remove(self._domain)
-        self._path.unlink(missing_ok=True)
-        self._full_path.unlink(missing_ok=True)
+        if self._listener is None:
+            self._path.unlink(missing_ok=True)
+            self._full_path.unlink(missing_ok=True)
 
     def send(self, caller: CurveSender, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
         """Send one message. Return False, and send nothing, if the peer is gone or its queue is full."""
@@ -149,6 +155,8 @@ class CurveMailbox:
         return True
 
     def _bind(self) -> None:
+        if self._listener is not None:
+            self._socket.set(zmq.USE_FD, self._listener.detach())  # libzmq closes it
         previous = os.umask(0o177)
         try:
             self._socket.bind(endpoint(self._path))
@@ -166,7 +174,7 @@ class CurveMailbox:
         connections. A process that cannot connect tries again.
         """
         full = len(self._descriptors) >= self._max_clients
-        if full == self._full:
+        if full == self._full or self._listener is not None:  # to such a one no program may connect
             return
         there, here = (self._path, self._full_path) if full else (self._full_path, self._path)
         try:
@@ -258,7 +266,7 @@ class CurveMailbox:
             role = str(frame.get("User-Id"))
         except (ValueError, zmq.ZMQError):
             return None
-        if peer.uid != self._uid:
+        if not self._admits(peer.uid):
             return None
         caller = CurveSender(route, peer.pid, role)
         if descriptor in self._descriptors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import zmq
@@ -31,10 +32,10 @@ class PeerCredentials(NamedTuple):
 
 
 class AccessRule(NamedTuple):
-    """Rule of one mailbox: accept processes of ``uid`` with one of these CURVE keys."""
+    """Rule of one mailbox: accept processes of users that it admits, with one of these CURVE keys."""
 
     name: str
-    uid: int
+    admits: Callable[[int], bool]
     roles: dict[bytes, str]
     """Role by CURVE public key (Z85)."""
 
@@ -104,7 +105,7 @@ class ZapAuthenticator:
             peer = parse_peer_address(request[3].decode())
         except ValueError:
             return None
-        if peer.uid != rule.uid:
+        if not rule.admits(peer.uid):
             log.warning("%s: rejected process %d of user %d", rule.name, peer.pid, peer.uid)
             return None
         role = rule.roles.get(zmq.utils.z85.encode(request[6]))

@@ -18,7 +18,7 @@ import zmq
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost, P2PError
 from ....retry import Backoff
-from ...reconnecting import FIRST_DELAY, LONGEST_DELAY, check_listener
+from ...reconnecting import FIRST_DELAY, LONGEST_DELAY, connect_to
 from ..native.codec import OnMessage, Payload
 from .send_queue import RETRY_DELAY, SendQueue
 from .sockets import AGAIN, MORE, NOBLOCK, SocketMonitor, close_socket, dealer, endpoint, raw_get, raw_recv, readable
@@ -114,8 +114,7 @@ class PyzmqConnection(LoopBound):
             path = self._find()
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.setblocking(False)
-                probe.connect(str(path))
-                check_listener(probe, path)
+                connect_to(probe, path)
             self._socket.connect(endpoint(path))
         except P2PError as error:
             self._connect_later()

@@ -1,0 +1,226 @@
+"""Owners and modes of a home whose processes have users of their own: taken over at the start, and given back.
+
+Problem: the home of before belongs to one user, and a crash may happen at any file. Idea: who owns what follows from
+the path alone, so the walk can be repeated. ``users.json`` is removed before it and written after it: while it says
+the wanted users, all is done. The user of the home itself is changed last, so that until then a walk knows whose files
+it may give away. It opens directories without following links, and changes only what belonged to the home's user or to
+one of the daemon's. Cost: one walk at the first start, and when the users change.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fastn_p2p_actors.runtime.separate_users import SeparateUsers
+from fastn_p2p_actors.storage.atomic_files import remove_file, write_atomically
+from fastn_p2p_actors.storage.identity_store import IdentityStore
+from fastn_p2p_actors.storage.permission_store import PermissionStore
+from fastn_p2p_actors.storage.shared_directories import OWN, WORKSPACE, free_user, user_of
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+
+PASSABLE: Final = 0o711
+"""Mode of directories through which each process has to go, and which only their owner may list."""
+_PRIVATE: Final = 0o700
+_READABLE: Final = 0o640
+_NETWORK_FILES: Final = ("network.port", "time", "programs.json", "reconnect.json", "neighbours.json")
+"""Files in ``run/`` that the network process keeps over restarts."""
+
+log = logging.getLogger("supervisor")
+
+
+class Owner(NamedTuple):
+    """Owner, group and mode of a file; no mode leaves it as it is."""
+
+    uid: int
+    gid: int
+    mode: int | None = None
+
+
+def separate(home: Home, users: SeparateUsers) -> None:
+    """Give each process's files to its user. May be repeated after a crash at any moment. Only root can.
+
+    Raises:
+        OSError: a file cannot be changed.
+        StorageFailed: there are more identities than users for them.
+    """
+    before = users_of(home)
+    owner = home.path.stat().st_uid
+    if before == users and owner == 0:
+        _give_top(home, users)
+        return
+    log.info("the home is given to the users of the daemon's processes")
+    remove_file(home.users_file)
+    _complete_permissions(home)
+    numbers = {owner, *users.numbers, *_numbers(before)}
+    for directory in _identities(home):
+        if user_of(directory, users.first, users.last) < 0:
+            number = free_user(home.identities, users.first, users.last)
+            os.chown(directory, -1, number, follow_symlinks=False)
+    run = home.path / "run"
+    _make(run / "network", users.network)
+    _move(run, run / "network", _NETWORK_FILES)
+    _walk(home.path, lambda parts: _separate_owner(home, users, parts), numbers)
+    _give_top(home, users)
+    write_atomically(home.users_file, msgspec.json.encode(users))
+
+
+def join(home: Home) -> None:
+    """Give all files of a home back to this process's user, if they belong to the users of separate processes.
+
+    May be repeated after a crash at any moment.
+
+    Raises:
+        OSError: a file cannot be changed, for example because this is not root.
+    """
+    before = users_of(home)
+    if before is None:
+        return
+    log.info("the home is given back to one user")
+    own = os.getuid()
+    numbers = {own, *_numbers(before)}
+    _walk(home.path, lambda parts: Owner(own, os.getgid(), _joined_mode(parts)), numbers)
+    home.path.chmod(_PRIVATE)
+    run = home.path / "run"
+    _move(run / "network", run, _NETWORK_FILES)
+    for place in (run / "network", *run.glob("identity-*")):
+        with suppress(OSError):
+            place.rmdir()  # marks of running code, of which nothing is missing after a restart, keep it
+    remove_file(home.users_file)
+
+
+def users_of(home: Home) -> SeparateUsers | None:
+    """Return the users to whom a home was given completely; None if it has one user, or if that was interrupted."""
+    try:
+        return msgspec.json.decode(home.users_file.read_bytes(), type=SeparateUsers)
+    except (OSError, *UNDECODABLE):
+        return None
+
+
+def _numbers(users: SeparateUsers | None) -> set[int]:
+    return set() if users is None else {*users.numbers, *range(users.first, users.last + 1)}
+
+
+def _identities(home: Home) -> list[Path]:
+    return [home.identities / name for name in IdentityStore(home).names()]
+
+
+def _complete_permissions(home: Home) -> None:
+    """Grant nothing more to bindings that are older than permissions: an identity's process may not write the file."""
+    for directory in _identities(home):
+        try:
+            PermissionStore(home).complete(directory.name, dict)
+        except P2PError as error:
+            log.error("%s", error)
+
+
+def _separate_owner(home: Home, users: SeparateUsers, parts: tuple[str, ...]) -> Owner:
+    """Return the owner of the file at this path below the home."""
+    match parts:
+        case ("vault", *_):
+            return Owner(*users.vault)
+        case ("peers", *_) | ("run", "network", *_):
+            return Owner(*users.network)
+        case ("identities", name, *rest):
+            number = user_of(home.identities / name, users.first, users.last)
+            return Owner(*users.gateway) if number < 0 else _identity_owner(users.gateway[0], number, tuple(rest))
+        case ("identities",):
+            return Owner(*users.gateway, PASSABLE)
+        case ("run", name, *_) if name.startswith("identity-"):
+            number = user_of(home.identities / name.removeprefix("identity-").split(".")[0], users.first, users.last)
+            return (
+                Owner(number, number)
+                if number >= 0 and (home.path / "run" / name).is_dir()
+                else Owner(0, users.programs)
+            )
+        case ("run",) | ("logs",):
+            return Owner(0, users.programs, PASSABLE)
+        case _:
+            return Owner(0, users.programs, _READABLE)
+
+
+def _identity_owner(gateway: int, number: int, parts: tuple[str, ...]) -> Owner:
+    match parts:
+        case () | ("protocols",) | ("protocols", _):
+            return Owner(gateway, number, OWN)
+        case ("protocols", _, _) | (".tmp",):
+            return Owner(gateway, number, WORKSPACE)
+        case ("protocols", _, _, "config.json" | ".config.json.pending" | ".kept" | ".created"):
+            return Owner(gateway, number, _READABLE)
+        case ("protocols", _, _, *_) | (".tmp", *_):
+            return Owner(number, number)
+        case _:
+            return Owner(gateway, number, _READABLE)
+
+
+def _joined_mode(parts: tuple[str, ...]) -> int | None:
+    """Return the mode of a directory that others could enter, when it is private again."""
+    match parts:
+        case ("run" | "logs" | "identities" | "vault" | "peers",) | ("identities", _) | ("identities", _, "protocols"):
+            return _PRIVATE
+        case ("identities", _, ".tmp") | ("identities", _, "protocols", _) | ("identities", _, "protocols", _, _):
+            return _PRIVATE
+        case _:
+            return None
+
+
+def _give_top(home: Home, users: SeparateUsers) -> None:
+    """Set owner and mode of the directories of the home, and last of the home itself."""
+    for place, (uid, gid), mode in (
+        (home.path / "run", (0, users.programs), PASSABLE),
+        (home.logs, (0, users.programs), PASSABLE),
+        (home.vault, users.vault, _PRIVATE),
+        (home.peers, users.network, _PRIVATE),
+        (home.identities, users.gateway, PASSABLE),
+        (home.path, (0, 0), PASSABLE),
+    ):
+        os.chown(place, uid, gid, follow_symlinks=False)
+        place.chmod(mode)
+
+
+def _make(directory: Path, owner: tuple[int, int]) -> None:
+    with suppress(FileExistsError):
+        directory.mkdir(_PRIVATE)
+    os.chown(directory, *owner, follow_symlinks=False)
+
+
+def _move(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        with suppress(FileNotFoundError):
+            (source / name).replace(target / name)
+
+
+def _walk(root: Path, owner_of: Callable[[tuple[str, ...]], Owner], numbers: set[int]) -> None:
+    """Give everything below a directory away that belongs to one of these users."""
+    for place, directories, files, descriptor in os.fwalk(root):
+        parts = Path(place).relative_to(root).parts
+        for name in (*directories, *files):
+            _give(descriptor, name, owner_of((*parts, name)), numbers, Path(place, name))
+
+
+def _give(directory: int, name: str, owner: Owner, numbers: set[int], shown: Path) -> None:
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if found.st_uid not in numbers:
+        if found.st_uid != owner.uid:
+            log.warning("%s belongs to user %d, and is left to that user", shown, found.st_uid)
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
+        return
+    opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if (found.st_uid, found.st_gid) != owner[:2]:
+            os.fchown(opened, owner.uid, owner.gid)
+        if owner.mode is not None:
+            os.fchmod(opened, owner.mode)
+    finally:
+        os.close(opened)

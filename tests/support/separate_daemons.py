@@ -1,0 +1,92 @@
+"""Daemons whose processes have users of their own, for tests that are root."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.support.daemons import CLI, Daemon
+from tests.support.protocols import ROOT
+
+VAULT: Final = 60600
+NETWORK: Final = 60601
+GATEWAY: Final = 60602
+PROGRAMS: Final = 60603
+"""Group of those who may use the daemon."""
+FIRST: Final = 60610
+LAST: Final = 60619
+USERS: Final = f"vault={VAULT},network={NETWORK},gateway={GATEWAY},identities={FIRST}-{LAST},programs={PROGRAMS}"
+"""Numbers that neither systemd nor useradd gives to anybody."""
+
+
+def readable_code() -> list[str]:
+    """Return a command that runs another one where every user may read Python and the daemon's code.
+
+    Root's home is often closed, and tests of developers and of CI have their interpreter there. So in a mount namespace
+    of its own, an empty directory covers each closed one, with only what is needed in it.
+    """
+    needed = sorted({str(Path(each).resolve()) for each in (sys.base_prefix, sys.prefix, ROOT)})
+    closed = sorted({each for place in needed if (each := _closed_above(Path(place)))})
+    if not closed:
+        return []
+    steps = ["set -e", "kept=$(mktemp -d)"]
+    for number, place in enumerate(needed):
+        steps += [f"mkdir $kept/{number}", f"mount --bind '{place}' $kept/{number}"]
+    steps += [f"mount -t tmpfs -o mode=755 none '{place}'" for place in closed]
+    for number, place in enumerate(needed):
+        if any(place.startswith(f"{each}/") for each in closed):
+            steps += [f"mkdir -p '{place}'", f"mount --bind $kept/{number} '{place}'"]
+        steps += [f"umount $kept/{number}", f"rmdir $kept/{number}"]
+    return ["unshare", "--mount", "sh", "-c", "; ".join([*steps, "rmdir $kept", 'exec "$@"']), "sh"]
+
+
+def _closed_above(place: Path) -> str:
+    """Return the uppermost directory above a place that other users may not pass; empty without one."""
+    for each in reversed(place.parents):
+        if not each.stat().st_mode & stat.S_IXOTH:
+            return str(each)
+    return ""
+
+
+def _unit_privileges() -> list[str]:
+    """Return a command that runs another one with the capabilities that the unit for systemd leaves it."""
+    unit = (ROOT / "deploy/systemd/fastn-p2p-separate.service").read_text()
+    line = next(line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    kept = [each.removeprefix("CAP_").lower() for each in line.partition("=")[2].split()]
+    return ["setpriv", "--no-new-privs", f"--bounding-set=-all,{','.join(f'+{each}' for each in kept)}"]
+
+
+class SeparateDaemon(Daemon):
+    """Daemon whose processes have users of their own, or, with ``users`` empty, root for all."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        super().__init__(folder / "home", folder / "hosts", **env)
+        self.command = (*readable_code(), *_unit_privileges(), *CLI, "daemon")
+        self.use(USERS)
+
+    def use(self, users: str) -> None:
+        """Give its processes these users from the next start on."""
+        self.env["FASTN_SEPARATE_USERS"] = users
+        hosts = Path(self.env["FASTN_HOST_DIRECTORY"])
+        hosts.mkdir(mode=0o700, exist_ok=True)
+        os.chown(hosts, NETWORK if users else 0, NETWORK if users else 0)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may pass."""
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def as_user(user: int, *groups: int) -> list[str]:
+    """Return a command that runs another one as a user."""
+    listed = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
+    return [*readable_code(), "setpriv", f"--reuid={user}", f"--regid={user}", listed]
