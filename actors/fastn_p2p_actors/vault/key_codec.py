@@ -95,7 +95,7 @@ class KeyCodec:
             kind=kind,
             name=name,
             public=PublicKey(pair.public).id52,
-            encryption=SEALED if self.sealed else PLAIN,
+            encryption=self.encryption,
             created=created or self.timestamp(),
             epoch=epoch,
             lineage=lineage,
@@ -106,6 +106,11 @@ class KeyCodec:
             pair.wipe()
             raise
         return StoredKey(header, pair)
+
+    @property
+    def encryption(self) -> str:
+        """Encryption of secrets that are written now. That of a key that was read before may be another one."""
+        return SEALED if self.sealed else PLAIN
 
     def timestamp(self) -> str:
         """Return the time as key files have it: UTC, ISO 8601."""

@@ -264,7 +264,11 @@ class KeyStore:
         old = self.transport
         pair = KeyPair.generate(self._memory)
         header = msgspec.structs.replace(
-            old.header, public=PublicKey(pair.public).id52, created=self._codec.timestamp(), epoch=old.header.epoch + 1
+            old.header,
+            public=PublicKey(pair.public).id52,
+            encryption=self._codec.encryption,
+            created=self._codec.timestamp(),
+            epoch=old.header.epoch + 1,
         )
         path = self._folder / f"{_TRANSPORT}{SUFFIX}"
         change = takeover.Takeover()

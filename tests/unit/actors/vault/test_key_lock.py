@@ -81,6 +81,16 @@ async def test_new_identity_of_an_encrypted_vault_is_never_on_disk_in_the_clear(
     assert plain.store.find("dave").pair.public == dave.pair.public
 
 
+async def test_transport_key_that_is_rotated_after_the_passphrase_was_set_opens_again(
+    plain: LockedVault, opened: Opener
+) -> None:
+    await plain.set_passphrase(b"one")
+    rotated = plain.store.rotate_transport().pair.public
+    later = opened()
+    await later.unlock(b"one")
+    assert later.store.transport.pair.public == rotated
+
+
 async def test_passphrase_is_changed_only_with_the_present_one(plain: LockedVault, opened: Opener) -> None:
     await plain.set_passphrase(b"one")
     sealed = {path: path.read_bytes() for path in plain.folder.rglob("*.key")}
