@@ -160,9 +160,9 @@ class DaemonConnection:
         return False
 
     def _start_hello(self) -> None:
-        self._hello = asyncio.get_running_loop().create_task(self._say_hello())
+        self._hello = asyncio.get_running_loop().create_task(self._send_hello())
 
-    async def _say_hello(self) -> None:
+    async def _send_hello(self) -> None:
         if self.gateway is None:
             return
         hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))

@@ -85,16 +85,16 @@ def _typed(prompt: str, *, repeat: bool) -> bytes:
     if not can_confirm():
         raise CommandLineError("there is no terminal to type a passphrase on: give it with --passphrase-file PATH")
     for _ in range(ATTEMPTS):
-        typed = _ask(f"{prompt}: ")
+        typed = _prompt(f"{prompt}: ")
         if not typed:
             break
-        if not repeat or _ask("The same again: ") == typed:
+        if not repeat or _prompt("The same again: ") == typed:
             return typed
         write_message("The two are different. Type it again.")
     raise CommandLineError("no passphrase was given, and nothing was changed")
 
 
-def _ask(prompt: str) -> bytes:
+def _prompt(prompt: str) -> bytes:
     from getpass import getpass
 
     try:

@@ -46,7 +46,7 @@ def unlock_at_start(home: Home, file: Path | None) -> int | None:
         return _open_page(home, file)
     page = _open_by_machine(home)
     if page is None and _is_foreground():
-        page = _ask(home)
+        page = _open_prompted(home)
     return page
 
 
@@ -86,7 +86,7 @@ def _credential(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _ask(home: Home) -> int | None:
+def _open_prompted(home: Home) -> int | None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _open_page(home, None)

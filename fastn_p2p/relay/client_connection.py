@@ -38,7 +38,7 @@ class ClientConnection:
 
     Attributes:
         sent_to: keys that it has sent datagrams to. They are told when it ends.
-        heard_at: monotonic seconds of its last frame.
+        last_received_at: monotonic seconds of its last frame.
     """
 
     __slots__ = (
@@ -48,8 +48,8 @@ class ClientConnection:
         "_transport",
         "batch_head",
         "datagram_head",
-        "heard_at",
         "key",
+        "last_received_at",
         "sent_to",
         "version",
     )
@@ -60,7 +60,7 @@ class ClientConnection:
         self.datagram_head = bytes((DATAGRAM_TO_CLIENT,)) + key
         self.batch_head = bytes((BATCH_TO_CLIENT,)) + key
         self.sent_to: set[bytes] = set()
-        self.heard_at = now
+        self.last_received_at = now
         self._transport = transport
         self._limit = pending
         self._ping = b""
@@ -107,7 +107,7 @@ class ClientConnection:
         """Ping the client if it was silent. Return False if it has not answered the last ping in time."""
         if self._ping:
             return now < self._ping_deadline
-        if now - self.heard_at >= PING_INTERVAL:
+        if now - self.last_received_at >= PING_INTERVAL:
             self._ping = secrets.token_bytes(PING_BYTES)
             self._ping_deadline = now + PING_TIMEOUT
             self.send_control(bytes((PING,)) + self._ping)

@@ -163,7 +163,7 @@ class Relay:
         receive, forward = websocket.receive, self.clients.forward
         while True:
             message = await receive()
-            now = client.heard_at = time.monotonic()
+            now = client.last_received_at = time.monotonic()
             kind = message.type
             if kind is WSMsgType.BINARY:
                 frame = message.data

@@ -131,7 +131,7 @@ class Child:
         self._last_fault = ""
         self._exit_reason = ""
         self._hung = self._was_ready = self._fault_excluded = self._restarting = self._is_planned = False
-        self._started_at = self._heard_at = 0.0
+        self._started_at = self._last_received_at = 0.0
         self._budget = MESSAGES_PER_TICK
 
     @property
@@ -242,8 +242,8 @@ class Child:
                 self._hung = True
                 self.kill(f"not ready within {timeouts.ready:g} s")
         elif excused:
-            self._heard_at = now
-        elif now - self._heard_at > silence:
+            self._last_received_at = now
+        elif now - self._last_received_at > silence:
             self._hung = True
             self.kill(f"no heartbeat for {silence:g} s")
 
@@ -318,7 +318,7 @@ class Child:
         self._fault = self._exit_reason = ""
         self._hung = False
         self._was_ready = self._fault_excluded = self._restarting = False
-        self._started_at = self._heard_at = self._resources.clock()
+        self._started_at = self._last_received_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
         self._sandbox = self._refused = ""
@@ -414,7 +414,7 @@ class Child:
                 os.close(descriptor)
 
     def _handle(self, message: wire.FromChild, descriptors: list[int]) -> None:
-        self._heard_at = self._resources.clock()
+        self._last_received_at = self._resources.clock()
         self._budget -= 1
         if self._budget < 0:
             self.kill(f"sent more than {MESSAGES_PER_TICK} messages in one tick")

@@ -136,7 +136,7 @@ class _Daemon:
         self._listen_to_signals()
         log.info("starting for %s, network %s, pid %d", self._home.path, self._network.mode, os.getpid())
         self._tree.start(online_identities(self._home))
-        readiness = asyncio.create_task(self._announce_ready())
+        readiness = asyncio.create_task(self._report_ready())
         watchdog = asyncio.create_task(self._watchdog_loop())
         stopped = asyncio.create_task(self._stop.wait())
         ends: list[asyncio.Future[Any]] = [stopped, self._tree.failure]
@@ -152,7 +152,7 @@ class _Daemon:
             self._tree.kill()
             self._file.remove()
 
-    async def _announce_ready(self) -> None:
+    async def _report_ready(self) -> None:
         """Wait until the actors are ready, then tell the service manager, the log and stderr."""
         with suppress(TimeoutError):
             async with asyncio.timeout(STARTUP_TIMEOUT):

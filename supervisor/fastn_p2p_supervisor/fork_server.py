@@ -182,10 +182,10 @@ class _Descriptor:
         self._descriptor = descriptor
 
     def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
-        return _take_descriptor, (reduction.DupFd(self._descriptor),)
+        return _detach_descriptor, (reduction.DupFd(self._descriptor),)
 
 
-def _take_descriptor(duplicate: Any) -> int:
+def _detach_descriptor(duplicate: Any) -> int:
     descriptor: int = duplicate.detach()
     return descriptor
 

@@ -19,7 +19,7 @@ from fastn_p2p.protocols.files.progress import Ended
 from fastn_p2p.protocols.files.protocol import MAX_SESSIONS, MAX_WALKS
 from fastn_p2p.protocols.files.receiving.file_writer import QUICK, RELIABLE
 from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_LIST, MAX_LISTS, MAX_OFFERS, MAX_WAITING
-from fastn_p2p.protocols.files.retry import PATIENCE
+from fastn_p2p.protocols.files.retry import RETRY_TIMEOUT
 
 from .test_docs import code, read, table
 
@@ -83,7 +83,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
         f"{MAX_OFFERS} offers in all",
         f"more than {MAX_PART} bytes",
         f"more than {MAX_PATH:,} bytes or {MAX_DEPTH} parts",
-        f"After {PATIENCE:g} seconds without a byte",
+        f"After {RETRY_TIMEOUT:g} seconds without a byte",
         f"at most {MAX_SESSIONS} sessions",
         f"at most {MAX_WALKS} walks",
         f"may take {MAX_LIST // 1024} KiB",

@@ -46,7 +46,7 @@ class ShownCode:
         self._event = asyncio.Event()
         self.proved = asyncio.Event()
         """Set when a joiner has proved the words."""
-        host = PairingHost(daemon.home, use, code, identity=identity, name=name, seconds=seconds, settle=settle)
+        host = PairingHost(daemon.home, use, code, identity=identity, name=name, seconds=seconds, rival_wait=settle)
         pair = host._pair
 
         async def on_proof(*arguments: Any) -> PairedPeer:

@@ -110,10 +110,6 @@ class BackupContents:
         self.identities = {name: each for name, each in self.identities.items() if name in names}
         self.bindings = {name: each for name, each in self.bindings.items() if name in names}
 
-    def leave_out_peers(self) -> None:
-        """Leave out the address book, groups, and blocked and revoked peers."""
-        self.peers, self.groups, self.blocked, self.revocations = [], {}, [], []
-
     def _add(self, path: str, data: bytes) -> None:
         identity = split_identity_path(path)
         if identity is not None:

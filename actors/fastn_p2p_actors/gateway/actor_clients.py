@@ -108,14 +108,14 @@ class ActorClient:
             DaemonBusy: no reply in time.
             P2PError: the error that the actor replied with.
         """
-        reply = await self.ask(message, payload, timeout=timeout)
+        reply = await self.query(message, payload, timeout=timeout)
         if not isinstance(reply, expected):
             raise InternalError(
                 reason=f"the {self._actor} replied to {type(message).__name__} with {type(reply).__name__}"
             )
         return reply
 
-    async def ask(self, message: msgspec.Struct, payload: bytes = b"", *, timeout: float = REQUEST_SECONDS) -> Any:
+    async def query(self, message: msgspec.Struct, payload: bytes = b"", *, timeout: float = REQUEST_SECONDS) -> Any:
         """Send a request and return its reply, of any type. Raises as ``request``."""
         try:
             answer = await self._channel.request(message, payload, timeout=timeout)
@@ -218,7 +218,7 @@ class SupervisorClient:
         reply = await self._request(control_channel.GetProcesses(), timeout)
         return reply.processes if isinstance(reply, control_channel.ProcessList) else []
 
-    async def is_up(self, identity: str) -> bool:
+    async def is_serving(self, identity: str) -> bool:
         """Return whether the identity's process serves. Wait for one that is starting."""
         name = f"identity-{identity}"
         state = next((process.state for process in await self.processes() if process.name == name), "failed")

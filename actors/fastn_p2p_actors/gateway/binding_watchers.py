@@ -25,14 +25,14 @@ _MAX_WATCHERS: Final = 4096
 class _Watcher:
     """Polls of one program for one protocol."""
 
-    __slots__ = ("asking", "failed", "heard_at", "protocol", "seen")
+    __slots__ = ("failed", "polled_at", "protocol", "seen", "waiting_polls")
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
         self.seen = b""
         self.failed: dict[str, str] = {}
-        self.asking = 0
-        self.heard_at = 0.0
+        self.waiting_polls = 0
+        self.polled_at = 0.0
 
 
 class BindingWatchers:
@@ -88,7 +88,7 @@ class BindingWatchers:
             del self._watchers[next(iter(self._watchers))]
         self._watchers[name] = watcher
         watcher.seen, watcher.failed = seen, failed
-        watcher.asking += 1
+        watcher.waiting_polls += 1
         self._notify_remover()
         try:
             yield
@@ -98,8 +98,8 @@ class BindingWatchers:
             self._notify_remover()
             raise
         finally:
-            watcher.asking -= 1
-            watcher.heard_at = self._clock()
+            watcher.waiting_polls -= 1
+            watcher.polled_at = self._clock()
 
     def remove(self, names: Iterable[bytes]) -> None:
         """Remove watchers whose program has ended."""
@@ -157,11 +157,13 @@ class BindingWatchers:
         }
 
     def _all_have_seen(self, protocol: str, revision: bytes) -> bool:
-        return all(each.asking and each.seen == revision for each in self._present() if each.protocol == protocol)
+        return all(
+            each.waiting_polls and each.seen == revision for each in self._present() if each.protocol == protocol
+        )
 
     def _present(self) -> list[_Watcher]:
         now = self._clock()
-        return [each for each in self._watchers.values() if each.asking or now - each.heard_at < _BUSY_SECONDS]
+        return [each for each in self._watchers.values() if each.waiting_polls or now - each.polled_at < _BUSY_SECONDS]
 
     def _notify_remover(self) -> None:
         self._polled.set()

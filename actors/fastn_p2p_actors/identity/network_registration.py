@@ -83,29 +83,29 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
     async def _register_pending(self) -> bool:
         """Register the identity and its bindings in one write, so that no caller finds it online without them."""
         pending = self._pending
-        announced, *outcomes = await asyncio.gather(
+        registered, *outcomes = await asyncio.gather(
             self._register_identity(), *(self.register(hosted) for hosted in pending), return_exceptions=True
         )
-        for outcome in (announced, *outcomes):
+        for outcome in (registered, *outcomes):
             if isinstance(outcome, ConnectionLost):
                 raise outcome
-        if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
-            self._finish(announced)
+        if isinstance(registered, Overloaded) or (isinstance(registered, P2PError) and not registered.retryable):
+            self._finish(registered)
             return True
-        if announced is None:
+        if registered is None:
             self._pending = [
                 hosted
                 for hosted, outcome in zip(pending, outcomes, strict=True)
-                if not self._is_settled(hosted, outcome)
+                if not self._is_resolved(hosted, outcome)
             ]
             if not self._pending:
                 return True
-        if isinstance(announced, VaultLocked):
+        if isinstance(registered, VaultLocked):
             if not self.outcome.done():
-                log.warning("%s is not online: %s", self._identity, announced)
+                log.warning("%s is not online: %s", self._identity, registered)
             self._finish(None)
         else:
-            log.warning("%s cannot be registered yet: %s", self._identity, announced or outcomes)
+            log.warning("%s cannot be registered yet: %s", self._identity, registered or outcomes)
         return False
 
     async def _register_identity(self) -> None:

@@ -34,7 +34,7 @@ from ..runtime.sandbox.sandbox import enter
 from ..runtime.site_packages import refresh
 from .declared_permissions import declared_permissions
 from .hosted_binding import check_binding, check_class, delete_binding, describe_binding
-from .sandboxed_process import HINT, is_refusal, make_directories
+from .sandboxed_process import HINT, is_permission_denied, make_directories
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
@@ -179,7 +179,7 @@ def _reply_to(task_bytes: bytes) -> bytes:
     try:
         reply = asyncio.run(_run(task.question))
     except HandlerFailed as error:
-        hint = f". {HINT}" if task.limits.sandbox and is_refusal(error) else ""
+        hint = f". {HINT}" if task.limits.sandbox and is_permission_denied(error) else ""
         reply = ErrorReply.of(HandlerFailed(peer=error.peer, protocol=error.protocol, reason=error.reason + hint))
     except P2PError as error:
         reply = ErrorReply.of(error)

@@ -22,7 +22,7 @@ _MOST_CAUSES: Final = 20
 """Exceptions of one chain that are looked at."""
 
 
-def is_refusal(error: BaseException | None) -> bool:
+def is_permission_denied(error: BaseException | None) -> bool:
     """Return whether the exception, or one that led to it, says that the kernel refused something."""
     for _ in range(_MOST_CAUSES):
         if error is None:
@@ -37,7 +37,7 @@ class RefusalHint(logging.Filter):
     """Adds ``HINT`` to log lines about exceptions that a sandbox can have caused."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and is_refusal(record.exc_info[1]):
+        if record.exc_info and is_permission_denied(record.exc_info[1]):
             record.msg, record.args = f"{record.getMessage()}. {HINT}", None
         return True
 

@@ -253,7 +253,7 @@ class Network:
             sources=self._finder.sources,
             audit=self._audit,
         )
-        self._finder.on_revocation = hosts.on_revocation = revocations.take
+        self._finder.on_revocation = hosts.on_revocation = revocations.apply
         live.on_change(revocations.publish_all)
         contacts = ContactRequests(
             registry=registry,

@@ -179,7 +179,7 @@ class Admin:
             return self._invitations.infos(message.identity)
         if isinstance(message, EndInvitation):
             return await self._invitations.end(message)
-        await self._invitations.forget(message.identity, message.protocol, message.instance)
+        await self._invitations.remove_binding(message.identity, message.protocol, message.instance)
         return Ack()
 
     async def _report(self, message: GetNetworkReport) -> NetworkReport:

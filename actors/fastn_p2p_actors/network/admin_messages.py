@@ -211,7 +211,7 @@ class EndInvitation(Message, frozen=True, tag=132):
     access: bool
 
 
-class ForgetInvited(Message, frozen=True, tag=133):
+class RemoveInvited(Message, frozen=True, tag=133):
     """Takes a binding, or an identity, out of all invitations, because it was removed. Answered by ``Ack``."""
 
     identity: str
@@ -265,7 +265,7 @@ ContactRequest: TypeAlias = (
 )
 """Messages about contacts beside the address book."""
 
-InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | ForgetInvited
+InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | RemoveInvited
 """Messages about invitations that this daemon has made."""
 
 NetworkRequest: TypeAlias = (

@@ -122,8 +122,8 @@ class EventRouter:
         self._silent.on_silent(connection)
         self._failover.on_silent(connection)
 
-    def on_heard(self, connection: PeerConnection) -> None:
-        self._pool.on_heard(connection)
+    def on_recovered(self, connection: PeerConnection) -> None:
+        self._pool.on_recovered(connection)
 
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
 

@@ -139,9 +139,9 @@ class InvitationExchange:
             await self._sessions.access_changed()
         return InvitationList([self._known.info(id, self._book.name_of)])
 
-    async def forget(self, identity: str, protocol: str, instance: str) -> None:
+    async def remove_binding(self, identity: str, protocol: str, instance: str) -> None:
         """A binding, or a whole identity, was removed: no invitation opens it any more. Raises StorageFailed."""
-        self._known.forget(identity, protocol, instance)
+        self._known.remove_binding(identity, protocol, instance)
         await self._sessions.access_changed()
 
     def on_redeem(self, connection: PeerConnection, message: wire.RedeemInvitation) -> None:
@@ -234,14 +234,14 @@ class InvitationExchange:
             raise InvalidName(name=message.name, what="a peer", reason=f"{own.name} of this daemon invites")
         self._book.check_new(inviter, message.name)
         invitation.check_expiry(self._wall())
-        await self._ask(invitation, source)
+        await self._request_redemption(invitation, source)
         peer = self._add_inviter(invitation, message.name)
         self._on_added(peer)
         reply = PeerReply(peer.info(), peer.renamed_from, invitation.bindings)
         await self._sessions.access_changed()
         return reply
 
-    async def _ask(self, invitation: Invitation, source: OnlineIdentity) -> None:
+    async def _request_redemption(self, invitation: Invitation, source: OnlineIdentity) -> None:
         """Ask the inviter's daemon to let ``source`` in. Return once it has done so."""
         inviter = invitation.identity
         id52 = id52_of(inviter)

@@ -33,7 +33,7 @@ from .sessions.revocation import SessionRevocation
 
 log = logging.getLogger(__name__)
 
-_MAX_TOLD: Final = 64
+_MAX_SENT: Final = 64
 """Revocations that a known peer is told when it is introduced, the newest ones: some 16 KB."""
 _MAX_DIALLED: Final = 1000
 """Peers of the address book that are told of a revocation of an own identity, connected or not."""
@@ -91,7 +91,7 @@ class RevocationExchange:
         self._sources = sources
         self._audit = audit
         self._published: dict[bytes, _Published] = {}
-        self._told: set[PeerConnection] = set()
+        self._informed: set[PeerConnection] = set()
         """Connections over which a known peer was told the revocations."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class RevocationExchange:
 
     # ── taking ───────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, blob: bytes, origin: str) -> bool:
+    def apply(self, blob: bytes, origin: str) -> bool:
         """Take a revocation that ``origin`` has brought. Return whether it is about a revoked identity that is known.
 
         One of a stranger, a forged one, and a second one of the same identity change nothing.
@@ -156,7 +156,7 @@ class RevocationExchange:
             await self._publisher.bring_offline(own)
         self._publish(known)
         self._push(known.blob, lambda _: True)
-        self._spawn(self._tell_absent_peers(known.blob))
+        self._spawn(self._send_to_absent_peers(known.blob))
 
     def _end(self, key: bytes) -> None:
         """End the calls and the sessions of a revoked identity, and all that waits for it."""
@@ -188,25 +188,25 @@ class RevocationExchange:
 
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
         """Tell a known peer the newest revocations, once per connection."""
-        if self._known and connection not in self._told and self._book.by_key(identity) is not None:
-            self._told.add(connection)
-            for known in list(islice(reversed(list(self._known)), _MAX_TOLD)):
+        if self._known and connection not in self._informed and self._book.by_key(identity) is not None:
+            self._informed.add(connection)
+            for known in list(islice(reversed(list(self._known)), _MAX_SENT)):
                 connection.identities.push_record(known.blob)
 
     def on_closed(self, connection: PeerConnection) -> None:
         """The connection has ended."""
-        self._told.discard(connection)
+        self._informed.discard(connection)
 
     def _push(self, blob: bytes, wanted: Callable[[PeerConnection], bool]) -> None:
         for connection in self._pool.all():
             if not connection.closed and wanted(connection):
                 connection.identities.push_record(blob)
 
-    async def _tell_absent_peers(self, blob: bytes) -> None:
+    async def _send_to_absent_peers(self, blob: bytes) -> None:
         """Connect to peers of the address book that are not connected, and send them a revocation."""
         slots = asyncio.Semaphore(_DIALS)
 
-        async def tell(entry: AddressBookEntry) -> None:
+        async def send_to(entry: AddressBookEntry) -> None:
             async with slots:
                 try:
                     connection = await self._router.connect(bytes(entry.key), entry.name)
@@ -216,7 +216,7 @@ class RevocationExchange:
                     connection.identities.push_record(blob)
 
         absent = [each for each in self._book.page("", _MAX_DIALLED) if self._router.open_to(bytes(each.key)) is None]
-        await asyncio.gather(*map(tell, absent))
+        await asyncio.gather(*map(send_to, absent))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

@@ -24,7 +24,7 @@ from .result import PairedPeer
 
 _HANDSHAKE: Final = 20.0
 """Seconds that a connection has for its proof, and each later step of an exchange."""
-_SETTLE: Final = 1.0
+_RIVAL_WAIT: Final = 1.0
 """Seconds between the joiner's proof and the first change of an address book. A third party that has overheard the
 words, and types them at the same time, is noticed in it."""
 _MAX_CONNECTIONS: Final = 16
@@ -51,7 +51,7 @@ class PairingHost:
         identity: own identity; empty for the only one online.
         name: petname for the joiner; empty for the name that its owner gave it.
         seconds: how long to wait for the joiner, at most ``LIFETIME``.
-        settle: seconds in which third parties are noticed.
+        rival_wait: seconds in which third parties are noticed.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class PairingHost:
         identity: str,
         name: str,
         seconds: float,
-        settle: float = _SETTLE,
+        rival_wait: float = _RIVAL_WAIT,
     ) -> None:
         self._use = use
         self._code = code
         self._identity = identity
         self._seconds = min(seconds, LIFETIME)
-        self._settle = settle
+        self._rival_wait = rival_wait
         self._book = PairingBook(home, name)
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[PairedPeer] = self._loop.create_future()
@@ -238,7 +238,7 @@ class PairingHost:
         except P2PError as error:
             await exchange.send(Verdict(error.code, reason_for_peer(error)))
             raise
-        await asyncio.sleep(self._settle)
+        await asyncio.sleep(self._rival_wait)
         await exchange.send(Verdict())
         async with asyncio.timeout(_HANDSHAKE):
             verdict = await exchange.receive(Verdict)

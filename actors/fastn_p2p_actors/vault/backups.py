@@ -271,7 +271,7 @@ class _BackupReader:
         try:
             while (found := self._next()) is not None:
                 path, size = found
-                if self._take_key_file(path, size):
+                if self._read_key_file(path, size):
                     continue
                 public.append(encode_file(path, self._read_file(size), 0))
                 total += len(public[-1])
@@ -298,7 +298,7 @@ class _BackupReader:
             raise ArchiveError("it is cut off")
         return data[:size]
 
-    def _take_key_file(self, path: str, size: int) -> bool:
+    def _read_key_file(self, path: str, size: int) -> bool:
         """Read the seed or the revocation of an identity. Return False for another file."""
         identity = split_identity_path(path)
         if identity is None or identity[1] not in (SEED, REVOCATION):

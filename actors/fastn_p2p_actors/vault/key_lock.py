@@ -105,7 +105,7 @@ class KeyLock:
         if self._timer is not None:
             self._timer.cancel()
         if self._page is not None:
-            self._page.forget()
+            self._page.close_descriptor()
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────
 

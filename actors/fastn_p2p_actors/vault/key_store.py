@@ -157,7 +157,7 @@ class KeyStore:
         """
         self._codec.prepare_takeover(self._files(), PLAIN, self._codec.master, strict=True).apply()
 
-    def forget_master(self) -> None:
+    def discard_master(self) -> None:
         """Use keys in the clear from now on: the file with the slots is gone."""
         self.sealed = self._memory.hidden = False
         self._codec.master = None

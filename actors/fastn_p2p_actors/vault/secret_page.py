@@ -128,9 +128,9 @@ class SecretPage:
     def wipe(self) -> None:
         """Overwrite the page with zeros, for every process that has it, and close the descriptor."""
         lib.sodium_memzero(self._base, PAGE_BYTES)
-        self.forget()
+        self.close_descriptor()
 
-    def forget(self) -> None:
+    def close_descriptor(self) -> None:
         """Close the descriptor. The page lives on where another process keeps it."""
         if self.descriptor >= 0:
             os.close(self.descriptor)

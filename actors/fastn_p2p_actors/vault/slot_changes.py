@@ -194,7 +194,7 @@ class SlotChanges:
             if opened:
                 self._store.lock()
             raise
-        self._store.forget_master()
+        self._store.discard_master()
 
     # ── slots ────────────────────────────────────────────────────────────────────────────────────
 

@@ -167,7 +167,7 @@ class ReconnectingConnection:
             on_ready=self._ready,
             on_message=self._on_message,
             on_end=self._ended,
-            on_invalid=self._drop_invalid,
+            on_invalid=self._ignore_invalid,
         )
         self._connection.start()
 
@@ -187,5 +187,5 @@ class ReconnectingConnection:
         if not self._closed:
             self._connect_later()
 
-    def _drop_invalid(self, frames: list[bytes], reason: str) -> None:
+    def _ignore_invalid(self, frames: list[bytes], reason: str) -> None:
         log.warning("ignored %d frames from the daemon: %s", len(frames), reason)

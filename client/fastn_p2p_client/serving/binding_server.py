@@ -21,7 +21,7 @@ from ..ipc import messages as m
 from ..ipc.transport.base import TransportName
 from ..protocol import Protocol, request_handlers, stream_handlers
 from ..retry import Backoff
-from .followed_binding import DAEMON_AWAY, FollowedBinding
+from .followed_binding import DAEMON_UNAVAILABLE, FollowedBinding
 from .handler_registry import ANY_CONTEXT, HandlerRegistry
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
 from .registrar import Registrar
@@ -187,7 +187,7 @@ class BindingServer(HandlerRegistry):
                     await self._reconcile(registrar, protocol, handlers, _bindings.decode(payload))
                     seen = reply.revision
                 backoff.reset()
-            except DAEMON_AWAY:
+            except DAEMON_UNAVAILABLE:
                 await asyncio.sleep(backoff.next_delay())
 
     async def _reconcile(

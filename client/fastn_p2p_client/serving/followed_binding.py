@@ -29,7 +29,7 @@ from .protocol_lifecycle import ProtocolLifecycle
 from .registrar import Registrar
 from .registration import BindingRegistration
 
-DAEMON_AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
+DAEMON_UNAVAILABLE: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
 """Errors while the daemon or one of its processes is away. They say nothing about the binding."""
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class FollowedBinding:
             info: the declaration; None if there is none any more.
 
         Raises:
-            P2PError: one of ``DAEMON_AWAY``; call it again later.
+            P2PError: one of ``DAEMON_UNAVAILABLE``; call it again later.
         """
         try:
             if info is None or info.leaving or not info.online:
@@ -82,7 +82,7 @@ class FollowedBinding:
                 await (self._start() if self.registration is None else self._reload(self.registration))
         except BindingNotFound:
             await self.end()  # its owner has removed it meanwhile; the next list says so
-        except DAEMON_AWAY:
+        except DAEMON_UNAVAILABLE:
             raise
         except P2PError as error:
             self.set_failure(error)

@@ -162,7 +162,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
 
     async def remove(self, registration: BindingRegistration) -> None:
         """Stop serving a binding, and finish its requests in flight."""
-        self._forget(registration)
+        self._remove(registration)
         try:
             if self._channel.connected.is_set():
                 await self.unregister(registration)
@@ -171,7 +171,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         self._dispatcher.remove(registration)
         await self._dispatcher.wait_for_binding(registration, _DRAIN_SECONDS)
 
-    def _forget(self, registration: BindingRegistration) -> None:
+    def _remove(self, registration: BindingRegistration) -> None:
         for known in (self._registrations, self._pending):
             if registration in known:
                 known.remove(registration)
@@ -212,7 +212,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
                 raise
             except P2PError as reason:
                 error = reason
-            if not self._is_settled(registration, error):
+            if not self._is_resolved(registration, error):
                 later.append(registration)
         self._pending = [each for each in dict.fromkeys(later) if each in self._registrations]
         return not self._pending
@@ -226,7 +226,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
                 await self.register(registration)
 
     def _on_rejected(self, binding: BindingRegistration, error: P2PError) -> None:
-        self._forget(binding)
+        self._remove(binding)
         self._report_rejected(binding, error)
 
     def _on_registered(self) -> None:

@@ -99,7 +99,7 @@ class RegistrationLoop(ABC, Generic[Binding]):
             return
         self._on_registered()
 
-    def _is_settled(self, binding: Binding, error: BaseException | None) -> bool:
+    def _is_resolved(self, binding: Binding, error: BaseException | None) -> bool:
         """Return whether the network process has accepted the binding or rejected it for good."""
         if error is None:
             self._on_accepted(binding)

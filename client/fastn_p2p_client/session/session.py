@@ -30,7 +30,7 @@ _YIELD_EVERY: Final = 32
 """Number of writes without waiting after which ``write`` yields to other tasks."""
 
 
-def _reset_dropped(send: Send, outgoing: bool, incoming: bool, on_end: Callable[[], object]) -> None:
+def _reset_abandoned(send: Send, outgoing: bool, incoming: bool, on_end: Callable[[], object]) -> None:
     """Reset the open directions of a session that the program has dropped without closing it."""
     with contextlib.suppress(P2PError):
         if outgoing:
@@ -70,7 +70,7 @@ class Session(SessionState):
         if not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop is being closed in another thread
                 self._loop.call_soon_threadsafe(
-                    _reset_dropped, self._send_message, not self._write_ended, not self._read_ended, self._on_end
+                    _reset_abandoned, self._send_message, not self._write_ended, not self._read_ended, self._on_end
                 )
         message = f"unclosed {self!r}, opened at {self.opened_at}. Use `with`, or call close()"
         warnings.warn(message, ResourceWarning, stacklevel=2, source=self)

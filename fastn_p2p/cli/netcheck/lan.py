@@ -55,10 +55,10 @@ async def check_lan(*, uses_lan: bool, mode: str) -> list[Check]:
     return [_check(link, link in heard) for link in sorted(links)]
 
 
-def _check(link: Link, is_heard: bool) -> Check:
+def _check(link: Link, is_received: bool) -> Check:
     address = link.address if link.family == socket.AF_INET else str(ipaddress.ip_address(bytes.fromhex(link.address)))
     place = f"{link.interface} {address}"
-    if is_heard:
+    if is_received:
         return Check(name="LAN", state=OK, text="multicast is sent and heard", target=place)
     advice = "allow UDP port 5353 (multicast DNS) in the firewall of this machine"
     return Check(name="LAN", state=PROBLEM, text="multicast is sent, and not heard", advice=advice, target=place)

@@ -38,7 +38,7 @@ from .messages import (
     WaitForDecision,
     WalkDirectory,
 )
-from .retry import PATIENCE
+from .retry import RETRY_TIMEOUT
 
 if TYPE_CHECKING:
     from .sending.offer_manifest import OfferManifest
@@ -148,7 +148,7 @@ class FilesClient:
         force: bool = False,
         hidden: bool = False,
         report: OnEvent = ignore_events,
-        patience: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
         parallel: int = PARALLEL,
         alone: bool = False,
     ) -> TransferSummary:
@@ -161,7 +161,7 @@ class FilesClient:
             force: replace local files that differ.
             hidden: also get entries with hidden names below the paths; without it they are skipped.
             report: called with each event.
-            patience: seconds without progress after which connection errors are no longer retried.
+            retry_timeout: seconds without progress after which connection errors are no longer retried.
             parallel: files that are transferred at the same time.
             alone: this process does nothing else, so its event loop may wait for the disk for a moment. On a fast disk
                 files arrive a few per cent faster.
@@ -181,7 +181,7 @@ class FilesClient:
             force=force,
             hidden=hidden,
             report=report,
-            patience=patience,
+            retry_timeout=retry_timeout,
             parallel=parallel,
             alone=alone,
         )
@@ -193,7 +193,7 @@ class FilesClient:
         *,
         wait: float | None = None,
         report: OnEvent = ignore_events,
-        patience: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
         parallel: int = PARALLEL,
     ) -> TransferSummary:
         """Offer files to the peer, and send them once it accepts. Resume where an earlier attempt ended.
@@ -202,7 +202,7 @@ class FilesClient:
             manifest: the files, from ``OfferManifest.scan``.
             wait: seconds to wait until the peer accepts; None for as long as it takes.
             report: called with each event.
-            patience: seconds without progress after which connection errors are no longer retried.
+            retry_timeout: seconds without progress after which connection errors are no longer retried.
             parallel: files that are transferred at the same time.
 
         Returns:
@@ -215,7 +215,9 @@ class FilesClient:
         """
         from .sending.upload import Upload
 
-        return await Upload(self, manifest, wait=wait, report=report, patience=patience, parallel=parallel).run()
+        return await Upload(
+            self, manifest, wait=wait, report=report, retry_timeout=retry_timeout, parallel=parallel
+        ).run()
 
     # ── offers ───────────────────────────────────────────────────────────────────────────────────
 

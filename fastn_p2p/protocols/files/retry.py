@@ -15,7 +15,7 @@ from .events import OnEvent, Retrying
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE: Final = 60.0
+RETRY_TIMEOUT: Final = 60.0
 """Seconds without progress after which a transfer ends with the last error."""
 
 _FIRST_DELAY: Final = 0.1
@@ -35,7 +35,7 @@ class TransferRetry:
     """
 
     def __init__(
-        self, report: OnEvent, seconds: float = PATIENCE, *, clock: Callable[[], float] = time.monotonic
+        self, report: OnEvent, seconds: float = RETRY_TIMEOUT, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._report = report
         self._seconds = seconds

@@ -37,7 +37,7 @@ MEMORY: Final = 90 * 86_400_000
 _COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_refusals: Final = msgspec.msgpack.Decoder(list[RejectedMail])
+_rejected_decoder: Final = msgspec.msgpack.Decoder(list[RejectedMail])
 
 
 class Inbox:
@@ -161,7 +161,7 @@ class _DeliveryTransaction:
         self._before: int = row[0] if row else 0
         self._settled = self._before
         sent = {parcel.sequence for parcel in delivery.parcels}
-        known = _refusals.decode(row[1]) if row and row[1] else []
+        known = _rejected_decoder.decode(row[1]) if row and row[1] else []
         self._refused = {each.sequence: each for each in known if each.sequence in sent}
         """Rejected mails that the sender has not been told of: it repeats mails until it knows their result."""
         self._total, self._of_sender = read_usage(connection, TOTAL_USAGE), read_usage(connection, sender)

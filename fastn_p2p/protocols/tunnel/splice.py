@@ -94,7 +94,7 @@ class _Splice:
     async def _until_the_end(self) -> P2PError | None:
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
-            to_socket, from_socket, sent = map(_failure, (self._to_socket, self._from_socket, self._sent))
+            to_socket, from_socket, sent = map(_exception_of, (self._to_socket, self._from_socket, self._sent))
             if isinstance(to_socket, OSError) or isinstance(from_socket, OSError):
                 await self._on_connection_reset()
                 return None
@@ -206,7 +206,7 @@ class _Splice:
             await send(connection, chunk)
         if not self._from_socket.done():
             await asyncio.wait([self._sent], timeout=_STOP_SECONDS)
-        stop = _failure(self._from_socket) or _failure(self._sent)
+        stop = _exception_of(self._from_socket) or _exception_of(self._sent)
         if isinstance(stop, P2PError) and not _is_closed(stop):
             self._remote_was_reset = True
         if not self._remote_was_reset:
@@ -223,7 +223,7 @@ class _Splice:
         return int(struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
 
 
-def _failure(task: asyncio.Future[Any]) -> BaseException | None:
+def _exception_of(task: asyncio.Future[Any]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
 
 

@@ -61,7 +61,7 @@ MANAGING: Final = [
     network.MakeInvitation("alice", ("Echo/default",), 1, 3600, ""),
     network.GetInvitations(),
     network.EndInvitation("zzzzzzzz", True),
-    network.ForgetInvited("alice"),
+    network.RemoveInvited("alice"),
     network.RestorePeer("mallory", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "", ()),
     network.TakeRevocation(b""),
     network.PrepareRestart(),

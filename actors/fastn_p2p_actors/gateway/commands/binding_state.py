@@ -41,7 +41,7 @@ async def reload_protocol(context: GatewayContext, message: ReloadProtocol, _: b
         await _check(context, identity, record)
         if record.program:
             await _notify_programs(context, record)
-        elif await _is_up(context, identity):
+        elif await _is_serving(context, identity):
             if record.stopped:
                 await deactivate(context, identity.name, record.protocol, record.instance)
             else:
@@ -102,7 +102,7 @@ async def apply_binding(context: GatewayContext, identity: IdentityFile, record:
         problem = context.watchers.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
         if problem:
             raise InvalidConfig(protocol=record.protocol, reason=f"the program that serves it says: {problem}")
-    elif await _is_up(context, identity):
+    elif await _is_serving(context, identity):
         await activate(context, identity.name, record)
         return True
     return False
@@ -118,7 +118,7 @@ async def start_protocol(context: GatewayContext, message: StartProtocol, _: byt
         context.store.write_binding(identity.name, record)  # even unchanged: a newer file forgives its crashes
         if record.program:
             await _notify_programs(context, record)
-        elif await _is_up(context, identity):
+        elif await _is_serving(context, identity):
             await activate(context, identity.name, record)
         elif identity.online:
             await context.supervisor.start(identity.name)
@@ -133,7 +133,7 @@ async def stop_protocol(context: GatewayContext, message: StopProtocol, _: bytes
             context.store.write_binding(identity.name, record)
         if record.program:
             await _notify_programs(context, record, identity.name)
-        elif await _is_up(context, identity):
+        elif await _is_serving(context, identity):
             await deactivate(context, identity.name, record.protocol, record.instance)
         return await _reply(context, identity, record)
 
@@ -172,13 +172,13 @@ async def _notify_programs(context: GatewayContext, record: BindingFile, leaves:
         await wait_until_released(context, leaves, record.protocol)
 
 
-async def _is_up(context: GatewayContext, identity: IdentityFile) -> bool:
-    return identity.online and await context.supervisor.is_up(identity.name)
+async def _is_serving(context: GatewayContext, identity: IdentityFile) -> bool:
+    return identity.online and await context.supervisor.is_serving(identity.name)
 
 
 async def _reply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> StateReply:
     try:
-        up = await _is_up(context, identity)
+        up = await _is_serving(context, identity)
     except P2PError:
         up = False
     return StateReply(await state_of(context, identity.name, record, up))

@@ -75,7 +75,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         _check_new(context, name, protocol, instance)
         if found is None:
             return _add_program_binding(context, name, record)
-        online = identity.online and await context.supervisor.is_up(name)
+        online = identity.online and await context.supervisor.is_serving(name)
         added = check_added(context, protocol, message.added)
         owned = (*message.granted, *added)
         granted = await check_permitted(context, identity, record, owned, by_owner=True, checked=online)
@@ -180,7 +180,7 @@ async def roll_back_uncommitted(context: GatewayContext) -> None:
                 if (name, protocol, instance) not in context.store.uncommitted_bindings():
                     continue  # another command has added it meanwhile
                 identity = identity_or_none(context, name)
-                if identity is not None and identity.online and await context.supervisor.is_up(name):
+                if identity is not None and identity.online and await context.supervisor.is_serving(name):
                     await _deactivate_quietly(context, name, protocol, instance)
                 context.store.cancel_binding(name, protocol, instance)
                 context.permissions.grant(name, protocol, instance, (), ())
@@ -193,7 +193,7 @@ async def activate(context: GatewayContext, name: str, record: BindingFile) -> N
     """Have the identity's process serve the binding, or give it the new config. Raises P2PError."""
     async with context.identity_client(name) as process:
         message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
-        reply = await process.ask(message, bytes(record.config), timeout=ACTIVATE_SECONDS)
+        reply = await process.query(message, bytes(record.config), timeout=ACTIVATE_SECONDS)
     if isinstance(reply, RestartNeeded):
         log.info("%s is restarted, because its sandbox grows", name)
         await _restart(context, name)
@@ -212,7 +212,7 @@ async def narrowing(context: GatewayContext, name: str) -> AsyncIterator[list[st
         yield held
     finally:
         lost = missing(held, context.permissions.read(name).all_lines())
-        if lost and context.is_confining and await context.supervisor.is_up(name):
+        if lost and context.is_confining and await context.supervisor.is_serving(name):
             log.info("%s is restarted, because its sandbox shrinks", name)
             try:
                 await _restart(context, name)

@@ -48,7 +48,7 @@ from ...storage.identity_store import IdentityFile, LoadResult
 from ...vault import messages as vault
 from ..context import GatewayContext
 from ..one_shot import run_on_delete
-from .invitations import forget_identity
+from .invitations import remove_invited_identity
 from .programs import wait_until_released
 
 _REPORT_SECONDS: Final = 1.0
@@ -110,7 +110,7 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
             raise
         context.store.remove_identity(name)
         context.watchers.notify()
-        await forget_identity(context, name)
+        await remove_invited_identity(context, name)
         return Ack()
 
 

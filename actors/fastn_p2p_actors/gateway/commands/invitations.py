@@ -20,12 +20,12 @@ from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from ...credentials.invitation import MAX_BINDINGS, MAX_LIFETIME, MAX_USES, split_binding
 from ...network.admin_messages import (
     EndInvitation,
-    ForgetInvited,
     GetInvitations,
     GetNetworkReport,
     MakeInvitation,
     NetworkReport,
     NetworkReportReply,
+    RemoveInvited,
 )
 from ..context import GatewayContext
 
@@ -101,18 +101,18 @@ async def revoke_invitation(context: GatewayContext, message: RevokeInvitation, 
     return await context.network.request(EndInvitation(message.id, message.access), InvitationList)
 
 
-async def forget_binding(context: GatewayContext, identity: str, protocol: str, instance: str) -> None:
+async def remove_invited_binding(context: GatewayContext, identity: str, protocol: str, instance: str) -> None:
     """Take a binding out of all invitations, before it is removed: a later one of this name is another.
 
     Raises:
         DaemonBusy, StorageFailed: it is not done.
     """
-    await context.network.request(ForgetInvited(identity, protocol, instance), Ack)
+    await context.network.request(RemoveInvited(identity, protocol, instance), Ack)
 
 
-async def forget_identity(context: GatewayContext, identity: str) -> None:
+async def remove_invited_identity(context: GatewayContext, identity: str) -> None:
     """Remove the invitations of an identity that was deleted. Its key is gone, so none of them works any more."""
     try:
-        await context.network.request(ForgetInvited(identity), Ack)
+        await context.network.request(RemoveInvited(identity), Ack)
     except P2PError as error:
         log.warning("the invitations of %s are still listed: %s", identity, error)

@@ -13,7 +13,7 @@ from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import describe_data, run_on_delete
 from .bindings import activate, deactivate, identity_or_none, narrowing
-from .invitations import forget_binding
+from .invitations import remove_invited_binding
 from .programs import wait_until_released
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -28,7 +28,7 @@ async def remove_protocol(context: GatewayContext, message: RemoveProtocol, _: b
         record = _binding_or_none(context, message)
         if message.if_empty and not message.keep_data:
             await _check_empty(context, message, identity, record)
-        await forget_binding(context, name, message.protocol, message.instance)
+        await remove_invited_binding(context, name, message.protocol, message.instance)
         if record is not None and record.program:
             await _remove_program_binding(context, message)
         else:
@@ -79,7 +79,7 @@ async def _remove_hosted(
     context: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
     name, protocol, instance = message.identity, message.protocol, message.instance
-    online = identity is not None and identity.online and await context.supervisor.is_up(name)
+    online = identity is not None and identity.online and await context.supervisor.is_serving(name)
     if online:
         await deactivate(context, name, protocol, instance)
     if identity is not None and record is not None and not message.keep_data:

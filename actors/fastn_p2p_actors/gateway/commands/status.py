@@ -107,7 +107,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
     ]
     warnings += context.filled_disk.values()
     now_ms = boot_ms()
-    warnings += _previous_failure(context, now_ms) + stored.warnings
+    warnings += _previous_exit_warning(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []
     ready = {process.name for process in processes or [] if process.state == "ready"}
     states = await _states_of_unserved(context, network, stored.bindings, ready)
@@ -158,7 +158,7 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {rest} more"
 
 
-def _previous_failure(context: GatewayContext, now_ms: int) -> list[str]:
+def _previous_exit_warning(context: GatewayContext, now_ms: int) -> list[str]:
     """Return a warning if the previous daemon failed and this one has started lately."""
     if now_ms - context.settings.started_ms > last_exit.SHOWN_SECONDS * 1000:
         return []

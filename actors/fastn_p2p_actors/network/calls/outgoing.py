@@ -126,7 +126,7 @@ class _OutgoingCall:
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
         """Send the call to a local process."""
-        if message.call_id and not self._may_go_to(THIS_DAEMON, source, target, message, payload):
+        if message.call_id and not self._may_send_to(THIS_DAEMON, source, target, message, payload):
             return
         served = self._calls.incoming.serve(self, source.raw, target, message, payload)
         self.cancel = served.cancel if served is not None else None
@@ -135,7 +135,7 @@ class _OutgoingCall:
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
     ) -> None:
         """Send the call to the peer."""
-        if message.call_id and not self._may_go_to(connection.endpoint, source, target, message, payload):
+        if message.call_id and not self._may_send_to(connection.endpoint, source, target, message, payload):
             return
         self.target, self.endpoint = target, connection.endpoint
         requests = connection.requests
@@ -146,7 +146,9 @@ class _OutgoingCall:
             return
         self.cancel = lambda: requests.cancel(number)
 
-    def _may_go_to(self, endpoint: bytes, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> bool:
+    def _may_send_to(
+        self, endpoint: bytes, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
+    ) -> bool:
         """Return whether a retried call may be sent to a daemon.
 
         If another one may have executed it, connect to that one instead. If that is not known, fail.

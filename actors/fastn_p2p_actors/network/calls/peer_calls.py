@@ -50,18 +50,18 @@ class _RemoteCaller:
         requests.answer(wire.Reply(self.number), payload)
 
     def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
-        self._forget()
+        self._remove()
         self.connection.requests.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
 
     def on_error(self, error: P2PError) -> None:
-        self._forget()
+        self._remove()
         self.connection.requests.answer(wire.ErrorReply(self.number, error.code, error.fields()))
 
     def on_rejected(self, error: P2PError) -> None:
-        self._forget()
+        self._remove()
         self.connection.requests.refuse(self.number, error)
 
-    def _forget(self) -> None:
+    def _remove(self) -> None:
         self.connection.requests.serving.pop(self.number, None)
 
 

@@ -17,7 +17,7 @@ FAST: Final = 12e6
 """Bytes per second from which a stream is fast."""
 WINDOW: Final = 0.05
 """Seconds over which the rate is measured at least, because each of several parallel streams arrives in bursts."""
-_GATHER: Final = 0.001
+_BATCH_DELAY: Final = 0.001
 """Seconds for which few bytes of a fast stream are held back: more of them follow at once."""
 SMALL_READ: Final = 16 * 1024
 """Bytes of the buffer of a read that may wait. The binding allocates it at once, and keeps it until bytes arrive."""
@@ -79,7 +79,7 @@ class CoalescingReader:
         if len(data) == first < limit:
             data += self._read_available(limit - first)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
-            await self._sleep(_GATHER)
+            await self._sleep(_BATCH_DELAY)
             data += self._read_available(limit - len(data))
         self._measure_rate(len(data))
         return data

@@ -152,8 +152,8 @@ class PeerConnection:
             has_unread=lambda: not self._channel.has_read_all,
             send_ping=self._send_ping,
             on_silent=lambda: owner.on_silent(self),
-            on_heard=lambda: owner.on_heard(self),
-            give_up=lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
+            on_recovered=lambda: owner.on_recovered(self),
+            close=lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
         )
         self.handle = MessageDispatcher(self, owner, self._channel, self._keepalive).handle
         self._address_report = AddressReport(self.send)
@@ -284,9 +284,9 @@ class PeerConnection:
         return self.ready.done() and not (keepalive.is_silent or keepalive.is_in_question or self.closed)
 
     @property
-    def heard_at(self) -> float:
+    def last_received_at(self) -> float:
         """Time at which the peer daemon was last heard (the event loop's clock)."""
-        return self._keepalive.heard_at
+        return self._keepalive.last_received_at
 
     @property
     def is_pinged(self) -> bool:
@@ -316,7 +316,7 @@ class PeerConnection:
         self.sent += sent
         if received:
             self.received += received
-            self._keepalive.heard_at = self._loop.time()
+            self._keepalive.last_received_at = self._loop.time()
 
     # ── outgoing messages ────────────────────────────────────────────────────────────────────────
 

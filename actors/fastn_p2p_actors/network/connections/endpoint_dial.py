@@ -96,17 +96,17 @@ class EndpointDial:
             PeerUnreachable: every handshake has failed in three rounds, or none was answered for 30 seconds.
             Overloaded: the pool is full, and every connection is in use.
         """
-        gives_up = self._loop.time() + _TIMEOUT
+        fails_at = self._loop.time() + _TIMEOUT
         backoff = Backoff(_FIRST_BACKOFF, jitter=0)
         failed_rounds = 0
         try:
             while self._arrived is None:
                 now = self._loop.time()
-                if now >= gives_up:
+                if now >= fails_at:
                     raise self._unreachable()
                 if now >= self._next_start:
                     self._start()
-                connection = await self._next_event(min(self._next_start, gives_up) - now)
+                connection = await self._next_event(min(self._next_start, fails_at) - now)
                 if connection is not None:
                     return connection
                 if self._has_failed and not self._running:

@@ -97,7 +97,7 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon does not answer a ping. The connection may still heal."""
         ...
 
-    def on_heard(self, connection: ConnectionT) -> None:
+    def on_recovered(self, connection: ConnectionT) -> None:
         """The peer daemon answers again over a connection that was silent."""
         ...
 

@@ -226,7 +226,7 @@ class IdentityExchange(Generic[ConnectionT]):
             return
         self._wants.add(identity, self, self._wanted_by_peer)
         if self.sends_news and not self._owner.awaits_identities():
-            self._connection.send(wire.WithdrawIdentity(identity))
+            self._connection.send(wire.IdentityOffline(identity))
 
     def came_online(self, identity: bytes) -> None:
         """Prove a local identity, if the peer daemon waits for it."""
@@ -256,7 +256,7 @@ class IdentityExchange(Generic[ConnectionT]):
         """Withdraw an identity that was shown. It is shown again as soon as it is online."""
         if self.sends_news and self._shown.pop(identity, None) is not None:
             self._wants.discard_shown(identity, self)
-            self._connection.send(wire.WithdrawIdentity(identity))
+            self._connection.send(wire.IdentityOffline(identity))
             self._wants.add(identity, self, self._wanted_by_peer)
 
     def show_again(self, identity: bytes) -> None:
@@ -328,9 +328,9 @@ class IdentityExchange(Generic[ConnectionT]):
             retry()
         self._pop_held(identity)
 
-    def on_withdraw(self, identity: bytes) -> None:
+    def on_identity_offline(self, identity: bytes) -> None:
         """The identity is offline at the peer daemon. Calls to it use another endpoint, if there is one."""
-        self._introductions.withdraw(identity)
+        self._introductions.remove_offline(identity)
         requested = self._requested.pop(identity, None)
         if requested is not None and not requested.done():
             requested.set_exception(PeerOffline(peer=id52_of(identity)))

@@ -60,20 +60,39 @@ class Keepalive:
         has_unread: Return whether bytes have arrived on the call channel that have not been handled.
         send_ping: Send a ping.
         on_silent: The peer has become silent.
-        on_heard: A peer that was silent, or in question, has answered.
-        give_up: Close the connection for the reason that it is given.
+        on_recovered: A peer that was silent, or in question, has answered.
+        close: Close the connection for the reason that it is given.
 
     Attributes:
-        heard_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
+        last_received_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
         is_silent: True from a ping that was not answered in time until the next answer.
         is_in_question: True until the next answer, because another connection with the peer is silent.
         waits_for_pong: True from a ping until its answer.
     """
 
     __slots__ = (
-        "_answer_timeout", "_answered_at", "_awaits_reply", "_check_at", "_demanded_at", "_expected_since", "_give_up",
-        "_has_sessions", "_has_unread", "_latency", "_loop", "_on_heard", "_on_silent", "_pinged_at", "_received",
-        "_received_before", "_send_ping", "_stopped", "_timer", "heard_at", "is_in_question", "is_silent",
+        "_answer_timeout",
+        "_answered_at",
+        "_awaits_reply",
+        "_check_at",
+        "_close",
+        "_demanded_at",
+        "_expected_since",
+        "_has_sessions",
+        "_has_unread",
+        "_latency",
+        "_loop",
+        "_on_recovered",
+        "_on_silent",
+        "_pinged_at",
+        "_received",
+        "_received_before",
+        "_send_ping",
+        "_stopped",
+        "_timer",
+        "is_in_question",
+        "is_silent",
+        "last_received_at",
         "waits_for_pong",
     )  # fmt: skip
 
@@ -87,8 +106,8 @@ class Keepalive:
         has_unread: Callable[[], bool],
         send_ping: Callable[[], object],
         on_silent: Callable[[], object],
-        on_heard: Callable[[], object],
-        give_up: Callable[[str], object],
+        on_recovered: Callable[[], object],
+        close: Callable[[str], object],
     ) -> None:
         self._loop = loop
         self._awaits_reply = awaits_reply
@@ -97,9 +116,9 @@ class Keepalive:
         self._has_unread = has_unread
         self._send_ping = send_ping
         self._on_silent = on_silent
-        self._on_heard = on_heard
-        self._give_up = give_up
-        self.heard_at = loop.time()
+        self._on_recovered = on_recovered
+        self._close = close
+        self.last_received_at = loop.time()
         self.is_silent = self.is_in_question = False
         self._expected_since = 0.0
         """Time of the first request since the peer was last heard."""
@@ -122,7 +141,7 @@ class Keepalive:
 
     def expect_reply(self, now: float) -> None:
         """Watch the peer's silence from ``now`` on: it has been sent something that it should answer."""
-        if self._expected_since <= self.heard_at:
+        if self._expected_since <= self.last_received_at:
             self._expected_since = now
         if self._timer is None:
             self._answered_at = now
@@ -181,7 +200,7 @@ class Keepalive:
         self.waits_for_pong = False
         if self.is_silent or self.is_in_question:
             self.is_silent = self.is_in_question = False
-            self._on_heard()
+            self._on_recovered()
 
     def _wait_for_pong(self, seconds: float) -> None:
         """Give the peer so many seconds from now on, or more if its answers take longer."""
@@ -202,11 +221,13 @@ class Keepalive:
         if self.waits_for_pong:
             self._check_answer(now)
             return
-        is_due = bool(self._awaits_reply()) or self._expected_since > self.heard_at
+        is_due = bool(self._awaits_reply()) or self._expected_since > self.last_received_at
         if not (is_due or self._has_sessions()):
             return
         ping_after = _PING_AFTER if is_due else _IDLE_PING_AFTER
-        ping_at = min(max(self.heard_at, self._expected_since) + ping_after, self._answered_at + _UNANSWERED_PING_AFTER)
+        ping_at = min(
+            max(self.last_received_at, self._expected_since) + ping_after, self._answered_at + _UNANSWERED_PING_AFTER
+        )
         if now < ping_at:
             self._check_in(ping_at - now)
         else:
@@ -224,7 +245,7 @@ class Keepalive:
             self._check_in(_PING_AFTER)
             return
         elif waited > (_DEAD_HOLDER_AFTER if now - self._demanded_at < _DEMANDED else _DEAD_AFTER):
-            self._give_up(f"the peer has answered no ping for {waited:.1f} s")
+            self._close(f"the peer has answered no ping for {waited:.1f} s")
             return
         elif waited >= self._answer_timeout and not self.is_silent:
             self.is_silent = True

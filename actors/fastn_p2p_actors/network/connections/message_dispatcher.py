@@ -120,8 +120,8 @@ class MessageDispatcher(Generic[ConnectionT]):
             self._sessions.pausing.on_pause(message)
         elif isinstance(message, wire.Hello):
             self._connection.on_hello(message)
-        elif isinstance(message, wire.WithdrawIdentity):
-            self._identities.on_withdraw(message.identity)
+        elif isinstance(message, wire.IdentityOffline):
+            self._identities.on_identity_offline(message.identity)
         elif isinstance(message, wire.RedeemInvitation):
             self._connection.requests.on_redeem(message)
         elif self._connection.overload(NEWS) is None:

@@ -156,7 +156,7 @@ class PeerMemory:
         self._size = size
         self._quiet = size()
         """Bytes of the process while peers hold little."""
-        self._shed_at = -_DRAINED_AFTER
+        self._aborted_at = -_DRAINED_AFTER
         """Time when the last connection ended that had carried much."""
         self._leftover = 0
         """Bytes that the process has and that nothing explains: QUIC keeps them for connections that have ended."""
@@ -185,7 +185,7 @@ class PeerMemory:
         """Stop checking a connection that has ended. If it has carried much, return free memory."""
         usage = self._watched.pop(holder, None)
         if max(usage.most if usage is not None else 0, holder.received + holder.sent) >= _MUCH:
-            self._shed_at = self._loop.time()
+            self._aborted_at = self._loop.time()
             self._trim_soon()
             self._check_within(_CHECK_OFTEN)
 
@@ -261,7 +261,7 @@ class PeerMemory:
                 del self._watched[holder]
         for known, total in enumerate(totals):
             self._enforce_total(bool(known), total)
-        if self._watched or self._leftover or began - self._shed_at <= _DRAINED_AFTER:
+        if self._watched or self._leftover or began - self._aborted_at <= _DRAINED_AFTER:
             took = self._loop.time() - began
             pressed = any(total > share.total // 4 for total, share in zip(totals, self._shares, strict=True))
             self._collect_garbage(sum(totals) + self.payloads.of_peers, pressed, began)
@@ -333,7 +333,7 @@ class PeerMemory:
     def _abort(self, holder: Holder, reason: str) -> None:
         holder.abort(reason)
         self._watched.pop(holder, None)
-        self._shed_at = self._loop.time()
+        self._aborted_at = self._loop.time()
         self._trim_soon()
 
     # ── free memory ──────────────────────────────────────────────────────────────────────────────
@@ -341,7 +341,7 @@ class PeerMemory:
     def _collect_garbage(self, held: int, pressed: bool, now: float) -> None:
         """Return free memory if the process is too large, before the next peers fill what closed ones have held."""
         size = self._size()
-        drained = now - self._shed_at > _DRAINED_AFTER
+        drained = now - self._aborted_at > _DRAINED_AFTER
         explained = held + _SESSION_COST * sum(self._windows.values()) + self.payloads.programs.total
         self._leftover = 0 if drained else max(0, size - self._quiet - explained - _GARBAGE)
         if not pressed and held < _MUCH and drained:

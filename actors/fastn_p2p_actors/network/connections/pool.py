@@ -43,7 +43,7 @@ IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call or session after which a connection is closed."""
 SUPERSEDED_TIMEOUT: Final = 10.0
 """Seconds until an idle connection is closed, if calls use another connection to the same endpoint."""
-_HELLO_PATIENCE: Final = 0.5
+_HELLO_WAIT: Final = 0.5
 """Seconds to wait for the hello of a connection that the peer daemon has opened, before it is dialled all the same. Its
 path may work in one direction only."""
 _HELLO_EXPECTED: Final = 1.0
@@ -163,7 +163,7 @@ class ConnectionPool:
             await asyncio.shield(self._changes.setdefault(address.endpoint, self._loop.create_future()))
         if found is not None and address.endpoint not in self._dials:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_HELLO_PATIENCE):
+                async with asyncio.timeout(_HELLO_WAIT):
                     await asyncio.shield(found.ready)
                     return found
         running = self._dials.get(address.endpoint)
@@ -227,7 +227,7 @@ class ConnectionPool:
                 other.question()
         self._choose(connection.endpoint)
 
-    def on_heard(self, connection: PeerConnection) -> None:
+    def on_recovered(self, connection: PeerConnection) -> None:
         """The peer daemon answers again over this connection."""
         self._choose(connection.endpoint)
 
@@ -341,5 +341,9 @@ class ConnectionPool:
 
         While the link is cut, its calls may be on their way: then they wait, and QUIC ends what is dead.
         """
-        if not connection.closed and not connection.in_flight and connection.used_at < since <= connection.heard_at:
+        if (
+            not connection.closed
+            and not connection.in_flight
+            and connection.used_at < since <= connection.last_received_at
+        ):
             connection.close(CLOSE_IDLE, "idle")

@@ -141,12 +141,12 @@ class ProvenIdentities(Generic[ConnectionT]):
         if introduced is not None:
             self._verified.pop(introduced.digest, None)
 
-    def withdraw(self, key: bytes) -> None:
+    def remove_offline(self, key: bytes) -> None:
         """Remove an identity that is offline at this endpoint, as the peer daemon says."""
         if key in self.until:
             self.remove(key)
             if self._registry is not None:
-                self._registry.on_withdrawn(key)
+                self._registry.on_offline(key)
 
     def close(self) -> None:
         """Remove all identities, and add none any more: the last connection has ended."""
@@ -186,21 +186,21 @@ class IntroductionRegistry(Generic[ConnectionT]):
         """Highest rank that has an endpoint."""
         self.strangers = 0
         self.on_removed: Callable[[bytes], object] = lambda _: None
-        self._withdrawn: dict[bytes, None] = {}
+        self._offline: dict[bytes, None] = {}
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._identities
 
-    def is_withdrawn(self, identity: bytes) -> bool:
+    def is_known_offline(self, identity: bytes) -> bool:
         """Return whether the identity was withdrawn where it was introduced last, and not introduced again since."""
-        return identity in self._withdrawn
+        return identity in self._offline
 
-    def on_withdrawn(self, identity: bytes) -> None:
+    def on_offline(self, identity: bytes) -> None:
         """An identity was withdrawn at one of its endpoints. At the others it may still be online."""
         if identity not in self._identities:
-            self._withdrawn[identity] = None
-            if len(self._withdrawn) > MAX_STRANGERS:
-                del self._withdrawn[next(iter(self._withdrawn))]
+            self._offline[identity] = None
+            if len(self._offline) > MAX_STRANGERS:
+                del self._offline[next(iter(self._offline))]
 
     def of(self, endpoint: bytes) -> ProvenIdentities[ConnectionT]:
         """Return the identities of an endpoint. They are created at its first connection."""
@@ -248,7 +248,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
 
     def on_added(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
         """An identity has been introduced at an endpoint, perhaps not for the first time."""
-        self._withdrawn.pop(identity, None)
+        self._offline.pop(identity, None)
         endpoints = self._identities.setdefault(identity, [])
         if not endpoints or endpoints[-1] is not introductions:
             if introductions in endpoints:

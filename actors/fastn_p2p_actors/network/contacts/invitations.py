@@ -244,7 +244,7 @@ class Invitations:
             }
         )
 
-    def forget(self, name: str, protocol: str = "", instance: str = "") -> None:
+    def remove_binding(self, name: str, protocol: str = "", instance: str = "") -> None:
         """Remove a binding from every invitation, because it was removed; without a protocol, those of an identity.
 
         An invitation that opens nothing more goes. Raises StorageFailed.

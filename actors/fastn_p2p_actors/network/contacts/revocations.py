@@ -131,7 +131,7 @@ class Revocations:
         self._save()
         return first is None
 
-    def forget_name(self, name: str, key: bytes) -> None:
+    def release_name(self, name: str, key: bytes) -> None:
         """A new identity has the name of a revoked one that was deleted."""
         known = self.named(name)
         if known is not None and known.revocation.identity != key:

@@ -21,7 +21,7 @@ from .search import Search
 
 _STAGGER: Final = 0.25
 """Seconds between the beginnings of two attempts (RFC 8305, section 5: Connection Attempt Delay)."""
-_PATIENCE: Final = 1.0
+_LOOKUP_DELAY: Final = 1.0
 """Seconds without a connection after which the sources are asked for newer addresses, beside the attempts."""
 
 
@@ -60,7 +60,7 @@ class CandidateRace:
 
     async def run(self) -> PeerConnection | None:
         """Return the first open connection. Return None if every attempt has failed and every source was asked."""
-        patience_ends = self._loop.time() + _PATIENCE
+        lookup_at = self._loop.time() + _LOOKUP_DELAY
         next_start = 0.0
         try:
             while True:
@@ -69,13 +69,13 @@ class CandidateRace:
                 if waiting and (not self._running or now >= next_start):
                     self._start(waiting.pop(0))
                     next_start = now + _STAGGER
-                if self._lookup is None and (not self._running or now >= patience_ends):
+                if self._lookup is None and (not self._running or now >= lookup_at):
                     self._lookup = self._search.lookup = self._look_up()
                 if not self._running and self._lookup is not None and self._lookup.done:
                     if not self._untried():
                         return None
                     continue
-                wake_at = min(next_start if waiting else inf, patience_ends if self._lookup is None else inf)
+                wake_at = min(next_start if waiting else inf, lookup_at if self._lookup is None else inf)
                 connection = await self._next_event(None if wake_at == inf else wake_at - now)
                 if connection is not None:
                     return connection

@@ -94,7 +94,7 @@ class DirectoryClient:
         if status in (404, 410):
             return None
         if status != 200:
-            raise self._failure(status, body)
+            raise self._status_error(status, body)
         return read_signed_packet(key, body)
 
     async def put(self, key: bytes, body: bytes) -> None:
@@ -115,8 +115,8 @@ class DirectoryClient:
             pause = min(_LONGEST_DELAY, max(_SHORTEST_DELAY, retry_after))
             raise DirectoryBusy(reason=f"it takes no more requests for {pause:g} s", pause=pause)
         if 400 <= status < 500 and status != 408:
-            raise DirectoryRefused(reason=self._failure(status, answer).reason)
-        raise self._failure(status, answer)
+            raise DirectoryRefused(reason=self._status_error(status, answer).reason)
+        raise self._status_error(status, answer)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -176,7 +176,7 @@ class DirectoryClient:
                 self._pool = await asyncio.to_thread(_make_pool)
             return self._pool
 
-    def _failure(self, status: int, body: bytes) -> DirectoryUnavailable:
+    def _status_error(self, status: int, body: bytes) -> DirectoryUnavailable:
         text = " ".join(body.decode("utf-8", "replace").split())[:_MAX_SHOWN]
         words = f": {text}" if text.isprintable() and text else ""
         return DirectoryUnavailable(reason=f"it answered with status {status}{words}")

@@ -43,8 +43,8 @@ class DirectorySet:
         self._on_added = on_added
         self._sources: dict[str, DirectorySource] = {}
         """By URL."""
-        settings.on_change(self._follow)
-        self._follow()
+        settings.on_change(self._reconcile)
+        self._reconcile()
 
     def __len__(self) -> int:
         """Number of directories."""
@@ -53,7 +53,7 @@ class DirectorySet:
     def __contains__(self, source: object) -> bool:
         return source in self._sources.values()
 
-    def places_of(self, identity: OnlineIdentity) -> list[str]:
+    def published_urls(self, identity: OnlineIdentity) -> list[str]:
         """Return the URLs of the directories that have a record of the identity from this daemon."""
         found = identity.publications
         return [url for url in self._sources if url in found and found[url].published]
@@ -77,7 +77,7 @@ class DirectorySet:
         except P2PError as error:
             log.debug("%s was not read before publishing: %s", source.name, error)
 
-    def _follow(self) -> None:
+    def _reconcile(self) -> None:
         wanted = self._settings.directories
         for url in self._sources.keys() - set(wanted):
             source = self._sources.pop(url)

@@ -56,7 +56,7 @@ class _Job(msgspec.Struct, frozen=True, eq=False):
 
     identity: PublishedIdentity
     packet: bytes
-    is_withdrawal: bool
+    is_removal: bool
     """True if the packet no longer has this daemon's endpoint."""
 
 
@@ -66,7 +66,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     problem: str = ""
     pause: float = 0.0
     """Seconds before another attempt."""
-    is_asked_for: bool = False
+    is_requested: bool = False
     """True if the directory has asked for the pause, so a new packet does not shorten it."""
 
 
@@ -113,13 +113,13 @@ class DirectorySource:
     def publish(self, identity: PublishedIdentity) -> None:
         """Publish ``identity.packet``. Does nothing without one."""
         if identity.packet:
-            self._add(_Job(identity, identity.packet, is_withdrawal=False))
+            self._add(_Job(identity, identity.packet, is_removal=False))
 
     def unpublish(self, identity: PublishedIdentity) -> None:
         """Publish ``identity.packet``, which no longer has this daemon's endpoint, in place of the earlier one."""
         self._queue.pop(identity.raw, None)
         if identity.packet and self.name in identity.publications:
-            self._add(_Job(identity, identity.packet, is_withdrawal=True))
+            self._add(_Job(identity, identity.packet, is_removal=True))
 
     def _add(self, job: _Job) -> None:
         self._queue[job.identity.raw] = job
@@ -179,7 +179,7 @@ class DirectorySource:
             except NewerPacket:
                 return await self._read_newer(job)
         except DirectoryBusy as error:
-            return _Outcome(str(error), error.pause, is_asked_for=True)
+            return _Outcome(str(error), error.pause, is_requested=True)
         except DirectoryRefused as error:
             return _Outcome(str(error))
         except P2PError as error:
@@ -191,7 +191,7 @@ class DirectorySource:
         previous = self._reading.pop(job.identity.raw, None)
         if previous is not None:
             previous.cancel()
-        if not job.is_withdrawal:
+        if not job.is_removal:
             self._reading[job.identity.raw] = self._loop.create_task(self._read_back(job.identity, job.packet))
         return _Outcome()
 
@@ -199,11 +199,11 @@ class DirectorySource:
         self._backoff.reset()
         identity = job.identity
         self._answers.pop(identity.raw, None)
-        if job.is_withdrawal:
+        if job.is_removal:
             identity.publications.pop(self.name, None)
         else:
             identity.publications[self.name] = Publication(self._wall())
-        log.debug("%s is %s %s", identity.name, "withdrawn from" if job.is_withdrawal else "published at", self.name)
+        log.debug("%s is %s %s", identity.name, "withdrawn from" if job.is_removal else "published at", self.name)
 
     async def _read_newer(self, job: _Job) -> _Outcome:
         """Read the newer packet that the directory says it has."""
@@ -229,7 +229,7 @@ class DirectorySource:
 
     async def _rest(self, outcome: _Outcome) -> None:
         """Pause before another attempt."""
-        if outcome.is_asked_for:
+        if outcome.is_requested:
             await asyncio.sleep(outcome.pause)
             return
         try:
@@ -242,6 +242,6 @@ class DirectorySource:
         identity = job.identity
         before = identity.publications.get(self.name)
         if before is None or before.problem != problem:
-            what = "is still" if job.is_withdrawal else "cannot be"
+            what = "is still" if job.is_removal else "cannot be"
             log.warning("%s %s published at %s: %s", identity.name, what, self.name, problem)
         identity.publications[self.name] = Publication(before.published if before is not None else 0.0, problem)

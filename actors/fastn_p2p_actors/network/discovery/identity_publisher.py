@@ -65,7 +65,7 @@ class IdentityPublisher:
         self._clock = clock
         self._on_clock_set = on_clock_set
         self._next_check = 0.0
-        self._announcing: dict[str, asyncio.Task[None]] = {}
+        self._publishing: dict[str, asyncio.Task[None]] = {}
         self._on_online: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
         """Registrations of bindings that wait for their identity."""
         self._clock_changed = False
@@ -77,7 +77,7 @@ class IdentityPublisher:
     def close(self) -> None:
         """Stop the renewals, and publish no more records."""
         self._renewal.cancel()
-        for task in self._announcing.values():
+        for task in self._publishing.values():
             task.cancel()
         self._records.close()
 
@@ -87,13 +87,13 @@ class IdentityPublisher:
         Args:
             listed: False if its record must not leave this machine by itself.
         """
-        task = asyncio.ensure_future(self._announce(name, sender, listed))
-        self._announcing[name] = task
+        task = asyncio.ensure_future(self._publish_identity(name, sender, listed))
+        self._publishing[name] = task
         try:
             await task
         finally:
-            if self._announcing.get(name) is task:
-                del self._announcing[name]
+            if self._publishing.get(name) is task:
+                del self._publishing[name]
 
     async def serve(self, name: str, register: Callable[[OnlineIdentity], None]) -> bool:
         """Call ``register`` with the identity. Return False if it is not online.
@@ -101,11 +101,11 @@ class IdentityPublisher:
         If the identity is still being announced, call ``register`` at the moment it comes online, so that no caller
         sees it without its bindings.
         """
-        announcing = self._announcing.get(name)
-        if announcing is not None:
+        publishing = self._publishing.get(name)
+        if publishing is not None:
             waiting = self._on_online.setdefault(name, [])
             waiting.append(register)
-            await asyncio.wait([announcing])
+            await asyncio.wait([publishing])
             if register not in waiting:
                 return True
             waiting.remove(register)
@@ -136,11 +136,11 @@ class IdentityPublisher:
             await self._records.sign(identity)
         return identity.record
 
-    async def _announce(self, name: str, sender: Sender, listed: bool) -> None:
+    async def _publish_identity(self, name: str, sender: Sender, listed: bool) -> None:
         signed = await self._vault.delegation(name)
         delegation = read_delegation(signed.blob)
         self._book.revocations.check(delegation.identity, name)
-        self._book.revocations.forget_name(name, delegation.identity)
+        self._book.revocations.release_name(name, delegation.identity)
         identity = OnlineIdentity(name, delegation.key, sender, listed=listed)
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after

@@ -178,7 +178,7 @@ class PeerTracer:
         now = self._loop.time()
         trace = replace(
             trace,
-            sources=[*before, *_asked(lookup)],
+            sources=[*before, *_source_answers(lookup)],
             attempts=[_described(each, now, connection is not None) for each in search.attempts],
         )
         if connection is None:
@@ -335,7 +335,7 @@ def _problem_of(record: PeerRecord, now: float) -> str:
     return str(error or "")
 
 
-def _asked(lookup: Lookup) -> list[TraceSource]:
+def _source_answers(lookup: Lookup) -> list[TraceSource]:
     """Return what each source has answered, and the kinds of sources that the settings exclude."""
     asked = [
         TraceSource(

@@ -117,21 +117,21 @@ class RecordFinder:
         if sources:
             self._lookups[key] = lookup
             for source, answer in zip(sources, lookup.answers, strict=True):
-                task = self._loop.create_task(self._ask(key, source, answer, lookup))
+                task = self._loop.create_task(self._query(key, source, answer, lookup))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         return lookup
 
     def on_announcement(self, key: bytes, blob: bytes, source: str) -> None:
         """Take a record that a source has received without being asked at the moment."""
-        self._take(key, blob, self._lookups.get(key), source)
+        self._store_record(key, blob, self._lookups.get(key), source)
 
     def add_pushed(self, blob: bytes, endpoint: str) -> None:
         """Keep a record or a revocation that the peer daemon at ``endpoint`` has pushed, if it is about a known peer.
 
         Whose record it is need not be proved over that connection: a record proves itself.
         """
-        if self.take_revocation(blob, endpoint):
+        if self.apply_revocation(blob, endpoint):
             return
         try:
             key = bytes(peek_record(blob).identity)
@@ -145,7 +145,7 @@ class RecordFinder:
             log.info("%s has pushed a newer record of %s", endpoint, self._book.name_of(key) or id52_of(key))
             self.on_news(key)
 
-    def take_revocation(self, blob: bytes, origin: str) -> bool:
+    def apply_revocation(self, blob: bytes, origin: str) -> bool:
         """Take a revocation that was found in place of a record. Return False if it is none, or changes nothing."""
         return is_revocation(blob) and self.on_revocation(blob, origin)
 
@@ -156,12 +156,12 @@ class RecordFinder:
         for source in self.sources:
             source.close()
 
-    async def _ask(self, key: bytes, source: RecordSource, answer: SourceAnswer, lookup: Lookup) -> None:
+    async def _query(self, key: bytes, source: RecordSource, answer: SourceAnswer, lookup: Lookup) -> None:
         began = self._loop.time()
 
         def on_record(blob: bytes) -> None:
             if len(answer.records) < _MAX_RECORDS:
-                answer.records.append(self._take(key, blob, lookup, source.name))
+                answer.records.append(self._store_record(key, blob, lookup, source.name))
 
         try:
             async with asyncio.timeout(_TIMEOUT):
@@ -179,9 +179,9 @@ class RecordFinder:
                 self._lookups.pop(key, None)
                 lookup.notify()
 
-    def _take(self, key: bytes, blob: bytes, lookup: Lookup | None, source: str) -> FoundRecord:
+    def _store_record(self, key: bytes, blob: bytes, lookup: Lookup | None, source: str) -> FoundRecord:
         """Verify a record, and keep it if it is new. A revocation in its place ends the identity."""
-        if self.take_revocation(blob, source):
+        if self.apply_revocation(blob, source):
             if lookup is not None:
                 lookup.notify()
             return FoundRecord(0, 0, "the identity was revoked")

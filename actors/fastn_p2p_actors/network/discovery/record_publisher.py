@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 HOST: Final = "this machine"
 """Name of the host directory among the places of a publication."""
-_SETTLE: Final = 0.2
+_DEBOUNCE: Final = 0.2
 """Seconds after a change of an address during which further changes are waited for: they come in groups."""
 _CHECK_INTERVAL: Final = 30.0
 """Seconds between two checks of what is due."""
@@ -97,7 +97,7 @@ class RecordPublisher:
         self._relay_connections = 0
         self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
         self._due = asyncio.Event()
-        self._settling: asyncio.TimerHandle | None = None
+        self._debounce_timer: asyncio.TimerHandle | None = None
         self._is_first = True
         self._directories = DirectorySet(settings, finder, wall, self.on_newer, self.publish_all_soon)
         endpoint.watch_address(self._on_address)
@@ -106,8 +106,8 @@ class RecordPublisher:
     def close(self) -> None:
         """Stop, and withdraw every record from the host directory. Records in directories expire."""
         self._task.cancel()
-        if self._settling is not None:
-            self._settling.cancel()
+        if self._debounce_timer is not None:
+            self._debounce_timer.cancel()
         self._hosts.close()
 
     async def sign(self, identity: OnlineIdentity) -> None:
@@ -167,7 +167,7 @@ class RecordPublisher:
         self._next.pop(identity.raw, None)
         self._hosts.unpublish(identity.key)
         if identity.listed:
-            await self._withdraw_from_sources(identity)
+            await self._unpublish_from_sources(identity)
 
     async def set_listed(self, identity: OnlineIdentity, *, listed: bool) -> None:
         """Publish the record to the sources from now on, or withdraw it from them."""
@@ -177,7 +177,7 @@ class RecordPublisher:
         if listed:
             self.publish_soon(identity)
         else:
-            await self._withdraw_from_sources(identity)
+            await self._unpublish_from_sources(identity)
 
     def on_newer(self, identity: PublishedIdentity, packet: SignedPacket) -> bool:
         """Take a packet that a directory has in place of this daemon's. See ``directory_source.OnNewer``."""
@@ -187,7 +187,7 @@ class RecordPublisher:
             return False
         try:
             blob = record_in(packet)
-            if self._finder.take_revocation(blob, "a directory"):
+            if self._finder.apply_revocation(blob, "a directory"):
                 return False
             record = verify_record(blob, now=self._wall())
             if record.identity == online.key:
@@ -206,11 +206,11 @@ class RecordPublisher:
     # ── what is due ──────────────────────────────────────────────────────────────────────────────
 
     def _on_address(self) -> None:
-        if self._settling is None:
-            self._settling = self._loop.call_later(_SETTLE, self._settled)
+        if self._debounce_timer is None:
+            self._debounce_timer = self._loop.call_later(_DEBOUNCE, self._on_debounced)
 
-    def _settled(self) -> None:
-        self._settling = None
+    def _on_debounced(self) -> None:
+        self._debounce_timer = None
         self._due.set()
 
     async def _run(self) -> None:
@@ -293,7 +293,7 @@ class RecordPublisher:
             if to_directories or source not in self._directories:
                 source.publish(identity)
 
-    async def _withdraw_from_sources(self, identity: OnlineIdentity) -> None:
+    async def _unpublish_from_sources(self, identity: OnlineIdentity) -> None:
         """Withdraw a record from the sources. Directories get a packet without this daemon's endpoint."""
         if identity.packet:
             others, above = self._others_of(identity), self._above.get(identity.raw, 0)
@@ -302,7 +302,7 @@ class RecordPublisher:
                 identity.packet = signed.body
             except P2PError as error:
                 identity.packet = b""
-                if places := self._directories.places_of(identity):
+                if places := self._directories.published_urls(identity):
                     what = "the record of %s stays at %s until it expires: the vault does not sign one without it: %s"
                     log.warning(what, identity.name, " and ".join(places), error)
         for source in self._finder.sources:

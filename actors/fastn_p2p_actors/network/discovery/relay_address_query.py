@@ -32,7 +32,7 @@ _RETRY: Final = 2.0
 """Seconds after which a relay that has not answered is asked again. Doubles up to ``_INTERVAL``."""
 _IDLE: Final = 3600.0
 """Seconds after which a relay without the header is asked again."""
-_FORGET_AFTER: Final = 300.0
+_EXPIRES_AFTER: Final = 300.0
 """Seconds after the last answer for which its address is used."""
 
 
@@ -53,7 +53,7 @@ class RelayAddressQuery:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._heard_at = self._loop.time()
+        self._last_reply_at = self._loop.time()
         self._state: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
         """Relays and own addresses as of the last request."""
         self._pool: httpcore.AsyncConnectionPool | None = None
@@ -86,14 +86,14 @@ class RelayAddressQuery:
                     self._on_change()
                 rest = _IDLE
                 if relays:
-                    answered, found = await self._ask(relays[0])
+                    answered, found = await self._query(relays[0])
                     if answered:
                         delay, rest = _RETRY, _INTERVAL if found else _IDLE
-                        self._heard_at = self._loop.time()
+                        self._last_reply_at = self._loop.time()
                         self._set(found)
                     else:
                         delay, rest = min(2 * delay, _INTERVAL), delay
-                        if self._loop.time() - self._heard_at > _FORGET_AFTER:
+                        if self._loop.time() - self._last_reply_at > _EXPIRES_AFTER:
                             self._set({})
                 try:
                     async with asyncio.timeout(rest):
@@ -110,7 +110,7 @@ class RelayAddressQuery:
             self.hosts = hosts
             self._on_change()
 
-    async def _ask(self, relay: str) -> tuple[bool, dict[int, tuple[IpAddress, str]]]:
+    async def _query(self, relay: str) -> tuple[bool, dict[int, tuple[IpAddress, str]]]:
         """Return whether the relay has answered, and what it sees."""
         import httpcore
 

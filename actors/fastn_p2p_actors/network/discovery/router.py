@@ -220,7 +220,7 @@ class PeerRouter:
         if not all(isinstance(error, PeerOffline) for error in race.errors):
             self._note(target, reached=False)
             return PeerUnreachable(peer=name, reason=search.words(asyncio.get_running_loop().time()))
-        if race.errors or self._introductions.is_withdrawn(target):
+        if race.errors or self._introductions.is_known_offline(target):
             return PeerOffline(peer=name)
         unknown = PeerUnknown(peer=name)
         unknown.detail = search.sources()

@@ -78,7 +78,7 @@ class Search:
         if not described:
             described = [f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"]
         if self.lookup is not None and self.lookup.answers:
-            described.append(_asked(self.lookup))
+            described.append(_describe_answers(self.lookup))
         return "; ".join(filter(None, (self.local_problem(), *described)))
 
     def sources(self) -> str:
@@ -86,11 +86,11 @@ class Search:
         if self.lookup is None:
             return ""
         unused = ", ".join(f"{kind} ({reason})" for kind, reason in self.lookup.unused.items())
-        asked = _asked(self.lookup) if self.lookup.answers else ""
+        asked = _describe_answers(self.lookup) if self.lookup.answers else ""
         return "; ".join(filter(None, (self.local_problem(), asked, unused and f"not asked: {unused}")))
 
 
-def _asked(lookup: Lookup) -> str:
+def _describe_answers(lookup: Lookup) -> str:
     """Describe the answers of the sources."""
     return "asked " + _some([f"{answer.name} ({_answer(answer)})" for answer in lookup.answers])
 

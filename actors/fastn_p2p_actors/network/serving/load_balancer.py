@@ -59,7 +59,7 @@ class ServingProcess:
         in_flight: number of its requests and sessions.
         limit: highest ``in_flight``.
         bytes: size of the payloads of those requests.
-        heard: when it last answered, or got a request while it had none.
+        active_at: when it last answered, or got a request while it had none.
         missed_at: when it got the last request whose deadline it missed, without an answer to anything since.
         tried_at: when it got a request on trial; infinite without a trial.
         trial_at: when it may get the next request on trial.
@@ -67,8 +67,17 @@ class ServingProcess:
     """
 
     __slots__ = (
-        "binding", "bytes", "heard", "hosted", "in_flight", "limit",
-        "missed_at", "sender", "trial_after", "trial_at", "tried_at",
+        "active_at",
+        "binding",
+        "bytes",
+        "hosted",
+        "in_flight",
+        "limit",
+        "missed_at",
+        "sender",
+        "trial_after",
+        "trial_at",
+        "tried_at",
     )  # fmt: skip
 
     def __init__(self, binding: BindingCounters, sender: Sender, limit: int, hosted: bool) -> None:
@@ -78,7 +87,7 @@ class ServingProcess:
         self.hosted = hosted
         self.in_flight = 0
         self.bytes = 0
-        self.heard = 0.0
+        self.active_at = 0.0
         self.missed_at = 0.0
         self.trial_after = FIRST_TRIAL
         self.trial_at = 0.0
@@ -202,16 +211,16 @@ class LoadBalancer:
             and self._seconds < FAST_CALL * self._concurrency
         ):
             most = min(last.limit, best.in_flight + STICKY_LIMIT)
-            if last.in_flight < most and (not last.in_flight or now < last.heard + _SILENCE):
+            if last.in_flight < most and (not last.in_flight or now < last.active_at + _SILENCE):
                 best = last
         self._last = best
         if best is not None and not best.in_flight:
-            best.heard = now
+            best.active_at = now
         return best
 
     def answered(self, server: ServingProcess, seconds: float, now: float) -> None:
         """Count a call that ``server`` has answered after so many seconds, and that is no longer in flight."""
         if len(self._all) > 1:
-            server.heard = now
+            server.active_at = now
             self._seconds += (seconds - self._seconds) / _AVERAGED_CALLS
             self._concurrency += (server.in_flight + 1 - self._concurrency) / _AVERAGED_CALLS

@@ -290,7 +290,7 @@ class Registry:
             binding.servers.clear()  # programs, or the identity's previous process
             for sending, *what in list(self._programs.get(identity.name, ())):
                 if what == [protocol, instance]:
-                    self._forget_program(identity.name, (sending, protocol, instance))
+                    self._remove_program(identity.name, (sending, protocol, instance))
         self._registered_by(sender).bindings[binding] = None
         binding.servers.add(ServingProcess(binding, sender, limit, hosted))
         return binding
@@ -315,7 +315,7 @@ class Registry:
             for sender, protocol, instance in programs:
                 yield Program(sender.pid, identity, protocol, instance)
 
-    def _forget_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
+    def _remove_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
         """Remove a program's registration. Return whether there was one."""
         programs = self._programs.get(name, {})
         known = programs.pop(program, None) is not None
@@ -343,7 +343,7 @@ class Registry:
 
     def unregister(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
         """Unregister a binding of ``sender``. Return whether it was registered."""
-        served = self._forget_program(name, (sender, protocol, instance))
+        served = self._remove_program(name, (sender, protocol, instance))
         identity = self._by_name.get(name)
         binding = identity.bindings.get((protocol, instance)) if identity is not None else None
         if identity is not None and binding is not None and binding.servers.of(sender) is not None:
@@ -362,7 +362,7 @@ class Registry:
             return False
         for name in registered.names:
             for program in [each for each in self._programs.get(name, ()) if each[0] is sender]:
-                self._forget_program(name, program)
+                self._remove_program(name, program)
         lost = False
         for binding in registered.bindings:
             if binding.servers.of(sender) is None:

@@ -186,9 +186,9 @@ class SessionManager:
         """End the sessions of a local process that has ended."""
         self._memory.on_sender_gone(sender)
         for relay in [relay for key, relay in self._opened_by.items() if key[0] is sender]:
-            relay.opener_gone()
+            relay.on_opener_lost()
         for relay in [relay for key, relay in self._served_by.items() if key[0] is sender]:
-            relay.server_gone()
+            relay.on_server_lost()
 
     # ── opened by peers ──────────────────────────────────────────────────────────────────────────
 

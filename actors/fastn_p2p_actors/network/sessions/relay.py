@@ -81,12 +81,12 @@ class SessionRelay:
     def from_opener(self, header: bytes, message: Message, payload: bytes) -> None:
         """Handle a message of the opener."""
         if isinstance(message, Cancel):
-            self.opener_gone()
+            self.on_opener_lost()
         elif isinstance(message, ErrorReply):
             if self.opened:
                 self._end_with(self.server, header, message, payload)
             else:
-                self.opener_gone()
+                self.on_opener_lost()
         elif self.server is not None and self.opened and not self.done:
             self._pass_on(self.server, header, message, payload, 0)
 
@@ -113,7 +113,7 @@ class SessionRelay:
                 server.receive(_CANCEL, Cancel(), b"")
         self._end_with(self.opener, header, failure, b"")
 
-    def opener_gone(self) -> None:
+    def on_opener_lost(self) -> None:
         """End the session: the process or the connection of the opener has ended."""
         if self.opened:
             failure = ErrorReply.of(process_lost_error())
@@ -121,7 +121,7 @@ class SessionRelay:
         else:
             self._end_with(self.server, _CANCEL, Cancel(), b"")
 
-    def server_gone(self) -> None:
+    def on_server_lost(self) -> None:
         """End the session: the process or the connection of the server has ended."""
         failure = ErrorReply.of(process_lost_error())
         self._end_with(self.opener, encode(failure), failure, b"")

@@ -349,7 +349,7 @@ class NetworkEndpoint:
     async def _shake_hands(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
             address = await incoming.remote_addr()
-            if not await self._admits(incoming, address):
+            if not await self._may_handshake(incoming, address):
                 return
             source = address.addr if isinstance(address, IncomingAddr.IP) else ""
             began = self._begin(source)
@@ -375,7 +375,7 @@ class NetworkEndpoint:
         else:
             on_connection(connection)
 
-    def _turns_away(self, endpoint: bytes) -> bool:
+    def _is_rejected(self, endpoint: bytes) -> bool:
         return self._is_blocked(endpoint) or self._is_punished(endpoint)
 
     def _is_punished(self, endpoint: bytes) -> bool:
@@ -396,7 +396,7 @@ class NetworkEndpoint:
             if not times:
                 del self._sources[source]
 
-    async def _admits(self, incoming: Incoming, address: IncomingAddr) -> bool:
+    async def _may_handshake(self, incoming: Incoming, address: IncomingAddr) -> bool:
         """Return whether the handshake may begin. If not, refuse it or answer it by a Retry.
 
         Addresses that a Retry has proved have rate limits of their own, so a sender that forges addresses takes no
@@ -427,7 +427,7 @@ class NetworkEndpoint:
             self.retried += 1
             await incoming.retry()
             return False
-        if limited or self._handshakes >= _MAX_HANDSHAKES or (endpoint and self._turns_away(endpoint)):
+        if limited or self._handshakes >= _MAX_HANDSHAKES or (endpoint and self._is_rejected(endpoint)):
             self.refused += 1
             await incoming.refuse()
             return False

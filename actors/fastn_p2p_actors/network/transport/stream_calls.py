@@ -74,7 +74,7 @@ def _raise_error() -> None:
     ffi._uniffi_check_call_status(_to_error, status)
 
 
-def _take(future: int) -> bytes:
+def _read_result(future: int) -> bytes:
     """Return the bytes of a finished read."""
     buffer = _complete_read(future, _status_address)
     if _status.code:
@@ -114,7 +114,7 @@ async def read(stream: RecvStream, limit: int) -> bytes:
     try:
         if not polling.poll(_poll_read, future, waker):
             await polling.wait(_poll_read, future, waker)
-        return _take(future)
+        return _read_result(future)
     finally:
         _free_read(future)
         polling.release(waker)
@@ -130,7 +130,7 @@ def read_now(stream: RecvStream, limit: int) -> bytes:
     waker = polling.waker()
     future = _new_read(_clone_receiving(stream._handle, _status_address), limit)
     try:
-        return _take(future) if polling.poll(_poll_read, future, waker) else b""
+        return _read_result(future) if polling.poll(_poll_read, future, waker) else b""
     finally:
         _free_read(future)
         polling.release(waker)
@@ -189,7 +189,7 @@ class StreamReader:
         if not future or not self._poller.poll(_poll_read, future, self._waker):
             return None
         try:
-            return _take(future)
+            return _read_result(future)
         finally:
             self._future = 0
             _free_read(future)

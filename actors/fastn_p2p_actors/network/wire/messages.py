@@ -43,7 +43,7 @@ class Hello(Message, frozen=True, tag=0):
     pauses: bool = False
     """True if the sender understands ``Pause`` and ``Resume``."""
     news: bool = False
-    """True if the sender understands ``ObservedAddress``, ``PushRecord`` and ``WithdrawIdentity``."""
+    """True if the sender understands ``ObservedAddress``, ``PushRecord`` and ``IdentityOffline``."""
     invitations: bool = False
     """True if the sender understands ``RedeemInvitation``."""
 
@@ -110,7 +110,7 @@ class Pong(Message, frozen=True, tag=8):
 
 
 class RequestIntroduction(Message, frozen=True, tag=9):
-    """Asks for the ``Introduce`` of an identity (32 bytes). Answered by ``WithdrawIdentity`` while it does not speak
+    """Asks for the ``Introduce`` of an identity (32 bytes). Answered by ``IdentityOffline`` while it does not speak
     through the receiver's endpoint."""
 
     identity: bytes
@@ -173,7 +173,7 @@ class PushRecord(Message, frozen=True, tag=16):
     record: bytes
 
 
-class WithdrawIdentity(Message, frozen=True, tag=17):
+class IdentityOffline(Message, frozen=True, tag=17):
     """An identity (32 bytes) is offline. Ends what ``Introduce`` has begun, or answers ``RequestIntroduction``."""
 
     identity: bytes
@@ -218,7 +218,7 @@ WireMessage: TypeAlias = (
     | Resume
     | ObservedAddress
     | PushRecord
-    | WithdrawIdentity
+    | IdentityOffline
     | RedeemInvitation
 )
 

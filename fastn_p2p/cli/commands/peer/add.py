@@ -65,10 +65,10 @@ def run(
             f"It may use only what its invitation is for. Make it a peer as others: fastn-p2p peer accept {name}"
         )
     if not reply.peer.endpoints:
-        _tell_who_knows(home, name)
+        _write_lookup_result(home, name)
 
 
-def _tell_who_knows(home: Path | None, name: str) -> None:
+def _write_lookup_result(home: Path | None, name: str) -> None:
     """Write whether a source knows the peer, of which this daemon has the key only."""
     from fastn_p2p_client.errors import P2PError
     from fastn_p2p_client.ipc.messages import ExplainPeer

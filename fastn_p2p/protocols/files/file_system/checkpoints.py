@@ -43,7 +43,7 @@ class Version(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
-    def is_settled(self) -> bool:
+    def is_stable(self) -> bool:
         """True if any change from now on gives the file another version."""
         return time.time_ns() - self.ctime_ns > _TICK_NS
 

@@ -41,7 +41,7 @@ class SourceFile:
         self._descriptor, self._status = tree.open_file(parts)
         self._tag = version_tag(self._status)
         self.version = Version.of(self._status)
-        self._checkpoints = checkpoints if self.version.is_settled else None
+        self._checkpoints = checkpoints if self.version.is_stable else None
         self._offset = 0
         self._hasher = Digest()
         self._kept_at = 0

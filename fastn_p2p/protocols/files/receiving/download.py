@@ -68,7 +68,7 @@ class Download:
         force: bool,
         hidden: bool,
         report: OnEvent,
-        patience: float,
+        retry_timeout: float,
         parallel: int,
         alone: bool,
     ) -> None:
@@ -81,7 +81,7 @@ class Download:
         self._parallel = parallel
         self._may_block_loop = alone
         self.summary = TransferSummary(report)
-        self._retry = TransferRetry(self.summary, patience)
+        self._retry = TransferRetry(self.summary, retry_timeout)
         self._queue: asyncio.Queue[_QueuedFile | None] = asyncio.Queue(_AHEAD)
         self._seen = PathSet()
         self._destination: Destination | None = None

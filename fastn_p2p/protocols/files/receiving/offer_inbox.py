@@ -119,7 +119,7 @@ class OfferInbox:
         async with self._changing:
             known = self._offers.get(name)
             if known is None:
-                return await self._admit(name, entries, packed, peer, trusted=trusted)
+                return await self._add_offer(name, entries, packed, peer, trusted=trusted)
             if known.state == "finished" and not complete:
                 known = await self._set(known, "accepted" if trusted else "waiting")
             elif known.state == "waiting" and trusted:
@@ -277,7 +277,7 @@ class OfferInbox:
                 return False
         return True
 
-    async def _admit(
+    async def _add_offer(
         self, name: str, entries: Sequence[Entry], packed: bytes, peer: Peer, *, trusted: bool
     ) -> OfferSummary:
         flagged = [entry.path[:_EXAMPLE] for entry in entries if _risks(entry)]
@@ -307,11 +307,11 @@ class OfferInbox:
         for offer in self.all():
             expired = max(offer.created, offer.decided) + EXPIRES < self._clock()
             if expired and offer.state in ("waiting", "accepted") and not self._is_active(offer.id):
-                await self._forget(offer)
+                await self._remove(offer)
         own = [offer for offer in self.all() if offer.peer == new.peer]
         for offer in own:  # the same paths with other content: the sender no longer has the files of the old offer
             if offer.state == new.state == "waiting" and offer.paths == new.paths:
-                await self._forget(offer, clean=False)
+                await self._remove(offer, clean=False)
         own = [offer for offer in self.all() if offer.peer == new.peer]
         if new.state == "waiting":
             waiting = [offer for offer in own if offer.state == "waiting"]
@@ -320,16 +320,16 @@ class OfferInbox:
             for offer in rejected:
                 if kept + new.kept > MAX_LISTS:
                     kept -= offer.kept
-                    await self._forget(offer)
+                    await self._remove(offer)
             if len(waiting) >= MAX_WAITING or kept + new.kept > MAX_LISTS:
                 days = EXPIRES // 86400
                 reason = f"{len(waiting)} of your offers wait already, until they are decided or {days} days old"
                 raise FileError("TooMany", reason)
         accepted = [offer for offer in own if offer.state == "accepted" and not self._is_active(offer.id)]
         for offer in accepted[: max(0, len(accepted) + 1 - MAX_WAITING)]:
-            await self._forget(offer)
+            await self._remove(offer)
         if len(self._offers) >= MAX_OFFERS:
-            await self._forget(self._least_needed(new.peer))
+            await self._remove(self._least_needed(new.peer))
 
     def _least_needed(self, peer: str) -> OfferSummary:
         """Return the offer to forget for a new one of ``peer``. Raises FileError ``TooMany``."""
@@ -346,7 +346,7 @@ class OfferInbox:
             raise FileError("TooMany", "too many offers wait already: try again when some are decided")
         return greedy[0]
 
-    async def _forget(self, offer: OfferSummary, *, clean: bool = True) -> None:
+    async def _remove(self, offer: OfferSummary, *, clean: bool = True) -> None:
         del self._offers[offer.id]
         self._wake(offer.id)
         if clean and offer.state != "finished":

@@ -116,7 +116,7 @@ class OfferReceiver:
                     self._share,
                     ignore_events,
                     must_match_offer=True,
-                    may_tell=self._was_sent,
+                    may_reveal_digest=self._was_sent,
                 )
         except FileError as error:
             await decline_file(frames, entry.path, error)

@@ -30,7 +30,7 @@ async def receive_file(
     *,
     must_match_offer: bool = False,
     compare: bool = True,
-    may_tell: Callable[[SourceFile], bool] = lambda _existing: True,
+    may_reveal_digest: Callable[[SourceFile], bool] = lambda _existing: True,
     may_block_loop: bool = False,
 ) -> None:
     """Receive one file, from where an earlier attempt ended. An existing file of the same content stays as it is.
@@ -42,8 +42,8 @@ async def receive_file(
         share: runs the hashing of local content.
         must_match_offer: accept only the version in ``entry``, not a newer one.
         compare: compare an existing file with the sender's; False replaces it without.
-        may_tell: whether the sender may learn the digest of the existing file. If not, the content is sent and compared
-            on this machine.
+        may_reveal_digest: whether the sender may learn the digest of the existing file. If not, the content is sent and
+            compared on this machine.
         may_block_loop: this process does nothing else; see ``FileWriter``.
 
     Raises:
@@ -59,7 +59,7 @@ async def receive_file(
             while existing.size and not await share.run(existing.advance, existing.size):
                 frames.check_open()
             existing_digest = existing.digest()
-        if may_tell(existing):
+        if may_reveal_digest(existing):
             header = await _compare(
                 frames, path, at, existing.size, existing_digest, entry, must_match_offer=must_match_offer
             )

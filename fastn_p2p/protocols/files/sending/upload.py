@@ -40,7 +40,7 @@ class Upload:
         *,
         wait: float | None,
         report: OnEvent,
-        patience: float,
+        retry_timeout: float,
         parallel: int,
     ) -> None:
         self._files = files
@@ -48,7 +48,7 @@ class Upload:
         self._wait = wait
         self._parallel = max(1, min(parallel, manifest.files))
         self.summary = TransferSummary(report)
-        self._retry = TransferRetry(self.summary, patience)
+        self._retry = TransferRetry(self.summary, retry_timeout)
         self._arrived: set[str] = set()
         self._share = WorkPool(self._parallel, each=self._parallel).share("")
 

@@ -115,7 +115,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 async def test_stranger_costs_no_signature_and_no_memory(setup: Setup, verified: Iterator[list[bytes]]) -> None:
     checked = next(verified)
-    assert not setup.exchange.take(EVE.revocation(), "mallory")
+    assert not setup.exchange.apply(EVE.revocation(), "mallory")
     assert (checked, len(setup.book.revocations), setup.reported) == ([], 0, [])
 
 
@@ -124,7 +124,7 @@ async def test_forged_one_changes_nothing(setup: Setup) -> None:
     with pytest.raises(BadSignature):
         module.read_revocation(forged)
     for blob in (forged, b"", b"\xff", BOB.record(), BOB.revocation()[:-1]):
-        assert not setup.exchange.take(blob, "mallory")
+        assert not setup.exchange.apply(blob, "mallory")
     assert len(setup.book.revocations) == 0
     assert setup.pushed() == [0, 0]
 
@@ -132,7 +132,7 @@ async def test_forged_one_changes_nothing(setup: Setup) -> None:
 async def test_known_peer_ends_and_the_first_one_stays(setup: Setup, verified: Iterator[list[bytes]]) -> None:
     checked = next(verified)
     first, second = BOB.revocation(bytes(CAROL.key)), BOB.revocation(bytes(EVE.key))
-    assert setup.exchange.take(first, "a neighbour")
+    assert setup.exchange.apply(first, "a neighbour")
     key = bytes(BOB.key)
     await until(lambda: len(setup.ended) == 3, "the sessions have ended")
     assert setup.ended == [
@@ -141,7 +141,7 @@ async def test_known_peer_ends_and_the_first_one_stays(setup: Setup, verified: I
         ("sessions", key, "identity-revoked"),
     ]
     for again in (first, second):
-        assert setup.exchange.take(again, "mallory")
+        assert setup.exchange.apply(again, "mallory")
     assert (checked, setup.reported) == ([first], ["revocation-received"])
     with pytest.raises(IdentityRevoked, match="peer accept-successor bob") as caught:
         setup.book.check_usable(key)
@@ -171,7 +171,7 @@ async def test_own_one_is_brought_to_peers_of_the_address_book_that_are_not_conn
 
 async def test_own_identity_that_was_revoked_elsewhere_goes_offline(setup: Setup) -> None:
     setup.registry.add_identity(OnlineIdentity("alice", ALICE.key, Sender(0, 0)))
-    assert setup.exchange.take(ALICE.revocation(), "a neighbour")
+    assert setup.exchange.apply(ALICE.revocation(), "a neighbour")
     await until(lambda: setup.offline == ["alice"], "alice is offline")
     with pytest.raises(IdentityRevoked, match="alice was revoked"):
         setup.book.check_own("alice")

@@ -72,7 +72,7 @@ class Loop(RegistrationLoop[Named]):
                 raise
             except P2PError as reason:
                 error = reason
-            if not self._is_settled(binding, error):
+            if not self._is_resolved(binding, error):
                 later.append(binding)
         self._pending = later
         return not later

@@ -183,7 +183,7 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
         )
         while towards_relay.deliver():  # what it had said before counts
             pass
-        (hop.relay.opener_gone if crashed_side == 0 else hop.relay.server_gone)()
+        (hop.relay.on_opener_lost if crashed_side == 0 else hop.relay.on_server_lost)()
         assert hop.relay.done
         assert hop.relay_ended == 1
         towards_crashed.waiting.clear()

@@ -1,4 +1,4 @@
-"""Retry policy of one transfer: only time in which something was tried uses up its patience."""
+"""Retry policy of one transfer: only time in which something was tried counts towards its timeout."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps:
         made += 1
         raise LOST
 
-    patience = TransferRetry(lambda _: None, 60.0, clock=lambda: now)
-    patience.reset()
+    retry_timeout = TransferRetry(lambda _: None, 60.0, clock=lambda: now)
+    retry_timeout.reset()
     with pytest.raises((ConnectionLost, KeyError)):
-        await patience.run(fail)
+        await retry_timeout.run(fail)
     assert made == attempts

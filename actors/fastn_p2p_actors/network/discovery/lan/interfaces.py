@@ -34,7 +34,7 @@ _NOT_USABLE: Final = 0x40 | 0x08
 
 _CHANGES: Final = 0x1 | 0x10 | 0x100
 """Netlink groups: links, IPv4 addresses, IPv6 addresses (rtnetlink(7))."""
-_SETTLE: Final = 0.1
+_DEBOUNCE: Final = 0.1
 """Seconds after a change during which further ones are waited for."""
 _POLL: Final = 2.0
 """Seconds between two looks where the kernel may not be asked for notice. A look takes 0.1 ms."""
@@ -149,9 +149,9 @@ class InterfaceWatch:
             except OSError:  # notices were lost, because there were too many: that is notice enough
                 continue
         if self._timer is None:
-            self._timer = self._loop.call_later(_SETTLE, self._settled)
+            self._timer = self._loop.call_later(_DEBOUNCE, self._on_debounced)
 
-    def _settled(self) -> None:
+    def _on_debounced(self) -> None:
         self._timer = None
         self._on_change()
 

@@ -29,7 +29,7 @@ _QUERIES: Final = (0.2, 0.3, 0.3)
 """Seconds to wait for answers after each query of a search. Wi-Fi loses multicast, so there are several."""
 _MORE: Final = 0.2
 """Seconds after the first answer in which other daemons of the same identity may answer."""
-_GATHER: Final = 0.005
+_BATCH_DELAY: Final = 0.005
 """Seconds in which questions for several identities are gathered into one packet."""
 _ANSWER_INTERVAL: Final = 0.25
 """Seconds between two answers for one identity on one link. RFC 6762, section 6, wants 1 s for those who keep answers
@@ -126,7 +126,7 @@ class LanSource:
 
     def close(self) -> None:
         for published in self._published.values():
-            self._take_back(published)
+            self._send_goodbye(published)
         self._published.clear()
         for timer in self._timers:
             timer.cancel()
@@ -150,7 +150,7 @@ class LanSource:
         searched.listeners.append(on_record)
         try:
             for number, seconds in enumerate(_QUERIES):
-                self._ask(label, self._links_of_query(number))
+                self._query(label, self._links_of_query(number))
                 await asyncio.wait([first], timeout=seconds)
                 if first.done():
                     await asyncio.sleep(_MORE)
@@ -174,9 +174,9 @@ class LanSource:
         every, first = self._multicast.links, self._multicast.first_links
         return (first, every, every - first or every)[number]
 
-    def _ask(self, label: bytes, links: frozenset[Link]) -> None:
+    def _query(self, label: bytes, links: frozenset[Link]) -> None:
         if not self._questions:
-            self._call_later(_GATHER, self._send_questions)
+            self._call_later(_BATCH_DELAY, self._send_questions)
         self._questions.setdefault(links, {})[label] = None
 
     def _send_questions(self) -> None:
@@ -228,7 +228,7 @@ class LanSource:
     def unpublish(self, identity: PublishedIdentity) -> None:
         published = self._published.pop(lan_label(identity.raw).encode(), None)
         if published is not None:
-            self._take_back(published)
+            self._send_goodbye(published)
 
     def _announce(self, published: _Published) -> None:
         """Send the announcement now, and once more."""
@@ -245,7 +245,7 @@ class LanSource:
             _REPEAT * random.uniform(1, 1.2), lambda: self._multicast.send(published.packet)
         )
 
-    def _take_back(self, published: _Published) -> None:
+    def _send_goodbye(self, published: _Published) -> None:
         published.identity.publications.pop(LAN, None)
         if published.repeat is not None:
             published.repeat.cancel()
@@ -294,7 +294,7 @@ class LanSource:
         now = self._loop.time()
         for label, searched in self._searched.items():
             if now < searched.until:
-                self._ask(label, self._multicast.links)
+                self._query(label, self._multicast.links)
 
     def _call_later(self, seconds: float, action: Callable[[], object]) -> None:
         def run() -> None:

@@ -137,7 +137,7 @@ class Multicast:
         except OSError as error:
             wanted, failures = frozenset(), {0: os.strerror(error.errno or 0)}
         for link in self.links - wanted:
-            self._leave(link)
+            self._leave_group(link)
         joined = {link for link in wanted if link in self.links or self._join(link)}
         is_new = bool(joined - self.links)
         self.links = frozenset(joined)
@@ -205,7 +205,7 @@ class Multicast:
             return known
         return True
 
-    def _leave(self, link: Link) -> None:
+    def _leave_group(self, link: Link) -> None:
         sock = self._sockets.get(link.family)
         if sock is not None:
             with suppress(OSError):  # the interface has gone
@@ -242,11 +242,11 @@ class Multicast:
         if self._resume is None and (not self._wakes.try_spend(now) or self._budget.left(now) <= 0):
             for each in self._sockets.values():
                 self._loop.remove_reader(each)
-            self._resume = self._loop.call_later(_PAUSE, self._on_pause_over)
+            self._resume = self._loop.call_later(_PAUSE, self._resume_reading)
 
-    def _on_pause_over(self) -> None:
+    def _resume_reading(self) -> None:
         if self._budget.left(self._loop.time()) <= 0:
-            self._resume = self._loop.call_later(_PAUSE, self._on_pause_over)
+            self._resume = self._loop.call_later(_PAUSE, self._resume_reading)
             return
         self._resume = None
         for each in self._sockets.values():

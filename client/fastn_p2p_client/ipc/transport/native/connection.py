@@ -335,12 +335,12 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
             return True
         if not done and self._transport is not None:
             self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._resume_reading)
         if self._on_held is not None and self._decoder.is_partial:
             self._on_held()
         return done
 
-    def _go_on(self) -> None:
+    def _resume_reading(self) -> None:
         if self._transport is not None and not self._closed and self._feed(b"", _BURST):
             self._transport.resume_reading()
 

@@ -200,7 +200,7 @@ class Served(StubOwner):
 
     def on_silent(self, connection: Any) -> None: ...
 
-    def on_heard(self, connection: Any) -> None: ...
+    def on_recovered(self, connection: Any) -> None: ...
 
     def on_arrival(self, arrival: IncomingSession) -> None:
         self.sessions.append(arrival.request.id)
@@ -317,12 +317,12 @@ async def test_withdraws_an_identity_that_goes_offline_and_shows_it_again_when_i
     owner.online.clear()
     for _ in range(2):
         wants.went_offline(KEY)
-    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
     owner.online[KEY] = BOB.delegation()
     wants.came_online(KEY)
     assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
     wants.went_offline(KEY)
-    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
 
 
 async def test_says_that_an_identity_is_offline_unless_it_may_be_about_to_come_online() -> None:
@@ -330,7 +330,7 @@ async def test_says_that_an_identity_is_offline_unless_it_may_be_about_to_come_o
     connection = new_connection(owner)
     connection.handle(hello(news=True), b"")
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    assert take_sent(connection) == [wire.WithdrawIdentity(KEY)]
+    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
     owner.is_starting = True
     connection.handle(wire.RequestIntroduction(KEY), b"")
     assert take_sent(connection) == []
@@ -340,7 +340,7 @@ async def test_an_identity_that_was_asked_for_is_offline() -> None:
     connection = new_connection()
     waiting = asyncio.ensure_future(connection.request_introduction(KEY))
     await asyncio.sleep(0)
-    connection.handle(wire.WithdrawIdentity(KEY), b"")
+    connection.handle(wire.IdentityOffline(KEY), b"")
     with pytest.raises(PeerOffline) as offline:
         await waiting
     assert offline.value.peer == BOB.key.id52
@@ -361,8 +361,8 @@ async def test_a_withdrawn_identity_is_not_proven_until_it_is_shown_again() -> N
     connection = new_connection(owner)
     connection.handle(wire.Introduce(BOB.delegation()), b"")
     for _ in range(2):
-        connection.handle(wire.WithdrawIdentity(KEY), b"")
-    connection.handle(wire.WithdrawIdentity(b"no key"), b"")
+        connection.handle(wire.IdentityOffline(KEY), b"")
+    connection.handle(wire.IdentityOffline(b"no key"), b"")
     assert not connection.introductions.is_proven(KEY, NOW)
     connection.handle(wire.Introduce(BOB.delegation()), b"")
     assert connection.introductions.is_proven(KEY, NOW)

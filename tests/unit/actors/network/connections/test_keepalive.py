@@ -75,8 +75,8 @@ class Watched:
             has_unread=lambda: self.unread,
             send_ping=self._on_ping,
             on_silent=lambda: self.silences.append(self.elapsed),
-            on_heard=lambda: self.recoveries.append(self.elapsed),
-            give_up=self._on_end,
+            on_recovered=lambda: self.recoveries.append(self.elapsed),
+            close=self._on_end,
         )
 
     @property
@@ -91,7 +91,7 @@ class Watched:
         """Bytes of the peer arrive."""
         self.loop.now += 0.001
         self.received += size
-        self.keepalive.heard_at = self.loop.now
+        self.keepalive.last_received_at = self.loop.now
 
     def answer(self) -> None:
         """A pong arrives."""

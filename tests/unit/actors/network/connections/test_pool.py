@@ -33,7 +33,7 @@ class StubConnection:
         self.closed = False
         self.is_silent = self.is_in_question = False
         self.doubts = 0
-        self.heard_at = 0.0
+        self.last_received_at = 0.0
 
     @property
     def answers(self) -> bool:
@@ -50,7 +50,7 @@ class StubConnection:
 
     def ping(self) -> None:
         """The peer answers at once."""
-        self.heard_at = asyncio.get_running_loop().time()
+        self.last_received_at = asyncio.get_running_loop().time()
 
     def close(self, _code: int, reason: str) -> None:
         self.end = reason
@@ -175,7 +175,7 @@ async def test_a_connection_that_answers_is_used_before_a_silent_one() -> None:
     assert after.is_in_question, "an idle one may have the same dead path"
     assert after.introductions.connection is None
     after.is_in_question = False
-    pool.on_heard(cast(Any, after))
+    pool.on_recovered(cast(Any, after))
     assert after.introductions.connection is cast(Any, after)
     assert pool.silent(HIGHER) == [cast(Any, before)]
 
@@ -239,7 +239,7 @@ async def test_new_callers_do_not_use_a_silent_connection(then: str) -> None:
         return
     if then == "it is heard again":
         silent.is_silent = False
-        pool.on_heard(cast(Any, silent))
+        pool.on_recovered(cast(Any, silent))
     else:
         hold(pool, other)
         greet(pool, other)
@@ -279,7 +279,7 @@ async def test_a_connection_whose_hello_is_late_counts_as_unanswered() -> None:
 
 async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its packets get here, and what is sent to it is lost. Callers share the dial."""
-    monkeypatch.setattr(pool_module, "_HELLO_PATIENCE", 0.01)
+    monkeypatch.setattr(pool_module, "_HELLO_WAIT", 0.01)
     dialled: list[Any] = []
 
     async def dial(address: Any) -> Any:

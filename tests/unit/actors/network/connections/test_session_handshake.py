@@ -281,9 +281,9 @@ async def test_a_session_that_has_ended_is_not_kept(phase: str, opened_by: str, 
         if ending == "an error":
             relay.fail(ConnectionLost(what="the program"))
         elif ending == "the program" and opened_by == "a peer":
-            relay.server_gone()
+            relay.on_server_lost()
         elif ending == "the program":
-            relay.opener_gone()
+            relay.on_opener_lost()
         session.on_connection_lost()  # until then, an accepted session waits for the peer's stream, to end it
         assert relay.done
         del session, relay

@@ -177,13 +177,13 @@ def test_removed_binding_and_identity_are_opened_no_more(known: Invitations) -> 
     create(known, bindings=("Chat/default", "Mail/default"))
     create(known, b"the second of 16", bindings=("Chat/default",))
     known.redeem(ALICE, SECRET, BOB)
-    known.forget("alice", "Chat", "default")
+    known.remove_binding("alice", "Chat", "default")
     (left,) = known.infos("", lambda _: "")
     assert left.bindings == ["Mail/default"]
     assert known.admitting(BOB, "alice", ALICE, "Chat", "default") == ""
     assert known.admitting(BOB, "alice", ALICE, "Mail", "default") == left.id
     assert known.admitting(BOB, "alice", OTHER, "Mail", "default") == "", "another identity of this name"
-    known.forget("alice")
+    known.remove_binding("alice")
     assert len(known) == 0
     assert BOB not in known
 

@@ -62,9 +62,9 @@ def test_own_identity_has_a_name_and_a_packet(path: Path) -> None:
     assert (found.packet, found.blob) == (b"packet", blob)
     with pytest.raises(IdentityRevoked, match="alice was revoked"):
         known.check(bytes(ALICE.key))
-    known.forget_name("alice", bytes(ALICE.key))
+    known.release_name("alice", bytes(ALICE.key))
     assert known.named("alice") is not None
-    known.forget_name("alice", bytes(BOB.key))
+    known.release_name("alice", bytes(BOB.key))
     assert opened(path).named("alice") is None
     assert bytes(ALICE.key) in opened(path)
 

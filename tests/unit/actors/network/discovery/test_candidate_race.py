@@ -130,7 +130,7 @@ async def test_sources_are_asked_when_every_attempt_has_failed(track: Track) -> 
 async def test_sources_are_asked_beside_an_attempt_that_takes_long(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidate_race, "_PATIENCE", 0.01)
+    monkeypatch.setattr(candidate_race, "_LOOKUP_DELAY", 0.01)
     track.add("silent", asyncio.Event(), endpoint=b"e")
     racing = asyncio.ensure_future(track.run())
     await track.asked.wait()

@@ -161,7 +161,7 @@ async def test_only_attempts_decide_the_error(network: StubNetwork) -> None:
     """A record that is published after the last look is no failed attempt."""
     connection = network.pool.has(ENDPOINT, StubConnection())
     connection.introductions.add(read_delegation(BOB.delegation()))
-    connection.introductions.withdraw(KEY)
+    connection.introductions.remove_offline(KEY)
 
     def lookup(key: bytes) -> Any:
         done = network.finder.look_up(key)

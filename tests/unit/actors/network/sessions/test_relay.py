@@ -130,8 +130,8 @@ def test_ends_when_both_directions_have_ended() -> None:
                 for send in (setup.from_opener, setup.from_server):
                     send(EndOfStream(), Ack(), ResetStream(1), StopSending(1), WindowUpdate(1), DENIED, Cancel())
                 setup.relay.fail(ConnectionLost(what="it"))
-                setup.relay.opener_gone()
-                setup.relay.server_gone()
+                setup.relay.on_opener_lost()
+                setup.relay.on_server_lost()
                 assert setup.at_end == 1
                 assert not any(isinstance(message, LAST) for message in setup.opener.received + setup.server.received)
 
@@ -164,7 +164,7 @@ def test_cancels_at_the_server_if_the_opener_leaves_before_it_is_open(served: bo
     ways: list[Callable[[RelaySetup], None]] = [
         lambda setup: setup.from_opener(Cancel()),
         lambda setup: setup.from_opener(DENIED),
-        lambda setup: setup.relay.opener_gone(),
+        lambda setup: setup.relay.on_opener_lost(),
     ]
     for give_up in ways:
         setup = RelaySetup(opened=False, served=served)
@@ -210,7 +210,7 @@ def test_drops_application_errors_of_an_open_session_but_not_error_replies() -> 
 @pytest.mark.parametrize("opened", [True, False])
 def test_tells_the_remaining_side_that_the_other_has_ended(opened: bool) -> None:
     setup = RelaySetup(opened=opened)
-    setup.relay.server_gone()
+    setup.relay.on_server_lost()
     assert isinstance(setup.opener.error, ConnectionLost)
     assert setup.server.received == []
     assert setup.at_end == 1

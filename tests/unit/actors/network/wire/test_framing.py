@@ -35,7 +35,7 @@ MESSAGES: list[wire.WireMessage] = [
     wire.Resume(4),
     wire.ObservedAddress("203.0.113.7:4000"),
     wire.PushRecord(b"record"),
-    wire.WithdrawIdentity(_KEY),
+    wire.IdentityOffline(_KEY),
     wire.RedeemInvitation(7, _KEY, _KEY, bytes(16), "carol", b"record"),
 ]
 

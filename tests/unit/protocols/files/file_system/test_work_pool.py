@@ -107,7 +107,7 @@ async def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     root.mkdir()
     sparse(root / "huge", size)
     os.utime(root / "huge", ns=(LONG_AGO, LONG_AGO))
-    monkeypatch.setattr(Version, "is_settled", True)
+    monkeypatch.setattr(Version, "is_stable", True)
     hashed: Counter[str] = Counter()
     read = SourceFile._next
 
@@ -191,7 +191,7 @@ def test_a_file_that_changed_a_moment_ago_leaves_no_checkpoint(tmp_path: Path, m
     checkpoints = Checkpoints()
     sparse(tmp_path / "a", 2 * STEP)
     for settled in (False, True):
-        monkeypatch.setattr(Version, "is_settled", settled)
+        monkeypatch.setattr(Version, "is_stable", settled)
         source = SourceFile(SafeTree(tmp_path), ("a",), checkpoints=checkpoints)
         source.advance(STEP)
         source.close()
@@ -294,7 +294,7 @@ async def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
 
 def test_an_inbox_that_asks_twice_has_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender of an offer keeps checkpoints, too."""
-    monkeypatch.setattr(Version, "is_settled", True)
+    monkeypatch.setattr(Version, "is_stable", True)
     (tmp_path / "home").mkdir()
     sparse(tmp_path / "home" / "a", 2 * STEP)
     manifest = OfferManifest.scan([tmp_path / "home" / "a"])

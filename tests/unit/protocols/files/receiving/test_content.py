@@ -240,7 +240,7 @@ async def test_offers_expire_with_all_that_they_left(wary: OfferInbox, monkeypat
     await wary.decide(accept=True)
     wary.client.cuts = [2 * BLOCK] * 2
     with pytest.raises(Exception, match="ended with"):
-        await wary.put("d", patience=0, parallel=1)
+        await wary.put("d", retry_timeout=0, parallel=1)
     assert (wary.inbox / "d" / "e" / partial_name("big", BOB.id52)).exists()
     await until(lambda: not wary.client.protocol._sessions)
     inbox = wary.client.protocol._inbox
@@ -261,7 +261,7 @@ async def test_rejecting_leaves_no_directories_behind_but_those_that_hold_someth
     await wary.decide(accept=True)
     wary.client.cuts = [BLOCK]
     with pytest.raises(Exception, match="ended with"):
-        await wary.put("d", patience=0, parallel=1)
+        await wary.put("d", retry_timeout=0, parallel=1)
     await wary.decide(accept=False)
     assert {name for name in snapshot(wary.inbox) if name != "d/a"} == {"d", "d/mine"}
 

@@ -151,7 +151,7 @@ async def test_it_is_given_up_after_some_time_without_progress(shared: SharedDir
     make_files(shared.root, {"a": b"a"})
     shared.client.cuts = [1] * 100
     with pytest.raises(ConnectionLost):
-        await shared.get("a", patience=0.3)
+        await shared.get("a", retry_timeout=0.3)
     assert kinds(shared.events).count("Retrying") >= 2
 
 

@@ -119,7 +119,7 @@ async def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: Offe
     await wary.decide(accept=True)
     wary.client.cuts = [2 * BLOCK + 5] * 100
     with pytest.raises(ConnectionLost):
-        await wary.put("big", "small", patience=0, parallel=1)
+        await wary.put("big", "small", retry_timeout=0, parallel=1)
     partial = wary.inbox / partial_name("big", BOB.id52)
     await until(lambda: partial.stat().st_size > BLOCK)
     await wary.decide(accept=False)
