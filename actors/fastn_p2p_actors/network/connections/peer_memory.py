@@ -93,8 +93,11 @@ have arrived meanwhile are read first, and a pause takes a round trip until the 
 _TURN: Final = 3.0
 """Seconds for which a stranger's large payload is read without another one beside it."""
 _MUCH: Final = MIB
-"""Bytes of a connection from which on checks are frequent and the peer must answer pings. When a connection ends that
-has carried as many, free memory of the heap is returned to the system: its buffers may have been free for long."""
+"""Bytes of a connection from which on checks are frequent. When a connection ends that has carried as many, free
+memory of the heap is returned to the system: its buffers may have been free for long."""
+_SCARCE: Final = 0.5
+"""Share of the memory of all peers of a kind. Above it, each that holds ``_MUCH`` must answer pings soon. Below it, a
+cut link ends no connection early: a transfer of files holds some megabytes."""
 _GARBAGE: Final = 8 * MIB
 """Bytes by which the process may exceed its size at rest plus the bytes of peers, before free memory is returned."""
 _DRAINED_AFTER: Final = 10.0
@@ -156,6 +159,8 @@ class PeerMemory:
         self._size = size
         self._quiet = size()
         """Bytes of the process while peers hold little."""
+        self._totals = [0, 0]
+        """Bytes that strangers, and that known peers hold, as of the last check."""
         self._aborted_at = -_DRAINED_AFTER
         """Time when the last connection ended that had carried much."""
         self._leftover = 0
@@ -259,6 +264,7 @@ class PeerMemory:
             often = often or not holder.greeted or usage.bytes > _MUCH
             if holder.greeted and not usage.bytes and not holder.open_streams:
                 del self._watched[holder]
+        self._totals = totals
         for known, total in enumerate(totals):
             self._enforce_total(bool(known), total)
         if self._watched or self._leftover or began - self._aborted_at <= _DRAINED_AFTER:
@@ -272,7 +278,7 @@ class PeerMemory:
         """Pause or close a connection by its own limit; return whether it was closed."""
         unread = usage.unread.bytes
         if holder.greeted:
-            if usage.bytes + holder.waiting > _MUCH:
+            if usage.bytes + holder.waiting > _MUCH and self._is_scarce(known=holder.known):
                 holder.require_answer()
             most = self._shares[holder.known].each
             above = usage.bytes > most
@@ -293,6 +299,11 @@ class PeerMemory:
             self._abort(holder, f"{what} {most // 1024} KiB are unread")
             return True
         return False
+
+    def _is_scarce(self, *, known: bool) -> bool:
+        """Return whether peers of a kind hold so much together that none may do so in silence."""
+        waiting = self.payloads.known if known else self.payloads.strangers
+        return self._totals[known] + waiting.total > self._shares[known].total * _SCARCE
 
     def _enforce_total(self, known: bool, total: int) -> None:
         """Close connections of a kind until the others are within the limit of all together.

@@ -236,11 +236,19 @@ def test_the_connection_that_makes_least_of_the_memory_is_closed(setup: MemorySe
     assert len(hoarder.abort_reasons) + len(other.abort_reasons) == 1
 
 
-def test_holding_much_demands_signs_of_life(setup: MemorySetup) -> None:
-    peer = setup.peer()
-    peer.held = 2 * MIB
+@pytest.mark.parametrize(("known", "scarce"), [(False, 15 * MIB), (True, 150 * MIB)])
+def test_holding_much_demands_signs_of_life_only_while_memory_is_scarce(
+    setup: MemorySetup, known: bool, scarce: int
+) -> None:
+    """A transfer of files holds some megabytes, and must outlive a link that is cut for seconds."""
+    peer, other, small = (setup.peer(known=known) for _ in range(3))
+    peer.held = 8 * MIB
+    setup.clock.pass_on(0.2)
+    assert "life" not in peer.asked
+    other.held = scarce
     setup.clock.pass_on(0.2)
     assert "life" in peer.asked
+    assert "life" not in small.asked
 
 
 def test_memory_is_given_back_after_the_end(setup: MemorySetup) -> None:
