@@ -89,6 +89,7 @@ from .sessions.local_leg import is_daemon_id
 from .sessions.manager import SessionManager
 from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
+from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
 
 log = logging.getLogger(__name__)
@@ -221,6 +222,7 @@ class Network:
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
         self._outside = OutsideAddresses(self._endpoint, live)
+        self._measurement = RelayMeasurement(self._endpoint)
         self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)
         records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
         self._publisher = IdentityPublisher(
@@ -334,6 +336,7 @@ class Network:
         self._silent.close()
         self._failover.close()
         self._outside.close()
+        self._measurement.close()
         self._recent_peers.close()
         self._pool.close()
         self._recent_peers.save()

@@ -188,7 +188,10 @@ class SilentConnections:
             dial.cancel()
 
     def _address_of(self, connection: PeerConnection) -> EndpointAddress:
-        """Return all relays and addresses that are known of the peer daemon, those of its records first."""
+        """Return all relays and addresses that are known of the peer daemon, those of its records first.
+
+        This daemon's own relays come last: if that of the peer is gone, the peer may have chosen one of these.
+        """
         in_use, in_use_relays = connection.addresses()
         known = [
             candidate.address
@@ -196,7 +199,9 @@ class SilentConnections:
             for candidate in self._router.known(identity, "")
             if candidate.address.endpoint == connection.endpoint
         ]
-        relays = dict.fromkeys([relay for each in known for relay in each.relays] + list(in_use_relays))
+        relays = dict.fromkeys(
+            [relay for each in known for relay in each.relays] + [*in_use_relays, *self._endpoint.relays]
+        )
         addresses = dict.fromkeys([address for each in known for address in each.addresses] + list(in_use))
         return EndpointAddress(connection.endpoint, tuple(relays), tuple(addresses))
 

@@ -3,6 +3,7 @@
 - ``endpoint``: bind, dial, accept.
 - ``message_channel``: short messages over one stream, for a pairing.
 - ``path_probe``: finds out whether an endpoint answers over other paths than the one that iroh uses.
+- ``relay_measurement``: lets iroh choose another relay when the one that it uses is gone.
 - ``address_order``: the most useful addresses first.
 - ``peer_limits``: rate limits of handshakes and requests of peers.
 - ``penalties``: handshakes of strangers that have abused connections are dropped for a while.

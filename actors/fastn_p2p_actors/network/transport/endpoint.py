@@ -233,6 +233,32 @@ class NetworkEndpoint:
         """Return how often the endpoint has connected to a relay."""
         return self._raw.stats()["socket:relay_conns_success"].value
 
+    def relay_counts(self) -> tuple[int, int]:
+        """Return how many connections to relays were made, and how many have ended or failed."""
+        counters = self._raw.stats()
+        opened, closed, failed = (
+            counters[f"socket:relay_conns_{each}"].value for each in ("success", "closed", "failed")
+        )
+        return opened, closed + failed
+
+    def lacks_relay(self) -> bool:
+        """Return whether there are relays in the settings, and iroh has chosen none of them."""
+        return bool(self._relays) and not self.address().relays
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """URLs of the relays in the settings."""
+        return tuple(sorted(self._relays))
+
+    async def measure_relays(self) -> None:
+        """Let iroh measure the relays, and choose one by the result. It does so after a change of their map.
+
+        Raises:
+            IrohError: the endpoint is closed.
+        """
+        for url in self.relays[:1]:
+            await self._raw.insert_relay(RelayConfig(url=url, quic_port=_DISCOVERY_PORT))
+
     def bound_port(self, version: int) -> int:
         """Return the UDP port that is bound for IP version 4 or 6; 0 if there is none."""
         for address in self._raw.bound_sockets():

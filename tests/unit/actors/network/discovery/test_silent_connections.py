@@ -17,6 +17,7 @@ from fastn_p2p_client.errors import PeerUnreachable
 
 ENDPOINT = b"\x01" * 32
 OLD, NEW, RELAY = "192.0.2.1:7", "198.51.100.1:7", "https://relay.example/"
+OWN_RELAY = "https://own-relay.example/"
 
 
 class StubConnection:
@@ -91,7 +92,9 @@ class Peer:
         self.on_address: Callable[[], object] = lambda: None
         self.connection = StubConnection(silent=True)
         self.connections = [self.connection]
-        endpoint = SimpleNamespace(answers=self._probe, address=lambda: self.local, watch_address=self._watch)
+        endpoint = SimpleNamespace(
+            answers=self._probe, address=lambda: self.local, watch_address=self._watch, relays=(RELAY, OWN_RELAY)
+        )
         pool = SimpleNamespace(
             on_silent=lambda _: None,
             silent=lambda _: [each for each in self.connections if each.is_silent],
@@ -103,7 +106,7 @@ class Peer:
             connect=self._connect,
             all=lambda: self.connections,
         )
-        known = SimpleNamespace(address=EndpointAddress(ENDPOINT, (RELAY,), (NEW, OLD)))
+        known = SimpleNamespace(address=EndpointAddress(ENDPOINT, (RELAY, OWN_RELAY), (NEW, OLD)))
         router = SimpleNamespace(known=lambda _identity, _peer: [known])
         finder = SimpleNamespace(look_up=self.lookups.append)
         self.watch = SilentConnections(cast(Any, endpoint), cast(Any, pool), cast(Any, router), cast(Any, finder))
@@ -150,12 +153,12 @@ async def peer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peer]:
 
 
 async def test_a_path_is_dead_if_only_another_one_answers(peer: Peer) -> None:
-    """The old connection is closed before the dial, which tries every path, the newest first."""
+    """The old connection is closed before the dial, which tries every path, the newest first, and own relays last."""
     peer.answers = True
     await peer.run()
     assert peer.connection.closed
-    assert peer.probed[0] == EndpointAddress(ENDPOINT, (RELAY,), (NEW,))
-    assert peer.dialled == [EndpointAddress(ENDPOINT, (RELAY,), (NEW, OLD))]
+    assert peer.probed[0] == EndpointAddress(ENDPOINT, (RELAY, OWN_RELAY), (NEW,))
+    assert peer.dialled == [EndpointAddress(ENDPOINT, (RELAY, OWN_RELAY), (NEW, OLD))]
     assert peer.lookups == [b"identity"]
 
 

@@ -1,0 +1,43 @@
+"""The relay that calls use is gone for good, and the settings of both daemons name another one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.lab import Lab
+from tests.lab.load import running_load
+from tests.lab.test_calls import introduce
+from tests.lab.test_roaming import RelayProgram
+from tests.support.daemons import eventually
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(240)
+def test_calls_go_through_the_other_relay(lab: Lab) -> None:
+    """Nothing else tells a daemon that its peer has another relay now: there is no directory, and UDP is blocked."""
+    home = lab.router("cone", ipv6=False)
+    programs = [RelayProgram(lab.host(f"relay{number}", lab.net, address=f"198.51.100.{number}")) for number in (1, 2)]
+    relays = {program.url: program for program in programs}
+    alice = lab.host("alice", home.lan).daemon()
+    bob = lab.host("bob", lab.net, ipv6=False).daemon()
+    for program in programs:
+        program.start()
+    for daemon in (alice, bob):
+        daemon.launch("--no-lan", *(word for url in relays for word in ("--relay", url)))
+    for daemon, name in ((alice, "alice"), (bob, "bob")):
+        assert daemon.wait_ready(), daemon.report()
+        daemon.identity(name)
+    home.block_udp()
+    for daemon in (alice, bob):
+        eventually(lambda daemon=daemon: daemon.status().home_relay, "a relay is connected")  # type: ignore[misc]
+    introduce(alice, bob, "bob")
+    introduce(bob, alice, "alice")
+    with running_load(alice, bob, "bob") as load:
+        load.wait_transfer()
+        gone = bob.status().home_relay
+        relays[gone].kill()
+        print(f"relay gone: calls again after {load.wait_call():.2f} s")
+        for daemon in (alice, bob):
+            eventually(lambda daemon=daemon: daemon.status().home_relay not in ("", gone), "the other relay is used")  # type: ignore[misc]
+    load.check()
+    assert load.transfers
