@@ -72,8 +72,8 @@ class _Outcome(msgspec.Struct, frozen=True):
 
 # A task publishes one packet after the other: a directory limits the requests of an address, and a daemon may have
 # thousands of identities. A packet that the directory refuses is dropped until the next one of its identity. When the
-# directory does not answer, the task pauses, longer each time. A new packet ends such a pause, because the network may
-# have changed; a pause that the directory asked for is kept.
+# directory does not answer, the task pauses, longer each time. A new packet ends such a pause, and later ones are short
+# again, because the network may have changed; a pause that the directory asked for is kept.
 
 
 class DirectorySource:
@@ -235,6 +235,7 @@ class DirectorySource:
         try:
             async with asyncio.timeout(outcome.pause):
                 await self._wake.wait()
+            self._backoff.reset()
         except TimeoutError:
             return
 

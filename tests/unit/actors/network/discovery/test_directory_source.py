@@ -15,6 +15,7 @@ from fastn_p2p_actors.network.discovery.directory_source import DirectorySource
 from fastn_p2p_actors.network.discovery.record_source import PublishedIdentity
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.retry import Backoff
 from tests.support.scripted_directory import ScriptedDirectory, answer_with, running_directory
 from tests.support.signer import NOW, Signer
 
@@ -159,6 +160,26 @@ async def test_a_new_packet_ends_a_pause_after_a_failure(
     publishing.publish(2)
     await publishing.idle()
     assert directory.packets[KEY] == BOB.packet(b"record 2", 2)
+
+
+async def test_pauses_are_short_again_after_a_new_packet(
+    publishing: Publishing, directory: ScriptedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After hours without a network, the directory need not answer the very first attempt."""
+    backoff, pauses = publishing.source._backoff, list[float]()
+
+    def pause() -> float:
+        pauses.append(Backoff.pause(backoff))
+        return 600.0
+
+    monkeypatch.setattr(backoff, "pause", pause)
+    for number in range(1, 7):
+        directory.script.append(answer_with(500))
+        publishing.publish(number)
+        await directory.received(number)
+        await asyncio.sleep(0)
+    assert len(pauses) >= 5
+    assert max(pauses) <= directory_source._FIRST_PAUSE
 
 
 async def test_only_the_newest_packet_of_an_identity_waits(
