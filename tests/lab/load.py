@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from fastn_p2p.protocols.files.client import FilesClient
+from fastn_p2p.protocols.files.events import Event, FileProgress
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import RemoveProtocol
@@ -53,12 +54,16 @@ class Load:
         calls: in order of their ends.
         transfers: number of files that arrived bit-identical.
         transfer_errors: what went wrong with others.
+        file_size: bytes of the file.
     """
 
     began: float = field(default_factory=time.monotonic)
     calls: list[CallRecord] = field(default_factory=list)
     transfers: int = 0
     transfer_errors: list[str] = field(default_factory=list)
+    file_size: int = 0
+    _offset: int = 0
+    """Bytes of the file that have arrived, 0 between two transfers."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -98,6 +103,29 @@ class Load:
                 lambda: any(call.began >= since and not call.error for call in self.calls), timeout
             ), f"no call answered within {timeout:g} s; {self}"
             return min(call.ended for call in self.answered if call.began >= since) - since
+
+    def wait_transfer(self, timeout: float = DEADLINE) -> None:
+        """Wait until a transfer is under way: some of the file has arrived, and most has not."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: 0 < self._offset <= self.file_size // 4, timeout), (
+                f"no transfer was seen under way within {timeout:g} s; {self}"
+            )
+
+    def on_transfer_event(self, event: Event) -> None:
+        """Note how far the transfer is."""
+        if isinstance(event, FileProgress):
+            with self._changed:
+                self._offset = event.offset
+                self._changed.notify_all()
+
+    def on_transfer_end(self, error: str) -> None:
+        """Count a transfer: empty if the file arrived as it was."""
+        with self._changed:
+            self._offset = 0
+            if error:
+                self.transfer_errors.append(error)
+            else:
+                self.transfers += 1
 
     def check(self) -> None:
         """Assert that every call was answered and every file arrived as it was."""
@@ -147,7 +175,7 @@ def running_load(
     shared, received = (Path(tempfile.mkdtemp(prefix="load-", dir=daemon.home.path)) for daemon in (callee, caller))
     (shared / "file").write_bytes(Random(file_size).randbytes(file_size))
     give(callee, callee_identity, "FileTransfer", "load", "everyone", root=str(shared))
-    load = Load()
+    load = Load(file_size=file_size)
     stopping = threading.Event()
     failures: list[BaseException] = []
 
@@ -208,14 +236,12 @@ async def _transfer(
     files = FilesClient(client, identity, peer, "load")
     while not (stopping.is_set() and (load.transfers or load.transfer_errors)):
         try:
-            await files.get(["file"], received)
+            await files.get(["file"], received, report=load.on_transfer_event)
         except P2PError as error:
-            load.transfer_errors.append(f"{error.code}: {error}")
+            load.on_transfer_end(f"{error.code}: {error}")
             await asyncio.sleep(_EVERY)
             continue
         copy = received / "file"
-        if copy.exists() and filecmp.cmp(copy, shared / "file", shallow=False):
-            load.transfers += 1
-        else:
-            load.transfer_errors.append("the file is not the same")
+        is_same = copy.exists() and filecmp.cmp(copy, shared / "file", shallow=False)
+        load.on_transfer_end("" if is_same else "the file is not the same")
         copy.unlink(missing_ok=True)
