@@ -5,7 +5,7 @@ machine changes. So a daemon whose relay is gone would be reached through no oth
 found no relay, as before a login to a Wi-Fi, would not see for as long that there is one.
 
 Idea: the home relay's state tells when its connection has ended, or could not be made. A second later iroh is asked to
-measure all relays, and again after pauses that become longer. A relay that is back soon is connected before that.
+measure all relays, and again after delays that become longer. A relay that is back soon is connected before that.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .endpoint import NetworkEndpoint
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 16.0
-"""Seconds from the loss of a relay to the measurement: the first pause, and the longest. A measurement is a request to
+_FIRST_DELAY: Final = 0.5
+_LONGEST_DELAY: Final = 16.0
+"""Seconds from the loss of a relay to the measurement: the first delay, and the longest. A measurement is a request to
 each relay, and takes up to 3 seconds."""
 
 
@@ -39,7 +39,7 @@ class RelayMeasurement:
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._opened, self._ended = endpoint.relay_counts()
-        self._pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=0)
+        self._delays = Backoff(_FIRST_DELAY, _LONGEST_DELAY, jitter=0)
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         endpoint.watch_address(self._on_change)
@@ -56,7 +56,7 @@ class RelayMeasurement:
         """The home relay, its state or an address has changed."""
         opened, ended = self._endpoint.relay_counts()
         if opened > self._opened:
-            self._pauses.reset()
+            self._delays.reset()
         is_lost = ended > self._ended and len(self._endpoint.relays) > 1
         self._opened, self._ended = opened, ended
         if is_lost or self._endpoint.lacks_relay():
@@ -64,7 +64,7 @@ class RelayMeasurement:
 
     def _schedule(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(self._pauses.pause(), self._on_time, self._opened)
+            self._timer = self._loop.call_later(self._delays.next_delay(), self._on_time, self._opened)
 
     def _on_time(self, opened: int) -> None:
         """Measure, unless a relay was connected meanwhile."""

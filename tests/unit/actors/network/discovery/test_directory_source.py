@@ -162,24 +162,24 @@ async def test_a_new_packet_ends_a_pause_after_a_failure(
     assert directory.packets[KEY] == BOB.packet(b"record 2", 2)
 
 
-async def test_pauses_are_short_again_after_a_new_packet(
+async def test_delays_are_short_again_after_a_new_packet(
     publishing: Publishing, directory: ScriptedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After hours without a network, the directory need not answer the very first attempt."""
-    backoff, pauses = publishing.source._backoff, list[float]()
+    backoff, delays = publishing.source._backoff, list[float]()
 
-    def pause() -> float:
-        pauses.append(Backoff.pause(backoff))
+    def next_delay() -> float:
+        delays.append(Backoff.next_delay(backoff))
         return 600.0
 
-    monkeypatch.setattr(backoff, "pause", pause)
+    monkeypatch.setattr(backoff, "next_delay", next_delay)
     for number in range(1, 7):
         directory.script.append(answer_with(500))
         publishing.publish(number)
         await directory.received(number)
         await asyncio.sleep(0)
-    assert len(pauses) >= 5
-    assert max(pauses) <= directory_source._FIRST_PAUSE
+    assert len(delays) >= 5
+    assert max(delays) <= directory_source._FIRST_DELAY
 
 
 async def test_only_the_newest_packet_of_an_identity_waits(

@@ -72,7 +72,7 @@ def test_all_is_well() -> None:
 
 
 def test_a_relay_that_is_gone_while_there_is_another() -> None:
-    """Again after pauses that become longer, as long as iroh tries the old one in vain."""
+    """Again after delays that become longer, as long as iroh tries the old one in vain."""
     endpoint = StubEndpoint("one", "two")
     assert measured(endpoint, *((at, endpoint.lose) for at in (1, 1.1, 2, 4, 10, 50))) == [1.5, 3, 6, 14, 58]
 
