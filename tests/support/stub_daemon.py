@@ -118,6 +118,15 @@ class StubDaemon:
 
         return eventually(look, within)
 
+    def wait_restarted(self, name: str) -> dict[str, Any]:
+        """Wait until the process is ready after one restart or more. Return its entry."""
+
+        def look() -> dict[str, Any]:
+            child = self.child(name)
+            return child if child.get("restarts") and child["state"] == "ready" else {}
+
+        return eventually(look)
+
     def notes(self, name: str, what: str) -> list[str]:
         """Return the notes of the stub actor `name` that begin with `what`, without that."""
         try:

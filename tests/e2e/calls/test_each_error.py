@@ -408,7 +408,7 @@ def test_too_many_calls_at_once(daemons: TwoDaemons) -> None:
             ]
             done, others = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
             (refused,) = done
-            await until(lambda: in_flight() == MAX_CALLS_PER_CLIENT, "all others are in flight", 30)
+            await until(lambda: in_flight() == MAX_CALLS_PER_CLIENT, "all others are in flight")
             assert not any(call.done() for call in others)
             one = others.pop()
             one.cancel()

@@ -38,7 +38,7 @@ class Once:
 
 
 def call(client: Client, daemons: TwoDaemons, request: object = "x", **options: Any) -> asyncio.Task[Any]:
-    options = {"timeout": 20, "retry": True, **options}
+    options = {"timeout": 60, "retry": True, **options}
     return asyncio.create_task(client.call("alice", daemons.bob, "Shop", request=request, **options))
 
 
@@ -137,8 +137,8 @@ async def test_it_waits_for_the_next_program_until_its_deadline(daemons: TwoDaem
         program = await start()
         await until(lambda: programs(daemons) == 1, "it serves")
         with pytest.raises(DeadlineExceeded) as caught:
-            await call(client, daemons, "die", timeout=3.5)
-        assert caught.value.fields() == {"seconds": 3.5}
+            await call(client, daemons, "die", timeout=2.5)
+        assert caught.value.fields() == {"seconds": 2.5}
         await program.wait()
 
 
@@ -164,7 +164,7 @@ async def test_retries_end_at_an_error_of_the_handler_and_at_the_deadline(daemon
 
     async with Client(daemons.one.home) as client:
         with pytest.raises(ProtocolNotFound):
-            await call(client, daemons, timeout=3)  # nobody came to serve it
+            await call(client, daemons, timeout=2)  # nobody came to serve it
         async with serving(bob_at(daemons, refuse)):
             with pytest.raises(ApplicationError):
                 await call(client, daemons)

@@ -114,8 +114,8 @@ def unreachable() -> Iterator[TwoDaemons]:
 async def test_the_error_says_what_was_tried(unreachable: TwoDaemons) -> None:
     async with Client(unreachable.one.home) as client:
         errors = await asyncio.gather(
-            client.call("alice", "bob", "Echo", request=HI, timeout=4),
-            client.connect("alice", "bob", "Echo", timeout=4),
+            client.call("alice", "bob", "Echo", request=HI, timeout=2),
+            client.connect("alice", "bob", "Echo", timeout=2),
             return_exceptions=True,
         )
         for error in errors:

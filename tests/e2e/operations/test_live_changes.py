@@ -32,7 +32,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 from tests.support.daemons import Daemon, eventually, is_alive
-from tests.support.two_daemons import TwoDaemons, binding_of, counts_of, give, start_two_daemons, until, wait_idle
+from tests.support.two_daemons import TwoDaemons, counts_of, give, start_two_daemons, until, wait_idle
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
@@ -130,8 +130,9 @@ def test_calls_that_do_not_finish_are_ended_when_their_protocol_is_removed(daemo
 
     async def change(control: Client) -> None:
         async with Client(daemons.one.home) as client:
+            before = counts_of(daemons.two, "bob")["begun"]
             call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", "leaving", {"do": "wait"}))
-            await until(lambda: binding_of(daemons.two, "bob", "Trial", "leaving").in_flight, "it is in flight")
+            await until(lambda: counts_of(daemons.two, "bob")["begun"] == before + 1, "it has begun")
             await control.control(RemoveProtocol("bob", "Trial", "leaving"))
             with pytest.raises(HandlerFailed, match="stopped before it had finished"):
                 await call

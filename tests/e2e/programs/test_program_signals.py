@@ -30,6 +30,7 @@ import asyncio, pathlib, sys, threading
 
 @server.handle_requests(sys.argv[1])
 async def slow(path: str) -> str:
+    pathlib.Path(path + " begun").touch()
     while not pathlib.Path(path).exists():
         await asyncio.sleep(0.005)
     return "finished"
@@ -76,12 +77,12 @@ def test_a_signal_ends_a_program_after_its_calls(
 
     def call() -> None:
         with daemons.two.client() as client:
-            replies.append(client.call("bob", daemons.bob, name, request=str(tmp_path / "go on"), timeout=30))
+            replies.append(client.call("bob", daemons.bob, name, request=str(tmp_path / "go on"), timeout=60))
 
     with program(daemons, kind) as running:
         caller = threading.Thread(target=call)
         caller.start()
-        eventually(lambda: _calls(daemons, name) == [1], "it is at work")
+        eventually((tmp_path / "go on begun").exists, "it is at work")
         running.send_signal(number)
         eventually(lambda: not _calls(daemons, name), "it takes no more")
         assert is_alive(running.pid)
@@ -100,14 +101,14 @@ def test_a_second_signal_does_not_wait(daemons: TwoDaemons, kind: str, tmp_path:
     def call() -> None:
         try:
             with daemons.two.client() as client:
-                client.call("bob", daemons.bob, name, request=str(tmp_path / "never"), timeout=30)
+                client.call("bob", daemons.bob, name, request=str(tmp_path / "never"), timeout=60)
         except Exception as error:
             failures.append(error)
 
     with program(daemons, kind) as running:
         caller = threading.Thread(target=call)
         caller.start()
-        eventually(lambda: _calls(daemons, name) == [1], "it is at work")
+        eventually((tmp_path / "never begun").exists, "it is at work")
         running.send_signal(signal.SIGINT)
         eventually(lambda: not _calls(daemons, name), "it takes no more")
         running.send_signal(signal.SIGINT)

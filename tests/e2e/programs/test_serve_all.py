@@ -303,6 +303,7 @@ server = listen("bob")
 
 @server.handle_requests("Slow", access="everyone")
 def slow(path: str) -> str:
+    pathlib.Path(path + " begun").touch()
     while not pathlib.Path(path).exists():
         time.sleep(0.005)
     return "finished"
@@ -333,7 +334,7 @@ def test_a_signal_has_what_is_in_flight_finished(
     try:
         eventually(lambda: serving_now() == [0], "it serves")
         caller.start()
-        eventually(lambda: serving_now() == [1], "it is at work")
+        eventually((tmp_path / "go on begun").exists, "it is at work")
         program.send_signal(number)
         eventually(lambda: serving_now() == [], "it takes no more")
         (tmp_path / "go on").touch()

@@ -167,7 +167,7 @@ def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:
         with pytest.raises(HandlerFailed, match=words):
             call(daemon, name, way)
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
-    assert binding_of(daemon, name, "FaultyProtocol").errors == 2
+    eventually(lambda: binding_of(daemon, name, "FaultyProtocol").errors == 2, "both are counted")
 
 
 def test_handler_that_never_comes_back_to_the_event_loop(daemon: Daemon) -> None:
