@@ -85,8 +85,8 @@ $(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECT
 	@$(BIN)/python -c "$$STATIC_PATHS"
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt requirements/side-by-side.txt $(VENV)/runtime.stamp
+$(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt $(VENV)/runtime.stamp
 	@echo "setting up $(VENV) (tests and checks)" >&2
 	@$(PIP) install -r requirements/dev.txt
-	@$(PIP) download --no-deps -d $(VENV)/side-by-side -r requirements/side-by-side.txt
+	@$(PIP) download --no-deps -d $(VENV)/side-by-side -r
 	@touch $@

@@ -1,18 +1,14 @@
-"""Contents of the two wheels, built from the work tree and installed into an empty environment."""
+"""Contents of the two wheels, built from the work tree."""
 
-import json
 import pathlib
 import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
 import zipfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIDE_BY_SIDE = pathlib.Path(sys.prefix) / "side-by-side"  # downloaded by `make`, see requirements/
 PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
 
 
@@ -60,6 +56,7 @@ def test_two_wheels_for_any_platform(wheels: dict[str, pathlib.Path]) -> None:
 
 
 def test_no_top_level_name_but_ours(wheels: dict[str, pathlib.Path]) -> None:
+    """No other distribution has a package of these names, though one is called ``supervisor``."""
     top_levels = {
         name: sorted({path.split("/")[0] for path in wheel_files(wheel) if ".dist-info/" not in path})
         for name, wheel in wheels.items()
@@ -126,27 +123,3 @@ def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
     assert "fastn-p2p = fastn_p2p.__main__:main" in entry_points
     for protocol in ("Chat = fastn_p2p.protocols.chat.protocol:Chat", "Echo = fastn_p2p.protocols.echo:Echo"):
         assert f"\n{protocol}\n" in entry_points.split("[fastn_p2p.protocols]")[1]
-
-
-@pytest.mark.skipif(
-    not SIDE_BY_SIDE.is_dir(), reason="run by `make test`, which downloads PyPI's supervisor to install"
-)
-def test_installs_next_to_the_supervisor_of_pypi(wheels: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
-    """A well-known package has the name of one of our parts: both install and import."""
-    home = tmp_path / "empty"
-    venv.create(home, with_pip=False)
-    python = home / "bin" / "python"
-    pip("--python", python, "install", "--no-deps", "--no-index", *SIDE_BY_SIDE.iterdir(), *wheels.values())
-
-    # What our packages depend on comes from this environment's folder, behind the new one's; a folder
-    # that is only appended runs no .pth file, so that the work tree cannot stand in for the wheels.
-    code = f"""
-import importlib, json, sys
-sys.path.append({sysconfig.get_path("platlib")!r})
-print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))
-"""
-    imported = json.loads(run(python, "-I", "-c", code, "supervisor", "supervisor.supervisord", *PACKAGES))
-    assert len(imported) == 2 + len(PACKAGES)
-    assert all(pathlib.Path(file).is_relative_to(home) for file in imported)
-    assert (home / "bin" / "fastn-p2p").exists()
-    assert (home / "bin" / "supervisord").exists()
