@@ -19,7 +19,7 @@ __all__ = ["DISTURBANCE", "ProcessKiller"]
 
 _BEAT: Final = 0.2
 """Seconds between two kills."""
-_SPELL: Final = 4.5
+_SPELL: Final = 3.5
 """Seconds of kills before both daemons are restarted, and after each restart."""
 _SPELLS: Final = 3
 DISTURBANCE: Final = _SPELLS * _SPELL

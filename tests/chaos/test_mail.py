@@ -19,7 +19,7 @@ from tests.chaos.process_killer import ProcessKiller
 from tests.support.daemons import Daemon
 from tests.support.two_daemons import until_awaited
 
-MAILS: Final = 1000
+MAILS: Final = 700
 """In each direction."""
 LANES: Final = 8
 """Writers on each side, each of which sends one mail after the other."""
@@ -112,7 +112,7 @@ def _letter(id: str, chance: random.Random) -> MailContent:
     return MailContent(f"letter {id}", "".join(chance.choices("abc äö\n\0", k=size)), attachments)
 
 
-async def test_two_thousand_mails_while_processes_are_killed(daemons: Daemons) -> None:
+async def test_mails_arrive_once_while_processes_are_killed(daemons: Daemons) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = random.Random(seed)
