@@ -225,6 +225,17 @@ class Daemon:
         """Run a command as a user types it, but without the time that the start of an interpreter takes."""
         return run_command(arguments, self.env, input=input, timeout=timeout)
 
+    def shown_status(self, *options: str) -> str:
+        """Return what ``fastn-p2p status`` prints once no part of it is missing."""
+
+        def show() -> str:
+            done = self.cli("status", *options)
+            assert done.returncode == 0, done.stderr
+            shown = done.stdout + done.stderr
+            return "" if "is not answering" in shown else shown
+
+        return eventually(show, "the supervisor and the network process reply in time")
+
     @contextmanager
     def client(self) -> Iterator[sync.Client]:
         with sync.Client(self.home, program="tests") as client:

@@ -179,7 +179,7 @@ def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon) -
         url = relay.stdout.readline().split()[1]
         assert daemon.cli("config", "set", "network.relays", url).returncode == 0
         eventually(lambda: daemon.status().home_relay == url, "the daemon is connected to the relay")
-        assert f"{url} (connected)" in daemon.cli("status").stdout
+        assert f"{url} (connected)" in daemon.shown_status()
         assert url in daemon.status().addresses
         assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
         assert (daemon.status().home_relay, daemon.status().relays) == ("", [])

@@ -51,7 +51,7 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
         assert time_of() == "tick"
         (binding,) = [each for each in daemon.status().identities[0].bindings if each.protocol == "Clock"]
         assert (binding.state, binding.programs) == ("serving", 1)
-        assert "programs" in daemon.cli("status").stdout
+        assert "programs" in daemon.shown_status()
         assert daemon.cli("stop", "alice", "Clock").stderr.endswith("State: stopped.\n")
         with pytest.raises(ProtocolNotFound):
             time_of()

@@ -181,7 +181,7 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
     state = kill_with_calls(daemon, name, "exit really", times=3)
     assert state.startswith("failed: ")
     assert "3 times, the last time in a request (exit code 5)" in state
-    assert "FaultyProtocol (default): failed: it crashed" in " ".join(daemon.cli("status").stdout.split())
+    assert "FaultyProtocol (default): failed: it crashed" in " ".join(daemon.shown_status().split())
     done = daemon.cli("start", name, "FaultyProtocol")
     assert (done.returncode, done.stderr) == (0, f"Started FaultyProtocol (default) of {name}. State: serving.\n")
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")

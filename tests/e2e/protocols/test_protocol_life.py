@@ -167,7 +167,7 @@ def test_a_board_lives(daemon: Daemon) -> None:
     daemon.stop()
     daemon.start()
     assert binding_of(daemon, "alice", "Pinboard").state == "stopped"
-    assert "Pinboard (default): stopped" in daemon.cli("status").stdout
+    assert "Pinboard (default): stopped" in daemon.shown_status()
     with pytest.raises(ProtocolNotFound):
         texts(daemon)
     assert daemon.cli("start", "alice", "Pinboard").returncode == 0

@@ -72,7 +72,7 @@ def test_a_daemon_calls_another_by_id52(alone: StartAlone, directory: RelayProce
     published(two, "bob", directory.url)
     answer = call(one, bob)
     assert "hi" in answer.stdout, answer.stderr
-    shown = two.cli("status").stdout
+    shown = two.shown_status()
     assert directory.url in shown
     assert "published: this machine" in " ".join(shown.split())
 

@@ -85,7 +85,7 @@ def test_stranger_is_listed_accepted_and_served(daemons: TwoDaemons, two: Client
         ("bob", "Echo", "peers", 1),
     ]
     assert daemons.two.status().pending == 1
-    assert "1 stranger refused: `fastn-p2p peer pending`" in cli(daemons.two, "status")
+    assert "1 stranger refused: `fastn-p2p peer pending`" in daemons.two.shown_status()
     assert daemons.alice in cli(daemons.two, "peer", "pending")
     assert json.loads(cli(daemons.two, "peer", "pending", "--json"))[0]["count"] == 3
 

@@ -136,7 +136,7 @@ def peers_see_it(daemons: Daemons, two: Client) -> None:
         two.wait_until_online("bob", "ally", timeout=30)
     with pytest.raises(IdentityRevoked):
         two.control(m.PingPeer("bob", "ally", 5000))
-    shown = cli(daemons.two, "status") + cli(daemons.two, "peer", "list")
+    shown = daemons.two.shown_status() + cli(daemons.two, "peer", "list")
     assert shown.count("fastn-p2p peer accept-successor ally") == 2
     assert json.loads(cli(daemons.two, "peer", "list", "--json"))[0]["successor"] == daemons.successor
     assert "it was revoked" in cli(daemons.two, "access", "--peer", "ally")
@@ -144,7 +144,7 @@ def peers_see_it(daemons: Daemons, two: Client) -> None:
 
 def owner_sees_it(daemons: Daemons) -> None:
     assert "revoked 20" in cli(daemons.one, "identity", "list")
-    assert "revoked 20" in cli(daemons.one, "status")
+    assert "revoked 20" in daemons.one.shown_status()
     assert "alice was revoked on 20" in cli(daemons.one, "identity", "online", "alice", code=5)
     with daemons.one.client() as one:
         for command in (

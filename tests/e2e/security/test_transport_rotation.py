@@ -79,7 +79,7 @@ def test_calls_survive_and_a_copy_of_the_home_is_refused(scene: Scene) -> None:
     assert status.endpoint != before
     assert status.transport_epoch == scene.epoch() == epoch + 1
     assert status.transport_since[:2] == "20"
-    assert f"epoch {epoch + 1}" in scene.one.cli("status").stdout
+    assert f"epoch {epoch + 1}" in scene.one.shown_status()
     assert '"transport-rotated"' in scene.one.cli("log", "audit", "--json").stdout
     with scene.two.client() as two:
         two.control(m.AddPeer(old, "ally"))

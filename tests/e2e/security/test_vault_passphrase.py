@@ -36,7 +36,7 @@ def owner() -> Iterator[Owner]:
     try:
         owner.daemon.start()
         owner.daemon.identity("alice")
-        assert "keys not encrypted: fastn-p2p vault set-passphrase" in owner.daemon.cli("status").stdout
+        assert "keys not encrypted: fastn-p2p vault set-passphrase" in owner.daemon.shown_status()
         assert "fastn-p2p vault set-passphrase" in owner.vault("lock", code=2)
         said = owner.vault("set-passphrase", "--passphrase-file", str(owner.right))
         assert said == "Encrypted 2 keys. Keep the passphrase: without it they are lost.\n"
@@ -81,7 +81,7 @@ def test_locked_vault_keeps_what_is_online_online(owner: Owner) -> None:
         before = owner.daemon.kill_actor("network")
         owner.daemon.wait_actor("network", before)
         eventually(owner.echo, "alice is online again, on what was signed before")
-        assert "locked: fastn-p2p vault unlock" in owner.daemon.cli("status").stdout
+        assert "locked: fastn-p2p vault unlock" in owner.daemon.shown_status()
     finally:
         assert owner.unlock() == "The vault is unlocked.\n"
     owner.daemon.identity("bob", online=False, echo=False)
@@ -111,7 +111,7 @@ def test_daemon_that_starts_without_the_passphrase_is_locked_until_it_comes(owne
         assert (refused.returncode, "fastn-p2p vault unlock" in refused.stderr) == (LOCKED, True), refused.stderr
     with owner.daemon.client() as client, pytest.raises(VaultLocked):
         client.control(ListPeers())
-    shown = owner.daemon.cli("status").stdout
+    shown = owner.daemon.shown_status()
     assert "locked: fastn-p2p vault unlock" in shown
     assert "no identity is online" in shown
     status = owner.daemon.status()
