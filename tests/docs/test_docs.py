@@ -10,9 +10,8 @@ import hashlib
 import inspect
 import re
 import typing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -31,6 +30,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import MAX_TICKET, Ticket
 
+from .page_tables import code, read, table, tables
 from .tables import ROOT, sources
 
 PAGES: Final = sorted(
@@ -39,51 +39,6 @@ PAGES: Final = sorted(
 FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "examples", "requirements")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-class Table(NamedTuple):
-    """Table of a page."""
-
-    section: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-def read(name: str) -> str:
-    return (ROOT / "docs" / name).read_text()
-
-
-def cells(line: str) -> list[str]:
-    parts = re.split(r"(?<!\\)\|", line.strip())[1:-1]
-    return [part.strip().replace("\\|", "|") for part in parts]
-
-
-def tables(text: str) -> Iterator[Table]:
-    section, lines = "", text.splitlines()
-    for number, line in enumerate(lines):
-        if line.startswith("#"):
-            section = line.lstrip("# ")
-        if re.fullmatch(r"\|( --- \|)+", line):
-            rows: list[list[str]] = []
-            for row in lines[number + 1 :]:
-                if not row.startswith("|"):
-                    break
-                rows.append(cells(row))
-            yield Table(section, cells(lines[number - 1]), rows)
-
-
-def table(name: str, section: str, *header: str) -> list[list[str]]:
-    """The rows of the one table in that section whose header begins so."""
-    found = [t for t in tables(read(name)) if t.section == section and t.header[: len(header)] == list(header)]
-    assert len(found) == 1, f"{len(found)} tables of {header} in {section!r} of {name}"
-    return found[0].rows
-
-
-def code(text: str) -> str:
-    """Return the text of a cell between backticks."""
-    match = re.fullmatch(r"`([^`]+)`", text)
-    assert match is not None, f"{text!r} is not one piece of code"
-    return match[1]
 
 
 def block(name: str, mark: str) -> str:

@@ -21,7 +21,7 @@ from fastn_p2p.protocols.files.receiving.file_writer import QUICK, RELIABLE
 from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_LIST, MAX_LISTS, MAX_OFFERS, MAX_WAITING
 from fastn_p2p.protocols.files.retry import RETRY_TIMEOUT
 
-from .test_docs import code, read, table
+from .page_tables import code, read, table
 
 PAGE = "files.md"
 

@@ -14,7 +14,7 @@ from fastn_p2p.protocols.mail.protocol import Mail
 from fastn_p2p_client.mail import messages as m
 from fastn_p2p_client.retry import FIRST, LONGEST
 
-from .test_docs import code, read, table
+from .page_tables import code, read, table
 
 PAGE = "mail.md"
 

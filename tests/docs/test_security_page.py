@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.page_tables import tables
 from tests.docs.tables import ROOT
-from tests.docs.test_docs import tables
 
 PAGE = ROOT / "docs" / "security.md"
 ATTACKERS = [

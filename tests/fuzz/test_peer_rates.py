@@ -13,9 +13,8 @@ from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from tests.support.hostile_peer import HELLO, AnyStep, Channel, Talk, Until, hostile_peer
+from tests.support.quic_victim import MALLORY, QuicVictim, introduction, request, victim
 from tests.support.raw_connections import unharmed
-
-from .test_quic import MALLORY, Victim, introduction, request, victim
 
 __all__ = ["victim"]
 
@@ -36,7 +35,7 @@ FLOODS: Final[dict[str, Callable[[int, bytes], bytes]]] = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_requests_that_are_refused_are_limited_and_a_stranger_that_goes_on_is_disconnected(
-    victim: Victim, flood: str
+    victim: QuicVictim, flood: str
 ) -> None:
     make, secret = FLOODS[flood], flood.encode().ljust(32)[:32]
     first = b"".join(make(number, victim.key) for number in range(1, BURST + 201))
@@ -55,7 +54,7 @@ def test_requests_that_are_refused_are_limited_and_a_stranger_that_goes_on_is_di
         victim.assert_serves()
 
 
-def test_calls_that_are_served_are_not_limited(victim: Victim) -> None:
+def test_calls_that_are_served_are_not_limited(victim: QuicVictim) -> None:
     count = 4 * BURST
     secret = b"served".ljust(32)
     calls = b"".join(request(number, victim.key) for number in range(1, count + 1))
@@ -66,7 +65,7 @@ def test_calls_that_are_served_are_not_limited(victim: Victim) -> None:
         assert len(account.answers) == count
 
 
-def test_refusals_of_one_stranger_cost_another_in_its_network_no_served_call(victim: Victim) -> None:
+def test_refusals_of_one_stranger_cost_another_in_its_network_no_served_call(victim: QuicVictim) -> None:
     secrets = [f"crowd {number}".encode().ljust(32) for number in range(6)]
     flood = b"".join(request(number, victim.key, "Nothing") for number in range(1, BURST + 300))
     talks = [Talk([Channel(HELLO + introduction(secret) + flood), Until(frames=BURST)], secret) for secret in secrets]

@@ -3,93 +3,30 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
-from typing import Final
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_actors.network.wire.messages import WIRE_VERSION
-from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_PAYLOAD
-from tests.support.daemons import Daemon
-from tests.support.hostile_peer import (
-    HELLO,
-    SECRET,
-    AnyStep,
-    Bi,
-    Channel,
-    Talk,
-    Target,
-    Uni,
-    Until,
-    endpoint_of,
-    hostile_peer,
-)
+from tests.support.hostile_peer import HELLO, AnyStep, Bi, Channel, Talk, Uni, Until, hostile_peer
+from tests.support.quic_victim import MALLORY, REQUEST, QuicVictim, introduction, request, victim
 from tests.support.raw_connections import unharmed
-from tests.support.signer import Signer
 
-MALLORY: Final = Signer("mallory")
-REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
+__all__ = ["victim"]
 
 
-class Victim:
-    """A daemon that offers Echo to everyone, and another one that calls it honestly."""
-
-    def __init__(self, daemon: Daemon, honest: Daemon) -> None:
-        self.daemon, self.honest = daemon, honest
-        self.peer = daemon.identity("victim", config='{"max_length": 20000000}')
-        self.key = bytes(PublicKey(self.peer))
-        honest.identity("honest", echo=False)
-        status = daemon.status()
-        self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
-        self.assert_serves()
-
-    def assert_serves(self, size: int = 2) -> None:
-        """An honest call still gets its answer."""
-        with self.honest.client() as client:
-            reply = client.call("honest", self.peer, "Echo", request={"message": "x" * size})
-        assert reply == {"echoed": "Echo: " + "x" * size}
-
-
-@pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    folder = tmp_path_factory.mktemp("quic")
-    daemon, honest = (Daemon(folder / name, folder / "hosts") for name in ("victim", "honest"))
-    try:
-        daemon.launch()
-        honest.start()
-        assert daemon.wait_ready(), daemon.report()
-        yield Victim(daemon, honest)
-    finally:
-        daemon.clean_up()
-        honest.clean_up()
-
-
-def introduction(secret: bytes = SECRET) -> bytes:
-    """Mallory may introduce itself: every stranger can make keys."""
-    now = int(time.time())
-    blob = MALLORY.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000)
-    return encode_frame(wire.Introduce(blob))
-
-
-def request(number: int, target: bytes, protocol: str = "Echo", deadline_ms: int = 10_000) -> bytes:
-    return encode_frame(wire.Request(number, bytes(MALLORY.key), target, protocol, "default", deadline_ms), REQUEST)
-
-
-def test_a_hostile_peer_that_behaves_is_served(victim: Victim) -> None:
+def test_a_hostile_peer_that_behaves_is_served(victim: QuicVictim) -> None:
     """Control: the rejections in the tests below are caused by the wrong messages alone."""
     steps: list[AnyStep] = [Channel(HELLO + introduction() + request(1, victim.key)), Until(frames=1)]
     with hostile_peer(victim.target, [Talk(steps)]) as (account,):
         assert account.answers == [[3, 1]]
 
 
-def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) -> None:
+def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: QuicVictim) -> None:
     noise = random.Random(1)
     known = HELLO + introduction()
     bad_header = b"\x00\x03\x00\x00\x00\x00abc"
@@ -117,7 +54,7 @@ def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) 
         victim.assert_serves()
 
 
-def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim) -> None:
+def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: QuicVictim) -> None:
     """Answers to nothing, requests with impossible keys and names: an answer for each that asks for one."""
     deep: object = "x"
     for _ in range(400):
@@ -173,7 +110,7 @@ def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim
     }
 
 
-def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
+def test_request_without_an_introduction_is_refused(victim: QuicVictim) -> None:
     """From an endpoint that has not shown itself before; and then one in the name of the victim itself."""
     stolen = wire.Request(2, victim.key, victim.key, "Echo", "default", 1000)
     fresh = b"f" * 32
@@ -184,7 +121,7 @@ def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
         assert [answer[1] for answer in account.answers] == [1, 2, 3]
 
 
-def test_another_alpn_gets_no_connection(victim: Victim) -> None:
+def test_another_alpn_gets_no_connection(victim: QuicVictim) -> None:
     with (
         unharmed(victim.daemon),
         hostile_peer(victim.target, [Talk([], alpn=b"h3"), Talk([], alpn=b"fastn-p2p/2")]) as accounts,
@@ -193,13 +130,13 @@ def test_another_alpn_gets_no_connection(victim: Victim) -> None:
     victim.assert_serves()
 
 
-def test_another_wire_version_is_told_so(victim: Victim) -> None:
+def test_another_wire_version_is_told_so(victim: QuicVictim) -> None:
     other = encode_frame(wire.Hello(WIRE_VERSION + 1, b"hostile1", MAX_PAYLOAD, 100))
     with hostile_peer(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
         assert "version" in account.closed
 
 
-def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> None:
+def test_bulk_streams_of_garbage_end_that_connection_alone(victim: QuicVictim) -> None:
     noise = random.Random(2)
     garbage = [noise.randbytes(100), noise.randbytes(70_000), b"\xff" * 10, HELLO + b"\x00\x01\x7f\xff\xff\xff\xc0"]
     with unharmed(victim.daemon):
@@ -209,7 +146,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
         victim.assert_serves()
 
 
-def test_streams_that_are_left_open_do_not_delay_other_peers(victim: Victim) -> None:
+def test_streams_that_are_left_open_do_not_delay_other_peers(victim: QuicVictim) -> None:
     """With every stream open that a peer may have, honest calls still pass, also those that need a stream."""
     announced = encode_frame(wire.Request(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
     known = Channel(HELLO + introduction())
@@ -229,7 +166,7 @@ def test_streams_that_are_left_open_do_not_delay_other_peers(victim: Victim) -> 
     victim.assert_serves()
 
 
-def test_thousands_of_pings_with_unread_answers_hold_little_memory(victim: Victim) -> None:
+def test_thousands_of_pings_with_unread_answers_hold_little_memory(victim: QuicVictim) -> None:
     with unharmed(victim.daemon, grows_by=32 * 1024 * 1024):
         pings = Channel(encode_frame(wire.Ping()), times=100_000)
         wants = Channel(encode_frame(wire.RequestIntroduction(victim.key)), times=20_000)
@@ -263,7 +200,7 @@ frames = st.lists(
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(frames, min_size=8, max_size=8))
-def test_the_daemon_survives_any_bytes_of_a_peer(victim: Victim, conversations: list[list[bytes]]) -> None:
+def test_the_daemon_survives_any_bytes_of_a_peer(victim: QuicVictim, conversations: list[list[bytes]]) -> None:
     talks = [
         Talk([Channel(HELLO + introduction()), Channel(b"".join(each)), Uni(b"".join(each), finish=True)])
         for each in conversations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.operations.test_readme import INSTALLATION, ROOT, block
+from tests.support.run_pages import INSTALLATION, ROOT, block
 
 NOT_COPIED = (".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "node_modules", ".*_cache", ".hypothesis")
 

@@ -23,25 +23,11 @@ import pytest
 from tests.support.daemons import eventually, is_alive
 from tests.support.directories import running_directory
 from tests.support.processes import child
+from tests.support.run_pages import INSTALLATION, ROOT, TEXT, TEXTS, block
 
-ROOT = Path(__file__).resolve().parents[3]
-RUN = (
-    "README.md", "docs/installing.md", "docs/protocols.md", "docs/python.md", "docs/writing-protocols.md",
-    "docs/files.md", "docs/mail.md", "docs/tunnels.md", "docs/chat.md",
-)  # fmt: skip
-"""Pages whose marked blocks are run, in a reader's order."""
-TEXTS = {name: (ROOT / name).read_text() for name in RUN}
 WHOLLY_RUN = ("README.md", "docs/installing.md", "docs/python.md", "docs/writing-protocols.md", "docs/tunnels.md")
-TEXT = "\n".join(TEXTS.values())
 PATHS = [sysconfig.get_path("purelib"), *(str(ROOT / folder) for folder in ("", "actors", "client", "supervisor"))]
 END = "--- this is the end of what it says ---"
-
-
-def block(marker: str) -> str:
-    """The code block below ``<!-- marker -->``."""
-    found = re.findall(rf"^<!-- {re.escape(marker)} -->\n```\w*\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(found) == 1, f"{len(found)} blocks are marked {marker!r}"
-    return str(found[0])
 
 
 class Machine:
@@ -232,7 +218,6 @@ ALICE = [
     "run: tunnel, alice looks",
     "run: chat, alice",
 ]
-INSTALLATION = ["run: install with pip", "run: install with pipx", "run: install with uv"]
 
 
 def test_every_marked_block_is_run_in_its_order() -> None:
