@@ -1,8 +1,11 @@
 """Entry point of the program ``fastn-p2p``, which is also ``python -m fastn_p2p``."""
 
 import gc
+import os
 import sys
 from typing import Final
+
+from .console.program_restart import SUPERVISOR_ORDER
 
 _GC_THRESHOLD: Final = 10_000
 """New objects after which the garbage collector looks at the young ones; 700 by default. Modules are no garbage, and
@@ -12,10 +15,33 @@ looking at them while they load takes a tenth of a command's time."""
 def main() -> int:
     """Run the command of ``sys.argv`` and return its exit code."""
     gc.set_threshold(_GC_THRESHOLD)
-    from .cli import main as run_command  # here, because most of a command's time is imports
+    if SUPERVISOR_ORDER in os.environ:
+        code = _run_supervisor()
+    else:
+        from .cli import main as run_command  # here, because most of a command's time is imports
 
-    code = run_command()
+        code = run_command()
     gc.freeze()  # else the interpreter looks for garbage among all modules several times before it ends
+    return code
+
+
+def _run_supervisor() -> int:
+    """Run the daemon after the command ``daemon`` has restarted the program, without loading the command line."""
+    from .console.exit_codes import ExitCode
+    from .console.output import end_streams, reserve_standard_streams
+
+    reserve_standard_streams()
+    try:
+        from .console.supervisor_start import run_ordered
+
+        code = run_ordered()
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        from .cli import report
+
+        code = report(error)
+    end_streams()
     return code
 
 

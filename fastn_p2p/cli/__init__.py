@@ -103,12 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unwritten = end_streams()
     if unwritten is None or code != ExitCode.OK:
         return code
-    return ExitCode.PIPE if isinstance(unwritten, BrokenPipeError) else _report(unwritten)
+    return ExitCode.PIPE if isinstance(unwritten, BrokenPipeError) else report(unwritten)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
+        if hasattr(ended, "run"):  # the order of the command `daemon`
+            ended = ended.run(restart=arguments is None)
     except SystemExit as end:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer: the reader of the help has closed the pipe
             return ExitCode.PIPE
@@ -116,11 +118,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
-        return _report(error)
+        return report(error)
     return ended if isinstance(ended, int) else ExitCode.OK
 
 
-def _report(error: Exception) -> ExitCode:
+def report(error: Exception) -> ExitCode:
     """Print an error and return its exit code."""
     from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, P2PError
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
+from .program_restart import restart_program
+
 
 def use_utf8() -> None:
     """Restart this process in Python's UTF-8 mode, unless the encoding of file names is already UTF-8."""
     if sys.getfilesystemencoding().lower().replace("_", "-") in ("utf-8", "utf8"):
         return
     os.environ["PYTHONUTF8"] = "1"  # for child processes
-    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this program itself
+    restart_program("-X", "utf8")

@@ -21,6 +21,7 @@ from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain
 
+from . import sd_notify
 from .actor_specs import ActorSpecs, DaemonConfig, online_identities
 from .child import ProcessState
 from .descriptor_broker import DescriptorBroker
@@ -70,15 +71,19 @@ def run(home: Home, network: NetworkSection, config: DaemonConfig = DaemonConfig
         process_setup.set_title("p2p")
         process_setup.forbid_core_files()
         process_setup.raise_file_limit()
-        configure_logging(home, "supervisor")
-        previous = last_exit.begin(home)
-        if previous is not None and previous.code:
-            log.warning("the previous daemon ended: %s", previous)
         notifier = SystemdNotifier.from_environment(os.environ, os.getpid())
+        process_setup.erase_variables(*sd_notify.VARIABLES)
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
         reaper = OrphanReaper(lambda: forks.pid)
+        vault_page = [config.vault_page] if config.vault_page >= 0 else []
         try:
-            forks.ensure_running()  # loads its modules while this process loads its own
+            try:
+                forks.start_as_fork([home_lock.descriptor, *notifier.descriptors, *vault_page])
+            finally:
+                configure_logging(home, "supervisor")  # after the fork, so that children have no open log of this one
+            previous = last_exit.begin(home)
+            if previous is not None and previous.code:
+                log.warning("the previous daemon ended: %s", previous)
             daemon = _Daemon(home, network, config, forks, reaper, notifier)
             code = _run_on_uvloop(daemon.serve(started_ms))
             if code != EXIT_FAILED:

@@ -1,13 +1,15 @@
 """Fork server, which starts the child processes.
 
-It is that of ``multiprocessing`` with three changes. It and its children die with the supervisor, at once, however busy
+It is that of ``multiprocessing`` with four changes. It and its children die with the supervisor, at once, however busy
 they are. Children do not run the supervisor's ``__main__`` again. There is no resource tracker process, because there
-are no resources to track.
+are no resources to track. The first fork server is a fork of the supervisor, so that both share what they have loaded,
+7 MB. A later one is a new program, because by then the supervisor knows secrets.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -16,14 +18,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, reduction, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fastn_p2p_actors.runtime import control_channel as wire
 
@@ -100,6 +103,40 @@ class ForkServer:
         """Pid of the present fork server; 0 if there is none."""
         return _server._forkserver_pid or 0
 
+    def start_as_fork(self, private: Iterable[int]) -> None:
+        """Start the first fork server as a fork of this process, which loads before what children need.
+
+        Call it before this process knows any secret, and starts any thread.
+
+        Args:
+            private: descriptors of this process that the fork server closes.
+
+        Raises:
+            ForkServerFailed: it cannot be started.
+        """
+        from . import fork_server_preload
+
+        fork_server_preload.load()
+        if not fork_server_preload.has_one_thread():  # a program of tests
+            self.ensure_running()
+            return
+        gc.freeze()
+        self._prepare_start()
+        try:
+            with _isolated_start(), socket.socket(socket.AF_UNIX) as listener:
+                address = str(self._directory / f"listener-{os.getpid()}")
+                listener.bind(address)
+                listener.listen()
+                reader, writer = os.pipe()
+                pid = os.fork()
+                if pid == 0:
+                    _serve(listener.fileno(), reader, [writer, _tracker._fd, *private])
+                os.close(reader)
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
+        _server._forkserver_address, _server._forkserver_alive_fd, _server._forkserver_pid = address, writer, pid
+
     def ensure_running(self) -> None:
         """Start the fork server if it does not run, without waiting until it serves.
 
@@ -114,9 +151,7 @@ class ForkServer:
             self._pidfd = None
             if self._history.record_exit(self._clock()) is None:
                 raise ForkServerFailed("the fork server keeps dying")
-        _replace_resource_tracker()
-        config: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
-        config["tempdir"] = str(self._directory)
+        self._prepare_start()
         self._context.set_forkserver_preload([PRELOADED])
         try:
             with _isolated_start():
@@ -124,6 +159,13 @@ class ForkServer:
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
+
+    def _prepare_start(self) -> None:
+        """Give ``multiprocessing`` the directory, and a tracker that discards everything instead of a process."""
+        if _tracker._fd is None:
+            _tracker._fd = os.open(os.devnull, os.O_WRONLY)
+        config: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
+        config["tempdir"] = str(self._directory)
 
     def start(self, target: Callable[..., None], name: str, order: bytes, *descriptors: int) -> ForkedProcess:
         """Start a process that runs ``target`` with the order, its end of a control channel, and copies of descriptors.
@@ -175,6 +217,22 @@ class ForkServer:
             _tracker._fd = None
 
 
+def _serve(listener: int, alive: int, private: Iterable[int]) -> NoReturn:
+    """Serve as the fork server in a fork of the supervisor."""
+    from . import fork_server_preload
+
+    try:
+        for descriptor in private:
+            os.close(descriptor)
+        _tracker._fd = None
+        fork_server_preload.become_fork_server()
+        forkserver.main(listener, alive, [])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
 class _Descriptor:
     """Argument of a process that becomes a copy of the descriptor there, an int."""
 
@@ -205,12 +263,6 @@ def _ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _replace_resource_tracker() -> None:
-    """Give ``multiprocessing`` a tracker that discards everything, instead of a process of its own."""
-    if _tracker._fd is None:
-        _tracker._fd = os.open(os.devnull, os.O_WRONLY)
 
 
 @contextmanager

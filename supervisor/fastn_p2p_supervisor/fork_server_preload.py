@@ -40,6 +40,16 @@ MODULES: Final = (
     "fastn_p2p_actors.runtime.mailbox",
     "fastn_p2p_actors.runtime.curve.mailbox",
     "fastn_p2p_actors.identity",
+    "fastn_p2p_actors.runtime.grants",
+    "fastn_p2p_actors.credentials.sodium",
+    "fastn_p2p_actors.credentials.curve_client",
+    "fastn_p2p_actors.credentials.key_transfer",
+    "fastn_p2p_actors.credentials.invitation",
+    "fastn_p2p_actors.credentials.record_packet",
+    "fastn_p2p_actors.vault.messages",
+    "fastn_p2p_actors.vault.audit_reporter",
+    "fastn_p2p_actors.backup.archive",
+    "fastn_p2p_actors.network.admin_messages",
 )
 
 _NOT_REHEARSED: Final = (
@@ -156,7 +166,17 @@ def load() -> None:
     arrange(recorder.codes)
 
 
-def _become_fork_server() -> None:
+def has_one_thread() -> bool:
+    """Return whether this process has no thread but the calling one, also none of a library."""
+    return threading.active_count() == 1 and len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+def become_fork_server() -> None:
+    """Set up this process, which has loaded what children need, as the fork server.
+
+    Raises:
+        RuntimeError: a second thread runs.
+    """
     from fastn_p2p_actors.runtime import process_setup
 
     process_setup.mark_fork_server()
@@ -165,14 +185,13 @@ def _become_fork_server() -> None:
     process_setup.set_title("forks")
     process_setup.raise_file_limit()
     process_setup.forbid_core_files()
-    load()
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads != 1 or threading.active_count() != 1:
-        raise RuntimeError(f"a preloaded module has started a thread ({threads} are running): children would hang")
+    if not has_one_thread():
+        raise RuntimeError("a preloaded module has started a thread: children would hang")
     os.fork = fork_or_refuse
     reduction.recvfds = receive_from_supervisor  # type: ignore[assignment]
     gc.freeze()  # keeps the collector from writing to, and so copying, pages that children share
 
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
-    _become_fork_server()
+    load()
+    become_fork_server()

@@ -22,11 +22,15 @@ log = logging.getLogger("supervisor")
 
 
 class HomeLock:
-    """Lock on the home, held from ``acquire`` to ``release``."""
+    """Lock on the home, held from ``acquire`` to ``release``.
+
+    Attributes:
+        descriptor: that of the lock file.
+    """
 
     def __init__(self, home: Home, lock: int) -> None:
         self.home = home
-        self._lock = lock
+        self.descriptor = lock
 
     @classmethod
     def acquire(cls, home: Home, users: SeparateUsers | None = None) -> HomeLock:
@@ -79,8 +83,8 @@ class HomeLock:
                 self.home.sockets.rmdir()
                 if self.home.sockets.parent.name.startswith(_spare_prefix()):
                     self.home.sockets.parent.rmdir()
-        os.ftruncate(self._lock, 0)
-        os.close(self._lock)
+        os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
 
 
 def _lock(home: Home) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping
-from typing import Self
+from typing import Final, Self
+
+VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Environment variables of the service manager."""
 
 
 class SystemdNotifier:
@@ -34,13 +37,16 @@ class SystemdNotifier:
 
         ``WATCHDOG_USEC`` counts only if ``WATCHDOG_PID`` is absent or equal to ``pid``.
         """
-        address = environment.pop("NOTIFY_SOCKET", None)
-        micros = environment.pop("WATCHDOG_USEC", "")
-        meant_for = environment.pop("WATCHDOG_PID", "")
+        address, micros, meant_for = (environment.pop(name, "") for name in VARIABLES)
         watchdog = None
         if address and micros.isdecimal() and int(micros) > 0 and meant_for in ("", str(pid)):
             watchdog = int(micros) / 1e6 / 2
-        return cls(address, watchdog)
+        return cls(address or None, watchdog)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Descriptors that are open."""
+        return [] if self._socket is None else [self._socket.fileno()]
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}")

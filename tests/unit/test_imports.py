@@ -95,6 +95,10 @@ def test_importing_the_supervisor_loads_no_network_and_no_cryptography() -> None
     assert {"iroh", "nacl"}.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p_supervisor"))
 
 
+def test_starting_the_supervisor_loads_no_command_line() -> None:
+    assert {"typer", "rich", "tomlkit"}.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p.console.supervisor_start"))
+
+
 LOADED_BY_NAME = """
 import json, sys
 from fastn_p2p_client import PublicKey

@@ -91,6 +91,20 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def erase_variables(*names: str) -> None:
+    """Overwrite the text of variables that this process has removed from its environment.
+
+    The kernel put the text on the stack when the program began. It shows it in ``/proc``, and forks copy it.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(fields[47]), int(fields[48])  # env_start and env_end of proc_pid_stat(5)
+    at = begin
+    for text in ctypes.string_at(begin, end - begin).split(b"\0"):
+        if os.fsdecode(text.partition(b"=")[0]) in names:
+            ctypes.memset(at, 0, len(text))
+        at += len(text) + 1
+
+
 def set_memory_limit(size: int) -> None:
     """Limit the private writable memory of this process and of each that it starts, in bytes; 0 sets no limit.
 

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
 from ...console.passphrases import PassphraseFileOption
 
@@ -79,7 +78,7 @@ def run(
         ),
     ] = None,
     passphrase_file: PassphraseFileOption = None,
-) -> None:
+) -> Any:
     """Run the daemon until Ctrl-C or SIGTERM.
 
     Options come before environment variables, and these before `config.toml` in the home; see `fastn-p2p config`.
@@ -88,12 +87,10 @@ def run(
     """
     from fastn_p2p_actors.daemon_settings.resolution import warnings_of
     from fastn_p2p_client.home import Home
-    from fastn_p2p_supervisor.actor_specs import DaemonConfig
-    from fastn_p2p_supervisor.daemon import EXIT_FAILED
-    from fastn_p2p_supervisor.daemon import run as run_daemon
 
     from ...console.daemon_settings import resolve
     from ...console.output import write_message
+    from ...console.supervisor_start import SupervisorOrder
     from ...console.users_at_start import separate
     from ...console.vault_at_start import unlock_at_start
 
@@ -113,7 +110,9 @@ def run(
     users = separate(found, separate_users) if separate_users else None
     page = unlock_at_start(found, passphrase_file)
     limits = resolved.settings.limits
-    plan = DaemonConfig(
+    return SupervisorOrder(
+        home=str(found.path),
+        network=resolved.settings.network,
         identity_memory=limits.memory * 1024 * 1024,
         program_connections=limits.connections,
         sandbox=limits.sandbox,
@@ -121,5 +120,3 @@ def run(
         vault_page=-1 if page is None else page,
         users=users,
     )
-    code = run_daemon(found, resolved.settings.network, plan)
-    raise typer.Exit(ExitCode.DAEMON if code == EXIT_FAILED else code)

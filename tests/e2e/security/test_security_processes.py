@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fastn_p2p.console.program_restart import SUPERVISOR_ORDER
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
@@ -53,6 +54,16 @@ def test_no_process_can_be_traced_or_gains_privileges(running: Daemon) -> None:
         if os.geteuid() != 0:
             with pytest.raises(PermissionError), Path(f"/proc/{pid}/mem").open("rb"):
                 pass
+
+
+def test_the_supervisor_keeps_nothing_of_the_command_line_but_its_arguments(running: Daemon) -> None:
+    pids = everyone(running)
+    assert b"\0-m\0fastn_p2p\0daemon" in Path(f"/proc/{pids['supervisor']}/cmdline").read_bytes()
+    if os.geteuid() == 0:
+        for name, pid in pids.items():
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"PATH=" in environment, name
+            assert SUPERVISOR_ORDER.encode() not in environment, name
 
 
 def test_status_still_knows_what_they_use(running: Daemon) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from fastn_p2p_supervisor.fork_server import ForkedProcess, open_pidfd
 
@@ -32,3 +38,45 @@ def test_a_process_that_has_ended_before_it_gets_a_descriptor_counts_as_ended() 
     finally:
         os.close(gone)
         os.close(running)
+
+
+FORK = """
+import json, os, sys
+from pathlib import Path
+from random import random
+from fastn_p2p_actors.runtime.process_setup import erase_variables
+from fastn_p2p_supervisor.fork_server import ForkServer
+from fastn_p2p_supervisor.restart_policy import FORK_SERVER, RestartHistory
+
+private = os.open(sys.argv[2], os.O_RDONLY)
+del os.environ["SECRET_VARIABLE"]
+erase_variables("SECRET_VARIABLE")
+server = ForkServer(Path(sys.argv[1]), RestartHistory(FORK_SERVER, random))
+server.start_as_fork([private])
+process = server.start(len, "any", b"")  # the fork server has started
+at = Path("/proc") / str(server.pid)
+found = {
+    "files": [os.readlink(each) for each in (at / "fd").iterdir()],
+    "environment": (at / "environ").read_bytes().decode(errors="replace"),
+    "parent": int((at / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid(),
+}
+server.stop()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into a process that is not dumpable")
+def test_a_fork_of_the_supervisor_has_none_of_its_descriptors_and_variables(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(tmp_path), str(private)],
+        capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "SECRET_VARIABLE": "secret text"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parent"]
+    assert str(private) not in found["files"]
+    assert "SECRET_VARIABLE" not in found["environment"]
+    assert "secret text" not in found["environment"]
+    assert "PATH=" in found["environment"]

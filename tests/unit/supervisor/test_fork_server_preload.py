@@ -28,7 +28,7 @@ print(json.dumps([sorted(sys.modules), len(list(pathlib.Path("/proc/self/task").
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     modules, threads = json.loads(done.stdout)
     assert {"zmq", "msgspec", "uvloop", "fastn_p2p_actors.runtime.actor"} <= set(modules)
-    assert {"iroh", "nacl", "typer", "rich"}.isdisjoint(modules)
+    assert {"iroh", "typer", "rich"}.isdisjoint(modules)
     assert threads == 1
 
 

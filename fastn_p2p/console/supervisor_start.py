@@ -1,0 +1,80 @@
+"""Start of the supervisor in an interpreter that has loaded no command line.
+
+Problem: as long as the daemon ran, its supervisor held the parser, the help and the reader of ``config.toml``, which
+``fastn-p2p daemon`` needs for its first tenth of a second: 6.5 MB. Idea: the command reads its options and settings,
+and asks for the passphrase. Then it restarts the program, with the result in an environment variable. The new program
+keeps pid, descriptors and command line, and takes nothing from the memory of the old one, also no passphrase.
+``fastn_p2p.__main__`` sees the variable and loads only the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from fastn_p2p_actors.daemon_settings.sections import NetworkSection
+from fastn_p2p_actors.runtime.process_setup import erase_variables, make_undumpable
+from fastn_p2p_actors.runtime.separate_users import SeparateUsers
+
+from .exit_codes import ExitCode
+from .program_restart import SUPERVISOR_ORDER, restart_program
+
+
+class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of the command ``daemon``: all that the supervisor has to know."""
+
+    home: str
+    network: NetworkSection
+    identity_memory: int
+    program_connections: int
+    sandbox: bool
+    fixed_settings: tuple[str, ...]
+    vault_page: int
+    """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
+    users: SeparateUsers | None
+    """Users of the processes; None to have one user for all."""
+
+    def run(self, *, restart: bool = False) -> int:
+        """Run the daemon, and return the exit code of the command.
+
+        Args:
+            restart: restart the program, which then runs the daemon. Does not return.
+
+        Raises:
+            P2PError: the home cannot be used, or another daemon uses it.
+        """
+        if restart:
+            if self.vault_page >= 0:
+                os.set_inheritable(self.vault_page, True)
+            os.environ[SUPERVISOR_ORDER] = msgspec.json.encode(self).decode()
+            restart_program()
+        from fastn_p2p_client.home import Home
+        from fastn_p2p_supervisor.actor_specs import DaemonConfig
+        from fastn_p2p_supervisor.daemon import EXIT_FAILED, run
+
+        config = DaemonConfig(
+            identity_memory=self.identity_memory,
+            program_connections=self.program_connections,
+            sandbox=self.sandbox,
+            fixed_settings=self.fixed_settings,
+            vault_page=self.vault_page,
+            users=self.users,
+        )
+        code = run(Home(Path(self.home)), self.network, config)
+        return ExitCode.DAEMON if code == EXIT_FAILED else code
+
+
+def run_ordered() -> int:
+    """Run the daemon by the order in the environment, and return the exit code of the command.
+
+    Raises:
+        P2PError: as ``SupervisorOrder.run``.
+    """
+    make_undumpable()  # first: the restart has reset it, and this process has the descriptor of the vault's page
+    order = msgspec.json.decode(os.environ.pop(SUPERVISOR_ORDER), type=SupervisorOrder)
+    erase_variables(SUPERVISOR_ORDER)
+    if order.vault_page >= 0:
+        os.set_inheritable(order.vault_page, False)
+    return order.run()
