@@ -17,7 +17,7 @@ import msgspec
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.grants import make_grant
-from fastn_p2p_actors.runtime.separate_users import Account, SeparateUsers, account_of
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount, SeparateUsers, account_of
 from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings
 from fastn_p2p_actors.storage.shared_directories import user_of
 from fastn_p2p_client.errors import IdentityFailed, InvalidName
@@ -130,7 +130,7 @@ class ActorSpecs:
             ),
         )
 
-    def worker_account(self, directory: str) -> Account | None:
+    def worker_account(self, directory: str) -> ProcessAccount | None:
         """Return the account of code of an identity, given the name of its directory; None without separate users.
 
         The last one of the range runs code of no identity.

@@ -19,7 +19,7 @@ from typing import Final
 
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.identity_sockets import connect_as
-from fastn_p2p_actors.runtime.separate_users import Account
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.home import Home
@@ -38,7 +38,7 @@ class DescriptorBroker:
         account_of: return the account of an identity; None if it has the user of this process.
     """
 
-    def __init__(self, home: Home, account_of: Callable[[str], Account | None] = lambda identity: None) -> None:
+    def __init__(self, home: Home, account_of: Callable[[str], ProcessAccount | None] = lambda identity: None) -> None:
         self._own = (home.mailbox("network"), home.control_socket)
         self._vault = home.mailbox("vault")
         self._config = home.config_file
@@ -105,7 +105,7 @@ class DescriptorBroker:
         finally:
             os.close(place)
 
-    def _connect_to(self, path: Path, writable: list[Path], account: Account | None) -> socket.socket:
+    def _connect_to(self, path: Path, writable: list[Path], account: ProcessAccount | None) -> socket.socket:
         """Return a connected socket, if the user of the account may connect there.
 
         The path must not lead to a socket of the daemon, nor out of a directory to which the protocol's code may write:
@@ -132,7 +132,7 @@ class DescriptorBroker:
 
 
 @contextmanager
-def _as_user(account: Account | None) -> Iterator[None]:
+def _as_user(account: ProcessAccount | None) -> Iterator[None]:
     """Have the kernel check this process, for a moment, as if it were the identity's: root may connect anywhere."""
     if account is None:
         yield

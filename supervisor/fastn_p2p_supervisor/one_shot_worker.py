@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.separate_users import Account
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount
 from fastn_p2p_actors.runtime.worker_process import WorkerOrder, main
 
 from .fork_server import ForkServer
@@ -37,7 +37,7 @@ class OneShotWorker:
         ForkServerFailed: no process can be started any more.
     """
 
-    def __init__(self, forks: ForkServer, descriptors: Sequence[int], account: Account | None = None) -> None:
+    def __init__(self, forks: ForkServer, descriptors: Sequence[int], account: ProcessAccount | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         order = msgspec.msgpack.encode(WorkerOrder(MODULE, account))
         self._fork = forks.start(main, "worker", order, *descriptors)

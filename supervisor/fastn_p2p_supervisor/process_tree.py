@@ -19,7 +19,7 @@ from typing import Any, Final
 from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.process_setup import boot_ms, own_memory
-from fastn_p2p_actors.runtime.separate_users import Account
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_client.errors import DaemonBusy, Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply
@@ -90,7 +90,7 @@ class ProcessTree:
         changed: Callable[[], None],
         sweep: Callable[[], None] = lambda: None,
         open_for: Callable[[str, wire.OpenSocket | wire.OpenConfig], int] | None = None,
-        worker_account: Callable[[str], Account | None] = lambda directory: None,
+        worker_account: Callable[[str], ProcessAccount | None] = lambda directory: None,
         on_ended: Callable[[str, bool], None] = lambda name, in_order: None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,

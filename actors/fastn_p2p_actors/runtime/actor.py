@@ -40,7 +40,7 @@ from .sandbox.replaced_files import ReplacedFiles
 from .sandbox.sandbox import Sandbox, enter
 from .sandbox.seccomp import deny_io_uring
 from .sandbox.states import CLOSED, SWITCHED_OFF
-from .separate_users import Account, make_runtime_directory, open_mailboxes, own_account, take
+from .separate_users import ProcessAccount, make_runtime_directory, open_mailboxes, own_account, take
 from .specs import ActorSpec
 
 EXIT_FAILED: Final = 1
@@ -400,7 +400,7 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
             os._exit(code)
 
 
-def _take_account(spec: ActorSpec, account: Account) -> dict[str, socket.socket]:
+def _take_account(spec: ActorSpec, account: ProcessAccount) -> dict[str, socket.socket]:
     """Open what only root may open, and become the user of the account. Return the mailboxes."""
     home = Home(Path(spec.home))
     listeners = open_mailboxes(home, spec.name, account)

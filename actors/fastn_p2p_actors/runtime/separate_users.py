@@ -49,7 +49,7 @@ class SeparateUsers(msgspec.Struct, frozen=True):
         return frozenset({self.vault[0], self.network[0], self.gateway[0]})
 
 
-class Account(msgspec.Struct, frozen=True):
+class ProcessAccount(msgspec.Struct, frozen=True):
     """User that a child takes.
 
     Attributes:
@@ -75,7 +75,7 @@ class Account(msgspec.Struct, frozen=True):
         return not self.refused[0] <= uid <= self.refused[1]
 
 
-def account_of(users: SeparateUsers, actor: str, identity: int = -1) -> Account:
+def account_of(users: SeparateUsers, actor: str, identity: int = -1) -> ProcessAccount:
     """Return the account of a child.
 
     Args:
@@ -85,19 +85,21 @@ def account_of(users: SeparateUsers, actor: str, identity: int = -1) -> Account:
     """
     gateway, refused = users.gateway, (users.first, users.last)
     if actor == "vault":
-        return Account(*users.vault, callers=(0, gateway[0]), mailbox_group=gateway[1])
+        return ProcessAccount(*users.vault, callers=(0, gateway[0]), mailbox_group=gateway[1])
     if actor == "network":
-        return Account(*users.network, refused=refused, mailbox_group=users.programs)
+        return ProcessAccount(*users.network, refused=refused, mailbox_group=users.programs)
     if actor == "gateway":
         groups = (users.programs, *range(users.first, users.last + 1))
-        return Account(*gateway, groups, 0o027, refused=refused, mailbox_group=users.programs)
-    return Account(identity, identity, umask=0o027, callers=(0, gateway[0]), refused=refused, mailbox_group=gateway[1])
+        return ProcessAccount(*gateway, groups, 0o027, refused=refused, mailbox_group=users.programs)
+    return ProcessAccount(
+        identity, identity, umask=0o027, callers=(0, gateway[0]), refused=refused, mailbox_group=gateway[1]
+    )
 
 
-_account: Account | None = None
+_account: ProcessAccount | None = None
 
 
-def own_account() -> Account | None:
+def own_account() -> ProcessAccount | None:
     """Return the account that this process has taken; None if the daemon has one user for all."""
     return _account
 
@@ -107,7 +109,7 @@ def may_connect(uid: int) -> bool:
     return uid == os.getuid() if _account is None else _account.admits(uid)
 
 
-def take(account: Account) -> None:
+def take(account: ProcessAccount) -> None:
     """Become this user for ever. The kernel takes all capabilities away. Raises OSError."""
     global _account
     os.setgroups(account.groups)
@@ -117,7 +119,7 @@ def take(account: Account) -> None:
     _account = account
 
 
-def open_mailboxes(home: Home, actor: str, account: Account) -> dict[str, socket.socket]:
+def open_mailboxes(home: Home, actor: str, account: ProcessAccount) -> dict[str, socket.socket]:
     """Return listening sockets by name, which only the group of the account's callers and root may connect to.
 
     Each appears under its name at once with its mode, so that no program is refused meanwhile.
@@ -148,7 +150,7 @@ def _listen(path: Path, group: int, kind: int = socket.SOCK_STREAM) -> socket.so
     return listener
 
 
-def make_runtime_directory(home: Home, actor: str, account: Account) -> None:
+def make_runtime_directory(home: Home, actor: str, account: ProcessAccount) -> None:
     """Make the directory in ``run/`` for files of this child, if it has some."""
     place = home.runtime_directory(actor)
     if place is None:

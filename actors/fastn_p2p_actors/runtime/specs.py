@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 
 from ..daemon_settings.sections import NetworkSection
-from .separate_users import Account
+from .separate_users import ProcessAccount
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that one program may have to the actor's mailbox."""
     sandbox: bool = True
     """Confine the process, if the kernel can."""
-    account: Account | None = None
+    account: ProcessAccount | None = None
     """User that it takes; None to stay the user of the supervisor."""
 
 

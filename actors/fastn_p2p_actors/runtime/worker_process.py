@@ -14,7 +14,7 @@ import msgspec
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import process_setup
-from .separate_users import Account, take
+from .separate_users import ProcessAccount, take
 
 EXIT_FAILED: Final = 1
 
@@ -30,7 +30,7 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     """Module of a worker, and the user that it takes; None to stay the user of the supervisor."""
 
     module: str
-    account: Account | None = None
+    account: ProcessAccount | None = None
 
 
 def main(order: bytes, channel: socket.socket, connection: int, output: int) -> None:
