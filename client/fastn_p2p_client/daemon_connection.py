@@ -121,8 +121,8 @@ class DaemonConnection:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while not event.is_set():
-            if (refusal := self._refusal()) is not None:
-                raise refusal
+            if (fatal := self._fatal_error()) is not None:
+                raise fatal
             left = deadline - loop.time()
             if left <= 0:
                 if loop.time() - began < _BUSY_AFTER:
@@ -143,17 +143,19 @@ class DaemonConnection:
             if watch.done() and not watch.cancelled() and watch.result() and not event.is_set():
                 raise DaemonNotRunning(home=str(self._home.path))
 
-    def _refusal(self) -> P2PError | None:
+    def _fatal_error(self) -> P2PError | None:
         """Return the error that makes waiting pointless: a rejected ``Hello``, or a socket of another user."""
         channels = (self.gateway, self.network)
-        return self._rejection or next((each.refusal for each in channels if each is not None and each.refusal), None)
+        return self._rejection or next(
+            (each.socket_error for each in channels if each is not None and each.socket_error), None
+        )
 
     async def _watch_daemon(self) -> bool:
         """Return True once the daemon is not running, or False once waiting is pointless.
 
         One task polls for all that wait: if each of thousands of calls polled, the polls would take all the time.
         """
-        while self._refusal() is None:
+        while self._fatal_error() is None:
             await asyncio.sleep(_POLL_INTERVAL)
             if self._home.daemon_pid() is None:
                 return True

@@ -55,7 +55,7 @@ class RequestChannel(LoopBound):
 
     Attributes:
         connected: set while the channel is connected.
-        refusal: the reason why the channel does not connect, if another user's process could be behind the socket.
+        socket_error: error that stops the channel from connecting: another user's process could be behind the socket.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RequestChannel(LoopBound):
         on_disconnect: Callable[[], None] | None = None,
     ) -> None:
         self._where = where
-        self.refusal: P2PError | None = None
+        self.socket_error: P2PError | None = None
         self._actor = actor
         self._connection = connection
         self._transport_name = transport
@@ -102,7 +102,7 @@ class RequestChannel(LoopBound):
             on_message=self._receive,
             on_connect=self._on_connect,
             on_disconnect=self._on_disconnect,
-            on_refused=self._refuse,
+            on_unsafe_socket=self._on_unsafe_socket,
         )
 
     def _find(self) -> Path:
@@ -149,7 +149,7 @@ class RequestChannel(LoopBound):
             async with asyncio.timeout(timeout):
                 await self.connected.wait()
         except TimeoutError:
-            raise self.refusal or DaemonBusy(actor=self._actor) from None
+            raise self.socket_error or DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
     async def request_encoded(self, header: bytes, payload: Payload, timeout: float) -> Response:
@@ -238,11 +238,11 @@ class RequestChannel(LoopBound):
         elif self._on_message is not None:
             self._on_message(correlation, header, payload)
 
-    def _refuse(self, error: P2PError) -> None:
-        self.refusal = error
+    def _on_unsafe_socket(self, error: P2PError) -> None:
+        self.socket_error = error
 
     def _on_connect(self) -> None:
-        self.refusal = None
+        self.socket_error = None
         self.connected.set()
         if self._connect_callback is not None:
             self._connect_callback()

@@ -1,22 +1,29 @@
 """Connections to Unix sockets: made here, or handed over by another process.
 
-An identity's process in the daemon may not make Unix sockets. It asks the supervisor, which connects for it. Whatever
-runs there sets that once with ``set_opener``.
+An identity's process in the daemon may not make Unix sockets: the supervisor connects for it. The process sets that
+once with ``set_opener``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from ..errors import HomeUnusable
+
 Opener: TypeAlias = Callable[[Path], Awaitable[socket.socket]]
-"""Returns a connected, non-blocking stream socket. Raises OSError."""
+"""Return a connected, non-blocking stream socket. Raises OSError."""
 
 _RETRY_SECONDS: Final = 0.02
 """Seconds between two attempts to connect to a socket with a full queue. The kernel does not signal free space."""
+NOT_ADMITTED: Final = "this user may not connect to it. Its group may: ask root to add you, and log in again"
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of unix(7): pid, uid, gid."""
 _opener: Opener | None = None
 
 
@@ -54,3 +61,30 @@ async def connect_unix(path: Path) -> socket.socket:
     except BaseException:
         made.close()
         raise
+
+
+def check_listener(sock: socket.socket, path: Path) -> None:
+    """Check that a process of this user or of root listens at the connected socket. The kernel has recorded its user.
+
+    Raises:
+        HomeUnusable: the process belongs to another user.
+    """
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(found)
+    if user not in (0, os.getuid()):
+        reason = f"a process of uid {user} listens there, and this is uid {os.getuid()}. Nothing was sent to it"
+        raise HomeUnusable(path=str(path), reason=reason)
+
+
+def connect_to(sock: socket.socket, path: Path) -> None:
+    """Connect to a mailbox, and check who listens there.
+
+    Raises:
+        HomeUnusable: this user may not connect, or the process that listens belongs to another user.
+        OSError: no process listens yet, or its backlog is full.
+    """
+    try:
+        sock.connect(str(path))
+    except PermissionError:
+        raise HomeUnusable(path=str(path), reason=NOT_ADMITTED) from None
+    check_listener(sock, path)

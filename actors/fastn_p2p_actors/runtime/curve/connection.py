@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from zmq.utils import z85
 
-from fastn_p2p_client.errors import ConnectionLost, P2PError
-from fastn_p2p_client.ipc.reconnecting import FIRST_DELAY, LONGEST_DELAY, check_listener
+from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.ipc.transport.base import ReconnectingTransport, connection_lost
 from fastn_p2p_client.ipc.transport.native.codec import (
     COMMAND,
     FRAMES,
@@ -24,14 +25,12 @@ from fastn_p2p_client.ipc.transport.native.codec import (
     MAJOR,
     MAX_FRAMES,
     SIGNATURE,
-    OnMessage,
     Payload,
     invalid_reason,
     socket_properties,
 )
-from fastn_p2p_client.ipc.unix_sockets import connect_unix
+from fastn_p2p_client.ipc.unix_sockets import check_listener, connect_unix
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, MAX_MESSAGE, SEND_QUEUE_BYTES
-from fastn_p2p_client.retry import Backoff
 
 from ...credentials.curve_client import OVERHEAD, CurveClient, CurveFailed
 from ..specs import VaultAccess
@@ -50,50 +49,31 @@ def vault_channel(mailbox: Path, access: VaultAccess) -> RequestChannel:
     return RequestChannel(mailbox, "vault", connection=partial(CurveConnection, access))
 
 
-class CurveConnection:
-    """A connection to a CURVE mailbox that is made again when it ends.
+class CurveConnection(ReconnectingTransport):
+    """One connection to a CURVE mailbox after the other.
 
     Args:
         access: own keys, and the public key of the mailbox.
         find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
-        on_message: called with (id, header, payload).
-        on_connect: called after each handshake.
-        on_disconnect: called when a connection has ended, after its last message.
-        on_refused: called with the error if the socket could be another user's. Nothing was sent then.
+        callbacks: of ``ReconnectingTransport``.
     """
 
-    def __init__(
-        self,
-        access: VaultAccess,
-        find: Callable[[], Path],
-        *,
-        on_message: OnMessage,
-        on_connect: Callable[[], None],
-        on_disconnect: Callable[[], None],
-        on_refused: Callable[[P2PError], None],
-    ) -> None:
-        self._keys = [z85.decode(key) for key in (access.server_public, access.public, access.secret)]
-        self._find = find
-        self._on_message = on_message
-        self._on_connect = on_connect
-        self._on_disconnect = on_disconnect
-        self._on_refused = on_refused
-        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
-        self._curve: CurveClient | None = None
-        """Keys of the present connection, once its handshake is complete."""
-        self._writer: asyncio.StreamWriter | None = None
-        """Stream of the present connection."""
-        self._closed = False
+    _curve: CurveClient | None = None
+    """Keys of the present connection, once its handshake is complete."""
+    _writer: asyncio.StreamWriter | None = None
+    """Stream of the present connection."""
+    _task: asyncio.Task[None] | None = None
 
-    def open(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._stay_connected())
+    def __init__(self, access: VaultAccess, find: Callable[[], Path], **callbacks: Any) -> None:
+        super().__init__(find, **callbacks)
+        self._keys = [z85.decode(key) for key in (access.server_public, access.public, access.secret)]
 
     def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
+        super().close()
         self._curve = None
-        if not self._task.get_loop().is_closed():
+        if self._task is not None and not self._task.get_loop().is_closed():
             self._task.cancel()
             if self._writer is not None:
                 self._writer.close()
@@ -122,45 +102,44 @@ class CurveConnection:
             ConnectionLost: the connection has ended before.
         """
         if self._writer is None or self._curve is None:
-            raise ConnectionLost(what="the connection to the daemon")
+            raise connection_lost()
         try:
             await self._writer.drain()
         except OSError:
-            raise ConnectionLost(what="the connection to the daemon") from None
+            raise connection_lost() from None
 
-    async def _stay_connected(self) -> None:
-        while not self._closed:
-            try:
-                await self._connect()
-            except P2PError as error:
-                self._on_refused(error)
-            except (OSError, EOFError, TimeoutError, CurveFailed) as error:
-                log.debug("the vault's mailbox: %s", error)
-            await asyncio.sleep(self._backoff.next_delay())
+    def _connect(self) -> None:
+        self._task = self._loop.create_task(self._run())
 
-    async def _connect(self) -> None:
-        """Connect, and receive until the connection ends."""
-        path = self._find()
-        sock = await connect_unix(path)
+    async def _run(self) -> None:
+        """Make one attempt, and communicate until the connection ends."""
         try:
-            check_listener(sock, path)
-        except BaseException:
-            sock.close()
-            raise
+            path = self._find()
+            sock = await connect_unix(path)
+            try:
+                check_listener(sock, path)
+            except BaseException:
+                sock.close()
+                raise
+            await self._communicate(sock)
+        except P2PError as error:
+            self._on_unsafe(error)
+        except (OSError, EOFError, TimeoutError, CurveFailed) as error:
+            log.debug("the vault's mailbox: %s", error)
+            self._on_failed_attempt()
+
+    async def _communicate(self, sock: socket.socket) -> None:
         reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_BUFFER)
         try:
             async with asyncio.timeout(HANDSHAKE_IVL_MS / 1000):
                 curve = await self._shake_hands(reader, self._writer)
             self._curve = curve
-            self._backoff.reset()
-            self._on_connect()
+            self._on_ready()
             await self._receive(reader, curve)
         finally:
-            was_connected = self._curve is not None
             self._writer.close()
             self._curve = self._writer = None
-            if was_connected and not self._closed:
-                self._on_disconnect()
+            self._on_end()
 
     async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> CurveClient:
         curve = CurveClient(*self._keys)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import zmq
 
 from ....affinity import Descriptor, LoopBound, sever
-from ....errors import ConnectionLost, P2PError
-from ....retry import Backoff
-from ...reconnecting import FIRST_DELAY, LONGEST_DELAY, connect_to
-from ..native.codec import OnMessage, Payload
+from ....errors import P2PError
+from ...unix_sockets import connect_to
+from ..base import ReconnectingTransport, connection_lost
+from ..native.codec import Payload
 from .send_queue import RETRY_DELAY, SendQueue
 from .sockets import AGAIN, MORE, NOBLOCK, SocketMonitor, close_socket, dealer, endpoint, raw_get, raw_recv, readable
 
@@ -29,60 +28,35 @@ _LINGER_MS: Final = 500
 """Milliseconds for libzmq to send the last messages when the process ends."""
 
 
-class PyzmqConnection(LoopBound):
+class PyzmqConnection(LoopBound, ReconnectingTransport):
     """The transport ``pyzmq``.
 
     libzmq would reconnect by itself, to a listener of any user. So each connection is requested here, after another
     socket has asked the kernel which user listens.
-
-    Args:
-        find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
-        on_message: called with (id, header, payload).
-        on_connect: called after each handshake.
-        on_disconnect: called when a connection has ended, after its last message.
-        on_refused: called with the error if the socket could be another user's. Nothing was sent then.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], Path],
-        *,
-        on_message: OnMessage,
-        on_connect: Callable[[], None],
-        on_disconnect: Callable[[], None],
-        on_refused: Callable[[P2PError], None],
-    ) -> None:
-        self._find = find
-        self._on_message = on_message
-        self._on_connect = on_connect
-        self._on_disconnect = on_disconnect
-        self._on_refused = on_refused
-        self._path: Path | None = None
-        """Path that libzmq connects to; None between two attempts."""
-        self._connection_descriptor: Descriptor | None = None
-        """libzmq's descriptor of the connection."""
-        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._is_connected = False
-        self._losses = 0
-        """Number of connections that have ended."""
-        self._send_scheduled = False
-        self._closed = False
-        self._in_monitor = False
+    _path: Path | None = None
+    """Path that libzmq connects to; None between two attempts."""
+    _connection_descriptor: Descriptor | None = None
+    """libzmq's descriptor of the connection."""
+    _losses = 0
+    """Number of connections that have ended."""
+    _send_scheduled = False
+    _in_monitor = False
+
+    def open(self) -> None:
         self._idle = asyncio.Event()
         """Set while the send queue is empty."""
         self._idle.set()
-
-    def open(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._socket = dealer()
         self._send_queue = SendQueue(self._socket)
         self._monitor = SocketMonitor(self._socket)
         self._descriptor = int(self._socket.fileno())
-        self._loop.add_reader(self._descriptor, self._read_all)
-        self._loop.add_reader(self._monitor.fileno(), self._on_monitor)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._descriptor, self._read_all)
+        loop.add_reader(self._monitor.fileno(), self._on_monitor)
         self._track()
-        self._connect()
+        super().open()
 
     def close(self) -> None:
         if self._closed:
@@ -90,10 +64,8 @@ class PyzmqConnection(LoopBound):
         if self._is_connected:
             with contextlib.suppress(zmq.ZMQError):
                 self._send_queue.flush()
-        self._closed = True
+        super().close()
         self._idle.set()
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_reader(self._monitor.fileno())
@@ -109,7 +81,6 @@ class PyzmqConnection(LoopBound):
             sever(self._connection_descriptor)
 
     def _connect(self) -> None:
-        self._retry_timer = None
         try:
             path = self._find()
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -117,21 +88,19 @@ class PyzmqConnection(LoopBound):
                 connect_to(probe, path)
             self._socket.connect(endpoint(path))
         except P2PError as error:
-            self._connect_later()
-            self._on_refused(error)
+            self._on_unsafe(error)
         except (OSError, zmq.ZMQError):  # no process listens yet, or its backlog is full
-            self._connect_later()
+            self._on_failed_attempt()
         else:
             self._path = path
             self._loop.call_soon(self._on_monitor)
 
-    def _connect_later(self) -> None:
+    def _on_failed_attempt(self) -> None:
         if self._path is not None:
             with contextlib.suppress(zmq.ZMQError):  # libzmq has dropped it already
                 self._socket.disconnect(endpoint(self._path))
             self._path = None
-        if self._retry_timer is None:
-            self._retry_timer = self._loop.call_later(self._backoff.next_delay(), self._connect)
+        super()._on_failed_attempt()
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
         """Send one message; return False if the queue is full."""
@@ -155,7 +124,7 @@ class PyzmqConnection(LoopBound):
         losses = self._losses
         await self._idle.wait()
         if losses != self._losses:
-            raise ConnectionLost(what="the connection to the daemon")
+            raise connection_lost()
 
     def _send_and_read(self) -> None:
         """Send the messages of this loop iteration, then read, as the edge-triggered descriptor requires."""
@@ -214,21 +183,16 @@ class PyzmqConnection(LoopBound):
                 with contextlib.suppress(OSError):  # it has ended already
                     self._connection_descriptor = Descriptor.of(event.value)
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._is_connected = True
-                self._backoff.reset()
-                self._on_connect()
+                self._on_ready()
             elif event.kind in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
                 self._on_end()
 
     def _on_end(self) -> None:
-        """Handle the end of a connection, or of an attempt to make one."""
         self._connection_descriptor = None
-        if self._is_connected:
-            self._is_connected = False
-            self._losses += 1
-            self._send_queue.clear()
-            self._idle.set()
-            self._read_all()  # messages that arrived before the end still count
-            self._on_disconnect()
-        if not self._closed:
-            self._connect_later()
+        super()._on_end()
+
+    def _on_lost(self) -> None:
+        self._losses += 1
+        self._send_queue.clear()
+        self._idle.set()
+        self._read_all()  # messages that arrived before the end still count

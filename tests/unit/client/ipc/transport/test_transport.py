@@ -161,7 +161,7 @@ def test_a_mailbox_that_may_not_be_used_is_refused_with_the_reason(
         with pytest.raises(P2PError) as failure:
             await link.request(m.GetStatus(), timeout=0.3)
         assert isinstance(failure.value, InvalidName | DaemonBusy)
-        assert isinstance(link.refusal, InvalidName)
+        assert isinstance(link.socket_error, InvalidName)
         assert echo.arrived == []
         refused = False
         assert (await link.request(m.GetStatus(), b"x", timeout=60)).payload == b"x"
