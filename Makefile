@@ -88,5 +88,4 @@ $(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECT
 $(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt $(VENV)/runtime.stamp
 	@echo "setting up $(VENV) (tests and checks)" >&2
 	@$(PIP) install -r requirements/dev.txt
-	@$(PIP) download --no-deps -d $(VENV)/side-by-side -r
 	@touch $@

@@ -98,7 +98,6 @@ def copy_packages(user: User, python: str, checkout: Path) -> None:
     (packages,) = ours.glob("lib/python3*/site-packages")
     left_out = shutil.ignore_patterns(*NOT_INSTALLED)
     shutil.copytree(packages, copy / packages.relative_to(ours), symlinks=True, ignore=left_out, dirs_exist_ok=True)
-    shutil.copytree(ours / "side-by-side", copy / "side-by-side")
     scripts = [file for file in (ours / "bin").iterdir() if not file.is_symlink() and file.read_bytes()[:2] == b"#!"]
     moved = [*copy.rglob("fastn_p2p_checkout.pth"), *copy.rglob("direct_url.json")]
     moved += [Path(shutil.copy(script, copy / "bin")) for script in scripts]
