@@ -191,6 +191,7 @@ def test_the_callee_moves(direct: RoamingHosts) -> None:
         measure(load, "callee's address, no relay")
 
 
+@pytest.mark.lab_long
 @pytest.mark.timeout(120)
 def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
     """Packets of the connection over the first of its new addresses still come, and the caller's get nowhere."""
@@ -202,8 +203,9 @@ def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
         measure(load, "callee's address again after 2 s, no relay")
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(40, marks=pytest.mark.lab_long)])
-@pytest.mark.parametrize("sleeper", ["callee", pytest.param("caller", marks=pytest.mark.lab_long)])
+@pytest.mark.lab_long
+@pytest.mark.parametrize("seconds", [3, 40])
+@pytest.mark.parametrize("sleeper", ["callee", "caller"])
 @pytest.mark.timeout(180)
 def test_a_machine_sleeps(direct: RoamingHosts, sleeper: str, seconds: float) -> None:
     """Every process of a daemon stops, also for longer than QUIC keeps a connection, and goes on."""
