@@ -168,6 +168,7 @@ def measure(load: Load, what: str) -> None:
 def test_a_link_that_is_cut_ends_no_call(direct: RoamingHosts, seconds: float) -> None:
     """Not even calls that must not be repeated. A session goes on, too."""
     with direct.calls(retry=False) as load, standing(direct.caller, direct.callee) as both:
+        load.wait_transfer()
         direct.alice.silence()
         time.sleep(seconds)
         direct.alice.silence(False)
@@ -283,6 +284,7 @@ def test_blocked_udp_moves_calls_to_the_relay(relayed: RoamingHosts, direction: 
 def test_blocked_udp_ends_what_cannot_be_repeated_with_an_error(relayed: RoamingHosts) -> None:
     """Nobody knows whether the call was executed. If another connection answers first, theirs gets time to heal."""
     with relayed.calls() as load, standing(relayed.caller, relayed.callee) as both:
+        load.wait_transfer()
         relayed.home.block_udp()
         began = time.monotonic()
         both.wait_ends()
