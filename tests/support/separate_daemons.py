@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         Path(name).chmod(0o711)
         yield Path(name)
+
+
+def can_separate() -> bool:
+    """Return whether this machine lets root become users without accounts, where those may read the code."""
+    try:
+        done = subprocess.run([*as_user(FIRST), sys.executable, "-c", ""], stderr=subprocess.DEVNULL, check=False)
+    except OSError:  # there is no setpriv or unshare
+        return False
+    return done.returncode == 0
 
 
 def as_user(user: int, *groups: int) -> list[str]:
