@@ -1,10 +1,11 @@
 """Owners and modes of a home whose processes have users of their own: taken over at the start, and given back.
 
-Problem: the home of before belongs to one user, and a crash may happen at any file. Idea: who owns what follows from
-the path alone, so the walk can be repeated. ``users.json`` is removed before it and written after it: while it says
-the wanted users, all is done. The user of the home itself is changed last, so that until then a walk knows whose files
-it may give away. It opens directories without following links, and changes only what belonged to the home's user or to
-one of the daemon's. Cost: one walk at the first start, and when the users change.
+Problem: the home of before belongs to one user, whose processes may be hostile, and a crash may happen at any file.
+Idea: who owns what follows from the path alone, so the walk can be repeated. ``users.json`` is removed before it and
+written after it: while it says the wanted users, all is done. The home itself becomes root's first, so that nobody puts
+other files in its place. A directory is given after all in it, so until then its owner says whose files a walk may give
+away. It follows no link, and changes only what belonged to that user or to one of the daemon's. Links are removed where
+root writes. Cost: one walk at the first start, and when the users change.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ import msgspec
 from fastn_p2p_actors.runtime.separate_users import SeparateUsers
 from fastn_p2p_actors.storage.atomic_files import remove_file, write_atomically
 from fastn_p2p_actors.storage.identity_store import IdentityStore
-from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_actors.storage.shared_directories import OWN, WORKSPACE, free_user, user_of
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
@@ -50,28 +50,53 @@ def separate(home: Home, users: SeparateUsers) -> None:
     """Give each process's files to its user. May be repeated after a crash at any moment. Only root can.
 
     Raises:
+        HomeUnusable: a link leads to one of its directories.
         OSError: a file cannot be changed.
         StorageFailed: there are more identities than users for them.
     """
     before = users_of(home)
-    owner = home.path.stat().st_uid
-    if before == users and owner == 0:
-        _give_top(home, users)
-        return
-    log.info("the home is given to the users of the daemon's processes")
-    remove_file(home.users_file)
-    _complete_permissions(home)
-    numbers = {owner, *users.numbers, *_numbers(before)}
-    for directory in _identities(home):
-        if user_of(directory, users.first, users.last) < 0:
-            number = free_user(home.identities, users.first, users.last)
-            os.chown(directory, -1, number, follow_symlinks=False)
-    run = home.path / "run"
-    _make(run / "network", users.network)
-    _move(run, run / "network", _NETWORK_FILES)
-    _walk(home.path, lambda parts: _separate_owner(home, users, parts), numbers)
+    former = home.path.lstat().st_uid
+    if before != users or former:
+        log.info("the home is given to the users of the daemon's processes")
+        remove_file(home.users_file)
+        os.chown(home.path, 0, 0)
+        home.path.chmod(_PRIVATE)  # from here on nobody else can put other files in its place
+        for each in _tops(home):
+            if each.is_symlink():
+                raise HomeUnusable(path=str(each), reason="it is a link. Put a directory there, or mount one")
+        numbers = {former, *users.numbers, *_numbers(before), *(each.lstat().st_uid for each in _tops(home))}
+        _give_numbers(home, users)
+        run = home.path / "run"
+        _make(run / "network", users.network)
+        _move(run, run / "network")
+        _walk(home.path, lambda parts: _separate_owner(home, users, parts), numbers)
     _give_top(home, users)
-    write_atomically(home.users_file, msgspec.json.encode(users))
+    for place in (home.path, home.path / "run", home.logs):
+        _remove_planted(place)
+    if before != users or former:
+        write_atomically(home.users_file, msgspec.json.encode(users))
+
+
+def _tops(home: Home) -> tuple[Path, ...]:
+    return (home.path / "run", home.logs, home.vault, home.peers, home.identities)
+
+
+def _give_numbers(home: Home, users: SeparateUsers) -> None:
+    """Give each identity a user that has none. Raises StorageFailed if there are not enough."""
+    for name in IdentityStore(home).names():
+        directory = home.identities / name
+        if user_of(directory, users.first, users.last) < 0:
+            os.chown(directory, -1, free_user(home.identities, users.first, users.last), follow_symlinks=False)
+
+
+def _remove_planted(directory: Path) -> None:
+    """Remove links and the like from a directory to which root writes: the user of before may have left them there."""
+    for each in directory.iterdir():
+        found = each.lstat()
+        if not stat.S_ISDIR(found.st_mode) and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+            if not stat.S_ISSOCK(found.st_mode):
+                log.warning("%s was a link or no file, and is removed", each)
+            each.unlink()
 
 
 def join(home: Home) -> None:
@@ -91,7 +116,7 @@ def join(home: Home) -> None:
     _walk(home.path, lambda parts: Owner(own, os.getgid(), _joined_mode(parts)), numbers)
     home.path.chmod(_PRIVATE)
     run = home.path / "run"
-    _move(run / "network", run, _NETWORK_FILES)
+    _move(run / "network", run)
     for place in (run / "network", *run.glob("identity-*")):
         with suppress(OSError):
             place.rmdir()  # marks of running code, of which nothing is missing after a restart, keep it
@@ -108,19 +133,6 @@ def users_of(home: Home) -> SeparateUsers | None:
 
 def _numbers(users: SeparateUsers | None) -> set[int]:
     return set() if users is None else {*users.numbers, *range(users.first, users.last + 1)}
-
-
-def _identities(home: Home) -> list[Path]:
-    return [home.identities / name for name in IdentityStore(home).names()]
-
-
-def _complete_permissions(home: Home) -> None:
-    """Grant nothing more to bindings that are older than permissions: an identity's process may not write the file."""
-    for directory in _identities(home):
-        try:
-            PermissionStore(home).complete(directory.name, dict)
-        except P2PError as error:
-            log.error("%s", error)
 
 
 def _separate_owner(home: Home, users: SeparateUsers, parts: tuple[str, ...]) -> Owner:
@@ -188,28 +200,33 @@ def _give_top(home: Home, users: SeparateUsers) -> None:
 
 
 def _make(directory: Path, owner: tuple[int, int]) -> None:
+    if directory.is_symlink():
+        directory.unlink()
     with suppress(FileExistsError):
         directory.mkdir(_PRIVATE)
     os.chown(directory, *owner, follow_symlinks=False)
 
 
-def _move(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    for name in names:
+def _move(source: Path, target: Path) -> None:
+    """Move the files that the network process keeps over restarts."""
+    for name in _NETWORK_FILES:
         with suppress(FileNotFoundError):
-            (source / name).replace(target / name)
+            if stat.S_ISREG((source / name).lstat().st_mode):
+                (source / name).replace(target / name)
 
 
 def _walk(root: Path, owner_of: Callable[[tuple[str, ...]], Owner], numbers: set[int]) -> None:
     """Give everything below a directory away that belongs to one of these users."""
-    for place, directories, files, descriptor in os.fwalk(root):
+    for place, directories, files, descriptor in os.fwalk(root, topdown=False):
         parts = Path(place).relative_to(root).parts
-        for name in (*directories, *files):
+        for name in (*files, *directories):  # so that one of before owns a directory until all in it is done
             _give(descriptor, name, owner_of((*parts, name)), numbers, Path(place, name))
 
 
 def _give(directory: int, name: str, owner: Owner, numbers: set[int], shown: Path) -> None:
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if found.st_uid not in numbers:
+    is_linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and not found.st_uid  # perhaps a file of the system
+    if found.st_uid not in numbers or (is_linked and owner.uid):
         if found.st_uid != owner.uid:
             log.warning("%s belongs to user %d, and is left to that user", shown, found.st_uid)
         return

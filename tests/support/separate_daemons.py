@@ -64,19 +64,15 @@ def _unit_privileges() -> list[str]:
 
 
 class SeparateDaemon(Daemon):
-    """Daemon whose processes have users of their own, or, with ``users`` empty, root for all."""
+    """Daemon whose processes have users of their own."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         super().__init__(folder / "home", folder / "hosts", **env)
         self.command = (*readable_code(), *_unit_privileges(), *CLI, "daemon")
-        self.use(USERS)
-
-    def use(self, users: str) -> None:
-        """Give its processes these users from the next start on."""
-        self.env["FASTN_SEPARATE_USERS"] = users
+        self.env["FASTN_SEPARATE_USERS"] = USERS
         hosts = Path(self.env["FASTN_HOST_DIRECTORY"])
-        hosts.mkdir(mode=0o700, exist_ok=True)
-        os.chown(hosts, NETWORK if users else 0, NETWORK if users else 0)
+        hosts.mkdir(mode=0o700)
+        os.chown(hosts, NETWORK, NETWORK)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ the network process's mailbox.
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import Final
 
@@ -54,6 +55,7 @@ async def serve(actor: ActorContext) -> None:
     context = GatewayContext(actor)
     if any(context.settings.identities):
         share_with(*context.settings.identities)
+        _complete_permissions(context)
         set_on_leftover(partial(delete_leftover, context, asyncio.get_running_loop()))
     server = ControlServer(context, actor.connection_limits(), actor.listeners.get("control"))
     context.store.delete_trash()
@@ -73,6 +75,15 @@ async def serve(actor: ActorContext) -> None:
         restoring.cancel()
         server.close()
         context.close()
+
+
+def _complete_permissions(context: GatewayContext) -> None:
+    """Grant nothing more to bindings that are older than permissions: the identity's process may not write the file."""
+    for name in context.store.names():
+        try:
+            context.permissions.complete(name, dict)
+        except P2PError as error:
+            logging.getLogger(__name__).error("%s", error)
 
 
 async def _restore_after_restart(actor: ActorContext, context: GatewayContext) -> None:

@@ -33,6 +33,7 @@ from ..runtime.sandbox.replaced_files import ReplacedFiles
 from ..runtime.sandbox.roles import identity_sandbox
 from ..runtime.sandbox.sandbox import Sandbox
 from ..runtime.sandbox.system_files import python_files, settings_with_own_rules
+from ..runtime.separate_users import own_account
 from ..runtime.site_packages import refresh
 from ..runtime.specs import IdentitySettings
 from ..storage.identity_store import BindingFile, IdentityStore
@@ -158,7 +159,11 @@ class IdentityActor:
             return
         name = self._identity.name
         permissions = PermissionStore(self._context.home)
-        self._granted = permissions.complete(name, lambda: declared_by_builtins(self._store, name)).all_lines()
+        if own_account() is None:
+            granted_file = permissions.complete(name, lambda: declared_by_builtins(self._store, name))
+        else:
+            granted_file = permissions.read(name)  # the gateway writes it
+        self._granted = granted_file.all_lines()
         refresh()  # of packages that were installed since the daemon's start, whose files it may read then
         directory = self._context.home.identities / name
         make_directories(directory, empty=True)

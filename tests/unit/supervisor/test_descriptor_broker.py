@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fastn_p2p_actors.runtime.control_channel import OpenConfig, OpenSocket
 from fastn_p2p_actors.runtime.identity_sockets import identity_label
+from fastn_p2p_actors.runtime.mailbox import CREDENTIALS
+from fastn_p2p_actors.runtime.process_setup import PR_SET_DUMPABLE
+from fastn_p2p_actors.runtime.separate_users import Account
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden
 from fastn_p2p_client.home import Home
@@ -135,3 +140,33 @@ def test_the_config_is_opened_for_reading(home: Home) -> None:
         assert file.read() == b"[limits]\n"
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.write(file.fileno(), b"x")
+
+
+@contextmanager
+def _dumpable() -> Iterator[None]:
+    """Undo what the kernel does to a process that changes its user, because other tests look at this process."""
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_granted_socket_is_connected_with_the_user_of_the_identity(home: Home) -> None:
+    path = home.path / "web"
+    PermissionStore(home).grant("alice", "Shop", "default", [f"connect unix:{path}"])
+    broker = DescriptorBroker(home, lambda identity: Account(60610, 60610))
+    home.path.chmod(0o711)
+    with socket.socket(socket.AF_UNIX) as listener, _dumpable():
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o600)
+        with pytest.raises(PermissionError):
+            broker.open("identity-alice", OpenSocket(str(path)))
+        path.chmod(0o666)
+        with socket.socket(fileno=broker.open("identity-alice", OpenSocket(str(path)))):
+            accepted, _ = listener.accept()
+            with accepted:
+                found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        assert CREDENTIALS.unpack(found)[1:] == (60610, 60610)
+    assert (os.geteuid(), os.getegid()) == (0, 0)

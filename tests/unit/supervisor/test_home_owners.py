@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p_actors.storage.identity_store import IdentityFile, IdentityStore
-from fastn_p2p_client.errors import StorageFailed
+from fastn_p2p_client.errors import HomeUnusable, StorageFailed
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor import home_owners
 from fastn_p2p_supervisor.home_lock import HomeLock
@@ -92,6 +92,28 @@ def test_it_is_repeated_after_a_crash_at_any_file(home: Home, monkeypatch: pytes
     assert OWNER not in found.values()
     numbers = {found[f"identities/{name}/protocols/Echo/default/data"] for name in ("alice", "bob")}
     assert numbers == {60610, 60611}
+
+
+def test_links_of_the_owner_of_before_lead_root_nowhere(home: Home, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "secret").write_text("")
+    for place in ("run/network", "run/identity-alice"):
+        (home.path / place).symlink_to(target)
+    for place in ("run/processes.tmp", "logs/vault.log", "config.toml", "peers/link"):
+        (home.path / place).symlink_to(tmp_path / "secret")
+    (home.logs / "network.log").hardlink_to(tmp_path / "secret")
+    (home.identities / "alice/protocols/Echo/default/hard").hardlink_to(tmp_path / "secret")
+    home_owners.separate(home, USERS)
+    assert ((tmp_path / "secret").stat().st_uid, target.stat().st_uid, list(target.iterdir())) == (0, 0, [])
+    links = {str(each.relative_to(home.path)) for each in home.path.rglob("*") if each.is_symlink()}
+    assert {link for link in links if not link.startswith("identities/")} == {"peers/link"}
+    assert not (home.logs / "network.log").exists()
+    home_owners.join(home)
+    (home.peers).rename(home.path / "other")
+    (home.peers).symlink_to(home.path / "other")
+    with pytest.raises(HomeUnusable, match="it is a link"):
+        home_owners.separate(home, USERS)
 
 
 def test_it_is_given_back(home: Home) -> None:
