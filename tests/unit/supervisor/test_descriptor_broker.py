@@ -16,7 +16,7 @@ from fastn_p2p_actors.runtime.control_channel import OpenConfig, OpenSocket
 from fastn_p2p_actors.runtime.identity_sockets import identity_label
 from fastn_p2p_actors.runtime.mailbox import CREDENTIALS
 from fastn_p2p_actors.runtime.process_setup import PR_SET_DUMPABLE
-from fastn_p2p_actors.runtime.separate_users import Account
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden
 from fastn_p2p_client.home import Home
@@ -155,7 +155,7 @@ def _dumpable() -> Iterator[None]:
 def test_a_granted_socket_is_connected_with_the_user_of_the_identity(home: Home) -> None:
     path = home.path / "web"
     PermissionStore(home).grant("alice", "Shop", "default", [f"connect unix:{path}"])
-    broker = DescriptorBroker(home, lambda identity: Account(60610, 60610))
+    broker = DescriptorBroker(home, lambda identity: ProcessAccount(60610, 60610))
     home.path.chmod(0o711)
     with socket.socket(socket.AF_UNIX) as listener, _dumpable():
         listener.bind(str(path))
