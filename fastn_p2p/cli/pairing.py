@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastn_p2p_actors.network import RUST_DIAGNOSTICS
-from fastn_p2p_actors.pairing.meeting_places import NetworkUse
+from fastn_p2p_actors.pairing.rendezvous import NetworkUse
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_actors.runtime.process_setup import make_undumpable
 from fastn_p2p_client.client import Client
@@ -70,7 +70,7 @@ def finish(paired: PairedPeer, *, json: bool) -> None:
     else:
         write_message(f"Added {paired.name} to the address book.")
     write_message(
-        f"Fingerprint: {paired.fingerprint}. The other side sees the same. If it does not: "
+        f"Fingerprint: {paired.fingerprint}. The other machine shows the same. If it does not: "
         f"fastn-p2p peer remove {paired.name}"
     )
     write_result(f"{paired.name}\t{paired.id52}")

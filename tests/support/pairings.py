@@ -8,7 +8,7 @@ from typing import Any
 from fastn_p2p_actors.pairing.code import new_code
 from fastn_p2p_actors.pairing.host import PairingHost
 from fastn_p2p_actors.pairing.joiner import PairingJoiner
-from fastn_p2p_actors.pairing.meeting_places import NetworkUse
+from fastn_p2p_actors.pairing.rendezvous import NetworkUse
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_client.ipc.messages import ListPeers
 from tests.support.daemons import Daemon

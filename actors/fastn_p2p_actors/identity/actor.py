@@ -54,7 +54,7 @@ from .messages import (
 from .network_registration import NetworkRegistration
 from .refused_attempts import RefusedAttempts
 from .resource_limits import apply_limits, memory_limit
-from .sandboxed_process import RefusalHint, SandboxTooSmall, make_directories, open_socket
+from .sandboxed_process import DeniedAttemptHint, SandboxTooSmall, make_directories, open_socket
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
@@ -176,7 +176,7 @@ class IdentityActor:
         self._context.enter_sandbox(sandbox)
         RefusedAttempts(sandbox, self._runs_protocol_code, self._on_refused).watch()
         for handler in logging.getLogger().handlers:
-            handler.addFilter(RefusalHint())
+            handler.addFilter(DeniedAttemptHint())
         set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
 
     def _runs_protocol_code(self) -> bool:

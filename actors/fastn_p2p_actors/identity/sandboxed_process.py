@@ -33,7 +33,7 @@ def is_permission_denied(error: BaseException | None) -> bool:
     return False
 
 
-class RefusalHint(logging.Filter):
+class DeniedAttemptHint(logging.Filter):
     """Adds ``HINT`` to log lines about exceptions that a sandbox can have caused."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -4,13 +4,13 @@ It runs in the process of the command ``fastn-p2p pair``, with an endpoint of it
 So the daemon's processes see neither words nor derived keys, and an end of the command leaves nothing behind.
 
 - ``code``: the words, and how an owner types them.
-- ``meeting_places``: this machine, the LAN and the directories, which have the record that says where the host waits.
+- ``rendezvous``: this machine, the LAN and the directories, which have the record that says where the host waits.
 - ``endpoint``: endpoint of the pairing itself.
 - ``exchange``: proof of all four words (SPAKE2), and exchange of names, tickets and nonces.
 - ``host``, ``joiner``: the side that shows the words, and the side that types them.
-- ``address_book``: changes of the daemon's address book, which a failed pairing takes back.
+- ``pairing_book``: changes of the daemon's address book, which a failed pairing takes back.
 - ``result``: the peer that a pairing has added; ``errors``: the other ends of a pairing.
 
-The host shows the words. The first two words find the host: whoever knows them can read where its endpoint is. All four
-prove that both sides have the same code, without giving anybody something to test guesses on.
+The host shows the words. The first two words find the host: anyone with them can read where its endpoint is. All four
+prove that both sides have the same code, without giving an attacker anything to test guesses on.
 """

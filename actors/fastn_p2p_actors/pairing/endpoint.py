@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ..network.transport.endpoint import NetworkEndpoint
-from .meeting_places import NetworkUse
+from .rendezvous import NetworkUse
 
 ALPN: Final = b"fastn-p2p/pair/1"
 """Protocol of the connections of a pairing."""

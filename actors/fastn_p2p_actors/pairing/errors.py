@@ -3,15 +3,15 @@
 ::
 
     PairingError
-    ├── NoMeetingPlace        neither LAN nor directory is on, or none works
+    ├── NoRendezvous        neither LAN nor directory is on, or none works
     ├── CodeNotFound          no source knows the words
-    ├── CodeExpired           nobody has typed the words in time
+    ├── CodeExpired           no daemon has typed the words in time
     ├── WrongCode             the last two words differ
     ├── CodeUsedTwice         a third party has the same words
     ├── SameIdentity          both sides are one identity
-    ├── NameInUse             the other side's name for itself means something else here
-    ├── PeerEnded             the other side ended, or its connection was lost
-    └── PeerRefused           the other side cannot store this identity
+    ├── NameInUse             the peer's name for itself means something else here
+    ├── PeerEnded             the peer ended, or its connection was lost
+    └── PeerRefused           the peer cannot store this identity
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PairingError(P2PError):
     """A pairing failed. Never leaves the command's process."""
 
 
-class NoMeetingPlace(PairingError):
+class NoRendezvous(PairingError):
     code = "pairing-impossible"
     template = "The two sides cannot find each other: {reason}."
     reason: str
@@ -32,8 +32,8 @@ class NoMeetingPlace(PairingError):
 class CodeNotFound(PairingError):
     code = "pairing-not-found"
     template = (
-        "Nobody shows these words{places}. Check the first two words, and that `fastn-p2p pair` still waits on the "
-        "other side, in the same LAN or with the same directory"
+        "No daemon shows these words{places}. Check the first two words, and that `fastn-p2p pair` still waits on the "
+        "other machine, in the same LAN or with the same directory"
     )
     places: str
 
@@ -53,7 +53,7 @@ class WrongCode(PairingError):
 class CodeUsedTwice(PairingError):
     code = "pairing-used-twice"
     template = (
-        "{reason}: somebody else may know these words. Nothing was stored. Show new words, and tell them to the right "
+        "{reason}: a third party may know these words. Nothing was stored. Show new words, and tell them to the right "
         "person only"
     )
     reason: str
@@ -66,10 +66,12 @@ class SameIdentity(PairingError):
 
 
 class NameInUse(PairingError):
-    """The owner has to choose a name, because the other side's own would get it calls or access of somebody else."""
+    """The owner has to choose a name, because the peer's own would get it calls or access of another identity."""
 
     code = "pairing-name-in-use"
-    template = "The other side is called {name}, and here that is {use}. Nothing was stored. Choose a name: --name NAME"
+    template = (
+        "The other identity is called {name}, and here that is {use}. Nothing was stored. Choose a name: --name NAME"
+    )
     name: str
     use: str
 
@@ -82,5 +84,5 @@ class PeerEnded(PairingError):
 
 class PeerRefused(PairingError):
     code = "pairing-peer-refused"
-    template = "The other side cannot store this identity: {reason}. Nothing was stored"
+    template = "The other daemon cannot store this identity: {reason}. Nothing was stored"
     reason: str

@@ -40,7 +40,7 @@ _NONCE_BYTES: Final = 32
 _KEY_BYTES: Final = 32
 _DIGITS: Final = 9
 MAX_REASON: Final = 300
-"""Characters of a reason from the other side that are shown."""
+"""Characters of a reason from the peer that are shown."""
 
 
 class Introduction(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -66,11 +66,11 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class WrongProof(Exception):
-    """The other side has another code."""
+    """The peer has another code."""
 
 
-class Refused(Exception):
-    """The other side has sent a verdict before its turn: it ends the pairing."""
+class VerdictReceived(Exception):
+    """The peer has sent a verdict before its turn: it ends the pairing."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -85,10 +85,10 @@ class Exchange:
     """Part of one side in an exchange.
 
     Args:
-        channel: to the other side.
+        channel: to the peer.
         code: the four words.
         own: public key of this side's endpoint.
-        peer: public key of the other side's endpoint.
+        peer: public key of the peer's endpoint.
         is_host: True at the side that shows the words.
     """
 
@@ -112,7 +112,7 @@ class Exchange:
         await self._channel.send(self._password.message)
         return self._opened(await self._channel.receive(), Commitment)
 
-    async def refuse_code(self) -> None:
+    async def reject_code(self) -> None:
         """Tell a joiner that it has another code. Raises ChannelClosed."""
         await self._channel.send(WRONG_CODE)
 
@@ -121,7 +121,7 @@ class Exchange:
 
         Raises:
             WrongProof: the host has another code.
-            Refused: the host has ended the pairing, and says why.
+            VerdictReceived: the host has ended the pairing, and says why.
             ChannelClosed, BadMessage: it is no host, or has ended.
         """
         await self._channel.send(self._password.message)
@@ -155,13 +155,13 @@ class Exchange:
 
         Raises:
             BadMessage: it is another one.
-            Refused: it is a verdict before its turn.
-            ChannelClosed: the other side has ended.
+            VerdictReceived: it is a verdict before its turn.
+            ChannelClosed: the peer has ended.
         """
         try:
             return self._opened(await self._channel.receive(), kind)
         except WrongProof:
-            raise BadMessage(reason="a message of somebody else") from None
+            raise BadMessage(reason="a message of a third party") from None
 
     def fingerprint(self) -> str:
         """Return nine digits that are the same on both sides, unless a third party stands between them."""
@@ -173,7 +173,7 @@ class Exchange:
         self._channel.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the other side has ended."""
+        """Wait until the peer has ended."""
         try:
             while True:
                 await self._channel.receive()
@@ -198,7 +198,7 @@ class Exchange:
             raise BadMessage(reason="a message of a pairing that this version does not know") from None
         if isinstance(message, Verdict):
             if kind is not Verdict:
-                raise Refused(message)
+                raise VerdictReceived(message)
         else:
             self._transcript.update(len(plain).to_bytes(4, "big") + plain)
         if not isinstance(message, kind):

@@ -14,12 +14,12 @@ from fastn_p2p_client.home import Home
 from ..credentials.meeting_key import ENDED, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
-from .address_book import OwnIdentity, PairingBook, reason_for_peer
 from .code import meeting_words
 from .endpoint import pairing_endpoint
 from .errors import CodeExpired, CodeUsedTwice, PairingError, PeerEnded, PeerRefused, WrongCode
-from .exchange import MAX_REASON, Commitment, Exchange, Refused, Verdict, WrongProof, new_introduction
-from .meeting_places import LIFETIME, MeetingPlaces, NetworkUse
+from .exchange import MAX_REASON, Commitment, Exchange, Verdict, VerdictReceived, WrongProof, new_introduction
+from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
+from .rendezvous import LIFETIME, NetworkUse, RendezvousSet
 from .result import PairedPeer
 
 _HANDSHAKE: Final = 20.0
@@ -30,8 +30,8 @@ words, and types them at the same time, is noticed in it."""
 _MAX_CONNECTIONS: Final = 16
 """Connections that may be in their proof at the same time; further ones are closed."""
 _CHECK: Final = 5.0
-"""Seconds between two looks whether somebody else publishes under the same words."""
-_WITHDRAW: Final = 3.0
+"""Seconds between two looks whether another daemon publishes under the same words."""
+_REMOVAL: Final = 3.0
 """Seconds for the removal of the record at the end."""
 _LAST_WORD: Final = 5.0
 """Seconds for the joiner to read that this side has stored it. Success is not in doubt any more."""
@@ -77,7 +77,7 @@ class PairingHost:
         self._proving = 0
         self._joiners: list[Exchange] = []
         """Exchanges whose joiner has proved the code. More than one end the pairing."""
-        self._refused: list[Exchange] = []
+        self._rejected: list[Exchange] = []
         """Exchanges whose joiner has other words."""
         self._changed = asyncio.Event()
 
@@ -85,8 +85,8 @@ class PairingHost:
         """Wait for the joiner, and return it once both sides have stored each other.
 
         Args:
-            on_shown: called when the words can be typed at the other side, with the names of the places where they are
-                found and, by place, the problems.
+            on_shown: called when the words can be typed at the joiner, with the names of the points where they are
+                found and, by point, the problems.
 
         Raises:
             PairingError: nothing was stored.
@@ -94,18 +94,18 @@ class PairingHost:
         """
         own = await self._book.own_identity(self._identity)
         async with pairing_endpoint(self._use) as endpoint:
-            places = MeetingPlaces(self._use, endpoint.id)
+            rendezvous = RendezvousSet(self._use, endpoint.id)
             try:
                 key = await asyncio.to_thread(MeetingKey, meeting_words(self._code), datetime.now(UTC).date())
-                return await self._host(own, endpoint, places, key, on_shown)
+                return await self._host(own, endpoint, rendezvous, key, on_shown)
             finally:
-                await places.close()
+                await rendezvous.close()
 
     async def _host(
         self,
         own: OwnIdentity,
         endpoint: NetworkEndpoint,
-        places: MeetingPlaces,
+        rendezvous: RendezvousSet,
         key: MeetingKey,
         on_shown: Callable[[list[str], dict[str, str]], object],
     ) -> PairedPeer:
@@ -114,9 +114,9 @@ class PairingHost:
         state = ENDED
         try:
             await self._wait_for_relay(endpoint)
-            await places.publish(key, _record(endpoint))
-            on_shown(places.names, places.problems)
-            self._spawn(self._keep_published(places, key, endpoint))
+            await rendezvous.publish(key, _record(endpoint))
+            on_shown(rendezvous.names, rendezvous.problems)
+            self._spawn(self._keep_published(rendezvous, key, endpoint))
             try:
                 async with asyncio.timeout(self._seconds):
                     await asyncio.wait([self._outcome])
@@ -124,7 +124,7 @@ class PairingHost:
                 if self._joiners:  # an exchange is in progress; it has limits of its own
                     await asyncio.wait([self._outcome])
                 else:
-                    raise CodeExpired(reason=f"Nobody typed the words within {_words_for(self._seconds)}") from None
+                    raise CodeExpired(reason=f"No daemon typed the words within {_words_for(self._seconds)}") from None
             state = USED
             paired = self._outcome.result()
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
@@ -132,39 +132,39 @@ class PairingHost:
                     await self._joiners[0].wait_closed()
             return paired
         finally:
-            await self._end(places, key, state)
+            await self._end(rendezvous, key, state)
 
-    async def _end(self, places: MeetingPlaces, key: MeetingKey, state: str) -> None:
+    async def _end(self, rendezvous: RendezvousSet, key: MeetingKey, state: str) -> None:
         """Tell joiners that were not paired, and remove the record. An exchange takes back what it has stored."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(_WITHDRAW):
+            async with asyncio.timeout(_REMOVAL):
                 await asyncio.gather(
-                    self._refuse_joiners(),
-                    places.withdraw(key, MeetingRecord.closed(state)),
+                    self._reject_joiners(),
+                    rendezvous.remove(key, MeetingRecord.closed(state)),
                     asyncio.wait(tasks) if tasks else asyncio.sleep(0),
                 )
 
-    async def _refuse_joiners(self) -> None:
+    async def _reject_joiners(self) -> None:
         """Send the reason to those that were not paired, and wait until it has arrived."""
         failed = self._outcome.exception() if self._outcome.done() else PeerEnded(reason="")
         if failed is None:
             return
         code = failed.code if isinstance(failed, PairingError) else PeerEnded.code
 
-        async def refuse(joiner: Exchange) -> None:
+        async def reject(joiner: Exchange) -> None:
             with contextlib.suppress(ChannelClosed):
                 if joiner in self._joiners:
-                    await joiner.send(Verdict(code, "the other side has ended"))
+                    await joiner.send(Verdict(code, "the other daemon has ended"))
                 else:
-                    await joiner.refuse_code()
+                    await joiner.reject_code()
                 await joiner.wait_closed()
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE):
-                await asyncio.gather(*map(refuse, (*self._joiners, *self._refused)))
+                await asyncio.gather(*map(reject, (*self._joiners, *self._rejected)))
 
     async def _wait_for_relay(self, endpoint: NetworkEndpoint) -> None:
         deadline = self._loop.time() + (_RELAY_WAIT if self._use.relays else 0.0)
@@ -174,22 +174,22 @@ class PairingHost:
                 async with asyncio.timeout(left):
                     await self._changed.wait()
 
-    async def _keep_published(self, places: MeetingPlaces, key: MeetingKey, endpoint: NetworkEndpoint) -> None:
-        """Publish new addresses, and notice a record of somebody else."""
+    async def _keep_published(self, rendezvous: RendezvousSet, key: MeetingKey, endpoint: NetworkEndpoint) -> None:
+        """Publish new addresses, and notice a record of another daemon."""
         published = _record(endpoint)
         while True:
-            if await places.others(key, endpoint.id):
-                self._fail(CodeUsedTwice(reason="Somebody else publishes under these words"))
+            if await rendezvous.others(key, endpoint.id):
+                self._fail(CodeUsedTwice(reason="Another daemon publishes under these words"))
                 return
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK):
                     await self._changed.wait()
             current = _record(endpoint)
-            if current != published or places.problems:
+            if current != published or rendezvous.problems:
                 published = current
                 with contextlib.suppress(PairingError):  # it is tried again
-                    await places.publish(key, current)
+                    await rendezvous.publish(key, current)
 
     # ── joiners ──────────────────────────────────────────────────────────────────────────────────
 
@@ -205,10 +205,15 @@ class PairingHost:
                 try:
                     commitment = await exchange.prove_as_host()
                 except WrongProof:
-                    self._refused.append(exchange)
-                    self._fail(WrongCode(reason="Somebody has typed other words"))
+                    self._rejected.append(exchange)
+                    self._fail(WrongCode(reason="Another daemon has typed other words"))
                     return
-        except (ChannelClosed, BadMessage, Refused, TimeoutError):  # no joiner; it has learned nothing about the words
+        except (
+            ChannelClosed,
+            BadMessage,
+            VerdictReceived,
+            TimeoutError,
+        ):  # no joiner; it has learned nothing about the words
             connection.close(0, b"")
             return
         finally:
@@ -221,8 +226,8 @@ class PairingHost:
             result = await self._pair(exchange, commitment, own)
         except P2PError as error:
             self._fail(error)
-        except (ChannelClosed, Refused, TimeoutError):
-            self._fail(PeerEnded(reason="The other side has ended"))
+        except (ChannelClosed, VerdictReceived, TimeoutError):
+            self._fail(PeerEnded(reason="The other daemon has ended"))
         else:
             if not self._outcome.done():
                 self._outcome.set_result(result)

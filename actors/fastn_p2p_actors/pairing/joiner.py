@@ -13,12 +13,12 @@ from fastn_p2p_client.home import Home
 from ..credentials.meeting_key import OPEN, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
-from .address_book import OwnIdentity, PairingBook, reason_for_peer
 from .code import meeting_words
 from .endpoint import pairing_endpoint
 from .errors import CodeExpired, CodeNotFound, CodeUsedTwice, PeerEnded, PeerRefused, SameIdentity, WrongCode
-from .exchange import MAX_REASON, Exchange, Introduction, Refused, Verdict, WrongProof, new_introduction
-from .meeting_places import MeetingPlaces, NetworkUse
+from .exchange import MAX_REASON, Exchange, Introduction, Verdict, VerdictReceived, WrongProof, new_introduction
+from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
+from .rendezvous import NetworkUse, RendezvousSet
 from .result import PairedPeer
 
 _STEP: Final = 30.0
@@ -62,23 +62,23 @@ class PairingJoiner:
         """
         own = await self._book.own_identity(self._identity)
         async with pairing_endpoint(self._use) as endpoint:
-            places = MeetingPlaces(self._use, endpoint.id)
+            rendezvous = RendezvousSet(self._use, endpoint.id)
             try:
-                record = await self._find(places)
+                record = await self._find(rendezvous)
             finally:
-                await places.close()
+                await rendezvous.close()
             return await self._join(own, endpoint, record)
 
     # ── finding the host ─────────────────────────────────────────────────────────────────────────
 
-    async def _find(self, places: MeetingPlaces) -> MeetingRecord:
-        work = [asyncio.create_task(self._derive()), asyncio.create_task(self._search(places))]
+    async def _find(self, rendezvous: RendezvousSet) -> MeetingRecord:
+        work = [asyncio.create_task(self._derive()), asyncio.create_task(self._search(rendezvous))]
         try:
             async with asyncio.timeout(self._seconds):
                 await self._first.wait()
             await asyncio.sleep(_MORE)
         except TimeoutError:
-            raise self._not_found(places) from None
+            raise self._not_found(rendezvous) from None
         finally:
             for task in work:
                 task.cancel()
@@ -87,7 +87,7 @@ class PairingJoiner:
                     raise ended
         hosts = {each.endpoint: each for each in self._found if each.state == OPEN}
         if not hosts:
-            raise self._not_found(places)
+            raise self._not_found(rendezvous)
         if len(hosts) > 1:
             raise CodeUsedTwice(reason="Two daemons show these words")
         return next(iter(hosts.values()))
@@ -97,23 +97,23 @@ class PairingJoiner:
         for day in _days(datetime.now(UTC).date()):
             self._keys.append(await asyncio.to_thread(MeetingKey, meeting_words(self._code), day))
 
-    async def _search(self, places: MeetingPlaces) -> None:
+    async def _search(self, rendezvous: RendezvousSet) -> None:
         while True:
-            await asyncio.gather(*(places.search(key, self._on_record) for key in self._keys))
+            await asyncio.gather(*(rendezvous.search(key, self._on_record) for key in self._keys))
             await asyncio.sleep(_ROUND if len(self._keys) > 1 else 0.05)
 
     def _on_record(self, record: MeetingRecord) -> None:
         self._found[record] = None
         self._first.set()
 
-    def _not_found(self, places: MeetingPlaces) -> P2PError:
+    def _not_found(self, rendezvous: RendezvousSet) -> P2PError:
         states = {each.state for each in self._found}
         if USED in states:
             return CodeUsedTwice(reason="These words were used already")
         if states:
-            return CodeExpired(reason="The other side no longer shows these words")
-        working = [name for name in places.names if name not in places.problems]
-        failing = [f"{name}: {reason}" for name, reason in places.problems.items()]
+            return CodeExpired(reason="The other daemon no longer shows these words")
+        working = [name for name in rendezvous.names if name not in rendezvous.problems]
+        failing = [f"{name}: {reason}" for name, reason in rendezvous.problems.items()]
         text = f" (asked: {', '.join(working)}" + (f"; failed: {'; '.join(failing)}" if failing else "") + ")"
         return CodeNotFound(places=text)
 
@@ -130,11 +130,13 @@ class PairingJoiner:
             finally:
                 exchange.close()
         except (ChannelClosed, TimeoutError, BadMessage):
-            raise PeerEnded(reason="The other side has ended") from None
+            raise PeerEnded(reason="The other daemon has ended") from None
         except PeerUnreachable as error:
-            raise PeerEnded(reason=f"The other side showed these words, and does not answer: {error.reason}") from None
+            raise PeerEnded(
+                reason=f"The other daemon showed these words, and does not answer: {error.reason}"
+            ) from None
         except WrongProof:
-            raise WrongCode(reason="The other side shows other words") from None
+            raise WrongCode(reason="The other daemon shows other words") from None
 
     async def _pair(self, exchange: Exchange, own: OwnIdentity) -> PairedPeer:
         fresh = await self._book.own_identity(own.name)
@@ -171,8 +173,8 @@ class PairingJoiner:
         """Prove the code, and return the host's introduction. Raises what the host refuses it for."""
         try:
             return await exchange.prove_as_joiner(new_introduction(own.name, ticket))
-        except Refused as refused:
-            _check(refused.verdict, own)
+        except VerdictReceived as received:
+            _check(received.verdict, own)
             raise BadMessage(reason="a verdict before its turn") from None
 
 
@@ -183,11 +185,11 @@ def _check(verdict: Verdict, own: OwnIdentity) -> None:
     if verdict.code == CodeUsedTwice.code:
         raise CodeUsedTwice(reason="Two daemons have typed these words")
     if verdict.code == WrongCode.code:
-        raise WrongCode(reason="Somebody else has typed other words")
+        raise WrongCode(reason="Another daemon has typed other words")
     if verdict.code == SameIdentity.code:
         raise SameIdentity(id52=own.id52)
     if verdict.code == PeerEnded.code:
-        raise PeerEnded(reason="The other side has ended")
+        raise PeerEnded(reason="The other daemon has ended")
     raise PeerRefused(reason=verdict.reason[:MAX_REASON])
 
 

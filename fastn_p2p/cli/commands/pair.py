@@ -23,8 +23,8 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[IDENTITY | WORD WORD WORD WORD | -]",
-            help="Nothing, or the identity, to show new words. The four words that the other side shows; - reads them "
-            "from standard input.",
+            help="Nothing, or the identity, to show new words. The four words that the other machine shows; - reads "
+            "them from standard input.",
             autocompletion=_completions,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def run(
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            help="How long to wait for the other side.  [default: 600 when showing words, 60 when typing them]",
+            help="How long to wait for the other machine.  [default: 600 when showing words, 60 when typing them]",
         ),
     ] = None,
     json: JsonOption = False,
@@ -96,7 +96,7 @@ def _read_words() -> str:
     readline.set_completer(lambda text, number: ([f"{word} " for word in matching_words(text)] + [None])[number])
     readline.set_completer_delims(" -,")
     readline.parse_and_bind("tab: complete")
-    return input("Words of the other side: ")
+    return input("Words of the other machine: ")
 
 
 def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bool | None, json: bool) -> None:
@@ -105,7 +105,7 @@ def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bo
 
     from fastn_p2p_actors.pairing.code import new_code
     from fastn_p2p_actors.pairing.host import PairingHost
-    from fastn_p2p_actors.pairing.meeting_places import LIFETIME
+    from fastn_p2p_actors.pairing.rendezvous import LIFETIME
 
     from ...console.formatting import expiry_time
     from ..pairing import finish, run_pairing
@@ -113,7 +113,7 @@ def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bo
     code = new_code()
     expires = int(time.time() + min(seconds, LIFETIME))
 
-    def on_shown(places: list[str], problems: dict[str, str]) -> None:
+    def on_shown(points: list[str], problems: dict[str, str]) -> None:
         if json:
             put_json({"words": code, "expires": expires})
         else:
@@ -122,11 +122,11 @@ def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bo
                 from ..qr_code import qr_lines
 
                 write_result("\n".join(qr_lines(code)))
-            write_message(f"On the other side: fastn-p2p pair {code}")
-            write_message(f"Good for one attempt, until {expiry_time(expires)}. Found by: {', '.join(places)}.")
-        for place, reason in problems.items():
-            write_message(f"Not found by {place}: {reason}")
-        if places == ["this machine"]:
+            write_message(f"On the other machine: fastn-p2p pair {code}")
+            write_message(f"Good for one attempt, until {expiry_time(expires)}. Found by: {', '.join(points)}.")
+        for point, reason in problems.items():
+            write_message(f"Not found by {point}: {reason}")
+        if points == ["this machine"]:
             write_message("Network mode local: only daemons on this machine find these words.")
 
     paired = run_pairing(
@@ -145,7 +145,7 @@ def _join(home: Path | None, given: list[str], identity: str, name: str, seconds
     try:
         code = read_code(given)
     except InvalidCode as error:
-        raise CommandLineError(f"{error}. The other side shows the words: fastn-p2p pair") from None
+        raise CommandLineError(f"{error}. The other machine shows the words: fastn-p2p pair") from None
     paired = run_pairing(
         home,
         lambda found, use: PairingJoiner(found, use, code, identity=identity, name=name, seconds=seconds).run(),

@@ -45,7 +45,7 @@ def test_one_side_shows_words_and_the_other_types_them(daemons: TwoDaemons) -> N
         joined = daemons.two.cli("pair", *words.split())
         out, err = shown.communicate(timeout=60)
     assert (shown.returncode, joined.returncode) == (0, 0), err + joined.stderr
-    assert f"On the other side: fastn-p2p pair {words}\n" in err
+    assert f"On the other machine: fastn-p2p pair {words}\n" in err
     assert "only daemons on this machine find these words" in err
     assert out == f"bob\t{daemons.bob}\n"
     assert joined.stdout == f"alice\t{daemons.alice}\n"
@@ -116,9 +116,9 @@ def test_a_terminal_shows_the_qr_code_too_and_ctrl_c_ends_it(daemons: TwoDaemons
 def test_errors_end_with_their_exit_codes(daemons: TwoDaemons) -> None:
     ended = daemons.two.cli("pair", "tunnel", "bundle", "sonic", "slight", "--timeout", "0.2")
     assert ended.returncode == 4
-    assert "Nobody shows these words (asked: this machine)" in ended.stderr
+    assert "No daemon shows these words (asked: this machine)" in ended.stderr
     ended = daemons.two.cli("pair", "--timeout", "0.1")
     assert ended.returncode == 6
-    assert "Nobody typed the words within 0.1 seconds. Nothing was stored." in ended.stderr
+    assert "No daemon typed the words within 0.1 seconds. Nothing was stored." in ended.stderr
     ended = daemons.two.cli("pair", "carla", "--timeout", "0.1")
     assert ended.returncode == 7

@@ -16,7 +16,6 @@ from fastn_p2p_actors.network.transport.endpoint import EndpointAddress, Network
 from fastn_p2p_actors.network.transport.message_channel import ChannelClosed, QuicChannel
 from fastn_p2p_actors.pairing import host as host_module
 from fastn_p2p_actors.pairing import joiner as joiner_module
-from fastn_p2p_actors.pairing.address_book import OwnIdentity, PairingBook, StoredPeer, reason_for_peer
 from fastn_p2p_actors.pairing.code import meeting_words, new_code
 from fastn_p2p_actors.pairing.endpoint import ALPN
 from fastn_p2p_actors.pairing.errors import (
@@ -24,7 +23,7 @@ from fastn_p2p_actors.pairing.errors import (
     CodeNotFound,
     CodeUsedTwice,
     NameInUse,
-    NoMeetingPlace,
+    NoRendezvous,
     PairingError,
     PeerEnded,
     PeerRefused,
@@ -32,7 +31,8 @@ from fastn_p2p_actors.pairing.errors import (
     WrongCode,
 )
 from fastn_p2p_actors.pairing.exchange import Exchange
-from fastn_p2p_actors.pairing.meeting_places import MeetingPlaces, NetworkUse
+from fastn_p2p_actors.pairing.pairing_book import OwnIdentity, PairingBook, StoredPeer, reason_for_peer
+from fastn_p2p_actors.pairing.rendezvous import NetworkUse, RendezvousSet
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_client.errors import IdentityOffline, InvalidName, PeerBlocked, PeerNameTaken, StorageFailed
 from fastn_p2p_client.ipc.messages import AddPeer, AddProtocol, BlockPeer, GetTicket, RemovePeer, UnblockPeer
@@ -139,7 +139,7 @@ async def test_a_third_party_with_the_same_words_is_noticed_by_all(daemons: TwoD
 async def test_a_host_notices_a_foreign_record_under_its_words(daemons: TwoDaemons, moment: str) -> None:
     code = new_code()
     key = MeetingKey(meeting_words(code), datetime.now(UTC).date())
-    liar = MeetingPlaces(LOCAL, bytes(32))
+    liar = RendezvousSet(LOCAL, bytes(32))
     record = MeetingRecord.open_at(bytes(32), (), ("127.0.0.1:9",))
     with mock.patch.object(host_module, "_CHECK", 0.01):
         if moment == "before":
@@ -147,21 +147,21 @@ async def test_a_host_notices_a_foreign_record_under_its_words(daemons: TwoDaemo
         shown = await ShownCode(daemons.one, code).wait()
         if moment == "after":
             await liar.publish(key, record)
-        with pytest.raises(CodeUsedTwice, match="Somebody else publishes"):
+        with pytest.raises(CodeUsedTwice, match="Another daemon publishes"):
             await shown.task
-    await liar.withdraw(key, MeetingRecord.closed(ENDED))
+    await liar.remove(key, MeetingRecord.closed(ENDED))
 
 
 async def test_a_joiner_that_finds_two_hosts_shows_its_words_to_neither(daemons: TwoDaemons) -> None:
     code = new_code()
     key = MeetingKey(meeting_words(code), datetime.now(UTC).date())
-    liars = [MeetingPlaces(LOCAL, bytes((number,)) * 32) for number in (1, 2)]
-    for number, places in zip((1, 2), liars, strict=True):
-        await places.publish(key, MeetingRecord.open_at(bytes((number,)) * 32, (), ("127.0.0.1:9",)))
+    liars = [RendezvousSet(LOCAL, bytes((number,)) * 32) for number in (1, 2)]
+    for number, rendezvous in zip((1, 2), liars, strict=True):
+        await rendezvous.publish(key, MeetingRecord.open_at(bytes((number,)) * 32, (), ("127.0.0.1:9",)))
     with pytest.raises(CodeUsedTwice, match="Two daemons show"):
         await join(daemons.two, code)
-    for places in liars:
-        await places.withdraw(key, MeetingRecord.closed(ENDED))
+    for rendezvous in liars:
+        await rendezvous.remove(key, MeetingRecord.closed(ENDED))
     assert peers(daemons.two) == {}
 
 
@@ -176,7 +176,7 @@ async def test_words_are_good_for_one_use(daemons: TwoDaemons) -> None:
 
 async def test_words_that_are_not_typed_expire(daemons: TwoDaemons) -> None:
     shown = ShownCode(daemons.one, new_code(), seconds=0.1)
-    with pytest.raises(CodeExpired, match="Nobody typed the words within"):
+    with pytest.raises(CodeExpired, match="No daemon typed the words within"):
         await shown.task
 
 
@@ -394,10 +394,10 @@ async def test_garbage_at_the_host_s_endpoint_is_no_attempt(daemons: TwoDaemons)
 
 async def _record_of(code: str) -> MeetingRecord:
     found: list[MeetingRecord] = []
-    places = MeetingPlaces(LOCAL, bytes(32))
+    rendezvous = RendezvousSet(LOCAL, bytes(32))
     today: date = datetime.now(UTC).date()
-    await places.search(await asyncio.to_thread(MeetingKey, meeting_words(code), today), found.append)
-    await places.close()
+    await rendezvous.search(await asyncio.to_thread(MeetingKey, meeting_words(code), today), found.append)
+    await rendezvous.close()
     return found[0]
 
 
@@ -407,8 +407,8 @@ async def test_a_record_whose_host_was_killed_does_not_answer(daemons: TwoDaemon
     gone = await NetworkEndpoint.bind(os.urandom(32), "local", None, alpn=ALPN)
     address = gone.address()
     await gone.close()
-    places = MeetingPlaces(LOCAL, gone.id)
-    await places.publish(key, MeetingRecord.open_at(gone.id, (), address.addresses))
+    rendezvous = RendezvousSet(LOCAL, gone.id)
+    await rendezvous.publish(key, MeetingRecord.open_at(gone.id, (), address.addresses))
     with (
         pytest.raises(PeerEnded, match="does not answer"),
         mock.patch("fastn_p2p_actors.network.transport.endpoint._HANDSHAKE_TIMEOUT", 0.5),
@@ -416,7 +416,7 @@ async def test_a_record_whose_host_was_killed_does_not_answer(daemons: TwoDaemon
         await join(daemons.two, code)
     old = next(hosts(daemons).glob("pairing-*"))
     os.utime(old, (0, 0))
-    MeetingPlaces(LOCAL, bytes(32))
+    RendezvousSet(LOCAL, bytes(32))
     assert not old.exists(), "the next pairing removes what a killed one has left"
 
 
@@ -446,7 +446,7 @@ async def test_a_directory_that_does_not_answer_is_named(daemons: TwoDaemons) ->
 async def test_without_lan_and_directory_both_sides_say_how_to_go_on(daemons: TwoDaemons) -> None:
     use = NetworkUse(mode="internet")
     for work in (ShownCode(daemons.one, new_code(), use=use).task, join(daemons.two, new_code(), use=use)):
-        with pytest.raises(NoMeetingPlace, match=r"network\.lan.*network\.directories.*ticket"):
+        with pytest.raises(NoRendezvous, match=r"network\.lan.*network\.directories.*ticket"):
             await work
 
 

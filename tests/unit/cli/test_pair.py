@@ -13,7 +13,10 @@ from fastn_p2p.cli import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tunnel", "bundle"], "a code has 4 words, and these are 2. The other side shows the words: fastn-p2p pair"),
+        (
+            ["tunnel", "bundle"],
+            "a code has 4 words, and these are 2. The other machine shows the words: fastn-p2p pair",
+        ),
         (["tunnel", "bundle", "sonic", "slight", "bob"], "a code has 4 words, and these are 5"),
         (["tunel", "bundle", "sonic", "slight"], "'tunel' is not one of the words. Did you mean 'tunnel'?"),
         (["alice", "--as", "bob"], "'alice' and --as 'bob' name two identities"),

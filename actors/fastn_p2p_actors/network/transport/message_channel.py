@@ -18,7 +18,7 @@ class ChannelClosed(Exception):
 
 
 class Channel(Protocol):
-    """Messages to and from the other side."""
+    """Messages to and from the peer."""
 
     async def send(self, message: bytes) -> None:
         """Send a message. Raises ChannelClosed."""
@@ -88,7 +88,7 @@ class QuicChannel:
             except IrohError as error:
                 raise ChannelClosed(error.message()) from None
             if not piece:
-                raise ChannelClosed("the other side has ended")
+                raise ChannelClosed("the other daemon has ended")
             self._pending += piece
         taken, self._pending = self._pending[:size], self._pending[size:]
         return taken

@@ -12,8 +12,8 @@ from fastn_p2p_actors.pairing.exchange import (
     Commitment,
     Exchange,
     Introduction,
-    Refused,
     Verdict,
+    VerdictReceived,
     WrongProof,
     new_introduction,
 )
@@ -40,7 +40,7 @@ class MemoryChannel:
     async def receive(self) -> bytes:
         message = await self._incoming.get()
         if message is None:
-            raise ChannelClosed("the other side has ended")
+            raise ChannelClosed("the other daemon has ended")
         return message
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ async def host_side(exchange: Exchange) -> Introduction:
     try:
         commitment = await exchange.prove_as_host()
     except WrongProof:
-        await exchange.refuse_code()
+        await exchange.reject_code()
         raise
     return await exchange.introduce_as_host(ALICE, commitment)
 
@@ -115,7 +115,7 @@ async def test_a_wrong_guess_is_an_attempt_even_if_its_sender_reads_no_more() ->
 
 
 async def test_a_third_party_cannot_pass_messages_on_between_two_connections() -> None:
-    """Both handshakes proved its endpoint, not the other side's, and the keys depend on the endpoints."""
+    """Both handshakes proved its endpoint, not the peer's, and the keys depend on the endpoints."""
     host, joiner = sides(seen_by_joiner=OTHER)
     results = await asyncio.gather(host_side(host), joiner.prove_as_joiner(BOB), return_exceptions=True)
     assert [type(each) for each in results] == [WrongProof, WrongProof]
@@ -194,7 +194,7 @@ async def test_a_verdict_before_its_turn_says_why_the_host_has_ended() -> None:
         await host.send(Verdict("a-code", "a reason"))
 
     results = await asyncio.gather(refuse(), joiner.prove_as_joiner(BOB), return_exceptions=True)
-    assert isinstance(results[1], Refused)
+    assert isinstance(results[1], VerdictReceived)
     assert results[1].verdict == Verdict("a-code", "a reason")
 
 

@@ -1,4 +1,4 @@
-"""Address book of the daemon, as a pairing uses it: own identity, the other side's entry, and its removal again."""
+"""Address book of the daemon, as a pairing uses it: own identity, the peer's entry, and its removal again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PairingBook:
     """Requests to the daemon of ``home``.
 
     Args:
-        name: petname for the other side; empty for the name that its owner gave it.
+        name: petname for the peer; empty for the name that its owner gave it.
     """
 
     def __init__(self, home: Home, name: str) -> None:
@@ -79,18 +79,18 @@ class PairingBook:
         return OwnIdentity(name, ticket)
 
     def petname(self, of_owner: str) -> str:
-        """Return the name under which the other side is stored. Raises InvalidName."""
+        """Return the name under which the peer is stored. Raises InvalidName."""
         return check_name(self._name or of_owner, "a peer")
 
     async def check(self, own: OwnIdentity, of_owner: str, ticket: str) -> Ticket:
-        """Return the other side's ticket if it can be stored.
+        """Return the peer's ticket if it can be stored.
 
         Raises:
             SameIdentity: it is the same identity.
             PeerNameTaken: another peer has the name.
             NameInUse: the name means something else here, and the own owner has not chosen it.
-            PeerBlocked: the own owner has blocked the other side.
-            InvalidName, InvalidTicket: what the other side says is wrong.
+            PeerBlocked: the own owner has blocked the peer.
+            InvalidName, InvalidTicket: what the peer says is wrong.
         """
         read = Ticket(ticket)
         if read.identity == own.ticket.identity:
@@ -124,7 +124,7 @@ class PairingBook:
         return f"in the access list of {', '.join(lists)}" if lists else ""
 
     async def store(self, own: OwnIdentity, of_owner: str, ticket: Ticket) -> StoredPeer:
-        """Add the other side, or update it. If this is cancelled, the address book is as before.
+        """Add the peer, or update it. If this is cancelled, the address book is as before.
 
         Raises:
             P2PError: the daemon refuses it.
@@ -177,7 +177,7 @@ class PairingBook:
 
 
 def reason_for_peer(error: P2PError) -> str:
-    """Return the reason for which this side cannot store the other, in words for the other side's owner."""
+    """Return the reason for which this side cannot store the other, in words for the peer's owner."""
     if isinstance(error, PeerBlocked):
         return "it does not say why"
     if isinstance(error, NameInUse):

@@ -1,4 +1,4 @@
-"""Meeting places of a pairing: where the host leaves its meeting record, and the joiner looks for it."""
+"""Rendezvous points of a pairing: the host publishes its meeting record there, and the joiner searches for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..network.discovery.lan.lan_source import LAN, LanSource
 from ..network.serving.registry import OnlineIdentity
 from ..runtime.mailbox import Sender
 from ..storage.atomic_files import write_atomically
-from .errors import NoMeetingPlace
+from .errors import NoRendezvous
 
 LIFETIME: Final = 600.0
 """Seconds for which a code is good."""
@@ -30,7 +30,7 @@ _MAX_FILE: Final = 2048
 """Bytes of a meeting record in a file at most."""
 
 OnSealed = Callable[[bytes], None]
-"""Called with each sealed record that a place has. Anybody may have put it there."""
+"""Called with each sealed record that a point has. Any daemon may have put it there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class NetworkUse:
     lan: bool = False
 
 
-class MeetingPlace(Protocol):
-    """Meeting place. Each method raises P2PError or OSError with the reason if the place does not work."""
+class RendezvousPoint(Protocol):
+    """Rendezvous point. Each method raises P2PError or OSError with the reason if the point does not work."""
 
     name: str
 
@@ -56,7 +56,7 @@ class MeetingPlace(Protocol):
         """Pass on the records under a key."""
         ...
 
-    async def withdraw(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
+    async def remove(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
         """Remove the record; where that cannot be done, replace it by this one, which names no address."""
         ...
 
@@ -83,7 +83,7 @@ class _ThisMachine:
             with contextlib.suppress(OSError):  # it has just gone
                 found(_read(path))
 
-    async def withdraw(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
+    async def remove(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
         if not self._hosts.problem:
             self._hosts.meeting_file(lan_label(key.public)).unlink(missing_ok=True)
 
@@ -96,32 +96,32 @@ class _Lan:
     def __init__(self) -> None:
         self._source = LanSource(lambda _key, _record: None, time.time)
         self._source.open()
-        self._announced: OnlineIdentity | None = None
+        self._published: OnlineIdentity | None = None
 
     async def publish(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
-        announced = self._announced or OnlineIdentity(
+        published = self._published or OnlineIdentity(
             "a pairing", PublicKey(key.public), Sender(os.getuid(), os.getpid())
         )
-        self._announced = announced
-        announced.record = sealed
-        self._source.publish(announced)
-        problem = announced.publications[LAN].problem
+        self._published = published
+        published.record = sealed
+        self._source.publish(published)
+        problem = published.publications[LAN].problem
         if problem:
             raise OSError(problem)
 
     async def search(self, key: MeetingKey, found: OnSealed) -> None:
         await self._source.search(key.public, found)
 
-    async def withdraw(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
-        if self._announced is not None:
-            self._source.unpublish(self._announced)
+    async def remove(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
+        if self._published is not None:
+            self._source.unpublish(self._published)
 
     def close(self) -> None:
         self._source.close()
 
 
 class _Directory:
-    """Directory of signed packets as a meeting place."""
+    """Directory of signed packets as a rendezvous point."""
 
     def __init__(self, url: str) -> None:
         self.name = url
@@ -142,26 +142,26 @@ class _Directory:
         for sealed in key.sealed_in(packet) if packet is not None else ():
             found(sealed)
 
-    async def withdraw(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
+    async def remove(self, key: MeetingKey, sealed: bytes, sequence: int) -> None:
         await self.publish(key, sealed, sequence)
 
     async def close(self) -> None:
         await self._client.close()
 
 
-class MeetingPlaces:
-    """Meeting places that the daemon's settings allow.
+class RendezvousSet:
+    """Rendezvous points that the daemon's settings allow.
 
     Attributes:
-        problems: reason for which a place did not work the last time, by its name.
+        problems: reason for which a point did not work the last time, by its name.
 
     Raises:
-        NoMeetingPlace: on other machines nobody can find the host, or be found.
+        NoRendezvous: no daemon on another machine can find the host, or be found.
     """
 
     def __init__(self, use: NetworkUse, endpoint: bytes) -> None:
         if use.mode != "local" and not use.lan and not use.directories:
-            raise NoMeetingPlace(
+            raise NoRendezvous(
                 reason="the LAN (network.lan) and directories (network.directories) are both off. Turn one on with "
                 "`fastn-p2p config set`, or exchange tickets: fastn-p2p ticket"
             )
@@ -169,67 +169,67 @@ class MeetingPlaces:
         hosts.open()
         self._lan = _Lan() if use.lan else None
         self._directories = [_Directory(url) for url in use.directories]
-        self._places: list[MeetingPlace] = [_ThisMachine(hosts), *self._directories]
+        self._points: list[RendezvousPoint] = [_ThisMachine(hosts), *self._directories]
         if self._lan is not None:
-            self._places.append(self._lan)
+            self._points.append(self._lan)
         self.problems: dict[str, str] = {}
 
     @property
     def names(self) -> list[str]:
-        """Names of all places."""
-        return [place.name for place in self._places]
+        """Names of all points."""
+        return [point.name for point in self._points]
 
     async def publish(self, key: MeetingKey, record: MeetingRecord) -> None:
         """Publish a record everywhere.
 
         Raises:
-            NoMeetingPlace: no place takes it.
+            NoRendezvous: no point accepts it.
         """
         sealed, sequence = key.seal(record), time.time_ns() // 1000
-        await self._with_each(lambda place: place.publish(key, sealed, sequence))
-        if len(self.problems) == len(self._places):
+        await self._with_each(lambda point: point.publish(key, sealed, sequence))
+        if len(self.problems) == len(self._points):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.problems.items())
-            raise NoMeetingPlace(reason=f"the words cannot be published. {reasons}. See: fastn-p2p netcheck")
+            raise NoRendezvous(reason=f"the words cannot be published. {reasons}. See: fastn-p2p netcheck")
 
-    async def withdraw(self, key: MeetingKey, record: MeetingRecord) -> None:
+    async def remove(self, key: MeetingKey, record: MeetingRecord) -> None:
         """Remove the record everywhere. Directories cannot: they get ``record`` in its place."""
         sealed, sequence = key.seal(record), time.time_ns() // 1000
-        await self._with_each(lambda place: place.withdraw(key, sealed, sequence))
+        await self._with_each(lambda point: point.remove(key, sealed, sequence))
 
     async def search(self, key: MeetingKey, found: Callable[[MeetingRecord], object]) -> None:
-        """Ask all places for the records under a key, and pass on those that are encrypted under it."""
+        """Search all points for the records under a key, and pass on those that are encrypted under it."""
 
         def on_sealed(sealed: bytes) -> None:
             with contextlib.suppress(P2PError):  # not of this code
                 found(key.open(sealed))
 
-        await self._with_each(lambda place: place.search(key, on_sealed))
+        await self._with_each(lambda point: point.search(key, on_sealed))
 
     async def others(self, key: MeetingKey, endpoint: bytes) -> bool:
-        """Return whether somebody else publishes under the key than this endpoint."""
+        """Return whether another endpoint publishes under the key."""
         strangers: list[MeetingRecord] = []
         await self.search(key, lambda each: strangers.append(each) if each.endpoint != endpoint else None)
         return any(each.state == OPEN for each in strangers)
 
     async def close(self) -> None:
-        """End what the places need. Records stay unless they were withdrawn."""
+        """Close the points. Records stay unless they were removed."""
         if self._lan is not None:
             self._lan.close()
         for directory in self._directories:
             await directory.close()
 
-    async def _with_each(self, work: Callable[[MeetingPlace], Awaitable[None]]) -> None:
-        """Do something with all places at once, and note which ones do not work."""
+    async def _with_each(self, work: Callable[[RendezvousPoint], Awaitable[None]]) -> None:
+        """Do something with all points at once, and note which ones do not work."""
 
-        async def with_one(place: MeetingPlace) -> None:
+        async def with_one(point: RendezvousPoint) -> None:
             try:
-                await work(place)
+                await work(point)
             except (P2PError, OSError) as error:
-                self.problems[place.name] = str(error)
+                self.problems[point.name] = str(error)
             else:
-                self.problems.pop(place.name, None)
+                self.problems.pop(point.name, None)
 
-        await asyncio.gather(*map(with_one, self._places))
+        await asyncio.gather(*map(with_one, self._points))
 
 
 def _read(path: os.PathLike[str]) -> bytes:
