@@ -14,8 +14,6 @@ from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
 from fastn_p2p_client.private_paths import check_own_directory, check_parents
 
-from . import home_owners
-
 PRIVATE: Final = 0o700
 
 log = logging.getLogger("supervisor")
@@ -57,14 +55,19 @@ class HomeLock:
             lock = _lock(home)
             places = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
             if users is None:
-                home_owners.join(home)
+                if home.users_file.exists():
+                    from .home_owners import join  # hardly a daemon needs it, and it takes 0.3 MB
+
+                    join(home)
                 for at in places:
                     _own_directory(at)
                     at.chmod(PRIVATE)
             else:
                 for at in places:
                     at.mkdir(mode=PRIVATE, exist_ok=True)
-                home_owners.separate(home, users)
+                from .home_owners import separate
+
+                separate(home, users)
             at = home.sockets
             _prepare_socket_directory(home)
         except OSError as error:
