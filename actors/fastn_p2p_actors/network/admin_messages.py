@@ -157,7 +157,7 @@ class ReplacePeer(Message, frozen=True, tag=121):
     """Replaces the key of a revoked peer by that of its successor. Answered by ``PeerReply``."""
 
     name: str
-    """Its petname."""
+    """Petname of the peer."""
     prepare: bool = False
     """Only check that it can be replaced, and block the successor if the peer is blocked. The reply is about the peer.
     """
@@ -167,7 +167,7 @@ class RestorePeer(Message, frozen=True, tag=122):
     """Adds a peer of a backup, or its records to those of the peer here. Answered by ``PeerReply``."""
 
     name: str
-    """Its petname, if it has none here."""
+    """Petname of the peer, if it has none here."""
     id52: str
     added: str
     records: tuple[bytes, ...]

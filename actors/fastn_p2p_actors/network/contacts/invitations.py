@@ -51,7 +51,7 @@ class _Invitation(msgspec.Struct, frozen=True):
     id52: str
     """Identity that invites."""
     identity: str
-    """Its name."""
+    """Name of that identity."""
     bindings: tuple[str, ...]
     uses: int
     created_ms: int

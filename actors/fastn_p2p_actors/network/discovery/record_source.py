@@ -32,7 +32,7 @@ class PublishedIdentity(Protocol):
     def name(self) -> str: ...
     @property
     def raw(self) -> bytes:
-        """Its key."""
+        """Public key of the identity."""
         ...
 
 

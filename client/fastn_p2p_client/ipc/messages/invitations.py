@@ -98,6 +98,6 @@ class RevokeInvitation(Message, frozen=True, tag=77):
 
     reply_type = InvitationList
     id: str
-    """Its id, or the first characters of it, at least 4."""
+    """Id of the invitation, or the first characters of it, at least 4."""
     access: bool = False
     """Also take the permission back from those who were let in, and end their sessions."""
