@@ -35,9 +35,9 @@ _PAUSE: Final = 0.002
 _PAUSES_FOR: Final = 32
 """Rounds that are followed by a pause after a connection without a queue has taken a step."""
 STEP_BYTES: Final = 32 * 1024
-"""Bytes that are written and count as one more step."""
-READ_STEP_BYTES: Final = 16 * 1024
-"""The same of bytes that are read: strangers can send as many as they like, and QUIC has decrypted each of them."""
+"""Bytes that count as one more step."""
+READ_BESIDE_CALLS: Final = 2
+"""Factor for bytes that are read while others make calls: QUIC has to decrypt whatever strangers send."""
 _LIGHT_AFTER: Final = 4
 """Rounds after which a connection that has had no queue meanwhile may use the reserve."""
 _LIGHT_STEPS: Final = 8
@@ -52,6 +52,7 @@ class StepBudget:
         left: steps that all connections may take until then. Below 0 after more bytes than that.
         reserve: further steps for connections that have not waited for long.
         rounds: rounds so far.
+        is_paused: true while several connections wait, and others without a queue make calls.
         is_serving: true while the steps of a round run. A connection that waits again meanwhile has the next frame
             already: it has not waited for a reply.
     """
@@ -63,6 +64,7 @@ class StepBudget:
         "_loop",
         "_pause_until",
         "_ring",
+        "is_paused",
         "is_serving",
         "left",
         "reserve",
@@ -81,7 +83,7 @@ class StepBudget:
         self.share = STEPS_PER_ROUND
         self.left = self.reserve = STEPS_PER_ROUND
         self.rounds = 0
-        self.is_serving = False
+        self.is_serving = self.is_paused = False
         self._pause_until = 0
         """Round until which each is followed by a pause."""
 
@@ -107,7 +109,7 @@ class StepBudget:
             connection.used = 0
             if connection.is_light:
                 self._pause_until = self.rounds + _PAUSES_FOR
-        is_paused = len(ring) > 1 and self.rounds < self._pause_until
+        self.is_paused = is_paused = len(ring) > 1 and self.rounds < self._pause_until
         steps = _STEPS_BESIDE_CALLS if is_paused else STEPS_PER_ROUND
         self.share = max(1, steps // max(1, len(self._active), len(ring)))
         self._active.clear()
@@ -188,8 +190,9 @@ class ConnectionSteps:
 
     def charge_read(self, size: int) -> None:
         """Count bytes that the last step has read."""
-        if size >= READ_STEP_BYTES:
-            self.charge_steps(size // READ_STEP_BYTES)
+        if self._budget.is_paused:
+            size *= READ_BESIDE_CALLS
+        self.charge_written(size)
 
     def charge_steps(self, steps: int) -> None:
         """Count further steps, because the last one causes more work than others. Those of a peer in the address book

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from fastn_p2p_actors.network.connections.step_budget import (
-    READ_STEP_BYTES,
+    READ_BESIDE_CALLS,
     STEP_BYTES,
     STEPS_PER_ROUND,
     ConnectionSteps,
@@ -161,11 +161,20 @@ async def test_bytes_of_strangers_count_as_further_steps() -> None:
     known.charge_written(_MANY * STEP_BYTES)
     assert stranger.spend()
     stranger.charge_written(STEP_BYTES - 1)
-    stranger.charge_read(READ_STEP_BYTES - 1)
+    stranger.charge_read(STEP_BYTES - 1)
     assert other.spend()
-    stranger.charge_read(STEPS_PER_ROUND * READ_STEP_BYTES)
+    stranger.charge_read(STEPS_PER_ROUND * STEP_BYTES)
     assert not other.spend()
     await asyncio.wait_for(other.wait(), 60)
+
+
+async def test_bytes_that_are_read_count_more_while_others_make_calls() -> None:
+    now = _Iterations()
+    stranger = now.connection()
+    for now.budget.is_paused in (False, True):
+        before = now.budget.left
+        stranger.charge_read(STEP_BYTES)
+        assert before - now.budget.left == (READ_BESIDE_CALLS if now.budget.is_paused else 1)
 
 
 async def test_a_connection_without_a_queue_does_not_wait_for_the_bytes_of_others() -> None:
@@ -174,7 +183,7 @@ async def test_a_connection_without_a_queue_does_not_wait_for_the_bytes_of_other
     honest, queued = now.connection(), [now.connection() for _ in range(8)]
     tasks = _queue(now, queued)
     await _until_round(now, _FEW_ROUNDS)
-    queued[0].charge_read(_MANY * STEPS_PER_ROUND * READ_STEP_BYTES)
+    queued[0].charge_read(_MANY * STEPS_PER_ROUND * STEP_BYTES)
     now.budget.reserve = 0
     assert not honest.spend()
     number = now.budget.rounds
