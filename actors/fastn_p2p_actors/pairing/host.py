@@ -36,7 +36,7 @@ _REMOVAL: Final = 3.0
 _LAST_WORD: Final = 5.0
 """Seconds for the joiner to read that this side has stored it. Success is not in doubt any more."""
 _GOODBYE: Final = 1.0
-"""Seconds for a joiner to read why it was refused."""
+"""Seconds for a joiner to read why it was refused, or the last word after an interruption."""
 _RELAY_WAIT: Final = 1.5
 """Seconds for which the first record waits for a relay, if there is one in the settings."""
 
@@ -127,9 +127,7 @@ class PairingHost:
                     raise CodeExpired(reason=f"No daemon typed the words within {_words_for(self._seconds)}") from None
             state = USED
             paired = self._outcome.result()
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(_LAST_WORD):
-                    await self._joiners[0].wait_closed()
+            await _wait_delivered(self._joiners[0])
             return paired
         finally:
             await self._end(rendezvous, key, state)
@@ -281,6 +279,18 @@ class PairingHost:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
+
+
+async def _wait_delivered(joiner: Exchange) -> None:
+    """Wait until the joiner has the last word. An interruption only shortens the wait: this side has stored the peer
+    already, and without the last word the joiner would not."""
+    with contextlib.suppress(TimeoutError):
+        try:
+            async with asyncio.timeout(_LAST_WORD):
+                await joiner.wait_closed()
+        except asyncio.CancelledError:
+            async with asyncio.timeout(_GOODBYE):
+                await joiner.wait_closed()
 
 
 def _record(endpoint: NetworkEndpoint) -> MeetingRecord:
