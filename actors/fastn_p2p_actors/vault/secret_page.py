@@ -13,6 +13,7 @@ import mmap
 import os
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 from fastn_p2p_actors.credentials.sodium import ffi, lib
 
@@ -27,6 +28,21 @@ _FILLED_AT: Final = 72
 """Offset of a byte that is 1 while the page holds a key."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_mappings: Final[WeakSet[mmap.mmap]] = WeakSet()
+"""Mappings that forked children do not inherit."""
+
+
+def _keep_mappings() -> None:
+    """Never free the objects of the parent's mappings in a forked child.
+
+    Freeing one unmaps its addresses. The kernel may have given them to other memory, because nothing is mapped there in
+    the child.
+    """
+    for mapping in _mappings:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapping))
+
+
+os.register_at_fork(after_in_child=_keep_mappings)
 
 
 def open_secret_memory(size: int) -> int | None:
@@ -141,6 +157,7 @@ def _map(descriptor: int, size: int) -> mmap.mmap:
     memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED)
     memory.madvise(mmap.MADV_DONTFORK)
     memory.madvise(mmap.MADV_DONTDUMP)
+    _mappings.add(memory)
     return memory
 
 
