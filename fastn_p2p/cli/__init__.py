@@ -22,6 +22,7 @@ from fastn_p2p_client.plain_text import plain
 from ..console.exit_codes import EXITS, PAIRING_EXITS, TABLE, CommandLineError, ExitCode
 from ..console.options import HomeOption
 from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message, write_result
+from ..console.program_restart import SUPERVISOR_ORDER
 from ..console.text_encoding import use_utf8
 from .lazy_groups import lazy_group
 
@@ -108,6 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        if arguments is None and SUPERVISOR_ORDER in os.environ:  # it began with `main` before its restart, too
+            from ..console.supervisor_start import run_ordered
+
+            return run_ordered()
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
         if hasattr(ended, "run"):  # the order of the command `daemon`
             ended = ended.run(restart=arguments is None)

@@ -72,7 +72,9 @@ class Machine:
         (site_packages,) = (directory / "lib").glob("*/site-packages")
         site_packages.joinpath("checkout.pth").write_text("\n".join(PATHS) + "\n")
         command = directory / "bin/fastn-p2p"
-        command.write_text(f"#!{directory}/bin/python\nimport sys\nfrom fastn_p2p.cli import main\nsys.exit(main())\n")
+        command.write_text(
+            f"#!{directory}/bin/python\nimport sys\nfrom fastn_p2p.__main__ import main\nsys.exit(main())\n"
+        )
         command.chmod(0o755)
         (self.home / ".local/bin").mkdir()
         (self.home / ".local/bin/fastn-p2p").symlink_to(command)
