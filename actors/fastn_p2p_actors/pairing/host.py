@@ -284,13 +284,13 @@ class PairingHost:
 async def _wait_delivered(joiner: Exchange) -> None:
     """Wait until the joiner has the last word. An interruption only shortens the wait: this side has stored the peer
     already, and without the last word the joiner would not."""
-    with contextlib.suppress(TimeoutError):
-        try:
-            async with asyncio.timeout(_LAST_WORD):
-                await joiner.wait_closed()
-        except asyncio.CancelledError:
-            async with asyncio.timeout(_GOODBYE):
-                await joiner.wait_closed()
+    closed = asyncio.ensure_future(joiner.wait_closed())
+    try:
+        await asyncio.wait([closed], timeout=_LAST_WORD)
+    except asyncio.CancelledError:
+        await asyncio.wait([closed], timeout=_GOODBYE)
+    finally:
+        closed.cancel()
 
 
 def _record(endpoint: NetworkEndpoint) -> MeetingRecord:
