@@ -3,8 +3,11 @@
 Problem: as long as the daemon ran, its supervisor held the parser, the help and the reader of ``config.toml``, which
 ``fastn-p2p daemon`` needs for its first tenth of a second: 6.5 MB. Idea: the command reads its options and settings,
 and asks for the passphrase. Then it restarts the program, with the result in an environment variable. The new program
-keeps pid, descriptors and command line, and takes nothing from the memory of the old one, also no passphrase.
+keeps pid and command line, and takes nothing from the memory of the old one, also no passphrase.
 ``fastn_p2p.__main__`` sees the variable and loads only the supervisor.
+
+Not covered: a daemon that has opened an encrypted vault. Until its first step, a program that begins may be looked into
+by other processes of its user. So it is not restarted while it holds the descriptor of the vault's page.
 """
 
 from __future__ import annotations
@@ -40,14 +43,12 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
         """Run the daemon, and return the exit code of the command.
 
         Args:
-            restart: restart the program, which then runs the daemon. Does not return.
+            restart: restart the program, which then runs the daemon, unless this process holds the vault's page.
 
         Raises:
             P2PError: the home cannot be used, or another daemon uses it.
         """
-        if restart:
-            if self.vault_page >= 0:
-                os.set_inheritable(self.vault_page, True)
+        if restart and self.vault_page < 0:
             os.environ[SUPERVISOR_ORDER] = msgspec.json.encode(self).decode()
             restart_program()
         from fastn_p2p_client.home import Home
@@ -72,9 +73,7 @@ def run_ordered() -> int:
     Raises:
         P2PError: as ``SupervisorOrder.run``.
     """
-    make_undumpable()  # first: the restart has reset it, and this process has the descriptor of the vault's page
+    make_undumpable()  # first: the restart has reset it
     order = msgspec.json.decode(os.environ.pop(SUPERVISOR_ORDER), type=SupervisorOrder)
     erase_variables(SUPERVISOR_ORDER)
-    if order.vault_page >= 0:
-        os.set_inheritable(order.vault_page, False)
     return order.run()

@@ -75,10 +75,12 @@ def run(home: Home, network: NetworkSection, config: DaemonConfig = DaemonConfig
         process_setup.erase_variables(*sd_notify.VARIABLES)
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
         reaper = OrphanReaper(lambda: forks.pid)
-        vault_page = [config.vault_page] if config.vault_page >= 0 else []
         try:
             try:
-                forks.start_as_fork([home_lock.descriptor, *notifier.descriptors, *vault_page])
+                if config.vault_page < 0:
+                    forks.start_as_fork([home_lock.descriptor, *notifier.descriptors])
+                else:  # this program may have read the passphrase, so no process may be a copy of it
+                    forks.ensure_running()
             finally:
                 configure_logging(home, "supervisor")  # after the fork, so that children have no open log of this one
             previous = last_exit.begin(home)

@@ -3,7 +3,8 @@
 It is that of ``multiprocessing`` with four changes. It and its children die with the supervisor, at once, however busy
 they are. Children do not run the supervisor's ``__main__`` again. There is no resource tracker process, because there
 are no resources to track. The first fork server is a fork of the supervisor, so that both share what they have loaded,
-7 MB. A later one is a new program, because by then the supervisor knows secrets.
+7 MB. A later one is a new program, because by then the supervisor knows secrets. So is the first one of a supervisor
+that has opened the vault.
 """
 
 from __future__ import annotations
