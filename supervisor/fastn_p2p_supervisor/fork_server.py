@@ -30,6 +30,7 @@ from types import ModuleType
 from typing import Any, Final, NoReturn
 
 from fastn_p2p_actors.runtime import control_channel as wire
+from fastn_p2p_client.plain_text import plain_lines
 
 from .restart_policy import RestartHistory
 
@@ -229,7 +230,8 @@ def _serve(listener: int, alive: int, private: Iterable[int]) -> NoReturn:
         fork_server_preload.become_fork_server()
         forkserver.main(listener, alive, [])
     except BaseException:
-        traceback.print_exc()
+        sys.stderr.write(plain_lines(traceback.format_exc()))
+        sys.stderr.flush()
     finally:
         os._exit(1)
 

@@ -141,6 +141,7 @@ PRINTS = {
     "fastn_p2p/demo/screen.py": "lines pass plain",
     "fastn_p2p/console/passphrases.py": "questions that are constants",
     "supervisor/fastn_p2p_supervisor/daemon.py": "lines pass plain",
+    "supervisor/fastn_p2p_supervisor/fork_server.py": "tracebacks pass plain_lines",
     "actors/fastn_p2p_actors/runtime/actor.py": "tracebacks pass plain_lines",
     "actors/fastn_p2p_actors/runtime/worker_process.py": "tracebacks pass plain_lines",
 }

@@ -4,7 +4,7 @@ Problem: a stranger whose connection was closed opens the next one at once. Each
 and the ends of hundreds of streams, and honest calls wait for all of it.
 
 Idea: abuse takes tokens from the endpoint that does it, and from its network. An endpoint without tokens gets a
-penalty of a second, and each abuse after its end doubles the next one. Until then, first packets from its
+penalty of two seconds, and each abuse after its end doubles the next one. Until then, first packets from its
 addresses are dropped before any cryptography, and QUIC at the other end repeats them later and later. If it comes from
 another address, its connection is closed right after the handshake. A network without tokens gets few handshakes, but
 addresses of known peers keep theirs: many subscribers may share the address of a NAT.
@@ -22,13 +22,13 @@ from ...runtime.rate_limiter import Rate, RateLimiter
 
 LITTLE_ABUSE: Final = 1.0
 """Tokens that a violation of the protocol takes: it has cost this process no more than the message."""
-MUCH_ABUSE: Final = 16.0
+MUCH_ABUSE: Final = 8.0
 """Tokens that it takes to have held too much memory, or to have ignored a rate limit."""
 OF_ENDPOINT: Final = Rate(0.25, 16)
-"""Tokens of an endpoint: one connection that held too much memory, and one more each minute."""
-OF_NETWORK: Final = Rate(32, 2048)
+"""Tokens of an endpoint: two connections that held too much memory, and one more each half a minute."""
+OF_NETWORK: Final = Rate(16, 1024)
 """Tokens of all endpoints of a network together."""
-FIRST_PENALTY: Final = 1.0
+FIRST_PENALTY: Final = 2.0
 """Seconds of an endpoint's first penalty."""
 LONGEST_PENALTY: Final = 30.0
 """Seconds of its longest penalty: as long as an honest peer daemon dials."""
