@@ -26,7 +26,10 @@ def victim() -> Iterator[Victim]:
 
 
 def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
-    """16 sessions at full speed and 16 calls with 1 MiB each, side by side: nothing is closed or refused."""
+    """Four sessions at full speed and four calls with 1 MiB each, side by side: nothing is closed or refused.
+
+    All that may wait of them is less than strangers may hold, so that it holds on the busiest machine.
+    """
     size = 8 * MIB
     text = "x" * MIB
 
@@ -43,7 +46,7 @@ def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
         assert reply == {"echoed": f"Echo: {text}"}
 
     async def all_together(client: Client) -> None:
-        await asyncio.gather(*(converse(client) for _ in range(16)), *(call(client) for _ in range(16)))
+        await asyncio.gather(*(converse(client) for _ in range(4)), *(call(client) for _ in range(4)))
 
     run(victim.daemons.one, all_together)
 

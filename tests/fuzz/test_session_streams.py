@@ -239,12 +239,12 @@ def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim
     with unharmed(victim.daemons.two, grows_by=64 * MIB):
         steps: list[AnyStep] = [
             Channel(HELLO),
-            *sessions(victim, "hold", pouring, times=8),
-            *sessions(victim, "echo", pouring, times=8, first=9),
-            Until(frames=16),
+            *sessions(victim, "hold", pouring, times=4),
+            *sessions(victim, "echo", pouring, times=4, first=5),
+            Until(frames=8),
         ]
         with hostile_peer(victim.target, [Talk(steps)]) as (account,):
-            assert account.answers == [accepted(number) for number in range(1, 17)]
+            assert account.answers == [accepted(number) for number in range(1, 9)]
             victim.assert_serves()
             victim.assert_serves()
     victim.assert_no_session_left()
