@@ -19,7 +19,7 @@ _TRASH: Final = ".trash-"
 """Prefix of directories that are being deleted."""
 
 _inherits = False
-"""Whether new files and directories get the group of the directory in which they are, which may read them."""
+"""True if new files and directories get the group of the directory in which they are. The group may read them."""
 _on_leftover: Callable[[Path], None] | None = None
 
 

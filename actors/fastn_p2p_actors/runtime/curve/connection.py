@@ -50,7 +50,7 @@ def vault_channel(mailbox: Path, access: VaultAccess) -> RequestChannel:
 
 
 class CurveConnection(ReconnectingTransport):
-    """One connection to a CURVE mailbox after the other.
+    """Connections to a CURVE mailbox, one after the other.
 
     Args:
         access: own keys, and the public key of the mailbox.
