@@ -73,7 +73,7 @@ def problems(daemon: HostDaemon) -> dict[str, str]:
 
 
 def publication(daemon: HostDaemon) -> tuple[bool, str]:
-    """Whether its identity has been published at the directory, and the problem since then."""
+    """Return whether its identity has been published at the directory, and the problem since then."""
     (identity,) = daemon.status().identities
     found = [each for each in identity.publications if each.place == DIRECTORY]
     return any(each.age_ms is not None for each in found), "".join(each.problem for each in found)

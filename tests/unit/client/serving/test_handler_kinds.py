@@ -1,6 +1,6 @@
 """Every kind of callable is served as a handler, or rejected at registration with the reason."""
 
-# What is tested here is what type checkers warn of.
+# Type checkers warn of the code that these tests try.
 # mypy: ignore-errors
 # pyright: basic, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportMissingImports=false

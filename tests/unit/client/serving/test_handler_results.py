@@ -1,6 +1,6 @@
 """Objects that a handler returns or raises and that cannot be sent."""
 
-# What is tested here is what type checkers warn of.
+# Type checkers warn of the code that these tests try.
 # mypy: ignore-errors
 # pyright: basic, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportMissingImports=false

@@ -1,6 +1,6 @@
 """Every kind of method is served as a handler of its protocol, or rejected with the reason."""
 
-# What is tested here is what type checkers warn of.
+# Type checkers warn of the code that these tests try.
 # mypy: ignore-errors
 # pyright: basic, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportMissingImports=false

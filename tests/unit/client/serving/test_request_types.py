@@ -1,6 +1,6 @@
 """Types that a request may have."""
 
-# What is tested here is what type checkers warn of.
+# Type checkers warn of the code that these tests try.
 # mypy: ignore-errors
 # pyright: basic, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportMissingImports=false
