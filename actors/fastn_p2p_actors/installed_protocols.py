@@ -13,7 +13,7 @@ from typing import Any, Final
 from fastn_p2p_client.errors import ProtocolNotInstalled
 from fastn_p2p_client.protocol import Protocol
 
-from .runtime.site_packages import forget_replaced, note_imported, refresh
+from .runtime.site_packages import note_imported, refresh, unload_replaced
 
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
@@ -83,7 +83,7 @@ def _load_at(protocol: str, code: str) -> Any:
 
 
 def _import_entry(entry: EntryPoint) -> Any:
-    forget_replaced(entry.module)
+    unload_replaced(entry.module)
     try:
         return entry.load()
     finally:

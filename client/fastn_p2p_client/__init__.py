@@ -6,8 +6,8 @@
 
     reply = await call("alice", peer, "Echo", request={"message": "hi"})
 
-The daemon holds the keys and the connections. This library needs pyzmq and msgspec, and does no cryptography. What this
-package exports, except errors, is imported at its first use.
+The daemon holds the keys and the connections. This library needs pyzmq and msgspec, and does no cryptography. Names of
+this package, except errors, are imported at their first use.
 
 Calls and sessions are made by ``call`` and ``connect``, or by a ``Client``. Programs serve with ``listen`` (one
 identity) or ``serve_all`` (every binding that is declared for the program).

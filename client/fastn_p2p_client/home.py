@@ -186,8 +186,8 @@ class Home:
         if _fits(self.path / _LONGEST_SOCKET):
             return [self.path]
         digest = hashlib.blake2b(os.fsencode(self.path), digest_size=_DIGEST).hexdigest()
-        places = [directory / digest for directory in runtime_directories()]
-        return [place for place in places if _fits(place / _SHORTEST_MAILBOX)]
+        candidates = [directory / digest for directory in runtime_directories()]
+        return [each for each in candidates if _fits(each / _SHORTEST_MAILBOX)]
 
     def check(self) -> None:
         """Check that only this user, or root, can have created the content of the home and of the socket directory.

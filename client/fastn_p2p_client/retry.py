@@ -83,8 +83,8 @@ class Backoff:
 
     def next_delay(self) -> float:
         """Return the seconds until the next attempt: longer each time, until ``reset``."""
-        pause, self._next = self._next, min(2 * self._next, self._longest)
-        return pause * (1 - self._jitter * self._chance())
+        delay, self._next = self._next, min(2 * self._next, self._longest)
+        return delay * (1 - self._jitter * self._chance())
 
     def reset(self) -> None:
         """Start with the first pause again, after an attempt has succeeded."""
@@ -124,9 +124,9 @@ class CallRetry:
         if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
         self.attempt += not isinstance(error, NOT_EXECUTED)
-        pause = self._backoff.next_delay()
-        if asyncio.get_running_loop().time() + pause + _MIN_TIME_LEFT >= self._deadline:
+        delay = self._backoff.next_delay()
+        if asyncio.get_running_loop().time() + delay + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:
                 raise DeadlineExceeded(seconds=self._timeout) from error
             raise error
-        await asyncio.sleep(pause)
+        await asyncio.sleep(delay)

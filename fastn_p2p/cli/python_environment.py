@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastn_p2p_client.home import Home
 
-from ..console.process_file import read_process_file
+from ..console.process_snapshot import read_process_file
 
 
 def daemon_python(home: Home) -> str:

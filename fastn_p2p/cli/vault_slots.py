@@ -73,7 +73,7 @@ def add_recovery_code(name: str, present: PresentSecret, *, check: bool, replace
         with open_pipe(code.encode()) as new, open_pipe(secret.view) as descriptor:
             status = request_vault(home, AddSlot(SlotKind.RECOVERY_CODE, name, replace), new, descriptor)
         if not check:
-            _hand_out(home, code, status, secret)
+            _write_secret(home, code, status, secret)
     write_message("The recovery code opens the vault. It is not shown again.")
 
 
@@ -90,7 +90,7 @@ def add_credential(name: str, present: PresentSecret) -> None:
     with present.hold(before) as secret:
         with open_pipe(key.encode()) as new, open_pipe(secret.view) as descriptor:
             status = request_vault(home, AddSlot(SlotKind.CREDENTIAL, name), new, descriptor)
-        _hand_out(home, key, status, secret)
+        _write_secret(home, key, status, secret)
     write_message(_added_text(status))
 
 
@@ -118,7 +118,7 @@ def _encrypted_status(home: Path | None) -> VaultStatus:
     return status
 
 
-def _hand_out(home: Path | None, new: str, status: VaultStatus, present: Secret) -> None:
+def _write_secret(home: Path | None, new: str, status: VaultStatus, present: Secret) -> None:
     """Write the secret of the newest slot to standard output. If that fails, remove the slot: nothing can open it."""
     try:
         put_raw(new.encode() + b"\n")

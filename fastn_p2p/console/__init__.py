@@ -13,5 +13,5 @@
 - ``users_at_start``: users of the daemon's processes, and the home given to them.
 - ``backup_files``: files of backups.
 - ``access_uses``, ``revocation_notice``: uses of a peer in access lists; words about a revoked peer.
-- ``process_file``, ``host_routes``: read ``run/processes.json``; find out whether this machine has a network.
+- ``process_snapshot``, ``host_routes``: read ``run/processes.json``; find out whether this machine has a network.
 """

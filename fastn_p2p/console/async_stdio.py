@@ -130,24 +130,24 @@ class _Descriptor:
         number: the descriptor to use: the given one, or a second one for the same file.
     """
 
-    def __init__(self, given: int, flags: int) -> None:
+    def __init__(self, inherited: int, flags: int) -> None:
         self.loop = asyncio.get_running_loop()
-        self.number = given
-        self._given = given
+        self.number = inherited
+        self._inherited = inherited
         self._closed = False
         self._restore = False
-        mode = os.fstat(given).st_mode
+        mode = os.fstat(inherited).st_mode
         self._is_socket = stat.S_ISSOCK(mode)
-        if stat.S_ISFIFO(mode) or os.isatty(given):
+        if stat.S_ISFIFO(mode) or os.isatty(inherited):
             with contextlib.suppress(PermissionError, FileNotFoundError):  # of another user, or no /proc
-                self.number = os.open(f"/proc/self/fd/{given}", flags | os.O_NONBLOCK | os.O_NOCTTY)
+                self.number = os.open(f"/proc/self/fd/{inherited}", flags | os.O_NONBLOCK | os.O_NOCTTY)
             if stat.S_ISFIFO(mode):
                 with contextlib.suppress(OSError):  # the user's limit for all pipes is reached
-                    fcntl.fcntl(given, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+                    fcntl.fcntl(inherited, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         elif not self._is_socket:
             return
-        if self.number == given and os.get_blocking(given):
-            os.set_blocking(given, False)
+        if self.number == inherited and os.get_blocking(inherited):
+            os.set_blocking(inherited, False)
             self._restore = True
 
     def end_output(self) -> None:
@@ -160,8 +160,8 @@ class _Descriptor:
             return
         self._closed = True
         if self._restore:
-            os.set_blocking(self._given, True)
-        if self.number != self._given:
+            os.set_blocking(self._inherited, True)
+        if self.number != self._inherited:
             os.close(self.number)
 
 

@@ -147,4 +147,4 @@ PAIRING_EXITS: Final[dict[str, ExitCode]] = {
     "pairing-peer-ended": ExitCode.LOST,
     "pairing-peer-refused": ExitCode.DENIED,
 }
-"""Error code → exit code, for the errors of ``fastn_p2p_actors.pairing.errors``."""
+"""Error code → exit code, for the errors of ``fastn_p2p_actors.pairing.pairing_errors``."""

@@ -136,9 +136,9 @@ def _child(work: Callable[[str], str], home: Home, slot: str, seconds: float) ->
     os.close(output)
     os.close(report)
     try:
-        said = _report_of(reports, seconds)
-        if said != _DONE:
-            raise CommandLineError(said.decode(errors="replace") or "the process that reads the keyring has ended")
+        outcome = _report_of(reports, seconds)
+        if outcome != _DONE:
+            raise CommandLineError(outcome.decode(errors="replace") or "the process that reads the keyring has ended")
         yield result
     finally:
         os.kill(child, signal.SIGKILL)
@@ -153,5 +153,5 @@ def _report_of(descriptor: int, seconds: float) -> bytes:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     if not waiting.poll(max(0.0, end - time.monotonic()) * 1000):
-        raise CommandLineError(f"the keyring did not answer within {seconds:g} s. Is it locked?")
+        raise CommandLineError(f"the keyring did not answer within {seconds:g} s. Unlock it, and try again")
     return os.read(descriptor, _MAX_REPORT)

@@ -91,7 +91,9 @@ def _typed(prompt: str, *, repeat: bool) -> bytes:
         if not repeat or _prompt("The same again: ") == typed:
             return typed
         write_message("The two are different. Type it again.")
-    raise CommandLineError("no passphrase was given, and nothing was changed")
+    raise CommandLineError(
+        "no passphrase was given, and nothing was changed. Repeat the command, or use --passphrase-file"
+    )
 
 
 def _prompt(prompt: str) -> bytes:

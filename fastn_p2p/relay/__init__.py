@@ -4,9 +4,9 @@ Daemons that cannot reach each other directly exchange their encrypted packets t
 records in a directory, and learn their outside address by address discovery. The process holds no key of an identity
 and can read no packet.
 
-- ``server``: all of it in one process: start, reload, stop. ``config``: its settings.
-- ``http_server``: connections of strangers and their limits; paths. ``limits``: every number, and token buckets.
-- ``relay``: life of one relay connection. ``handshake``, ``frames``: the bytes of iroh's relay protocol.
+- ``relay_server``: all of it in one process: start, reload, stop. ``config``: its settings.
+- ``http_server``: connections of strangers and their limits; paths. ``relay_limits``: every number, and token buckets.
+- ``datagram_relay``: life of one relay connection. ``handshake``, ``frames``: the bytes of iroh's relay protocol.
 - ``client_connection``, ``client_registry``: one connected client; all of them, and datagrams between them.
 - ``directory``, ``directory_store``: pkarr over HTTP; the packets in memory and in SQLite.
 - ``address_discovery``, ``reporting_connection``: QUIC clients are told their observed address.

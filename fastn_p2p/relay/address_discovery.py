@@ -30,8 +30,8 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 
 from fastn_p2p_actors.runtime.rate_limiter import Rate, RateLimiter, TokenBucket
 
-from .limits import HANDSHAKE_TIMEOUT, MAX_ADDRESSES, limited_address
 from .metrics import Metrics
+from .relay_limits import HANDSHAKE_TIMEOUT, MAX_ADDRESSES, limited_address
 from .reporting_connection import ReportingConnection
 
 log = logging.getLogger(__name__)

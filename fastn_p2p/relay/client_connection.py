@@ -21,7 +21,7 @@ from .frames import (
     encode_status,
     message_head,
 )
-from .limits import CLOSE_TIMEOUT, MAX_SENT_TO, PING_INTERVAL, PING_TIMEOUT
+from .relay_limits import CLOSE_TIMEOUT, MAX_SENT_TO, PING_INTERVAL, PING_TIMEOUT
 
 _CONTROL_RESERVE: Final = 4096
 """Bytes beyond the limit of datagrams that pings and notices may use."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from .client_connection import ClientConnection
 from .frames import BATCH_TO_RELAY, DATAGRAM_TO_RELAY, KEY_BYTES, SHORTEST_DATAGRAM, STATUS_HEALTHY, STATUS_SAME_KEY
-from .limits import MAX_SAME_KEY, RelayLimits
 from .metrics import Metrics
+from .relay_limits import MAX_SAME_KEY, RelayLimits
 
 _REST = 1 + KEY_BYTES
 

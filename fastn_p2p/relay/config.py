@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from .limits import RelayLimits
+from .relay_limits import RelayLimits
 
 EVERY_HOST: Final = "*"
 """Host that stands for all addresses of the machine."""

@@ -26,8 +26,8 @@ from fastn_p2p_client.errors import BadMessage, BadSignature, StorageDamaged, St
 
 from .allowed_keys import AllowedKeys
 from .directory_store import DirectoryStore, OlderPacket
-from .limits import BODY_TIMEOUT, MAX_ADDRESSES, PUBLISH_RATE, RESOLVE_RATE
 from .metrics import Metrics
+from .relay_limits import BODY_TIMEOUT, MAX_ADDRESSES, PUBLISH_RATE, RESOLVE_RATE
 
 log = logging.getLogger(__name__)
 

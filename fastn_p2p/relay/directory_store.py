@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ..sqlite_store import DatabaseSchema, SqliteStore
-from .limits import RETENTION
+from .relay_limits import RETENTION
 
 SCHEMA: Final = DatabaseSchema(
     version=1,

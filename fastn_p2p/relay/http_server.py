@@ -11,8 +11,16 @@ from typing import Final
 
 from aiohttp import web
 
-from .limits import BACKLOG, HANDSHAKE_TIMEOUT, KEEPALIVE, MAX_HEADER_FIELD, MAX_HEADERS, RelayLimits, limited_address
 from .metrics import Metrics
+from .relay_limits import (
+    BACKLOG,
+    HANDSHAKE_TIMEOUT,
+    KEEPALIVE,
+    MAX_HEADER_FIELD,
+    MAX_HEADERS,
+    RelayLimits,
+    limited_address,
+)
 
 log = logging.getLogger(__name__)
 

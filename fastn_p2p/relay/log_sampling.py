@@ -24,12 +24,12 @@ class LogSampling(logging.Filter):
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
-        self._places: dict[tuple[str, int], tuple[TokenBucket, list[int]]] = {}
+        self._call_sites: dict[tuple[str, int], tuple[TokenBucket, list[int]]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        place = (record.pathname, record.lineno)
+        call_site = (record.pathname, record.lineno)
         now = self._now()
-        bucket, left_out = self._places.setdefault(place, (TokenBucket(LINE_RATE, now), [0]))
+        bucket, left_out = self._call_sites.setdefault(call_site, (TokenBucket(LINE_RATE, now), [0]))
         if not bucket.try_spend(now):
             left_out[0] += 1
             return False

@@ -11,7 +11,7 @@ It binds no socket that a program can reach, parses no data of programs or peers
 - ``restart_policy``: how often and how soon to restart; time limits. Pure.
 - ``fork_server``, ``fork_server_preload``: where child processes come from.
 - ``fork_heap``: its heap, arranged so that they share most of it.
-- ``one_shot_worker``: a process that runs protocol code once, for the gateway.
+- ``one_shot_process``: a process that runs protocol code once, for the gateway.
 - ``descriptor_broker``: descriptors that sandboxes keep closed, and children may have all the same.
 - ``orphan_reaper``, ``descendants``: processes that protocols start and leave behind.
 - ``process_file``: ``run/processes.json``.

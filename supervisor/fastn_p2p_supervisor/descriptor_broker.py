@@ -86,9 +86,9 @@ class DescriptorBroker:
     def _is_own(self, found: os.stat_result) -> bool:
         """Return whether the file is a socket of the daemon."""
         directory = self._own[0].parent
-        for place in (*directory.iterdir(), *self._own):
+        for each in (*directory.iterdir(), *self._own):
             with suppress(OSError):
-                if os.path.samestat(place.stat(), found):
+                if os.path.samestat(each.stat(), found):
                     return True
         return False
 
@@ -97,13 +97,13 @@ class DescriptorBroker:
 
         It follows no link: the network process may change the directory of the sockets.
         """
-        place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if not stat.S_ISSOCK(os.fstat(place).st_mode):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-            return connect_as(identity, Path(f"/proc/self/fd/{place}"))
+            return connect_as(identity, Path(f"/proc/self/fd/{descriptor}"))
         finally:
-            os.close(place)
+            os.close(descriptor)
 
     def _connect_to(self, path: Path, writable: list[Path], account: ProcessAccount | None) -> socket.socket:
         """Return a connected socket, if the user of the account may connect there.
@@ -113,21 +113,23 @@ class DescriptorBroker:
         checked and used.
         """
         with _as_user(account):
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            found = Path(f"/proc/self/fd/{place}").readlink()
-            leaves = any(path.is_relative_to(each) and not found.is_relative_to(each.resolve()) for each in writable)
-            if leaves or self._is_own(os.fstat(place)):
+            found = Path(f"/proc/self/fd/{descriptor}").readlink()
+            is_outside = any(
+                path.is_relative_to(each) and not found.is_relative_to(each.resolve()) for each in writable
+            )
+            if is_outside or self._is_own(os.fstat(descriptor)):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             made.setblocking(False)
             with _as_user(account):
-                made.connect(f"/proc/self/fd/{place}")
+                made.connect(f"/proc/self/fd/{descriptor}")
         except BaseException:
             made.close()
             raise
         finally:
-            os.close(place)
+            os.close(descriptor)
         return made
 
 

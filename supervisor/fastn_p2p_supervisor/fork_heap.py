@@ -1,9 +1,9 @@
 """Heap of the fork server, arranged so that its children share as much of it as they can.
 
 Problem: a child shares the memory of the fork server until it writes to a page. In Python even a read writes: it counts
-references, and a call counts in the function's code. What a child does touches some 600 of 9,000 functions, spread
-over the whole heap, and its new objects go into gaps between old ones: each write of some bytes copied a page of 4,096.
-An identity's process had 8.5 MB of its own that way, of which it needed less than 2 MB.
+references, and a call counts in the function's code. A child uses some 600 of 9,000 functions, spread over the whole
+heap, and its new objects go into gaps between old ones. Each write of some bytes copied a page of 4,096. An identity's
+process had 8.5 MB of its own that way, of which it needed less than 2 MB.
 
 Idea: before the first fork, ``pack`` makes a new copy of the code that children run, next to each other. ``fill``
 closes the gaps with objects that nothing uses, so that a child's objects go to pages of their own. Cost: about 1 MB,

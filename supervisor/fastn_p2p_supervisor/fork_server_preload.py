@@ -87,7 +87,7 @@ _NOT_REHEARSED: Final = (
 REQUEST_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to send a request after it has connected."""
 
-LONGEST_PLACE: Final = 60
+MAX_TEMPORARY_PATH: Final = 60
 """Characters of the longest directory for temporary files in which there can be sockets."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -145,10 +145,10 @@ def _rehearse() -> None:
 
     from fastn_p2p_actors.identity.rehearsal import rehearse
 
-    place = tempfile.gettempdir()
-    if len(place) > LONGEST_PLACE:
-        place = "/tmp"  # noqa: S108  (the directory in it is private)
-    with tempfile.TemporaryDirectory(dir=place) as directory:
+    parent = tempfile.gettempdir()
+    if len(parent) > MAX_TEMPORARY_PATH:
+        parent = "/tmp"  # noqa: S108  (the directory in it is private)
+    with tempfile.TemporaryDirectory(dir=parent) as directory:
         uvloop.run(rehearse(Path(directory)))
 
 

@@ -50,20 +50,20 @@ class HomeLock:
             if users is None:
                 _own_directory(home.path)
             else:
-                _take_directory(home)
+                _acquire_directory(home)
             at = home.lock
             lock = _lock(home)
-            places = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
+            directories = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
             if users is None:
                 if home.users_file.exists():
                     from .home_owners import join  # hardly a daemon needs it, and it takes 0.3 MB
 
                     join(home)
-                for at in places:
+                for at in directories:
                     _own_directory(at)
                     at.chmod(PRIVATE)
             else:
-                for at in places:
+                for at in directories:
                     at.mkdir(mode=PRIVATE, exist_ok=True)
                 from .home_owners import separate
 
@@ -113,7 +113,7 @@ def _own_directory(path: Path) -> None:
     check_own_directory(path)
 
 
-def _take_directory(home: Home) -> None:
+def _acquire_directory(home: Home) -> None:
     """Create the home if it is missing. Reject one that several users may write to, or whose sockets lie elsewhere."""
     check_parents(home.path)
     home.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
@@ -125,33 +125,33 @@ def _take_directory(home: Home) -> None:
 def _prepare_socket_directory(home: Home) -> None:
     """Create the directories of the sockets, and the file with their path if they are outside the home."""
     home.socket_directory_file.unlink(missing_ok=True)  # an earlier daemon may have used another directory
-    places = home.socket_directories()
-    if home.path not in places:
-        _write_socket_directory_file(home, _first_usable(places))
+    directories = home.socket_directories()
+    if home.path not in directories:
+        _write_socket_directory_file(home, _first_usable(directories))
     _remove_sockets(home)
 
 
-def _first_usable(places: list[Path]) -> Path:
+def _first_usable(directories: list[Path]) -> Path:
     """Return the first directory that can be used. If other users have taken all of them, create a new one.
 
     Raises:
         HomeUnusable: none can be used.
         OSError: none can be created.
     """
-    for place in places:
+    for directory in directories:
         try:
-            _make_private(place)
+            _make_private(directory)
         except (HomeUnusable, OSError) as error:
-            log.warning("sockets cannot be in %s: %s", place, error)
+            log.warning("sockets cannot be in %s: %s", directory, error)
         else:
-            return place
-    place = Path(tempfile.mkdtemp(prefix=_spare_prefix(), dir=temporary_directory().parent)) / places[-1].name
-    _make_private(place)
-    return place
+            return directory
+    directory = Path(tempfile.mkdtemp(prefix=_spare_prefix(), dir=temporary_directory().parent)) / directories[-1].name
+    _make_private(directory)
+    return directory
 
 
-def _make_private(place: Path) -> None:
-    for directory in (place.parent, place, place / "run"):
+def _make_private(sockets: Path) -> None:
+    for directory in (sockets.parent, sockets, sockets / "run"):
         if directory.is_symlink():
             raise HomeUnusable(path=str(directory), reason="it is a symbolic link, in a directory that others share")
         _own_directory(directory)
@@ -162,10 +162,10 @@ def _spare_prefix() -> str:
     return f"{temporary_directory().name}-"
 
 
-def _write_socket_directory_file(home: Home, place: Path) -> None:
-    note = home.socket_directory_file.with_suffix(".tmp")
-    note.write_bytes(os.fsencode(place) + b"\n")
-    note.replace(home.socket_directory_file)
+def _write_socket_directory_file(home: Home, directory: Path) -> None:
+    file = home.socket_directory_file.with_suffix(".tmp")
+    file.write_bytes(os.fsencode(directory) + b"\n")
+    file.replace(home.socket_directory_file)
 
 
 def _remove_sockets(home: Home) -> None:

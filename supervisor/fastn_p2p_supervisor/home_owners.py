@@ -65,14 +65,14 @@ def separate(home: Home, users: SeparateUsers) -> None:
             if each.is_symlink():
                 raise HomeUnusable(path=str(each), reason="it is a link. Put a directory there, or mount one")
         numbers = {former, *users.numbers, *_numbers(before), *(each.lstat().st_uid for each in _tops(home))}
-        _give_numbers(home, users)
+        _assign_users(home, users)
         run = home.path / "run"
         _make(run / "network", users.network)
         _move(run, run / "network")
         _walk(home.path, lambda parts: _separate_owner(home, users, parts), numbers)
-    _give_top(home, users)
-    for place in (home.path, home.path / "run", home.logs):
-        _remove_planted(place)
+    _set_owners_of_directories(home, users)
+    for directory in (home.path, home.path / "run", home.logs):
+        _remove_planted(directory)
     if before != users or former:
         write_atomically(home.users_file, msgspec.json.encode(users))
 
@@ -81,8 +81,8 @@ def _tops(home: Home) -> tuple[Path, ...]:
     return (home.path / "run", home.logs, home.vault, home.peers, home.identities)
 
 
-def _give_numbers(home: Home, users: SeparateUsers) -> None:
-    """Give each identity a user that has none. Raises StorageFailed if there are not enough."""
+def _assign_users(home: Home, users: SeparateUsers) -> None:
+    """Assign a user to each identity without one. Raises StorageFailed if there are not enough."""
     for name in IdentityStore(home).names():
         directory = home.identities / name
         if user_of(directory, users.first, users.last) < 0:
@@ -117,9 +117,9 @@ def join(home: Home) -> None:
     home.path.chmod(_PRIVATE)
     run = home.path / "run"
     _move(run / "network", run)
-    for place in (run / "network", *run.glob("identity-*")):
+    for directory in (run / "network", *run.glob("identity-*")):
         with suppress(OSError):
-            place.rmdir()  # marks of running code, of which nothing is missing after a restart, keep it
+            directory.rmdir()  # marks of running code, of which nothing is missing after a restart, keep it
     remove_file(home.users_file)
 
 
@@ -185,9 +185,9 @@ def _joined_mode(parts: tuple[str, ...]) -> int | None:
             return None
 
 
-def _give_top(home: Home, users: SeparateUsers) -> None:
+def _set_owners_of_directories(home: Home, users: SeparateUsers) -> None:
     """Set owner and mode of the directories of the home, and last of the home itself."""
-    for place, (uid, gid), mode in (
+    for directory, (uid, gid), mode in (
         (home.path / "run", (0, users.programs), PASSABLE),
         (home.logs, (0, users.programs), PASSABLE),
         (home.vault, users.vault, _PRIVATE),
@@ -195,8 +195,8 @@ def _give_top(home: Home, users: SeparateUsers) -> None:
         (home.identities, users.gateway, PASSABLE),
         (home.path, (0, 0), PASSABLE),
     ):
-        os.chown(place, uid, gid, follow_symlinks=False)
-        place.chmod(mode)
+        os.chown(directory, uid, gid, follow_symlinks=False)
+        directory.chmod(mode)
 
 
 def _make(directory: Path, owner: tuple[int, int]) -> None:
@@ -217,13 +217,13 @@ def _move(source: Path, target: Path) -> None:
 
 def _walk(root: Path, owner_of: Callable[[tuple[str, ...]], Owner], numbers: set[int]) -> None:
     """Give everything below a directory away that belongs to one of these users."""
-    for place, directories, files, descriptor in os.fwalk(root, topdown=False):
-        parts = Path(place).relative_to(root).parts
+    for folder, directories, files, descriptor in os.fwalk(root, topdown=False):
+        parts = Path(folder).relative_to(root).parts
         for name in (*files, *directories):  # so that one of before owns a directory until all in it is done
-            _give(descriptor, name, owner_of((*parts, name)), numbers, Path(place, name))
+            _set_owner(descriptor, name, owner_of((*parts, name)), numbers, Path(folder, name))
 
 
-def _give(directory: int, name: str, owner: Owner, numbers: set[int], shown: Path) -> None:
+def _set_owner(directory: int, name: str, owner: Owner, numbers: set[int], shown: Path) -> None:
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     is_linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and not found.st_uid  # perhaps a file of the system
     if found.st_uid not in numbers or (is_linked and owner.uid):

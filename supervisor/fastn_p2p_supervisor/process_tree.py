@@ -28,7 +28,7 @@ from fastn_p2p_client.names import check_name
 from .child import Child, ChildResources, ProcessState
 from .descendants import StartedProcesses
 from .fork_server import ForkFailed, ForkServer, ForkServerFailed
-from .one_shot_worker import OneShotWorker
+from .one_shot_process import OneShotProcess
 from .restart_policy import CORE, IDENTITY, RestartHistory, Timeouts
 
 PARALLEL_STARTS: Final = 8
@@ -129,7 +129,7 @@ class ProcessTree:
         self.changed = changed
         self.sweep = sweep
         self._note_ended = on_ended
-        self._workers: dict[tuple[Child, int], OneShotWorker] = {}
+        self._workers: dict[tuple[Child, int], OneShotProcess] = {}
         self._open_for = open_for
         self._worker_account = worker_account
         self.failure: asyncio.Future[str] = self._loop.create_future()
@@ -319,7 +319,7 @@ class ProcessTree:
         """Start a one-shot worker at once, and reply when it has ended."""
         try:
             account = self._worker_account(Path(request.directory).name)
-            worker = OneShotWorker(self._resources.forks, descriptors, account)
+            worker = OneShotProcess(self._resources.forks, descriptors, account)
         except ForkFailed as error:
             log.warning("a worker cannot be started: %s", error)
             failed = ErrorReply.of(DaemonBusy(actor="supervisor"))
@@ -330,7 +330,7 @@ class ProcessTree:
             self._workers[child, number] = worker
             self._spawn(self._finish_worker(child, child.pid, number, worker, request.seconds))
 
-    async def _finish_worker(self, child: Child, pid: int, number: int, worker: OneShotWorker, seconds: float) -> None:
+    async def _finish_worker(self, child: Child, pid: int, number: int, worker: OneShotProcess, seconds: float) -> None:
         try:
             ended = await worker.end_within(seconds)
         finally:

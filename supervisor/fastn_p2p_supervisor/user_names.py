@@ -101,7 +101,7 @@ def _group(text: str) -> int:
 def lead_separate_users(users: SeparateUsers) -> None:
     """Prepare this process, which is root, for children with users of their own. Call it before there are threads.
 
-    What it makes from now on may be read by the group of programs.
+    The group of programs may read files that it makes from now on.
 
     Raises:
         HomeUnusable: the users cannot read the daemon's code.

@@ -112,7 +112,7 @@ async def read_order(read_exact: Callable[[int], Awaitable[bytes]]) -> Order:
 
 
 async def pour(write: Callable[[bytes], Awaitable[object]], order: Order) -> None:
-    """Write until the window is over. What is on its way then is what arrives after it."""
+    """Write until the window is over. Bytes on their way then arrive after it."""
     while perf_counter() < order.end:
         await write(BLOCK)
 

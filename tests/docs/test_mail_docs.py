@@ -58,7 +58,7 @@ def test_every_request_is_documented_with_its_fields_and_its_answer() -> None:
 def test_numbers_in_the_text_are_those_of_the_code() -> None:
     text = " ".join(read(PAGE).split())
     for words in (
-        f"at most {m.MAX_LETTER:,} bytes",
+        f"at most {m.MAX_CONTENT:,} bytes",
         f"at most {m.MAX_SUBJECT} characters",
         f"at most {m.MAX_ATTACHMENTS} |",
         f"at most {m.MAX_PAGE:,} entries",

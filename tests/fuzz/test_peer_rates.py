@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
+from fastn_p2p_actors.network.transport.peer_limits import REFUSED_REQUESTS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from tests.support.hostile_peer import HELLO, AnyStep, Channel, Talk, Until, hostile_peer
@@ -18,7 +18,7 @@ from tests.support.raw_connections import unharmed
 
 __all__ = ["victim"]
 
-BURST: Final = int(REFUSALS.endpoint.burst)
+BURST: Final = int(REFUSED_REQUESTS.endpoint.burst)
 
 
 def opening(number: int, target: bytes, protocol: str) -> bytes:

@@ -59,7 +59,8 @@ def _sleeping_hosts(folder: Path) -> Iterator[tuple[RoamingHosts, list[_Clocks]]
 @pytest.mark.parametrize("wakes_in", ["the same network", "another network"])
 @pytest.mark.timeout(180)
 def test_a_laptop_wakes_after_a_night(tmp_path: Path, wakes_in: str) -> None:
-    """Its delegations must be renewed, and so must be those that it knows of its peer. Retried calls go on."""
+    """The delegations of the daemon must be renewed, and so must be those that it knows of its peer. Retried calls go
+    on."""
     with _sleeping_hosts(tmp_path) as (hosts, (caller, callee)):
         hosts.settle()
         with hosts.calls() as load:

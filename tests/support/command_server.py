@@ -2,7 +2,7 @@
 
 Nine tenths of a short command's processor time are the imports that all commands have in common, 0.15 s, and the tests
 run about a thousand commands. The process still has its own arguments, environment, directory, pipes and exit code.
-What only a start by the interpreter shows is tested with ``subprocess``, for instance in ``tests/unit/cli``.
+Behaviour that only a start by the interpreter shows is tested with ``subprocess``, for instance in ``tests/unit/cli``.
 
 The server's socket receives one byte for each command, with five descriptors: a file with the ``_Order``, the three
 standard streams, and a pipe for the ``_STATUS`` of the process: its pid when it starts, its return code when it ends.

@@ -14,8 +14,8 @@ from nacl.signing import SigningKey
 from fastn_p2p.relay.config import ListenAddress, RelayConfig
 from fastn_p2p.relay.frames import CLIENT_AUTH, DATAGRAM_TO_RELAY, V2
 from fastn_p2p.relay.handshake import signed_message
-from fastn_p2p.relay.limits import RelayLimits
-from fastn_p2p.relay.server import RelayServer
+from fastn_p2p.relay.relay_limits import RelayLimits
+from fastn_p2p.relay.relay_server import RelayServer
 from fastn_p2p_actors.credentials.dns_packet import encode_txt_packet
 from fastn_p2p_actors.credentials.pkarr import encode_key, join_body, signing_input
 

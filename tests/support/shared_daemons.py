@@ -17,7 +17,7 @@ SHARED_BY_FOLDER = ("tests/e2e/calls", "tests/e2e/programs", "tests/e2e/sessions
 
 
 class SharedDaemons:
-    """Lends two daemons to one module at a time. Those that cannot be put back are replaced by new ones."""
+    """Lends two daemons to one module at a time. Daemons that cannot be put back are replaced by new ones."""
 
     def __init__(self) -> None:
         self._running = ExitStack()

@@ -138,7 +138,8 @@ async def until(condition: Callable[[], object], what: str, timeout: float = DEA
 
 
 async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = DEADLINE) -> T:
-    """``until`` for what has to be awaited: the first true value. What is asked when the time is over is cancelled."""
+    """``until`` for what has to be awaited: the first true value. Calls in flight when the time is over are
+    cancelled."""
     deadline = asyncio.timeout(timeout)
     try:
         async with deadline:

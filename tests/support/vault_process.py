@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fastn_p2p_actors.runtime.curve.connection import vault_channel
+from fastn_p2p_actors.runtime.curve.curve_connection import vault_channel
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.specs import ActorSpec, VaultAccess
 from fastn_p2p_actors.vault.messages import VaultReply

@@ -5,7 +5,7 @@
 - ``delegation``: an identity lets a transport endpoint speak for it, for a limited time.
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
 - ``invitation``: lets its bearer use some bindings of the identity. It is a ticket, too.
-- ``revocation``: the last statement of an identity, which ends all its delegations and records.
+- ``signed_revocation``: the last statement of an identity, which ends all its delegations and records.
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
 - ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
@@ -42,7 +42,7 @@ from .peer_record import (
     verify_record,
 )
 from .replay_protection import EpochTracker, SequenceTracker, is_from_future
-from .revocation import MAX_REVOCATION, Revocation, is_revocation, peek_revocation, read_revocation
+from .signed_revocation import MAX_REVOCATION, Revocation, is_revocation, peek_revocation, read_revocation
 
 __all__ = [
     "CLOCK_SKEW",

@@ -33,8 +33,8 @@ from ..storage.atomic_files import set_on_leftover
 from ..storage.shared_directories import share_with
 from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
-from .commands.identities import hosts_foreign_code, take_offline_for_disk
-from .commands.revocation import finish_revocations
+from .commands.identities import bring_offline_for_disk, hosts_foreign_code
+from .commands.identity_revocation import finish_revocations
 from .commands.transport import finish_rotation
 from .context import GatewayContext
 from .control_server import ControlServer
@@ -64,8 +64,8 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_restores(context))
     context.spawn(finish_revocations(context))
     context.spawn(finish_rotation(context))
-    take_offline, runs_foreign_code = partial(take_offline_for_disk, context), partial(hosts_foreign_code, context)
-    context.spawn(DiskGuard(actor.home.identities, take_offline, runs_foreign_code).watch())
+    bring_offline, runs_foreign_code = partial(bring_offline_for_disk, context), partial(hosts_foreign_code, context)
+    context.spawn(DiskGuard(actor.home.identities, bring_offline, runs_foreign_code).watch())
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()

@@ -28,10 +28,10 @@ from fastn_p2p_client.ipc.messages import (
     IdentityLimits,
     InvitationList,
     InvitationText,
-    KnockList,
     PeerList,
     PeerReply,
     PeerTraceReply,
+    PendingPeerList,
     PingReply,
     SettingsReply,
     TicketText,
@@ -39,12 +39,12 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
-from ..identity.messages import IdentityAnswer
+from ..identity.messages import IdentityActorReply
 from ..identity.resource_limits import memory_limit, process_limit
 from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
-from ..runtime.curve.connection import vault_channel
+from ..runtime.curve.curve_connection import vault_channel
 from ..runtime.grants import GATEWAY_SUBJECT, make_grant
 from ..runtime.process_setup import MAX_FILES
 from ..runtime.specs import GatewaySettings
@@ -72,7 +72,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | PeerList
     | PingReply
     | PeerTraceReply
-    | KnockList
+    | PendingPeerList
     | GroupList
     | BlockedList
     | AccessEvaluation
@@ -80,7 +80,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | InvitationList
     | NetworkReportReply
 )
-_identity_answer: Final = msgspec.msgpack.Decoder(IdentityAnswer)
+_identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class IdentityClient(ActorClient):
     def __init__(self, home: Home, identity: str, grant: bytes) -> None:
         self.grant = grant
         actor = f"identity-{identity}"
-        super().__init__(RequestChannel(home.mailbox(actor), actor), actor, _identity_answer)
+        super().__init__(RequestChannel(home.mailbox(actor), actor), actor, _identity_reply)
 
     async def __aenter__(self) -> IdentityClient:
         return self

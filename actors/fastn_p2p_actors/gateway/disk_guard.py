@@ -62,7 +62,7 @@ class DiskGuard:
 
     Args:
         identities: directory that has one of each identity.
-        take_offline: called with the name of an identity and the bytes by which it has grown.
+        bring_offline: called with the name of an identity and the bytes by which it has grown.
         runs_foreign_code: return whether an identity's process runs protocols that do not come with the daemon.
         space: return the space of the disk of a path.
     """
@@ -70,12 +70,12 @@ class DiskGuard:
     def __init__(
         self,
         identities: Path,
-        take_offline: Callable[[str, int], Awaitable[None]],
+        bring_offline: Callable[[str, int], Awaitable[None]],
         runs_foreign_code: Callable[[str], bool],
         space: Callable[[Path], DiskSpace] = space_of,
     ) -> None:
         self._identities = identities
-        self._take_offline = take_offline
+        self._bring_offline = bring_offline
         self._runs_foreign_code = runs_foreign_code
         self._space = space
         self._before: dict[str, int] = {}
@@ -109,7 +109,7 @@ class DiskGuard:
             gone = self._free_before - space.free
             if name and grown[name] >= max(self._least(space), gone // 2, 1):
                 self._before[name] = sizes[name]
-                await self._take_offline(name, grown[name])
+                await self._bring_offline(name, grown[name])
 
     def _is_lower(self, space: DiskSpace) -> bool:
         """Return whether the low free space is lower than at the last measurement, or low for the first time."""

@@ -46,7 +46,7 @@ from .messages import (
     BindingStates,
     Deactivate,
     GetBindingStates,
-    IdentityAnswer,
+    IdentityActorReply,
     IdentityRequest,
     Limit,
     RestartNeeded,
@@ -100,7 +100,7 @@ class IdentityActor:
         """Attempts that the sandbox has refused."""
         self._loop = asyncio.get_running_loop()
         self._home = Path(os.path.realpath(context.home.path))
-        self._code_places: set[Path] = set()
+        self._code_files: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self._answer, self._send_session_message)
         self._network = RequestChannel(
@@ -168,7 +168,7 @@ class IdentityActor:
         directory = self._context.home.identities / name
         make_directories(directory, empty=True)
         confine_logging()
-        self._code_places = {place for place, _ in python_files(self._home)}
+        self._code_files = {file for file, _ in python_files(self._home)}
         granted = without_replaceable(Permissions.of(self._granted), (directory,))
         paths = (*granted.read, *granted.write, *granted.programs, *settings_with_own_rules())
         self._granted_files = ReplacedFiles(paths)
@@ -208,7 +208,7 @@ class IdentityActor:
         refresh()
         granted = PermissionStore(self._context.home).granted(self._identity.name, message.protocol, message.instance)
         if missing(granted, self._granted) or any(
-            place not in self._code_places and place.exists() for place, _ in python_files(self._home)
+            file not in self._code_files and file.exists() for file, _ in python_files(self._home)
         ):
             raise SandboxTooSmall
 
@@ -311,7 +311,7 @@ class IdentityActor:
         message: Activate | Deactivate | GetBindingStates | Limit,
         payload: bytes,
     ) -> None:
-        reply: IdentityAnswer
+        reply: IdentityActorReply
         try:
             if isinstance(message, GetBindingStates):
                 reply = BindingStates([hosted.describe() for hosted in self._hosted.values()])

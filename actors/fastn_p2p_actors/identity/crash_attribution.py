@@ -121,9 +121,9 @@ class CrashAttribution:
 
     # ── running code ─────────────────────────────────────────────────────────────────────────────────
 
-    def mark(self, name: BindingName, place: str) -> int:
+    def mark(self, name: BindingName, code_name: str) -> int:
         """Return the mark of a place in the binding's code, for ``step``."""
-        return self._marker.mark(name, place)
+        return self._marker.mark(name, code_name)
 
     def running(self) -> BindingName | None:
         """Return the binding whose code is running in the main thread; None if none is."""
@@ -182,10 +182,10 @@ class CrashAttribution:
         crashes = [each for each in known if now - WINDOW < each.at <= now][-_KEPT:]
         marked = read_marker(running) if fault else None
         if marked is not None:
-            (protocol, instance), place = marked
+            (protocol, instance), code_name = marked
             if fault.startswith(f"exit code {EXIT_MEMORY}"):
                 fault = "it had no memory left"
-            crashes.append(Crash(protocol, instance, place, fault, now, hung))
+            crashes.append(Crash(protocol, instance, code_name, fault, now, hung))
         if crashes != known:
             temporary = self._file.with_name(f"{self._file.name}.tmp")
             try:

@@ -66,5 +66,5 @@ class RestartNeeded(Message, frozen=True, tag=351):
 IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | Cancel
 """Every message to an identity's mailbox. ``Cancel`` has no reply and no effect."""
 
-IdentityAnswer: TypeAlias = Ack | BindingStates | ErrorReply | RestartNeeded
+IdentityActorReply: TypeAlias = Ack | BindingStates | ErrorReply | RestartNeeded
 """Every reply of an identity's process."""

@@ -190,8 +190,8 @@ def _reply_to(task_bytes: bytes) -> bytes:
 
 def _empty(directory: Path) -> None:
     """Delete what is in a directory, as far as this user may: without protocol code, so without a sandbox."""
-    for place, names, _ in os.walk(directory):
-        for found in (Path(place, name) for name in names):
+    for folder, names, _ in os.walk(directory):
+        for found in (Path(folder, name) for name in names):
             if not found.is_symlink():
                 with contextlib.suppress(OSError):  # it is not this user's
                     found.chmod(0o700)

@@ -95,17 +95,17 @@ class RefusedAttempts:
         return self._file(arguments[0], reads=True)
 
     def _file(self, path: Any, *, reads: bool = False, writes: bool = False, creates: bool = False) -> str:
-        place = _absolute(path)
-        if not place or f"{os.sep}__pycache__{os.sep}" in place:  # of imports, which go on without it
+        absolute = _absolute(path)
+        if not absolute or f"{os.sep}__pycache__{os.sep}" in absolute:  # of imports, which go on without it
             return ""
-        if not os.path.lexists(place):
-            above = Path(place).parent
+        if not os.path.lexists(absolute):
+            above = Path(absolute).parent
             missing = creates and above.is_dir() and not self._allows(str(above), MAKE_REG)
-            return f"write {place}" if missing else ""
-        reading = READ_DIR if Path(place).is_dir() else READ_FILE
-        if self._allows(place, (reading if reads else 0) | (WRITE_FILE if writes else 0)):
+            return f"write {absolute}" if missing else ""
+        reading = READ_DIR if Path(absolute).is_dir() else READ_FILE
+        if self._allows(absolute, (reading if reads else 0) | (WRITE_FILE if writes else 0)):
             return ""
-        return f"{'write' if writes else 'read'} {place}"
+        return f"{'write' if writes else 'read'} {absolute}"
 
     def _changed(self, path: Any, right: int, directory: int = _NO_DIRECTORY) -> str:
         """Return the permission for a change of the entry ``path``, which needs a right to what contains it."""
@@ -113,22 +113,22 @@ class RefusedAttempts:
         parent = _absolute(above) if directory == _NO_DIRECTORY else ""
         return "" if not parent or self._allows(parent, right) else f"write {os.path.join(parent, name)}"  # noqa: PTH118
 
-    def _allows(self, place: str, rights: int) -> bool:
+    def _allows(self, absolute: str, rights: int) -> bool:
         """Return whether the sandbox gives all of these rights to the path, or to directories that contain it."""
         while rights:
-            rights &= ~self._rights.get(place, 0)
-            above = os.path.dirname(place)  # noqa: PTH120
-            if above == place:
+            rights &= ~self._rights.get(absolute, 0)
+            above = os.path.dirname(absolute)  # noqa: PTH120
+            if above == absolute:
                 break
-            place = above
+            absolute = above
         return not rights
 
     # ── programs, signals, sockets ───────────────────────────────────────────────────────────────────
 
     def _program(self, name: Any) -> str:
         text = os.fsdecode(name)
-        place = os.path.realpath(text if os.path.isabs(text) else shutil.which(text) or text)  # noqa: PTH117
-        return "" if self._sandbox.programs and self._allows(place, EXECUTE) else f"program {place}"
+        absolute = os.path.realpath(text if os.path.isabs(text) else shutil.which(text) or text)  # noqa: PTH117
+        return "" if self._sandbox.programs and self._allows(absolute, EXECUTE) else f"program {absolute}"
 
     def _started(self, arguments: tuple[Any, ...]) -> str:
         executable, command = arguments[:2]
@@ -186,19 +186,19 @@ _FINDERS: Final[dict[str, _Finder]] = {
     "sqlite3.connect": RefusedAttempts._connected_database,
     "os.listdir": RefusedAttempts._listed,
     "os.scandir": RefusedAttempts._listed,
-    "os.mkdir": lambda watched, given: watched._changed(given[0], MAKE_DIR, given[2]),
-    "os.remove": lambda watched, given: watched._changed(given[0], REMOVE_FILE, given[1]),
-    "os.rmdir": lambda watched, given: watched._changed(given[0], REMOVE_DIR, given[1]),
-    "os.truncate": lambda watched, given: watched._changed(given[0], TRUNCATE),
-    "os.rename": lambda watched, given: (
-        watched._changed(given[0], REMOVE_FILE, given[2]) or watched._changed(given[1], MAKE_REG, given[3])
+    "os.mkdir": lambda watched, args: watched._changed(args[0], MAKE_DIR, args[2]),
+    "os.remove": lambda watched, args: watched._changed(args[0], REMOVE_FILE, args[1]),
+    "os.rmdir": lambda watched, args: watched._changed(args[0], REMOVE_DIR, args[1]),
+    "os.truncate": lambda watched, args: watched._changed(args[0], TRUNCATE),
+    "os.rename": lambda watched, args: (
+        watched._changed(args[0], REMOVE_FILE, args[2]) or watched._changed(args[1], MAKE_REG, args[3])
     ),
-    "os.link": lambda watched, given: (
-        watched._changed(given[0], MAKE_REG, given[2]) or watched._changed(given[1], MAKE_REG, given[3])
+    "os.link": lambda watched, args: (
+        watched._changed(args[0], MAKE_REG, args[2]) or watched._changed(args[1], MAKE_REG, args[3])
     ),
     "subprocess.Popen": RefusedAttempts._started,
-    "os.exec": lambda watched, given: watched._program(given[0]),
-    "os.posix_spawn": lambda watched, given: watched._program(given[0]),
+    "os.exec": lambda watched, args: watched._program(args[0]),
+    "os.posix_spawn": lambda watched, args: watched._program(args[0]),
     "os.fork": lambda watched, _: "" if watched._sandbox.programs else "a fork",
     "os.kill": RefusedAttempts._signalled,
     "socket.connect": RefusedAttempts._connected,

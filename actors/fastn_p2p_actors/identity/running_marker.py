@@ -38,9 +38,9 @@ class RunningMarker:
         self._map = self._create()
         self.current = memoryview(self._map)[: _MARK.size].cast("I")
 
-    def mark(self, name: BindingName, place: str) -> int:
+    def mark(self, name: BindingName, code_name: str) -> int:
         """Return the mark of a place in the binding's code."""
-        return self._number(f"{name[0]}/{name[1]}") << 16 | self._number(place)
+        return self._number(f"{name[0]}/{name[1]}") << 16 | self._number(code_name)
 
     def running(self) -> BindingName | None:
         """Return the binding whose code is running now; None if none is."""
@@ -85,9 +85,9 @@ def read_marker(path: Path) -> tuple[BindingName, str] | None:
     """Return the binding and the place that an earlier process has marked; None if it marked none."""
     try:
         content = path.read_bytes()
-        binding, place = divmod(_MARK.unpack_from(content)[0], 1 << 16)
+        binding, code_name = divmod(_MARK.unpack_from(content)[0], 1 << 16)
         names = content[_MARK.size :].rstrip(b"\0").decode().splitlines()
         protocol, _, instance = names[binding - 1].partition("/") if binding else ("", "", "")
-        return ((protocol, instance), names[place - 1]) if instance and place else None
+        return ((protocol, instance), names[code_name - 1]) if instance and code_name else None
     except (OSError, struct.error, UnicodeDecodeError, IndexError):
         return None

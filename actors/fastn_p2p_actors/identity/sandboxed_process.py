@@ -55,12 +55,12 @@ def make_directories(directory: Path, *, empty: bool = False) -> None:
         directory: directory of the identity.
         empty: delete the temporary files of earlier processes.
     """
-    place = directory / TEMPORARY
+    temporary = directory / TEMPORARY
     if empty:
-        shutil.rmtree(place, ignore_errors=True)
-    for each in (directory / PROTOCOLS, place):
+        shutil.rmtree(temporary, ignore_errors=True)
+    for each in (directory / PROTOCOLS, temporary):
         each.mkdir(mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = str(place)
+    os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None
 
 

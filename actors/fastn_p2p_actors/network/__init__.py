@@ -4,7 +4,7 @@
 - ``event_router``: which part is told what a connection reports.
 - ``registration_requests``: processes that serve bring identities and bindings online.
 - ``admin``, ``admin_messages``: requests of the gateway; ``report`` collects the state for ``status``.
-- ``contact_requests``: requests of the gateway about ``contacts``: knocks, groups, invitations, blocked peers.
+- ``contact_requests``: requests of the gateway about ``contacts``: pending peers, groups, invitations, blocked peers.
 - ``calls``: calls of local programs, and calls that local processes serve.
 - ``sessions``: sessions, each a relay between two legs.
 - ``discovery``: from a name to a connection; records of peers and of the identities that are online, and their sources.

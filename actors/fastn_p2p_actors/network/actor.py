@@ -38,7 +38,7 @@ from fastn_p2p_client.keys import id52_of
 
 from ..credentials.key_transfer import wipe
 from ..runtime.actor import ActorContext
-from ..runtime.curve.connection import vault_channel
+from ..runtime.curve.curve_connection import vault_channel
 from ..runtime.mailbox import Mailbox, Sender, bind_mailbox
 from ..runtime.rate_limiter import Rate, TokenBucket
 from ..runtime.sandbox.replaced_files import ReplacedFiles
@@ -60,7 +60,7 @@ from .connections.proven_identities import IntroductionRegistry
 from .connections.reconnect_list import ReconnectList
 from .contact_requests import ContactRequests
 from .contacts.block_list import BlockList
-from .contacts.knocks import Knocks
+from .contacts.pending_peers import PendingPeers
 from .discovery.host_directory import HostDirectory, make_host_directory
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LAN, LanSource
@@ -108,7 +108,7 @@ _SESSION_MESSAGES: Final = frozenset(
         ApplicationErrorReply,
     }
 )
-_KNOCK_REPORTS: Final = Rate(1 / 60, 60)
+_PENDING_REPORTS: Final = Rate(1 / 60, 60)
 """Refused strangers that are reported to the audit log, per second. A stranger is listed in any case."""
 _DRAIN: Final = 4.0
 """Seconds that calls in flight get to finish when the process stops."""
@@ -140,8 +140,8 @@ class Network:
         self._sender_identity = SenderIdentity()
         self._registry = Registry()
         self._blocked = BlockList(context.home.peers / ".blocked.json", wall)
-        self._reports = TokenBucket(_KNOCK_REPORTS, self._loop.time())
-        self._knocks = Knocks(context.home.peers / ".knocks.json", wall)
+        self._reports = TokenBucket(_PENDING_REPORTS, self._loop.time())
+        self._pending = PendingPeers(context.home.peers / ".knocks.json", wall)
         self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
         self._mailbox = Mailbox(
@@ -216,7 +216,7 @@ class Network:
             wall=self._wall,
         )
         probe = OnlineProbe(self._pool, router, hosts, book, look_up=self._finder.look_up)
-        self._finder.on_news = probe.on_news
+        self._finder.on_newer = probe.on_newer
         self._finder.unused = live.unused_sources
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
@@ -245,7 +245,7 @@ class Network:
         revocations = self._revocations = RevocationExchange(
             registry=registry,
             book=book,
-            knocks=self._knocks,
+            pending=self._pending,
             pool=self._pool,
             router=router,
             sessions=self._sessions.revocation,
@@ -260,7 +260,7 @@ class Network:
         contacts = ContactRequests(
             registry=registry,
             book=book,
-            knocks=self._knocks,
+            pending=self._pending,
             blocked=self._blocked,
             introductions=self._introductions,
             pool=self._pool,
@@ -351,7 +351,7 @@ class Network:
         self._vault.close()
         self._clock.save()
         self._book.save_seen()
-        self._knocks.close()
+        self._pending.close()
         self._blocked.close()
 
     def _note_denied(self, binding: RegisteredBinding, source: bytes) -> None:
@@ -364,7 +364,7 @@ class Network:
         connection = speaking.connection if speaking is not None else None
         if connection is None or self._book.by_key(source) is not None or self._registry.by_key(source) is not None:
             return
-        if self._knocks.note(source, connection.endpoint, connection.network(), wanted) and self._reports.try_spend(
+        if self._pending.note(source, connection.endpoint, connection.network(), wanted) and self._reports.try_spend(
             self._loop.time()
         ):
             what = "/".join(wanted) if wanted[1] else f"{wanted[0]}, by an invitation"

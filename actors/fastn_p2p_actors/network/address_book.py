@@ -29,7 +29,7 @@ from fastn_p2p_client.peer_text import read_peer_text, ticket_of
 from ..credentials import PeerRecord, verify_record
 from ..storage.atomic_files import write_atomically
 from .contacts.groups import Groups
-from .contacts.invitations import Invitations
+from .contacts.invitation_store import InvitationStore
 from .contacts.revocations import KnownRevocation, Revocations
 from .known_peers import KnownPeers
 from .known_records import KnownRecords
@@ -73,7 +73,7 @@ class AddressBookEntry:
         self.key = key
         self.added = added
         self.records = records
-        """Records were verified before they were added to the book. Those from a file are verified when first used."""
+        """Records were verified before they were added. Records from a file are verified when first used."""
         self.renamed_from = ""
         """Petname of the same peer before it was added under this one; empty if there was none."""
         if records.identities - {bytes(key)}:
@@ -123,7 +123,7 @@ class AddressBook:
         self._sorted_generation = -1
         self._called_by_ticket: dict[bytes, KnownRecords] = {}
         self.groups = Groups(directory / ".groups.json", self._changed)
-        self.invitations = Invitations(directory / ".invitations.json", now, self._changed)
+        self.invitations = InvitationStore(directory / ".invitations.json", now, self._changed)
         self.known = KnownPeers(self._has, self._keep_seen)
         self.revocations = Revocations(directory / ".revoked.json", now)
         self._seen = SeenStore(directory, self.known.__contains__, is_present, check_revoked=self.revocations.check)

@@ -34,8 +34,8 @@ from .admin_messages import (
     PublishRevocation,
     ReloadNetworkSettings,
     RestorePeer,
+    RestoreRevocation,
     SavePeer,
-    TakeRevocation,
     TracePeer,
 )
 from .clock import ClockWatch
@@ -152,7 +152,7 @@ class Admin:
         if isinstance(message, PrepareRestart):
             self._reconnect_list.keep()
             return Ack()
-        if isinstance(message, TakeRevocation):
+        if isinstance(message, RestoreRevocation):
             self._revocations.restore(message.revocation)
             return Ack()
         if isinstance(message, RestorePeer):
@@ -204,7 +204,7 @@ class Admin:
             home_relay=self._endpoint.connected_relay(),
             directories=list(live.directories),
             lan=live.lan,
-            pending=len(self._contacts.knocks),
+            pending=len(self._contacts.pending),
             blocked=len(self._contacts.blocked),
             revoked={
                 each.name: (each.revocation.issued_text, each.revocation.successor_id52)

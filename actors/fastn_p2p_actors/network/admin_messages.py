@@ -95,8 +95,8 @@ class ListIdentity(Message, frozen=True, tag=109):
     listed: bool
 
 
-class GetKnocks(Message, frozen=True, tag=110):
-    """Requests the strangers that were refused; the fields are those of ``ListKnocks``. Answered by ``KnockList``."""
+class GetPendingPeers(Message, frozen=True, tag=110):
+    """List strangers that were refused, with the fields of ``ListPendingPeers``. Answered by ``PendingPeerList``."""
 
     seen: int
     wait_ms: int
@@ -174,8 +174,8 @@ class RestorePeer(Message, frozen=True, tag=122):
     """Signed records, which may be out of date."""
 
 
-class TakeRevocation(Message, frozen=True, tag=123):
-    """Takes the revocation of a peer, of a backup. Answered by ``Ack``."""
+class RestoreRevocation(Message, frozen=True, tag=123):
+    """Restore the revocation of a peer from a backup. Answered by ``Ack``."""
 
     revocation: bytes
 
@@ -261,7 +261,7 @@ class NetworkReportReply(Message, frozen=True, tag=150):
 
 
 ContactRequest: TypeAlias = (
-    GetKnocks | SetBlocked | GetBlocked | SetGroup | SetMembers | GetGroups | EvaluateAccess | ReplacePeer
+    GetPendingPeers | SetBlocked | GetBlocked | SetGroup | SetMembers | GetGroups | EvaluateAccess | ReplacePeer
 )
 """Messages about contacts beside the address book."""
 
@@ -282,7 +282,7 @@ NetworkRequest: TypeAlias = (
     | TracePeer
     | PublishRevocation
     | RestorePeer
-    | TakeRevocation
+    | RestoreRevocation
     | PrepareRestart
     | ContactRequest
     | InvitationRequest

@@ -12,10 +12,10 @@ from fastn_p2p_client.ipc.messages import (
     Ack,
     BlockedList,
     GroupList,
-    KnockList,
     Message,
     PeerInfo,
     PeerReply,
+    PendingPeerList,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey, id52_of
 from fastn_p2p_client.peer_text import name_or_id52
@@ -28,7 +28,7 @@ from .admin_messages import (
     EvaluateAccess,
     GetBlocked,
     GetGroups,
-    GetKnocks,
+    GetPendingPeers,
     ReplacePeer,
     SetBlocked,
     SetMembers,
@@ -37,7 +37,7 @@ from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
 from .contacts.block_list import BlockList
-from .contacts.knocks import Knocks
+from .contacts.pending_peers import PendingPeers
 from .serving.access_list import AccessList
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
@@ -59,7 +59,7 @@ class ContactRequests:
         *,
         registry: Registry,
         book: AddressBook,
-        knocks: Knocks,
+        pending: PendingPeers,
         blocked: BlockList,
         introductions: IntroductionRegistry[PeerConnection],
         pool: ConnectionPool,
@@ -67,18 +67,18 @@ class ContactRequests:
     ) -> None:
         self._registry = registry
         self._book = book
-        self.knocks = knocks
+        self.pending = pending
         self.blocked = blocked
         self._introductions = introductions
         self._pool = pool
         self._revocation = revocation
         self.warnings: list[str] = []
-        self._news = asyncio.Event()
-        knocks.on_change = self._on_knock
+        self._changed = asyncio.Event()
+        pending.on_change = self._on_pending
 
     def load(self) -> None:
         """Read the files. May run in a thread."""
-        self.warnings = list(filter(None, (self.knocks.load(), self.blocked.load())))
+        self.warnings = list(filter(None, (self.pending.load(), self.blocked.load())))
 
     async def handle(self, message: ContactRequest) -> Message:
         """Carry out one request and return the reply.
@@ -86,8 +86,8 @@ class ContactRequests:
         Raises:
             P2PError: the request's own errors.
         """
-        if isinstance(message, GetKnocks):
-            return await self._get_knocks(message)
+        if isinstance(message, GetPendingPeers):
+            return await self._get_pending(message)
         if isinstance(message, SetBlocked):
             return await self._set_blocked(message)
         if isinstance(message, GetBlocked):
@@ -111,7 +111,7 @@ class ContactRequests:
     def on_added(self, peer: AddressBookEntry) -> None:
         """A peer was added to the address book: it is no stranger, and its daemon is not refused."""
         key = bytes(peer.key)
-        self.knocks.remove(key)
+        self.pending.remove(key)
         if key not in self.blocked:
             for endpoint in peer.records.endpoint_keys():
                 self.blocked.release_endpoint(endpoint)
@@ -152,17 +152,17 @@ class ContactRequests:
 
     # ── strangers ────────────────────────────────────────────────────────────────────────────────
 
-    def _on_knock(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _on_pending(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
-    async def _get_knocks(self, message: GetKnocks) -> KnockList:
+    async def _get_pending(self, message: GetPendingPeers) -> PendingPeerList:
         seconds = min(message.wait_ms / 1000, MAX_WAIT)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds if seconds > 0 else 0):
-                while message.seen == self.knocks.revision and seconds > 0:
-                    await self._news.wait()
-        return KnockList(self.knocks.revision, self.knocks.infos())
+                while message.seen == self.pending.revision and seconds > 0:
+                    await self._changed.wait()
+        return PendingPeerList(self.pending.revision, self.pending.infos())
 
     # ── blocked identities ───────────────────────────────────────────────────────────────────────
 
@@ -181,7 +181,7 @@ class ContactRequests:
                     name=message.peer, what="a peer to block", reason=f"it is {own.name}, an identity of this daemon"
                 )
             self.blocked.add(key, name)
-            self.knocks.remove(key)
+            self.pending.remove(key)
             await self._disconnect(key)
         return PeerReply(PeerInfo(name=name, id52=id52_of(key), endpoints=0, added=""))
 

@@ -37,7 +37,7 @@ from ..vault.messages import SignInvitation
 from .address_book import AddressBook, AddressBookEntry
 from .admin_messages import EndInvitation, MakeInvitation, SavePeer
 from .connections.connection import PeerConnection
-from .contacts.invitations import Redeemed
+from .contacts.invitation_store import Redeemed
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.router import PeerRouter
 from .serving.access_list import EVERYONE, PEERS
@@ -250,9 +250,9 @@ class InvitationExchange:
                 connection = await self._router.connect(inviter, str(Ticket.of_record(invitation.record)))
         except TimeoutError:
             raise PeerUnreachable(peer=id52, reason=f"no connection within {CONNECT_SECONDS:g} s") from None
-        if not connection.takes_invitations:
+        if not connection.supports_invitations:
             raise InvitationRefused(peer=id52, reason="unsupported")
-        answer = _Answer(inviter)
+        answer = _RedemptionCall(inviter)
         number = connection.requests.redeem(answer, source.raw, inviter, invitation.secret, source.name, source.record)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -278,7 +278,7 @@ class InvitationExchange:
             return peer
 
 
-class _Answer:
+class _RedemptionCall:
     """``OutgoingCall`` whose outcome is None, or the error with which the inviter's daemon has answered."""
 
     may_repeat = False

@@ -89,10 +89,10 @@ class Reporter:
             publications=[self._publication(*each) for each in identity.publications.items()],
         )
 
-    def _publication(self, place: str, publication: Publication) -> PublicationStatus:
+    def _publication(self, source: str, publication: Publication) -> PublicationStatus:
         age = max(0.0, self._wall() - publication.published) if publication.published else None
         return PublicationStatus(
-            place=place, age_ms=None if age is None else int(age * 1000), problem=publication.problem
+            place=source, age_ms=None if age is None else int(age * 1000), problem=publication.problem
         )
 
     def _name_of(self, key: bytes) -> str:

@@ -21,7 +21,7 @@ from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook, AddressBookEntry
 from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
-from .contacts.knocks import Knocks
+from .contacts.pending_peers import PendingPeers
 from .contacts.revocations import KnownRevocation
 from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
@@ -67,7 +67,7 @@ class RevocationExchange:
         *,
         registry: Registry,
         book: AddressBook,
-        knocks: Knocks,
+        pending: PendingPeers,
         pool: ConnectionPool,
         router: PeerRouter,
         sessions: SessionRevocation,
@@ -81,7 +81,7 @@ class RevocationExchange:
         self._registry = registry
         self._book = book
         self._known = book.revocations
-        self._knocks = knocks
+        self._pending = pending
         self._pool = pool
         self._router = router
         self._sessions = sessions
@@ -163,15 +163,15 @@ class RevocationExchange:
         known = self._known.get(key)
         if known is None:
             return
-        error, refusal = self._known.error(known, self._book.name_of(key)), known.revocation.error()
+        error, reply_error = self._known.error(known, self._book.name_of(key)), known.revocation.error()
         for proven in list(self._pool.introductions.at(key)):
             proven.remove(key)
-            proven.reject(key, refusal)
+            proven.reject(key, reply_error)
         for connection in self._pool.all():
             connection.requests.end_identity(key, error)
-            connection.identities.on_revoked(key, error, refusal)
+            connection.identities.on_revoked(key, error, reply_error)
         self._waits.fail(key, error)
-        self._knocks.remove(key)
+        self._pending.remove(key)
         self._spawn(self._end_sessions(key, error, self._registry.by_key(key)))
 
     async def _end_sessions(self, key: bytes, error: P2PError, own: OnlineIdentity | None) -> None:

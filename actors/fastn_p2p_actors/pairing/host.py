@@ -15,10 +15,10 @@ from ..credentials.meeting_key import ENDED, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
 from .code import meeting_words
-from .endpoint import pairing_endpoint
-from .errors import CodeExpired, CodeUsedTwice, PairingError, PeerEnded, PeerRefused, WrongCode
 from .exchange import MAX_REASON, Commitment, Exchange, Verdict, VerdictReceived, WrongProof, new_introduction
 from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
+from .pairing_endpoint import pairing_endpoint
+from .pairing_errors import CodeExpired, CodeUsedTwice, PairingError, PeerEnded, PeerRefused, WrongCode
 from .rendezvous import LIFETIME, NetworkUse, RendezvousSet
 from .result import PairedPeer
 
@@ -33,9 +33,9 @@ _CHECK: Final = 5.0
 """Seconds between two looks whether another daemon publishes under the same words."""
 _REMOVAL: Final = 3.0
 """Seconds for the removal of the record at the end."""
-_LAST_WORD: Final = 5.0
+_CLOSE_TIMEOUT: Final = 5.0
 """Seconds for the joiner to read that this side has stored it. Success is not in doubt any more."""
-_GOODBYE: Final = 1.0
+_REPORT_TIMEOUT: Final = 1.0
 """Seconds for a joiner to read why it was refused, or the last word after an interruption."""
 _RELAY_WAIT: Final = 1.5
 """Seconds for which the first record waits for a relay, if there is one in the settings."""
@@ -161,7 +161,7 @@ class PairingHost:
                 await joiner.wait_closed()
 
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_REPORT_TIMEOUT):
                 await asyncio.gather(*map(reject, (*self._joiners, *self._rejected)))
 
     async def _wait_for_relay(self, endpoint: NetworkEndpoint) -> None:
@@ -282,13 +282,13 @@ class PairingHost:
 
 
 async def _wait_delivered(joiner: Exchange) -> None:
-    """Wait until the joiner has the last word. An interruption only shortens the wait: this side has stored the peer
+    """Wait until the joiner has the result. An interruption only shortens the wait: this side has stored the peer
     already, and without the last word the joiner would not."""
     closed = asyncio.ensure_future(joiner.wait_closed())
     try:
-        await asyncio.wait([closed], timeout=_LAST_WORD)
+        await asyncio.wait([closed], timeout=_CLOSE_TIMEOUT)
     except asyncio.CancelledError:
-        await asyncio.wait([closed], timeout=_GOODBYE)
+        await asyncio.wait([closed], timeout=_REPORT_TIMEOUT)
     finally:
         closed.cancel()
 

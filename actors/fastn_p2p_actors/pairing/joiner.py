@@ -14,16 +14,16 @@ from ..credentials.meeting_key import OPEN, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
 from .code import meeting_words
-from .endpoint import pairing_endpoint
-from .errors import CodeExpired, CodeNotFound, CodeUsedTwice, PeerEnded, PeerRefused, SameIdentity, WrongCode
 from .exchange import MAX_REASON, Exchange, Introduction, Verdict, VerdictReceived, WrongProof, new_introduction
 from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
+from .pairing_endpoint import pairing_endpoint
+from .pairing_errors import CodeExpired, CodeNotFound, CodeUsedTwice, PeerEnded, PeerRefused, SameIdentity, WrongCode
 from .rendezvous import NetworkUse, RendezvousSet
 from .result import PairedPeer
 
 _STEP: Final = 30.0
 """Seconds for each step of the exchange: longer than the host's, so that its reason arrives."""
-_GOODBYE: Final = 2.0
+_REPORT_TIMEOUT: Final = 2.0
 """Seconds for the host to read why it was refused."""
 _ROUND: Final = 1.0
 """Seconds between two searches."""
@@ -115,7 +115,7 @@ class PairingJoiner:
         working = [name for name in rendezvous.names if name not in rendezvous.problems]
         failing = [f"{name}: {reason}" for name, reason in rendezvous.problems.items()]
         text = f" (asked: {', '.join(working)}" + (f"; failed: {'; '.join(failing)}" if failing else "") + ")"
-        return CodeNotFound(places=text)
+        return CodeNotFound(searched=text)
 
     # ── the exchange ─────────────────────────────────────────────────────────────────────────────
 
@@ -150,7 +150,7 @@ class PairingJoiner:
         except P2PError as error:
             with contextlib.suppress(ChannelClosed, TimeoutError):
                 await exchange.send(Verdict(error.code, reason_for_peer(error)))
-                async with asyncio.timeout(_GOODBYE):
+                async with asyncio.timeout(_REPORT_TIMEOUT):
                     await exchange.wait_closed()
             raise
         try:

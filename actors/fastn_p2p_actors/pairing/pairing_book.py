@@ -23,7 +23,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
-from .errors import NameInUse, SameIdentity
+from .pairing_errors import NameInUse, SameIdentity
 
 _WORDS_OF_ACCESS_LISTS = ("everyone", "peers")
 

@@ -22,7 +22,7 @@ from ..network.discovery.lan.lan_source import LAN, LanSource
 from ..network.serving.registry import OnlineIdentity
 from ..runtime.mailbox import Sender
 from ..storage.atomic_files import write_atomically
-from .errors import NoRendezvous
+from .pairing_errors import NoRendezvous
 
 LIFETIME: Final = 600.0
 """Seconds for which a code is good."""

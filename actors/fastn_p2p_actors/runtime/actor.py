@@ -35,12 +35,12 @@ from . import control_channel as wire
 from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
-from .log_files import configure_logging, confine_logging, give_log_file
+from .log_files import configure_logging, confine_logging, create_log_file
 from .sandbox.replaced_files import ReplacedFiles
 from .sandbox.sandbox import Sandbox, enter
 from .sandbox.seccomp import deny_io_uring
 from .sandbox.states import CLOSED, SWITCHED_OFF
-from .separate_users import ProcessAccount, make_runtime_directory, open_mailboxes, own_account, take
+from .separate_users import ProcessAccount, become_user, make_runtime_directory, open_mailboxes, own_account
 from .specs import ActorSpec
 
 EXIT_FAILED: Final = 1
@@ -378,7 +378,7 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
     code = EXIT_FAILED
     try:
         spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
-        listeners = {} if spec.account is None else _take_account(spec, spec.account)
+        listeners = {} if spec.account is None else _switch_user(spec, spec.account)
         if not process_setup.initialize_child(channel.fileno(), 0o077 if spec.account is None else spec.account.umask):
             os._exit(EXIT_ORPHANED)
         if kept is not None:
@@ -400,13 +400,13 @@ def main(spec_bytes: bytes, channel: socket.socket, kept: int | None = None) -> 
             os._exit(code)
 
 
-def _take_account(spec: ActorSpec, account: ProcessAccount) -> dict[str, socket.socket]:
+def _switch_user(spec: ActorSpec, account: ProcessAccount) -> dict[str, socket.socket]:
     """Open what only root may open, and become the user of the account. Return the mailboxes."""
     home = Home(Path(spec.home))
     listeners = open_mailboxes(home, spec.name, account)
     make_runtime_directory(home, spec.name, account)
-    give_log_file(home, spec.name, account.uid)
-    take(account)
+    create_log_file(home, spec.name, account.uid)
+    become_user(account)
     return listeners
 
 

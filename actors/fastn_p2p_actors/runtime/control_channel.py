@@ -178,7 +178,7 @@ class EndWorker(_Message, frozen=True, tag=9):
 
 
 class Restarting(_Message, frozen=True, tag=17):
-    """Notification that the process is about to exit in order, to be started again at once. That counts as no crash."""
+    """Notification that the process is about to exit in order, to be started again at once. This counts as no crash."""
 
 
 FromChild: TypeAlias = (

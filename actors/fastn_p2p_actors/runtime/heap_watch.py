@@ -29,7 +29,7 @@ _DONE_MUCH: Final = 0.32
 """The same, at most, after trims in a row that freed little: an idle process would trim for ever else."""
 _WORTH_IT: Final = 256 * 1024
 """Bytes that a trim must free to be repeated as soon."""
-_PAUSE: Final = 3.0
+_INTERVAL: Final = 3.0
 """Seconds between two trims, at least."""
 _SHARE: Final = 0.001
 """Share of the time that trims may take."""
@@ -62,7 +62,7 @@ class HeapWatch:
         self._worked = worked
         self._least = size()
         self._trimmed_at = self._checked_at = clock()
-        self._pause = 0.0
+        self._interval = 0.0
         """Seconds from the last trim to the next one."""
         self._had_worked = worked()
         self._worked_at_trim = -_DONE_SOMETHING
@@ -81,17 +81,17 @@ class HeapWatch:
         if size <= self._least + GROWN_BY:
             self._worked_at_trim = worked
             return False
-        if now - self._trimmed_at < (_BUSY_FOR if busy else self._pause):
+        if now - self._trimmed_at < (_BUSY_FOR if busy else self._interval):
             return True
         self._trimmed_at, self._worked_at_trim = now, worked
-        self._pause = _PAUSE
+        self._interval = _INTERVAL
         self._run(self._trim_timed)
         return False
 
     def _trim_timed(self) -> None:
         began, before = self._clock(), self._size()
         self._trim()
-        self._pause = max(_PAUSE, (self._clock() - began) / _SHARE)
+        self._interval = max(_INTERVAL, (self._clock() - began) / _SHARE)
         self._worked_at_trim = self._worked()  # the trim is no work that frees memory
         freed = before - self._size()
         self._needed = _DONE_SOMETHING if freed >= _WORTH_IT else min(4 * self._needed, _DONE_MUCH)

@@ -69,7 +69,7 @@ def make_handler(home: Home, name: str) -> logging.Handler:
     return handler
 
 
-def give_log_file(home: Home, name: str, user: int) -> None:
+def create_log_file(home: Home, name: str, user: int) -> None:
     """Make the log file of a process that may make no files in ``logs/``, and give it to its user. Only root can."""
     handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
     with suppress(OSError):

@@ -197,7 +197,7 @@ class Mailbox:
     def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         """Send the reply to a request. If the sender's queue is full, send ``Overloaded`` instead.
 
-        That reply is short. Without any reply, the sender would wait until its deadline.
+        The reply is short. Without any reply, the sender would wait until its deadline.
         """
         if not self.send(sender, correlation, header, payload) and not sender.gone:
             error = Overloaded(what="bytes of answers that this program has not read", limit=SEND_QUEUE_BYTES)

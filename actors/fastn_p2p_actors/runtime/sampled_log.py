@@ -105,7 +105,7 @@ class SampledFileHandler(RotatingFileHandler):
         self._window = self._windows.next_delay()
         self._timed = False
         self._closing = False
-        self._in_place = False
+        self._is_confined = False
 
     def confine(self) -> None:
         """Prepare for a sandbox in which no file can be made: from now on a full file loses its older half.
@@ -116,7 +116,7 @@ class SampledFileHandler(RotatingFileHandler):
             if self._opened().seek(0, os.SEEK_END) > self.maxBytes // 2:
                 self.doRollover()
             self._opened()
-        self._in_place = True
+        self._is_confined = True
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -124,7 +124,7 @@ class SampledFileHandler(RotatingFileHandler):
             sample = self._sample((record.name, record.pathname, record.lineno), now)
             own = sample.bucket.left(now) > 0
             if not own and self._shared.left(now) <= 0:
-                self._leave_out(sample, record, now)
+                self._count_skipped(sample, record, now)
                 return
             line = self.format(record)
             if len(line) > MAX_LINE:
@@ -150,7 +150,7 @@ class SampledFileHandler(RotatingFileHandler):
             self._samples.move_to_end(kind)
             return found
         if len(self._samples) >= MAX_KINDS:
-            self._forget_full_kinds(now)
+            self._remove_full_kinds(now)
         if len(self._samples) >= MAX_KINDS:
             kind = _OTHER
             if kind in self._samples:
@@ -158,12 +158,12 @@ class SampledFileHandler(RotatingFileHandler):
         made = self._samples[kind] = _Sample(TokenBucket(self._own, now))
         return made
 
-    def _forget_full_kinds(self, now: float) -> None:
+    def _remove_full_kinds(self, now: float) -> None:
         """Forget kinds whose bucket is full: they equal new ones."""
         for kind in [kind for kind, each in self._samples.items() if not each.left_out and each.bucket.is_full(now)]:
             del self._samples[kind]
 
-    def _leave_out(self, sample: _Sample, record: logging.LogRecord, now: float) -> None:
+    def _count_skipped(self, sample: _Sample, record: logging.LogRecord, now: float) -> None:
         if not sample.left_out:
             sample.since = now
         sample.left_out += 1
@@ -212,7 +212,7 @@ class SampledFileHandler(RotatingFileHandler):
         """Write a formatted record, in a new file if this one is full. Return its size in bytes."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         if self._opened().seek(0, os.SEEK_END) + len(data) > self.maxBytes:
-            if self._in_place:
+            if self._is_confined:
                 self._halve()
             else:
                 self.doRollover()

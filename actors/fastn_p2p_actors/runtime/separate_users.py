@@ -109,7 +109,7 @@ def may_connect(uid: int) -> bool:
     return uid == os.getuid() if _account is None else _account.admits(uid)
 
 
-def take(account: ProcessAccount) -> None:
+def become_user(account: ProcessAccount) -> None:
     """Become this user for ever. The kernel takes all capabilities away. Raises OSError."""
     global _account
     os.setgroups(account.groups)
@@ -152,9 +152,9 @@ def _listen(path: Path, group: int, kind: int = socket.SOCK_STREAM) -> socket.so
 
 def make_runtime_directory(home: Home, actor: str, account: ProcessAccount) -> None:
     """Make the directory in ``run/`` for files of this child, if it has some."""
-    place = home.runtime_directory(actor)
-    if place is None:
+    runtime_directory = home.runtime_directory(actor)
+    if runtime_directory is None:
         return
     with suppress(FileExistsError):
-        place.mkdir(_PRIVATE)
-    os.chown(place, account.uid, account.gid)
+        runtime_directory.mkdir(_PRIVATE)
+    os.chown(runtime_directory, account.uid, account.gid)

@@ -6,7 +6,7 @@ the daemon is a fork of a server that started long ago. So ``refresh`` does what
 the effect of removed or changed files, and applies new ones. If nothing changed, it costs a look at the names in the
 site directories, about 0.2 ms.
 
-Imported modules stay, unless ``forget_replaced`` finds that their files have changed. The daemon's own packages are
+Imported modules stay, unless ``unload_replaced`` finds that their files have changed. The daemon's own packages are
 never forgotten: its parts must fit together, and a new version needs a new daemon.
 """
 
@@ -145,7 +145,7 @@ def note_imported(module: str) -> None:
         noted.setdefault(file, _mark(file))
 
 
-def forget_replaced(module: str) -> None:
+def unload_replaced(module: str) -> None:
     """Import a protocol's package anew next time, if its files have changed or are elsewhere now.
 
     Objects of the old modules keep their old code.

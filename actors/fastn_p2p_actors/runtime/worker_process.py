@@ -14,7 +14,7 @@ import msgspec
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import process_setup
-from .separate_users import ProcessAccount, take
+from .separate_users import ProcessAccount, become_user
 
 EXIT_FAILED: Final = 1
 
@@ -46,7 +46,7 @@ def main(order: bytes, channel: socket.socket, connection: int, output: int) -> 
     try:
         wanted = msgspec.msgpack.decode(order, type=WorkerOrder)
         if wanted.account is not None:
-            take(wanted.account)
+            become_user(wanted.account)
         if process_setup.initialize_child(channel.fileno()):
             os.setsid()
             _redirect(output)

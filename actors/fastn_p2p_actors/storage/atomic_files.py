@@ -120,23 +120,23 @@ def remove_tree(path: Path, trash: Path) -> None:
     Raises:
         StorageFailed: nothing was changed.
     """
-    doomed = trash / f"{_TRASH}{secrets.token_hex(8)}"
+    trashed = trash / f"{_TRASH}{secrets.token_hex(8)}"
     with _storage(path):
-        path.rename(doomed)
+        path.rename(trashed)
         sync_directory(path.parent)
-    _delete(doomed)
+    _delete(trashed)
 
 
 def delete_trash(trash: Path) -> None:
     """Complete interrupted calls of ``remove_tree``."""
-    for doomed in trash_of(trash):
-        _delete(doomed)
+    for trashed in trash_of(trash):
+        _delete(trashed)
 
 
-def _delete(doomed: Path) -> None:
-    shutil.rmtree(doomed, ignore_errors=True)
-    if _on_leftover is not None and doomed.exists():
-        _on_leftover(doomed)
+def _delete(trashed: Path) -> None:
+    shutil.rmtree(trashed, ignore_errors=True)
+    if _on_leftover is not None and trashed.exists():
+        _on_leftover(trashed)
 
 
 def sync_directory(path: Path) -> None:

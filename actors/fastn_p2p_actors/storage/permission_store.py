@@ -108,7 +108,7 @@ class PermissionStore:
     def complete(self, identity: str, declared: Callable[[], dict[str, tuple[str, ...]]]) -> PermissionFile:
         """Return the permissions of an identity, after those of bindings that are older than permissions were added.
 
-        That happens once. Bindings that appear later without a command of the owner's get none.
+        This happens once. Bindings that appear later without a command of the owner's get none.
 
         Args:
             identity: name of the identity.

@@ -9,7 +9,7 @@
     identities/<name>/protocols/<P>/<i>/ gateway:<identity> 0770   and the daemon's files in it, 0640
 
 The user of an identity has the number of its directory's group. So that number is on disk as soon as the identity is,
-and no other file says it. What an identity's process makes belongs to that user.
+and no other file says it. Files of an identity's process belong to that user.
 """
 
 from __future__ import annotations
@@ -85,20 +85,20 @@ def share_identity(directory: Path) -> None:
     if root.name.startswith(_RESTORE):
         root = root.parent
     if user_of(directory, *_range) < 0:
-        _give(directory, free_user(root, *_range), OWN)
+        _set_group(directory, free_user(root, *_range), OWN)
     for name, mode in (("protocols", OWN), (WRITABLE, WORKSPACE)):
         atomic_files.make_directory(directory / name)
-        _give(directory / name, -1, mode)
+        _set_group(directory / name, -1, mode)
     PermissionStore.at(directory.parent).complete(directory.name, dict)
 
 
 def share_workspace(workspace: Path) -> None:
     """Let the identity's process write to a workspace. Raises StorageFailed."""
     if _range is not None:
-        _give(workspace, -1, WORKSPACE)
+        _set_group(workspace, -1, WORKSPACE)
 
 
-def _give(directory: Path, group: int, mode: int) -> None:
+def _set_group(directory: Path, group: int, mode: int) -> None:
     try:
         os.chown(directory, -1, group, follow_symlinks=False)
         directory.chmod(mode)

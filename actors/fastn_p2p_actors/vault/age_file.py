@@ -111,7 +111,7 @@ class AgeWriter(_AgeFile):
 class AgeReader(_AgeFile):
     """Reads a file from a descriptor, from its start. ``start`` comes first.
 
-    What is read is genuine, but only ``finish`` shows that nothing is missing.
+    Read bytes are genuine, but only ``finish`` shows that nothing is missing.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -37,7 +37,7 @@ class AuditReporter:
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self._lost += 1
-        shown = {name: _cut(value) for name, value in list(fields.items())[:MAX_EVENT_FIELDS]}
+        shown = {name: _truncate(value) for name, value in list(fields.items())[:MAX_EVENT_FIELDS]}
         self._waiting.append(RecordEvent(event, shown))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._drain())
@@ -68,7 +68,7 @@ class AuditReporter:
                 self._waiting.popleft()
 
 
-def _cut(value: EventValue) -> EventValue:
+def _truncate(value: EventValue) -> EventValue:
     if isinstance(value, str):
         return value[:MAX_EVENT_TEXT]
     return [each[:MAX_EVENT_TEXT] for each in value[:MAX_EVENT_FIELDS]] if isinstance(value, list) else value

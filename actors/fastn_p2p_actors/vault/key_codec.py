@@ -109,7 +109,7 @@ class KeyCodec:
 
     @property
     def encryption(self) -> str:
-        """Encryption of secrets that are written now. That of a key that was read before may be another one."""
+        """Encryption of secrets that are written now. A key that was read before may have another one."""
         return SEALED if self.sealed else PLAIN
 
     def timestamp(self) -> str:

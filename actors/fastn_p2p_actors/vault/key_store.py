@@ -118,10 +118,10 @@ class KeyStore:
 
     def lock(self) -> None:
         """Wipe the identities' keys from memory, and forget the master key, which its owner wipes."""
-        self.forget()
+        self.wipe_identities()
         self._codec.master = None
 
-    def forget(self) -> None:
+    def wipe_identities(self) -> None:
         """Wipe the identities' keys from memory. They are read again when they are used."""
         for stored in self._known.values():
             stored.pair.wipe()
@@ -145,7 +145,7 @@ class KeyStore:
         self.sealed = True
         self._codec.master = master
         self._memory.hidden = True
-        self.forget()
+        self.wipe_identities()
         change.apply()
 
     def write_unsealed(self) -> None:

@@ -14,7 +14,7 @@ from fastn_p2p_actors.credentials.invitation import build_invitation
 from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES, seal_key
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
-from fastn_p2p_actors.credentials.revocation import build_revocation
+from fastn_p2p_actors.credentials.signed_revocation import build_revocation
 from fastn_p2p_client.errors import BackupUnusable, HomeUnusable, VaultLocked
 from fastn_p2p_client.ipc.messages import Ack
 
@@ -249,22 +249,22 @@ class Vault:
         return SignedInvitation(_sign(key, "invitation", invitation))
 
     def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedRecordPacket:
-        record = self._sign_record(key, request, withdrawn=request.withdrawn)
+        record = self._sign_record(key, request, is_withdrawal=request.withdrawn)
         sequence = max(1000 * self._sequences[key.header.name], request.above + 1)
         packet = encode_record_packet(key.pair.public, record.blob)
         signature = key.pair.sign(pkarr.signing_input(sequence, packet))
         return SignedRecordPacket(record.blob, record.expires, pkarr.join_body(signature, sequence, packet))
 
-    def _sign_record(self, key: StoredKey, request: SignRecord, *, withdrawn: bool = False) -> SignedRecord:
+    def _sign_record(self, key: StoredKey, request: SignRecord, *, is_withdrawal: bool = False) -> SignedRecord:
         check_reachability(request.relays, request.addresses)
         now = self._now()
         name = key.header.name
         sequence = self._sequences[name] = max(self._sequences.get(name, 0) + 1, int(now * 1000))
         own = EndpointEntry(self._sign_delegation(key).blob, sequence, request.relays, request.addresses)
         others = tuple(self._valid_entries(key, request.others, sequence, now))
-        if withdrawn and not others:
+        if is_withdrawal and not others:
             return SignedRecord(b"", 0)
-        entries = others if withdrawn else (own, *others)
+        entries = others if is_withdrawal else (own, *others)
         record = build_record(key.pair.public, sequence, now, RECORD_SECONDS, entries)
         return SignedRecord(_sign(key, "record", record), int(now) + RECORD_SECONDS)
 

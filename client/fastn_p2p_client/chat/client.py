@@ -262,8 +262,8 @@ class Conversation:
             try:
                 async for event in self._events(session):
                     backoff.reset()
-                    for news in deduplicator.news(event):
-                        yield news
+                    for update in deduplicator.updates(event):
+                        yield update
             except P2PError as error:
                 if not is_transient(error, connected_before=False):
                     raise
@@ -298,7 +298,7 @@ class _EventDeduplicator:
         """Return the number of messages to ask for: ``last`` at first, then enough that none is missed."""
         return last if self._presence is None else _MAX_KNOWN
 
-    def news(self, event: Event) -> list[Event]:
+    def updates(self, event: Event) -> list[Event]:
         """Return the part of an event that is new."""
         if isinstance(event, ChatMessage):
             known = self._states.get(event.id) if event.seq <= self._newest_seq else None
@@ -317,13 +317,13 @@ class _EventDeduplicator:
         if isinstance(event, DeliveryProblem):
             changed, self._problem = event.words != self._problem, event.words
             return [event] if changed else []
-        return self._presence_news(event)
+        return self._new_presence(event)
 
-    def _presence_news(self, event: HistoryEnd | Presence) -> list[Event]:
+    def _new_presence(self, event: HistoryEnd | Presence) -> list[Event]:
         before, self._presence = self._presence, event.presence
-        news: list[Event] = []
+        updates: list[Event] = []
         if isinstance(event, HistoryEnd):
             if before is None:
                 return [event]
-            news = self.news(DeliveryProblem(""))  # a problem that persists is sent again
-        return news if before == event.presence else [*news, Presence(event.presence)]
+            updates = self.updates(DeliveryProblem(""))  # a problem that persists is sent again
+        return updates if before == event.presence else [*updates, Presence(event.presence)]

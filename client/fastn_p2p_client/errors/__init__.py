@@ -2,8 +2,8 @@
 
 ``P2PError`` is an error of the system: it has a stable ``code``, and ``retryable`` is True when the same request can
 succeed later. ``ApplicationError`` is an error that a handler raised on purpose. ``str()`` of each is one message for
-people. The classes are in ``base``, ``usage``, ``local``, ``vault``, ``remote``, ``credentials``, ``any_hop`` and
-``application``. All are imported from here.
+people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``, ``remote``, ``credentials``,
+``any_hop`` and ``application``. All are imported from here.
 
 ::
 
@@ -89,7 +89,6 @@ from __future__ import annotations
 
 from .any_hop import ConnectionLost, DeadlineExceeded, Overloaded, StreamReset, is_transient
 from .application import ApplicationError
-from .base import CODES, CredentialError, InternalError, LocalError, P2PError, RemoteError, UsageError, error_from
 from .credentials import (
     BadSignature,
     DelegationExpired,
@@ -126,6 +125,7 @@ from .local import (
     VersionMismatch,
     WorkspaceNotEmpty,
 )
+from .p2p_error import CODES, CredentialError, InternalError, LocalError, P2PError, RemoteError, UsageError, error_from
 from .remote import (
     CommandNotFound,
     Denied,
@@ -152,7 +152,7 @@ from .usage import (
     SessionClosed,
     UsedElsewhere,
 )
-from .vault import (
+from .vault_errors import (
     BackupConflict,
     BackupUnusable,
     LastSlot,

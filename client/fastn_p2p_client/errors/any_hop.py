@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import P2PError
 from .local import DaemonBusy
+from .p2p_error import P2PError
 
 
 class DeadlineExceeded(P2PError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .base import CredentialError
+from .p2p_error import CredentialError
 
 
 class BadSignature(CredentialError):

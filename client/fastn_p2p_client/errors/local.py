@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import LocalError
+from .p2p_error import LocalError
 
 
 class DaemonNotRunning(LocalError):
@@ -249,6 +249,6 @@ class Forbidden(LocalError):
     """The sender may not make this request."""
 
     code = "forbidden"
-    template = "{role} may not ask for {request}"
+    template = "{role} may not send {request}"
     role: str
     request: str

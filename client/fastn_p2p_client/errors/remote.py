@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .base import RemoteError
+from .p2p_error import RemoteError
 
 
 class PeerUnknown(RemoteError):

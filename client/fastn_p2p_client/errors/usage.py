@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import UsageError
+from .p2p_error import UsageError
 
 
 class InvalidKey(UsageError):

@@ -21,7 +21,7 @@ Opener: TypeAlias = Callable[[Path], Awaitable[socket.socket]]
 
 _RETRY_SECONDS: Final = 0.02
 """Seconds between two attempts to connect to a socket with a full queue. The kernel does not signal free space."""
-NOT_ADMITTED: Final = "this user may not connect to it. Its group may: ask root to add you, and log in again"
+NOT_ALLOWED: Final = "this user may not connect to it. Its group may: ask root to add you, and log in again"
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _opener: Opener | None = None
@@ -86,5 +86,5 @@ def connect_to(sock: socket.socket, path: Path) -> None:
     try:
         sock.connect(str(path))
     except PermissionError:
-        raise HomeUnusable(path=str(path), reason=NOT_ADMITTED) from None
+        raise HomeUnusable(path=str(path), reason=NOT_ALLOWED) from None
     check_listener(sock, path)

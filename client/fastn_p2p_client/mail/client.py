@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds until a request ends with ``DeadlineExceeded``."""
-_PAUSE: Final = 0.1
+_RETRY_DELAY: Final = 0.1
 """Seconds between two attempts."""
 
 
@@ -136,12 +136,12 @@ class MailClient:
         connected_before = False
         while True:
             try:
-                return await self._call(request, MailAccepted, max(deadline - loop.time(), _PAUSE))
+                return await self._call(request, MailAccepted, max(deadline - loop.time(), _RETRY_DELAY))
             except P2PError as error:
                 connected_before = connected_before or _may_pass(error, connected_before=False)
-                if not _may_pass(error, connected_before=connected_before) or loop.time() + _PAUSE >= deadline:
+                if not _may_pass(error, connected_before=connected_before) or loop.time() + _RETRY_DELAY >= deadline:
                     raise
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RETRY_DELAY)
 
     async def outbox(
         self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
@@ -216,7 +216,7 @@ class MailClient:
             except P2PError as error:
                 if not _may_pass(error, connected_before=connected_before):
                     raise
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_RETRY_DELAY)
                 continue
             connected_before = True
             for summary in page.mails:

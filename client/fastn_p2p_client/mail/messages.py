@@ -17,7 +17,7 @@ PROTOCOL: Final = "Mail"
 """Name of the protocol."""
 REWOUND: Final = "Rewound"
 """Kind of the application error of a delivery whose numbers other mails had: the outbox is an old copy."""
-MAX_LETTER: Final = MAX_PAYLOAD - 64 * 1024
+MAX_CONTENT: Final = MAX_PAYLOAD - 64 * 1024
 """Bytes of an encoded mail with its attachments. It fits into one request, with 64 KiB for the rest."""
 MAX_SUBJECT: Final = 998
 """Characters of a subject, as many as a line of an e-mail has (RFC 5322)."""
@@ -142,7 +142,7 @@ class OutgoingMail(msgspec.Struct, frozen=True, gc=False, array_like=True):
     id: _Id
     sent: _Time
     """Time at which the sender's daemon accepted it."""
-    letter: Annotated[bytes, msgspec.Meta(max_length=MAX_LETTER)]
+    letter: Annotated[bytes, msgspec.Meta(max_length=MAX_CONTENT)]
     """Msgpack of a ``MailContent``."""
 
 

@@ -97,7 +97,7 @@ class Dispatcher:
         self._bindings.add(binding)
 
     def remove(self, binding: ServedBinding) -> None:
-        """Reject requests for a binding from now on. Those in flight go on."""
+        """Reject requests for a binding from now on. Requests in flight go on."""
         self._bindings.remove(binding)
 
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:

@@ -99,12 +99,12 @@ def reraise_if_cancelled(error: BaseException) -> None:
         raise error
 
 
-def call_protocol_code(context: BindingContext, failure: str, code: Callable[[], T]) -> T:
+def call_protocol_code(context: BindingContext, problem: str, code: Callable[[], T]) -> T:
     """Call protocol code that is no hook: an import, a constructor, or the compilation of its handlers.
 
     Args:
         context: the binding whose code it is.
-        failure: begins the reason in the error, for instance ``"cannot be loaded"``.
+        problem: begins the reason in the error, for instance ``"cannot be loaded"``.
         code: the code. It does not wait.
 
     Returns:
@@ -119,8 +119,8 @@ def call_protocol_code(context: BindingContext, failure: str, code: Callable[[],
     except (ProtocolNotInstalled, InvalidConfig, StorageFailed):
         raise
     except BaseException as error:
-        log.error("%s %s", context.protocol, failure, exc_info=error)
-        raise _handler_failed(context, failure, error) from error
+        log.error("%s %s", context.protocol, problem, exc_info=error)
+        raise _handler_failed(context, problem, error) from error
 
 
 def _handler_failed(context: BindingContext, what: str, error: BaseException) -> HandlerFailed:

@@ -232,7 +232,7 @@ class _ReadAhead:
         self._session = session
         self._loop = loop
         self._queue: SimpleQueue[bytes] = SimpleQueue()
-        self._put = self._taken = 0
+        self._added = self._removed = 0
         self._is_full = False
         self._room = asyncio.Event()
         self._reading = submit(self._read(), loop)
@@ -245,8 +245,8 @@ class _ReadAhead:
                 chunk = self._queue.get(timeout=SIGNALS_AFTER)
         if not chunk:
             wait_for(self._reading)
-        self._taken += len(chunk)
-        if self._is_full and self._put - self._taken <= self.FULL // 2:
+        self._removed += len(chunk)
+        if self._is_full and self._added - self._removed <= self.FULL // 2:
             self._loop.call_soon_threadsafe(self._room.set)
         return chunk
 
@@ -256,9 +256,9 @@ class _ReadAhead:
     async def _read(self) -> None:
         try:
             while chunk := await self._session.read():
-                self._put += len(chunk)
+                self._added += len(chunk)
                 self._queue.put(chunk)
-                if self._put - self._taken >= self.FULL:
+                if self._added - self._removed >= self.FULL:
                     await self._wait_for_room()
         finally:
             self._queue.put(b"")
@@ -267,7 +267,7 @@ class _ReadAhead:
         self._room.clear()
         self._is_full = True  # before the check: ``next`` reads it after it has taken a chunk
         try:
-            while self._put - self._taken > self.FULL // 2:
+            while self._added - self._removed > self.FULL // 2:
                 await self._room.wait()
                 self._room.clear()
         finally:

@@ -64,23 +64,23 @@ def run(
     """
     if timeout is not None and not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")
-    given = words or []
-    if given == ["-"]:
-        given = [_read_words()]
-    is_host = len(given) < 2 and not _is_code(given)
+    arguments = words or []
+    if arguments == ["-"]:
+        arguments = [_read_words()]
+    is_host = len(arguments) < 2 and not _is_code(arguments)
     if is_host:
-        if given and identity and given[0] != identity:
-            raise CommandLineError(f"{given[0]!r} and --as {identity!r} name two identities")
-        _show(home, identity or "".join(given), name, 600.0 if timeout is None else timeout, qr=qr, json=json)
+        if arguments and identity and arguments[0] != identity:
+            raise CommandLineError(f"{arguments[0]!r} and --as {identity!r} name two identities")
+        _show(home, identity or "".join(arguments), name, 600.0 if timeout is None else timeout, qr=qr, json=json)
     else:
         if qr:
-            raise CommandLineError("--qr is for the side that shows the words")
-        _join(home, given, identity, name, 60.0 if timeout is None else timeout, json=json)
+            raise CommandLineError("--qr is for the side that shows the words. Leave it out here")
+        _join(home, arguments, identity, name, 60.0 if timeout is None else timeout, json=json)
 
 
-def _is_code(given: list[str]) -> bool:
+def _is_code(arguments: list[str]) -> bool:
     """Return whether one argument has several words, so that it is no name of an identity."""
-    return len(given) == 1 and len(given[0].replace("-", " ").replace(",", " ").split()) == 4
+    return len(arguments) == 1 and len(arguments[0].replace("-", " ").replace(",", " ").split()) == 4
 
 
 def _read_words() -> str:
@@ -136,14 +136,14 @@ def _show(home: Path | None, identity: str, name: str, seconds: float, *, qr: bo
     finish(paired, json=json)
 
 
-def _join(home: Path | None, given: list[str], identity: str, name: str, seconds: float, *, json: bool) -> None:
+def _join(home: Path | None, arguments: list[str], identity: str, name: str, seconds: float, *, json: bool) -> None:
     from fastn_p2p_actors.pairing.code import InvalidCode, read_code
     from fastn_p2p_actors.pairing.joiner import PairingJoiner
 
     from ..pairing import finish, run_pairing
 
     try:
-        code = read_code(given)
+        code = read_code(arguments)
     except InvalidCode as error:
         raise CommandLineError(f"{error}. The other machine shows the words: fastn-p2p pair") from None
     paired = run_pairing(

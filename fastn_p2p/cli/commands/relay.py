@@ -59,7 +59,7 @@ def run(
     if (tls_cert is None) != (tls_key is None):
         raise CommandLineError("--tls-cert and --tls-key belong together. Give both, or none")
     try:
-        from ...relay import server
+        from ...relay import relay_server
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastn_p2p"):
             raise
@@ -67,7 +67,7 @@ def run(
 
     from ...relay.allowed_keys import InvalidAccessList
     from ...relay.config import RelayConfig
-    from ...relay.limits import RelayLimits
+    from ...relay.relay_limits import RelayLimits
     from ...relay.tls_files import InvalidCertificate
 
     config = RelayConfig(
@@ -88,8 +88,8 @@ def run(
         ),
     )
     try:
-        server.run(config, _print_addresses)
-    except server.AddressUnusable as error:
+        relay_server.run(config, _print_addresses)
+    except relay_server.AddressUnusable as error:
         raise CommandLineError(str(error)) from None
     except InvalidAccessList as error:
         raise CommandLineError(f"--allow: {error}") from None

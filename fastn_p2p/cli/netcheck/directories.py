@@ -18,8 +18,8 @@ from fastn_p2p_client.keys import PublicKey
 
 from ...console.formatting import format_duration
 from .check import OFF, OK, PROBLEM, Check
-from .http_probe import Answer, request
-from .relays import why_none
+from .http_probe import HttpResponse, request
+from .relays import none_reason
 
 _MOST_READ: Final = 3
 """Identities whose records are read back from each directory, which may limit requests."""
@@ -30,20 +30,22 @@ Identities = Sequence[tuple[str, str]]
 """Name and ID52 of identities that are online."""
 
 
-async def check_directories(urls: Sequence[str], identities: Identities, mode: str) -> tuple[list[Check], list[Answer]]:
+async def check_directories(
+    urls: Sequence[str], identities: Identities, mode: str
+) -> tuple[list[Check], list[HttpResponse]]:
     """Return checks of each directory, and its answers."""
     if not urls:
-        return [Check(name="directory", state=OFF, text=why_none("directories", mode))], []
+        return [Check(name="directory", state=OFF, text=none_reason("directories", mode))], []
     found = await asyncio.gather(*(asyncio.to_thread(_check, url, identities) for url in urls))
     return [check for checks, _ in found for check in checks], [answer for _, answers in found for answer in answers]
 
 
-def _check(url: str, identities: Identities) -> tuple[list[Check], list[Answer]]:
+def _check(url: str, identities: Identities) -> tuple[list[Check], list[HttpResponse]]:
     if not identities:
         check, test_answers = _publish_and_read(url)
         return [check], test_answers
     checks: list[Check] = []
-    answers: list[Answer] = []
+    answers: list[HttpResponse] = []
     for name, id52 in identities[:_MOST_READ]:
         key = bytes(PublicKey(id52))
         answer = request("GET", f"{url.rstrip('/')}/{encode_key(key)}")
@@ -54,7 +56,7 @@ def _check(url: str, identities: Identities) -> tuple[list[Check], list[Answer]]
     return checks, answers
 
 
-def _published(url: str, name: str, key: bytes, answer: Answer) -> Check:
+def _published(url: str, name: str, key: bytes, answer: HttpResponse) -> Check:
     """Check the record of an identity that is online."""
     problem = _http_problem(url, answer)
     if problem is not None:
@@ -73,7 +75,7 @@ def _published(url: str, name: str, key: bytes, answer: Answer) -> Check:
     return Check(name="directory", state=OK, text=f"has the record of {name}, {age} old", target=url, ms=answer.ms)
 
 
-def _publish_and_read(url: str) -> tuple[Check, list[Answer]]:
+def _publish_and_read(url: str) -> tuple[Check, list[HttpResponse]]:
     """Publish a packet under a key that is made for it, and read it back."""
     pair = KeyPair.generate(memory := LockedMemory())
     name = encode_key(pair.public)
@@ -97,7 +99,7 @@ def _publish_and_read(url: str) -> tuple[Check, list[Answer]]:
     ]
 
 
-def _http_problem(url: str, answer: Answer) -> Check | None:
+def _http_problem(url: str, answer: HttpResponse) -> Check | None:
     if answer.problem:
         advice = "check the name and the port, and whether a firewall blocks it. Directories: fastn-p2p config show"
         return Check(name="directory", state=PROBLEM, text=answer.problem, advice=advice, target=url)
@@ -106,7 +108,7 @@ def _http_problem(url: str, answer: Answer) -> Check | None:
     return None
 
 
-def _refused(url: str, what: str, answer: Answer) -> Check:
+def _refused(url: str, what: str, answer: HttpResponse) -> Check:
     if answer.status == 429:
         advice = "it limits the requests of this network: wait a minute"
     else:

@@ -16,7 +16,7 @@ _MOST: Final = 64 * 1024
 """Bytes of an answer that are read."""
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """Answer of a server.
 
     Attributes:
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     problem: str
 
 
-def request(method: str, url: str, body: bytes | None = None) -> Answer:
+def request(method: str, url: str, body: bytes | None = None) -> HttpResponse:
     """Send one request, and return its answer. Never raises. Blocks: call it in a thread."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
@@ -46,10 +46,10 @@ def request(method: str, url: str, body: bytes | None = None) -> Answer:
         response = connection.getresponse()
         content = response.read(_MOST)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return Answer(0, b"", _ms(began), None, _words(error))
+        return HttpResponse(0, b"", _ms(began), None, _words(error))
     finally:
         connection.close()
-    return Answer(response.status, content, _ms(began), _offset(response.getheader("Date"), began_at), "")
+    return HttpResponse(response.status, content, _ms(began), _offset(response.getheader("Date"), began_at), "")
 
 
 def _ms(began: float) -> float:
@@ -59,10 +59,10 @@ def _ms(began: float) -> float:
 def _offset(date: str | None, began_at: float) -> float | None:
     """Return how far the server's clock is ahead, from a time of whole seconds."""
     try:
-        told = parsedate_to_datetime(date or "").timestamp()
+        server_time = parsedate_to_datetime(date or "").timestamp()
     except (TypeError, ValueError):
         return None
-    return told + 0.5 - (began_at + time.time()) / 2
+    return server_time + 0.5 - (began_at + time.time()) / 2
 
 
 def _words(error: Exception) -> str:

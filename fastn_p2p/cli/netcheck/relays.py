@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from .check import OFF, OK, PROBLEM, UNKNOWN, Check
-from .http_probe import Answer, request
+from .http_probe import HttpResponse, request
 
 _TOLERANCE: Final = 60.0
 """Seconds that a clock may be wrong: credentials allow for as much."""
 
 
-async def check_relays(urls: Sequence[str], mode: str) -> tuple[list[Check], list[Answer]]:
+async def check_relays(urls: Sequence[str], mode: str) -> tuple[list[Check], list[HttpResponse]]:
     """Return a check of each relay, and the answers of them."""
     if not urls:
-        return [Check(name="relay", state=OFF, text=why_none("relays", mode))], []
+        return [Check(name="relay", state=OFF, text=none_reason("relays", mode))], []
     answers = await asyncio.gather(*(asyncio.to_thread(request, "GET", f"{url.rstrip('/')}/ping") for url in urls))
     return [_check(url, answer) for url, answer in zip(urls, answers, strict=True)], list(answers)
 
 
-def _check(url: str, answer: Answer) -> Check:
+def _check(url: str, answer: HttpResponse) -> Check:
     if answer.problem:
         advice = "check the name and the port, and whether a firewall blocks it. Relays: fastn-p2p config show"
         return Check(name="relay", state=PROBLEM, text=answer.problem, advice=advice, target=url)
@@ -32,7 +32,7 @@ def _check(url: str, answer: Answer) -> Check:
     return Check(name="relay", state=OK, text="answers", target=url, ms=answer.ms)
 
 
-def check_clock(answers: Sequence[Answer]) -> Check:
+def check_clock(answers: Sequence[HttpResponse]) -> Check:
     """Compare this machine's clock with the ``Date`` of each answer. The median counts: one server may be wrong."""
     offsets = sorted(each.clock_offset for each in answers if each.clock_offset is not None)
     if not offsets:
@@ -46,5 +46,5 @@ def check_clock(answers: Sequence[Answer]) -> Check:
     return Check(name="clock", state=PROBLEM, text=text, advice="set the clock, for instance by NTP")
 
 
-def why_none(what: str, mode: str) -> str:
+def none_reason(what: str, mode: str) -> str:
     return f"the settings name no {what}" if mode == "internet" else f"network mode {mode} uses no {what}"

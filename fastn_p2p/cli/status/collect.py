@@ -18,7 +18,7 @@ from fastn_p2p_client.ipc.messages import GetStatus, Status
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
 from ...console.output import is_terminal, put_json, put_raw, write_message
-from ...console.process_file import read_process_file
+from ...console.process_snapshot import read_process_file
 
 STATUS_TIMEOUT: Final = 3.0
 """Seconds that the gateway has to answer. After them the supervisor's process file is shown."""

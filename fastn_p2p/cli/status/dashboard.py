@@ -237,7 +237,7 @@ def _connections(status: Status) -> RenderableType:
     table.add_column(overflow="fold")
     for each in status.connections[:MOST_ROWS]:
         rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
-        table.add_row(_who(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
+        table.add_row(_peers_text(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
         table.add_row("", Text(f"up {format_duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
     return _indented(table)
 
@@ -249,7 +249,7 @@ def _traffic(connection: ConnectionStatus) -> str:
     )
 
 
-def _who(connection: ConnectionStatus, names: dict[str, str]) -> str:
+def _peers_text(connection: ConnectionStatus, names: dict[str, str]) -> str:
     who = ", ".join(short(names.get(each, each)) for each in connection.identities)
     more = connection.identities_total - len(connection.identities)
     if more > 0:

@@ -17,8 +17,8 @@ from typing import Final, TextIO
 from ...console.output import put_raw
 
 KEYS: Final = "q ends, ↑ ↓ PgUp PgDn Home End scroll"
-_ENTER: Final = b"\x1b[?1049h\x1b[?25l"
-_LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
+_BEGIN_SCREEN: Final = b"\x1b[?1049h\x1b[?25l"
+_END_SCREEN: Final = b"\x1b[?25h\x1b[?1049l"
 _TICK: Final = 0.1
 """Seconds between two checks of the keyboard and of the size of the window."""
 _MOVES: Final[dict[bytes, tuple[int, int]]] = {
@@ -105,10 +105,10 @@ def _screen() -> Iterator[int | None]:
     def enter_screen() -> None:
         if keyboard is not None:
             tty.setcbreak(keyboard, termios.TCSADRAIN)  # Ctrl-C and Ctrl-Z still send signals
-        put_raw(_ENTER)
+        put_raw(_BEGIN_SCREEN)
 
     def exit_screen() -> None:
-        put_raw(_LEAVE)
+        put_raw(_END_SCREEN)
         if keyboard is not None and before is not None:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 

@@ -53,7 +53,7 @@ def risks_of(path: str, mode: int = 0, *, directory: bool = False) -> list[Risk]
     _, dot, extension = parts[-1].rstrip(". ").rpartition(".")
     if not directory and (mode & 0o111 or (dot and extension.casefold() in _PROGRAM_EXTENSIONS)):
         found.append("executable")
-    if any(map(_is_odd, parts)):
+    if any(map(_is_suspicious, parts)):
         found.append("odd")
     return found
 
@@ -66,7 +66,7 @@ def is_named(path: str, names: Collection[str]) -> bool:
     return any("/".join(parts[: end + 1]) in names for end in range(len(parts)))
 
 
-def _is_odd(part: str) -> bool:
+def _is_suspicious(part: str) -> bool:
     if part[-1:] in (".", " ") or part[:1] == " " or part.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
         return True
     return not part.isascii() and any(unicodedata.category(each) in ("Cf", "Co") for each in part)

@@ -36,7 +36,7 @@ def check_component(name: str) -> str:
     Raises:
         UnsafeName: it may not.
     """
-    reason = _objection(name)
+    reason = _rejection_reason(name)
     if reason:
         raise UnsafeName(f"'{printable(name[:MAX_PART])}' is not a safe name: {reason}")
     return name
@@ -44,7 +44,7 @@ def check_component(name: str) -> str:
 
 def is_safe(name: str) -> bool:
     """Return whether ``check_component`` accepts the name."""
-    return not _objection(name)
+    return not _rejection_reason(name)
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _objection(name: str) -> str:
+def _rejection_reason(name: str) -> str:
     """Return why the name is not safe, or an empty text."""
     if _ORDINARY.fullmatch(name):
         return ""

@@ -9,7 +9,7 @@
 
 - ``protocol``, ``config``, ``client``: ``FileTransfer``, its config, and ``FilesClient``.
 - ``messages``, ``framing``, ``errors``, ``events``, ``digest``: vocabulary of both sides.
-- ``transport``, ``retry``: calls and sessions that a transfer needs, and its retry policy.
+- ``files_transport``, ``retry``: calls and sessions that a transfer needs, and its retry policy.
 - ``sending``, ``receiving``: the two sides; ``file_system``: local files.
 - ``cli``, ``progress``: what the commands share.
 """

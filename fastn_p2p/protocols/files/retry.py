@@ -43,7 +43,7 @@ class TransferRetry:
         self._progress_at = self._failed_at = clock()
         self._backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         self._connected = False
-        self._pause: asyncio.Task[None] | None = None
+        self._delay: asyncio.Task[None] | None = None
 
     def mark_connected(self) -> None:
         """Note that the peer has answered. Before that, an unknown name or address is not retried."""
@@ -83,9 +83,9 @@ class TransferRetry:
         self._failed_at = now
         if now - self._progress_at > self._seconds:
             raise error
-        if self._pause is None or self._pause.done():
+        if self._delay is None or self._delay.done():
             delay = self._backoff.next_delay()
             reason = f"{error.what} went away" if isinstance(error, ConnectionLost) else str(error)
             self._report(Retrying(reason, round(delay, 3)))
-            self._pause = asyncio.create_task(asyncio.sleep(delay))
-        await asyncio.shield(self._pause)
+            self._delay = asyncio.create_task(asyncio.sleep(delay))
+        await asyncio.shield(self._delay)

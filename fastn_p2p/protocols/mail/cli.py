@@ -119,9 +119,9 @@ def time_text(milliseconds: int) -> str:
 
 def whole_mail(mail: ReceivedMail) -> dict[str, Any]:
     """Return a mail as JSON shows it, without the contents of attachments."""
-    letter: MailContent = mail.letter
+    content: MailContent = mail.letter
     return {
         "summary": mail.summary,
-        "body": letter.body,
-        "attachments": [{"name": each.name, "size": len(each.content)} for each in letter.attachments],
+        "body": content.body,
+        "attachments": [{"name": each.name, "size": len(each.content)} for each in content.attachments],
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER
+from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_CONTENT
 
 _DAY: Final = 86_400.0
 _GIB: Final = 1024**3
@@ -30,7 +30,7 @@ class MailConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mails of one sender in the mailbox."""
     max_sender_bytes: _Count = _GIB // 2
     """Bytes of all mails of one sender in the mailbox."""
-    max_message_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_LETTER)] = MAX_LETTER
+    max_message_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_CONTENT)] = MAX_CONTENT
     """Bytes of one received mail."""
     max_attachments: Annotated[int, msgspec.Meta(ge=0, le=MAX_ATTACHMENTS)] = 32
     """Attachments of one received mail."""

@@ -14,7 +14,7 @@ from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
 
 from ...console.host_routes import has_network
-from ...console.process_file import read_process_file
+from ...console.process_snapshot import read_process_file
 from .config import MailConfig
 from .delivery_queue import DeliveryQueue, Recipient
 from .recipient_worker import DeliveryTransport, RecipientWorker

@@ -73,8 +73,8 @@ class Inbox:
 
         def change(connection: sqlite3.Connection) -> DeliveryReceipt:
             transaction = _DeliveryTransaction(connection, sender, delivery, config)
-            for parcel, letter in zip(delivery.parcels, letters, strict=True):
-                if not transaction.add(parcel, letter, peer.name, now):
+            for parcel, content in zip(delivery.parcels, letters, strict=True):
+                if not transaction.add(parcel, content, peer.name, now):
                     break
             return transaction.finish(now)
 
@@ -159,7 +159,7 @@ class _DeliveryTransaction:
             "SELECT settled, refused FROM incoming WHERE sender = ? AND stream = ?", (sender, delivery.stream)
         ).fetchone()
         self._before: int = row[0] if row else 0
-        self._settled = self._before
+        self._resolved = self._before
         sent = {parcel.sequence for parcel in delivery.parcels}
         known = _rejected_decoder.decode(row[1]) if row and row[1] else []
         self._refused = {each.sequence: each for each in known if each.sequence in sent}
@@ -168,37 +168,37 @@ class _DeliveryTransaction:
         self._added = StorageUsage(0, 0)
         self._full = ""
 
-    def add(self, parcel: OutgoingMail, letter: MailContent | RejectedMail, name: str | None, now: int) -> bool:
+    def add(self, parcel: OutgoingMail, content: MailContent | RejectedMail, name: str | None, now: int) -> bool:
         """Store a mail, unless it is known or rejected. Return False when the mailbox is full.
 
         Raises:
             ApplicationError: ``Rewound``.
         """
-        if parcel.sequence <= self._settled:
+        if parcel.sequence <= self._resolved:
             if parcel.sequence not in self._refused and self._is_new(parcel):
                 raise ApplicationError(
                     REWOUND, "other mails have used these sequence numbers; the sender must begin another stream"
                 )
             return True
-        if isinstance(letter, RejectedMail):
-            self._refused[parcel.sequence] = letter
+        if isinstance(content, RejectedMail):
+            self._refused[parcel.sequence] = content
         elif self._is_new(parcel):
             size = len(parcel.letter)
-            self._full = self._why_full(size)
+            self._full = self._full_reason(size)
             if self._full:
                 return False
-            self._store(parcel, letter, name, now)
+            self._store(parcel, content, name, now)
             self._added = self._added.plus(size)
-        self._settled = parcel.sequence
+        self._resolved = parcel.sequence
         return True
 
     def finish(self, now: int) -> DeliveryReceipt:
         """Store the progress of the stream, and return the receipt."""
         connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
-        if self._settled != self._before:
+        if self._resolved != self._before:
             connection.execute(
                 "INSERT OR REPLACE INTO incoming VALUES (?, ?, ?, ?, ?)",
-                (self._sender, self._delivery.stream, self._settled, now, _encode(refused) if refused else None),
+                (self._sender, self._delivery.stream, self._resolved, now, _encode(refused) if refused else None),
             )
             if not self._before:
                 connection.execute(
@@ -209,7 +209,7 @@ class _DeliveryTransaction:
         if self._added.messages:
             for owner in (self._sender, TOTAL_USAGE):
                 add_usage(connection, owner, *self._added)
-        return DeliveryReceipt(min(self._settled, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
+        return DeliveryReceipt(min(self._resolved, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
 
     def _is_new(self, parcel: OutgoingMail) -> bool:
         """Return whether no mail with its id has arrived: a sender may retry a mail that had arrived after all."""
@@ -219,7 +219,7 @@ class _DeliveryTransaction:
         ).fetchone()
         return row is None
 
-    def _store(self, parcel: OutgoingMail, letter: MailContent, name: str | None, now: int) -> None:
+    def _store(self, parcel: OutgoingMail, content: MailContent, name: str | None, now: int) -> None:
         size, instance = len(parcel.letter), self._delivery.instance
         self._connection.execute(
             "INSERT INTO mailbox (sender, stream, id, name, instance, sent, received, subject, size, attachments, "
@@ -232,14 +232,14 @@ class _DeliveryTransaction:
                 instance,
                 parcel.sent,
                 now,
-                letter.subject,
+                content.subject,
                 size,
-                len(letter.attachments),
+                len(content.attachments),
                 parcel.letter,
             ),
         )
 
-    def _why_full(self, size: int) -> str:
+    def _full_reason(self, size: int) -> str:
         """Return which limit a mail of ``size`` bytes would exceed, or an empty text."""
         limits = self._config
         for part, usage, messages, bytes_ in (

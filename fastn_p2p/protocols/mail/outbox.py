@@ -48,13 +48,13 @@ class Outbox:
         self.queue = DeliveryQueue(database, now, self._changed)
         self.on_waiting: Callable[[Recipient], object] = lambda _: None
 
-    async def accept(self, id: str, recipient: Recipient, address: str, letter: MailContent) -> MailAccepted:
+    async def accept(self, id: str, recipient: Recipient, address: str, content: MailContent) -> MailAccepted:
         """Store a mail, or recognise it by its id. It is on disk when this returns.
 
         Raises:
             ApplicationError: ``IdTaken``, ``OutboxFull``, ``TooLarge``, ``UnsafeName``.
         """
-        data = encode_mail(letter)
+        data = encode_mail(content)
         hasher = blake2b(data, digest_size=16, key=recipient.key)
         hasher.update(recipient.instance.encode())
         config, now, digest = self._config(), self._now(), hasher.digest()
@@ -65,10 +65,10 @@ class Outbox:
                 "ON CONFLICT DO UPDATE SET address = excluded.address WHERE address <> excluded.address",
                 (*recipient, address),
             )
-            attachments = len(letter.attachments)
+            attachments = len(content.attachments)
             number = _insert(
                 connection,
-                (id, digest, *recipient, WAITING, now, now, "", letter.subject, len(data), attachments, data),
+                (id, digest, *recipient, WAITING, now, now, "", content.subject, len(data), attachments, data),
             )
             if number is None:
                 return _existing_entry(connection, id, digest)

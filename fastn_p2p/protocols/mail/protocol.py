@@ -29,7 +29,9 @@ _CLOCK_JUMP: Final = 30.0
 
 log = logging.getLogger(__name__)
 
-Answer = m.MailAccepted | m.InboxPage | m.ReceivedMail | m.MailCount | m.OutboxPage | m.OutboxEntry | m.DeliveryReceipt
+MailReply = (
+    m.MailAccepted | m.InboxPage | m.ReceivedMail | m.MailCount | m.OutboxPage | m.OutboxEntry | m.DeliveryReceipt
+)
 
 
 class Mail(Protocol):
@@ -135,7 +137,7 @@ class Mail(Protocol):
                 log.error("old mail could not be removed, and is tried again in an hour: %s", error)
 
     @request
-    async def answer(self, request: m.Request, peer: Peer) -> Answer:
+    async def answer(self, request: m.Request, peer: Peer) -> MailReply:
         if isinstance(request, m.DeliverMail):
             check_name(request.instance, "an instance")
             return await self._inbox.accept_delivery(request, peer)
@@ -153,7 +155,7 @@ class Mail(Protocol):
         recipient = Recipient(bytes(key), request.instance)
         return await self._outbox.accept(request.id, recipient, address, request.letter)
 
-    async def _answer_about_outbox(self, request: m.ListOutbox | m.TrackMail | m.RetryMail) -> Answer:
+    async def _answer_about_outbox(self, request: m.ListOutbox | m.TrackMail | m.RetryMail) -> MailReply:
         if isinstance(request, m.ListOutbox):
             return await self._outbox.entries(request.states, request.after, request.limit)
         if isinstance(request, m.TrackMail):
@@ -163,7 +165,7 @@ class Mail(Protocol):
             self._delivery.retry(recipient)
         return m.MailCount(count)
 
-    async def _answer_about_inbox(self, request: m.ListMail | m.ReadMail | m.DeleteMail) -> Answer:
+    async def _answer_about_inbox(self, request: m.ListMail | m.ReadMail | m.DeleteMail) -> MailReply:
         if isinstance(request, m.ReadMail):
             return await self._inbox.read(request.number)
         if isinstance(request, m.DeleteMail):

@@ -245,13 +245,13 @@ class RecipientWorker:
 
     async def _wait_for_retry(self, *, absent: bool) -> None:
         """Wait until the next attempt. If the peer was ``absent``, end the pause early when it comes online."""
-        pause = min(self._backoff.next_delay(), self._config().bounce_after)
-        self._planned += pause
-        least = min(pause, self._ignore_online_for) if absent else pause
-        if await self._wait(self._retry_requested.wait(), least) or least == pause:
+        delay = min(self._backoff.next_delay(), self._config().bounce_after)
+        self._planned += delay
+        least = min(delay, self._ignore_online_for) if absent else delay
+        if await self._wait(self._retry_requested.wait(), least) or least == delay:
             return
         online = asyncio.Event()
-        if not await self._wait(self._online_or_retry_requested(pause, online), pause - least):
+        if not await self._wait(self._online_or_retry_requested(delay, online), delay - least):
             self._ignore_online_for = FIRST
         elif online.is_set():
             self._ignore_online_for = min(2 * self._ignore_online_for, _LONGEST_IGNORE)

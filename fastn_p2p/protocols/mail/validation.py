@@ -8,7 +8,7 @@ import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
-from fastn_p2p_client.mail.messages import MAX_LETTER, MailContent
+from fastn_p2p_client.mail.messages import MAX_CONTENT, MailContent
 
 from .._shared.path_names import UnsafeName, check_component, collision_key
 
@@ -16,19 +16,19 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(MailContent).decode
 
 
-def encode_mail(letter: MailContent) -> bytes:
+def encode_mail(content: MailContent) -> bytes:
     """Return a mail as it is stored and sent.
 
     Raises:
         ApplicationError: ``TooLarge``, ``UnsafeName``.
     """
-    data = _encode(letter)
-    check_size(len(data), MAX_LETTER)
-    check_names(letter)
+    data = _encode(content)
+    check_size(len(data), MAX_CONTENT)
+    check_names(content)
     return data
 
 
-def decode_mail(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int | None = None) -> MailContent:
+def decode_mail(data: bytes, *, max_size: int = MAX_CONTENT, max_attachments: int | None = None) -> MailContent:
     """Return the content of a mail that a peer has sent.
 
     Raises:
@@ -36,16 +36,16 @@ def decode_mail(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int
     """
     check_size(len(data), max_size)
     try:
-        letter = _decode(data)
+        content = _decode(data)
     except UNDECODABLE as error:
         raise ApplicationError("BadLetter", f"the mail cannot be decoded: {error}"[:400]) from None
-    if max_attachments is not None and len(letter.attachments) > max_attachments:
-        count = len(letter.attachments)
+    if max_attachments is not None and len(content.attachments) > max_attachments:
+        count = len(content.attachments)
         raise ApplicationError(
             "TooManyAttachments", f"the mail has {count} attachments; at most {max_attachments} are accepted"
         )
-    check_names(letter)
-    return letter
+    check_names(content)
+    return content
 
 
 def check_size(size: int, limit: int) -> None:
@@ -58,14 +58,14 @@ def check_size(size: int, limit: int) -> None:
         )
 
 
-def check_names(letter: MailContent) -> None:
+def check_names(content: MailContent) -> None:
     """Check that all attachments can be saved in one directory under their names.
 
     Raises:
         ApplicationError: ``UnsafeName``.
     """
     seen: set[str] = set()
-    for attachment in letter.attachments:
+    for attachment in content.attachments:
         try:
             check_component(attachment.name)
         except UnsafeName as error:

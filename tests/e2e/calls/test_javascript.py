@@ -1,6 +1,6 @@
 """The example in JavaScript, written by what docs/protocol.md says: it calls, serves, and comes back like any program.
 
-What needs Node.js is skipped where there is none, or where npm cannot install the two packages."""
+Tests that need Node.js are skipped where there is none, or where npm cannot install the two packages."""
 
 from __future__ import annotations
 

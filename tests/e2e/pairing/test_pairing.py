@@ -17,8 +17,10 @@ from fastn_p2p_actors.network.transport.message_channel import ChannelClosed, Qu
 from fastn_p2p_actors.pairing import host as host_module
 from fastn_p2p_actors.pairing import joiner as joiner_module
 from fastn_p2p_actors.pairing.code import meeting_words, new_code
-from fastn_p2p_actors.pairing.endpoint import ALPN
-from fastn_p2p_actors.pairing.errors import (
+from fastn_p2p_actors.pairing.exchange import Exchange
+from fastn_p2p_actors.pairing.pairing_book import OwnIdentity, PairingBook, StoredPeer, reason_for_peer
+from fastn_p2p_actors.pairing.pairing_endpoint import ALPN
+from fastn_p2p_actors.pairing.pairing_errors import (
     CodeExpired,
     CodeNotFound,
     CodeUsedTwice,
@@ -30,8 +32,6 @@ from fastn_p2p_actors.pairing.errors import (
     SameIdentity,
     WrongCode,
 )
-from fastn_p2p_actors.pairing.exchange import Exchange
-from fastn_p2p_actors.pairing.pairing_book import OwnIdentity, PairingBook, StoredPeer, reason_for_peer
 from fastn_p2p_actors.pairing.rendezvous import NetworkUse, RendezvousSet
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_client.errors import IdentityOffline, InvalidName, PeerBlocked, PeerNameTaken, StorageFailed
@@ -352,7 +352,7 @@ async def test_an_identity_that_is_offline_is_told_at_once(daemons: TwoDaemons) 
 
 
 async def test_a_failure_of_the_joiner_s_daemon_leaves_the_host_s_book_alone(daemons: TwoDaemons) -> None:
-    """The joiner stores first. What it cannot store, the host does not store either."""
+    """The joiner stores first. A peer that it cannot store, the host does not store either."""
     failure = StorageFailed(path="peers/alice.json", reason="No space left on device")
     with mock.patch.object(PairingBook, "store", side_effect=failure):
         host, joiner = await pair_both(daemons)

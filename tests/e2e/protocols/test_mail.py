@@ -19,7 +19,7 @@ from fastn_p2p.cli import main
 from fastn_p2p_client.errors import ApplicationError, BadRequest, Denied, InvalidConfig, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail import Attachment, MailContent
-from fastn_p2p_client.mail.messages import MAX_LETTER, DeliverMail, DeliveryReceipt, OutgoingMail
+from fastn_p2p_client.mail.messages import MAX_CONTENT, DeliverMail, DeliveryReceipt, OutgoingMail
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
@@ -116,14 +116,14 @@ def test_sends_lists_reads_and_deletes_a_mail(
 
 def test_mail_that_cannot_be_sent_says_why(daemons: TwoDaemons, tmp_path: Path, mail: Command) -> None:
     (tmp_path / "large").write_bytes(b"")
-    os.truncate(tmp_path / "large", MAX_LETTER)
+    os.truncate(tmp_path / "large", MAX_CONTENT)
     for arguments, code, words in (
         (("send", "carol", "--subject", "x"), 7, "no peer named 'carol'"),
         (("send", daemons.bob[:-1], "--subject", "x"), 2, "not a public key"),
         (("send", "bob", "--subject", "x" * 999), 2, "998 are allowed"),
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "none")), 2, "cannot read"),
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path)), 2, "is a directory"),
-        (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "large")), 2, f"{MAX_LETTER}"),
+        (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "large")), 2, f"{MAX_CONTENT}"),
         (("send", "bob", "--subject", "x", "--peer-instance", "No!"), 2, "an instance"),
         (("send", "bob", "--subject", "x", "--as", "carol"), 7, "no identity 'carol'"),
         (("list", "--instance", "other"), 7, "Create it: fastn-p2p add-protocol alice --protocol Mail --alias other"),
@@ -272,12 +272,12 @@ def test_an_identity_writes_to_itself(daemons: TwoDaemons, alice: MailClient) ->
 def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
     daemons: TwoDaemons, alice: MailClient, bob: MailClient
 ) -> None:
-    room = MAX_LETTER - len(msgspec.msgpack.encode(MailContent("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
+    room = MAX_CONTENT - len(msgspec.msgpack.encode(MailContent("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
     content = os.urandom(room)
     alice.send("bob", "", "", [Attachment("a", content)], id="largest")
     assert alice.track("largest", wait=60).state == "delivered"
     largest = bob.read(bob.list().mails[-1].number)
-    assert largest.summary.size == MAX_LETTER
+    assert largest.summary.size == MAX_CONTENT
     assert largest.letter.attachments[0].content == content
     with pytest.raises(ApplicationError) as caught:
         alice.send("bob", "", "", [Attachment("a", content + b"x")])
@@ -342,7 +342,7 @@ def test_malformed_deliveries_are_refused_without_effect(daemons: TwoDaemons, bo
         ({"max_messages": 0}, "max_messages"),
         ({"bounce_after": 0}, "bounce_after"),
         ({"bounce_after": 1e9}, "bounce_after"),
-        ({"max_message_size": MAX_LETTER + 1}, "max_message_size"),
+        ({"max_message_size": MAX_CONTENT + 1}, "max_message_size"),
         ({"bounce": 1}, "bounce"),
     ],
 )

@@ -20,8 +20,8 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
 from fastn_p2p.relay.address_discovery import ALPN
+from fastn_p2p.relay.relay_server import RelayServer
 from fastn_p2p.relay.reporting_connection import OBSERVED_IPV4, OBSERVED_IPV6, PARAMETER
-from fastn_p2p.relay.server import RelayServer
 from tests.support.certificates import make_certificate
 from tests.support.relay_clients import DEADLINE, RelayClient, running_relay
 

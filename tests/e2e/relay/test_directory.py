@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from fastn_p2p.relay.limits import PUBLISH_RATE, RESOLVE_RATE
-from fastn_p2p.relay.server import RelayServer
+from fastn_p2p.relay.relay_limits import PUBLISH_RATE, RESOLVE_RATE
+from fastn_p2p.relay.relay_server import RelayServer
 from fastn_p2p_actors.credentials.dns_packet import read_txt_values
 from fastn_p2p_actors.credentials.pkarr import CONTENT_TYPE, MAX_BODY, join_body, read_signed_packet, signing_input
 from fastn_p2p_client.keys import id52_of

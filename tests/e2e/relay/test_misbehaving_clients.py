@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from fastn_p2p.relay import client_connection, http_server, relay
+from fastn_p2p.relay import client_connection, datagram_relay, http_server
 from fastn_p2p.relay.frames import V1, V2
-from fastn_p2p.relay.server import RelayServer
+from fastn_p2p.relay.relay_server import RelayServer
 from tests.support.relay_clients import DEADLINE, RelayClient, running_relay
 
 PENDING = 128 * 1024
@@ -87,7 +87,7 @@ async def test_the_slowest_readers_go_when_too_much_waits_for_all() -> None:
 async def test_a_client_that_answers_no_ping_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection, "PING_INTERVAL", 0.0)
     monkeypatch.setattr(client_connection, "PING_TIMEOUT", 0.05)
-    monkeypatch.setattr(relay, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(datagram_relay, "SWEEP_INTERVAL", 0.02)
     async with running_relay() as server, await RelayClient.connect(url_of(server)) as silent:
         assert (await silent.receive())[0] == 9
         await until(lambda: len(server.relay.clients) == 0)
@@ -96,7 +96,7 @@ async def test_a_client_that_answers_no_ping_is_closed(monkeypatch: pytest.Monke
 
 async def test_a_client_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection, "PING_INTERVAL", 0.0)
-    monkeypatch.setattr(relay, "SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(datagram_relay, "SWEEP_INTERVAL", 0.02)
     async with running_relay() as server, await RelayClient.connect(url_of(server)) as alive:
         for _ in range(5):
             ping = await alive.receive()
@@ -116,7 +116,7 @@ async def test_connections_without_a_request_are_closed(monkeypatch: pytest.Monk
 
 
 async def test_half_a_handshake_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr(datagram_relay, "HANDSHAKE_TIMEOUT", 0.1)
     async with running_relay() as server, await RelayClient.open(url_of(server)) as half:
         assert (await half.receive())[0] == 0
         assert (await half.receive())[:1] == b"\x03"

@@ -11,8 +11,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from fastn_p2p.relay.frames import PING, V1, V2
-from fastn_p2p.relay.limits import MAX_FRAME, MAX_SAME_KEY
-from fastn_p2p.relay.server import RelayServer
+from fastn_p2p.relay.relay_limits import MAX_FRAME, MAX_SAME_KEY
+from fastn_p2p.relay.relay_server import RelayServer
 from fastn_p2p_client.keys import id52_of
 from tests.support.relay_clients import DEADLINE, RelayClient, running_relay
 

@@ -78,9 +78,9 @@ def test_stranger_is_listed_accepted_and_served(daemons: TwoDaemons, two: Client
     assert call(daemons, "own") is Denied
     assert call(daemons, "own") is Denied
     assert call(daemons, "open") is None
-    (knock,) = two.control(m.ListKnocks()).knocks
-    assert knock.id52 == daemons.alice
-    assert [(each.identity, each.protocol, each.instance, each.count) for each in knock.wanted] == [
+    (pending,) = two.control(m.ListPendingPeers()).knocks
+    assert pending.id52 == daemons.alice
+    assert [(each.identity, each.protocol, each.instance, each.count) for each in pending.wanted] == [
         ("bob", "Echo", "own", 2),
         ("bob", "Echo", "peers", 1),
     ]
@@ -92,10 +92,10 @@ def test_stranger_is_listed_accepted_and_served(daemons: TwoDaemons, two: Client
     said = cli(daemons.two, "peer", "accept", daemons.alice[:6], "--name", "ally")
     assert daemons.alice in said
     assert "bob/Echo/own, which it wanted, still refuses it" in said
-    assert two.control(m.ListKnocks()).knocks == []
+    assert two.control(m.ListPendingPeers()).knocks == []
     assert call(daemons, "peers") is None
     assert call(daemons, "own") is Denied
-    assert two.control(m.ListKnocks()).knocks == [], "a peer of the address book is no stranger"
+    assert two.control(m.ListPendingPeers()).knocks == [], "a peer of the address book is no stranger"
     cli(daemons.two, "peer", "accept", daemons.alice, "--name", "ally", "--allow", "bob/Echo/own")
     assert call(daemons, "own") is None
     two.control(m.SetProtocol("bob", "Echo", "own", (daemons.bob,)))
@@ -108,7 +108,7 @@ def test_accepted_peer_without_a_name_gets_one(daemons: TwoDaemons, two: Client)
 
 
 def test_new_stranger_ends_a_long_poll(daemons: TwoDaemons, two: Client) -> None:
-    seen = two.control(m.ListKnocks()).revision
+    seen = two.control(m.ListPendingPeers()).revision
     watching = subprocess.Popen(
         [*Daemon.command[:-1], "peer", "pending", "--watch", "--json"],
         env={**os.environ, **daemons.two.env},
@@ -117,7 +117,7 @@ def test_new_stranger_ends_a_long_poll(daemons: TwoDaemons, two: Client) -> None
     )
     try:
         assert call(daemons, "peers") is Denied
-        reply = two.control(m.ListKnocks(seen, 30_000), timeout=40)
+        reply = two.control(m.ListPendingPeers(seen, 30_000), timeout=40)
         assert [each.id52 for each in reply.knocks] == [daemons.alice]
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["id52"] == daemons.alice
@@ -232,11 +232,11 @@ def test_lists_survive_a_restart(daemons: TwoDaemons, two: Client) -> None:
     assert call(daemons, "peers") is Denied
     two.control(m.CreateGroup("friends"))
     two.control(m.ChangeGroup("friends", (daemons.alice,)))
-    before = two.control(m.ListKnocks()).knocks
+    before = two.control(m.ListPendingPeers()).knocks
     assert [each.id52 for each in before] == [daemons.alice]
     daemons.two.stop()
     daemons.two.start()
-    assert two.control(m.ListKnocks()).knocks == before
+    assert two.control(m.ListPendingPeers()).knocks == before
     two.control(m.BlockPeer(daemons.alice[:8]))
     daemons.two.stop()
     daemons.two.start()

@@ -137,7 +137,7 @@ def test_from_the_invitation_to_the_end_of_its_permission(daemons: TwoDaemons, o
     assert not any(line.startswith("alice/Echo/default") and "bob" in line for line in table.splitlines())
     assert "peers (0)" in table, "a bearer does not count among the peers"
     assert "1/1" in cli(daemons.one, "invite", "list", "alice")
-    assert one.control(m.ListKnocks()).knocks == []
+    assert one.control(m.ListPendingPeers()).knocks == []
 
     cli(daemons.one, "invite", "revoke", made["id"], "--access")
     assert call(two, "ally", "work") is Denied
@@ -178,7 +178,7 @@ def test_used_up_invitation_refuses_the_next_bearer_and_lists_it(daemons: TwoDae
         assert redeem(two, ticket).let_in_to == ("Echo/default",), "the same bearer may repeat it"
         assert refusal(two, ticket, identity="eve") == "used-up"
         assert call(two, daemons.alice, identity="eve") is Denied
-        assert eve in [each.id52 for each in one.control(m.ListKnocks()).knocks]
+        assert eve in [each.id52 for each in one.control(m.ListPendingPeers()).knocks]
         said = cli(daemons.two, "peer", "add", ticket, "--name", "ally", "--as", "eve", code=5)
         assert "it was used as often as it may be. Ask its owner for a new one" in said
         assert "(by an invitation)" in cli(daemons.one, "peer", "pending")

@@ -51,7 +51,7 @@ MANAGING: Final = [
     network.GetNetworkReport(),
     network.MeasureRoundTrip("alice", "carol", 100),
     network.TracePeer("alice", "carol", "", "", 100),
-    network.GetKnocks(-1, 0),
+    network.GetPendingPeers(-1, 0),
     network.SetBlocked("carol", True),
     network.GetBlocked(),
     network.SetGroup("friends", True),
@@ -63,7 +63,7 @@ MANAGING: Final = [
     network.EndInvitation("zzzzzzzz", True),
     network.RemoveInvited("alice"),
     network.RestorePeer("mallory", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "", ()),
-    network.TakeRevocation(b""),
+    network.RestoreRevocation(b""),
     network.PrepareRestart(),
 ]
 COMMANDS: Final = [
@@ -231,7 +231,7 @@ def test_messages_of_other_conversations_are_no_messages_for_the_network(unchang
 
 
 def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon) -> None:
-    """Ids are no secrets: they count up from one. What counts is whose connection a message comes over."""
+    """Ids are no secrets: they count up from one. The connection that brings a message decides."""
     keys = {each.name: each.id52 for each in unchanged.status().identities}
     with unchanged.client() as client, ThreadPoolExecutor(1) as pool, Raw(unchanged.home.mailbox("network")) as raw:
         order = {"do": "wait", "seconds": 0.7}

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", 
 NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
 
 
-REFUSALS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Exception]]] = {
+REFUSED_REQUESTS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Exception]]] = {
     "a name that is nobody's": ({"peer": "nobody"}, lambda w, p: e.PeerUnknown(peer="nobody")),
     "an ID52 that nobody knows": ({"peer": STRANGER}, lambda w, p: known_nowhere()),
     "no such identity": ({"identity": "nobody"}, lambda w, p: e.IdentityOffline(identity="nobody")),
@@ -72,9 +72,9 @@ def erin(daemons: TwoDaemons) -> None:
 
 
 @pytest.mark.usefixtures("erin")
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", REFUSED_REQUESTS)
 def test_connect_raises_what_is_wrong(daemons: TwoDaemons, peer: str, name: str) -> None:
-    changed, expected = REFUSALS[name]
+    changed, expected = REFUSED_REQUESTS[name]
 
     async def ask(client: Client) -> object:
         arguments = {"peer": peer, **NOBODY_ASKS, **changed}

@@ -58,7 +58,7 @@ async def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket
     wire.send(channel[0], wire.ChildResponse(2, report))
     wire.send(channel[0], wire.ChildResponse(1, ErrorReply.of(forbidden)))
     assert await tree == report
-    with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
+    with pytest.raises(Forbidden, match="gateway may not send StartIdentity"):
         await start
 
 

@@ -146,7 +146,7 @@ def test_only_the_gateway_may_send_requests(home: Path) -> None:
             ("vault", "GetProcesses"),
             ("identity-alice", "StopIdentity"),
         ):
-            assert daemon.answer(name) == f"{name} may not ask for {asked}"
+            assert daemon.answer(name) == f"{name} may not send {asked}"
         daemon.wait_child("identity-bob", state="ready")
 
 

@@ -72,16 +72,16 @@ def test_each_file_gets_its_owner_and_nothing_else_is_changed(home: Home) -> Non
 
 def test_it_is_repeated_after_a_crash_at_any_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = 0
-    given = home_owners._give
+    real = home_owners._set_owner
 
     def crash(*arguments: object) -> None:
         nonlocal changed
         changed += 1
         if changed in (3, 7, 20):
             raise KeyboardInterrupt
-        given(*arguments)  # type: ignore[arg-type]
+        real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(home_owners, "_give", crash)
+    monkeypatch.setattr(home_owners, "_set_owner", crash)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             home_owners.separate(home, USERS)

@@ -1,7 +1,7 @@
 """Table of every command that a program may send, with the function that runs it.
 
 - ``identities``: create, delete and list identities, bring them online and offline, set limits.
-- ``revocation``: revoke an identity, accept the successor of a peer.
+- ``identity_revocation``: revoke an identity, accept the successor of a peer.
 - ``backup``: restore a backup.
 - ``bindings``, ``removal``: add a protocol to an identity, and remove it.
 - ``binding_state``: check, change, reload, start and stop a binding.
@@ -39,17 +39,17 @@ from .contacts import (
     delete_group,
     list_blocked,
     list_groups,
-    list_knocks,
+    list_pending_peers,
     unblock_peer,
 )
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
+from .identity_revocation import accept_successor, revoke_identity
 from .invitations import create_invitation, list_invitations, revoke_invitation
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
 from .reach import explain_peer, ping_peer
 from .removal import remove_protocol
-from .revocation import accept_successor, revoke_identity
 from .settings import reload_settings
 from .status import get_status
 from .transport import rotate_transport
@@ -88,7 +88,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ListProtocols: Command(list_protocols, changes=False),
     m.WatchBindings: Command(watch_bindings, changes=False),
     m.GetBinding: Command(get_binding, changes=False),
-    m.ListKnocks: Command(list_knocks, changes=False),
+    m.ListPendingPeers: Command(list_pending_peers, changes=False),
     m.AcceptPeer: Command(accept_peer, changes=True),
     m.BlockPeer: Command(block_peer, changes=True),
     m.UnblockPeer: Command(unblock_peer, changes=True),

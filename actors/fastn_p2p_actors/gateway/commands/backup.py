@@ -16,12 +16,12 @@ from fastn_p2p_client.ipc.messages import Ack, PeerReply, RestoreBackup, Restore
 
 from ...backup.archive import ArchiveError
 from ...backup.contents import BackupContents
-from ...network.admin_messages import RestorePeer, SetBlocked, SetGroup, SetMembers, TakeRevocation
+from ...network.admin_messages import RestorePeer, RestoreRevocation, SetBlocked, SetGroup, SetMembers
 from ...vault import messages as vault
 from ..context import GatewayContext
 from ..restore_journal import RestoreJournal
 from ..restore_plan import make_plan
-from .revocation import finish_revocations
+from .identity_revocation import finish_revocations
 
 _RETRY_SECONDS: Final = 1.0
 """Seconds between two attempts to finish a restore."""
@@ -62,7 +62,7 @@ async def restore_backup(context: GatewayContext, message: RestoreBackup, payloa
 
 async def finish_restores(context: GatewayContext) -> None:
     """Complete the restores that were committed, and undo the others, until all are done."""
-    said = False
+    is_logged = False
     while True:
         try:
             async with context.restore_lock:
@@ -72,9 +72,9 @@ async def finish_restores(context: GatewayContext) -> None:
                     else:
                         await _undo(context, journal)
         except P2PError as error:
-            if not said:
+            if not is_logged:
                 log.warning("a restore is not finished yet: %s. Retrying.", error)
-            said = True
+            is_logged = True
             await asyncio.sleep(_RETRY_SECONDS)
             continue
         return
@@ -87,7 +87,7 @@ async def _apply(context: GatewayContext, journal: RestoreJournal) -> None:
         with contextlib.suppress(InvalidName):  # an identity of this daemon
             await context.network.request(SetBlocked(id52, True), PeerReply)
     for blob in plan.revocations:
-        await context.network.request(TakeRevocation(blob), Ack)
+        await context.network.request(RestoreRevocation(blob), Ack)
     for peer in plan.peers:
         request = RestorePeer(peer.name, peer.id52, peer.added, peer.records)
         try:

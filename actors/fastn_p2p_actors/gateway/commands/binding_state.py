@@ -162,14 +162,14 @@ async def _check(
     return await check_permitted(context, identity, record, granted, by_owner=by_owner)
 
 
-async def _notify_programs(context: GatewayContext, record: BindingFile, leaves: str = "") -> None:
+async def _notify_programs(context: GatewayContext, record: BindingFile, released_from: str = "") -> None:
     """Wake programs that watch the protocol.
 
-    If ``leaves`` names an identity, wait until they have stopped serving its binding as it was before.
+    If ``released_from`` names an identity, wait until they have stopped serving its binding as it was before.
     """
     context.watchers.notify()
-    if leaves:
-        await wait_until_released(context, leaves, record.protocol)
+    if released_from:
+        await wait_until_released(context, released_from, record.protocol)
 
 
 async def _is_serving(context: GatewayContext, identity: IdentityFile) -> bool:

@@ -1,7 +1,7 @@
 """Commands that add protocols to identities.
 
 Protocol code never runs in the gateway. A config is checked before anything is written: in a one-shot worker or, for
-built-in protocols of an online identity, in the identity's own process. That process serves the binding before the
+built-in protocols of an online identity, in the identity's own process. The process serves the binding before the
 gateway creates it on disk.
 """
 
@@ -115,7 +115,7 @@ async def check_permitted(
         identity: the identity.
         record: the binding as it is to be.
         granted: lines that the owner grants now, beside those that are stored.
-        by_owner: True if the owner has just given this config. That in a file may come from protocol code.
+        by_owner: True if the owner has just given this config. A config in a file may come from protocol code.
         checked: True if the identity's process checks the config anyway, should the code come with the daemon.
 
     Raises:
@@ -154,8 +154,8 @@ def _check_paths(context: GatewayContext, protocol: str, needed: tuple[str, ...]
     for line in needed:
         kind, _, text = line.partition(" ")
         if kind in ("read", "write"):
-            place = Path(os.path.realpath(text))
-            if place.is_relative_to(home / "vault") or (kind == "write" and home.is_relative_to(place)):
+            path = Path(os.path.realpath(text))
+            if path.is_relative_to(home / "vault") or (kind == "write" and home.is_relative_to(path)):
                 reason = f"{text} contains the daemon's keys, or is among them. Choose another directory"
                 raise InvalidConfig(protocol=protocol, reason=reason)
 

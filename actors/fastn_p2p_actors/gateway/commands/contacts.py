@@ -15,12 +15,12 @@ from fastn_p2p_client.ipc.messages import (
     CreateGroup,
     DeleteGroup,
     GroupList,
-    KnockInfo,
-    KnockList,
     ListBlocked,
     ListGroups,
-    ListKnocks,
+    ListPendingPeers,
     PeerReply,
+    PendingPeer,
+    PendingPeerList,
     SetProtocol,
     UnblockPeer,
 )
@@ -31,7 +31,7 @@ from ...network.admin_messages import (
     EvaluateAccess,
     GetBlocked,
     GetGroups,
-    GetKnocks,
+    GetPendingPeers,
     SavePeer,
     SetBlocked,
     SetGroup,
@@ -48,10 +48,10 @@ _SHOWN: Final = 6
 """Characters of the ID52 in the petname of a peer that is accepted without one."""
 
 
-async def list_knocks(context: GatewayContext, message: ListKnocks, _: bytes) -> KnockList:
-    request = GetKnocks(message.seen, message.wait_ms)
+async def list_pending_peers(context: GatewayContext, message: ListPendingPeers, _: bytes) -> PendingPeerList:
+    request = GetPendingPeers(message.seen, message.wait_ms)
     seconds = min(max(message.wait_ms, 0) / 1000, 30.0)
-    return await context.network.request(request, KnockList, timeout=REQUEST_SECONDS + seconds)
+    return await context.network.request(request, PendingPeerList, timeout=REQUEST_SECONDS + seconds)
 
 
 async def accept_peer(context: GatewayContext, message: AcceptPeer, _: bytes) -> PeerReply:
@@ -82,15 +82,15 @@ def _parse_binding(context: GatewayContext, text: str) -> tuple[str, str, str]:
     return identity, protocol, instance
 
 
-async def _knocks(context: GatewayContext) -> list[KnockInfo]:
-    return (await context.network.request(GetKnocks(-1, 0), KnockList)).knocks
+async def _pending_peers(context: GatewayContext) -> list[PendingPeer]:
+    return (await context.network.request(GetPendingPeers(-1, 0), PendingPeerList)).knocks
 
 
 async def _resolve(context: GatewayContext, peer: str) -> str:
     """Return the ID52 of a stranger that was refused, by its first characters. Return other texts unchanged."""
     if _PREFIX.fullmatch(peer) is None:
         return peer
-    found = [each.id52 for each in await _knocks(context) if each.id52.startswith(peer)]
+    found = [each.id52 for each in await _pending_peers(context) if each.id52.startswith(peer)]
     return found[0] if len(found) == 1 else peer
 
 

@@ -178,7 +178,7 @@ def hosts_foreign_code(context: GatewayContext, name: str) -> bool:
     return any(not each.program and not is_builtin_binding(each) for each in bindings)
 
 
-async def take_offline_for_disk(context: GatewayContext, name: str, grown: int) -> None:
+async def bring_offline_for_disk(context: GatewayContext, name: str, grown: int) -> None:
     """Take an identity offline whose protocols have filled the disk. ``status`` says so until it is online again."""
     text = (
         f"the disk is almost full, and protocols of {name} have filled it with {grown // 2**20} MiB lately, so "

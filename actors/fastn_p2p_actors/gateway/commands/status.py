@@ -123,7 +123,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         identities=_identities(stored.identities, stored.bindings, network, states)[:limit],
         peers=network.peers if network else [],
         connections=network.connections if network else [],
-        warnings=_cut(warnings, limit),
+        warnings=_truncate(warnings, limit),
         identities_total=stored.total,
         peers_total=max(network.peers_total, len(network.peers)) if network else 0,
         connections_total=max(network.connections_total, len(network.connections)) if network else 0,
@@ -187,7 +187,7 @@ def _read_stored(store: IdentityStore, limit: int, only: str) -> _Stored:
     return _Stored(len(names), identities.usable, bindings, list(map(str, damaged)))
 
 
-def _cut(warnings: list[str], limit: int) -> list[str]:
+def _truncate(warnings: list[str], limit: int) -> list[str]:
     rest = len(warnings) - limit
     return warnings if rest <= 0 else [*warnings[:limit], f"and {rest} more warnings"]
 
@@ -329,12 +329,12 @@ def _identity(
     served = {(binding.protocol, binding.instance): binding for binding in (seen.bindings if seen else [])}
     bindings: list[BindingStatus] = []
     for binding in on_disk:
-        said = states.get((record.name, binding.protocol, binding.instance))
+        reported = states.get((record.name, binding.protocol, binding.instance))
         offline = BindingStatus(
             protocol=binding.protocol,
             instance=binding.instance,
             access=list(binding.allow),
-            state=_state(binding, said, seen is not None),
+            state=_state(binding, reported, seen is not None),
         )
         bindings.append(served.pop((binding.protocol, binding.instance), offline))
     return IdentityStatus(
@@ -359,18 +359,18 @@ async def state_of(context: GatewayContext, name: str, binding: BindingFile, up:
         found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
         wanted = (binding.protocol, binding.instance)
         return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)
-    said = await _or_none(_describe(context, name)) if up and not binding.stopped else None
-    states = {(each.protocol, each.instance): each.state for each in said.bindings} if said is not None else {}
+    reply = await _or_none(_describe(context, name)) if up and not binding.stopped else None
+    states = {(each.protocol, each.instance): each.state for each in reply.bindings} if reply is not None else {}
     state = states.get((binding.protocol, binding.instance))
     return state or _state(binding, None, up)
 
 
-def _state(binding: BindingFile, said: str | None, online: bool) -> str:
+def _state(binding: BindingFile, reported: str | None, online: bool) -> str:
     """Return the state of a binding that the network process does not serve."""
     if binding.stopped:
         return STOPPED
     if binding.program and not online:
         return OFFLINE
-    if said is not None and said != "serving":
-        return said
+    if reported is not None and reported != "serving":
+        return reported
     return NOT_SERVING if online else OFFLINE

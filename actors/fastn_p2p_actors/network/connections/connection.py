@@ -81,7 +81,7 @@ class PeerConnection:
         opened_at: when the handshake was complete (the event loop's clock).
         used_at: when the last request was sent or received.
         closed: True once the connection has ended.
-        takes_invitations: True if the peer daemon understands the redemption of an invitation.
+        supports_invitations: True if the peer daemon understands the redemption of an invitation.
         ready: done when the peer daemon's hello has arrived, with an exception if the connection ends before.
         introductions: identities that have been proved to speak through the peer daemon's endpoint.
         identities: proves the local identities, and verifies those of the peer daemon.
@@ -121,7 +121,7 @@ class PeerConnection:
         self.sent = 0
         self.received = 0
         self.closed = False
-        self.takes_invitations = False
+        self.supports_invitations = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -222,9 +222,9 @@ class PeerConnection:
     def _stop_and_close(self, reason: str) -> None:
         """End the connection by a protocol error.
 
-        The streams are stopped first, so that QUIC frees their buffers at once. Those that were not accepted yet can be
-        stopped only while the connection is open. QUIC keeps the rest until the connection has drained. That takes up
-        to some seconds on a busy machine, and other connections could fill as much again meanwhile.
+        The streams are stopped first, so that QUIC frees their buffers at once. Streams that were not accepted yet can
+        be stopped only while the connection is open. QUIC keeps the rest until the connection has drained. This takes
+        up to some seconds on a busy machine, and other connections could fill as much again meanwhile.
         """
         raw, streams = self._raw, [*self._bulk.streams, *self.sessions.unread_streams()]
         self._end(reason)
@@ -384,8 +384,8 @@ class PeerConnection:
         elif not self.ready.done():
             self.remote_process = hello.process
             self.sessions.pausing.peer_pauses = hello.pauses
-            self.identities.sends_news = hello.news
-            self.takes_invitations = hello.invitations
+            self.identities.sends_updates = hello.news
+            self.supports_invitations = hello.invitations
             self.ready.set_result(None)
             self._owner.on_hello(self)
             if hello.news:

@@ -10,7 +10,7 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PE
 from fastn_p2p_client.ipc.messages import Call
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME
 
-from ..transport.peer_limits import REFUSALS, PeerLimit
+from ..transport.peer_limits import REFUSED_REQUESTS, PeerLimit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame, encode_head
 from ..wire.messages import BULK_THRESHOLD
@@ -292,7 +292,7 @@ class ConnectionRequests(Generic[ConnectionT]):
 
     def refuse(self, number: int, error: P2PError) -> None:
         """Answer a request with ``error``, within the rate limit for such answers."""
-        self.push_back(number, error, self._connection.overload(REFUSALS))
+        self.push_back(number, error, self._connection.overload(REFUSED_REQUESTS))
 
     def push_back(self, number: int, error: P2PError, overload: Overloaded | None) -> None:
         """Answer a request with ``error``, or with ``overload`` if that is given.

@@ -150,7 +150,7 @@ class IdentityExchange(Generic[ConnectionT]):
         wants: shared by all connections.
 
     Attributes:
-        sends_news: True if the peer daemon understands pushed records and withdrawn identities.
+        sends_updates: True if the peer daemon understands pushed records and withdrawn identities.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class IdentityExchange(Generic[ConnectionT]):
         self._introductions = introductions
         self._wall = wall
         self._wants = wants or Wants()
-        self.sends_news = False
+        self.sends_updates = False
         self._shown: dict[bytes, bytes] = {}
         """Local identities that were proved, with the delegation that was sent last."""
         self._requested: dict[bytes, asyncio.Future[None]] = {}
@@ -225,7 +225,7 @@ class IdentityExchange(Generic[ConnectionT]):
             self.push_record(revocation)
             return
         self._wants.add(identity, self, self._wanted_by_peer)
-        if self.sends_news and not self._owner.awaits_identities():
+        if self.sends_updates and not self._owner.awaits_identities():
             self._connection.send(wire.IdentityOffline(identity))
 
     def came_online(self, identity: bytes) -> None:
@@ -249,12 +249,12 @@ class IdentityExchange(Generic[ConnectionT]):
 
     def push_record(self, record: bytes) -> None:
         """Send a new record of an identity that the peer daemon knows."""
-        if self.sends_news:
+        if self.sends_updates:
             self._connection.send(wire.PushRecord(record))
 
     def went_offline(self, identity: bytes) -> None:
         """Withdraw an identity that was shown. It is shown again as soon as it is online."""
-        if self.sends_news and self._shown.pop(identity, None) is not None:
+        if self.sends_updates and self._shown.pop(identity, None) is not None:
             self._wants.discard_shown(identity, self)
             self._connection.send(wire.IdentityOffline(identity))
             self._wants.add(identity, self, self._wanted_by_peer)
@@ -359,18 +359,18 @@ class IdentityExchange(Generic[ConnectionT]):
         if identity in self._held:
             self._on_timeout(identity)
 
-    def on_revoked(self, identity: bytes, error: P2PError, refusal: P2PError) -> None:
+    def on_revoked(self, identity: bytes, error: P2PError, reply_error: P2PError) -> None:
         """Fail what waits for an identity, because it was revoked.
 
         Args:
             error: error of local programs.
-            refusal: error of the peer daemon, without the petname.
+            reply_error: error of the peer daemon, without the petname.
         """
         requested = self._requested.pop(identity, None)
         if requested is not None and not requested.done():
             requested.set_exception(error)
         if identity in self._held:
-            self._introductions.reject(identity, refusal)
+            self._introductions.reject(identity, reply_error)
             self._on_timeout(identity)
 
     def note_refused(self, identity: bytes) -> None:

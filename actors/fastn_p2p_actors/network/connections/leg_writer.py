@@ -226,8 +226,8 @@ class LegWriter(ABC):
 
     def _lost(self, error: IrohError) -> None:
         log.debug("the stream of a session has failed: %s", error.message())
-        failure = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
-        self._emit(encode(failure), failure, b"")
+        reply = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
+        self._emit(encode(reply), reply, b"")
         self.close()
 
     def _close(self, step: Any) -> None:

@@ -101,8 +101,8 @@ class CurrentPath:
         """Return the path that is used now; None if there is none."""
 
         def likelihood(path: PathSnapshot) -> tuple[bool, int, bool, bool]:
-            news = path.stats.udp_rx_datagrams - self._received.get(path.id, 0)
-            return path.is_selected, news, path.id == self._used, path.is_ip
+            received = path.stats.udp_rx_datagrams - self._received.get(path.id, 0)
+            return path.is_selected, received, path.id == self._used, path.is_ip
 
         used = max(paths, key=likelihood, default=None)
         self._received = {path.id: path.stats.udp_rx_datagrams for path in paths}

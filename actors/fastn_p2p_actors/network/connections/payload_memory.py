@@ -56,7 +56,7 @@ class Budget:
     """Budget of all accounts of one kind.
 
     Args:
-        whose: names the kind in error messages.
+        sender: names the kind in error messages.
         reconcile: Release what local processes have read meanwhile. Called before a reservation is refused.
 
     Attributes:
@@ -67,18 +67,18 @@ class Budget:
         call_cost: bytes that each call reserves besides its payload; 0 if calls reserve none.
     """
 
-    __slots__ = ("_reconcile", "_whose", "call_cost", "limit", "most_queued", "queued", "total")
+    __slots__ = ("_reconcile", "_sender", "call_cost", "limit", "most_queued", "queued", "total")
 
     def __init__(
         self,
-        whose: str,
+        sender: str,
         limit: int,
         *,
         most_queued: int | None = None,
         call_cost: int = 0,
         reconcile: Callable[[], None] = lambda: None,
     ) -> None:
-        self._whose = whose
+        self._sender = sender
         self.limit = limit
         self._reconcile = reconcile
         self.most_queued = limit if most_queued is None else most_queued
@@ -93,7 +93,7 @@ class Budget:
         self._reconcile()
         if self._fits(own, size):
             return None
-        return Overloaded(what=f"bytes of payloads that wait in the daemon for {self._whose}", limit=self.limit)
+        return Overloaded(what=f"bytes of payloads that wait in the daemon for {self._sender}", limit=self.limit)
 
     def _fits(self, own: int, size: int) -> bool:
         left = self.limit - self.total
@@ -109,7 +109,8 @@ class Budget:
         if self.queued + size <= self.most_queued:
             return None
         return Overloaded(
-            what=f"bytes from {self._whose} that wait for local processes which do not read", limit=self.most_queued
+            what=f"bytes from {self._sender} that wait for local processes which do not read",
+            limit=self.most_queued,
         )
 
 
@@ -163,7 +164,7 @@ class PayloadMemory:
     """Budgets of peers and programs, and the reservations that wait for local processes that do not read.
 
     A process reads its socket in order. So at most the last ``backlog`` bytes that were sent to it still wait, and the
-    oldest reservations are released first. That happens only on demand, so it costs nothing while processes read.
+    oldest reservations are released first. This happens only on demand, so it costs nothing while processes read.
     """
 
     def __init__(self) -> None:

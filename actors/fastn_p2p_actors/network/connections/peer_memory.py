@@ -90,7 +90,7 @@ hold much."""
 _GRACE: Final = 0.05
 """Seconds for which a connection may exceed its limit before it is closed. After the process was busy, the bytes that
 have arrived meanwhile are read first, and a pause takes a round trip until the peer obeys."""
-_TURN: Final = 3.0
+_EXCLUSIVE_SECONDS: Final = 3.0
 """Seconds for which a stranger's large payload is read without another one beside it."""
 _MUCH: Final = MIB
 """Bytes of a connection from which on checks are frequent. When a connection ends that has carried as many, free
@@ -110,7 +110,7 @@ _TRIM_AGAIN: Final = 0.1
 _TRIM_AFTER: Final = (0.05, 0.3, 2.0)
 """Seconds after the end of such a connection at which free memory is returned: QUIC frees it while it drains."""
 _COLLECT_AFTER: Final = 6.0
-"""Seconds after which garbage is collected as well. That takes some milliseconds, and has to wait until no connection
+"""Seconds after which garbage is collected as well. This takes some milliseconds, and has to wait until no connection
 follows the last one at once."""
 
 
@@ -226,11 +226,11 @@ class PeerMemory:
     async def large_read_slot(self) -> Callable[[], None]:
         """Wait until one more large payload of a stranger may be read. Call the returned function when it has been.
 
-        A payload that takes longer than ``_TURN`` seconds no longer keeps the next one waiting.
+        A payload that takes longer than ``_EXCLUSIVE_SECONDS`` seconds no longer keeps the next one waiting.
         """
         await self._payload.acquire()
         release = _Once(self._payload.release)
-        timer = self._loop.call_later(_TURN, release)
+        timer = self._loop.call_later(_EXCLUSIVE_SECONDS, release)
 
         def done() -> None:
             timer.cancel()

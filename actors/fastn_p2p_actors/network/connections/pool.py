@@ -244,7 +244,7 @@ class ConnectionPool:
     def unanswered(self, endpoint: bytes, path: str = "") -> list[PeerConnection]:
         """Return the connections over which this endpoint does not answer, or has not sent its hello for long.
 
-        Those in question are among them: iroh uses the same path for all.
+        The doubtful ones are among them: iroh uses the same path for all.
 
         Args:
             path: address of a dead path. A connection over it without a hello is among them, however new it is.

@@ -26,7 +26,7 @@ from .pool import ConnectionPool
 log = logging.getLogger(__name__)
 
 _MAX: Final = 64
-"""Connections in the list. Those with known peers come first, so that strangers cannot displace them."""
+"""Connections in the list. Connections with known peers come first, so that strangers cannot displace them."""
 _SAVE_INTERVAL: Final = 0.1
 """Seconds between two writes. The first change is written at once, because the process may crash next."""
 

@@ -143,14 +143,14 @@ class OutgoingSession:
     def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         """The handler of the peer has raised an application error."""
         self._answered = True
-        refusal = ApplicationErrorReply(kind, message)
-        self._emit(encode(refusal), refusal, payload)
+        reply = ApplicationErrorReply(kind, message)
+        self._emit(encode(reply), reply, payload)
 
     def on_error(self, error: P2PError) -> None:
         """The peer daemon has answered with an error."""
         self._answered = True
-        failure = ErrorReply.of(error)
-        self._emit(encode(failure), failure, b"")
+        reply = ErrorReply.of(error)
+        self._emit(encode(reply), reply, b"")
 
     def on_connection_lost(self) -> None:
         """The connection has ended."""

@@ -30,7 +30,7 @@ STEPS_PER_ROUND: Final = 16
 takes 50 to 150 us."""
 _STEPS_BESIDE_CALLS: Final = 4
 """The same while others make calls, so that a round takes less than a call."""
-_PAUSE: Final = 0.002
+_RESUME_DELAY: Final = 0.002
 """Seconds between two rounds while others make calls."""
 _PAUSES_FOR: Final = 32
 """Rounds that are followed by a pause after a connection without a queue has taken a step."""
@@ -125,7 +125,7 @@ class StepBudget:
         self._loop.call_soon(self._end_round)  # after the tasks that were woken
         if is_paused and (ring or light):
             self._is_armed = True
-            self._loop.call_later(_PAUSE, self._begin_iteration)
+            self._loop.call_later(_RESUME_DELAY, self._begin_iteration)
         elif ring or light:
             self._arm()
 
@@ -195,7 +195,7 @@ class ConnectionSteps:
         self.charge_written(size)
 
     def charge_steps(self, steps: int) -> None:
-        """Count further steps, because the last one causes more work than others. Those of a peer in the address book
+        """Count further steps, because the last one causes more work than others. Steps of a peer in the address book
         do not count."""
         if not self._is_free():
             self._budget.left -= steps

@@ -23,7 +23,7 @@ from ...storage.atomic_files import write_atomically
 log = logging.getLogger(__name__)
 
 MAX_REVOKED: Final = 10_000
-"""Revocations of peers that are kept, some 300 bytes each. Those of own identities are always kept."""
+"""Revocations of peers that are kept, some 300 bytes each. Revocations of own identities are always kept."""
 
 
 class _Saved(msgspec.Struct, omit_defaults=True):

@@ -23,7 +23,7 @@ _NO_ANSWER: Final = frozenset({"connection-lost", "deadline-exceeded", "overload
 """Codes of errors that say nothing about the access list."""
 
 
-class _Answer:
+class _ProbeCall:
     """Outcome of the probe: None if the peer daemon has let it pass."""
 
     may_repeat = False
@@ -51,16 +51,16 @@ async def request_access(
     connection: PeerConnection, source: bytes, target: bytes, protocol: str, instance: str, *, seconds: float
 ) -> P2PError | None:
     """Return None if ``target`` lets ``source`` use the protocol, or else the error that a call would end with."""
-    answer = _Answer()
+    probe = _ProbeCall()
     milliseconds = int(seconds * 1000)
     call = Call("", "", protocol, instance, milliseconds, _COMMAND)
     try:
-        number = connection.requests.call(answer, source, target, call, milliseconds, _PAYLOAD)
+        number = connection.requests.call(probe, source, target, call, milliseconds, _PAYLOAD)
     except P2PError as error:
         return error
     try:
         async with asyncio.timeout(seconds):
-            return await answer.outcome
+            return await probe.outcome
     except TimeoutError:
         return DeadlineExceeded(seconds=seconds)
     finally:

@@ -61,9 +61,9 @@ class DirectoryRefused(DirectoryUnavailable):
 
 
 class DirectoryBusy(DirectoryUnavailable):
-    """The directory takes no more requests for ``pause`` seconds."""
+    """The directory takes no more requests for ``retry_delay`` seconds."""
 
-    pause: float
+    retry_delay: float
 
 
 class DirectoryClient:
@@ -79,7 +79,7 @@ class DirectoryClient:
         self._loop = asyncio.get_running_loop()
         self._pool: httpcore.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
-        self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._down_until = 0.0
         self._down_reason = ""
 
@@ -112,8 +112,8 @@ class DirectoryClient:
         if status in _OLDER:
             raise NewerPacket
         if status in _TOO_MANY:
-            pause = min(_LONGEST_DELAY, max(_SHORTEST_DELAY, retry_after))
-            raise DirectoryBusy(reason=f"it takes no more requests for {pause:g} s", pause=pause)
+            retry_delay = min(_LONGEST_DELAY, max(_SHORTEST_DELAY, retry_after))
+            raise DirectoryBusy(reason=f"it takes no more requests for {retry_delay:g} s", retry_delay=retry_delay)
         if 400 <= status < 500 and status != 408:
             raise DirectoryRefused(reason=self._status_error(status, answer).reason)
         raise self._status_error(status, answer)
@@ -129,7 +129,7 @@ class DirectoryClient:
         if self._loop.time() < self._down_until:
             raise DirectoryUnavailable(reason=self._down_reason)
         try:
-            async with asyncio.timeout(_TOTAL_TIMEOUT), self._turns:
+            async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots:
                 return await self._exchange(method, f"{self._base}/{encode_key(key)}", body)
         except TimeoutError:
             raise DirectoryUnavailable(reason=f"no answer within {_TOTAL_TIMEOUT:g} s") from None

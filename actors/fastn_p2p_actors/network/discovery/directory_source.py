@@ -41,7 +41,7 @@ OnNewer = Callable[[PublishedIdentity, SignedPacket], bool]
 otherwise another packet will be published."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _CachedRecord(msgspec.Struct, frozen=True):
     """Last answer of the directory for a key."""
 
     sequence: int
@@ -64,7 +64,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     """Outcome of an attempt to publish. Without a pause, the packet was taken or refused for good."""
 
     problem: str = ""
-    pause: float = 0.0
+    retry_delay: float = 0.0
     """Seconds before another attempt."""
     is_requested: bool = False
     """True if the directory has asked for the pause, so a new packet does not shorten it."""
@@ -94,7 +94,7 @@ class DirectorySource:
         self._wall = wall
         self._on_newer = on_newer
         self._loop = asyncio.get_running_loop()
-        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._cache: OrderedDict[bytes, _CachedRecord] = OrderedDict()
         self._queue: dict[bytes, _Job] = {}
         """Packets to publish, by key of the identity."""
         self._wake = asyncio.Event()
@@ -104,7 +104,7 @@ class DirectorySource:
         self._closing: asyncio.Task[None] | None = None
 
     async def search(self, key: bytes, found: OnRecord) -> None:
-        answer = self._answers.get(key)
+        answer = self._cache.get(key)
         if answer is None or self._loop.time() >= answer.good_until:
             answer = self._keep(key, await self._client.get(key))
         if answer.record:
@@ -128,14 +128,14 @@ class DirectorySource:
             self._worker = self._loop.create_task(self._publish_all())
 
     def close(self) -> None:
-        """Stop. What was published stays until it expires."""
+        """Stop. Published packets stay until they expire."""
         for task in (*self._reading.values(), *filter(None, [self._worker])):
             task.cancel()
         self._closing = self._loop.create_task(self._client.close())
 
     # ── searching ────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(self, key: bytes, packet: SignedPacket | None) -> _Answer:
+    def _keep(self, key: bytes, packet: SignedPacket | None) -> _CachedRecord:
         """Keep an answer of the directory, and return it.
 
         Raises:
@@ -143,19 +143,19 @@ class DirectorySource:
             DirectoryUnavailable: the directory had a newer packet before.
         """
         now = self._loop.time()
-        before = self._answers.pop(key, None)
+        before = self._cache.pop(key, None)
         if packet is None:
-            answer = _Answer(-1, b"", now + _UNKNOWN_FOR)
+            answer = _CachedRecord(-1, b"", now + _UNKNOWN_FOR)
         elif before is not None and packet.sequence < before.sequence:
-            self._answers[key] = before
+            self._cache[key] = before
             raise DirectoryUnavailable(reason="it has an older packet than before")
         elif before is not None and packet.sequence == before.sequence:
             answer = msgspec.structs.replace(before, good_until=now + _KNOWN_FOR)
         else:
-            answer = _Answer(packet.sequence, record_in(packet), now + _KNOWN_FOR)
-        self._answers[key] = answer
-        if len(self._answers) > _MAX_ANSWERS:
-            self._answers.popitem(last=False)
+            answer = _CachedRecord(packet.sequence, record_in(packet), now + _KNOWN_FOR)
+        self._cache[key] = answer
+        if len(self._cache) > _MAX_ANSWERS:
+            self._cache.popitem(last=False)
         return answer
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────
@@ -167,7 +167,7 @@ class DirectorySource:
             outcome = await self._publish(job)
             if outcome.problem:
                 self._note(job, outcome.problem)
-            if outcome.pause:
+            if outcome.retry_delay:
                 await self._rest(outcome)
             elif self._queue.get(key) is job:
                 del self._queue[key]
@@ -179,7 +179,7 @@ class DirectorySource:
             except NewerPacket:
                 return await self._read_newer(job)
         except DirectoryBusy as error:
-            return _Outcome(str(error), error.pause, is_requested=True)
+            return _Outcome(str(error), error.retry_delay, is_requested=True)
         except DirectoryRefused as error:
             return _Outcome(str(error))
         except P2PError as error:
@@ -198,7 +198,7 @@ class DirectorySource:
     def _on_published(self, job: _Job) -> None:
         self._backoff.reset()
         identity = job.identity
-        self._answers.pop(identity.raw, None)
+        self._cache.pop(identity.raw, None)
         if job.is_removal:
             identity.publications.pop(self.name, None)
         else:
@@ -230,10 +230,10 @@ class DirectorySource:
     async def _rest(self, outcome: _Outcome) -> None:
         """Pause before another attempt."""
         if outcome.is_requested:
-            await asyncio.sleep(outcome.pause)
+            await asyncio.sleep(outcome.retry_delay)
             return
         try:
-            async with asyncio.timeout(outcome.pause):
+            async with asyncio.timeout(outcome.retry_delay):
                 await self._wake.wait()
             self._backoff.reset()
         except TimeoutError:

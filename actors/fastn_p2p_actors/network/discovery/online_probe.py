@@ -157,7 +157,7 @@ class OnlineProbe:
         if self._updating is not None:
             self._updating.cancel()
 
-    def on_news(self, identity: bytes) -> None:
+    def on_newer(self, identity: bytes) -> None:
         """A newer record of an identity was found."""
         awaited = self._awaited.get(identity)
         if awaited is not None:

@@ -40,7 +40,7 @@ class FoundRecord(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class SourceAnswer:
+class SourceResult:
     """Answer of one source in a lookup.
 
     Attributes:
@@ -66,7 +66,7 @@ class Lookup:
         changed: ends at the next new record, and when the lookup is done. Must not be cancelled: others wait for it.
     """
 
-    def __init__(self, answers: list[SourceAnswer], unused: dict[str, str] | None = None) -> None:
+    def __init__(self, answers: list[SourceResult], unused: dict[str, str] | None = None) -> None:
         self.answers = answers
         self.unused = unused or {}
         self.changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -92,14 +92,14 @@ class RecordFinder:
     Attributes:
         sources: sources that are asked. The owner may change the list at any time.
         unused: returns the kinds of sources that the settings exclude, and why each is excluded.
-        on_news: called with the identity when something newer about it was found.
+        on_newer: called with the identity when something newer about it was found.
         on_revocation: called with a signed revocation, not verified, and with its origin. Returns whether it counts.
     """
 
     def __init__(self, book: AddressBook, wall: Callable[[], float]) -> None:
         self.sources: list[RecordSource] = []
         self.unused: Callable[[], dict[str, str]] = dict
-        self.on_news: Callable[[bytes], None] = lambda _: None
+        self.on_newer: Callable[[bytes], None] = lambda _: None
         self.on_revocation: Callable[[bytes, str], bool] = lambda _blob, _origin: False
         self._book = book
         self._wall = wall
@@ -113,7 +113,7 @@ class RecordFinder:
         if running is not None:
             return running
         sources = self.sources if len(self._lookups) < _MAX_LOOKUPS else []
-        lookup = Lookup([SourceAnswer(source.name) for source in sources], self.unused())
+        lookup = Lookup([SourceResult(source.name) for source in sources], self.unused())
         if sources:
             self._lookups[key] = lookup
             for source, answer in zip(sources, lookup.answers, strict=True):
@@ -143,7 +143,7 @@ class RecordFinder:
             return
         if bytes(record.identity) == key and self._book.note_record(key, blob):
             log.info("%s has pushed a newer record of %s", endpoint, self._book.name_of(key) or id52_of(key))
-            self.on_news(key)
+            self.on_newer(key)
 
     def apply_revocation(self, blob: bytes, origin: str) -> bool:
         """Take a revocation that was found in place of a record. Return False if it is none, or changes nothing."""
@@ -156,7 +156,7 @@ class RecordFinder:
         for source in self.sources:
             source.close()
 
-    async def _query(self, key: bytes, source: RecordSource, answer: SourceAnswer, lookup: Lookup) -> None:
+    async def _query(self, key: bytes, source: RecordSource, answer: SourceResult, lookup: Lookup) -> None:
         began = self._loop.time()
 
         def on_record(blob: bytes) -> None:
@@ -195,5 +195,5 @@ class RecordFinder:
         if self._book.note_record(key, blob):
             if lookup is not None:
                 lookup.notify()
-            self.on_news(key)
+            self.on_newer(key)
         return FoundRecord(record.sequence, len(record.endpoints))

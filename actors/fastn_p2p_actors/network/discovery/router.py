@@ -300,8 +300,8 @@ class PeerRouter:
         """Return endpoints of other daemons through which the identity may be reached, from all resolvers.
 
         Daemons that do not answer over their connections, and those at which it was offline, come last. There are none
-        of an identity that was revoked. Those whose transport key was replaced count only if there are no others: they
-        may have a newer delegation.
+        of an identity that was revoked. Daemons whose transport key was replaced count only if there are no others:
+        they may have a newer delegation.
         """
         if target in self._book.revocations:
             return []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..transport.endpoint import EndpointAddress
-from .record_finder import Lookup, SourceAnswer
+from .record_finder import Lookup, SourceResult
 
 TOO_SHORT: Final = 0.25
 """Seconds below which a fruitless search says nothing about the peer."""
@@ -95,7 +95,7 @@ def _describe_answers(lookup: Lookup) -> str:
     return "asked " + _some([f"{answer.name} ({_answer(answer)})" for answer in lookup.answers])
 
 
-def _answer(answer: SourceAnswer) -> str:
+def _answer(answer: SourceResult) -> str:
     if answer.problem:
         return answer.problem
     if any(not record.problem for record in answer.records):

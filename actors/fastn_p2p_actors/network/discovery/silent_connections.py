@@ -42,7 +42,7 @@ _CONFIRMATION: Final = 0.4
 """Seconds for the handshake over the old path when another path has answered; or three round trips, if that is more."""
 _CONTROLS: Final = 2
 """Answers over the other path that must come in the time of that handshake: on a busy machine each takes longer."""
-_ONE_WAY: Final = 3
+_UNANSWERED_HANDSHAKES: Final = 3
 """Handshakes without an answer after which a path is dead although packets come over it: they get here, and those to
 the peer are lost. Fewer could be lost by chance."""
 _FIRST_CONFIRMATION: Final = 0.2
@@ -79,7 +79,7 @@ class SilentConnections:
         self._router = router
         self._finder = finder
         self._watches: dict[bytes, asyncio.Task[None]] = {}
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._local = endpoint.address()
         self._doubting: asyncio.Task[None] | None = None
         endpoint.watch_address(self._on_address)
@@ -154,7 +154,7 @@ class SilentConnections:
                     refreshed_at = now
                     for identity in silent[-1].introductions.shown(_IDENTITIES):
                         self._finder.look_up(identity)
-                async with self._turn:
+                async with self._slots:
                     is_dead = await search.run(self._address_of(silent[-1]), silent[-1])
                 if is_dead:
                     address, path = self._address_of(silent[-1]), silent[-1].path_now().address
@@ -232,7 +232,7 @@ class _PathSearch:
         used = silent.path_now()
         others = _without_path(address, used.address)
         self._is_answered = False
-        self._shake_hands(address)
+        self._handshake(address)
         if await self._probe_answers(others, ends):
             return await self._is_dead(address, others, silent, used)
         await self._wait((), ends)
@@ -249,10 +249,10 @@ class _PathSearch:
         """
         confirmation, self._confirmation = self._confirmation, _CONFIRMATION
         confirmation = max(confirmation, 3 * (used.rtt_ms or 0) / 1000)
-        for _ in range(_ONE_WAY):
+        for _ in range(_UNANSWERED_HANDSHAKES):
             received = silent.received_datagrams(used.address)
             began = self._loop.time()
-            self._shake_hands(address)
+            self._handshake(address)
             answers = [await self._probe_answers(others, began + _INTERVAL) for _ in range(_CONTROLS)]
             await self._wait((), began + confirmation)
             if self._is_answered or not silent.is_silent or not all(answers):
@@ -281,7 +281,7 @@ class _PathSearch:
             if any(probe.done() for probe in probes):
                 return
 
-    def _shake_hands(self, address: EndpointAddress) -> None:
+    def _handshake(self, address: EndpointAddress) -> None:
         """Begin another handshake over the old path. The oldest makes room for it."""
         if len(self._handshakes) >= _HANDSHAKES:
             self._handshakes.pop(0).cancel()

@@ -10,7 +10,7 @@ from fastn_p2p_client.ipc.messages import AccessEntry
 from fastn_p2p_client.keys import PublicKey, id52_of
 
 from ..address_book import AddressBook
-from ..contacts.invitations import PREFIX as INVITATION
+from ..contacts.invitation_store import PREFIX as INVITATION
 
 EVERYONE: Final = "everyone"
 PEERS: Final = "peers"
@@ -124,7 +124,9 @@ class AccessList:
                 return GROUP + group
         if self._binding is not None and key in self._book.invitations:
             identity, protocol, instance = self._binding
-            found = self._book.invitations.admitting(key, identity, self._local.key_of(identity), protocol, instance)
+            found = self._book.invitations.find_permission(
+                key, identity, self._local.key_of(identity), protocol, instance
+            )
             if found:
                 return INVITATION + found
         if self._peers and peer is not None:

@@ -157,9 +157,9 @@ class LoadBalancer:
         """Return the process behind ``sender``; None if it does not serve the binding."""
         return next((server for server in self._all if server.sender is sender), None)
 
-    def other_than(self, asked: Container[Sender]) -> ServingProcess | None:
-        """Return a process that is not among ``asked``, preferably not a doubtful one; None if there is none."""
-        others = [server for server in self._all if server.sender not in asked]
+    def other_than(self, excluded: Container[Sender]) -> ServingProcess | None:
+        """Return a process that is not among ``excluded``, preferably not a doubtful one; None if there is none."""
+        others = [server for server in self._all if server.sender not in excluded]
         return next((server for server in others if not server.is_doubtful), others[0] if others else None)
 
     def missed(self, server: ServingProcess, since: float, now: float) -> None:

@@ -103,28 +103,28 @@ class SessionRelay:
 
     def fail(self, error: P2PError) -> None:
         """End the session with an error for both sides. A server that has not accepted yet gets ``Cancel``."""
-        failure = ErrorReply.of(error)
-        header = encode(failure)
+        reply = ErrorReply.of(error)
+        header = encode(reply)
         server = self.server
         if not self.done and server is not None:
             if self.opened:
-                server.receive(header, failure, b"")
+                server.receive(header, reply, b"")
             else:
                 server.receive(_CANCEL, Cancel(), b"")
-        self._end_with(self.opener, header, failure, b"")
+        self._end_with(self.opener, header, reply, b"")
 
     def on_opener_lost(self) -> None:
         """End the session: the process or the connection of the opener has ended."""
         if self.opened:
-            failure = ErrorReply.of(process_lost_error())
-            self._end_with(self.server, encode(failure), failure, b"")
+            reply = ErrorReply.of(process_lost_error())
+            self._end_with(self.server, encode(reply), reply, b"")
         else:
             self._end_with(self.server, _CANCEL, Cancel(), b"")
 
     def on_server_lost(self) -> None:
         """End the session: the process or the connection of the server has ended."""
-        failure = ErrorReply.of(process_lost_error())
-        self._end_with(self.opener, encode(failure), failure, b"")
+        reply = ErrorReply.of(process_lost_error())
+        self._end_with(self.opener, encode(reply), reply, b"")
 
     def _open(self, opened: SessionOpened) -> None:
         if not 0 < opened.credit <= SESSION_WINDOW:

@@ -370,9 +370,9 @@ class NetworkEndpoint:
                 continue
             if incoming is None:
                 return
-            self._spawn(self._shake_hands(incoming, on_connection))
+            self._spawn(self._handshake(incoming, on_connection))
 
-    async def _shake_hands(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
+    async def _handshake(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
             address = await incoming.remote_addr()
             if not await self._may_handshake(incoming, address):
@@ -441,7 +441,7 @@ class NetworkEndpoint:
             endpoint, proved = bytes(address.endpoint_id.to_bytes()), True
         elif isinstance(address, IncomingAddr.IP):
             network = network_of(address.addr)
-            if self.penalties.drops(address.addr, network, now):
+            if self.penalties.must_drop(address.addr, network, now):
                 self.refused += 1
                 await incoming.ignore()
                 return False

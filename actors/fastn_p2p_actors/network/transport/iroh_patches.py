@@ -4,7 +4,7 @@
 * The future runner takes an iteration of the event loop even for a future that is ready when first polled, as most
   writes are, and iroh's thread waits for the interpreter's lock at each wake-up. See ``rust_futures``.
 * Reads and writes of a stream pass generated layers that take longer than the library. See ``stream_calls``.
-* Objects are freed wherever Python collects garbage. That may be in a callback that the library makes while it holds a
+* Objects are freed wherever Python collects garbage. This may be in a callback that the library makes while it holds a
   connection's lock. Freeing a stream takes the same lock, so the process hangs. The patched ones are freed by the event
   loop.
 

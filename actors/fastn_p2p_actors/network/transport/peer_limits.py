@@ -34,7 +34,7 @@ INTRODUCTIONS: Final = PeerLimit("introductions per second", Rate(64, 1024), Rat
 """Delegations to verify, which takes 0.1 ms. A daemon with a thousand identities introduces all of them at once."""
 OPENS: Final = PeerLimit("sessions opened per second", Rate(2000, 4000), Rate(8000, 16_000))
 """Sessions that are requested. One connection reaches some hundred per second if they are served."""
-REFUSALS: Final = PeerLimit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
+REFUSED_REQUESTS: Final = PeerLimit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
 """Calls and sessions whose target does not exist, is offline or denies access, or whose source was not introduced."""
 NEWS: Final = PeerLimit("news per second", Rate(8, 128), Rate(32, 512))
 """Observed addresses and pushed records. More are dropped, and nothing is answered. A daemon with a hundred identities
@@ -45,7 +45,7 @@ _ABUSE: Final = Rate(64, 512)
 """Requests above the other limits that an endpoint may send before its connection ends."""
 _MOST_KEYS: Final = 4096
 """Number of endpoints, and of networks, that each limit remembers. One with all its tokens need not be remembered."""
-_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS, NEWS, CANCELS)
+_LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSED_REQUESTS, NEWS, CANCELS)
 
 
 def network_of(address: str) -> str:

@@ -76,7 +76,7 @@ class Penalties:
             return 0.0
         if penalty is None:
             penalty = self._penalties[endpoint] = _Penalty()
-            _forget_oldest(self._penalties)
+            _evict_oldest(self._penalties)
         self._penalties.move_to_end(endpoint)
         if now - penalty.until > _FORGOTTEN_AFTER:
             penalty.seconds = 0.0
@@ -92,21 +92,21 @@ class Penalties:
             for address in addresses:
                 self._addresses.pop(address, None)
                 self._addresses[address] = penalty
-            _forget_oldest(self._addresses)
+            _evict_oldest(self._addresses)
 
     def on_known(self, address: str) -> None:
         """Note the address of a known peer: it counts for no network."""
         self._addresses.pop(address, None)
         self._known.pop(address, None)
         self._known[address] = None
-        _forget_oldest(self._known)
+        _evict_oldest(self._known)
 
     def is_punished(self, endpoint: bytes, now: float) -> bool:
         """Return whether the endpoint has a penalty at the moment."""
         penalty = self._penalties.get(endpoint)
         return penalty is not None and now < penalty.until
 
-    def drops(self, address: str, network: str, now: float) -> bool:
+    def must_drop(self, address: str, network: str, now: float) -> bool:
         """Count a handshake from an address. Return whether its packet must be dropped."""
         penalty = self._addresses.get(address)
         if penalty is not None:
@@ -120,6 +120,6 @@ class Penalties:
         return bucket.left(now) < 1 and not self._suspects.try_spend(network, now)
 
 
-def _forget_oldest(table: OrderedDict[bytes, _Penalty] | OrderedDict[str, _Penalty] | OrderedDict[str, None]) -> None:
+def _evict_oldest(table: OrderedDict[bytes, _Penalty] | OrderedDict[str, _Penalty] | OrderedDict[str, None]) -> None:
     while len(table) > _MOST:
         table.popitem(last=False)

@@ -118,18 +118,18 @@ class Poller:
         except (AttributeError, OSError):
             return False
         try:
-            return all(self._is_stored_and_rung(code, descriptor) for code in (_READY, _WOKEN))
+            return all(self._is_stored_and_signalled(code, descriptor) for code in (_READY, _WOKEN))
         finally:
             os.close(descriptor)
 
-    def _is_stored_and_rung(self, code: int, descriptor: int) -> bool:
+    def _is_stored_and_signalled(self, code: int, descriptor: int) -> bool:
         self._word.value = _UNCHANGED
         self._store(self._address, code)
         self._ring(descriptor, code)
-        rung = 0
+        signalled = 0
         with suppress(BlockingIOError):
-            rung = os.eventfd_read(descriptor)
-        return self._word.value == code == rung
+            signalled = os.eventfd_read(descriptor)
+        return self._word.value == code == signalled
 
     def waker(self) -> Waker:
         """Return a waker. The caller sets ``woken``, and releases the waker once its future is freed."""

@@ -1,7 +1,7 @@
 """Landlock: access of this process to files, TCP ports, abstract Unix sockets and signals of others (landlock(7)).
 
-Three system calls through ctypes. What a process gives up here it never gets back, nor does what it starts. Only the
-calling thread is restricted, so it has to be the only one.
+Three system calls through ctypes. A process never gets a dropped right back, nor do the processes that it starts. Only
+the calling thread is restricted, so it has to be the only one.
 """
 
 from __future__ import annotations

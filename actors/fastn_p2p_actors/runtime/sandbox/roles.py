@@ -145,18 +145,18 @@ def _core(home: Home) -> dict[Path, int]:
     )
 
 
-def _rules(rights: int, *places: str | os.PathLike[str] | None) -> Iterator[tuple[Path, int]]:
-    for place in places:
-        if place:
-            yield Path(place), rights
+def _rules(rights: int, *paths: str | os.PathLike[str] | None) -> Iterator[tuple[Path, int]]:
+    for path in paths:
+        if path:
+            yield Path(path), rights
 
 
 def _granted_rules(
-    rights: int, places: Iterable[str | os.PathLike[str]], home: Path | None
+    rights: int, paths: Iterable[str | os.PathLike[str]], home: Path | None
 ) -> Iterator[tuple[Path, int]]:
-    """Yield a rule for each place. Of one that contains the daemon's home, there are names, and what is beside that."""
-    for place in places:
-        path = Path(os.path.realpath(place))
+    """Yield a rule for each path. Where one contains the daemon's home, allow its names and its other entries."""
+    for each_path in paths:
+        path = Path(os.path.realpath(each_path))
         beside = list(around(path, home))
         if beside != [path]:
             yield path, READ_DIR

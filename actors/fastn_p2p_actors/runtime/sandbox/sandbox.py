@@ -50,7 +50,7 @@ def enter(sandbox: Sandbox) -> str:
     if not _has_one_thread():
         missing.append("the process had started a thread before")
     elif abi < landlock.LEAST_VERSION:
-        missing.append("files and ports: " + _why_no_landlock(abi))
+        missing.append("files and ports: " + _landlock_problem(abi))
     else:
         rules = landlock.LandlockRules(
             files=dict(sandbox.files),
@@ -102,7 +102,7 @@ def _has_one_thread() -> bool:
     return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
 
 
-def _why_no_landlock(abi: int) -> str:
+def _landlock_problem(abi: int) -> str:
     if abi:
         return f"this kernel has version {abi} of Landlock, {landlock.LEAST_VERSION} (Linux 6.2) is needed"
     return "this kernel has no Landlock, or it is switched off (lsm= of the kernel's command line)"

@@ -7,6 +7,6 @@ from typing import Final
 CLOSED: Final = "closed"
 """State of a process whose sandbox holds."""
 OPEN: Final = "open: "
-"""Beginning of the state of a process that is not confined, or not in everything. What is missing follows."""
+"""Beginning of the state of a process that is not confined, or not in everything. The missing parts follow."""
 SWITCHED_OFF: Final = "off"
 """State of a process in a daemon without sandboxes: ``limits.sandbox``."""

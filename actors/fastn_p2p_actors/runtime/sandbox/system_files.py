@@ -60,14 +60,14 @@ def python_files(home: Path | None = None) -> Iterator[tuple[Path, int]]:
     Args:
         home: home of the daemon, which none of it contains. Packages can lie in a directory above it.
     """
-    places = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *site.getsitepackages()]
+    paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
-        places.append(site.getusersitepackages())
-    places += [path for path in sys.path if path]
-    for place in dict.fromkeys(os.path.realpath(place) for place in places):
-        if place in ("/", "/usr", "/usr/local"):
+        paths.append(site.getusersitepackages())
+    paths += [each for each in sys.path if each]
+    for path in dict.fromkeys(os.path.realpath(path) for path in paths):
+        if path in ("/", "/usr", "/usr/local"):
             continue  # Python's prefix, whose library is in one of the directories below
-        for each in around(Path(place), home):
+        for each in around(Path(path), home):
             yield each, READ
     for finder in sys.meta_path:
         for package in _editable_packages(finder):
@@ -86,40 +86,40 @@ def _editable_packages(finder: object) -> Iterator[Path]:
         yield from (Path(f"{each}{suffix}") for suffix in all_suffixes())
 
 
-def around(place: Path, home: Path | None) -> Iterator[Path]:
-    """Yield the place; if it contains the home, yield what else it contains. Yield nothing of the vault's directory."""
-    if home is None or not (home.is_relative_to(place) or place.is_relative_to(home / "vault")):
-        yield place
-    elif place.is_relative_to(home):
+def around(path: Path, home: Path | None) -> Iterator[Path]:
+    """Yield the path; if it contains the home, yield its other entries. Yield nothing of the vault's directory."""
+    if home is None or not (home.is_relative_to(path) or path.is_relative_to(home / "vault")):
+        yield path
+    elif path.is_relative_to(home):
         return
     else:
         with suppress(OSError):
-            for each in place.iterdir():
+            for each in path.iterdir():
                 yield from around(each, home)
 
 
 def system_files() -> Iterator[tuple[Path, int]]:
     """Yield libraries, settings, devices and the like. They contain no secret of a user."""
-    for place in (*LIBRARIES, *_SHARED, *_STATE, *_RANDOM, *_KERNEL, *_library_directories()):
-        yield Path(place), READ
-    for place in _DEVICES:
-        yield Path(place), READ_FILE | WRITE_FILE | TRUNCATE
+    for path in (*LIBRARIES, *_SHARED, *_STATE, *_RANDOM, *_KERNEL, *_library_directories()):
+        yield Path(path), READ
+    for path in _DEVICES:
+        yield Path(path), READ_FILE | WRITE_FILE | TRUNCATE
     if os.geteuid():
-        for place in ("/etc", "/usr"):
-            yield Path(place), READ
+        for path in ("/etc", "/usr"):
+            yield Path(path), READ
     for name in _SETTINGS:
         setting = Path("/etc", name)
         yield setting, READ
         yield Path(os.path.realpath(setting)), READ
     for name in _VARIABLES:
-        for place in filter(os.path.isabs, os.environ.get(name, "").split(os.pathsep)):
-            yield Path(place), READ
+        for path in filter(os.path.isabs, os.environ.get(name, "").split(os.pathsep)):
+            yield Path(path), READ
 
 
 def settings_with_own_rules() -> tuple[Path, ...]:
     """Return the settings that are often replaced while a machine runs, if each has a rule of its own.
 
-    Whoever gets a new address from the network replaces ``resolv.conf``, and a rule is for the file that was there.
+    A DHCP client replaces ``resolv.conf``, and a rule is for the file that was there.
     """
     if os.geteuid():
         return ()
@@ -136,10 +136,10 @@ def _library_directories() -> Iterator[str]:
 
 def own_process() -> Iterator[tuple[Path, int]]:
     """Yield what ``/proc`` says of this process, and keep it allowed."""
-    place = Path(f"/proc/{os.getpid()}")
+    path = Path(f"/proc/{os.getpid()}")
     if not _own_process:
-        _own_process.append(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    yield place, READ
+        _own_process.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    yield path, READ
 
 
 def all_processes() -> Iterator[tuple[Path, int]]:

@@ -16,10 +16,11 @@ Times are milliseconds and sizes are bytes.
 
 - ``base``: the base classes, and messages of both conversations.
 - ``control``: between a program and the gateway: the first messages, and the list of all. By what they are about:
-  ``identities``, ``bindings``, ``peers``, ``permissions``, ``invitations``, ``traces``, ``status``, ``maintenance``.
+  ``identities``, ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``maintenance``.
 - ``data``: between a program or identity process and the network process.
 """
 
+from .access import *
 from .base import *
 from .bindings import *
 from .control import *
@@ -28,6 +29,5 @@ from .identities import *
 from .invitations import *
 from .maintenance import *
 from .peers import *
-from .permissions import *
 from .status import *
 from .traces import *

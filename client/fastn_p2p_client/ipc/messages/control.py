@@ -7,6 +7,22 @@ from __future__ import annotations
 
 from typing import Protocol, TypeAlias, TypeVar
 
+from .access import (
+    AcceptPeer,
+    AccessReply,
+    BlockedList,
+    BlockPeer,
+    ChangeGroup,
+    CreateGroup,
+    DeleteGroup,
+    GetAccess,
+    GroupList,
+    ListBlocked,
+    ListGroups,
+    ListPendingPeers,
+    PendingPeerList,
+    UnblockPeer,
+)
 from .base import Ack, Cancel, ErrorReply, LongReply, Message
 from .bindings import (
     AddProtocol,
@@ -42,22 +58,6 @@ from .identities import (
 from .invitations import CreateInvitation, InvitationList, InvitationText, ListInvitations, RevokeInvitation
 from .maintenance import ReloadSettings, RestoreBackup, RestoreReply, RotateTransport, SettingsReply, TransportReply
 from .peers import AcceptSuccessor, AddPeer, ListPeers, PeerList, PeerReply, RemovePeer
-from .permissions import (
-    AcceptPeer,
-    AccessReply,
-    BlockedList,
-    BlockPeer,
-    ChangeGroup,
-    CreateGroup,
-    DeleteGroup,
-    GetAccess,
-    GroupList,
-    KnockList,
-    ListBlocked,
-    ListGroups,
-    ListKnocks,
-    UnblockPeer,
-)
 from .status import GetStatus, StatusReply
 from .traces import ExplainPeer, PeerTraceReply, PingPeer, PingReply
 
@@ -127,7 +127,7 @@ ControlRequest: TypeAlias = (
     | ExplainPeer
     | WatchBindings
     | GetBinding
-    | ListKnocks
+    | ListPendingPeers
     | AcceptPeer
     | BlockPeer
     | UnblockPeer
@@ -165,7 +165,7 @@ ControlReply: TypeAlias = (
     | SettingsReply
     | PingReply
     | PeerTraceReply
-    | KnockList
+    | PendingPeerList
     | GroupList
     | AccessReply
     | BlockedList

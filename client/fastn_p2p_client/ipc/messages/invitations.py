@@ -86,7 +86,7 @@ class CreateInvitation(Message, frozen=True, tag=75):
 
 
 class ListInvitations(Message, frozen=True, tag=76):
-    """List the invitations of this daemon. Those that have let in no one go a month after their end."""
+    """List the invitations of this daemon. Unused ones are removed a month after their end."""
 
     reply_type = InvitationList
     identity: str = ""

@@ -42,7 +42,7 @@ def run(
     from ....protocols.files.sending.offer_manifest import OfferManifest
 
     if timeout is not None and not timeout >= 0:
-        raise CommandLineError("--timeout: it must be 0 seconds or more")
+        raise CommandLineError("--timeout must be 0 seconds or more")
     try:
         manifest = OfferManifest.scan(paths)
     except FileError as error:

@@ -54,9 +54,9 @@ def run(
     if not wanted:
         raise CommandLineError("--for: name what the bearer may use, such as --for Chat,FileTransfer")
     if not 0 < days <= 365:
-        raise CommandLineError("--days: more than 0, at most 365")
+        raise CommandLineError("--days must be more than 0, and at most 365")
     if not 1 <= uses <= 1000:
-        raise CommandLineError("--uses: 1 to 1000")
+        raise CommandLineError("--uses must be 1 to 1000")
     if name and uses > 1:
         raise CommandLineError("--name: a petname is for one bearer, so leave out --uses")
 

@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Revoke invitations: they let in nobody else.
 
-    Those who were let in keep their permission, unless --access is given. Then their sessions end, too.
+    Peers that have redeemed it keep their permission, unless --access is given. Then their sessions end, too.
     """
     from fastn_p2p_client.ipc.messages import RevokeInvitation
 

@@ -41,21 +41,21 @@ def run(
         mail = with_mail(home, identity, instance, lambda each: each.read(number))
     except ApplicationError as error:
         raise typer.Exit(report_error(error)) from None
-    summary, letter = mail.summary, mail.letter
+    summary, content = mail.summary, mail.letter
     if json:
         put_json(whole_mail(mail))
     else:
         write_message(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
         write_message(f"Mailbox: {summary.instance}")
         write_message(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
-        write_message(f"Subject: {letter.subject}")
-        for attachment in letter.attachments:
+        write_message(f"Subject: {content.subject}")
+        for attachment in content.attachments:
             write_message(f"Attachment: {attachment.name} ({len(attachment.content)} bytes)")
         write_message("")
-        write_result(letter.body, end="" if letter.body.endswith("\n") else "\n")
+        write_result(content.body, end="" if content.body.endswith("\n") else "\n")
     if save is not None:
         _save(mail.letter.attachments, save, hidden=hidden)
-    elif letter.attachments and not json:
+    elif content.attachments and not json:
         write_message("Save the attachments with --save DIRECTORY.")
 
 

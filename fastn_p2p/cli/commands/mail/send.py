@@ -89,7 +89,7 @@ def _body() -> str:
 
 def _attachments(paths: list[Path]) -> list[Attachment]:
     """Read files into memory, at most as much as one mail can carry."""
-    from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER, Attachment
+    from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_CONTENT, Attachment
 
     from ....protocols._shared.path_names import UnsafeName, check_component
 
@@ -101,16 +101,16 @@ def _attachments(paths: list[Path]) -> list[Attachment]:
             raise CommandLineError(f"--attach: {str(path)!r} is a directory. Send it with `fastn-p2p files put`")
         try:
             with path.open("rb") as file:
-                content = file.read(MAX_LETTER - size + 1)
+                content = file.read(MAX_CONTENT - size + 1)
             name = check_component(path.resolve().name if path.name in ("", "..") else path.name)
         except OSError as error:
             raise CommandLineError(f"--attach: cannot read {str(path)!r}: {error.strerror}") from None
         except UnsafeName as error:
             raise CommandLineError(f"--attach: {error}") from None
         size += len(content)
-        if size > MAX_LETTER:
+        if size > MAX_CONTENT:
             raise CommandLineError(
-                f"--attach: a mail has at most {MAX_LETTER} bytes, attachments included. Send large files with "
+                f"--attach: a mail has at most {MAX_CONTENT} bytes, attachments included. Send large files with "
                 "`fastn-p2p files put`"
             )
         attachments.append(Attachment(name, content))

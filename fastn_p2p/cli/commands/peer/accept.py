@@ -36,20 +36,20 @@ def run(
     Adds it to the address book, and unblocks it. All bindings that allow `peers` admit it then. Use --allow for those
     that have an access list of their own.
     """
-    from fastn_p2p_client.ipc.messages import AcceptPeer, GetAccess, ListKnocks
+    from fastn_p2p_client.ipc.messages import AcceptPeer, GetAccess, ListPendingPeers
 
     from ....console.control_request import request_daemon
 
     bindings = tuple(_binding(home, each) for each in allow or ())
-    before = request_daemon(home, ListKnocks()).knocks
+    before = request_daemon(home, ListPendingPeers()).knocks
     accepted = request_daemon(home, AcceptPeer(peer, name, bindings)).peer
     write_message(f"Accepted {accepted.name}: it is in the address book. Its ID52:")
     write_result(accepted.id52)
     wanted = {
         (each.identity, each.protocol, each.instance)
-        for knock in before
-        if knock.id52 == accepted.id52
-        for each in knock.wanted
+        for pending in before
+        if pending.id52 == accepted.id52
+        for each in pending.wanted
     }
     for binding in request_daemon(home, GetAccess("", accepted.name)).bindings:
         key = (binding.identity, binding.protocol, binding.instance)

@@ -36,7 +36,7 @@ def run(
     from ...vault_slots import add_credential, add_keyring, add_passphrase, add_recovery_code
 
     if unchecked and kind is not SlotKind.RECOVERY_CODE:
-        raise CommandLineError("--unchecked is for a recovery code")
+        raise CommandLineError("--unchecked is for a recovery code only. Leave it out")
     if kind is SlotKind.PASSPHRASE:
         add_passphrase(name, passphrase_file, PresentSecret(home, current_passphrase_file, keyring))
         return

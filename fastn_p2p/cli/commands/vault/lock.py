@@ -6,8 +6,8 @@ from ....console.options import HomeOption
 def run(home: HomeOption = None) -> None:
     """Lock the vault: wipe the keys from memory until the passphrase is given again.
 
-    What is online stays online for up to 24 hours, on what the vault has signed before. Nothing can be created, deleted
-    or brought online.
+    Identities that are online stay online for up to 24 hours, by delegations that were signed before. Nothing can be
+    created, deleted or brought online.
     """
     from fastn_p2p_actors.vault.owner_messages import LockVault
 

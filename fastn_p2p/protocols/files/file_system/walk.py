@@ -107,7 +107,7 @@ def _listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> Generator[
             except FileNotFoundError:  # gone since
                 pass
             except OSError as error:
-                page.leave_out(name, f"it cannot be examined: {error.strerror}")
+                page.skip(name, f"it cannot be examined: {error.strerror}")
             if number % MAX_BATCH == 0:
                 yield
     return DirectoryPage(entries, len(names) > limit, page.unnamed, page.skipped)
@@ -136,7 +136,7 @@ class _Page:
                 continue
             if not is_safe(name):
                 if not (self._after or name.startswith(PARTIAL_PREFIX)):
-                    self.leave_out(name, "it has a name that cannot be transferred")
+                    self.skip(name, "it has a name that cannot be transferred")
             elif not self._bound or name < self._bound:
                 self._kept.append(name)
         if len(self._kept) > _SORTED_AT * self._count:
@@ -150,7 +150,7 @@ class _Page:
             self._bound = self._kept[-1]
         return self._kept
 
-    def leave_out(self, name: str, reason: str) -> None:
+    def skip(self, name: str, reason: str) -> None:
         """Count an entry that cannot be listed."""
         self.unnamed += 1
         if len(self.skipped) < MAX_NAMED:

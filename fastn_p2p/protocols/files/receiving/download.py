@@ -30,10 +30,10 @@ from ..file_system.path_set import PathSet
 from ..file_system.safe_paths import parts_of
 from ..file_system.walk import receive_walk
 from ..file_system.work_pool import WorkPool
+from ..files_transport import FilesTransport
 from ..framing import FrameStream
 from ..messages import MAX_SIZE, DownloadFiles, Entry, Skipped, WalkDirectory
 from ..retry import TransferRetry
-from ..transport import FilesTransport
 from .destination import Destination
 from .receiver import receive_file
 
@@ -129,14 +129,14 @@ class Download:
                     elif at:
                         parts_of(found.path)
                         if not self._hidden and "hidden" in risks_of(found.path):
-                            self._leave_out(join_path(path.rpartition("/")[2], _hidden_part(found.path)))
+                            self._skip(join_path(path.rpartition("/")[2], _hidden_part(found.path)))
                         elif self._seen.add(at, directory=found.kind == "directory"):
                             self._retry.reset()
                             await self._enqueue(_QueuedFile(join_path(path, found.path), at, found, self._destination))
                 except FileError as error:
                     self._report_lost(at, error)
 
-    def _leave_out(self, local_path: str) -> None:
+    def _skip(self, local_path: str) -> None:
         if self._seen.add(f"\0{local_path}"):
             self.summary(EntrySkipped(local_path, _HIDDEN))
 

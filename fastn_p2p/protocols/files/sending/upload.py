@@ -19,10 +19,10 @@ from ..events import (
     TransferSummary,
 )
 from ..file_system.work_pool import WorkPool
+from ..files_transport import FilesTransport
 from ..framing import FrameStream
 from ..messages import MAX_SIZE, MAX_WAIT, OfferReply, UploadOffer
 from ..retry import TransferRetry
-from ..transport import FilesTransport
 from .offer_manifest import OfferManifest
 from .sender import send_files
 

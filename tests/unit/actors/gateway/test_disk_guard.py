@@ -21,14 +21,14 @@ class Disk:
         self.free_files = 1_000_000
         self.offline: list[tuple[str, int]] = []
         self.foreign = {"alice", "bob"}
-        self.guard = DiskGuard(folder, self._take_offline, self.foreign.__contains__, self._space)
+        self.guard = DiskGuard(folder, self._bring_offline, self.foreign.__contains__, self._space)
         for name in ("alice", "bob"):
             (folder / name / "protocols").mkdir(parents=True)
 
     def _space(self, _: Path) -> DiskSpace:
         return DiskSpace(self.free, 200 * GIB, self.free_files, 2_000_000)
 
-    async def _take_offline(self, name: str, grown: int) -> None:
+    async def _bring_offline(self, name: str, grown: int) -> None:
         self.offline.append((name, grown))
 
     def write(self, name: str, size: int) -> None:
@@ -125,7 +125,7 @@ async def test_very_many_files_count_too(disk: Disk) -> None:
 async def test_links_are_not_followed_and_a_missing_directory_is_no_error(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "alice/protocols/loop").symlink_to(tmp_path)
     await disk.guard.look()  # does not raise
-    gone = DiskGuard(tmp_path / "missing", disk._take_offline, disk.foreign.__contains__)
+    gone = DiskGuard(tmp_path / "missing", disk._bring_offline, disk.foreign.__contains__)
     await gone.look()  # does not raise
 
 

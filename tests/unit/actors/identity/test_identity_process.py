@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.identity.hosted_binding import HostedBinding
-from fastn_p2p_actors.identity.messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityAnswer
+from fastn_p2p_actors.identity.messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityActorReply
 from fastn_p2p_actors.identity.network_registration import NetworkRegistration
 from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.grants import make_grant
@@ -80,12 +80,12 @@ class Running:
         self.context = context
         self.link = link
 
-    async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityAnswer:
+    async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityActorReply:
         payload = b"" if config is None else msgspec.json.encode(config)
         if isinstance(message, Activate | Deactivate):
             message = msgspec.structs.replace(message, grant=make_grant(GRANT_KEY, "alice"))
         answer = await self.link.request(message, payload, timeout=60)
-        reply: IdentityAnswer = msgspec.msgpack.decode(answer.header, type=IdentityAnswer)
+        reply: IdentityActorReply = msgspec.msgpack.decode(answer.header, type=IdentityActorReply)
         if isinstance(reply, ErrorReply):
             raise reply.error()
         return reply

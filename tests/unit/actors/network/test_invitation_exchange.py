@@ -14,10 +14,10 @@ from fastn_p2p_actors.credentials.invitation import build_invitation
 from fastn_p2p_actors.network import invitation_exchange as module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.admin_messages import SavePeer
-from fastn_p2p_actors.network.contacts import invitations
+from fastn_p2p_actors.network.contacts import invitation_store
 from fastn_p2p_actors.network.invitation_exchange import InvitationExchange
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
-from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
+from fastn_p2p_actors.network.transport.peer_limits import REFUSED_REQUESTS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import (
     DeadlineExceeded,
@@ -67,7 +67,7 @@ class Setup:
         self.added: list[str] = []
         owner = StubOwner({self.own.raw: own.delegation()})
         self.connection = new_connection(owner)
-        self.connection.takes_invitations = True
+        self.connection.supports_invitations = True
         self.connection.introductions.add(StubOwner().check_introduction(self.connection, speaking.delegation()))
         stub: Any = SimpleNamespace(
             connect=self._connect,
@@ -176,7 +176,7 @@ async def test_peer_that_the_owner_knows_keeps_name_and_rights(inviter: Setup) -
     assert not inviter.book.page("", 1)[0].invited
 
 
-async def test_wrong_secret_is_refused_and_knocks(inviter: Setup) -> None:
+async def test_wrong_secret_is_refused_and_pending(inviter: Setup) -> None:
     inviter.invite()
     (refusal,) = inviter.answers(secret=bytes(16))
     assert (refusal.code, refusal.fields["reason"]) == ("invitation-refused", "unknown")
@@ -207,7 +207,7 @@ async def test_full_disk_lets_in_nobody(inviter: Setup, monkeypatch: pytest.Monk
         raise StorageFailed(path=str(path), reason="no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(invitations, "write_atomically", fail)
+        patched.setattr(invitation_store, "write_atomically", fail)
         assert [each.code for each in inviter.answers()] == ["storage-failed"]
     assert inviter.names() == []
     assert bytes(BOB.key) not in inviter.book.invitations
@@ -220,7 +220,7 @@ async def test_guesses_are_slowed_down_like_every_refused_request(
     monkeypatch.setattr(inviter.connection._owner, "is_known", lambda _: True, raising=False)  # it stays connected
     codes = {
         each.code
-        for number in range(int(REFUSALS.endpoint.burst) + 100)
+        for number in range(int(REFUSED_REQUESTS.endpoint.burst) + 100)
         for each in inviter.answers(id=number, secret=number.to_bytes(16, "big"))
     }
     assert codes == {"invitation-refused", "overloaded"}
@@ -276,7 +276,7 @@ async def test_refusals_are_told_and_leave_nothing_behind(bearer: Setup, reason:
 
 
 async def test_older_daemon_is_not_asked(bearer: Setup) -> None:
-    bearer.connection.takes_invitations = False
+    bearer.connection.supports_invitations = False
     with pytest.raises(InvitationRefused, match="older than invitations, and has to be updated") as refused:
         await redeem(bearer, invitation())
     assert refused.value.reason == "unsupported"

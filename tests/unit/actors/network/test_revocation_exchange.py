@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import revocation as module
+from fastn_p2p_actors.credentials import signed_revocation as module
 from fastn_p2p_actors.network import revocation_exchange
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connections.connection import PeerConnection
@@ -36,7 +36,7 @@ class Setup:
         self.registry = Registry()
         self.connections = [new_connection(), new_connection()]
         for each in self.connections:
-            each.identities.sends_news = True
+            each.identities.sends_updates = True
         self.ended: list[object] = []
         self.published: list[tuple[str, bytes, bytes]] = []
         self.offline: list[str] = []
@@ -46,7 +46,7 @@ class Setup:
         stub: Any = SimpleNamespace(
             introductions=IntroductionRegistry(),
             all=lambda: self.connections,
-            remove=lambda key: self.ended.append(("knock", key)),
+            remove=lambda key: self.ended.append(("pending", key)),
             fail=lambda key, error: self.ended.append(("wait", key, error.code)),
             identity_ended=self.identity_ended,
             bring_offline=self.bring_offline,
@@ -58,7 +58,7 @@ class Setup:
         self.exchange = RevocationExchange(
             registry=self.registry,
             book=self.book,
-            knocks=stub,
+            pending=stub,
             pool=cast(ConnectionPool, stub),
             router=stub,
             sessions=stub,
@@ -81,7 +81,7 @@ class Setup:
         if name != "bob":
             raise PeerUnreachable(peer=name, reason="a test")
         made = new_connection()
-        made.identities.sends_news = True
+        made.identities.sends_updates = True
         self.connections.append(made)
         return made
 
@@ -137,7 +137,7 @@ async def test_known_peer_ends_and_the_first_one_stays(setup: Setup, verified: I
     await until(lambda: len(setup.ended) == 3, "the sessions have ended")
     assert setup.ended == [
         ("wait", key, "identity-revoked"),
-        ("knock", key),
+        ("pending", key),
         ("sessions", key, "identity-revoked"),
     ]
     for again in (first, second):

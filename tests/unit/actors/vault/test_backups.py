@@ -153,7 +153,7 @@ async def test_keys_come_back_in_another_home_under_another_name_and_sealed(
     assert two.public("robert") == one.public("bob")
     assert one.seed("alice") not in (two.keys.folder / "identities" / "alice.key").read_bytes()
     two.adopt(found, "alice")  # again: it is here
-    two.keys.store.forget()
+    two.keys.store.wipe_identities()
     assert two.public("robert") == one.public("bob")
     two.vault.answer(NETWORK, SignDelegation("robert"))
 

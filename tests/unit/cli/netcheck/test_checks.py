@@ -15,7 +15,7 @@ import pytest
 
 from fastn_p2p.cli.netcheck.check import OFF, OK, PROBLEM, UNKNOWN
 from fastn_p2p.cli.netcheck.directories import check_directories
-from fastn_p2p.cli.netcheck.http_probe import Answer, request
+from fastn_p2p.cli.netcheck.http_probe import HttpResponse, request
 from fastn_p2p.cli.netcheck.lan import check_lan
 from fastn_p2p.cli.netcheck.relays import check_clock, check_relays
 from fastn_p2p.cli.netcheck.udp import check_addresses, check_udp, probe_quic
@@ -63,7 +63,7 @@ async def test_the_clock_is_compared_with_that_of_the_servers(ahead: float, stat
 
 
 def test_one_server_with_a_wrong_clock_says_nothing_about_this_machine() -> None:
-    answers = [Answer(200, b"", 1.0, offset, "") for offset in (0.5, 0.1, 9000.0, None)]
+    answers = [HttpResponse(200, b"", 1.0, offset, "") for offset in (0.5, 0.1, 9000.0, None)]
     assert check_clock(answers).state == OK
     assert check_clock([]).state == UNKNOWN
 

@@ -15,7 +15,7 @@ from fastn_p2p.cli import main
 from fastn_p2p.cli.status import collect
 from fastn_p2p.cli.status.dashboard import render_text
 from fastn_p2p.cli.status.narrow_dashboard import short
-from fastn_p2p.console.process_file import ProcessEntry, ProcessSnapshot, read_process_file
+from fastn_p2p.console.process_snapshot import ProcessEntry, ProcessSnapshot, read_process_file
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (

@@ -15,7 +15,7 @@ import pytest
 
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_actors.runtime.curve.connection import vault_channel
+from fastn_p2p_actors.runtime.curve.curve_connection import vault_channel
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_actors.runtime.process_setup import die_with_parent

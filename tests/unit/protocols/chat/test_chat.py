@@ -304,7 +304,7 @@ def test_following_again_repeats_no_event() -> None:
     told = _EventDeduplicator()
 
     def news(*events: Event) -> list[Event]:
-        return [each for event in events for each in told.news(event)]
+        return [each for event in events for each in told.updates(event)]
 
     first: list[Event] = [line(1), line(2), HistoryEnd("away"), DeliveryProblem("no"), Presence("here")]
     assert told.more_than(20) == 20

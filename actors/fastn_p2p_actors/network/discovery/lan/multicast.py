@@ -36,7 +36,7 @@ _WAKES: Final = Rate(per_second=20, burst=40)
 burst, as on a LAN with hundreds of daemons, packets wait in the kernel for the next one, for 50 ms at most."""
 _BATCH: Final = 32
 """Packets that are read in one iteration of the event loop."""
-_PAUSE: Final = 0.05
+_READ_DELAY: Final = 0.05
 """Seconds for which nothing is read when the budget is spent, or packets come often."""
 _RETRY: Final = 10.0
 """Seconds before sockets that could not be opened are tried again."""
@@ -88,7 +88,7 @@ class Multicast:
         return ""
 
     def open(self) -> None:
-        """Open the sockets, and follow the interfaces from now on. What fails is tried again."""
+        """Open the sockets, and follow the interfaces from now on. Failed steps are tried again."""
         self._watch = InterfaceWatch(self._update)
         self._update()
 
@@ -242,11 +242,11 @@ class Multicast:
         if self._resume is None and (not self._wakes.try_spend(now) or self._budget.left(now) <= 0):
             for each in self._sockets.values():
                 self._loop.remove_reader(each)
-            self._resume = self._loop.call_later(_PAUSE, self._resume_reading)
+            self._resume = self._loop.call_later(_READ_DELAY, self._resume_reading)
 
     def _resume_reading(self) -> None:
         if self._budget.left(self._loop.time()) <= 0:
-            self._resume = self._loop.call_later(_PAUSE, self._resume_reading)
+            self._resume = self._loop.call_later(_READ_DELAY, self._resume_reading)
             return
         self._resume = None
         for each in self._sockets.values():

@@ -60,8 +60,8 @@ def ready(kind: SocketType) -> bytes:
 
 def socket_properties(kind: SocketType) -> bytes:
     """Return the properties of a socket, as a handshake has them."""
-    said = ((b"Socket-Type", kind.encode()), (b"Identity", b""))
-    return b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in said)
+    properties = ((b"Socket-Type", kind.encode()), (b"Identity", b""))
+    return b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in properties)
 
 
 def pong(context: bytes) -> bytes:

@@ -34,7 +34,7 @@ class StubMemory:
 
 
 class StubConnection:
-    """Connection that notes its frames. Those of a known peer take no turns.
+    """Connection that notes its frames. Requests of a known peer are not paused.
 
     Attributes:
         on_frame: called for each frame.

@@ -392,7 +392,7 @@ async def test_answers_a_request_for_a_revoked_identity_with_its_revocation() ->
     owner = StubOwner()
     owner.revoked[KEY] = b"revocation"
     connection = new_connection(owner)
-    connection.identities.sends_news = True
+    connection.identities.sends_updates = True
     connection.handle(wire.RequestIntroduction(KEY), b"")
     assert take_sent(connection) == [wire.PushRecord(b"revocation")]
 
@@ -402,7 +402,7 @@ async def test_tells_a_daemon_that_introduces_a_revoked_identity() -> None:
     owner = StubOwner()
     owner.revoked[KEY] = b"revocation"
     connection = new_connection(owner)
-    connection.identities.sends_news = True
+    connection.identities.sends_updates = True
     error = IdentityRevoked(identity=BOB.key.id52, revoked="2026-01-31T12:00:00Z", successor="")
 
     def refuse(*_: object) -> Delegation:

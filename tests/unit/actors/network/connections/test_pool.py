@@ -278,7 +278,7 @@ async def test_a_connection_whose_hello_is_late_counts_as_unanswered() -> None:
 
 
 async def test_a_peer_whose_hello_does_not_come_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its packets get here, and what is sent to it is lost. Callers share the dial."""
+    """Packets of the peer get here, and packets to it are lost. Callers share the dial."""
     monkeypatch.setattr(pool_module, "_HELLO_WAIT", 0.01)
     dialled: list[Any] = []
 

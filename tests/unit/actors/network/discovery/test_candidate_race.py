@@ -11,7 +11,7 @@ import pytest
 
 from fastn_p2p_actors.network.discovery import candidate_race
 from fastn_p2p_actors.network.discovery.candidate_race import CandidateRace
-from fastn_p2p_actors.network.discovery.record_finder import Lookup, SourceAnswer
+from fastn_p2p_actors.network.discovery.record_finder import Lookup, SourceResult
 from fastn_p2p_actors.network.discovery.resolver import Candidate
 from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
@@ -34,7 +34,7 @@ class Track:
         self.outcomes: dict[str, Any] = {}
         self.started: list[str] = []
         self.cancelled: list[str] = []
-        self.source = SourceAnswer("source")
+        self.source = SourceResult("source")
         self.lookup = Lookup([self.source])
         self.lookups = 0
         self.asked, self.began = asyncio.Event(), asyncio.Event()

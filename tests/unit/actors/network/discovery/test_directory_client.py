@@ -120,7 +120,7 @@ async def test_a_directory_can_ask_for_a_pause(
     directory.always = answer_with(status, Retry_After=value)
     with pytest.raises(DirectoryBusy) as caught:
         await client.put(KEY, PACKET)
-    assert caught.value.pause == seconds
+    assert caught.value.retry_delay == seconds
 
 
 def endless_body(writer: asyncio.StreamWriter) -> None:

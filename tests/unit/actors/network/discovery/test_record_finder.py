@@ -61,7 +61,7 @@ async def done(finder: RecordFinder) -> record_finder.Lookup:
 async def test_the_newest_record_of_all_sources_is_kept(tmp_path: Path) -> None:
     finder, book = finder_of(tmp_path, *(StubSource(BOB.record(sequence=number)) for number in (2, 3, 1)))
     news: list[bytes] = []
-    finder.on_news = news.append
+    finder.on_newer = news.append
     lookup = await done(finder)
     assert [record.sequence for record in book.records_of(KEY)] == [3]
     assert [[each.sequence for each in answer.records] for answer in lookup.answers] == [[2], [3], [1]]
@@ -145,7 +145,7 @@ async def test_without_sources_a_lookup_is_done(tmp_path: Path) -> None:
 async def test_keeps_a_pushed_record_of_a_known_peer_once(tmp_path: Path) -> None:
     finder, book = finder_of(tmp_path)
     news: list[bytes] = []
-    finder.on_news = news.append
+    finder.on_newer = news.append
     record = BOB.record()
     finder.add_pushed(record, "endpoint")
     assert (news, book.records_of(KEY)) == ([], []), "bob is a stranger"

@@ -140,7 +140,7 @@ async def test_an_expired_delegation_needs_an_introduction(network: StubNetwork)
 async def test_an_endpoint_that_does_not_introduce_the_identity(
     network: StubNetwork, monkeypatch: pytest.MonkeyPatch, shows: str
 ) -> None:
-    """Its daemon answers: the identity is offline there, or has moved. An older daemon says nothing about it."""
+    """The peer's daemon answers: the identity is offline there, or has moved. An older daemon says nothing about it."""
     monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02 if shows == "nothing" else 60.0)
     connection = network.pool.has(ENDPOINT, StubConnection(shows))
     network.know(ended())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastn_p2p_actors.network.discovery.record_finder import FoundRecord, Lookup, SourceAnswer
+from fastn_p2p_actors.network.discovery.record_finder import FoundRecord, Lookup, SourceResult
 from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 
@@ -30,7 +30,7 @@ def test_says_that_no_address_was_found() -> None:
 
 async def test_says_what_each_source_answered() -> None:
     search = Search(0.0)
-    answers = [SourceAnswer(name) for name in ("LAN", "one", "two", "three")]
+    answers = [SourceResult(name) for name in ("LAN", "one", "two", "three")]
     search.lookup = Lookup(answers)
     answers[0].seconds = 0.5
     answers[1].records, answers[1].seconds = [FoundRecord(7, 1)], 0.1

@@ -8,13 +8,13 @@ from fastn_p2p_actors.network.transport.peer_limits import (
     HANDSHAKES,
     INTRODUCTIONS,
     OPENS,
-    REFUSALS,
+    REFUSED_REQUESTS,
     PeerLimit,
     PeerLimits,
     network_of,
 )
 
-LIMITS = [HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS]
+LIMITS = [HANDSHAKES, INTRODUCTIONS, OPENS, REFUSED_REQUESTS]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_endpoints_of_a_network_share_its_limit(limit: PeerLimit) -> None:
 def test_memory_is_bounded_in_a_flood_of_endpoints_and_networks() -> None:
     limits = PeerLimits()
     for number in range(20_000):
-        limits.spend(REFUSALS, number.to_bytes(4, "big"), f"10.{number // 256}.{number % 256}.0/24", 0.0)
+        limits.spend(REFUSED_REQUESTS, number.to_bytes(4, "big"), f"10.{number // 256}.{number % 256}.0/24", 0.0)
     assert sum(len(table) for table in limits._endpoints.values()) <= 4096
     assert sum(len(table) for table in limits._networks.values()) <= 4096
 

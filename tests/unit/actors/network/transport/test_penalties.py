@@ -34,11 +34,11 @@ def punished(now: float = 0.0) -> Penalties:
 
 def test_drops_handshakes_of_the_endpoints_address_until_the_penalty_ends() -> None:
     penalties = punished()
-    assert penalties.drops(HERE, NETWORK, 0.0)
-    assert not penalties.drops(ELSEWHERE, NETWORK, 0.0), "a neighbour behind the same NAT"
+    assert penalties.must_drop(HERE, NETWORK, 0.0)
+    assert not penalties.must_drop(ELSEWHERE, NETWORK, 0.0), "a neighbour behind the same NAT"
     assert penalties.is_punished(b"one", 0.0)
     assert not penalties.is_punished(b"two", 0.0)
-    assert not penalties.drops(HERE, NETWORK, FIRST_PENALTY)
+    assert not penalties.must_drop(HERE, NETWORK, FIRST_PENALTY)
     assert not penalties.is_punished(b"one", FIRST_PENALTY)
 
 
@@ -46,8 +46,8 @@ def test_an_address_that_the_endpoint_moves_to_is_dropped_too() -> None:
     penalties = punished()
     penalties.add_address(b"one", ELSEWHERE)
     penalties.add_address(b"two", "192.0.2.7:4002")
-    assert penalties.drops(ELSEWHERE, NETWORK, 0.0)
-    assert not penalties.drops("192.0.2.7:4002", NETWORK, 0.0)
+    assert penalties.must_drop(ELSEWHERE, NETWORK, 0.0)
+    assert not penalties.must_drop("192.0.2.7:4002", NETWORK, 0.0)
 
 
 def test_each_abuse_after_a_penalty_doubles_the_next_one_up_to_the_longest() -> None:
@@ -79,29 +79,29 @@ def flooded() -> Penalties:
     penalties = Penalties()
     for number in range(int(OF_NETWORK.burst / MUCH_ABUSE)):
         address = f"192.0.2.7:{10_000 + number}"
-        assert not penalties.drops(address, NETWORK, 0.0)
+        assert not penalties.must_drop(address, NETWORK, 0.0)
         assert abuse(penalties, 0.0, number.to_bytes(32, "big"), address) == 0.0
     return penalties
 
 
 def test_a_network_whose_endpoints_are_ever_new_gets_few_handshakes() -> None:
     penalties = flooded()
-    answers = [penalties.drops(f"192.0.2.8:{port}", NETWORK, 0.0) for port in range(1000)]
+    answers = [penalties.must_drop(f"192.0.2.8:{port}", NETWORK, 0.0) for port in range(1000)]
     assert answers.count(False) == HANDSHAKES_OF_SUSPECTS.burst
-    assert not penalties.drops("198.51.100.7:4000", "198.51.100.0/24", 0.0), "another network"
-    assert not penalties.drops("192.0.2.8:4000", NETWORK, 1.0), "a second later it has tokens again"
+    assert not penalties.must_drop("198.51.100.7:4000", "198.51.100.0/24", 0.0), "another network"
+    assert not penalties.must_drop("192.0.2.8:4000", NETWORK, 1.0), "a second later it has tokens again"
 
 
 def test_a_known_peer_in_a_network_without_tokens_keeps_its_handshakes() -> None:
     penalties = flooded()
     penalties.on_known(ELSEWHERE)
-    assert not any(penalties.drops(ELSEWHERE, NETWORK, 0.0) for _ in range(100))
+    assert not any(penalties.must_drop(ELSEWHERE, NETWORK, 0.0) for _ in range(100))
 
 
 def test_an_address_whose_endpoint_becomes_known_is_no_longer_dropped() -> None:
     penalties = punished()
     penalties.on_known(HERE)
-    assert not penalties.drops(HERE, NETWORK, 0.0)
+    assert not penalties.must_drop(HERE, NETWORK, 0.0)
 
 
 @pytest.mark.parametrize("known", [False, True])

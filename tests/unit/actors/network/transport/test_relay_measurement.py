@@ -39,7 +39,7 @@ class StubEndpoint:
         self.measured.append(round(asyncio.get_running_loop().time(), 1))
 
     def lose(self) -> None:
-        """Its connection to the home relay ends, or another attempt fails."""
+        """The connection to the home relay ends, or another attempt fails."""
         self.counts = self.counts[0], self.counts[1] + 1
         self.change()
 

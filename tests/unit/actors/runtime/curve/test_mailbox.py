@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from fastn_p2p_actors.runtime.curve.connection import vault_channel
+from fastn_p2p_actors.runtime.curve.curve_connection import vault_channel
 from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
 from fastn_p2p_actors.runtime.specs import VaultAccess
 from fastn_p2p_client.errors import DaemonBusy

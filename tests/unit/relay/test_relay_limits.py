@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastn_p2p.relay.limits import FRAME_COST, MAX_FRAME, limited_address, rate_of
+from fastn_p2p.relay.relay_limits import FRAME_COST, MAX_FRAME, limited_address, rate_of
 
 
 @pytest.mark.parametrize(

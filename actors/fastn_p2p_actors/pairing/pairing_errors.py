@@ -32,10 +32,10 @@ class NoRendezvous(PairingError):
 class CodeNotFound(PairingError):
     code = "pairing-not-found"
     template = (
-        "No daemon shows these words{places}. Check the first two words, and that `fastn-p2p pair` still waits on the "
-        "other machine, in the same LAN or with the same directory"
+        "No daemon shows these words{searched}. Check the first two words, and that `fastn-p2p pair` still waits on "
+        "the other machine, in the same LAN or with the same directory"
     )
-    places: str
+    searched: str
 
 
 class CodeExpired(PairingError):

@@ -13,7 +13,7 @@ import zmq
 from zmq.utils import z85
 
 from fastn_p2p_actors.credentials.curve_client import CurveClient, CurveFailed
-from fastn_p2p_actors.runtime.curve.connection import vault_channel
+from fastn_p2p_actors.runtime.curve.curve_connection import vault_channel
 from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
 from fastn_p2p_actors.runtime.specs import VaultAccess
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy

@@ -19,12 +19,12 @@ from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 from .address_discovery import AddressDiscovery, DiscoveryRejecter
 from .allowed_keys import AllowedKeys
 from .config import ListenAddress, RelayConfig
+from .datagram_relay import DatagramRelay
 from .directory import PATH, Directory
 from .directory_store import DirectoryStore
 from .http_server import HttpServer, answer_index, answer_no_content, answer_ping
 from .log_sampling import configure_log
 from .metrics import CONTENT_TYPE, Metrics, MetricsPage
-from .relay import Relay
 from .tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class RelayServer:
         if config.certificate is not None and config.key is not None:
             self._tls = TlsFiles(config.certificate, config.key)
         self._store = DirectoryStore(config.directory_file, config.limits.packets)
-        self.relay = Relay(config.limits, self._access, self.metrics)
+        self.relay = DatagramRelay(config.limits, self._access, self.metrics)
         directory = Directory(self._store, self._access, self.metrics)
         self._http = HttpServer(
             {

@@ -26,7 +26,8 @@ from .handshake import (
     make_challenge,
     read_authentication,
 )
-from .limits import (
+from .metrics import Metrics
+from .relay_limits import (
     CLOSE_TIMEOUT,
     FRAME_COST,
     HANDSHAKE_TIMEOUT,
@@ -38,7 +39,6 @@ from .limits import (
     RelayLimits,
     rate_of,
 )
-from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _PING_FRAME: Final = 1 + PING_BYTES
 _ENDED: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
-class Relay:
+class DatagramRelay:
     """Passes datagrams between its clients.
 
     Args:

@@ -1,12 +1,12 @@
-"""Knocks: strangers that an access list has refused, remembered for the owner to accept or block.
+"""Pending peers: strangers that an access list has refused, remembered for the owner to accept or block.
 
-Problem: anybody can make any number of identities and be refused with each of them. Idea: the list has ``MAX_KNOCKS``
+Problem: anybody can make any number of identities and be refused with each of them. Idea: the list has ``MAX_PENDING``
 places. When it is full, the loudest network loses an entry, in it the loudest endpoint, and of that endpoint the entry
 that was heard of longest ago. So a flood displaces its own entries, and a stranger from elsewhere stays. An entry has
 no text of the peer: names of identity, protocol and instance are those of an own binding.
 
-Cost: a lookup and a counter for an identity in the list. A new one in a full list looks at no more than ``MAX_KNOCKS``
-entries. Not covered: an attacker with addresses in ``MAX_KNOCKS`` networks, who displaces older entries.
+Cost: a lookup and a counter for an identity in the list. A new one in a full list looks at no more than ``MAX_PENDING``
+entries. Not covered: an attacker with addresses in ``MAX_PENDING`` networks, who displaces older entries.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, KnockInfo, WantedBinding
+from fastn_p2p_client.ipc.messages import UNDECODABLE, PendingPeer, WantedBinding
 from fastn_p2p_client.keys import PublicKey, id52_of
 
 from .lazy_file import LazyFile
 
 log = logging.getLogger(__name__)
 
-MAX_KNOCKS: Final = 100
+MAX_PENDING: Final = 100
 """Strangers that are remembered."""
 MAX_WANTED: Final = 8
 """Bindings that are remembered of each. A further one replaces the one that was wanted longest ago."""
@@ -40,7 +40,7 @@ Binding = tuple[str, str, str]
 """Identity, protocol and instance."""
 
 
-class _Knock(msgspec.Struct):
+class _Pending(msgspec.Struct):
     """Entry of the list. Times are Unix milliseconds."""
 
     id52: str
@@ -54,10 +54,10 @@ class _Knock(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    knocks: list[_Knock] = []
+    knocks: list[_Pending] = []
 
 
-class Knocks:
+class PendingPeers:
     """List of strangers that were refused, kept in one file.
 
     Args:
@@ -74,7 +74,7 @@ class Knocks:
         self._now = now
         self._file = LazyFile(path, self._encode, SAVE_SECONDS)
         self._path = path
-        self._by_key: dict[bytes, _Knock] = {}
+        self._by_key: dict[bytes, _Pending] = {}
         """The one that was refused last is at the end."""
         self.revision = int(now() * 1000)  # another one after a restart
         self.on_change: Callable[[], object] = lambda: None
@@ -83,7 +83,7 @@ class Knocks:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
         try:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
-            self._by_key = {bytes(PublicKey(each.id52)): each for each in saved.knocks[-MAX_KNOCKS:]}
+            self._by_key = {bytes(PublicKey(each.id52)): each for each in saved.knocks[-MAX_PENDING:]}
         except FileNotFoundError:
             return ""
         except (OSError, *UNDECODABLE, P2PError) as error:
@@ -110,20 +110,20 @@ class Knocks:
             binding: identity, protocol and instance that it was refused.
         """
         now = int(self._now() * 1000)
-        knock = self._by_key.pop(key, None)
-        is_new = knock is None
-        if knock is None:
-            if len(self._by_key) >= MAX_KNOCKS:
+        pending = self._by_key.pop(key, None)
+        is_new = pending is None
+        if pending is None:
+            if len(self._by_key) >= MAX_PENDING:
                 del self._by_key[self._loudest()]
-            knock = _Knock(id52_of(key), endpoint.hex(), network, now, now)
-        self._by_key[key] = knock
-        knock.last_ms = now
-        knock.count = min(knock.count + 1, MAX_COUNT)
+            pending = _Pending(id52_of(key), endpoint.hex(), network, now, now)
+        self._by_key[key] = pending
+        pending.last_ms = now
+        pending.count = min(pending.count + 1, MAX_COUNT)
         name = "/".join(binding)
-        times = knock.wanted.pop(name, 0)
-        knock.wanted[name] = min(times + 1, MAX_COUNT)
-        if len(knock.wanted) > MAX_WANTED:
-            del knock.wanted[next(iter(knock.wanted))]
+        times = pending.wanted.pop(name, 0)
+        pending.wanted[name] = min(times + 1, MAX_COUNT)
+        if len(pending.wanted) > MAX_WANTED:
+            del pending.wanted[next(iter(pending.wanted))]
         self._file.changed()
         if is_new:
             self._changed()
@@ -149,7 +149,7 @@ class Knocks:
         self.revision += 1
         self.on_change()
 
-    def infos(self) -> list[KnockInfo]:
+    def infos(self) -> list[PendingPeer]:
         """Return the list, the last refusal first."""
         return [_info(each) for each in reversed(self._by_key.values())]
 
@@ -157,16 +157,16 @@ class Knocks:
         return msgspec.json.encode(_File(list(self._by_key.values())))
 
 
-def _info(knock: _Knock) -> KnockInfo:
+def _info(pending: _Pending) -> PendingPeer:
     wanted = []
-    for name, count in reversed(knock.wanted.items()):
+    for name, count in reversed(pending.wanted.items()):
         identity, protocol, instance = (*name.split("/"), "", "")[:3]
         wanted.append(WantedBinding(identity=identity, protocol=protocol, instance=instance, count=count))
-    return KnockInfo(
-        id52=knock.id52,
-        endpoint=knock.endpoint,
-        first_ms=knock.first_ms,
-        last_ms=knock.last_ms,
-        count=knock.count,
+    return PendingPeer(
+        id52=pending.id52,
+        endpoint=pending.endpoint,
+        first_ms=pending.first_ms,
+        last_ms=pending.last_ms,
+        count=pending.count,
         wanted=wanted,
     )

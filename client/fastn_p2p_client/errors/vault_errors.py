@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import LocalError
+from .p2p_error import LocalError
 
 
 class VaultLocked(LocalError):

@@ -91,7 +91,7 @@ class Redeemed(NamedTuple):
     """False if the bearer was let in before, and repeats its request."""
 
 
-class Invitations:
+class InvitationStore:
     """Invitations by id, kept in one file. A change that cannot be written raises StorageFailed and changes nothing.
 
     Args:
@@ -132,7 +132,7 @@ class Invitations:
         """Return whether an identity has any permission by an invitation."""
         return key in self._by_bearer
 
-    def admitting(self, key: bytes, name: str, identity: bytes | None, protocol: str, instance: str) -> str:
+    def find_permission(self, key: bytes, name: str, identity: bytes | None, protocol: str, instance: str) -> str:
         """Return the id of the invitation that opens a binding to an identity; empty if none does.
 
         Args:

@@ -13,8 +13,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from fastn_p2p_actors.network.address_book import AddressBook
-from fastn_p2p_actors.network.contacts import invitations as module
-from fastn_p2p_actors.network.contacts.invitations import Invitations
+from fastn_p2p_actors.network.contacts import invitation_store as module
+from fastn_p2p_actors.network.contacts.invitation_store import InvitationStore
 from fastn_p2p_actors.network.serving.access_list import AccessList
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.storage import atomic_files
@@ -40,29 +40,29 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def known(tmp_path: Path, clock: Clock) -> Invitations:
-    return Invitations(tmp_path / ".invitations.json", clock)
+def known(tmp_path: Path, clock: Clock) -> InvitationStore:
+    return InvitationStore(tmp_path / ".invitations.json", clock)
 
 
-def create(known: Invitations, secret: bytes = SECRET, **changes: Any) -> str:
+def create(known: InvitationStore, secret: bytes = SECRET, **changes: Any) -> str:
     options = {"bindings": ("Chat/default",), "uses": 1, "expires": NOW + 3600, **changes}
     return known.create(ALICE, "alice", secret, **options).id
 
 
-def refusal(known: Invitations, bearer: bytes, secret: bytes = SECRET, identity: bytes = ALICE) -> str:
+def refusal(known: InvitationStore, bearer: bytes, secret: bytes = SECRET, identity: bytes = ALICE) -> str:
     with pytest.raises(InvitationRefused) as refused:
         known.redeem(identity, secret, bearer)
     assert refused.value.peer == id52_of(identity)
     return refused.value.reason
 
 
-def reloaded(known: Invitations, clock: Clock) -> Invitations:
-    again = Invitations(known._path, clock)
+def reloaded(known: InvitationStore, clock: Clock) -> InvitationStore:
+    again = InvitationStore(known._path, clock)
     assert again.load() == ""
     return again
 
 
-def test_bearers_are_let_in_until_the_uses_are_used_up(known: Invitations, clock: Clock) -> None:
+def test_bearers_are_let_in_until_the_uses_are_used_up(known: InvitationStore, clock: Clock) -> None:
     create(known, uses=2)
     assert [known.redeem(ALICE, SECRET, bearer).uses_left for bearer in (BOB, CAROL)] == [1, 0]
     again = known.redeem(ALICE, SECRET, BOB)
@@ -73,7 +73,7 @@ def test_bearers_are_let_in_until_the_uses_are_used_up(known: Invitations, clock
     assert not after.redeem(ALICE, SECRET, CAROL).is_new
 
 
-def test_reasons_are_told_to_those_who_know_the_secret_only(known: Invitations, clock: Clock) -> None:
+def test_reasons_are_told_to_those_who_know_the_secret_only(known: InvitationStore, clock: Clock) -> None:
     id = create(known)
     assert refusal(known, BOB, b"another 16 bytes") == "unknown"
     assert refusal(known, BOB, identity=OTHER) == "unknown"
@@ -84,7 +84,9 @@ def test_reasons_are_told_to_those_who_know_the_secret_only(known: Invitations, 
     assert refusal(known, BOB, b"another 16 bytes") == "unknown"
 
 
-def test_every_attempt_compares_a_hash_in_constant_time(known: Invitations, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_attempt_compares_a_hash_in_constant_time(
+    known: InvitationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compared: list[tuple[int, int]] = []
     original = hmac.compare_digest
 
@@ -100,7 +102,7 @@ def test_every_attempt_compares_a_hash_in_constant_time(known: Invitations, monk
     assert compared == [(32, 32)] * 3, "also if there is nothing to compare with"
 
 
-def test_file_has_no_secret(known: Invitations) -> None:
+def test_file_has_no_secret(known: InvitationStore) -> None:
     create(known)
     content = known._path.read_bytes()
     assert SECRET not in content
@@ -109,7 +111,7 @@ def test_file_has_no_secret(known: Invitations) -> None:
 
 
 def test_crash_around_the_write_lets_in_nobody_twice_and_loses_nobody(
-    known: Invitations, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    known: InvitationStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The write either happens or does not. After each, a restart and the retry of any bearer end at one use."""
     create(known)
@@ -137,7 +139,7 @@ def test_crash_around_the_write_lets_in_nobody_twice_and_loses_nobody(
 
 def test_any_order_of_two_bearers_and_their_retries_lets_in_one(tmp_path: Path, clock: Clock) -> None:
     for order in itertools.permutations([BOB, BOB, CAROL, CAROL]):
-        made = Invitations(tmp_path / "one.json", clock)
+        made = InvitationStore(tmp_path / "one.json", clock)
         create(made)
         for bearer in order:
             with suppress(InvitationRefused):
@@ -145,7 +147,7 @@ def test_any_order_of_two_bearers_and_their_retries_lets_in_one(tmp_path: Path, 
         assert [key in made for key in (order[0], *{BOB, CAROL} - {order[0]})] == [True, False]
 
 
-def test_damaged_file_lets_in_nobody_and_says_so(known: Invitations, clock: Clock) -> None:
+def test_damaged_file_lets_in_nobody_and_says_so(known: InvitationStore, clock: Clock) -> None:
     create(known)
     known.redeem(ALICE, SECRET, BOB)
     whole = known._path.read_bytes()
@@ -153,13 +155,13 @@ def test_damaged_file_lets_in_nobody_and_says_so(known: Invitations, clock: Cloc
     saved["invitations"][0]["bearers"][0]["id52"] = "nobody"
     for content in (whole[:-1], b"[]", b"\xff", json.dumps(saved).encode()):
         known._path.write_bytes(content)
-        again = Invitations(known._path, clock)
+        again = InvitationStore(known._path, clock)
         assert "damaged" in again.load()
         assert BOB not in again
         assert refusal(again, CAROL) == "unknown"
 
 
-def test_removed_bearer_stays_out_and_a_successor_comes_in(known: Invitations, clock: Clock) -> None:
+def test_removed_bearer_stays_out_and_a_successor_comes_in(known: InvitationStore, clock: Clock) -> None:
     create(known, uses=5)
     known.redeem(ALICE, SECRET, BOB)
     known.redeem(ALICE, SECRET, CAROL)
@@ -173,22 +175,22 @@ def test_removed_bearer_stays_out_and_a_successor_comes_in(known: Invitations, c
     assert [key in after for key in (BOB, CAROL, EVE)] == [False, False, True]
 
 
-def test_removed_binding_and_identity_are_opened_no_more(known: Invitations) -> None:
+def test_removed_binding_and_identity_are_opened_no_more(known: InvitationStore) -> None:
     create(known, bindings=("Chat/default", "Mail/default"))
     create(known, b"the second of 16", bindings=("Chat/default",))
     known.redeem(ALICE, SECRET, BOB)
     known.remove_binding("alice", "Chat", "default")
     (left,) = known.infos("", lambda _: "")
     assert left.bindings == ["Mail/default"]
-    assert known.admitting(BOB, "alice", ALICE, "Chat", "default") == ""
-    assert known.admitting(BOB, "alice", ALICE, "Mail", "default") == left.id
-    assert known.admitting(BOB, "alice", OTHER, "Mail", "default") == "", "another identity of this name"
+    assert known.find_permission(BOB, "alice", ALICE, "Chat", "default") == ""
+    assert known.find_permission(BOB, "alice", ALICE, "Mail", "default") == left.id
+    assert known.find_permission(BOB, "alice", OTHER, "Mail", "default") == "", "another identity of this name"
     known.remove_binding("alice")
     assert len(known) == 0
     assert BOB not in known
 
 
-def test_invitations_are_named_by_the_beginning_of_their_ids(known: Invitations) -> None:
+def test_invitations_are_named_by_the_beginning_of_their_ids(known: InvitationStore) -> None:
     id = create(known)
     for wrong in (id[:3], "", "zzzz", id + "x"):
         with pytest.raises(InvitationNotFound):
@@ -196,7 +198,7 @@ def test_invitations_are_named_by_the_beginning_of_their_ids(known: Invitations)
     assert known.revoke(id[:4], access=False) == id
 
 
-def test_limits_count_what_is_kept(known: Invitations, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_count_what_is_kept(known: InvitationStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_INVITATIONS", 2)
     monkeypatch.setattr(module, "MAX_BEARERS", 10)
     create(known, b"1" * 16, uses=8)

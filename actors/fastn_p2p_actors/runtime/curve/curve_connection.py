@@ -132,7 +132,7 @@ class CurveConnection(ReconnectingTransport):
         reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_BUFFER)
         try:
             async with asyncio.timeout(HANDSHAKE_IVL_MS / 1000):
-                curve = await self._shake_hands(reader, self._writer)
+                curve = await self._handshake(reader, self._writer)
             self._curve = curve
             self._on_ready()
             await self._receive(reader, curve)
@@ -141,7 +141,7 @@ class CurveConnection(ReconnectingTransport):
             self._curve = self._writer = None
             self._on_end()
 
-    async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> CurveClient:
+    async def _handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> CurveClient:
         curve = CurveClient(*self._keys)
         writer.write(_GREETING + _frame(COMMAND, curve.hello()))
         greeting = await reader.readexactly(len(_GREETING))

@@ -24,7 +24,7 @@ KILL_WAIT: Final = 2.0
 """Seconds that a process may take to disappear after SIGKILL, because it can be stuck in the kernel."""
 
 
-class OneShotWorker:
+class OneShotProcess:
     """Worker that runs. Create it inside the running event loop, and ``close`` it.
 
     Args:

@@ -19,11 +19,11 @@ __all__ = [
     "GetAccess",
     "GroupInfo",
     "GroupList",
-    "KnockInfo",
-    "KnockList",
     "ListBlocked",
     "ListGroups",
-    "ListKnocks",
+    "ListPendingPeers",
+    "PendingPeer",
+    "PendingPeerList",
     "UnblockPeer",
     "WantedBinding",
 ]
@@ -41,7 +41,7 @@ class WantedBinding(Record, frozen=True):
     """Number of refusals."""
 
 
-class KnockInfo(Record, frozen=True):
+class PendingPeer(Record, frozen=True):
     """A stranger that an access list has refused, and that the owner has neither accepted nor blocked."""
 
     id52: str
@@ -104,12 +104,12 @@ class BindingAccess(Record, frozen=True):
     """Files and sockets outside of its workspace that its code may use, as lines of ``Permissions``."""
 
 
-class KnockList(Message, frozen=True, tag=86):
+class PendingPeerList(Message, frozen=True, tag=86):
     """Strangers that were refused, the last refusal first."""
 
     revision: int
     """Changes with each new and each removed entry."""
-    knocks: list[KnockInfo]
+    knocks: list[PendingPeer]
 
 
 class GroupList(Message, frozen=True, tag=87):
@@ -124,10 +124,10 @@ class BlockedList(Message, frozen=True, tag=89):
     blocked: list[BlockedInfo]
 
 
-class ListKnocks(Message, frozen=True, tag=90):
+class ListPendingPeers(Message, frozen=True, tag=90):
     """List strangers that were refused. With ``wait_ms``, a long poll for a change."""
 
-    reply_type = KnockList
+    reply_type = PendingPeerList
     seen: int = -1
     """``revision`` of the previous reply. The reply waits while it is the present one."""
     wait_ms: int = 0
@@ -139,7 +139,7 @@ class AcceptPeer(Message, frozen=True, tag=91):
 
     reply_type = PeerReply
     peer: str
-    """An ID52, or the first characters of one in ``ListKnocks``; at least 4."""
+    """An ID52, or the first characters of one in ``ListPendingPeers``; at least 4."""
     name: str = ""
     """Petname; empty for ``peer-`` and the first characters of the ID52."""
     allow: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ class BlockPeer(Message, frozen=True, tag=92):
 
     reply_type = Ack
     peer: str
-    """A petname, an ID52, or the first characters of one in ``ListKnocks``."""
+    """A petname, an ID52, or the first characters of one in ``ListPendingPeers``."""
 
 
 class UnblockPeer(Message, frozen=True, tag=93):
