@@ -87,6 +87,7 @@ _CARRYING: Final = {"streams", "files", "tunnel"}
 _FILE: Final = 1024**3
 _QUICK_FILE: Final = _FILE // 4
 _FILE_ROUNDS: Final = 5
+_ATTACK_ROUNDS: Final = 3
 _QUICK_PATIENCE: Final = 4.0
 """Seconds for which a quick run waits until the machine is quiet."""
 _LONG: Final = {"hundred", "idle"}
@@ -119,7 +120,9 @@ class _Bench:
             "mail": self._mail,
             "layers": self._layers,
             "identities": self._identities,
-            "attacks": lambda own: attacks.measure(own, 1.0 if self._quick else 3.0, told=_tell),
+            "attacks": lambda own: attacks.measure(
+                own, 1 if self._quick else _ATTACK_ROUNDS, 1.0 if self._quick else 3.0, told=_tell
+            ),
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
             "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 from tests.support import identity_attacks, payload_attacks, stream_attacks
@@ -58,7 +60,6 @@ class _Attacked(NamedTuple):
         processors: processors that the attackers kept busy.
     """
 
-    name: str
     idle: list[float]
     beside: list[float]
     control: list[float]
@@ -66,14 +67,15 @@ class _Attacked(NamedTuple):
     grown: int
 
 
-async def measure(own: AsyncExitStack, seconds: float, told: Callable[[str], Any]) -> Outcome:
+async def measure(own: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]) -> Outcome:
     """On two daemons of its own. Before each attack, calls are made without one."""
     victim = await _start(own)
-    measured = []
-    for what, options in _ATTACKS:
-        name = what.__name__.replace("_", " ")
-        told(f"attacks: {name}")
-        measured.append(await asyncio.to_thread(_attacked, victim, name, what, options, seconds))
+    measured: defaultdict[str, list[_Attacked]] = defaultdict(list)
+    for number in range(1, rounds + 1):
+        for what, options in _ATTACKS:
+            name = what.__name__.replace("_", " ")
+            told(f"attacks: {name}, round {number}")
+            measured[name].append(await asyncio.to_thread(_attacked, victim, name, what, options, seconds))
     return _outcome(measured)
 
 
@@ -101,7 +103,7 @@ def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], 
             control = siege.times[started:]
     except AssertionError as error:
         raise BenchmarkError(f"beside {name}: {error}") from error
-    return _Attacked(name, idle, beside, control, processors, grown)
+    return _Attacked(idle, beside, control, processors, grown)
 
 
 def _yield_processors(pid: int) -> None:
@@ -129,28 +131,28 @@ def _busy(processors: float) -> Iterator[None]:
         process.wait()
 
 
-def _outcome(measured: list[_Attacked]) -> Outcome:
-    idle = phase_of([taken for each in measured for taken in each.idle], 0, _IDLE_SECONDS * len(measured))
+def _outcome(measured: Mapping[str, list[_Attacked]]) -> Outcome:
+    idle = _phase(each.idle for rounds in measured.values() for each in rounds)
     rows = [["none", f"{idle.calls:,}", _milliseconds(idle), "", "", "", "", ""]]
-    ratios = {}
-    for each in measured:
-        calls, control = phase_of(each.beside, 0, 1), phase_of(each.control, 0, 1)
-        ratios[each.name] = calls.p99 / idle.p99
+    ratios: dict[str, list[float]] = {}
+    for name, rounds in measured.items():
+        calls, control = (_phase(getattr(each, side) for each in rounds) for side in ("beside", "control"))
+        ratios[name] = [_phase([each.beside]).p99 / idle.p99 for each in rounds]
         rows.append(
             [
-                each.name,
+                name,
                 f"{calls.calls:,}",
                 _milliseconds(calls),
-                f"{ratios[each.name]:.2f} ×",
-                f"{each.processors:.2f}",
+                f"{median(ratios[name]):.2f} × ({min(ratios[name]):.2f}-{max(ratios[name]):.2f})",
+                f"{median(each.processors for each in rounds):.2f}",
                 _milliseconds(control),
                 f"{calls.p99 / control.p99:.2f} ×",
-                f"{each.grown / MIB:.1f}",
+                f"{max(each.grown for each in rounds) / MIB:.1f}",
             ]
         )
-    worst = max(ratios, key=lambda name: ratios[name])
+    worst = max(ratios, key=lambda name: median(ratios[name]))
     return Outcome(
-        statements=[Statement.of("attacks", [ratios[worst]], f"{worst}, of {len(ratios)} attacks")],
+        statements=[Statement.of("attacks", ratios[worst], f"{worst}, of {len(ratios)} attacks")],
         tables=[
             Table(
                 "Calls of an honest peer beside attacks",
@@ -169,11 +171,15 @@ def _outcome(measured: list[_Attacked]) -> Outcome:
                 f"full speed, on the same processors at a lower priority (nice {_NICE}, also of their session). The "
                 "control are processes that keep as many processors busy as the attackers, at the same priority, and "
                 "do not talk to the daemon: so much of the delay is the machine's. Growth is that of the daemon's "
-                "network process, at its highest. "
-                "The attacks are those of `tests/fuzz`.",
+                "network process, at its highest. The ratios are the median and the spread of all rounds. The times "
+                "are those of all their calls. The attacks are those of `tests/fuzz`.",
             )
         ],
     )
+
+
+def _phase(times: Iterable[list[float]]) -> Phase:
+    return phase_of([taken for each in times for taken in each], 0, 1)
 
 
 def _milliseconds(calls: Phase) -> str:
