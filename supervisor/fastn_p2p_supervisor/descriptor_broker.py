@@ -12,14 +12,14 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.identity_sockets import connect_as
-from fastn_p2p_actors.runtime.separate_users import ProcessAccount
+from fastn_p2p_actors.runtime.separate_users import ProcessAccount, as_user
 from fastn_p2p_actors.storage.permission_store import PermissionStore
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.home import Home
@@ -112,7 +112,7 @@ class DescriptorBroker:
         it could replace what is there by a link, at any time. So the file is opened first, and what was opened is
         checked and used.
         """
-        with _as_user(account):
+        with _as_identity(account):
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -123,7 +123,7 @@ class DescriptorBroker:
             if is_outside or self._is_own(os.fstat(descriptor)):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             made.setblocking(False)
-            with _as_user(account):
+            with _as_identity(account):
                 made.connect(f"/proc/self/fd/{descriptor}")
         except BaseException:
             made.close()
@@ -133,17 +133,5 @@ class DescriptorBroker:
         return made
 
 
-@contextmanager
-def _as_user(account: ProcessAccount | None) -> Iterator[None]:
-    """Have the kernel check this process, for a moment, as if it were the identity's: root may connect anywhere."""
-    if account is None:
-        yield
-        return
-    group = os.getegid()
-    os.setegid(account.gid)
-    os.seteuid(account.uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
+def _as_identity(account: ProcessAccount | None) -> AbstractContextManager[None]:
+    return nullcontext() if account is None else as_user(account.uid, account.gid)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -117,6 +118,25 @@ def become_user(account: ProcessAccount) -> None:
     os.setresuid(account.uid, account.uid, account.uid)
     os.umask(account.umask)
     _account = account
+
+
+@contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """Have the kernel check this process as if it were the user. No effect unless it is root and the user is not.
+
+    Root could open any file and connect to any socket.
+    """
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def open_mailboxes(home: Home, actor: str, account: ProcessAccount) -> dict[str, socket.socket]:

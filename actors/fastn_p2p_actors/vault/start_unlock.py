@@ -10,8 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 import msgspec
@@ -21,6 +20,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, ErrorReply, encode
 
 from ..runtime.process_setup import die_with_parent, forbid_core_files, make_undumpable
+from ..runtime.separate_users import as_user
 from .attempts import AttemptLog
 from .key_lock import ATTEMPTS_FILE
 from .locked_memory import LockedMemory
@@ -90,21 +90,10 @@ def _run_child(home: Home, secret: int, channel: socket.socket, *, by_machine: b
         os._exit(0)
 
 
-@contextmanager
-def _as_owner(home: Home) -> Iterator[None]:
+def _as_owner(home: Home) -> AbstractContextManager[None]:
     """Read and write the vault's files as their owner, who is not root if the daemon's processes have own users."""
     found = home.vault.stat()
-    if os.geteuid() != 0 or found.st_uid == 0:
-        yield
-        return
-    group = os.getegid()
-    os.setegid(found.st_gid)
-    os.seteuid(found.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
+    return as_user(found.st_uid, found.st_gid)
 
 
 def _open_page(home: Home, descriptor: int, *, by_machine: bool) -> int:
