@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from .keys import PublicKey
 from .session.client_sessions import ClientSessions
 
 ReplyT = TypeVar("ReplyT")
+Named = TypeVar("Named", m.IdentityInfo, m.PeerInfo)
 
 DEFAULT_CONTROL_TIMEOUT: Final = 60.0
 """Seconds for one control request."""
@@ -229,7 +230,7 @@ class ControlClient(LoopBound):
             NoIdentityOnline: None was given, and no identity is online.
             P2PError: the daemon did not answer, as in ``start``.
         """
-        identities = (await self.control(m.ListIdentities())).identities
+        identities = await list_all_identities(self)
         if identity is not None:
             for each in identities:
                 if each.name == identity:
@@ -241,3 +242,41 @@ class ControlClient(LoopBound):
         if len(online) > 1:
             raise IdentityAmbiguous(online=[each.name for each in online])
         return online[0].name, PublicKey(online[0].id52)
+
+
+async def list_all_identities(client: ControlClient, page: int = 0) -> list[m.IdentityInfo]:
+    """Return all identities of the daemon, sorted by name.
+
+    Args:
+        page: most entries of one reply; 0 for the daemon's maximum.
+
+    Raises:
+        P2PError: the daemon replied with an error, or did not reply.
+    """
+
+    async def page_after(name: str) -> tuple[list[m.IdentityInfo], bool]:
+        reply = await client.control(m.ListIdentities(name, page))
+        return reply.identities, reply.more
+
+    return await _all_pages(page_after)
+
+
+async def list_all_peers(client: ControlClient, page: int = 0) -> list[m.PeerInfo]:
+    """Return the whole address book of the daemon, sorted by name. ``page`` and errors as ``list_all_identities``."""
+
+    async def page_after(name: str) -> tuple[list[m.PeerInfo], bool]:
+        reply = await client.control(m.ListPeers(name, page))
+        return reply.peers, reply.more
+
+    return await _all_pages(page_after)
+
+
+async def _all_pages(page_after: Callable[[str], Awaitable[tuple[list[Named], bool]]]) -> list[Named]:
+    """Return the entries of all pages. ``page_after`` returns those after a name, and whether there are more."""
+    found: list[Named] = []
+    more = True
+    while more:
+        page, more = await page_after(found[-1].name if found else "")
+        found += page
+        more = more and bool(page)
+    return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.client import Client
+from fastn_p2p_client.control_client import list_all_identities, list_all_peers
 from fastn_p2p_client.errors import PeerNameUnknown
-from fastn_p2p_client.ipc.messages import IdentityInfo, ListIdentities, ListPeers, PeerInfo, RequestFor
+from fastn_p2p_client.ipc.messages import IdentityInfo, PeerInfo, RequestFor
 
 ReplyT = TypeVar("ReplyT")
+T = TypeVar("T")
 
 
 def request_daemon(
@@ -22,40 +24,25 @@ def request_daemon(
     Raises:
         P2PError: the error reply of the daemon, or the reason why it did not answer.
     """
-
-    async def send() -> ReplyT:
-        async with Client(home, program="fastn-p2p") as client:
-            return await client.control(message, payload, timeout=timeout)
-
-    return asyncio.run(send())
+    return _with_client(home, lambda client: client.control(message, payload, timeout=timeout))
 
 
-def list_all_identities(home: Path | None) -> list[IdentityInfo]:
-    """Return all identities of the daemon, requested page by page.
+def list_identities(home: Path | None) -> list[IdentityInfo]:
+    """Return all identities of the daemon.
 
     Raises:
         P2PError: the daemon replied with an error, or did not reply.
     """
-
-    def page_after(name: str) -> tuple[list[IdentityInfo], bool]:
-        page = request_daemon(home, ListIdentities(name))
-        return page.identities, page.more
-
-    return _all_pages(page_after)
+    return _with_client(home, list_all_identities)
 
 
-def list_all_peers(home: Path | None) -> list[PeerInfo]:
-    """Return the whole address book of the daemon, requested page by page.
+def list_peers(home: Path | None) -> list[PeerInfo]:
+    """Return the whole address book of the daemon.
 
     Raises:
         P2PError: the daemon replied with an error, or did not reply.
     """
-
-    def page_after(name: str) -> tuple[list[PeerInfo], bool]:
-        page = request_daemon(home, ListPeers(name))
-        return page.peers, page.more
-
-    return _all_pages(page_after)
+    return _with_client(home, list_all_peers)
 
 
 def find_peer(home: Path | None, peer: str) -> PeerInfo:
@@ -65,24 +52,15 @@ def find_peer(home: Path | None, peer: str) -> PeerInfo:
         PeerNameUnknown: there is none.
         P2PError: the daemon replied with an error, or did not reply.
     """
-    for each in list_all_peers(home):
+    for each in list_peers(home):
         if peer in (each.name, each.id52):
             return each
     raise PeerNameUnknown(name=peer)
 
 
-Named = TypeVar("Named", IdentityInfo, PeerInfo)
+def _with_client(home: Path | None, action: Callable[[Client], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Client(home, program="fastn-p2p") as client:
+            return await action(client)
 
-
-def _all_pages(page_after: Callable[[str], tuple[list[Named], bool]]) -> list[Named]:
-    """Return the entries of all pages.
-
-    Args:
-        page_after: returns the entries after a name, and whether there are more.
-    """
-    found, more = page_after("")
-    page = found
-    while more and page:
-        page, more = page_after(found[-1].name)
-        found = found + page
-    return found
+    return asyncio.run(run())

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import Ack
+from fastn_p2p_client.ipc.messages import Ack, PeerInfo, PeerList
 
 from ..identity.one_shot_worker import WorkerLimits
+from ..network.admin_messages import GetPeers
 from ..runtime.actor import ActorContext
 from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
@@ -91,6 +92,15 @@ class GatewayContext:
     def identity_client(self, identity: str) -> IdentityClient:
         """Return a client of the identity's process; use it with ``async with``."""
         return IdentityClient(self.home, identity, make_grant(self.settings.grant_key, identity))
+
+    async def peers_by_name(self) -> dict[str, PeerInfo]:
+        """Return the address book, by petname. Raises P2PError."""
+        found: dict[str, PeerInfo] = {}
+        page = PeerList([], more=True)
+        while page.more:
+            page = await self.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
+            found.update((peer.name, peer) for peer in page.peers)
+        return found
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run ``work`` in the background until it ends or the gateway stops."""

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from fastn_p2p_client.errors import BackupConflict, IdentityNotFound, P2PError, PeerNameUnknown
-from fastn_p2p_client.ipc.messages import GroupList, PeerInfo, PeerList, RestoreBackup
+from fastn_p2p_client.ipc.messages import GroupList, PeerInfo, RestoreBackup
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
 from ..backup.contents import BackedUpPeer, BackupContents
-from ..network.admin_messages import GetGroups, GetPeers
+from ..network.admin_messages import GetGroups
 from ..storage.identity_store import BindingFile, IdentityFile
 from .context import GatewayContext
 
@@ -66,7 +66,7 @@ async def make_plan(context: GatewayContext, message: RestoreBackup, contents: B
         contents.select(message.identities)
     planner = _Planner(message, RestorePlan())
     planner.plan_identities(contents, _identities_here(context))
-    peers, groups = await _peers_here(context), await _groups_here(context)
+    peers, groups = await context.peers_by_name(), await _groups_here(context)
     planner.plan_peers(contents, peers, groups)
     planner.plan_bindings(contents)
     if planner.conflicts:
@@ -174,19 +174,10 @@ def _identities_here(context: GatewayContext) -> dict[str, str]:
     return found
 
 
-async def _peers_here(context: GatewayContext) -> dict[str, PeerInfo]:
-    found: dict[str, PeerInfo] = {}
-    page = PeerList([], more=True)
-    while page.more:
-        page = await context.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
-        found.update((peer.name, peer) for peer in page.peers)
-    return found
-
-
 async def _groups_here(context: GatewayContext) -> dict[str, frozenset[str]]:
     """Return the members of each group, as ID52s."""
     groups = (await context.network.request(GetGroups(), GroupList)).groups
-    peers = await _peers_here(context) if groups else {}
+    peers = await context.peers_by_name() if groups else {}
     return {group.name: frozenset(_id52s(group.members, peers)) for group in groups}
 
 

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass
 
 from fastn_p2p_client.client import Client
+from fastn_p2p_client.control_client import list_all_identities, list_all_peers
 from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerBlocked, PeerNameTaken, RecordReplayed
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
@@ -15,8 +16,6 @@ from fastn_p2p_client.ipc.messages import (
     GetTicket,
     IdentityInfo,
     ListBlocked,
-    ListIdentities,
-    ListPeers,
     PeerInfo,
     RemovePeer,
 )
@@ -72,7 +71,7 @@ class PairingBook:
         Raises:
             P2PError: it does not exist, is offline, or the daemon does not run.
         """
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
+        async with self._client() as client:
             ticket = Ticket((await client.control(GetTicket(identity))).ticket)
         id52 = ticket.identity.id52
         name = identity or next((each.name for each in await self._identities() if each.id52 == id52), "")
@@ -96,7 +95,7 @@ class PairingBook:
         if read.identity == own.ticket.identity:
             raise SameIdentity(id52=own.id52)
         id52 = read.identity.id52
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
+        async with self._client() as client:
             blocked = (await client.control(ListBlocked())).blocked
         if any(each.id52 == id52 for each in blocked):
             raise PeerBlocked(peer=id52)
@@ -118,7 +117,7 @@ class PairingBook:
             return "a word of access lists"
         if any(each.name == name and each.id52 != id52 for each in await self._identities()):
             return "an identity of this daemon"
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
+        async with self._client() as client:
             bindings = (await client.control(GetAccess())).bindings
         lists = [f"{each.identity}/{each.protocol}/{each.instance}" for each in bindings if name in each.allow]
         return f"in the access list of {', '.join(lists)}" if lists else ""
@@ -140,7 +139,7 @@ class PairingBook:
     async def _store(self, own: OwnIdentity, of_owner: str, ticket: Ticket) -> StoredPeer:
         name = self.petname(of_owner)
         known = {peer.id52 for peer in await self._peers()}
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
+        async with self._client() as client:
             try:
                 reply = await client.control(AddPeer(str(ticket), name, own.name))
             except RecordReplayed:  # another source had a newer record meanwhile, and the daemon keeps that one
@@ -151,29 +150,22 @@ class PairingBook:
 
     async def undo(self, stored: StoredPeer) -> None:
         """Make the address book as it was. A newer record of a peer that was known already is kept."""
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
+        async with self._client() as client:
             if stored.is_new:
                 await client.control(RemovePeer(stored.name))
             elif stored.renamed_from:
                 await client.control(AddPeer(stored.id52, stored.renamed_from))
 
     async def _identities(self) -> list[IdentityInfo]:
-        found: list[IdentityInfo] = []
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
-            while True:
-                page = await client.control(ListIdentities(found[-1].name if found else ""))
-                found += page.identities
-                if not page.more or not page.identities:
-                    return found
+        async with self._client() as client:
+            return await list_all_identities(client)
 
     async def _peers(self) -> list[PeerInfo]:
-        found: list[PeerInfo] = []
-        async with Client(self._home.path, program="fastn-p2p pair") as client:
-            while True:
-                page = await client.control(ListPeers(found[-1].name if found else ""))
-                found += page.peers
-                if not page.more or not page.peers:
-                    return found
+        async with self._client() as client:
+            return await list_all_peers(client)
+
+    def _client(self) -> Client:
+        return Client(self._home.path, program="fastn-p2p pair")
 
 
 def reason_for_peer(error: P2PError) -> str:

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..client import Client
+from ..control_client import list_all_identities, list_all_peers
 from ..errors import ConnectionLost, P2PError, PeerUnknown, is_transient
-from ..ipc.messages import ListIdentities, ListPeers
 from ..keys import ID52_LENGTH, PublicKey
 from ..limits import DEFAULT_INSTANCE
 from ..peer_text import read_peer_text
@@ -95,13 +95,11 @@ class ChatClient:
             InvalidKey: it is no valid ID52.
             P2PError: the daemon does not answer.
         """
-        known_peers = await self._client.control(ListPeers())
-        own = await self._client.control(ListIdentities())
         named = read_peer_text(str(peer))
         named.check_target("Chat", "")
         text = named.name
-        names = [(each.name, each.id52) for each in known_peers.peers]
-        names += [(each.name, each.id52) for each in own.identities]
+        names = [(each.name, each.id52) for each in await list_all_peers(self._client)]
+        names += [(each.name, each.id52) for each in await list_all_identities(self._client)]
         for name, id52 in names:
             if text in (name, id52):
                 return Conversation(self, PublicKey(id52), name, conversation)

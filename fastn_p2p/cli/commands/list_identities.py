@@ -14,9 +14,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Prints name, ID52, and whether its owner has brought it online. Piped output has tabs between fields.
     """
-    from ...console.control_request import list_all_identities
+    from ...console.control_request import list_identities
 
-    identities = list_all_identities(home)
+    identities = list_identities(home)
     if json:
         put_json(identities)
         return

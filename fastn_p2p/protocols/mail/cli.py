@@ -13,12 +13,11 @@ import typer
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
-from fastn_p2p_client.ipc.messages import ListPeers
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 
-from ...console.control_request import request_daemon
+from ...console.control_request import list_peers
 from ...console.exit_codes import ExitCode
 from ...console.formatting import utc_time
 from ...console.output import write_message
@@ -71,7 +70,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
 
 def petnames(home: Path | None) -> dict[str, str]:
     """Return the address book: ID52 -> petname."""
-    return {peer.id52: peer.name for peer in request_daemon(home, ListPeers()).peers}
+    return {peer.id52: peer.name for peer in list_peers(home)}
 
 
 def report_error(error: ApplicationError) -> ExitCode:

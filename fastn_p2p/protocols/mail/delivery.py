@@ -7,8 +7,8 @@ import random
 import time
 from collections.abc import Callable
 
+from fastn_p2p_client.control_client import list_all_identities, list_all_peers
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import ListIdentities, ListPeers
 from fastn_p2p_client.mail.messages import PROTOCOL, DeliverMail, DeliveryReceipt
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
@@ -42,9 +42,8 @@ class CallTransport:
     async def address_book(self) -> dict[str, str]:
         """Return name -> ID52: this daemon's identities and the address book, which takes precedence."""
         client = self._context.client
-        own = await client.control(ListIdentities())
-        reply = await client.control(ListPeers())
-        return {each.name: each.id52 for each in own.identities} | {each.name: each.id52 for each in reply.peers}
+        identities = {each.name: each.id52 for each in await list_all_identities(client)}
+        return identities | {each.name: each.id52 for each in await list_all_peers(client)}
 
 
 class DeliveryManager:

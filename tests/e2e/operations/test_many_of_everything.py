@@ -14,6 +14,8 @@ from nacl.signing import SigningKey
 from fastn_p2p_actors.credentials.envelope import encode_body, seal
 from fastn_p2p_actors.credentials.peer_record import EndpointEntry, build_record
 from fastn_p2p_actors.storage.identity_store import IdentityFile
+from fastn_p2p_client import Client
+from fastn_p2p_client.control_client import list_all_identities, list_all_peers
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import id52_of
 from tests.support.daemons import Daemon
@@ -97,6 +99,14 @@ def test_pages_follow_each_other_without_a_gap(full: Daemon) -> None:
         )
         names = client.control(m.ListIdentities("identity0997", 1))
         assert ([each.name for each in names.identities], names.more) == (["identity0998"], True)
+
+
+async def test_whole_lists_are_put_together_from_pages(full: Daemon) -> None:
+    async with Client(full.home.path) as client:
+        peers = await list_all_peers(client, page=3000)
+        identities = await list_all_identities(client, page=300)
+    assert [each.name for each in peers] == [f"peer{number:05}" for number in range(PEERS)]
+    assert [each.name for each in identities] == [f"identity{number:04}" for number in range(IDENTITIES)]
 
 
 def test_programs_of_before_get_everything_at_once(full: Daemon) -> None:

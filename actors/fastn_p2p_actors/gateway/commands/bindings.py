@@ -40,7 +40,6 @@ from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import check_config, run_on_delete
-from .peers import peers_by_name
 
 ACTIVATE_SECONDS: Final = 22.0
 """Seconds for activation: 12 for its hooks, then registration. Requests in flight of a replaced binding end first."""
@@ -291,7 +290,7 @@ async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> tupl
     named = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
     if not named:
         return allow
-    known = await peers_by_name(context)
+    known = await context.peers_by_name()
     for name in named:
         if name not in known:
             raise PeerNameUnknown(name=name)

@@ -7,7 +7,6 @@ from fastn_p2p_client.ipc.messages import (
     AddPeer,
     GetTicket,
     ListPeers,
-    PeerInfo,
     PeerList,
     PeerReply,
     RemovePeer,
@@ -38,16 +37,6 @@ async def add_peer(context: GatewayContext, message: AddPeer, _: bytes) -> PeerR
 
 async def list_peers(context: GatewayContext, message: ListPeers, _: bytes) -> PeerList:
     return await context.network.request(GetPeers(message.after, message.limit), PeerList)
-
-
-async def peers_by_name(context: GatewayContext) -> dict[str, PeerInfo]:
-    """Return all peers, by their petnames."""
-    found: dict[str, PeerInfo] = {}
-    page = PeerList([], more=True)
-    while page.more:
-        page = await context.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
-        found.update({peer.name: peer for peer in page.peers})
-    return found
 
 
 async def remove_peer(context: GatewayContext, message: RemovePeer, _: bytes) -> Ack:

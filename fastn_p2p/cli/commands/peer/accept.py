@@ -66,13 +66,13 @@ def _binding(home: Path | None, text: str) -> str:
     Raises:
         CommandLineError: the text is no binding, or the identity is missing and there are several.
     """
-    from ....console.control_request import list_all_identities
+    from ....console.control_request import list_identities
 
     parts = text.split("/")
     if not all(parts) or len(parts) > 3:
         raise CommandLineError(f"--allow: {text!r} is no binding. Give PROTOCOL, IDENTITY/PROTOCOL, or all three parts")
     if len(parts) == 1:
-        identities = [each.name for each in list_all_identities(home)]
+        identities = [each.name for each in list_identities(home)]
         if len(identities) != 1:
             raise CommandLineError(f"--allow: name the identity, because there is not exactly one: IDENTITY/{text}")
         parts = [identities[0], *parts]

@@ -10,9 +10,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Prints name, ID52, number of known endpoints, and when the peer was added. Piped output has tabs between fields.
     """
-    from ....console.control_request import list_all_peers
+    from ....console.control_request import list_peers
 
-    peers = list_all_peers(home)
+    peers = list_peers(home)
     if json:
         put_json(peers)
         return
