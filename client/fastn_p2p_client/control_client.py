@@ -24,12 +24,11 @@ from .errors import (
     DeadlineExceeded,
     IdentityAmbiguous,
     IdentityNotFound,
-    InternalError,
     NoIdentityOnline,
 )
 from .home import Home
 from .ipc import messages as m
-from .ipc.request_channel import decode_answer
+from .ipc.request_channel import check_reply, decode_answer
 from .ipc.transport.base import TransportName, choose_transport
 from .keys import PublicKey
 from .session.client_sessions import ClientSessions
@@ -211,12 +210,8 @@ class ControlClient(LoopBound):
         except ConnectionLost:
             self._daemon.check_running()
             raise
-        reply: m.ControlReply = decode_answer(_control_reply, answer.header)
-        if isinstance(reply, message.reply_type):
-            return reply, answer.payload
-        if isinstance(reply, m.ErrorReply):
-            raise reply.error()
-        raise InternalError(reason=f"the daemon answered {type(message).__name__} with {type(reply).__name__}")
+        reply = decode_answer(_control_reply, answer.header)
+        return check_reply(reply, message.reply_type, "the daemon"), answer.payload
 
     async def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
         """Return name and key of an identity of this daemon.

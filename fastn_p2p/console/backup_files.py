@@ -50,11 +50,11 @@ def open_backup(home: Path | None, file: Path, passphrase_file: Path | None, *, 
     """
     from fastn_p2p_actors.backup.archive import ArchiveError
     from fastn_p2p_actors.backup.contents import BackupContents
-    from fastn_p2p_actors.vault.owner_messages import BackupOpened, GetVaultStatus, OpenBackup
-    from fastn_p2p_client.errors import BackupUnusable, InternalError, VaultLocked
+    from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, OpenBackup
+    from fastn_p2p_client.errors import BackupUnusable, VaultLocked
 
     from .passphrases import open_passphrase
-    from .vault_request import request_owner, request_vault
+    from .vault_request import request_vault
 
     with _existing(file) as source:
         if request_vault(home, GetVaultStatus()).locked and keep:
@@ -64,10 +64,8 @@ def open_backup(home: Path | None, file: Path, passphrase_file: Path | None, *, 
                 open_passphrase(passphrase_file, "Passphrase of the backup") as passphrase,
                 files_in_memory(b"") as files,
             ):
-                reply = request_owner(home, OpenBackup(keep), passphrase, source, files)
+                reply = request_vault(home, OpenBackup(keep), passphrase, source, files)
                 archive = _content(files)
-            if not isinstance(reply, BackupOpened):
-                raise InternalError(reason=f"the vault answered {type(reply).__name__}")
             return OpenedBackup(reply.token, archive, BackupContents(archive))
         except (BackupUnusable, ArchiveError) as error:
             reason = error.reason if isinstance(error, BackupUnusable) else str(error)

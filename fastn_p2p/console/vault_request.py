@@ -6,15 +6,18 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from fastn_p2p_actors.runtime.mailbox import CREDENTIALS
-from fastn_p2p_actors.vault.owner_messages import MAX_PACKET, OwnerReply, OwnerRequest, VaultStatus
-from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, HomeUnusable, InternalError
+from fastn_p2p_actors.vault.owner_messages import MAX_PACKET, OwnerReply
+from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, HomeUnusable
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
+from fastn_p2p_client.ipc.messages import RequestFor, encode
+from fastn_p2p_client.ipc.request_channel import check_reply, decode_answer
+
+ReplyT = TypeVar("ReplyT")
 
 TIMEOUT: Final = 120.0
 """Seconds for a reply. Encrypting the keys of ten thousand identities takes a minute on a slow disk."""
@@ -22,16 +25,8 @@ TIMEOUT: Final = 120.0
 _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(OwnerReply)
 
 
-def request_vault(home: Path | None, request: OwnerRequest, *descriptors: int) -> VaultStatus:
-    """Send a request to the vault of ``home``, and return its state afterwards. See ``request_owner``."""
-    reply = request_owner(home, request, *descriptors)
-    if not isinstance(reply, VaultStatus):
-        raise InternalError(reason=f"the vault answered {type(reply).__name__}")
-    return reply
-
-
-def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -> OwnerReply:
-    """Send a request to the vault of ``home``, and return its reply.
+def request_vault(home: Path | None, message: RequestFor[ReplyT], *descriptors: int) -> ReplyT:
+    """Send a request of ``owner_messages`` to the vault of ``home``, and return its reply.
 
     Args:
         descriptors: what the request takes; they stay open here.
@@ -52,7 +47,7 @@ def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -
             )
             if uid not in (0, os.getuid()):
                 raise HomeUnusable(path=str(path), reason=f"user {uid} serves it")
-            socket.send_fds(connection, [encode(request)], descriptors)
+            socket.send_fds(connection, [encode(message)], descriptors)
             packet = connection.recv(MAX_PACKET)
         except TimeoutError:
             raise DeadlineExceeded(seconds=TIMEOUT) from None
@@ -60,13 +55,7 @@ def request_owner(home: Path | None, request: OwnerRequest, *descriptors: int) -
             packet = b""
     if not packet:
         raise DaemonBusy(actor="vault") if _runs(found) else DaemonNotRunning(home=str(found.path))
-    try:
-        reply: OwnerReply = _decoder.decode(packet)
-    except UNDECODABLE as error:
-        raise InternalError(reason=f"the reply of the vault: {error}") from None
-    if isinstance(reply, ErrorReply):
-        raise reply.error()
-    return reply
+    return check_reply(decode_answer(_decoder, packet), message.reply_type, "the vault")
 
 
 def _connect(connection: socket.socket, path: Path) -> None:

@@ -11,14 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from fastn_p2p_client.errors import (
-    ConnectionLost,
-    DaemonBusy,
-    DeadlineExceeded,
-    IdentityFailed,
-    InternalError,
-    Overloaded,
-)
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, IdentityFailed, Overloaded
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
     Ack,
@@ -37,7 +30,7 @@ from fastn_p2p_client.ipc.messages import (
     TicketText,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
+from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
 
 from ..identity.messages import IdentityActorReply
 from ..identity.resource_limits import memory_limit, process_limit
@@ -108,12 +101,7 @@ class ActorClient:
             DaemonBusy: no reply in time.
             P2PError: the error that the actor replied with.
         """
-        reply = await self.query(message, payload, timeout=timeout)
-        if not isinstance(reply, expected):
-            raise InternalError(
-                reason=f"the {self._actor} replied to {type(message).__name__} with {type(reply).__name__}"
-            )
-        return reply
+        return check_reply(await self.query(message, payload, timeout=timeout), expected, f"the {self._actor}")
 
     async def query(self, message: msgspec.Struct, payload: bytes = b"", *, timeout: float = REQUEST_SECONDS) -> Any:
         """Send a request and return its reply, of any type. Raises as ``request``."""

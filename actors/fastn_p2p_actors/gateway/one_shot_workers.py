@@ -12,8 +12,9 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from fastn_p2p_client.errors import HandlerFailed, InternalError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, Message
+from fastn_p2p_client.errors import HandlerFailed
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Message
+from fastn_p2p_client.ipc.request_channel import check_reply
 
 from ..identity.one_shot_worker import (
     WORKER_TIMEOUT,
@@ -95,12 +96,7 @@ class OneShotWorkers:
         task = msgspec.msgpack.encode(WorkerTask(question, self._limits))
         async with self._slots:
             output = await self._starter.run(task, WORKER_TIMEOUT, question.directory)
-        reply = _decode(question, owner, output)
-        if isinstance(reply, ErrorReply):
-            raise reply.error()
-        if not isinstance(reply, expected):
-            raise InternalError(reason=f"the worker replied to {type(question).__name__} with {type(reply).__name__}")
-        return reply
+        return check_reply(_decode(question, owner, output), expected, "the worker")
 
 
 def _decode(question: Question, owner: str, output: WorkerOutput) -> WorkerReply:

@@ -7,9 +7,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, InternalError
-from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message
-from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded
+from fastn_p2p_client.ipc.messages import Ack, Message
+from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
 
 from ..credentials.key_transfer import KeyReceiver
 from ..vault.messages import (
@@ -84,9 +84,4 @@ class VaultClient:
             answer = await self._channel.request(message, timeout=_TIMEOUT)
         except (ConnectionLost, DeadlineExceeded) as error:  # their texts would blame this process
             raise DaemonBusy(actor="vault") from error
-        reply = decode_answer(_decoder, answer.header)
-        if isinstance(reply, ErrorReply):
-            raise reply.error()
-        if not isinstance(reply, kind):
-            raise InternalError(reason=f"the vault answered {type(reply).__name__}")
-        return reply
+        return check_reply(decode_answer(_decoder, answer.header), kind, "the vault")

@@ -2,6 +2,7 @@
 
 Each is one packet, a struct below as a msgpack array with its tag first. A passphrase is no part of a message: the
 packet carries a descriptor (SCM_RIGHTS in unix(7)) from which the vault reads its first line. Times are Unix seconds.
+Each request names the type of its reply as ``reply_type``. Any request can be answered by an ``ErrorReply`` instead.
 """
 
 from __future__ import annotations
@@ -38,83 +39,6 @@ KEY_KINDS: Final = (SlotKind.CREDENTIAL, SlotKind.KEYRING)
 """Kinds with a random key, which a machine keeps."""
 
 
-class GetVaultStatus(Message, frozen=True, tag=240):
-    """Get the state of the vault. No descriptor. The reply is ``VaultStatus``."""
-
-
-class SetPassphrase(Message, frozen=True, tag=241):
-    """Set the passphrase, and encrypt the keys if they are not. The reply is ``VaultStatus``, once it is on disk.
-
-    The first descriptor has the new passphrase. The second has the secret of any slot, if the keys are encrypted. If it
-    is a passphrase, the new one replaces that one.
-    """
-
-
-class UnlockVault(Message, frozen=True, tag=242):
-    """Unlock the vault with the secret of any slot, on the descriptor. The reply is ``VaultStatus``."""
-
-    seconds: Annotated[int, Meta(ge=0, le=LONGEST_UNLOCK)] = 0
-    """Seconds after which the vault locks itself; 0 for never."""
-
-
-class LockVault(Message, frozen=True, tag=243):
-    """Lock the vault. No descriptor. The reply is ``VaultStatus``."""
-
-
-class AddSlot(Message, frozen=True, tag=247):
-    """Add a slot. The reply is ``VaultStatus``, once it is on disk. No key file changes.
-
-    The first descriptor has the secret of the new slot, the second that of any slot which the vault has.
-    """
-
-    kind: SlotKind
-    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)] = ""
-    """Name of the slot; empty for one that is free."""
-    replace: bool = False
-    """Replace the slots of this kind, instead of adding one."""
-
-
-class RemoveSlot(Message, frozen=True, tag=248):
-    """Remove a slot. The reply is ``VaultStatus``, once it is on disk. No key file changes.
-
-    The descriptor has the secret of another slot: so nobody removes the last one that can still be opened.
-    """
-
-    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)]
-    decrypt: bool = False
-    """Remove it even if it is the last one. Then the keys are decrypted, and the descriptor has its own secret."""
-
-
-class CheckSecret(Message, frozen=True, tag=249):
-    """Check that the secret on the descriptor opens a slot. Nothing changes. The reply is ``VaultStatus``."""
-
-
-class CreateBackup(Message, frozen=True, tag=250):
-    """Write a backup of keys, encrypted with a passphrase. The reply is ``Ack``, once it is on disk.
-
-    The first descriptor has the passphrase, the second an archive of files without secrets, without an end
-    (see ``backup.archive``). The third is the file to write.
-    """
-
-    identities: tuple[str, ...] = ()
-    """Names; every identity if there are none."""
-
-
-class OpenBackup(Message, frozen=True, tag=251):
-    """Open a backup. The reply is ``BackupOpened``.
-
-    The first descriptor has the passphrase, the second the backup. Its files without secrets are written to the third.
-    """
-
-    keep: bool = False
-    """Keep its keys for a while, for ``AdoptKeys``."""
-
-
-class BackupOpened(Message, frozen=True, tag=270):
-    token: bytes = b""
-    """Name of the opened backup; empty if it was not kept."""
-
-
 class SlotInfo(Message, frozen=True):
     name: str
     kind: str
@@ -123,6 +47,8 @@ class SlotInfo(Message, frozen=True):
 
 
 class VaultStatus(Message, frozen=True, tag=260):
+    """State of the vault, after the request."""
+
     encrypted: bool
     locked: bool
     until: int
@@ -133,6 +59,98 @@ class VaultStatus(Message, frozen=True, tag=260):
     """Seconds until the next passphrase may be tried."""
     identities: int = 0
     """Keys of identities on disk."""
+
+
+class BackupOpened(Message, frozen=True, tag=270):
+    """A backup was opened."""
+
+    token: bytes = b""
+    """Name of the opened backup; empty if it was not kept."""
+
+
+class GetVaultStatus(Message, frozen=True, tag=240):
+    """Get the state of the vault. No descriptor."""
+
+    reply_type = VaultStatus
+
+
+class SetPassphrase(Message, frozen=True, tag=241):
+    """Set the passphrase, and encrypt the keys if they are not. The reply comes once it is on disk.
+
+    The first descriptor has the new passphrase. The second has the secret of any slot, if the keys are encrypted. If it
+    is a passphrase, the new one replaces that one.
+    """
+
+    reply_type = VaultStatus
+
+
+class UnlockVault(Message, frozen=True, tag=242):
+    """Unlock the vault with the secret of any slot, on the descriptor."""
+
+    reply_type = VaultStatus
+    seconds: Annotated[int, Meta(ge=0, le=LONGEST_UNLOCK)] = 0
+    """Seconds after which the vault locks itself; 0 for never."""
+
+
+class LockVault(Message, frozen=True, tag=243):
+    """Lock the vault. No descriptor."""
+
+    reply_type = VaultStatus
+
+
+class AddSlot(Message, frozen=True, tag=247):
+    """Add a slot. The reply comes once it is on disk. No key file changes.
+
+    The first descriptor has the secret of the new slot, the second that of any slot which the vault has.
+    """
+
+    reply_type = VaultStatus
+    kind: SlotKind
+    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)] = ""
+    """Name of the slot; empty for one that is free."""
+    replace: bool = False
+    """Replace the slots of this kind, instead of adding one."""
+
+
+class RemoveSlot(Message, frozen=True, tag=248):
+    """Remove a slot. The reply comes once it is on disk. No key file changes.
+
+    The descriptor has the secret of another slot: so nobody removes the last one that can still be opened.
+    """
+
+    reply_type = VaultStatus
+    name: Annotated[str, Meta(max_length=MAX_SLOT_NAME)]
+    decrypt: bool = False
+    """Remove it even if it is the last one. Then the keys are decrypted, and the descriptor has its own secret."""
+
+
+class CheckSecret(Message, frozen=True, tag=249):
+    """Check that the secret on the descriptor opens a slot. Nothing changes."""
+
+    reply_type = VaultStatus
+
+
+class CreateBackup(Message, frozen=True, tag=250):
+    """Write a backup of keys, encrypted with a passphrase. The reply comes once it is on disk.
+
+    The first descriptor has the passphrase, the second an archive of files without secrets, without an end
+    (see ``backup.archive``). The third is the file to write.
+    """
+
+    reply_type = Ack
+    identities: tuple[str, ...] = ()
+    """Names; every identity if there are none."""
+
+
+class OpenBackup(Message, frozen=True, tag=251):
+    """Open a backup.
+
+    The first descriptor has the passphrase, the second the backup. Its files without secrets are written to the third.
+    """
+
+    reply_type = BackupOpened
+    keep: bool = False
+    """Keep its keys for a while, for ``AdoptKeys``."""
 
 
 OwnerRequest: TypeAlias = (

@@ -18,6 +18,7 @@ import msgspec
 from fastn_p2p_client.errors import InternalError, P2PError, VaultNotEncrypted
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, ErrorReply, encode
+from fastn_p2p_client.ipc.request_channel import check_reply
 
 from ..runtime.process_setup import die_with_parent, forbid_core_files, make_undumpable
 from ..runtime.separate_users import as_user
@@ -67,8 +68,7 @@ def open_vault_page(home: Home, secret: int, *, by_machine: bool = False) -> int
         reply = _reply.decode(packet)
     except UNDECODABLE:
         raise InternalError(reason="the process that opens the vault has ended") from None
-    if isinstance(reply, ErrorReply):
-        raise reply.error()
+    check_reply(reply, Ack, "the process that opens the vault")
     return descriptors[0]
 
 

@@ -9,12 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from ..affinity import LoopBound
-from ..errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
+from ..errors import (
+    BadMessage,
+    ConnectionLost,
+    DaemonBusy,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    P2PError,
+    PayloadTooLarge,
+)
 from ..limits import MAX_PAYLOAD, SEND_QUEUE, SEND_QUEUE_BYTES
 from .deadlines import DeadlineTimer
 from .messages import UNDECODABLE, Cancel, ErrorReply, LongReply, encode
@@ -24,6 +33,8 @@ from .unix_sockets import get_opener
 
 if TYPE_CHECKING:
     from .transport.base import Transport, TransportName
+
+T = TypeVar("T")
 
 _CANCEL: Final = encode(Cancel())
 _LONG: Final = encode(LongReply())
@@ -294,3 +305,20 @@ def decode_answer(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
         return decoder.decode(header)
     except UNDECODABLE as error:
         raise BadMessage(reason=str(error)) from error
+
+
+def check_reply(reply: object, expected: type[T], sender: str) -> T:
+    """Return a decoded reply, which must be an ``expected``.
+
+    Args:
+        sender: who sent it, for the error: ``the vault``.
+
+    Raises:
+        P2PError: the error of an error reply.
+        InternalError: it is a message of another type.
+    """
+    if isinstance(reply, expected):
+        return reply
+    if isinstance(reply, ErrorReply):
+        raise reply.error()
+    raise InternalError(reason=f"{sender} replied with {type(reply).__name__}, not with {expected.__name__}")

@@ -11,9 +11,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from ..errors import BadMessage, ConnectionLost, P2PError
+from ..errors import ConnectionLost, P2PError
 from ..ipc import messages as m
-from ..ipc.request_channel import RequestChannel, decode_answer
+from ..ipc.request_channel import RequestChannel, check_reply, decode_answer
 from ..retry import Backoff
 
 REQUEST_SECONDS: Final = 5.0
@@ -111,11 +111,7 @@ class RegistrationLoop(ABC, Generic[Binding]):
 
     async def _request(self, message: msgspec.Struct, timeout: float = REQUEST_SECONDS) -> None:
         response = await self._channel.request(message, timeout=timeout)
-        reply = decode_answer(_answer, response.header)
-        if isinstance(reply, m.ErrorReply):
-            raise reply.error()
-        if not isinstance(reply, m.Ack):
-            raise BadMessage(reason=f"the network answered with {type(reply).__name__}")
+        check_reply(decode_answer(_answer, response.header), m.Ack, "the network process")
 
     @abstractmethod
     def _registration_of(self, binding: Binding) -> m.RegisterBinding:

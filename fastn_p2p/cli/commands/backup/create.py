@@ -34,7 +34,7 @@ def run(
     from ....console.backup_files import check_new, files_in_memory, new_private_file
     from ....console.output import write_message
     from ....console.passphrases import open_passphrase
-    from ....console.vault_request import request_owner, request_vault
+    from ....console.vault_request import request_vault
 
     status = request_vault(home, GetVaultStatus())
     if status.locked:
@@ -47,7 +47,7 @@ def run(
         open_passphrase(passphrase_file, "Passphrase of the backup", repeat=True) as passphrase,
         new_private_file(file, force=force) as target,
     ):
-        request_owner(home, CreateBackup(names), passphrase, files, target)
+        request_vault(home, CreateBackup(names), passphrase, files, target)
     for problem in found.problems:
         write_message(f"fastn-p2p: {problem}. It is not in the backup")
     count = len(names) or status.identities
