@@ -20,6 +20,7 @@ class Overloaded(P2PError):
 
     code = "overloaded"
     retryable = True
+    transient = True
     template = "limit reached: {what} (limit {limit}). Try again more slowly"
     what: str
     limit: int
@@ -45,10 +46,12 @@ class StreamReset(P2PError):
 
 
 def is_transient(error: P2PError, connected_before: bool) -> bool:
-    """Return whether ``error`` passes once a process of a daemon has been restarted, so that a retry is worth it.
+    """Return whether ``error`` passes by itself, so that the same request may succeed a moment later.
 
     Args:
-        connected_before: the same callee has answered this program before. Until then only a broken connection is
-            transient: the other errors mean a wrong name or address. Afterwards they are seen during a restart.
+        connected_before: the same callee has answered this program before. Until then only a broken connection and a
+            busy process are transient: the other errors mean a wrong name or address. Afterwards they are seen during
+            a restart.
     """
-    return error.transient and (connected_before or isinstance(error, ConnectionLost | DaemonBusy | StreamReset))
+    at_once = isinstance(error, ConnectionLost | DaemonBusy | Overloaded | StreamReset)
+    return error.transient and (connected_before or at_once)

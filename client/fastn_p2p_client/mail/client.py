@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from ..client import Client
-from ..errors import Overloaded, P2PError, is_transient
+from ..errors import P2PError, is_transient
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE
+from ..retry import Backoff
 from ..tickets import Ticket
 from .messages import (
     MAX_PAGE,
@@ -43,8 +44,11 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds until a request ends with ``DeadlineExceeded``."""
-_RETRY_DELAY: Final = 0.1
-"""Seconds between two attempts."""
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 1.0
+"""Seconds between two attempts, at first and at most."""
+_SHORTEST_TIMEOUT: Final = 0.1
+"""Seconds of the last attempt, at least."""
 
 
 class MailClient:
@@ -133,15 +137,17 @@ class MailClient:
         request = SendMail(id or uuid.uuid4().hex, str(to), content, instance)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         connected_before = False
         while True:
             try:
-                return await self._call(request, MailAccepted, max(deadline - loop.time(), _RETRY_DELAY))
+                return await self._call(request, MailAccepted, max(deadline - loop.time(), _SHORTEST_TIMEOUT))
             except P2PError as error:
-                connected_before = connected_before or _may_pass(error, connected_before=False)
-                if not _may_pass(error, connected_before=connected_before) or loop.time() + _RETRY_DELAY >= deadline:
+                connected_before = connected_before or is_transient(error, connected_before=False)
+                delay = backoff.next_delay()
+                if not is_transient(error, connected_before) or loop.time() + delay >= deadline:
                     raise
-            await asyncio.sleep(_RETRY_DELAY)
+            await asyncio.sleep(delay)
 
     async def outbox(
         self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
@@ -209,15 +215,17 @@ class MailClient:
         Args:
             after: yield mails with higher numbers only.
         """
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         connected_before = False
         while True:
             try:
                 page = await self.list(after=after, wait=MAX_WAIT)
             except P2PError as error:
-                if not _may_pass(error, connected_before=connected_before):
+                if not is_transient(error, connected_before):
                     raise
-                await asyncio.sleep(_RETRY_DELAY)
+                await asyncio.sleep(backoff.next_delay())
                 continue
+            backoff.reset()
             connected_before = True
             for summary in page.mails:
                 yield summary
@@ -251,8 +259,3 @@ class MailClient:
             self._owner = await self._client.resolve_identity(self._identity)
         name, key = self._owner
         return await self._client.call(name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout)
-
-
-def _may_pass(error: P2PError, *, connected_before: bool) -> bool:
-    """Return whether the same request may succeed a moment later."""
-    return is_transient(error, connected_before) or isinstance(error, Overloaded)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, TypeVar
 
-from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, is_transient
+from fastn_p2p_client.errors import ConnectionLost, P2PError, is_transient
 from fastn_p2p_client.retry import Backoff
 
 from .events import OnEvent, Retrying
@@ -74,8 +74,7 @@ class TransferRetry:
 
     async def _wait_or_raise(self, error: P2PError) -> None:
         """Wait until the next attempt, or raise ``error``. Concurrent failures share one pause."""
-        is_passing = is_transient(error, self._connected) or isinstance(error, Overloaded)
-        if not is_passing and not (self._connected and error.retryable):
+        if not is_transient(error, self._connected) and not (self._connected and error.retryable):
             raise error
         now = self._clock()
         if now - self._failed_at > self._seconds + 2 * _LONGEST_DELAY:

@@ -197,8 +197,8 @@ def test_payload_as_converts_to_the_type_that_the_handler_gave() -> None:
         ApplicationError("TooLong", "", {"length": "x"}).payload_as(Excess)
 
 
-def test_errors_of_a_restart_are_transient_once_the_callee_has_answered() -> None:
-    at_once = {"ConnectionLost", "DaemonBusy", "StreamReset"}
+def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
+    at_once = {"ConnectionLost", "DaemonBusy", "Overloaded", "StreamReset"}
     afterwards = {
         "DaemonNotRunning", "HandlerFailed", "IdentityOffline", "InstanceNotFound", "NoIdentityOnline", "PeerOffline",
         "ProtocolNotFound",

@@ -74,14 +74,14 @@ class _ProbeTarget:
 class _AwaitedPeer:
     """Endpoints at which one awaited peer may come online."""
 
-    __slots__ = ("delay", "next_lookup", "peer", "targets")
+    __slots__ = ("lookup_backoff", "next_lookup", "peer", "targets")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
         """Text by which a program named the peer: perhaps a ticket, which has addresses."""
         self.next_lookup = 0.0
         """Time at which the record sources are asked again."""
-        self.delay = _FIRST_DELAY
+        self.lookup_backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, jitter=0)
         self.targets: dict[bytes, _ProbeTarget] = {}
 
 
@@ -181,8 +181,7 @@ class OnlineProbe:
         now = self._loop.time()
         for identity, awaited in self._awaited.items():
             if now >= awaited.next_lookup:
-                awaited.next_lookup = now + self._varied(awaited.delay)
-                awaited.delay = min(2 * awaited.delay, _LONGEST_DELAY)
+                awaited.next_lookup = now + self._varied(awaited.lookup_backoff.next_delay())
                 if self._router.open_to(identity) is None:
                     self._look_up(identity)
         state = self._state()

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fastn_p2p_client.retry import Backoff
+
 from ..live_settings import LiveSettings
 from ..transport.endpoint import NetworkEndpoint
 from .address_beliefs import IpAddress
@@ -74,7 +76,7 @@ class RelayAddressQuery:
         return relays, self._endpoint.own_addresses()
 
     async def _run(self) -> None:
-        delay = _RETRY
+        backoff = Backoff(_RETRY, _INTERVAL, jitter=0)
         try:
             while True:
                 self._wake.clear()
@@ -88,17 +90,18 @@ class RelayAddressQuery:
                 if relays:
                     answered, found = await self._query(relays[0])
                     if answered:
-                        delay, rest = _RETRY, _INTERVAL if found else _IDLE
+                        backoff.reset()
+                        rest = _INTERVAL if found else _IDLE
                         self._last_reply_at = self._loop.time()
                         self._set(found)
                     else:
-                        delay, rest = min(2 * delay, _INTERVAL), delay
+                        rest = backoff.next_delay()
                         if self._loop.time() - self._last_reply_at > _EXPIRES_AFTER:
                             self._set({})
                 try:
                     async with asyncio.timeout(rest):
                         await self._wake.wait()
-                    delay = _RETRY
+                    backoff.reset()
                 except TimeoutError:
                     continue
         finally:
