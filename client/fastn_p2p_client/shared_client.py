@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any, Final, TypeVar, overload
+from functools import wraps
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from .client import Client
 from .home import Home
-from .keys import PublicKey
-from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 from .session.session import Session
-from .tickets import Ticket
-
-T = TypeVar("T")
 
 _shared: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[Home, Client]]] = WeakKeyDictionary()
 """Clients of each event loop by home. Weak on both sides: the event loop holds an open client through its connection,
@@ -56,94 +52,19 @@ def shared_client(home: Home | None = None, *, program: str = "") -> Client:
     return client
 
 
-@overload
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    returns: type[T],
-    timeout: float = ...,
-    retry: bool = ...,
-) -> T: ...
-@overload
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    timeout: float = ...,
-    retry: bool = ...,
-) -> Any: ...
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    request: Any = None,
-    *,
-    command: str = "",
-    returns: Any = Any,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-    retry: bool = False,
-) -> Any:
-    """Call a protocol of ``peer`` and return its reply, like ``Client.call``.
+class _SharedClient:
+    """``call`` and ``connect`` of ``Client``, on the client that all tasks of an event loop share for ``$FASTN_HOME``."""
 
-    All calls of one event loop share one client, for the home in ``$FASTN_HOME``. It is closed when the loop ends.
+    @wraps(Client.call)
+    async def call(self, *arguments: Any, **options: Any) -> Any:
+        return await shared_client().call(*arguments, **options)
 
-    Args:
-        identity: name of the local identity that calls; None for the only one online.
-        peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
-        protocol: name of the protocol, for instance ``"Echo"``.
-        instance: name of the protocol's instance at the peer.
-        request: a msgspec Struct, a dataclass or JSON-like values, encoded as msgpack; at most 16 MiB.
-        command: one of the protocol's commands; empty for its request handler.
-        returns: type of the reply; the reply is checked against it.
-        timeout: seconds, at most 3600.
-        retry: True to send the call again after passing errors; see ``Client.call``.
-
-    Returns:
-        The reply as a ``returns``; without ``returns``, plain values.
-
-    Raises:
-        ApplicationError: the handler raised it on purpose.
-        P2PError: any other error; ``fastn_p2p_client.errors`` lists them.
-    """
-    return await shared_client().call(
-        identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
-    )
+    @wraps(Client.connect)
+    async def connect(self, *arguments: Any, **options: Any) -> Session:
+        return await shared_client().connect(*arguments, **options)
 
 
-async def connect(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    initial: Any = None,
-    *,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-) -> Session:
-    """Open a session with a protocol of ``peer``, like ``Client.connect``, on the client that ``call`` uses.
-
-    Args:
-        identity: name of the local identity that opens it; None for the only one online.
-        peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
-        protocol: name of the protocol, for instance ``"FileTransfer"``.
-        instance: name of the protocol's instance at the peer.
-        initial: value for the handler, encoded like a request; at most 64 KiB.
-        timeout: seconds until the handler must have accepted, at most 3600. The session has no time limit.
-
-    Returns:
-        An open session. Use it in ``async with``, or close it.
-
-    Raises:
-        ApplicationError: the handler rejected the session on purpose.
-        P2PError: any other error; ``fastn_p2p_client.errors`` lists them.
-    """
-    return await shared_client().connect(identity, peer, protocol, instance, initial, timeout=timeout)
+SHARED: Final = cast(Client, _SharedClient())
+"""Stands for the shared client of whichever event loop runs. It has ``call`` and ``connect`` only."""
+call: Final = SHARED.call
+connect: Final = SHARED.connect

@@ -12,6 +12,6 @@
 - ``vault_at_start``, ``keyring_keys``: the vault's secret at the start of the daemon; keys in the desktop's keyring.
 - ``users_at_start``: users of the daemon's processes, and the home given to them.
 - ``backup_files``: files of backups.
-- ``access_uses``, ``revocation_notice``: uses of a peer in access lists; words about a revoked peer.
+- ``access_uses``: uses of a peer in access lists.
 - ``process_snapshot``, ``host_routes``: read ``run/processes.json``; find out whether this machine has a network.
 """

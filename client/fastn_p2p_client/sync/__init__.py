@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 from .. import client as _async
-from .. import shared_client as _shared
 from ..affinity import caller_location
 from ..control_client import DEFAULT_CONTROL_TIMEOUT
 from ..event_loop_thread import close, run_blocking
@@ -22,6 +21,7 @@ from ..keys import PublicKey
 from ..limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 from ..session.blocking_session import Session
 from ..session.session import Session as AsyncSession
+from ..shared_client import SHARED
 from ..tickets import Ticket
 from ._server import BindingServer, Server, listen, serve_all
 
@@ -167,59 +167,12 @@ class Client:
         run_blocking(self._client.wait_until_online(identity, peer, timeout=timeout))
 
 
-@overload
-def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    returns: type[T],
-    timeout: float = ...,
-    retry: bool = ...,
-) -> T: ...
-@overload
-def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    timeout: float = ...,
-    retry: bool = ...,
-) -> Any: ...
-def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    request: Any = None,
-    *,
-    command: str = "",
-    returns: Any = Any,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-    retry: bool = False,
-) -> Any:
-    """As ``fastn_p2p_client.call``, blocking."""
-    return run_blocking(
-        _shared.call(
-            identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
-        )
-    )
+class _SharedClient(Client):
+    """``call`` and ``connect`` of a ``Client``, on the one that all threads of the process share for ``$FASTN_HOME``."""
+
+    def __init__(self) -> None:
+        self._client = SHARED
 
 
-def connect(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    initial: Any = None,
-    *,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-) -> Session:
-    """As ``fastn_p2p_client.connect``, blocking."""
-    return _opened(run_blocking(_shared.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+call: Final = _SharedClient().call
+connect: Final = _SharedClient().connect

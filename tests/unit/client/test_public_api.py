@@ -83,7 +83,7 @@ def members(cls: type) -> dict[str, Any]:
 def callables() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every function and method that is exported."""
     for name, thing in exported_things():
-        if inspect.isfunction(thing):
+        if inspect.isroutine(thing):
             yield name, thing
         elif inspect.isclass(thing) and not issubclass(thing, BaseException):
             for attribute, value in members(thing).items():

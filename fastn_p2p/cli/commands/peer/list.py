@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, table, write_message
-from ....console.revocation_notice import revocation_notice
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.ipc.messages import PeerInfo
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
@@ -22,6 +26,13 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
     )
     for each in peers:
         if each.revoked:
-            write_message(revocation_notice(each))
+            write_message(_revocation_notice(each))
     if not peers:
         write_message("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")
+
+
+def _revocation_notice(peer: PeerInfo) -> str:
+    words = f"{peer.name} was revoked on {peer.revoked[:10]}"
+    if not peer.successor:
+        return f"{words}, without a successor"
+    return f"{words}. Its successor is {peer.successor}: fastn-p2p peer accept-successor {peer.name}"
