@@ -16,10 +16,10 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, BlockedInfo
+from fastn_p2p_client.ipc.messages import BlockedInfo
 from fastn_p2p_client.keys import PublicKey, id52_of
 
-from .lazy_file import LazyFile
+from .lazy_file import LazyFile, load_file
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +61,13 @@ class BlockList:
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
-        try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
-            by_key = {bytes(PublicKey(each.id52)): each for each in saved.blocked}
-            endpoints = {bytes.fromhex(end): key for key, each in by_key.items() for end in each.endpoints}
-        except FileNotFoundError:
-            return ""
-        except (OSError, ValueError, *UNDECODABLE, P2PError) as error:
-            return f"{self._path} is damaged: peers that were blocked are not blocked now. Block them again: {error}"
+        consequence = ": peers that were blocked are not blocked now. Block them again"
+        return load_file(self._path, _File, self._restore, consequence)
+
+    def _restore(self, saved: _File) -> None:
+        by_key = {bytes(PublicKey(each.id52)): each for each in saved.blocked}
+        endpoints = {bytes.fromhex(end): key for key, each in by_key.items() for end in each.endpoints}
         self._by_key, self._endpoints = by_key, endpoints
-        return ""
 
     def close(self) -> None:
         """Write what has changed."""

@@ -8,12 +8,13 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import GroupExists, GroupNotFound, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, GroupInfo
+from fastn_p2p_client.errors import GroupExists, GroupNotFound, Overloaded
+from fastn_p2p_client.ipc.messages import GroupInfo
 from fastn_p2p_client.keys import PublicKey, id52_of
 from fastn_p2p_client.names import check_name
 
 from ...storage.atomic_files import write_atomically
+from .lazy_file import load_file
 
 MAX_GROUPS: Final = 1000
 MAX_MEMBERS: Final = 10_000
@@ -44,18 +45,14 @@ class Groups:
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
-        try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
-            groups = {
-                check_name(name, "a group"): {bytes(PublicKey(id52)): None for id52 in members}
-                for name, members in saved.groups.items()
-            }
-        except FileNotFoundError:
-            return ""
-        except (OSError, *UNDECODABLE, P2PError) as error:
-            return f"{self._path} is damaged and not used: {error}"
+        return load_file(self._path, _File, self._restore, " and not used")
+
+    def _restore(self, saved: _File) -> None:
+        groups = {
+            check_name(name, "a group"): {bytes(PublicKey(id52)): None for id52 in members}
+            for name, members in saved.groups.items()
+        }
         self._replace(groups)
-        return ""
 
     def __contains__(self, name: str) -> bool:
         return name in self._groups

@@ -17,11 +17,12 @@ import msgspec
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import InvitationNotFound, InvitationRefused, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, InvitationInfo, InvitedPeer
+from fastn_p2p_client.ipc.messages import InvitationInfo, InvitedPeer
 from fastn_p2p_client.keys import PublicKey, id52_of, proven_key
 
 from ...credentials.invitation import hash_secret, id_of, split_binding
 from ...storage.atomic_files import write_atomically
+from .lazy_file import load_file
 
 log = logging.getLogger(__name__)
 
@@ -110,18 +111,15 @@ class InvitationStore:
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
-        try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
-            for each in saved.invitations:
-                _check(each)
-        except FileNotFoundError:
-            return ""
-        except (OSError, ValueError, *UNDECODABLE, P2PError) as error:
-            return f"{self._path} is damaged: invitations are refused, and nobody is let in by one: {error}"
+        consequence = ": invitations are refused, and nobody is let in by one"
+        return load_file(self._path, _File, self._restore, consequence)
+
+    def _restore(self, saved: _File) -> None:
+        for each in saved.invitations:
+            _check(each)
         for each in saved.invitations:
             self._by_id[each.id] = each
             self._index(each, None)
-        return ""
 
     def __len__(self) -> int:
         return len(self._by_id)

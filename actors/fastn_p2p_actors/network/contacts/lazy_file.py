@@ -1,4 +1,7 @@
-"""File that is written some time after a change, in a thread, because changes may come faster than a disk writes."""
+"""File that is written some time after a change, in a thread, because changes may come faster than a disk writes.
+
+``load_file`` reads such a file at the start.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,34 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from fastn_p2p_client.errors import StorageFailed
+import msgspec
+
+from fastn_p2p_client.errors import P2PError, StorageFailed
+from fastn_p2p_client.ipc.messages import UNDECODABLE
 
 from ...storage.atomic_files import write_atomically
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
+
+
+def load_file(path: Path, kind: type[T], restore: Callable[[T], object], consequence: str) -> str:
+    """Read a JSON file. Return the reason why it cannot be used; empty if it can, or if there is none.
+
+    Args:
+        restore: takes the content; raises ValueError or P2PError if it is not valid.
+        consequence: what follows ``PATH is damaged`` in the reason.
+    """
+    try:
+        restore(msgspec.json.decode(path.read_bytes(), type=kind))
+    except FileNotFoundError:
+        pass
+    except (OSError, *UNDECODABLE, P2PError) as error:
+        return f"{path} is damaged{consequence}: {error}"
+    return ""
 
 
 class LazyFile:

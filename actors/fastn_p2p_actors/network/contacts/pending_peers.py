@@ -19,11 +19,10 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import UNDECODABLE, PendingPeer, WantedBinding
+from fastn_p2p_client.ipc.messages import PendingPeer, WantedBinding
 from fastn_p2p_client.keys import PublicKey, id52_of
 
-from .lazy_file import LazyFile
+from .lazy_file import LazyFile, load_file
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +80,10 @@ class PendingPeers:
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
-        try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File)
-            self._by_key = {bytes(PublicKey(each.id52)): each for each in saved.knocks[-MAX_PENDING:]}
-        except FileNotFoundError:
-            return ""
-        except (OSError, *UNDECODABLE, P2PError) as error:
-            return f"{self._path} is damaged and not used: {error}"
-        return ""
+        return load_file(self._path, _File, self._restore, " and not used")
+
+    def _restore(self, saved: _File) -> None:
+        self._by_key = {bytes(PublicKey(each.id52)): each for each in saved.knocks[-MAX_PENDING:]}
 
     def close(self) -> None:
         """Write what has changed."""

@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import IdentityRevoked, P2PError, StorageFailed
-from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.errors import IdentityRevoked, StorageFailed
 
 from ...credentials import Revocation, read_revocation
 from ...storage.atomic_files import write_atomically
+from .lazy_file import load_file
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +66,15 @@ class Revocations:
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
-        try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_File).revoked
-            for each in saved:
-                known = KnownRevocation(
-                    read_revocation(each.revocation), each.revocation, each.arrived_ms, each.name, each.packet
-                )
-                self._by_key[known.revocation.identity] = known
-        except FileNotFoundError:
-            return ""
-        except (OSError, *UNDECODABLE, P2PError) as error:
-            return f"{self._path} is damaged: revoked peers may count as valid until a revocation comes again: {error}"
-        return ""
+        consequence = ": revoked peers may count as valid until a revocation comes again"
+        return load_file(self._path, _File, self._restore, consequence)
+
+    def _restore(self, saved: _File) -> None:
+        for each in saved.revoked:
+            known = KnownRevocation(
+                read_revocation(each.revocation), each.revocation, each.arrived_ms, each.name, each.packet
+            )
+            self._by_key[known.revocation.identity] = known
 
     def __len__(self) -> int:
         return len(self._by_key)
