@@ -27,7 +27,7 @@ All other modules are internal and can change. ``ipc`` is the local protocol bet
 ``session``, ``serving``, ``client``, ``control_client``, ``daemon_connection``, ``shared_client`` and ``retry``
 implement the API; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``, ``permissions``
 and ``call_context`` are its vocabulary;
-``affinity``, ``callables``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
+``affinity``, ``callables``, ``durations``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 
 import typing

@@ -53,7 +53,7 @@ def shared_client(home: Home | None = None, *, program: str = "") -> Client:
 
 
 class _SharedClient:
-    """``call`` and ``connect`` of ``Client``, on the client that all tasks of an event loop share for ``$FASTN_HOME``."""
+    """``call`` and ``connect`` of the client for ``$FASTN_HOME`` that all tasks of an event loop share."""
 
     @wraps(Client.call)
     async def call(self, *arguments: Any, **options: Any) -> Any:

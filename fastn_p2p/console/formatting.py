@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+from fastn_p2p_client.durations import rough_duration
+
 _SIZE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _MEMORY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -83,10 +85,8 @@ def utc_minute(seconds: float) -> str:
 
 def expiry_time(expires: float, now: float | None = None) -> str:
     """Return a Unix time and how far away it is: ``2026-01-31 12:00 UTC (24 hours from now)``."""
-    left = expires - (time.time() if now is None else now)
-    hours, minutes = round(left / 3600), max(0, round(left / 60))
-    span = f"{hours} hours" if hours >= 2 else f"{minutes} minutes"
-    return f"{utc_minute(expires)} ({span} from now)"
+    left = max(0, round(expires - (time.time() if now is None else now)))
+    return f"{utc_minute(expires)} ({rough_duration(left)} from now)"
 
 
 def local_time(seconds: float) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fastn_p2p_client.durations import rough_duration
 from fastn_p2p_client.errors import CredentialError, DelegationExpired, DelegationNotYetValid
 
 JUMP: Final = 30.0
@@ -107,7 +108,7 @@ class ClockWatch:
             del self._doubts[next(iter(self._doubts))]
         what = "ended" if isinstance(error, DelegationExpired) else "starts in"
         ago = " ago" if isinstance(error, DelegationExpired) else ""
-        self._doubts[peer] = self._steady(), f"{what} {_duration(error.seconds)}{ago}"
+        self._doubts[peer] = self._steady(), f"{what} {rough_duration(error.seconds)}{ago}"
 
     def warnings(self) -> list[str]:
         """Return reasons why the clock looks wrong, as sentences for ``status``."""
@@ -118,14 +119,14 @@ class ClockWatch:
             found.append(f"this machine's clock says {shown}, which cannot be: peers refuse its delegations. Set it")
         elif self._behind > JUMP and steady - self._started < _SHOWN_SECONDS:
             found.append(
-                f"this machine's clock is {_duration(self._behind)} behind the time at which the daemon ran before: "
-                "if it is wrong, peers refuse its delegations until it is set"
+                f"this machine's clock is {rough_duration(self._behind)} behind the time at which the daemon ran "
+                "before: if it is wrong, peers refuse its delegations until it is set"
             )
         if self._set is not None and steady - self._set[0] < _SHOWN_SECONDS:
             when, by = self._set
-            way = "back" if by < 0 else "forward"
+            way, ago = "back" if by < 0 else "forward", rough_duration(steady - when)
             found.append(
-                f"this machine's clock was set {way} by {_duration(abs(by))}, {_duration(steady - when)} ago; "
+                f"this machine's clock was set {way} by {rough_duration(abs(by))}, {ago} ago; "
                 "delegations were renewed. If it is right now, there is nothing to do"
             )
         for peer, (when, what) in self._doubts.items():
@@ -138,10 +139,3 @@ class ClockWatch:
             return float(self._path.read_text())
         except (OSError, ValueError):
             return 0.0
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

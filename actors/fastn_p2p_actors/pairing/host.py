@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from fastn_p2p_client.durations import rough_duration
 from fastn_p2p_client.errors import BadMessage, P2PError
 from fastn_p2p_client.home import Home
 
@@ -124,7 +125,8 @@ class PairingHost:
                 if self._joiners:  # an exchange is in progress; it has limits of its own
                     await asyncio.wait([self._outcome])
                 else:
-                    raise CodeExpired(reason=f"No daemon typed the words within {_words_for(self._seconds)}") from None
+                    reason = f"No daemon typed the words within {rough_duration(self._seconds)}"
+                    raise CodeExpired(reason=reason) from None
             state = USED
             paired = self._outcome.result()
             await _wait_delivered(self._joiners[0])
@@ -296,7 +298,3 @@ async def _wait_delivered(joiner: Exchange) -> None:
 def _record(endpoint: NetworkEndpoint) -> MeetingRecord:
     address = endpoint.address()
     return MeetingRecord.open_at(address.endpoint, address.relays, address.addresses)
-
-
-def _words_for(seconds: float) -> str:
-    return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"

@@ -20,7 +20,7 @@ class P2PError(Exception):
     Attributes:
         code: stable name of the error; it never changes between releases.
         retryable: True if the same request can succeed later without any change.
-        transient: True if the error passes by itself, for instance after the restart of a process; see ``is_transient``.
+        transient: True if the error passes by itself, for instance once a process has restarted; see ``is_transient``.
         detail: more about it, in words for people; empty if there is no more. Part of the text, and no field.
     """
 

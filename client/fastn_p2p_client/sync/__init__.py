@@ -168,7 +168,7 @@ class Client:
 
 
 class _SharedClient(Client):
-    """``call`` and ``connect`` of a ``Client``, on the one that all threads of the process share for ``$FASTN_HOME``."""
+    """``call`` and ``connect`` of the client for ``$FASTN_HOME`` that all threads of the process share."""
 
     def __init__(self) -> None:
         self._client = SHARED

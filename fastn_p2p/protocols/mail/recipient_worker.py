@@ -25,6 +25,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from fastn_p2p_client.durations import rough_duration
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadReply,
@@ -230,7 +231,7 @@ class RecipientWorker:
         failed = await self._queue.record_failure(self._recipient, str(error), spent=spent, rejected=False)
         limit = self._config().bounce_after
         if by_peer and failed.oldest >= limit * 1000:
-            reason = f"not delivered after {_duration(limit)} of attempts: {error}"
+            reason = f"not delivered after {rough_duration(limit)} of attempts: {error}"
             await self._queue.bounce(self._recipient, reason, tried=int(limit * 1000))
         else:
             await self._wait_for_retry(absent=isinstance(error, _ABSENT))
@@ -283,10 +284,3 @@ class RecipientWorker:
                 await event
                 return True
         return False
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} seconds"

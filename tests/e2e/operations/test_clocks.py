@@ -98,10 +98,10 @@ def test_ahead_at_the_start_and_put_right(shifted: Shifted) -> None:
     """The peer whose clock was always right has been shown what holds only in hours: it says so, and forgets it."""
     assert not shifted.bob_calls()
     assert not shifted.alice_calls()
-    assert "alice's delegation starts in 5 h by this machine's clock" in shifted.warnings(shifted.two)
+    assert "alice's delegation starts in 5 hours by this machine's clock" in shifted.warnings(shifted.two)
     shifted.set(0)
     shifted.assert_both_call()
-    assert "clock was set back by 5 h" in shifted.warnings(shifted.one)
+    assert "clock was set back by 5 hours" in shifted.warnings(shifted.one)
 
 
 @pytest.mark.parametrize(

@@ -66,4 +66,4 @@ def test_times_that_no_calendar_has_are_a_question_mark() -> None:
 def test_expiry_says_how_far_away_it_is() -> None:
     assert expiry_time(90_000, 0) == "1970-01-02 01:00 UTC (25 hours from now)"
     assert expiry_time(600, 0) == "1970-01-01 00:10 UTC (10 minutes from now)"
-    assert expiry_time(0, 60).endswith("(0 minutes from now)")
+    assert expiry_time(0, 60).endswith("(0 seconds from now)")

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from fastn_p2p_client.errors import InvitationNotFound, InvitationRefused, Overloaded, P2PError
+from fastn_p2p_client.errors import InvitationNotFound, InvitationRefused, Overloaded
 from fastn_p2p_client.ipc.messages import InvitationInfo, InvitedPeer
 from fastn_p2p_client.keys import PublicKey, id52_of, proven_key
 

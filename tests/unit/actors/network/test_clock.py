@@ -89,7 +89,7 @@ def test_warns_of_a_clock_behind_the_last_run(clocks: Clocks) -> None:
     clocks.wall -= 3 * HOUR
     again = clocks.new()
     assert again.warnings() == [
-        "this machine's clock is 3 h behind the time at which the daemon ran before: "
+        "this machine's clock is 3 hours behind the time at which the daemon ran before: "
         "if it is wrong, peers refuse its delegations until it is set"
     ]
     clocks.wall += 3 * HOUR
@@ -101,8 +101,8 @@ def test_warns_for_a_while_of_delegations_that_are_not_valid_now(clocks: Clocks)
     clocks.watch.doubt("bob", DelegationNotYetValid(identity="x", seconds=18_000))
     clocks.watch.doubt("carol", DelegationExpired(identity="y", seconds=90))
     assert clocks.watch.warnings() == [
-        "bob's delegation starts in 5 h by this machine's clock: one of the two clocks is wrong",
-        "carol's delegation ended 90 s ago by this machine's clock: one of the two clocks is wrong",
+        "bob's delegation starts in 5 hours by this machine's clock: one of the two clocks is wrong",
+        "carol's delegation ended 90 seconds ago by this machine's clock: one of the two clocks is wrong",
     ]
     clocks.go_on(700)
     assert clocks.watch.warnings() == []
