@@ -63,7 +63,7 @@ def programs(daemons: Daemons, tmp_path: Path) -> Iterator[list[Path]]:
         yield effects
 
 
-def test_calls_are_executed_once_while_processes_are_killed(daemons: Daemons, programs: list[Path]) -> None:
+async def test_calls_are_executed_once_while_processes_are_killed(daemons: Daemons, programs: list[Path]) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = random.Random(seed)
@@ -79,12 +79,9 @@ def test_calls_are_executed_once_while_processes_are_killed(daemons: Daemons, pr
             outcomes[number] += 1
             await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
 
-    async def main() -> None:
-        async with Client(daemons.alice.home) as client:
-            disturbing = asyncio.create_task(killer.disturb())
-            await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
-
-    asyncio.run(main())
+    async with Client(daemons.alice.home) as client:
+        disturbing = asyncio.create_task(killer.disturb())
+        await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
     effects = Counter(int(line) for path in programs for line in path.read_text().split())
     print(f"{killer.kills.total()} kills: {dict(killer.kills)}; {effects.total()} effects")
     assert len(killer.kills) == 10, "no process was spared"

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,12 +50,11 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
         bob.clean_up()
 
 
-def run(daemons: Daemons, work: Callable[[Client], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(240), Client(daemons.alice.home, program="tests") as client:
-            await work(client)
-
-    asyncio.run(in_time())
+@pytest.fixture
+async def client(daemons: Daemons) -> AsyncIterator[Client]:
+    """Client of alice's daemon."""
+    async with Client(daemons.alice.home, program="tests") as client:
+        yield client
 
 
 def count_sessions(daemons: Daemons) -> int:
@@ -138,10 +137,10 @@ def restart(daemon: Daemon, actor: str, pid: int) -> None:
         ("bob", "supervisor", 1),
     ],
 )
-def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, actor: str, rounds: int) -> None:
+async def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, actor: str, rounds: int, client: Client) -> None:
     daemon = daemons.side(side)
 
-    async def run_round(client: Client) -> None:
+    async def run_round() -> None:
         traffic = Traffic(client, "alice", daemons.peer)
         await traffic.start()
         complete = await complete_session(daemons, client)
@@ -159,100 +158,85 @@ def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, actor: str
         await assert_new_session_works(daemons, client)
         await assert_no_session_left(daemons, client)
 
-    async def all_rounds(client: Client) -> None:
-        for _ in range(rounds):
-            await run_round(client)
-
-    run(daemons, all_rounds)
+    for _ in range(rounds):
+        await run_round()
 
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 @pytest.mark.parametrize("actor", ["gateway", "vault"])
-def test_sessions_survive_crashes_of_processes_off_their_path(daemons: Daemons, side: str, actor: str) -> None:
+async def test_sessions_survive_crashes_of_processes_off_their_path(daemons: Daemons, side: str, actor: str, client: Client) -> None:
     daemon = daemons.side(side)
 
-    async def work(client: Client) -> None:
-        traffic = Traffic(client, "alice", daemons.peer)
-        await traffic.start()
-        pid = await asyncio.to_thread(daemon.kill_actor, actor)
-        await traffic.assert_flowing(MIB)
-        await asyncio.to_thread(daemon.wait_actor, actor, pid)
-        await traffic.assert_flowing(MIB)
-        await traffic.stop()
-        await assert_no_session_left(daemons, client)
-
-    run(daemons, work)
+    traffic = Traffic(client, "alice", daemons.peer)
+    await traffic.start()
+    pid = await asyncio.to_thread(daemon.kill_actor, actor)
+    await traffic.assert_flowing(MIB)
+    await asyncio.to_thread(daemon.wait_actor, actor, pid)
+    await traffic.assert_flowing(MIB)
+    await traffic.stop()
+    await assert_no_session_left(daemons, client)
 
 
-def test_a_killed_program_ends_its_sessions_on_both_sides(daemons: Daemons) -> None:
+async def test_a_killed_program_ends_its_sessions_on_both_sides(daemons: Daemons, client: Client) -> None:
     network = [daemons.alice.pid("network"), daemons.bob.pid("network")]
 
-    async def work(client: Client) -> None:
-        await assert_new_session_works(daemons, client)
+    await assert_new_session_works(daemons, client)
+    await assert_no_session_left(daemons, client)
+    before = [open_files(pid) for pid in network]
+    for _ in range(3):
+        command = [sys.executable, "-m", "tests.chaos.traffic", str(daemons.alice.home.path), daemons.peer]
+        root = Path(__file__).resolve().parents[2]
+        program = await asyncio.to_thread(
+            subprocess.Popen, command, env=daemons.alice.env, cwd=root, stdout=subprocess.PIPE
+        )
+        assert program.stdout is not None
+        assert await asyncio.to_thread(program.stdout.readline) == b"flowing\n"
+        assert binding_of(daemons.bob, "bob", "Trial").sessions == 5
+        program.kill()
+        killed = time.monotonic()
+        program.wait()
+        program.stdout.close()
+        await until(lambda: count_sessions(daemons) == 0, "the sessions have ended")
+        print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
         await assert_no_session_left(daemons, client)
-        before = [open_files(pid) for pid in network]
-        for _ in range(3):
-            command = [sys.executable, "-m", "tests.chaos.traffic", str(daemons.alice.home.path), daemons.peer]
-            root = Path(__file__).resolve().parents[2]
-            program = await asyncio.to_thread(
-                subprocess.Popen, command, env=daemons.alice.env, cwd=root, stdout=subprocess.PIPE
-            )
-            assert program.stdout is not None
-            assert await asyncio.to_thread(program.stdout.readline) == b"flowing\n"
-            assert binding_of(daemons.bob, "bob", "Trial").sessions == 5
-            program.kill()
-            killed = time.monotonic()
-            program.wait()
-            program.stdout.close()
-            await until(lambda: count_sessions(daemons) == 0, "the sessions have ended")
-            print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
-            await assert_no_session_left(daemons, client)
-        eventually(lambda: [open_files(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
-
-    run(daemons, work)
+    await until(lambda: [open_files(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
 
 
-def test_a_silent_peer_daemon_is_disconnected(daemons: Daemons) -> None:
+async def test_a_silent_peer_daemon_is_disconnected(daemons: Daemons, client: Client) -> None:
     """The peer daemon is stopped, as by a machine that sleeps. It continues, and learns that its session has ended."""
     assert daemons.bob.process is not None
     pids = [daemons.bob.process.pid, daemons.bob.pid("network")]  # awake, the supervisor would replace the other one
 
-    async def work(client: Client) -> None:
-        traffic = Traffic(client, "alice", daemons.peer)
-        await traffic.start()
-        await traffic.assert_flowing(MIB)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            slowest = await assert_sessions_are_lost(traffic, time.monotonic())
-        finally:
-            for pid in reversed(pids):
-                os.kill(pid, signal.SIGCONT)
-        print(f"a silent peer was given up after {slowest:.1f} s")
-        assert slowest > 1
-        assert daemons.bob.pid("network") == pids[1]
-        await assert_new_session_works(daemons, client)
-        await assert_no_session_left(daemons, client)
-
-    run(daemons, work)
+    traffic = Traffic(client, "alice", daemons.peer)
+    await traffic.start()
+    await traffic.assert_flowing(MIB)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        slowest = await assert_sessions_are_lost(traffic, time.monotonic())
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+    print(f"a silent peer was given up after {slowest:.1f} s")
+    assert slowest > 1
+    assert daemons.bob.pid("network") == pids[1]
+    await assert_new_session_works(daemons, client)
+    await assert_no_session_left(daemons, client)
 
 
-def test_a_daemon_that_stops_cleanly_ends_its_sessions_with_an_error(daemons: Daemons) -> None:
+async def test_a_daemon_that_stops_cleanly_ends_its_sessions_with_an_error(daemons: Daemons, client: Client) -> None:
     """Neither side takes the bytes received so far for a complete stream."""
 
-    async def work(client: Client) -> None:
-        for side in ("bob", "alice"):
-            traffic = Traffic(client, "alice", daemons.peer)
-            await traffic.start()
-            stopping = time.monotonic()
-            assert await asyncio.to_thread(daemons.side(side).stop) == 0
-            slowest = await assert_sessions_are_lost(traffic, stopping)
-            print(f"{side}'s daemon stopped: the sessions ended after {slowest:.1f} s")
-            if side == "alice":
-                with pytest.raises(DaemonNotRunning):
-                    await client.connect("alice", daemons.peer, "Trial")
-            await asyncio.to_thread(daemons.side(side).start)
-            await assert_new_session_works(daemons, client)
-            await assert_no_session_left(daemons, client)
-
-    run(daemons, work)
+    for side in ("bob", "alice"):
+        traffic = Traffic(client, "alice", daemons.peer)
+        await traffic.start()
+        stopping = time.monotonic()
+        assert await asyncio.to_thread(daemons.side(side).stop) == 0
+        slowest = await assert_sessions_are_lost(traffic, stopping)
+        print(f"{side}'s daemon stopped: the sessions ended after {slowest:.1f} s")
+        if side == "alice":
+            with pytest.raises(DaemonNotRunning):
+                await client.connect("alice", daemons.peer, "Trial")
+        await asyncio.to_thread(daemons.side(side).start)
+        await assert_new_session_works(daemons, client)
+        await assert_no_session_left(daemons, client)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from fastn_p2p_client import sync
+from fastn_p2p_client import Client, sync
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
 from tests.support.daemons import complete_status, eventually
 from tests.support.sessions import sessions_in
@@ -45,6 +45,13 @@ def daemons(transport: str, shared_daemons: SharedDaemons) -> Iterator[TwoDaemon
         daemon.env["FASTN_TRANSPORT"] = transport
     yield daemons
     shared_daemons.take_back()
+
+
+@pytest.fixture
+async def client(daemons: TwoDaemons) -> AsyncIterator[Client]:
+    """Client of daemon ``one`` in the test's event loop."""
+    async with Client(daemons.one.home, program="tests") as client:
+        yield client
 
 
 @pytest.fixture(params=["far", "near"])

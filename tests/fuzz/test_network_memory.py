@@ -11,7 +11,7 @@ import pytest
 from fastn_p2p_client import Client
 from tests.support import stream_attacks as attacks
 from tests.support.attackers import Attack
-from tests.support.sessions import connected, read_all, run
+from tests.support.sessions import connected, read_all
 from tests.support.siege import MIB, Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
 
@@ -25,7 +25,7 @@ def victim() -> Iterator[Victim]:
         yield Victim(daemons)
 
 
-def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
+async def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
     """Four sessions at full speed and four calls with 1 MiB each, side by side: nothing is closed or refused.
 
     All that may wait of them is less than strangers may hold, so that it holds on the busiest machine.
@@ -45,10 +45,8 @@ def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
         reply = await client.call("alice", victim.daemons.bob, "Echo", instance="large", request=request, timeout=60)
         assert reply == {"echoed": f"Echo: {text}"}
 
-    async def all_together(client: Client) -> None:
+    async with Client(victim.daemons.one.home) as client:
         await asyncio.gather(*(converse(client) for _ in range(4)), *(call(client) for _ in range(4)))
-
-    run(victim.daemons.one, all_together)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
 from tests.support.daemons import eventually
 from tests.support.protocols import BLOCK
 from tests.support.raw_connections import Raw, unharmed
-from tests.support.sessions import count_sessions, run
+from tests.support.sessions import connected, count_sessions, run
 from tests.support.two_daemons import TwoDaemons, binding_of, start_two_daemons
 
 MIB: Final = 1024 * 1024
@@ -99,16 +100,8 @@ def each_message(size: int = 10) -> list[tuple[m.Message, bytes]]:
     ]
 
 
-def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: TwoDaemons) -> None:
+async def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: TwoDaemons) -> None:
     """Under unused ids, under ids that the daemon uses with others, and under those of other programs."""
-
-    async def talk(client: Any) -> None:
-        async with await client.connect("alice", daemons.alice, "Trial", initial={"do": "echo"}) as session:
-            await session.write(b"before")
-            assert await session.read_exactly(6) == b"before"
-            await asyncio.to_thread(meddle)
-            await session.write(b"after")
-            assert await session.read_exactly(5) == b"after"
 
     def meddle() -> None:
         with Raw(daemons.one.home.mailbox("network")) as raw:
@@ -121,7 +114,12 @@ def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: TwoDaemon
             assert raw.ask(m.Call("alice", daemons.alice, "Trial", "default", 60_000), msgspec.msgpack.encode({})) == 61
 
     with unharmed(daemons.one):
-        run(daemons.one, talk)
+        async with Client(daemons.one.home) as client, connected(client, daemons.alice) as session:
+            await session.write(b"before")
+            assert await session.read_exactly(6) == b"before"
+            await asyncio.to_thread(meddle)
+            await session.write(b"after")
+            assert await session.read_exactly(5) == b"after"
         assert_serves(daemons)
     assert_no_session_left(daemons)
 

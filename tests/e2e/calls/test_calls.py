@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,7 +25,6 @@ from tests.support.two_daemons import TwoDaemons, binding_of, handlers_at_work, 
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
-T = TypeVar("T")
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
 
@@ -38,16 +36,6 @@ class EchoReply(msgspec.Struct):
 @dataclass
 class EchoRequest:
     message: str
-
-
-def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-    """``work`` with a client of ``daemon``, in an event loop of its own."""
-
-    async def session() -> T:
-        async with Client(daemon.home, program="tests") as client:
-            return await work(client)
-
-    return asyncio.run(session())
 
 
 def ticket_of(daemon: Daemon, name: str) -> str:
@@ -167,23 +155,20 @@ def test_a_large_payload_on_the_command_line(daemons: TwoDaemons) -> None:
 # ── many at once ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_hundred_calls_in_flight(daemons: TwoDaemons) -> None:
+async def test_two_hundred_calls_in_flight(daemons: TwoDaemons, client: Client) -> None:
     """The handler runs two hundred times at once."""
     waiting = {"do": "wait", "seconds": 30}
 
-    async def flood(client: Client) -> None:
-        calls = [asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=waiting)) for _ in range(200)]
-        await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight == 200, "200 are in flight")
-        assert sum(each.in_flight for each in daemons.one.status().connections) == 200
-        for call in calls:
-            call.cancel()
-        assert all(
-            isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
-        )
-
-    run(daemons.one, flood)
-    wait_idle(daemons.two)
-    wait_idle(daemons.one)
+    calls = [asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=waiting)) for _ in range(200)]
+    await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight == 200, "200 are in flight")
+    assert sum(each.in_flight for each in daemons.one.status().connections) == 200
+    for call in calls:
+        call.cancel()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
+    )
+    await asyncio.to_thread(wait_idle, daemons.two)
+    await asyncio.to_thread(wait_idle, daemons.one)
 
 
 def test_many_threads_share_a_blocking_client(daemons: TwoDaemons) -> None:
@@ -195,23 +180,20 @@ def test_many_threads_share_a_blocking_client(daemons: TwoDaemons) -> None:
         assert list(threads.map(call, range(200))) == [f"Echo: {number}" for number in range(200)]
 
 
-def test_a_slow_call_does_not_delay_others(daemons: TwoDaemons) -> None:
+async def test_a_slow_call_does_not_delay_others(daemons: TwoDaemons, client: Client) -> None:
     """Neither one that waits, nor one that carries 16 MiB both ways."""
 
-    async def race(client: Client) -> None:
-        waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
-        for peer in (daemons.bob, daemons.alice):
-            large = asyncio.create_task(
-                client.call("alice", peer, "Trial", request={"do": "return", "value": b"x" * (16 << 20 >> 1)})
-            )
-            for _ in range(3):
-                assert await client.call("alice", peer, "Echo", request=HI) == ECHOED
-            assert len(await large) == 8 << 20
-        assert not waiting.done()
-        waiting.cancel()
-
-    run(daemons.one, race)
-    wait_idle(daemons.two)
+    waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
+    for peer in (daemons.bob, daemons.alice):
+        large = asyncio.create_task(
+            client.call("alice", peer, "Trial", request={"do": "return", "value": b"x" * (16 << 20 >> 1)})
+        )
+        for _ in range(3):
+            assert await client.call("alice", peer, "Echo", request=HI) == ECHOED
+        assert len(await large) == 8 << 20
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.to_thread(wait_idle, daemons.two)
 
 
 # ── deadlines and cancellation ───────────────────────────────────────────────────────────────────
@@ -240,30 +222,27 @@ def test_a_deadline_ends_the_handler_too(daemons: TwoDaemons) -> None:
     assert eventually(cancelled, "a handler runs at the deadline") == 1
 
 
-def test_a_deadline_travels_with_the_call(daemons: TwoDaemons) -> None:
+async def test_a_deadline_travels_with_the_call(daemons: TwoDaemons, client: Client) -> None:
     """The peer daemon keeps it by itself when the caller's daemon can no longer cancel the call."""
     before = cancelled_at_bob(daemons)
     network = daemons.one.pid("network")
 
-    async def call(client: Client) -> None:
-        waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=3))
-        await until(lambda: bob_at_work(daemons), "the handler runs")
-        os.kill(network, signal.SIGSTOP)
-        try:
-            with pytest.raises(DeadlineExceeded):
-                await waiting
-            await until(lambda: not bob_at_work(daemons), "the handler was cancelled")
-        finally:
-            signal_if_alive(network, signal.SIGCONT)
-
-    run(daemons.one, call)
+    waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=3))
+    await until(lambda: bob_at_work(daemons), "the handler runs")
+    os.kill(network, signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceeded):
+            await waiting
+        await until(lambda: not bob_at_work(daemons), "the handler was cancelled")
+    finally:
+        signal_if_alive(network, signal.SIGCONT)
     assert cancelled_at_bob(daemons) == before + 1
 
 
-def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons) -> None:
+async def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons, client: Client) -> None:
     """Near and far."""
 
-    async def call_and_cancel(client: Client, daemon: Daemon, identity: str, peer: str) -> None:
+    async def call_and_cancel(daemon: Daemon, identity: str, peer: str) -> None:
         call = asyncio.create_task(client.call("alice", peer, "Trial", request={"do": "wait"}))
         await until(lambda: handlers_at_work(daemon, identity), "the handler runs")
         call.cancel()
@@ -273,31 +252,24 @@ def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons) -> None:
 
     for daemon, identity, peer in ((daemons.two, "bob", daemons.bob), (daemons.one, "alice", daemons.alice)):
         before = settled_counts(daemon, identity)["cancelled"]
-
-        def work(client: Client, daemon: Daemon = daemon, identity: str = identity, peer: str = peer) -> Any:
-            return call_and_cancel(client, daemon, identity, peer)
-
-        run(daemons.one, work)
+        await call_and_cancel(daemon, identity, peer)
         assert settled_counts(daemon, identity)["cancelled"] == before + 1
-        wait_idle(daemon)
+        await asyncio.to_thread(wait_idle, daemon)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
-def test_a_large_call_may_be_cancelled_at_any_moment(daemons: TwoDaemons, milliseconds: int) -> None:
+async def test_a_large_call_may_be_cancelled_at_any_moment(daemons: TwoDaemons, milliseconds: int, client: Client) -> None:
     """The cancellation may overtake the call."""
 
-    async def call_and_cancel(client: Client) -> None:
-        order = {"do": "wait", "value": b"x" * (4 << 20)}
-        call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=order, timeout=60))
-        await asyncio.sleep(milliseconds / 1000)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    run(daemons.one, call_and_cancel)
-    with daemons.one.client() as client:  # whatever was on its way before this has arrived after it
-        client.call("alice", daemons.bob, "Trial", request={"value": b"x" * (4 << 20)})
-    wait_idle(daemons.two)
+    order = {"do": "wait", "value": b"x" * (4 << 20)}
+    call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request=order, timeout=60))
+    await asyncio.sleep(milliseconds / 1000)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with daemons.one.client() as other:  # whatever was on its way before this has arrived after it
+        other.call("alice", daemons.bob, "Trial", request={"value": b"x" * (4 << 20)})
+    await asyncio.to_thread(wait_idle, daemons.two)
 
 
 PROGRAM = """
@@ -323,17 +295,14 @@ def test_a_program_that_is_killed_takes_its_calls_with_it(daemons: TwoDaemons) -
     wait_idle(daemons.two)
 
 
-def test_closing_a_client_ends_its_calls(daemons: TwoDaemons) -> None:
-    async def close(client: Client) -> None:
-        call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
-        await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
-        client.close()
-        with pytest.raises(ConnectionLost):
-            await call
-        assert await client.call("alice", daemons.bob, "Echo", request=HI) == ECHOED  # opens again
-
-    run(daemons.one, close)
-    wait_idle(daemons.two)
+async def test_closing_a_client_ends_its_calls(daemons: TwoDaemons, client: Client) -> None:
+    call = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}))
+    await until(lambda: binding_of(daemons.two, "bob", "Trial").in_flight, "the handler runs")
+    client.close()
+    with pytest.raises(ConnectionLost):
+        await call
+    assert await client.call("alice", daemons.bob, "Echo", request=HI) == ECHOED  # opens again
+    await asyncio.to_thread(wait_idle, daemons.two)
 
 
 def test_interrupting_a_blocking_call_cancels_it(daemons: TwoDaemons) -> None:

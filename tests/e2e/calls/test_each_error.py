@@ -380,50 +380,39 @@ def test_nothing_was_changed_by_errors(crowd: TwoDaemons) -> None:
     assert [each for each in status.warnings if not each.startswith("the sandbox of")] == []  # an older kernel
 
 
-def test_a_reply_that_is_not_what_was_expected(daemons: TwoDaemons) -> None:
+async def test_a_reply_that_is_not_what_was_expected(daemons: TwoDaemons, client: Client) -> None:
     """Only programs say what they expect."""
-
-    async def ask() -> e.BadReply:
-        async with Client(daemons.one.home) as client:
-            with pytest.raises(e.BadReply) as caught:
-                await client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
-        return caught.value
-
     expected = e.BadReply(protocol="Echo", reason="Expected `int`, got `object`")
-    assert_same_error(asyncio.run(ask()), expected)
-    with daemons.one.client() as client, pytest.raises(e.BadReply) as caught:
-        client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
+    with pytest.raises(e.BadReply) as caught:
+        await client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
+    assert_same_error(caught.value, expected)
+    with daemons.one.client() as blocking, pytest.raises(e.BadReply) as caught:
+        blocking.call("alice", daemons.bob, "Echo", request={"message": "hi"}, returns=int)
     assert_same_error(caught.value, expected)
 
 
-def test_too_many_calls_at_once(daemons: TwoDaemons) -> None:
+async def test_too_many_calls_at_once(daemons: TwoDaemons, client: Client) -> None:
     """The one above the limit is refused at once; nothing happens to the others."""
-
-    async def flood() -> e.Overloaded:
-        async with Client(daemons.one.home) as client:
-            request = {"do": "wait"}
-            many = [
-                asyncio.ensure_future(client.call("alice", daemons.alice, "Trial", request=request, timeout=50))
-                for _ in range(MAX_CALLS_PER_CLIENT + 1)
-            ]
-            done, others = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
-            (refused,) = done
-            await until(lambda: in_flight() == MAX_CALLS_PER_CLIENT, "all others are in flight")
-            assert not any(call.done() for call in others)
-            one = others.pop()
-            one.cancel()
-            await asyncio.wait([one])
-            assert await client.call("alice", daemons.alice, "Trial", request={"value": 1}) == 1  # there is room again
-            for call in others:
-                call.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-        error = refused.exception()
-        assert isinstance(error, e.Overloaded)
-        return error
+    many = [
+        asyncio.ensure_future(client.call("alice", daemons.alice, "Trial", request={"do": "wait"}, timeout=50))
+        for _ in range(MAX_CALLS_PER_CLIENT + 1)
+    ]
+    done, others = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = done
 
     def in_flight() -> int:
         return binding_of(daemons.one, "alice", "Trial").in_flight
 
-    error = asyncio.run(flood())
+    await until(lambda: in_flight() == MAX_CALLS_PER_CLIENT, "all others are in flight")
+    assert not any(call.done() for call in others)
+    one = others.pop()
+    one.cancel()
+    await asyncio.wait([one])
+    assert await client.call("alice", daemons.alice, "Trial", request={"value": 1}) == 1  # there is room again
+    for call in others:
+        call.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    error = refused.exception()
+    assert isinstance(error, e.Overloaded)
     assert error.fields() == {"what": "calls in flight from this program", "limit": MAX_CALLS_PER_CLIENT}
-    wait_idle(daemons.one)
+    await asyncio.to_thread(wait_idle, daemons.one)

@@ -6,24 +6,21 @@ import asyncio
 from typing import Final
 
 from fastn_p2p_client import Client
-from tests.support.sessions import run
 from tests.support.two_daemons import binding_of, start_two_daemons, until_awaited
 
 HI: Final = {"message": "hi"}
 ECHOED: Final = {"echoed": "Echo: hi"}
 
 
-def test_calls_both_ways_take_one_connection() -> None:
+async def test_calls_both_ways_take_one_connection() -> None:
     """The first fifty calls share it too, although they need it at the same moment."""
     with start_two_daemons() as daemons:
 
-        async def fifty(client: Client, caller: str, peer: str) -> None:
-            calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
-            assert await asyncio.gather(*calls) == [ECHOED] * 50
-
         assert daemons.one.status().connections == []
-        run(daemons.one, lambda client: fifty(client, "alice", daemons.bob))
-        run(daemons.two, lambda client: fifty(client, "bob", daemons.alice))
+        for daemon, caller, peer in ((daemons.one, "alice", daemons.bob), (daemons.two, "bob", daemons.alice)):
+            async with Client(daemon.home) as client:
+                calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
+                assert await asyncio.gather(*calls) == [ECHOED] * 50
         (here,), (there,) = daemons.one.status().connections, daemons.two.status().connections
         assert (here.endpoint, there.endpoint) == (daemons.two.status().endpoint, daemons.one.status().endpoint)
         assert (here.outgoing, there.outgoing) == (True, False)
@@ -37,7 +34,7 @@ def test_calls_both_ways_take_one_connection() -> None:
             assert 0 < binding.p50_ms <= binding.p99_ms
 
 
-def test_both_sides_may_dial_at_the_same_moment() -> None:
+async def test_both_sides_may_dial_at_the_same_moment() -> None:
     """No call is lost, and afterwards all of them, both ways, take the same connection."""
     with start_two_daemons(echo=False) as daemons:
 
@@ -56,18 +53,15 @@ def test_both_sides_may_dial_at_the_same_moment() -> None:
                 for connection in daemon.status().connections
             }
 
-        async def main() -> None:
-            async with Client(daemons.one.home) as here, Client(daemons.two.home) as there:
-                await asyncio.gather(here.start(), there.start())
+        async with Client(daemons.one.home) as here, Client(daemons.two.home) as there:
+            await asyncio.gather(here.start(), there.start())
+            await both_ways(here, there)
+            await both_ways(here, there)
+
+            async def same() -> bool:
+                before = sent()
                 await both_ways(here, there)
-                await both_ways(here, there)
+                used = {key for key, count in sent().items() if count > before.get(key, 0)}
+                return len(used) == 2 and len({dialler for _, dialler in used}) == 1
 
-                async def same() -> bool:
-                    before = sent()
-                    await both_ways(here, there)
-                    used = {key for key, count in sent().items() if count > before.get(key, 0)}
-                    return len(used) == 2 and len({dialler for _, dialler in used}) == 1
-
-                await until_awaited(same, "both use the same one")  # the later may still be on its way
-
-        asyncio.run(main())
+            await until_awaited(same, "both use the same one")  # the later may still be on its way

@@ -21,20 +21,16 @@ from tests.support.requests import STRANGER, Call, Command, assert_same_error, t
 from tests.support.two_daemons import TwoDaemons, give
 
 
-def test_no_daemon(tmp_path: Path) -> None:
+async def test_no_daemon(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "home", tmp_path / "hosts")
     expected = e.DaemonNotRunning(home=str(daemon.home.path))
     for question in (Call(STRANGER), Command(["list-identities"], m.ListIdentities())):
         with daemon.client() as client, pytest.raises(e.DaemonNotRunning) as caught:
             question.blocking(client)
         assert_same_error(caught.value, expected)
-
-        async def ask(question: Call | Command) -> None:
-            async with Client(daemon.home) as client:
-                await question.awaiting(client)
-
-        with pytest.raises(e.DaemonNotRunning) as caught:
-            asyncio.run(ask(question))
+        async with Client(daemon.home) as awaiting:
+            with pytest.raises(e.DaemonNotRunning) as caught:
+                await question.awaiting(awaiting)
         assert_same_error(caught.value, expected)
         done = daemon.cli(*question.arguments(), input=question.stdin())
         assert (done.returncode, done.stdout) == (ExitCode.DAEMON, "")

@@ -25,28 +25,22 @@ from tests.support.two_daemons import TwoDaemons
 _reply = msgspec.msgpack.Decoder(m.ControlReply)
 
 
-def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
+async def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
     """Told so, with both versions, and nothing else is listened to before a hello that fits."""
-
-    async def converse() -> list[Any]:
-        link = RequestChannel(daemons.one.home.control_socket, "gateway")
-        link.open()
-        try:
-            return [
-                decode_answer(_reply, (await link.request(message, timeout=60)).header)
-                for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
-            ]
-        finally:
-            link.close()
-
-    early, mismatch, late = asyncio.run(converse())
+    link = RequestChannel(daemons.one.home.control_socket, "gateway")
+    link.open()
+    early, mismatch, late = [
+        decode_answer(_reply, (await link.request(message, timeout=60)).header)
+        for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
+    ]
+    link.close()
     assert_same_error(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
     assert "Upgrade the older" in str(mismatch.error())
     for refusal in (early, late):
         assert_same_error(refusal.error(), e.BadMessage(reason="say Hello first"))
 
 
-def test_a_daemon_of_another_version(
+async def test_a_daemon_of_another_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stub that only knows version 7: all three name both versions."""
@@ -54,7 +48,10 @@ def test_a_daemon_of_another_version(
     expected = e.VersionMismatch(ours=PROTOCOL_VERSION, theirs=7)
     monkeypatch.setenv("FASTN_HOME", str(tmp_path))
 
-    async def converse() -> None:
+    with home.lock.open("w") as lock:
+        lock_exclusively(lock.fileno())
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
         def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
             mailbox.send(sender, correlation, m.encode(m.ErrorReply.of(expected)))
 
@@ -72,10 +69,4 @@ def test_a_daemon_of_another_version(
             assert_same_error(caught.value, expected)
         finally:
             mailbox.close()
-
-    with home.lock.open("w") as lock:
-        lock_exclusively(lock.fileno())
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        asyncio.run(converse())
     assert capsys.readouterr() == ("", f"fastn-p2p: {expected}\n")

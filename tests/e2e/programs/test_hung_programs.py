@@ -102,20 +102,17 @@ def test_a_stopped_program_costs_its_first_calls_and_comes_back(daemons: TwoDaem
     eventually(lambda: asyncio.run(asked(daemons, ask, 20))[stopped], "it gets its share again")
 
 
-def test_a_handler_that_is_slow_keeps_the_share_of_its_process(daemons: TwoDaemons, pids: list[int]) -> None:
+async def test_a_handler_that_is_slow_keeps_the_share_of_its_process(
+    daemons: TwoDaemons, pids: list[int], client: Client
+) -> None:
     """The process answers other calls meanwhile, so it does not hang."""
     slow, _ = pids
-
-    async def scenario() -> Counter[int]:
-        async with Client(daemons.one.home) as client:
-            late = [asyncio.ensure_future(ask(client, daemons, {"slow": slow})) for _ in range(4)]
-            while not all(each.done() for each in late):
-                await asked(daemons, ask, 5 * CALLERS)
-            ended = await asyncio.gather(*late, return_exceptions=True)
-            assert any(isinstance(each, DeadlineExceeded) for each in ended)
-        return await asked(daemons, ask, 100)
-
-    answers = asyncio.run(scenario())
+    late = [asyncio.ensure_future(ask(client, daemons, {"slow": slow})) for _ in range(4)]
+    while not all(each.done() for each in late):
+        await asked(daemons, ask, 5 * CALLERS)
+    ended = await asyncio.gather(*late, return_exceptions=True)
+    assert any(isinstance(each, DeadlineExceeded) for each in ended)
+    answers = await asked(daemons, ask, 100)
     assert answers[0] < 10, "a few on a busy machine"
     assert min(answers[pid] for pid in pids) >= 20, answers
 

@@ -141,29 +141,26 @@ class Limited(Protocol):
         return self.config.limit
 
 
-def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daemons: TwoDaemons) -> None:
-    async def scenario() -> None:
-        async with Client(daemons.one.home) as one, Client(daemons.two.home) as two:
-            await two.control(m.AddProtocol("bob", "Limited", "default", ("alice",), True), b'{"limit": 1}')
-            server = serve_all(daemons.two.home)
-            server.protocol(Limited)
-            serving = asyncio.create_task(server.serve())
-            try:
-                async with asyncio.timeout(60):
-                    await server.ready.wait()
-                assert await one.call("alice", daemons.bob, "Limited") == 1
-                await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limit": 2}')
-                assert await one.call("alice", daemons.bob, "Limited") == 2
-                with pytest.raises(InvalidConfig, match="the program that serves it says"):
-                    await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limt": 3}')
-                assert await one.call("alice", daemons.bob, "Limited") == 2
-                await two.control(m.SetProtocol("bob", "Limited", "default", (daemons.bob,)))
-                with pytest.raises(Denied):
-                    await one.call("alice", daemons.bob, "Limited")
-            finally:
-                server.close()
-                await serving
-
-    asyncio.run(scenario())
+async def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daemons: TwoDaemons) -> None:
+    async with Client(daemons.one.home) as one, Client(daemons.two.home) as two:
+        await two.control(m.AddProtocol("bob", "Limited", "default", ("alice",), True), b'{"limit": 1}')
+        server = serve_all(daemons.two.home)
+        server.protocol(Limited)
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with asyncio.timeout(60):
+                await server.ready.wait()
+            assert await one.call("alice", daemons.bob, "Limited") == 1
+            await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limit": 2}')
+            assert await one.call("alice", daemons.bob, "Limited") == 2
+            with pytest.raises(InvalidConfig, match="the program that serves it says"):
+                await two.control(m.SetProtocol("bob", "Limited", "default"), b'{"limt": 3}')
+            assert await one.call("alice", daemons.bob, "Limited") == 2
+            await two.control(m.SetProtocol("bob", "Limited", "default", (daemons.bob,)))
+            with pytest.raises(Denied):
+                await one.call("alice", daemons.bob, "Limited")
+        finally:
+            server.close()
+            await serving
     config = json.loads((daemons.two.home.identities / "bob/protocols/Limited/default/config.json").read_text())
     assert (config["config"], config["allow"]) == ({"limit": 2}, [daemons.bob])

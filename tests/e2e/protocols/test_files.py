@@ -193,7 +193,9 @@ def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -
 # ── one file as bytes ────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plain_text_opens_a_session_with_that_file(
+    setup: FilesSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_files(setup.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
     peer, got = setup.daemons.bob, setup.here / "got"
     monkeypatch.setenv("FASTN_HOME", str(setup.daemons.one.home.path))
@@ -207,12 +209,9 @@ def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypa
         with sync.connect("alice", peer, "FileTransfer", "default", path) as session, got.open("wb") as file:
             session.copy_to(file)
 
-    async def fetch_all() -> None:
-        for path in ("report.pdf", "d/ü/small", "empty"):
-            await fetch(path)
-            assert got.read_bytes() == (setup.root / path).read_bytes()
-
-    asyncio.run(fetch_all())
+    for path in ("report.pdf", "d/ü/small", "empty"):
+        await fetch(path)
+        assert got.read_bytes() == (setup.root / path).read_bytes()
     for path in ("report.pdf", "d/ü/small", "empty"):
         fetch_blocking(path)
         assert got.read_bytes() == (setup.root / path).read_bytes()

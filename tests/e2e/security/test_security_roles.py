@@ -162,10 +162,10 @@ def test_protocol_code_is_not_the_vaults_owner(unchanged: Daemon) -> None:
     assert orphan in ("forbidden", "")  # the supervisor may have killed it first
 
 
-def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_path: Path) -> None:
+async def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_path: Path) -> None:
     """Every message from every role over the real socket, and from keys that no role has, with the right server key."""
 
-    async def scenario() -> None:
+    with running_vault(tmp_path / "home") as running:
         async with vault_requests(running, "gateway") as gateway, vault_requests(running, "network") as net:
             created = await gateway(vault.CreateKey("alice"))
             for role, ask in (("gateway", gateway), ("network", net)):
@@ -174,9 +174,6 @@ def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_p
                         with pytest.raises(Forbidden):
                             await ask(message)
             assert (await gateway(vault.ListKeys())).identities == (created,)
-
-    with running_vault(tmp_path / "home") as running:
-        asyncio.run(scenario())
         keys = Keys.made_up(running.access["network"].server_public)
         for stranger in (keys, None):
             with Raw(running.home.mailbox("vault"), stranger) as raw:

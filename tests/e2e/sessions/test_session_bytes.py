@@ -13,47 +13,41 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.protocols import BLOCK
-from tests.support.sessions import connected, read_all, run
+from tests.support.sessions import connected, read_all
 from tests.support.two_daemons import TwoDaemons, give
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
 
 
-def test_bytes_come_back_and_the_peer_is_known(daemons: TwoDaemons, peer: str) -> None:
-    async def talk(client: Client) -> None:
-        async with connected(client, peer) as session:
-            assert session.peer.key.id52 == peer
-            assert (session.protocol, session.instance) == ("Trial", "default")
-            for size in (1, 100, 65_536, 300_000):
-                await session.write(bytes(size))
-                assert await session.read_exactly(size) == bytes(size)
-            assert session.bytes_read == session.bytes_written == 365_637
-            await session.send_eof()
-            assert await session.read() == b""
-        async with connected(client, peer, "who") as session:
-            assert await read_all(session) == f"{daemons.alice} None default".encode()
-
-    run(daemons.one, talk)
+async def test_bytes_come_back_and_the_peer_is_known(daemons: TwoDaemons, peer: str, client: Client) -> None:
+    async with connected(client, peer) as session:
+        assert session.peer.key.id52 == peer
+        assert (session.protocol, session.instance) == ("Trial", "default")
+        for size in (1, 100, 65_536, 300_000):
+            await session.write(bytes(size))
+            assert await session.read_exactly(size) == bytes(size)
+        assert session.bytes_read == session.bytes_written == 365_637
+        await session.send_eof()
+        assert await session.read() == b""
+    async with connected(client, peer, "who") as session:
+        assert await read_all(session) == f"{daemons.alice} None default".encode()
 
 
-def test_both_directions_are_half_closed_each_in_its_time(daemons: TwoDaemons, peer: str) -> None:
+async def test_both_directions_are_half_closed_each_in_its_time(daemons: TwoDaemons, peer: str, client: Client) -> None:
     """First ours, with an answer that needs all of it; and first theirs, with more from us afterwards."""
 
-    async def talk(client: Client) -> None:
-        async with connected(client, peer, "count") as session:
-            await session.write(b"x" * 1000)
-            await session.send_eof()
-            with pytest.raises(e.SessionClosed):
-                await session.write(b"more")
-            assert await read_all(session) == f"1000 {hashlib.blake2b(b'x' * 1000).hexdigest()}".encode()
-        async with connected(client, peer, "send", size=1000) as session:
-            assert await read_all(session) == BLOCK[:1000]
-
-    run(daemons.one, talk)
+    async with connected(client, peer, "count") as session:
+        await session.write(b"x" * 1000)
+        await session.send_eof()
+        with pytest.raises(e.SessionClosed):
+            await session.write(b"more")
+        assert await read_all(session) == f"1000 {hashlib.blake2b(b'x' * 1000).hexdigest()}".encode()
+    async with connected(client, peer, "send", size=1000) as session:
+        assert await read_all(session) == BLOCK[:1000]
 
 
-def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str) -> None:
+async def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str, client: Client) -> None:
     size = 16 * MIB
     sent, received = hashlib.blake2b(), hashlib.blake2b()
 
@@ -73,53 +67,38 @@ def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer
             count += len(chunk)
         return count
 
-    async def talk(client: Client) -> None:
-        async with connected(client, peer) as session:
-            _, count = await asyncio.gather(say(session), hear(session))
-            assert count == size
-
-    run(daemons.one, talk)
+    async with connected(client, peer) as session:
+        _, count = await asyncio.gather(say(session), hear(session))
+        assert count == size
     assert sent.digest() == received.digest()
 
 
-def test_large_amounts_are_copied_from_and_to_files(daemons: TwoDaemons, peer: str) -> None:
+async def test_large_amounts_are_copied_from_and_to_files(daemons: TwoDaemons, peer: str, client: Client) -> None:
     data = BLOCK * 40
 
-    async def talk(client: Client) -> None:
-        async with connected(client, peer) as session:
-            taken = io.BytesIO()
-            assert await session.copy_both(io.BytesIO(data), taken) == (len(data), len(data))
-            assert taken.getvalue() == data
-        async with connected(client, peer, "count") as session:
-            assert await session.copy_from(io.BytesIO(data)) == len(data)
-            assert await read_all(session) == f"{len(data)} {hashlib.blake2b(data).hexdigest()}".encode()
-
-    run(daemons.one, talk)
+    async with connected(client, peer) as session:
+        taken = io.BytesIO()
+        assert await session.copy_both(io.BytesIO(data), taken) == (len(data), len(data))
+        assert taken.getvalue() == data
+    async with connected(client, peer, "count") as session:
+        assert await session.copy_from(io.BytesIO(data)) == len(data)
+        assert await read_all(session) == f"{len(data)} {hashlib.blake2b(data).hexdigest()}".encode()
 
 
-def test_several_sessions_carry_their_own_bytes_at_once(daemons: TwoDaemons) -> None:
-    async def talk(client: Client, number: int) -> bool:
+async def test_several_sessions_carry_their_own_bytes_at_once(daemons: TwoDaemons, client: Client) -> None:
+    async def talk(number: int) -> bool:
         data = bytes([number]) * (number * 20_000 + 1)
         async with connected(client, (daemons.bob, daemons.alice)[number % 2]) as session:
             taken = io.BytesIO()
             await session.copy_both(io.BytesIO(data), taken)
             return taken.getvalue() == data
 
-    async def all_at_once(client: Client) -> list[bool]:
-        return list(await asyncio.gather(*(talk(client, number) for number in range(40))))
-
-    assert run(daemons.one, all_at_once) == [True] * 40
+    assert await asyncio.gather(*map(talk, range(40))) == [True] * 40
 
 
-def test_a_ticket_and_another_instance_lead_to_sessions_too(daemons: TwoDaemons) -> None:
+async def test_a_ticket_and_another_instance_lead_to_sessions_too(daemons: TwoDaemons, client: Client) -> None:
     give(daemons.two, "bob", "Trial", "second")
-    with daemons.two.client() as client:
-        reply = client.control(m.GetTicket("bob"))
-    assert isinstance(reply, m.TicketText)
-    ticket = reply.ticket
-
-    async def talk(client: Client) -> bytes:
-        async with await client.connect(None, ticket, "Trial", "second", {"do": "who"}) as session:
-            return await read_all(session)
-
-    assert run(daemons.one, talk) == f"{daemons.alice} None second".encode()
+    with daemons.two.client() as of_bob:
+        ticket = of_bob.control(m.GetTicket("bob")).ticket
+    async with await client.connect(None, ticket, "Trial", "second", {"do": "who"}) as session:
+        assert await read_all(session) == f"{daemons.alice} None second".encode()

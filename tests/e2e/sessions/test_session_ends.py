@@ -11,101 +11,84 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
-from tests.support.daemons import Daemon, eventually
-from tests.support.sessions import connected, daemon_of, outcome, read_all, run
+from tests.support.daemons import Daemon
+from tests.support.sessions import connected, daemon_of, outcome, read_all
 from tests.support.two_daemons import TwoDaemons, binding_of, give, settled_counts, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
 
 
-def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str) -> None:
+async def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, client: Client) -> None:
     code = MAX_RESET_CODE
 
-    async def by_the_handler(client: Client) -> None:
-        session = await client.connect("alice", peer, "Trial", initial={"do": "reset", "code": code})
-        await session.write(b"x")
-        for work in (session.read(), session.wait_sent(), session.write(b"x" * 4 * MIB)):
-            error = await outcome(work)
-            assert isinstance(error, e.StreamReset), error
-            assert error.reset_code == code
-        await outcome(session.close())
+    session = await client.connect("alice", peer, "Trial", initial={"do": "reset", "code": code})
+    await session.write(b"x")
+    for work in (session.read(), session.wait_sent(), session.write(b"x" * 4 * MIB)):
+        error = await outcome(work)
+        assert isinstance(error, e.StreamReset), error
+        assert error.reset_code == code
+    await outcome(session.close())
+    daemon, name = daemon_of(daemons, peer)
+    before = settled_counts(daemon, name)["ended"]
+    session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
+    assert await session.read()
+    session.reset(code)
+    assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
-    async def by_the_program(client: Client) -> None:
-        daemon, name = daemon_of(daemons, peer)
-        before = settled_counts(daemon, name)["ended"]
-        session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
+
+async def test_a_handler_that_fails_never_looks_as_if_it_had_finished(daemons: TwoDaemons, peer: str, client: Client) -> None:
+    session = await client.connect("alice", peer, "Trial", initial={"do": "fail"})
+    await session.write(b"x")
+    error = await outcome(session.read())
+    assert isinstance(error, e.StreamReset)
+    assert error.reset_code == RESET_FAILED
+    await outcome(session.close())
+
+
+async def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, peer: str, client: Client) -> None:
+    session = await client.connect("alice", peer, "Trial", initial={"do": "ignore"})
+    assert await session.read() == b""
+    error = await outcome(session.write(b"x" * 8 * MIB))
+    assert isinstance(error, e.StreamReset)
+    assert error.reset_code == RESET_CLOSED
+    await session.close()  # no error: everything has been said about it
+
+    daemon, name = daemon_of(daemons, peer)
+    before = settled_counts(daemon, name)["ended"]
+    async with connected(client, peer, "hold") as session:
         assert await session.read()
-        session.reset(code)
-        assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
-
-    run(daemons.one, by_the_handler)
-    run(daemons.one, by_the_program)
+    assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
 
-def test_a_handler_that_fails_never_looks_as_if_it_had_finished(daemons: TwoDaemons, peer: str) -> None:
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", peer, "Trial", initial={"do": "fail"})
-        await session.write(b"x")
-        error = await outcome(session.read())
-        assert isinstance(error, e.StreamReset)
-        assert error.reset_code == RESET_FAILED
-        await outcome(session.close())
-
-    run(daemons.one, talk)
-
-
-def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, peer: str) -> None:
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", peer, "Trial", initial={"do": "ignore"})
-        assert await session.read() == b""
-        error = await outcome(session.write(b"x" * 8 * MIB))
-        assert isinstance(error, e.StreamReset)
-        assert error.reset_code == RESET_CLOSED
-        await session.close()  # no error: everything has been said about it
-
-        daemon, name = daemon_of(daemons, peer)
-        before = settled_counts(daemon, name)["ended"]
-        async with connected(client, peer, "hold") as session:
-            assert await session.read()
-        assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
-
-    run(daemons.one, talk)
-
-
-def test_bytes_written_before_the_end_of_the_program_arrive(daemons: TwoDaemons, peer: str) -> None:
+async def test_bytes_written_before_the_end_of_the_program_arrive(daemons: TwoDaemons, peer: str, client: Client) -> None:
     """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
     daemon, name = daemon_of(daemons, peer)
     before = binding_of(daemon, name, "Trial")
 
-    async def talk(client: Client) -> None:
-        async with connected(client, peer, "count") as session:
-            await session.write(b"x" * 100_000)
-
-    run(daemons.one, talk)
+    async with connected(client, peer, "count") as session:
+        await session.write(b"x" * 100_000)
+    client.close()
 
     def ended() -> bool:
         binding = binding_of(daemon, name, "Trial")
         return binding.opened == before.opened + 1 and binding.sessions == 0
 
-    eventually(ended, "the session has ended")
+    await until(ended, "the session has ended")
 
 
-def test_a_client_that_is_closed_ends_its_sessions(daemons: TwoDaemons, peer: str) -> None:
+async def test_a_client_that_is_closed_ends_its_sessions(daemons: TwoDaemons, peer: str, client: Client) -> None:
     daemon, name = daemon_of(daemons, peer)
 
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
-        connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}))
-        reading = asyncio.create_task(session.read())
-        await until(lambda: binding_of(daemon, name, "Trial").sessions == 2, "both are there")
-        client.close()
-        for work in (reading, connecting, session.write(b"x"), session.close()):
-            assert isinstance(await outcome(work), e.ConnectionLost)
-        async with connected(client, peer, "who") as session:  # opens again
-            assert await read_all(session)
-
-    run(daemons.one, talk)
+    session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
+    connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}))
+    reading = asyncio.create_task(session.read())
+    await until(lambda: binding_of(daemon, name, "Trial").sessions == 2, "both are there")
+    client.close()
+    for work in (reading, connecting, session.write(b"x"), session.close()):
+        assert isinstance(await outcome(work), e.ConnectionLost)
+    async with connected(client, peer, "who") as session:  # opens again
+        assert await read_all(session)
 
 
 async def control(daemon: Daemon, message: m.RequestFor[m.Message]) -> None:
@@ -121,104 +104,75 @@ async def assert_echoes(session: Session) -> None:
     assert await session.read() == b"x"
 
 
-def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons: TwoDaemons) -> None:
+async def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons: TwoDaemons, client: Client) -> None:
     """The sessions end on both daemons; those of other identities go on."""
     daemons.one.identity("erin", echo=False)
 
-    async def talk(client: Client) -> None:
-        async with connected(client, daemons.bob) as other:
-            for peer in (daemons.bob, daemons.alice):
-                session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
-                await assert_echoes(session)
-                reading = asyncio.create_task(session.read())
-                await control(daemons.one, m.SetIdentityOnline("erin", False))
-                error = await outcome(reading)
-                assert isinstance(error, e.ConnectionLost)
-                assert "erin" in str(error)
-                await control(daemons.one, m.SetIdentityOnline("erin", True))
-            await assert_echoes(other)
-
-    run(daemons.one, talk)
-
-
-def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemons: TwoDaemons) -> None:
-    """Other sessions of the peer go on."""
-    with daemons.one.client() as client:
-        reply = client.control(m.GetTicket("alice"))
-    with daemons.two.client() as client:
-        client.control(m.AddPeer(reply.ticket, "alice"))
-    give(daemons.two, "bob", "Trial", "members", "alice")
-
-    async def talk(client: Client) -> None:
-        async with connected(client, daemons.bob) as other:
-            session = await client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"})
+    async with connected(client, daemons.bob) as other:
+        for peer in (daemons.bob, daemons.alice):
+            session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
             await assert_echoes(session)
             reading = asyncio.create_task(session.read())
-            await control(daemons.two, m.RemovePeer("alice"))
-            assert isinstance(await outcome(reading), e.ConnectionLost)
-            refused = await outcome(client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"}))
-            assert isinstance(refused, e.Denied)
-            await assert_echoes(other)
-        await control(daemons.two, m.RemoveProtocol("bob", "Trial", "members"))
-
-    run(daemons.one, talk)
+            await control(daemons.one, m.SetIdentityOnline("erin", False))
+            error = await outcome(reading)
+            assert isinstance(error, e.ConnectionLost)
+            assert "erin" in str(error)
+            await control(daemons.one, m.SetIdentityOnline("erin", True))
+        await assert_echoes(other)
 
 
-def test_taking_an_identity_offline_ends_its_sessions_with_a_word(daemons: TwoDaemons) -> None:
+async def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemons: TwoDaemons, client: Client) -> None:
+    """Other sessions of the peer go on."""
+    with daemons.one.client() as of_alice, daemons.two.client() as of_bob:
+        of_bob.control(m.AddPeer(of_alice.control(m.GetTicket("alice")).ticket, "alice"))
+    give(daemons.two, "bob", "Trial", "members", "alice")
+
+    async with connected(client, daemons.bob) as other:
+        session = await client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"})
+        await assert_echoes(session)
+        reading = asyncio.create_task(session.read())
+        await control(daemons.two, m.RemovePeer("alice"))
+        assert isinstance(await outcome(reading), e.ConnectionLost)
+        refused = await outcome(client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"}))
+        assert isinstance(refused, e.Denied)
+        await assert_echoes(other)
+    await control(daemons.two, m.RemoveProtocol("bob", "Trial", "members"))
+
+
+async def test_taking_an_identity_offline_ends_its_sessions_with_a_word(daemons: TwoDaemons, client: Client) -> None:
     id52 = daemons.two.identity("carol", echo=False)
     give(daemons.two, "carol", "Trial")
 
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", id52, "Trial", initial={"do": "echo"})
-        await session.write(b"x")
-        assert await session.read() == b"x"
-        reading = asyncio.create_task(session.read())
-
-        def take_offline() -> None:
-            with daemons.two.client() as control:
-                control.control(m.SetIdentityOnline("carol", False))
-
-        await asyncio.to_thread(take_offline)
-        assert isinstance(await outcome(reading), e.ConnectionLost)
-        assert isinstance(await outcome(session.write(b"x")), e.ConnectionLost)
-        error = await outcome(client.connect("alice", id52, "Trial", initial={"do": "echo"}))
-        assert isinstance(error, e.PeerOffline)
-
-    run(daemons.one, talk)
+    session = await client.connect("alice", id52, "Trial", initial={"do": "echo"})
+    await assert_echoes(session)
+    reading = asyncio.create_task(session.read())
+    await control(daemons.two, m.SetIdentityOnline("carol", False))
+    assert isinstance(await outcome(reading), e.ConnectionLost)
+    assert isinstance(await outcome(session.write(b"x")), e.ConnectionLost)
+    error = await outcome(client.connect("alice", id52, "Trial", initial={"do": "echo"}))
+    assert isinstance(error, e.PeerOffline)
 
 
-def test_removing_a_protocol_ends_its_sessions_with_a_word(daemons: TwoDaemons) -> None:
+async def test_removing_a_protocol_ends_its_sessions_with_a_word(daemons: TwoDaemons, client: Client) -> None:
     peer, daemon, name = daemons.bob, daemons.two, "bob"
     give(daemon, name, "Trial", "passing")
 
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", peer, "Trial", "passing", {"do": "echo"})
-        await session.write(b"x")
-        assert await session.read() == b"x"
-        reading = asyncio.create_task(session.read())
-
-        def remove() -> None:
-            with daemon.client() as control:
-                control.control(m.RemoveProtocol(name, "Trial", "passing"))
-
-        await asyncio.to_thread(remove)
-        error = await outcome(reading)
-        assert isinstance(error, e.ConnectionLost)
-        async with connected(client, peer, "who") as other:  # the identity's other sessions are fine
-            assert await read_all(other)
-
-    run(daemons.one, talk)
+    session = await client.connect("alice", peer, "Trial", "passing", {"do": "echo"})
+    await assert_echoes(session)
+    reading = asyncio.create_task(session.read())
+    await control(daemon, m.RemoveProtocol(name, "Trial", "passing"))
+    error = await outcome(reading)
+    assert isinstance(error, e.ConnectionLost)
+    async with connected(client, peer, "who") as other:  # the identity's other sessions are fine
+        assert await read_all(other)
 
 
-def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(daemons: TwoDaemons) -> None:
+async def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(daemons: TwoDaemons, client: Client) -> None:
     id52 = daemons.two.identity("dave", echo=False)
     give(daemons.two, "dave", "Trial")
 
-    async def talk(client: Client) -> None:
-        session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
-        await session.write(b"x")
-        assert isinstance(await outcome(session.read()), e.ConnectionLost)
-        async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
-            assert await read_all(again)
-
-    run(daemons.one, talk)
+    session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
+    await session.write(b"x")
+    assert isinstance(await outcome(session.read()), e.ConnectionLost)
+    async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
+        assert await read_all(again)

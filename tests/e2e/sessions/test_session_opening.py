@@ -14,7 +14,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, assert_same_error, known_nowhere
-from tests.support.sessions import daemon_of, outcome, read_all, run
+from tests.support.sessions import daemon_of, outcome, read_all
 from tests.support.two_daemons import TwoDaemons, binding_of, give, handlers_at_work, settled_counts, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
@@ -73,57 +73,42 @@ def erin(daemons: TwoDaemons) -> None:
 
 @pytest.mark.usefixtures("erin")
 @pytest.mark.parametrize("name", REFUSED_REQUESTS)
-def test_connect_raises_what_is_wrong(daemons: TwoDaemons, peer: str, name: str) -> None:
+async def test_connect_raises_what_is_wrong(daemons: TwoDaemons, peer: str, name: str, client: Client) -> None:
     changed, expected = REFUSED_REQUESTS[name]
-
-    async def ask(client: Client) -> object:
-        arguments = {"peer": peer, **NOBODY_ASKS, **changed}
-        return await outcome(client.connect(**arguments))
-
-    assert_same_error(run(daemons.one, ask), expected(daemons, peer))
+    arguments = {"peer": peer, **NOBODY_ASKS, **changed}
+    assert_same_error(await outcome(client.connect(**arguments)), expected(daemons, peer))
 
 
-def test_initial_data_of_the_largest_size_arrives(daemons: TwoDaemons, peer: str) -> None:
-    async def ask(client: Client) -> bytes:
-        frame = len(msgspec.msgpack.encode({"do": "who", "more": bytes(1000)})) - 1000
-        initial = {"do": "who", "more": bytes(MAX_INITIAL - frame)}
-        assert len(msgspec.msgpack.encode(initial)) == MAX_INITIAL
-        async with await client.connect("alice", peer, "Trial", initial=initial) as session:
-            return await read_all(session)
-
-    assert run(daemons.one, ask).startswith(daemons.alice.encode())
+async def test_initial_data_of_the_largest_size_arrives(daemons: TwoDaemons, peer: str, client: Client) -> None:
+    frame = len(msgspec.msgpack.encode({"do": "who", "more": bytes(1000)})) - 1000
+    initial = {"do": "who", "more": bytes(MAX_INITIAL - frame)}
+    assert len(msgspec.msgpack.encode(initial)) == MAX_INITIAL
+    async with await client.connect("alice", peer, "Trial", initial=initial) as session:
+        assert (await read_all(session)).startswith(daemons.alice.encode())
 
 
-def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons) -> None:
+async def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons, client: Client) -> None:
     give(daemons.two, "bob", "Trial", "private", "peers")
-
-    async def ask(client: Client) -> object:
-        return await outcome(client.connect("alice", daemons.bob, "Trial", "private", {"do": "echo"}))
-
-    assert_same_error(run(daemons.one, ask), e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
+    refused = await outcome(client.connect("alice", daemons.bob, "Trial", "private", {"do": "echo"}))
+    assert_same_error(refused, e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
     assert binding_of(daemons.two, "bob", "Trial", "private").opened == 0
 
 
-def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, peer: str) -> None:
+async def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, peer: str, client: Client) -> None:
     """Long before its deadline."""
     daemon, name = daemon_of(daemons, peer)
     before = settled_counts(daemon, name)["cancelled"]
 
-    async def ask(client: Client) -> None:
-        connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}, timeout=30))
-        await until(lambda: handlers_at_work(daemon, name), "the handler is asked")
-        connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
-        await until(lambda: settled_counts(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
-
-    run(daemons.one, ask)
+    connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}, timeout=30))
+    await until(lambda: handlers_at_work(daemon, name), "the handler is asked")
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await until(lambda: settled_counts(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
 
 
-def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:
+async def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon("nobody")
-
-    async def ask(client: Client) -> object:
-        return await outcome(client.connect(None, STRANGER, "Trial"))
-
-    assert_same_error(run(daemon, ask), e.DaemonNotRunning(home=str(daemon.home.path)))
+    async with Client(daemon.home) as client:
+        error = await outcome(client.connect(None, STRANGER, "Trial"))
+    assert_same_error(error, e.DaemonNotRunning(home=str(daemon.home.path)))

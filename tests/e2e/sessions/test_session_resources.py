@@ -14,7 +14,7 @@ import pytest
 from fastn_p2p_client import ApplicationError, Client, P2PError, Session
 from tests.support.processes import open_files, resident
 from tests.support.protocols import BLOCK
-from tests.support.sessions import count_sessions, fill, run
+from tests.support.sessions import count_sessions, fill
 from tests.support.two_daemons import TwoDaemons, start_two_daemons, until
 
 MIB: Final = 1024 * 1024
@@ -94,27 +94,24 @@ async def drain(session: Session) -> int:
 
 
 @pytest.mark.parametrize("where", ["far", "near"])
-def test_however_much_passes_no_process_grows(daemons: TwoDaemons, where: str) -> None:
+async def test_however_much_passes_no_process_grows(daemons: TwoDaemons, where: str, client: Client) -> None:
     peer = daemons.bob if where == "far" else daemons.alice
 
-    async def pass_through(client: Client, size: int) -> None:
+    async def pass_through(size: int) -> None:
         session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
         async with session:
             _, count = await asyncio.gather(pour(session, size), drain(session))
             assert count == size
 
-    async def talk(client: Client) -> None:
-        await pass_through(client, 8 * MIB)  # what is needed at all is there
-        async with within(daemons, GROWTH):
-            await pass_through(client, PASSED)
-
-    run(daemons.one, talk)
+    await pass_through(8 * MIB)  # what is needed at all is there
+    async with within(daemons, GROWTH):
+        await pass_through(PASSED)
 
 
-def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaemons) -> None:
+async def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaemons, client: Client) -> None:
     """In both directions, far and near."""
 
-    async def stall(client: Client) -> None:
+    async def stall() -> None:
         sessions = [
             await client.connect("alice", peer, "Trial", initial={"do": "hold"})
             for peer in (daemons.bob, daemons.alice)
@@ -124,13 +121,10 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(daemons: TwoDaem
         for session in sessions:
             session.reset()
 
-    async def talk(client: Client) -> None:
-        async with within(daemons, GROWTH):
-            await stall(client)
-        async with within(daemons, LEAK):  # a second time it is the same memory
-            await stall(client)
-
-    run(daemons.one, talk)
+    async with within(daemons, GROWTH):
+        await stall()
+    async with within(daemons, LEAK):  # a second time it is the same memory
+        await stall()
 
 
 async def test_thousands_of_sessions_leave_nothing(daemons: TwoDaemons) -> None:

@@ -139,10 +139,10 @@ async def test_ready_once_the_network_knows_everything(home: Home) -> None:
         assert set((await running.states()).values()) == {"serving"}
 
 
-def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) -> None:
+async def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) -> None:
     """If they arrived one after the other, the network process could bring the identity online without its bindings."""
 
-    async def scenario(listener: socket.socket) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(home.mailbox("network")))
         listener.listen()
         listener.setblocking(False)
@@ -164,9 +164,6 @@ def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) ->
                     assert encode(RegisterBinding("alice", "Echo", each.instance, each.access, b"grant")) in said
                 registration.stop_registering()
                 link.close()
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        asyncio.run(scenario(listener))
 
 
 async def test_not_ready_before_the_network_is_there(home: Home) -> None:

@@ -100,7 +100,7 @@ async def test_refused_connections_are_kept_open_up_to_a_limit(tmp_path: Path) -
         box.close()
 
 
-def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Path) -> None:
+async def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", POOR_SERVER, str(tmp_path / "a.sock")],
         stdout=subprocess.PIPE,
@@ -108,7 +108,9 @@ def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Pa
         text=True,
     )
 
-    async def scenario() -> None:
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         link = RequestChannel(tmp_path / "a.sock", "echo")
         link.open()
         assert (await link.request(GetStatus(), b"before", timeout=60)).payload == b"before"
@@ -125,11 +127,6 @@ def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Pa
             stranger.close()
         late.close()
         link.close()
-
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        uvloop.run(scenario())
     finally:
         process.kill()
         _, told = process.communicate()

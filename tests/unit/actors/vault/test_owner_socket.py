@@ -149,7 +149,7 @@ async def test_owner_sets_a_passphrase_locks_and_unlocks(vault: RunningVault) ->
         await gateway(CreateKey("bob"))
 
 
-def test_secrets_are_in_no_memory_of_the_vault_that_others_can_read(vault: RunningVault, tmp_path: Path) -> None:
+async def test_secrets_are_in_no_memory_of_the_vault_that_others_can_read(vault: RunningVault, tmp_path: Path) -> None:
     """In each state, the vault's memory is searched for the passphrase, the seeds, and the transport key."""
 
     async def use(name: str) -> None:
@@ -158,13 +158,13 @@ def test_secrets_are_in_no_memory_of_the_vault_that_others_can_read(vault: Runni
                 await gateway(CreateKey("alice"))
             await network(SignDelegation("alice"))
 
-    asyncio.run(use("create"))
+    await use("create")
     passphrase = b"battery staple " + os.urandom(8).hex().encode()
     seeds = {path.stem: path.read_bytes()[-32:] for path in tmp_path.rglob("*.key")}
     needles = {**seeds, "passphrase": passphrase}
     owner(vault, SetPassphrase(), passphrase + b"\n")
     try:
-        asyncio.run(use("use"))
+        await use("use")
         unlocked = scan(vault.pid, needles)
         guarded = any(region.guarded for region in regions(vault.pid))
     except PermissionError:
@@ -176,7 +176,7 @@ def test_secrets_are_in_no_memory_of_the_vault_that_others_can_read(vault: Runni
     locked = scan(vault.pid, needles)
     assert (locked["alice"], locked["passphrase"]) == ([], [])
     owner(vault, UnlockVault(), passphrase)
-    asyncio.run(use("use"))
+    await use("use")
     again = scan(vault.pid, needles)
     assert again["passphrase"] == []
     assert all(region.guarded for places in again.values() for region in places)

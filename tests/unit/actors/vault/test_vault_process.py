@@ -85,7 +85,7 @@ async def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningV
         assert len((await gateway(ListKeys())).identities) == 1
 
 
-def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
+async def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
     vault: RunningVault, tmp_path: Path
 ) -> None:
     """With ten identities in use, the vault's memory and every file of the home are searched for their secrets."""
@@ -107,7 +107,7 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
             for name in NAMES:
                 await gateway(DeleteKey(name))
 
-    uvloop.run(use())
+    await use()
     at_rest = seeds(tmp_path)
     assert sorted(at_rest) == [*NAMES, "transport"]
     needles = {f"{name}: {form}": text for name, seed in at_rest.items() for form, text in written(seed).items()}
@@ -129,12 +129,12 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
             found = {needle.partition(": ")[0] for needle, text in needles.items() if text in content}
             assert found == ({path.stem} if path.suffix == ".key" else set()), path
 
-    uvloop.run(finish())
+    await finish()
     left = {needle for needle, places in scan(vault.pid, needles).items() if places}
     assert left == {f"transport: {form}" for form in ("raw", "first half", "second half")}
 
 
-def test_vault_that_was_restarted_reads_secrets_into_locked_memory_alone(tmp_path: Path) -> None:
+async def test_vault_that_was_restarted_reads_secrets_into_locked_memory_alone(tmp_path: Path) -> None:
     async def create(vault: RunningVault) -> None:
         async with vault_requests(vault, "gateway") as gateway:
             for name in NAMES:
@@ -146,14 +146,14 @@ def test_vault_that_was_restarted_reads_secrets_into_locked_memory_alone(tmp_pat
                 await network(SignDelegation(name))
 
     with running_vault(tmp_path / "home") as first:
-        uvloop.run(create(first))
+        await create(first)
         first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(60) == 0
     with running_vault(tmp_path / "home") as second:
         needles = seeds(tmp_path)
         try:
             unused = scan(second.pid, needles)
-            uvloop.run(use(second))
+            await use(second)
             used = scan(second.pid, needles)
         except PermissionError:
             pytest.skip("only root may look into the vault's memory")
@@ -232,24 +232,21 @@ async def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault:
         assert alice in listed.identities
 
 
-def test_stopping_answers_what_has_arrived_and_ends_in_order(vault: RunningVault) -> None:
-    async def scenario() -> None:
-        async with vault_requests(vault, "gateway") as gateway:
-            await gateway(CreateKey("alice"))
-            vault.process.send_signal(signal.SIGTERM)
-            with pytest.raises((ConnectionLost, DaemonBusy)):
-                await ask_forever(gateway)
-
+async def test_stopping_answers_what_has_arrived_and_ends_in_order(vault: RunningVault) -> None:
     async def ask_forever(gateway: VaultRequests) -> None:
         while True:
             assert len((await gateway(ListKeys(), timeout=60)).identities) == 1
 
-    uvloop.run(scenario())
+    async with vault_requests(vault, "gateway") as gateway:
+        await gateway(CreateKey("alice"))
+        vault.process.send_signal(signal.SIGTERM)
+        with pytest.raises((ConnectionLost, DaemonBusy)):
+            await ask_forever(gateway)
     assert vault.process.wait(60) == 0
     assert not vault.home.mailbox("vault").exists()
 
 
-def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: Path) -> None:
+async def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: Path) -> None:
     random_ = random.Random(2)
     promised: dict[str, bytes] = {}
     asked: set[str] = set()
@@ -273,16 +270,13 @@ def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: P
 
     for round_ in range(4):
         with running_vault(tmp_path / "home") as vault:
-            uvloop.run(create_until_killed(vault, round_))
-
-    async def listed(vault: RunningVault) -> dict[str, bytes]:
-        async with vault_requests(vault, "gateway") as gateway:
-            page = await gateway(ListKeys())
-            assert page.damaged == ()
-            return {key.name: key.public for key in page.identities}
+            await create_until_killed(vault, round_)
 
     with running_vault(tmp_path / "home") as vault:
-        found = uvloop.run(listed(vault))
+        async with vault_requests(vault, "gateway") as gateway:
+            page = await gateway(ListKeys())
+    assert page.damaged == ()
+    found = {key.name: key.public for key in page.identities}
     assert promised.items() <= found.items()
     assert set(found) <= asked
     assert not list(tmp_path.rglob("*.tmp"))

@@ -144,41 +144,35 @@ def test_at_the_control_socket(home: Home, check: Callable[[Home], None]) -> Non
     assert set(impostor.heard()) == {"c"}
 
 
-def test_at_the_data_plane(home: Home) -> None:
+async def test_at_the_data_plane(home: Home) -> None:
     """The gateway is ours, and where the network's socket should be is another user's."""
     impostor = Impostor(home.mailbox("network"))
 
-    async def converse() -> None:
-        def welcome(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
-            route = str(home.mailbox("network"))
-            gateway.send(sender, correlation, m.encode(m.Welcome(PROTOCOL_VERSION, "1", route, 1000, 10)))
+    def welcome(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
+        route = str(home.mailbox("network"))
+        gateway.send(sender, correlation, m.encode(m.Welcome(PROTOCOL_VERSION, "1", route, 1000, 10)))
 
-        gateway = Mailbox(home.control_socket, welcome)
-        gateway.open()
-        try:
-            async with Client(home) as client:
-                with refused():
-                    await client.call(None, "bob", "Echo", request={"secret": "x"})
-        finally:
-            gateway.close()
-
-    asyncio.run(converse())
+    gateway = Mailbox(home.control_socket, welcome)
+    gateway.open()
+    try:
+        async with Client(home) as client:
+            with refused():
+                await client.call(None, "bob", "Echo", request={"secret": "x"})
+    finally:
+        gateway.close()
     assert set(impostor.heard()) == {"c"}
 
 
-def test_at_a_mailbox_with_keys(home: Home) -> None:
+async def test_at_a_mailbox_with_keys(home: Home) -> None:
     impostor = Impostor(home.mailbox("vault"))
 
-    async def converse() -> None:
-        link = vault_channel(home.mailbox("vault"), generate_vault_keys().network)
-        link.open()
-        try:
-            with refused():
-                await link.request(m.GetStatus(), timeout=0.5)
-        finally:
-            link.close()
-
-    asyncio.run(converse())
+    link = vault_channel(home.mailbox("vault"), generate_vault_keys().network)
+    link.open()
+    try:
+        with refused():
+            await link.request(m.GetStatus(), timeout=0.5)
+    finally:
+        link.close()
     assert set(impostor.heard()) == {"c"}
 
 

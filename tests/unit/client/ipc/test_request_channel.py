@@ -6,13 +6,10 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 import pytest
-import uvloop
 import zmq
 
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
@@ -23,17 +20,12 @@ from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_HEADER
 
-Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
+pytestmark = pytest.mark.both_loops
 
 SIZES = [0, 1, 255, 256, 65_535, 65_536, 1_000_000, 16 * 1024 * 1024]
 
 
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    return request.param  # type: ignore[no-any-return]
-
-
-def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
+async def test_against_a_router_of_libzmq(tmp_path: Path) -> None:
     """Messages of every size in both directions, replies in groups, a heartbeat, and the end."""
     path = tmp_path / "r.sock"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -43,7 +35,7 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
     router.set(zmq.HEARTBEAT_TIMEOUT, 2000)
     router.bind(f"ipc://{path}")
 
-    async def scenario() -> None:
+    try:
         pushed: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
         down = asyncio.Event()
         link = RequestChannel(
@@ -76,39 +68,33 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
         async with asyncio.timeout(50):
             await down.wait()
         link.close()
-
-    try:
-        run(scenario())
     finally:
         router.close(0)
         context.term()
 
 
 @pytest.mark.parametrize("size", [MAX_HEADER - 100, MAX_HEADER + 1, 3_000_000])
-def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, run: Run, size: int) -> None:
+async def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, size: int) -> None:
     """The status of a daemon with hundreds of identities is that long."""
     path = tmp_path / "m.sock"
     said = TicketText("x" * size)
 
-    async def scenario() -> None:
-        def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
-            mailbox.send(sender, correlation, encode(said))
+    def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        mailbox.send(sender, correlation, encode(said))
 
-        mailbox = Mailbox(path, answer)
-        mailbox.open()
-        link = RequestChannel(path, "mailbox")
-        link.open()
-        assert (
-            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=60)).header)
-            == said
-        )
-        link.close()
-        mailbox.close()
-
-    run(scenario())
+    mailbox = Mailbox(path, answer)
+    mailbox.open()
+    link = RequestChannel(path, "mailbox")
+    link.open()
+    assert (
+        decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=60)).header)
+        == said
+    )
+    link.close()
+    mailbox.close()
 
 
-def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path, run: Run) -> None:
+async def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path) -> None:
     """Messages of every size both ways, groups, a heartbeat, also several dealers with the same routing id."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
@@ -122,7 +108,7 @@ def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path, run: Run) -> None:
         made.connect(f"ipc://{tmp_path / 'm.sock'}")
         return made
 
-    async def scenario() -> None:
+    try:
         def echo(sender: Sender, *message: bytes) -> None:
             assert box.send(sender, *message)
 
@@ -142,9 +128,6 @@ def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path, run: Run) -> None:
         for one in dealers:
             one.close()
         box.close()
-
-    try:
-        run(scenario())
     finally:
         context.destroy(0)
 
@@ -171,99 +154,87 @@ class FakeMailbox:
         return accepted
 
 
-def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: Path, run: Run) -> None:
-    async def scenario() -> None:
-        mailbox = FakeMailbox(tmp_path / "a.sock")
-        ups: list[bool] = []
-        link = RequestChannel(
-            tmp_path / "a.sock", "a", on_connect=lambda: ups.append(True), on_disconnect=lambda: ups.append(False)
-        )
-        link.open()
-        with mailbox.listener:
-            accepted = await mailbox.accept()
-            asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(2)]
-            async with asyncio.timeout(50):
-                await link.connected.wait()
-            assert len(await asyncio.to_thread(accepted.recv, 1000)) > len(GREETING)
-            await link.drain()
-            accepted.sendall(encode_frames((1).to_bytes(8, "big"), b"answer", b"in time")[0])
-            accepted.close()
-            assert await asked[0] == (b"answer", b"in time")
-            with pytest.raises(ConnectionLost):
-                await asked[1]
-            assert not link.connected.is_set()
-            with pytest.raises(DaemonBusy):
-                link.send(b"id", b"header")
-            with pytest.raises(DaemonBusy):
-                await link.drain()
-            again = await mailbox.accept()  # by itself
-            async with asyncio.timeout(50):
-                await link.connected.wait()
-            assert ups == [True, False, True]
-            link.close()
-            with pytest.raises(ConnectionLost):
-                link.send(b"id", b"header")
-            again.close()
-
-    run(scenario())
-
-
-def test_a_silent_listener_is_tried_again(tmp_path: Path, run: Run) -> None:
-    """The process hangs, and its kernel goes on accepting connections."""
-
-    async def scenario() -> None:
-        mailbox = FakeMailbox(tmp_path / "a.sock")
-        link = RequestChannel(tmp_path / "a.sock", "a")
-        link.open()
-        with mailbox.listener:
-            with await mailbox.accept(hello=False) as silent:
-                assert await asyncio.to_thread(silent.recv, 1000) == GREETING + ready("DEALER")
-                assert await asyncio.to_thread(silent.recv, 1000) == b""
-            with await mailbox.accept():
-                async with asyncio.timeout(50):
-                    await link.connected.wait()
-                link.close()
-
-    run(scenario())
-
-
-def test_too_much_for_a_peer_that_does_not_read_is_overloaded(tmp_path: Path, run: Run) -> None:
-    async def scenario() -> None:
-        mailbox = FakeMailbox(tmp_path / "a.sock")
-        link = RequestChannel(tmp_path / "a.sock", "a")
-        link.open()
-        with mailbox.listener, await mailbox.accept():
-            async with asyncio.timeout(50):
-                await link.connected.wait()
-            payload = memoryview(bytes(4 * 1024 * 1024))
-            for _ in range(15):
-                link.send(b"id", b"header", payload)
-            link.send(b"id", b"header", payload)
-            link.send(b"id", b"header", payload)
-            with pytest.raises(Overloaded):
-                link.send(b"id", b"header", payload)
-            link.send(b"id", b"header", payload, credited=True)
-            link.close()
-
-    run(scenario())
-
-
-def test_messages_sent_right_before_close_arrive(tmp_path: Path, run: Run) -> None:
-    async def scenario() -> None:
-        arrived: list[bytes] = []
-        gone = asyncio.Event()
-        box = Mailbox(tmp_path / "m.sock", lambda *message: arrived.append(message[1]), on_gone=lambda _: gone.set())
-        box.open()
-        link = RequestChannel(tmp_path / "m.sock", "m")
-        link.open()
+async def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: Path) -> None:
+    mailbox = FakeMailbox(tmp_path / "a.sock")
+    ups: list[bool] = []
+    link = RequestChannel(
+        tmp_path / "a.sock", "a", on_connect=lambda: ups.append(True), on_disconnect=lambda: ups.append(False)
+    )
+    link.open()
+    with mailbox.listener:
+        accepted = await mailbox.accept()
+        asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(2)]
         async with asyncio.timeout(50):
             await link.connected.wait()
-        for number in range(10):
-            link.send(b"%d" % number, b"header", bytearray(b"payload"))
-        link.close()
+        assert len(await asyncio.to_thread(accepted.recv, 1000)) > len(GREETING)
+        await link.drain()
+        accepted.sendall(encode_frames((1).to_bytes(8, "big"), b"answer", b"in time")[0])
+        accepted.close()
+        assert await asked[0] == (b"answer", b"in time")
+        with pytest.raises(ConnectionLost):
+            await asked[1]
+        assert not link.connected.is_set()
+        with pytest.raises(DaemonBusy):
+            link.send(b"id", b"header")
+        with pytest.raises(DaemonBusy):
+            await link.drain()
+        again = await mailbox.accept()  # by itself
         async with asyncio.timeout(50):
-            await gone.wait()
-        assert arrived == [b"%d" % number for number in range(10)]
-        box.close()
+            await link.connected.wait()
+        assert ups == [True, False, True]
+        link.close()
+        with pytest.raises(ConnectionLost):
+            link.send(b"id", b"header")
+        again.close()
 
-    run(scenario())
+
+async def test_a_silent_listener_is_tried_again(tmp_path: Path) -> None:
+    """The process hangs, and its kernel goes on accepting connections."""
+
+    mailbox = FakeMailbox(tmp_path / "a.sock")
+    link = RequestChannel(tmp_path / "a.sock", "a")
+    link.open()
+    with mailbox.listener:
+        with await mailbox.accept(hello=False) as silent:
+            assert await asyncio.to_thread(silent.recv, 1000) == GREETING + ready("DEALER")
+            assert await asyncio.to_thread(silent.recv, 1000) == b""
+        with await mailbox.accept():
+            async with asyncio.timeout(50):
+                await link.connected.wait()
+            link.close()
+
+
+async def test_too_much_for_a_peer_that_does_not_read_is_overloaded(tmp_path: Path) -> None:
+    mailbox = FakeMailbox(tmp_path / "a.sock")
+    link = RequestChannel(tmp_path / "a.sock", "a")
+    link.open()
+    with mailbox.listener, await mailbox.accept():
+        async with asyncio.timeout(50):
+            await link.connected.wait()
+        payload = memoryview(bytes(4 * 1024 * 1024))
+        for _ in range(15):
+            link.send(b"id", b"header", payload)
+        link.send(b"id", b"header", payload)
+        link.send(b"id", b"header", payload)
+        with pytest.raises(Overloaded):
+            link.send(b"id", b"header", payload)
+        link.send(b"id", b"header", payload, credited=True)
+        link.close()
+
+
+async def test_messages_sent_right_before_close_arrive(tmp_path: Path) -> None:
+    arrived: list[bytes] = []
+    gone = asyncio.Event()
+    box = Mailbox(tmp_path / "m.sock", lambda *message: arrived.append(message[1]), on_gone=lambda _: gone.set())
+    box.open()
+    link = RequestChannel(tmp_path / "m.sock", "m")
+    link.open()
+    async with asyncio.timeout(50):
+        await link.connected.wait()
+    for number in range(10):
+        link.send(b"%d" % number, b"header", bytearray(b"payload"))
+    link.close()
+    async with asyncio.timeout(50):
+        await gone.wait()
+    assert arrived == [b"%d" % number for number in range(10)]
+    box.close()

@@ -6,13 +6,11 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client
@@ -22,17 +20,12 @@ from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS, TransportName, choose_transport
 from fastn_p2p_client.limits import MAX_PAYLOAD, SEND_QUEUE
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
+pytestmark = pytest.mark.both_loops
 ACK = m.encode(m.Ack())
 
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> TransportName:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
     return request.param  # type: ignore[no-any-return]
 
 
@@ -57,118 +50,103 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def test_requests_of_any_size_are_answered(tmp_path: Path, transport: TransportName, run: Run) -> None:
-    async def scenario() -> None:
-        echo = EchoMailbox(tmp_path / "a.sock")
-        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
-        link.open()
-        for size in (0, 1, 100_000, 5_000_000):
-            answer = await link.request(m.GetStatus(), b"x" * size, timeout=60)
-            assert answer.payload == b"x" * size
-        many = [link.request(m.GetStatus(), b"%d" % number, timeout=60) for number in range(1000)]
-        assert [answer.payload for answer in await asyncio.gather(*many)] == [b"%d" % number for number in range(1000)]
-        assert echo.arrived[-1000:] == [b"%d" % number for number in range(1000)]
-        link.close()
-        echo.box.close()
-
-    run(scenario())
+async def test_requests_of_any_size_are_answered(tmp_path: Path, transport: TransportName) -> None:
+    echo = EchoMailbox(tmp_path / "a.sock")
+    link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
+    link.open()
+    for size in (0, 1, 100_000, 5_000_000):
+        answer = await link.request(m.GetStatus(), b"x" * size, timeout=60)
+        assert answer.payload == b"x" * size
+    many = [link.request(m.GetStatus(), b"%d" % number, timeout=60) for number in range(1000)]
+    assert [answer.payload for answer in await asyncio.gather(*many)] == [b"%d" % number for number in range(1000)]
+    assert echo.arrived[-1000:] == [b"%d" % number for number in range(1000)]
+    link.close()
+    echo.box.close()
 
 
-def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_another_mailbox(
-    tmp_path: Path, transport: TransportName, run: Run
+async def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_another_mailbox(
+    tmp_path: Path, transport: TransportName
 ) -> None:
     """The other mailbox may have another path."""
 
-    async def scenario() -> None:
-        where = tmp_path / "a.sock"
-        echo = EchoMailbox(where)
-        link = RequestChannel(lambda: where, "a", transport=transport)
-        link.open()
-        await link.request(m.GetStatus(), timeout=60)
-        held = asyncio.ensure_future(link.request(m.GetStatus(), b"hold", timeout=60))
-        await until(lambda: b"hold" in echo.arrived)
-        where = tmp_path / "b.sock"
-        echo.box.close()
-        with pytest.raises(ConnectionLost):
-            await held
-        echo = EchoMailbox(where)
-        assert (await link.request(m.GetStatus(), b"again", timeout=60)).payload == b"again"
-        link.close()
-        echo.box.close()
-
-    run(scenario())
+    where = tmp_path / "a.sock"
+    echo = EchoMailbox(where)
+    link = RequestChannel(lambda: where, "a", transport=transport)
+    link.open()
+    await link.request(m.GetStatus(), timeout=60)
+    held = asyncio.ensure_future(link.request(m.GetStatus(), b"hold", timeout=60))
+    await until(lambda: b"hold" in echo.arrived)
+    where = tmp_path / "b.sock"
+    echo.box.close()
+    with pytest.raises(ConnectionLost):
+        await held
+    echo = EchoMailbox(where)
+    assert (await link.request(m.GetStatus(), b"again", timeout=60)).payload == b"again"
+    link.close()
+    echo.box.close()
 
 
-def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: TransportName, run: Run) -> None:
+async def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: TransportName) -> None:
     """A reply that fits is sent; a reply that is too large for the queue becomes ``Overloaded``."""
 
-    async def scenario() -> None:
-        received: dict[bytes, bytes] = {}
-        box = Mailbox(tmp_path / "a.sock", lambda _, correlation, header, __: received.update({correlation: header}))
-        box.open()
-        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
-        link.open()
-        async with asyncio.timeout(50):
-            await link.connected.wait()
-        for _ in range(SEND_QUEUE + 1000):
-            link.send(b"session", b"chunk", b"x", credited=True)
-        link.answer(b"small", b"answer", b"")
-        large = bytes(MAX_PAYLOAD)
-        for number in range(8):
-            link.answer(b"large%d" % number, b"answer", large)
-        await until(lambda: len(received) == 10)
-        assert received[b"small"] == b"answer"
-        assert received[b"large0"] == b"answer"
-        refused = msgspec.msgpack.decode(received[b"large7"], type=m.ErrorReply)
-        assert isinstance(refused.error(), Overloaded)
-        link.close()
-        box.close()
-
-    run(scenario())
+    received: dict[bytes, bytes] = {}
+    box = Mailbox(tmp_path / "a.sock", lambda _, correlation, header, __: received.update({correlation: header}))
+    box.open()
+    link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
+    link.open()
+    async with asyncio.timeout(50):
+        await link.connected.wait()
+    for _ in range(SEND_QUEUE + 1000):
+        link.send(b"session", b"chunk", b"x", credited=True)
+    link.answer(b"small", b"answer", b"")
+    large = bytes(MAX_PAYLOAD)
+    for number in range(8):
+        link.answer(b"large%d" % number, b"answer", large)
+    await until(lambda: len(received) == 10)
+    assert received[b"small"] == b"answer"
+    assert received[b"large0"] == b"answer"
+    refused = msgspec.msgpack.decode(received[b"large7"], type=m.ErrorReply)
+    assert isinstance(refused.error(), Overloaded)
+    link.close()
+    box.close()
 
 
-def test_messages_that_were_sent_right_before_close_arrive(tmp_path: Path, transport: TransportName, run: Run) -> None:
-    async def scenario() -> None:
-        echo = EchoMailbox(tmp_path / "a.sock")
-        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
-        link.open()
-        await link.request(m.GetStatus(), timeout=60)
-        echo.arrived.clear()
-        for number in range(10):
-            link.send(link.new_id(), ACK, b"%d" % number)
-        link.close()
-        await until(lambda: len(echo.arrived) == 10)
-        assert echo.arrived == [b"%d" % number for number in range(10)]
-        echo.box.close()
-
-    run(scenario())
+async def test_messages_that_were_sent_right_before_close_arrive(tmp_path: Path, transport: TransportName) -> None:
+    echo = EchoMailbox(tmp_path / "a.sock")
+    link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
+    link.open()
+    await link.request(m.GetStatus(), timeout=60)
+    echo.arrived.clear()
+    for number in range(10):
+        link.send(link.new_id(), ACK, b"%d" % number)
+    link.close()
+    await until(lambda: len(echo.arrived) == 10)
+    assert echo.arrived == [b"%d" % number for number in range(10)]
+    echo.box.close()
 
 
-def test_a_mailbox_that_may_not_be_used_is_refused_with_the_reason(
-    tmp_path: Path, transport: TransportName, run: Run
+async def test_a_mailbox_that_may_not_be_used_is_refused_with_the_reason(
+    tmp_path: Path, transport: TransportName
 ) -> None:
-    async def scenario() -> None:
-        echo = EchoMailbox(tmp_path / "a.sock")
-        refused = True
+    echo = EchoMailbox(tmp_path / "a.sock")
+    refused = True
 
-        def find() -> Path:
-            if refused:
-                raise InvalidName(name="a.sock", what="a mailbox", reason="for this test")
-            return tmp_path / "a.sock"
+    def find() -> Path:
+        if refused:
+            raise InvalidName(name="a.sock", what="a mailbox", reason="for this test")
+        return tmp_path / "a.sock"
 
-        link = RequestChannel(find, "a", transport=transport)
-        link.open()
-        with pytest.raises(P2PError) as failure:
-            await link.request(m.GetStatus(), timeout=0.3)
-        assert isinstance(failure.value, InvalidName | DaemonBusy)
-        assert isinstance(link.socket_error, InvalidName)
-        assert echo.arrived == []
-        refused = False
-        assert (await link.request(m.GetStatus(), b"x", timeout=60)).payload == b"x"
-        link.close()
-        echo.box.close()
-
-    run(scenario())
+    link = RequestChannel(find, "a", transport=transport)
+    link.open()
+    with pytest.raises(P2PError) as failure:
+        await link.request(m.GetStatus(), timeout=0.3)
+    assert isinstance(failure.value, InvalidName | DaemonBusy)
+    assert isinstance(link.socket_error, InvalidName)
+    assert echo.arrived == []
+    refused = False
+    assert (await link.request(m.GetStatus(), b"x", timeout=60)).payload == b"x"
+    link.close()
+    echo.box.close()
 
 
 def test_the_argument_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
