@@ -34,19 +34,6 @@ async def test_bytes_come_back_and_the_peer_is_known(daemons: TwoDaemons, peer: 
         assert await read_all(session) == f"{daemons.alice} None default".encode()
 
 
-async def test_both_directions_are_half_closed_each_in_its_time(daemons: TwoDaemons, peer: str, client: Client) -> None:
-    """First ours, with an answer that needs all of it; and first theirs, with more from us afterwards."""
-
-    async with connected(client, peer, "count") as session:
-        await session.write(b"x" * 1000)
-        await session.send_eof()
-        with pytest.raises(e.SessionClosed):
-            await session.write(b"more")
-        assert await read_all(session) == f"1000 {hashlib.blake2b(b'x' * 1000).hexdigest()}".encode()
-    async with connected(client, peer, "send", size=1000) as session:
-        assert await read_all(session) == BLOCK[:1000]
-
-
 async def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons, peer: str, client: Client) -> None:
     size = 16 * MIB
     sent, received = hashlib.blake2b(), hashlib.blake2b()
@@ -71,18 +58,6 @@ async def test_every_byte_arrives_in_both_directions_at_once(daemons: TwoDaemons
         _, count = await asyncio.gather(say(session), hear(session))
         assert count == size
     assert sent.digest() == received.digest()
-
-
-async def test_large_amounts_are_copied_from_and_to_files(daemons: TwoDaemons, peer: str, client: Client) -> None:
-    data = BLOCK * 40
-
-    async with connected(client, peer) as session:
-        taken = io.BytesIO()
-        assert await session.copy_both(io.BytesIO(data), taken) == (len(data), len(data))
-        assert taken.getvalue() == data
-    async with connected(client, peer, "count") as session:
-        assert await session.copy_from(io.BytesIO(data)) == len(data)
-        assert await read_all(session) == f"{len(data)} {hashlib.blake2b(data).hexdigest()}".encode()
 
 
 async def test_several_sessions_carry_their_own_bytes_at_once(daemons: TwoDaemons, client: Client) -> None:

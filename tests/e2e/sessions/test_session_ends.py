@@ -37,15 +37,6 @@ async def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, cli
     assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
 
-async def test_a_handler_that_fails_never_looks_as_if_it_had_finished(daemons: TwoDaemons, peer: str, client: Client) -> None:
-    session = await client.connect("alice", peer, "Trial", initial={"do": "fail"})
-    await session.write(b"x")
-    error = await outcome(session.read())
-    assert isinstance(error, e.StreamReset)
-    assert error.reset_code == RESET_FAILED
-    await outcome(session.close())
-
-
 async def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, peer: str, client: Client) -> None:
     session = await client.connect("alice", peer, "Trial", initial={"do": "ignore"})
     assert await session.read() == b""
@@ -165,14 +156,3 @@ async def test_removing_a_protocol_ends_its_sessions_with_a_word(daemons: TwoDae
     assert isinstance(error, e.ConnectionLost)
     async with connected(client, peer, "who") as other:  # the identity's other sessions are fine
         assert await read_all(other)
-
-
-async def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(daemons: TwoDaemons, client: Client) -> None:
-    id52 = daemons.two.identity("dave", echo=False)
-    give(daemons.two, "dave", "Trial")
-
-    session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
-    await session.write(b"x")
-    assert isinstance(await outcome(session.read()), e.ConnectionLost)
-    async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
-        assert await read_all(again)

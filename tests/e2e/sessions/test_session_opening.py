@@ -36,17 +36,9 @@ REFUSED_REQUESTS: dict[str, tuple[dict[str, Any], Callable[[TwoDaemons, str], Ex
         {"protocol": "Echo"},
         lambda w, p: e.BadRequest(protocol="Echo", reason="it takes no sessions"),
     ),
-    "a handler that says no": (
-        {"initial": {"do": "refuse", "size": 3}},
-        lambda w, p: e.ApplicationError("Refused", "as ordered", {"size": 3}),
-    ),
     "a handler that crashes at once": (
         {"initial": {"do": "raise"}},
         lambda w, p: e.HandlerFailed(peer=p, protocol="Trial", reason="RuntimeError"),
-    ),
-    "initial data that does not fit": (
-        {"initial": {"do": 5}},
-        lambda w, p: e.BadRequest(protocol="Trial", reason="Expected `str`, got `int` - at `$.do`"),
     ),
     "initial data that is too large": (
         {"initial": b"x" * MAX_INITIAL},

@@ -166,15 +166,7 @@ async def test_passes_peer_and_initial_data_to_the_handler() -> None:
     assert seen == [(Peer(KEY, "bob"), "Test", "default", "x"), Peer(KEY, None)]
 
 
-async def test_a_handler_rejects_a_session_by_raising_before_it_accepts() -> None:
-    setup = DispatcherSetup(raising(ApplicationError("TooLate", "come back tomorrow", {"hours": 12})))
-    setup.open()
-    for _ in range(5):
-        await asyncio.sleep(0)
-    ((answer, payload),) = setup.sent[b"1"]
-    assert answer == ApplicationErrorReply("TooLate", "come back tomorrow")
-    assert msgspec.msgpack.decode(payload) == {"hours": 12}
-    assert setup.dispatcher.in_flight == 0
+async def test_an_error_of_the_system_before_accepting_rejects_the_session() -> None:
     setup = DispatcherSetup(raising(PeerUnknown(peer="carol")))
     setup.open()
     assert isinstance(await setup.error(), PeerUnknown)
@@ -231,17 +223,6 @@ async def test_an_exception_inside_async_with_rejects_the_session_too() -> None:
         StopSending(RESET_FAILED),
     ]
     setup.send(ResetStream(RESET_FAILED))
-    assert setup.dispatcher.in_flight == 0
-
-
-async def test_a_reset_before_the_first_byte_resets_the_session() -> None:
-    async def converse(session: Session, initial: Any) -> None:
-        session.reset(7)
-
-    setup = DispatcherSetup(converse)
-    setup.open()
-    assert await setup.received() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
-    setup.send(ResetStream(7))
     assert setup.dispatcher.in_flight == 0
 
 
@@ -360,13 +341,6 @@ async def test_the_error_names_the_missing_identity_protocol_or_instance() -> No
     assert setup.dispatcher.in_flight == 0
 
 
-async def test_rejects_sessions_with_a_protocol_without_a_session_handler() -> None:
-    setup = DispatcherSetup(None)
-    setup.open()
-    assert isinstance(await setup.error(), BadRequest)
-    assert setup.dispatcher.in_flight == 0
-
-
 async def takes_number(session: Session, number: int) -> None: ...
 
 
@@ -428,34 +402,3 @@ async def test_ignores_messages_of_unknown_sessions() -> None:
     ):
         setup.send(message, id=b"unknown", payload=b"x")
     assert setup.sent == {}
-
-
-async def test_the_caller_sees_a_reset_as_a_typed_error() -> None:
-    """From the handler to the caller's own session."""
-
-    async def converse(session: Session, initial: Any) -> None:
-        await session.read()
-        session.reset(42)
-
-    setup = DispatcherSetup(converse)
-    opener = Session(
-        lambda header, payload: setup.send(decode(header), payload=bytes(payload)),
-        protocol="Test",
-        instance="default",
-    )
-
-    async def pump() -> None:
-        while not opener.is_over:
-            queue = setup.sent.get(b"1", deque())
-            while queue:
-                opener.on_message(*queue.popleft())
-            await asyncio.sleep(0)
-
-    pumping = asyncio.create_task(pump())
-    setup.open()
-    await opener.write(b"x")
-    with pytest.raises(StreamReset) as caught:
-        await opener.read()
-    assert caught.value.reset_code == 42
-    await pumping
-    assert setup.dispatcher.in_flight == 0

@@ -61,29 +61,6 @@ async def test_bytes_arrive_unchanged_however_they_are_written_and_read(
         assert far.is_over
 
 
-async def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> None:
-    here, there = await open_pair()
-    data = random.Random(3).randbytes(5 * SESSION_WINDOW + 1)
-    writing = asyncio.create_task(here.write(data))
-    parts = [await there.read()]
-    assert len(parts[0]) == MAX_CHUNK
-    while sum(map(len, parts)) < len(data):
-        parts.append(await there.read())
-    await writing
-    assert b"".join(parts) == data
-
-
-async def test_a_written_buffer_may_be_changed_afterwards() -> None:
-    """A reused buffer does not change bytes that were sent."""
-    here, there = await open_pair()
-    buffer = bytearray(b"first")
-    await here.write(buffer)
-    buffer[:] = b"other"
-    await here.write(memoryview(buffer))
-    buffer[:] = b"third"
-    assert await there.read_exactly(10) == b"firstother"
-
-
 async def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> None:
     here, there = await open_pair()
     reading = asyncio.create_task(there.read_exactly(6))

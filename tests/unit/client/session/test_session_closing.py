@@ -47,21 +47,6 @@ async def test_leaving_the_block_closes_and_an_exception_resets() -> None:
         assert seen.reset_code == RESET_FAILED
 
 
-async def test_cancelling_a_task_that_waits_in_a_session_resets_it() -> None:
-    here, there = await open_pair()
-
-    async def serve() -> None:
-        async with there:
-            await there.read()
-
-    serving = asyncio.create_task(serve())
-    await a_few_turns()
-    serving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await serving
-    assert isinstance(await outcome(here.read()), StreamReset)
-
-
 async def test_closing_raises_if_written_bytes_were_not_passed_on() -> None:
     for message, error in (
         (StopSending(5), StreamReset),

@@ -91,20 +91,6 @@ async def test_a_handler_may_reset_before_it_has_accepted() -> None:
     assert hop.ended == [1, 1]
 
 
-async def test_an_exception_before_accepting_resets_the_session() -> None:
-    hop = Hop()
-    with pytest.raises(KeyError):
-        async with hop.server:
-            raise KeyError
-    assert not hop.queues[1].sent  # whoever serves it still may say why not
-    await hop.server.close()
-    await hop.deliver_until_idle()
-    error = await outcome(hop.opener.read())
-    assert isinstance(error, StreamReset)
-    assert error.reset_code == RESET_FAILED
-    assert hop.ended == [1, 1]
-
-
 async def test_a_complete_direction_stays_complete() -> None:
     """The end was there before the connection broke: that is known, and nothing of it is lost."""
     followed_by: list[Message] = [ErrorReply.of(ConnectionLost(what="it")), ResetStream(5), StopSending(5)]
@@ -211,11 +197,3 @@ async def test_every_waiter_gets_the_reason_of_a_failed_opening() -> None:
     for work in (writing, hop.opener.read(), hop.opener.opened):
         assert isinstance(await outcome(work), ConnectionLost)
     assert hop.ended == [1, 0]
-
-
-def test_codes_stand_for_errors() -> None:
-    assert isinstance(error_for_reset_code(RESET_LOST), ConnectionLost)
-    for code in (0, RESET_CLOSED, RESET_FAILED, 2**62 - 1):
-        error = error_for_reset_code(code)
-        assert isinstance(error, StreamReset)
-        assert error.reset_code == code
