@@ -19,13 +19,7 @@ import msgspec
 
 from .affinity import LoopBound, caller_location, release_ended, running_loop, used_elsewhere
 from .daemon_connection import DaemonConnection
-from .errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    IdentityAmbiguous,
-    IdentityNotFound,
-    NoIdentityOnline,
-)
+from .errors import ConnectionLost, DeadlineExceeded, IdentityAmbiguous, IdentityNotFound, NoIdentityOnline
 from .home import Home
 from .ipc import messages as m
 from .ipc.request_channel import check_reply, decode_answer

@@ -20,7 +20,7 @@ from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.chaos.conftest import Daemons
 from tests.chaos.traffic import Traffic
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import Daemon
 from tests.support.processes import open_files
 from tests.support.protocols import BLOCK, install_protocols
 from tests.support.sessions import sessions_in
@@ -137,7 +137,9 @@ def restart(daemon: Daemon, actor: str, pid: int) -> None:
         ("bob", "supervisor", 1),
     ],
 )
-async def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, actor: str, rounds: int, client: Client) -> None:
+async def test_a_process_on_the_path_is_killed(
+    daemons: Daemons, side: str, actor: str, rounds: int, client: Client
+) -> None:
     daemon = daemons.side(side)
 
     async def run_round() -> None:
@@ -164,7 +166,9 @@ async def test_a_process_on_the_path_is_killed(daemons: Daemons, side: str, acto
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
 @pytest.mark.parametrize("actor", ["gateway", "vault"])
-async def test_sessions_survive_crashes_of_processes_off_their_path(daemons: Daemons, side: str, actor: str, client: Client) -> None:
+async def test_sessions_survive_crashes_of_processes_off_their_path(
+    daemons: Daemons, side: str, actor: str, client: Client
+) -> None:
     daemon = daemons.side(side)
 
     traffic = Traffic(client, "alice", daemons.peer)

@@ -72,7 +72,7 @@ class SourceAt:
         self.run(self.source.search(key, found.append))
         return found
 
-    def check_found(self, key: bytes, records: set[bytes]) -> None:
+    def assert_finds(self, key: bytes, records: set[bytes]) -> None:
         """Assert that a search finds these records. On a busy machine the first one may end too soon."""
         eventually(lambda: set(self.search(key)) == records, f"{records} are found")
 
@@ -138,7 +138,7 @@ class TestFinding:
         for source in (alice, bob):
             source.wait_links(2 if family == "both" else 1)
         bob.publish(BOB, b"where bob is")
-        alice.check_found(BOB, {b"where bob is"})
+        alice.assert_finds(BOB, {b"where bob is"})
         assert alice.search(CAROL) == []
 
     def test_several_daemons_of_hosts(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
@@ -147,15 +147,15 @@ class TestFinding:
         bob.publish(BOB, b"where bob is")
         carol.publish(CAROL, b"where carol is")
         for caller in (alice, neighbor, carol):
-            caller.check_found(BOB, {b"where bob is"})
+            caller.assert_finds(BOB, {b"where bob is"})
         for caller in (alice, neighbor, bob):
-            caller.check_found(CAROL, {b"where carol is"})
+            caller.assert_finds(CAROL, {b"where carol is"})
 
     def test_two_daemons_of_one_identity(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
         first, second, alice = (sources(lab.host(name, office)) for name in ("first", "second", "alice"))
         first.publish(BOB, b"here")
         second.publish(BOB, b"there")
-        alice.check_found(BOB, {b"here", b"there"})
+        alice.assert_finds(BOB, {b"here", b"there"})
 
     def test_every_interface(self, lab: Lab, sources: Callable[[Host], SourceAt]) -> None:
         lans = [lab.lan(), lab.lan()]
@@ -177,10 +177,10 @@ class TestFinding:
     ) -> None:
         alice, bob = sources(lab.host("alice", office)), sources(lab.host("bob", office))
         bob.publish(BOB, b"old")
-        alice.check_found(BOB, {b"old"})
+        alice.assert_finds(BOB, {b"old"})
         bob.publish(BOB, b"new")
         eventually(lambda: (BOB, b"new") in alice.heard, "alice hears of it unasked")
-        alice.check_found(BOB, {b"new"})
+        alice.assert_finds(BOB, {b"new"})
 
     def test_searched_before_it_is_there(self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt]) -> None:
         alice, bob = sources(lab.host("alice", office)), sources(lab.host("bob", office))
@@ -213,7 +213,7 @@ class TestInterfaces:
             source.publish(key, b"record")
             laptop.move(lan)
             alice.wait_links(2)
-            alice.check_found(key, {b"record"})
+            alice.assert_finds(key, {b"record"})
         assert alice.search(BOB) == []
 
     def test_callers_that_waited_hear_on_a_new_link(self, lab: Lab, sources: Callable[[Host], SourceAt]) -> None:
@@ -271,7 +271,7 @@ class TestInterfaces:
         bob.publish(BOB, b"record")
         laptop.attach(office)
         alice.wait_links(2)
-        alice.check_found(BOB, {b"record"})
+        alice.assert_finds(BOB, {b"record"})
 
     def test_port_taken_by_a_selfish_program(
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
@@ -409,7 +409,7 @@ class TestStrangers:
                 label = lan_label(number.to_bytes(32, "big")).encode()
                 sock.sendto(encode_announcement(label, b"%016d" % number, os.urandom(600)), (GROUP, 5353))
         bob.publish(BOB, b"record")
-        alice.check_found(BOB, {b"record"})
+        alice.assert_finds(BOB, {b"record"})
         source = cast(Any, alice.source)
         assert len(source._searched) == 1
         assert not source._published

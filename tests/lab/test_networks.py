@@ -49,7 +49,7 @@ def _is_silent(sock: socket.socket) -> bool:
     return False
 
 
-def _check_arrival(sock: socket.socket, arrives: bool) -> None:
+def _assert_arrival(sock: socket.socket, arrives: bool) -> None:
     """Assert that a packet that was sent has arrived, or that it was dropped."""
     if arrives:
         sock.recvfrom(2048)
@@ -125,7 +125,7 @@ class TestMapping:
                 seen_b = _seen_by(public, bob, two_homes.public.address)
                 alice.sendto(b"opens the way", seen_b)
                 bob.sendto(b"punched", seen_a)
-                _check_arrival(alice, direct)
+                _assert_arrival(alice, direct)
 
     def test_flows_are_forgotten(self, lab: Lab) -> None:
         home = lab.router(timeout=0.1)
@@ -262,9 +262,9 @@ class TestChange:
             mapped = _seen_by(public, alice, two_homes.public.address)
             two_homes.home_a.block_udp(direction)  # type: ignore[arg-type]
             alice.sendto(b"out", (two_homes.public.address, _port(public)))
-            _check_arrival(public, direction == "in")
+            _assert_arrival(public, direction == "in")
             public.sendto(b"in", mapped)
-            _check_arrival(alice, direction == "out")
+            _assert_arrival(alice, direction == "out")
             two_homes.home_a.unblock()
             assert _seen_by(public, alice, two_homes.public.address) == mapped
 

@@ -16,7 +16,7 @@ from fastn_p2p_client.ipc.messages import Message, SessionMessage, encode
 from fastn_p2p_client.session import session, session_state
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.session.session_state import Payload
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 __all__ = ["CHUNK", "COST", "WINDOW", "Hop", "MessageQueue", "RelayedHop", "small_windows"]
 

@@ -10,15 +10,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.control_client import list_all_identities, list_all_peers
 from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerBlocked, PeerNameTaken, RecordReplayed
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    GetAccess,
-    GetTicket,
-    IdentityInfo,
-    ListBlocked,
-    PeerInfo,
-    RemovePeer,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, GetAccess, GetTicket, IdentityInfo, ListBlocked, PeerInfo, RemovePeer
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 

@@ -164,9 +164,7 @@ async def test_two_hundred_calls_in_flight(daemons: TwoDaemons, client: Client) 
     assert sum(each.in_flight for each in daemons.one.status().connections) == 200
     for call in calls:
         call.cancel()
-    assert all(
-        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
-    )
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True))
     await asyncio.to_thread(wait_idle, daemons.two)
     await asyncio.to_thread(wait_idle, daemons.one)
 
@@ -258,7 +256,9 @@ async def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons, client
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
-async def test_a_large_call_may_be_cancelled_at_any_moment(daemons: TwoDaemons, milliseconds: int, client: Client) -> None:
+async def test_a_large_call_may_be_cancelled_at_any_moment(
+    daemons: TwoDaemons, milliseconds: int, client: Client
+) -> None:
     """The cancellation may overtake the call."""
 
     order = {"do": "wait", "value": b"x" * (4 << 20)}

@@ -15,7 +15,6 @@ ECHOED: Final = {"echoed": "Echo: hi"}
 async def test_calls_both_ways_take_one_connection() -> None:
     """The first fifty calls share it too, although they need it at the same moment."""
     with start_two_daemons() as daemons:
-
         assert daemons.one.status().connections == []
         for daemon, caller, peer in ((daemons.one, "alice", daemons.bob), (daemons.two, "bob", daemons.alice)):
             async with Client(daemon.home) as client:

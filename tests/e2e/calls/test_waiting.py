@@ -74,7 +74,7 @@ async def test_a_peer_that_is_online_is_not_waited_for(daemons: TwoDaemons, form
     async with Client(daemons.one.home) as client:
         for peer in (daemons.bob, daemons.alice):
             for _ in range(2):
-                await client.wait_until_online("alice", form(peer), timeout=60)
+                await client.wait_until_online("alice", form(peer), timeout=60)  # does not raise
 
 
 def test_without_await(daemons: TwoDaemons) -> None:

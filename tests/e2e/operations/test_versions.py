@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -52,6 +51,7 @@ async def test_a_daemon_of_another_version(
         lock_exclusively(lock.fileno())
         lock.write(f"{os.getpid()}\n")
         lock.flush()
+
         def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
             mailbox.send(sender, correlation, m.encode(m.ErrorReply.of(expected)))
 

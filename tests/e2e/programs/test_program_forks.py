@@ -43,7 +43,7 @@ async def echo(client, word):
 """
 
 
-def play(daemons: TwoDaemons, source: str) -> None:
+def assert_runs(daemons: TwoDaemons, source: str) -> None:
     """Run a program as alice; it must end well, within 30 seconds."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", BEGIN + source],
@@ -58,7 +58,7 @@ def play(daemons: TwoDaemons, source: str) -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_client_is_refused_in_a_child_and_its_parent_goes_on(daemons: TwoDaemons, loop: str) -> None:
-    play(
+    assert_runs(
         daemons,
         f"run = {loop}.run"
         + """
@@ -92,7 +92,7 @@ run(main())
 
 
 def test_a_child_that_leaves_its_parent_s_loop_by_an_exception_does_not_disturb_it(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 async def main():
@@ -121,7 +121,7 @@ asyncio.run(main())
 
 
 def test_blocking_clients_are_refused_in_a_child_and_the_module_s_functions_work(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 def blocking(client, word):
@@ -166,7 +166,7 @@ with client:
 
 
 def test_a_server_continues_although_a_forked_child_uses_it(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 async def main():

@@ -43,7 +43,7 @@ def in_a_loop(work, new=asyncio.new_event_loop):
 """
 
 
-def play(daemons: TwoDaemons, source: str, *, abandons_tasks: bool = False) -> list[str]:
+def assert_runs(daemons: TwoDaemons, source: str, *, abandons_tasks: bool = False) -> list[str]:
     """Run a program as alice, which must end well; its warnings of unclosed objects of ours, which name the place.
 
     Args:
@@ -65,7 +65,7 @@ def play(daemons: TwoDaemons, source: str, *, abandons_tasks: bool = False) -> l
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_loops_that_were_closed_leave_no_connection(daemons: TwoDaemons, loop: str) -> None:
-    warned = play(
+    warned = assert_runs(
         daemons,
         f"new = new_loops[{loop!r}]"
         + """
@@ -88,7 +88,7 @@ assert files() <= before + 1 and len(loops) <= 1, (files(), len(loops))
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_client_of_each_loop_that_was_closed_is_released(daemons: TwoDaemons, loop: str) -> None:
-    warned = play(
+    warned = assert_runs(
         daemons,
         f"new = new_loops[{loop!r}]"
         + """
@@ -113,7 +113,7 @@ kept[0].close()
 
 
 def test_dropped_clients_are_closed_and_their_place_is_named(daemons: TwoDaemons) -> None:
-    warned = play(
+    warned = assert_runs(
         daemons,
         """
 before, threads = files(), threading.active_count()
@@ -137,7 +137,7 @@ assert threading.active_count() <= threads + 1
 
 def test_dropped_mail_clients_are_closed(daemons: TwoDaemons) -> None:
     assert daemons.one.cli("add-protocol", "alice", "--protocol", "Mail").returncode == 0
-    warned = play(
+    warned = assert_runs(
         daemons,
         """
 before = files()
@@ -156,7 +156,7 @@ eventually(lambda: files() < before + 8)
 
 
 def test_a_dropped_session_ends_at_both_sides(daemons: TwoDaemons) -> None:
-    warned = play(
+    warned = assert_runs(
         daemons,
         """
 async def opened():
@@ -185,7 +185,7 @@ while (counts := sync.call("alice", peer, "Trial", request={"do": "counts"}))["e
 
 
 def test_a_session_outlives_references_to_its_client_and_to_its_tasks(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 results = []
@@ -209,7 +209,7 @@ asyncio.run(main())
 
 
 def test_an_object_of_another_loop_is_refused_before_anything_is_sent(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 def refused(work):
@@ -256,7 +256,7 @@ asyncio.run(main())
 
 
 def test_a_blocking_call_inside_its_own_event_loop_is_refused(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 from fastn_p2p_client.event_loop_thread import submit
@@ -275,7 +275,7 @@ else:
 
 
 def test_a_server_whose_loop_was_closed_serves_no_more(daemons: TwoDaemons) -> None:
-    play(
+    assert_runs(
         daemons,
         """
 before = files()

@@ -193,9 +193,7 @@ def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -
 # ── one file as bytes ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_plain_text_opens_a_session_with_that_file(
-    setup: FilesSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(setup.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
     peer, got = setup.daemons.bob, setup.here / "got"
     monkeypatch.setenv("FASTN_HOME", str(setup.daemons.one.home.path))

@@ -9,7 +9,6 @@ from typing import Final
 
 import pytest
 
-import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.protocols import BLOCK

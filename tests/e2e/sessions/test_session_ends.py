@@ -10,7 +10,7 @@ import pytest
 import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
+from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED
 from tests.support.daemons import Daemon
 from tests.support.sessions import connected, daemon_of, outcome, read_all
 from tests.support.two_daemons import TwoDaemons, binding_of, give, settled_counts, until
@@ -52,7 +52,9 @@ async def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaem
     assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
 
 
-async def test_bytes_written_before_the_end_of_the_program_arrive(daemons: TwoDaemons, peer: str, client: Client) -> None:
+async def test_bytes_written_before_the_end_of_the_program_arrive(
+    daemons: TwoDaemons, peer: str, client: Client
+) -> None:
     """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
     daemon, name = daemon_of(daemons, peer)
     before = binding_of(daemon, name, "Trial")
@@ -95,7 +97,9 @@ async def assert_echoes(session: Session) -> None:
     assert await session.read() == b"x"
 
 
-async def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(daemons: TwoDaemons, client: Client) -> None:
+async def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(
+    daemons: TwoDaemons, client: Client
+) -> None:
     """The sessions end on both daemons; those of other identities go on."""
     daemons.one.identity("erin", echo=False)
 

@@ -8,7 +8,7 @@ import pytest
 
 from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_client.errors import DaemonBusy
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 OLD, NEW = b"old", b"new"
 

@@ -25,7 +25,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.stub_actors import Program, running_gateway, temporary_home
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import psutil
-import uvloop
 
 from fastn_p2p_actors.runtime.connection_limits import ConnectionLimits
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
@@ -101,7 +100,8 @@ async def test_refused_connections_are_kept_open_up_to_a_limit(tmp_path: Path) -
 
 
 async def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    process = await asyncio.to_thread(
+        subprocess.Popen,
         [sys.executable, "-c", POOR_SERVER, str(tmp_path / "a.sock")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_actors.credentials import verify_delegation, verify_record
 from fastn_p2p_actors.credentials.key_transfer import KeyReceiver

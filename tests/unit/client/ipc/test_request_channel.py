@@ -87,8 +87,7 @@ async def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, size: int) 
     link = RequestChannel(path, "mailbox")
     link.open()
     assert (
-        decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=60)).header)
-        == said
+        decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=60)).header) == said
     )
     link.close()
     mailbox.close()
@@ -109,6 +108,7 @@ async def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path) -> None:
         return made
 
     try:
+
         def echo(sender: Sender, *message: bytes) -> None:
             assert box.send(sender, *message)
 

@@ -16,7 +16,7 @@ from fastn_p2p_client.errors import BadRequest, CommandNotFound
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.dispatchers import KEY, DispatcherSetup, echo, typed
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.two_daemons import until
 
 

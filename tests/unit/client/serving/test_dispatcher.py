@@ -28,7 +28,7 @@ from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.dispatchers import KEY, DispatcherSetup, echo, raising, returning, typed
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 
 async def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:

@@ -25,7 +25,6 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     PeerUnknown,
     ProtocolNotFound,
-    StreamReset,
 )
 from fastn_p2p_client.ipc.messages import (
     Ack,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastn_p2p_client.serving.start_queue import StartQueue
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 LONG = 1.0
 """Seconds, more than the budget of an iteration."""

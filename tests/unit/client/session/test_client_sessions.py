@@ -38,7 +38,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.session import client_sessions
 from fastn_p2p_client.session.client_sessions import ClientSessions
 from fastn_p2p_client.session.session import Session
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 OPEN = OpenSession("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_client.ipc.messages import SessionData, encode
-from fastn_p2p_client.limits import MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
+from tests.support.event_loop import a_few_turns
 from tests.support.in_process_hop import CHUNK, WINDOW, Hop, small_windows
-from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import STREAMS, open_pair
 
 

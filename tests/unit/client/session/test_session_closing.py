@@ -9,8 +9,8 @@ import pytest
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
 from fastn_p2p_client.ipc.messages import ErrorReply, StopSending
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
+from tests.support.event_loop import a_few_turns
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
-from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import open_pair, outcome, read_all
 
 

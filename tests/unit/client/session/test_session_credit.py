@@ -10,8 +10,8 @@ import pytest
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, StreamReset
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, StopSending, WindowUpdate
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
+from tests.support.event_loop import a_few_turns
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
-from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import STREAMS, open_pair, outcome
 
 

@@ -19,11 +19,10 @@ from fastn_p2p_client.ipc.messages import (
     WindowUpdate,
     encode,
 )
-from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
-from fastn_p2p_client.session.session_state import error_for_reset_code
+from tests.support.event_loop import a_few_turns
 from tests.support.in_process_hop import Hop
-from tests.support.scenario import a_few_turns
 from tests.support.session_endpoints import open_pair, outcome, read_all
 
 

@@ -13,7 +13,6 @@ from fastn_p2p_client.errors import ConnectionLost, P2PError, SessionClosed, Str
 from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session.session import Session
 from tests.support.in_process_hop import CHUNK, Hop, RelayedHop, small_windows
-from tests.support.scenario import play
 from tests.support.session_endpoints import STREAMS
 
 
@@ -118,12 +117,12 @@ actions = st.lists(
 @given(actions=actions, last=st.lists(st.sampled_from(["close", "reset"]), min_size=2, max_size=2))
 @example(actions=[("reset", 1, 7)], last=["close", "close"])
 @example(actions=[("write", 1, 9), ("eof", 1, 0), ("close", 0, 0), ("deliver", 0, 4)], last=["reset", "close"])
-def test_both_sides_end_in_any_order_of_events(
+async def test_both_sides_end_in_any_order_of_events(
     kind: type[Hop], actions: list[tuple[str, int, int]], last: list[str]
 ) -> None:
     """Writes, reads, ends and messages in any order; in the end no task waits, and every outcome is true."""
 
-    async def scenario() -> None:
+    with small_windows():
         hop = kind()
         players = [Player(session, stream) for session, stream in zip(hop.ends, STREAMS, strict=True)]
         for what, where, size in actions:
@@ -148,18 +147,15 @@ def test_both_sides_end_in_any_order_of_events(
             assert hop.relay.done
             assert hop.relay_ended == 1
 
-    with small_windows():
-        play(scenario)
-
 
 @settings(max_examples=250)
 @given(actions=actions, crashed_side=st.integers(0, 1), more=actions, last=st.sampled_from(["close", "reset", "read"]))
-def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
+async def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
     actions: list[tuple[str, int, int]], crashed_side: int, more: list[tuple[str, int, int]], last: str
 ) -> None:
     """Invariant: a direction that was received completely was sent completely, and no task waits for it."""
 
-    async def scenario() -> None:
+    with small_windows():
         hop = RelayedHop()
         hop.server.accept()
         hop.deliver_all()
@@ -197,6 +193,3 @@ def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
         assert not survivor.waits
         assert survivor.session.is_over
         assert_consistent(survivor, crashed, broken=True)
-
-    with small_windows():
-        play(scenario)

@@ -43,7 +43,7 @@ from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost
 from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 BOB, CAROL = "b" * 52, "c" * 52
 

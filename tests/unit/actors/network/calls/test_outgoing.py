@@ -18,7 +18,7 @@ from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice"), Signer("bob")

@@ -9,8 +9,8 @@ import pytest
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_actors.network.connections.coalescing_reader import FAST, WINDOW, CoalescingReader
+from tests.support.event_loop import a_few_turns
 from tests.support.quic_streams import FakeReceive, broken
-from tests.support.scenario import a_few_turns
 
 LIMIT: Final = 256 * 1024
 MUCH: Final = bytes(int(FAST * WINDOW) + 1)

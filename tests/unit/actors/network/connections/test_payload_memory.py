@@ -25,7 +25,7 @@ from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.ipc.messages import Call, CallUnknown, DataMessage, Reply
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.signer import Signer
 from tests.support.stub_network import StubNetwork
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections.reconnect_list import ReconnectList
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.two_daemons import until
 
 

@@ -28,8 +28,8 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
+from tests.support.event_loop import a_few_turns
 from tests.support.quic_streams import FakeStream, broken
-from tests.support.scenario import a_few_turns
 
 
 class LegSetup:

@@ -35,8 +35,8 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
+from tests.support.event_loop import a_few_turns
 from tests.support.quic_streams import FakeStream
-from tests.support.scenario import a_few_turns
 
 KEY = bytes(32)
 REQUEST = wire.OpenSession(5, KEY, KEY, "Echo", "default", 1000)

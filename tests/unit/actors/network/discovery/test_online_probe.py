@@ -13,7 +13,7 @@ from fastn_p2p_actors.network.discovery import online_probe
 from fastn_p2p_actors.network.discovery.online_probe import OnlineProbe
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_client.errors import PeerUnreachable
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 HERE, THERE = b"1" * 32, b"2" * 32

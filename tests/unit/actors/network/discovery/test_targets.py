@@ -15,7 +15,7 @@ from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, PeerUnknown
 from fastn_p2p_client.ipc.messages import Call
-from tests.support.scenario import a_few_turns
+from tests.support.event_loop import a_few_turns
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key

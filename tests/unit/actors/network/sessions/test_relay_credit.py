@@ -14,8 +14,8 @@ from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, SessionOpened, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
+from tests.support.event_loop import a_few_turns
 from tests.support.quic_streams import FakeStream
-from tests.support.scenario import a_few_turns
 
 
 class _Program:
