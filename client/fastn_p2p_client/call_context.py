@@ -21,7 +21,7 @@ class CallContext:
         command: the protocol's command that was called; empty for its request handler.
         call_id: idempotency key of a call with ``retry=True``: random bytes, the same each time that the caller sends
             the call. Empty for other calls.
-        deadline: time at which the caller stops waiting, on the clock of ``time.monotonic()``.
+        deadline: time at which the caller stops waiting, in seconds of ``time.monotonic()``.
         cancelled: True once the caller has cancelled the call or the deadline has passed. ``async`` handlers are also
             cancelled; a handler that runs in a thread has to check this.
     """

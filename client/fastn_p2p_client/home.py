@@ -156,11 +156,19 @@ class Home:
         return self.path / "sockets"
 
     def runtime_directory(self, actor: str) -> Path | None:
-        """Return the directory in ``run/`` for files of one process that has a user of its own; None if it has none."""
+        """Return the directory in ``run/`` for files of one process that has a user of its own; None if it has none.
+
+        Args:
+            actor: name of the process: ``vault``, ``gateway``, ``network`` or ``identity-<name>``.
+        """
         return self.path / "run" / actor if actor == "network" or actor.startswith("identity-") else None
 
     def runtime_files(self, actor: str) -> Path:
-        """Return the directory in which one process has its files of ``run/``: that, or one of its own in it."""
+        """Return the directory in which one process has its files of ``run/``: that, or one of its own in it.
+
+        Args:
+            actor: name of the process, as for ``runtime_directory``.
+        """
         own = self.runtime_directory(actor)
         return own if own is not None and own.is_dir() else self.path / "run"
 
@@ -205,9 +213,10 @@ class Home:
         return self.sockets / "control.sock"
 
     def mailbox(self, actor: str) -> Path:
-        """Return the socket of one actor: ``vault``, ``network`` or ``identity-<name>``. A long name is hashed.
+        """Return the path of one actor's socket. A long name is hashed.
 
-        ``keys`` is the socket of the vault for its owner.
+        Args:
+            actor: ``vault``, ``network`` or ``identity-<name>``; ``keys`` for the socket of the vault for its owner.
         """
         path = self.sockets / "run" / f"{actor}.sock"
         if not _fits(path):
@@ -220,7 +229,14 @@ class Home:
         return self.control_socket
 
     def find_mailbox(self, actor: str) -> Path:
-        """Return ``mailbox(actor)`` after ``check``. Raises HomeUnusable."""
+        """Return the path of one actor's socket, once it is sure that no other user could replace it.
+
+        Args:
+            actor: name of the socket, as for ``mailbox``.
+
+        Raises:
+            HomeUnusable: another user could replace it.
+        """
         self.check()
         return self.mailbox(actor)
 

@@ -61,6 +61,9 @@ class Permissions:
     def of(cls, lines: Iterable[str]) -> Permissions:
         """Return the permissions that these lines name.
 
+        Args:
+            lines: a kind and a value each, as ``lines()`` returns them: ``read /srv/files``.
+
         Raises:
             ValueError: a line names none.
         """

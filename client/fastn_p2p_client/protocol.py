@@ -271,6 +271,9 @@ def request_handlers(protocol: type[Protocol]) -> dict[str, list[str]]:
     """Return the names of a class's request handlers by command, those of a subclass first.
 
     The command ``""`` stands for requests without a command. A method that overrides a handler is one, marked or not.
+
+    Args:
+        protocol: the protocol class.
     """
     found: dict[str, list[str]] = {}
     for name, mark in _marked(protocol, _REQUEST).items():
@@ -283,12 +286,20 @@ def stream_handlers(protocol: type[Protocol]) -> list[str]:
     """Return the names of a class's session handlers, those of a subclass first.
 
     A method that overrides a handler is one, marked or not.
+
+    Args:
+        protocol: the protocol class.
     """
     return list(_marked(protocol, _STREAM))
 
 
 def method_of(instance: Protocol, name: str) -> Callable[..., Any]:
-    """Return the bound method of this name, also where an attribute of the instance has the same name."""
+    """Return a bound method, also where an attribute of the instance has the same name.
+
+    Args:
+        instance: the protocol object.
+        name: name of the method.
+    """
     cls = type(instance)
     found = inspect.getattr_static(cls, name)
     return cast(Callable[..., Any], found.__get__(instance, cls) if hasattr(found, "__get__") else found)

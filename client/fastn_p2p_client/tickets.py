@@ -74,6 +74,9 @@ class Ticket:
     def of_record(cls, record: bytes) -> Ticket:
         """Return the ticket of a signed record.
 
+        Args:
+            record: the signed record, at most 16 KiB.
+
         Raises:
             InvalidTicket: the record is larger than 16 KiB, or does not have the form of a record.
         """

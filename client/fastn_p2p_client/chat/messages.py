@@ -41,6 +41,7 @@ class ChatMessage(msgspec.Struct, frozen=True, tag="message"):
     mine: bool
     """True if the owner has written it, False if the peer has."""
     text: str
+    """The text, as its author has written it."""
     at: int
     """Milliseconds since 1970, UTC, at which it was written, by its author's clock; never later than it was stored."""
     mark: MessageState
@@ -96,25 +97,30 @@ class HistoryEnd(msgspec.Struct, frozen=True, tag="joined"):
     """End of the history: later events happen from now on."""
 
     presence: PresenceState
+    """State of the peer at this moment."""
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag="mark"):
     """A message has got another state."""
 
     id: Id
+    """Id of the message, 32 hex digits."""
     mark: MessageState
+    """State of the message from now on."""
 
 
 class Presence(msgspec.Struct, frozen=True, tag="presence"):
     """The peer has begun or ceased to follow the conversation."""
 
     presence: PresenceState
+    """State of the peer from now on."""
 
 
 class DeliveryProblem(msgspec.Struct, frozen=True, tag="trouble"):
-    """Reason why messages wait although the peer is reachable; empty once they do not wait any more."""
+    """Messages wait although the peer is reachable, or do so no longer."""
 
     words: str
+    """Reason, for people; empty once no message waits any more."""
 
 
 Event: TypeAlias = ChatMessage | HistoryEnd | StateChanged | Presence | DeliveryProblem

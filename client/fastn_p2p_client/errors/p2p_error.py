@@ -95,7 +95,13 @@ class InternalError(P2PError):
 
 
 def error_from(code: str, fields: dict[str, Any], detail: str = "") -> P2PError:
-    """Return the exception of a code. An unknown code, or fields of another type, give an ``InternalError``."""
+    """Return the exception of a code. An unknown code, or fields of another type, give an ``InternalError``.
+
+    Args:
+        code: stable name of the error; ``CODES`` has all of them.
+        fields: fields of the exception by name.
+        detail: more about it, in words for people.
+    """
     cls = CODES.get(code)
     if cls is None:
         return InternalError(reason=f"unknown error code {code[:64]!r}")

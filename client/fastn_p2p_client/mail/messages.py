@@ -59,8 +59,11 @@ class MailContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Content of a mail, as its author writes it."""
 
     subject: _Subject = ""
+    """At most 998 characters."""
     body: str = ""
+    """The text."""
     attachments: Annotated[tuple[Attachment, ...], msgspec.Meta(max_length=MAX_ATTACHMENTS)] = ()
+    """At most 256 files."""
 
 
 # ── from the owner ─────────────────────────────────────────────────────────────────────────────────
@@ -184,6 +187,7 @@ class MailAccepted(msgspec.Struct, frozen=True):
     """Mail that is on disk."""
 
     id: str
+    """Id that the program gave it, or a random one."""
     number: Number
     """Number in the outbox. A mail with a lower number for the same inbox arrives first."""
     at: _Time
@@ -210,6 +214,7 @@ class MailSummary(msgspec.Struct, frozen=True):
     instance: str
     """Instance of ``Mail`` at the sender."""
     subject: str
+    """Subject, as the sender has written it."""
     size: int
     """Bytes of the encoded mail."""
     attachments: int
@@ -219,12 +224,14 @@ class MailSummary(msgspec.Struct, frozen=True):
     received: _Time
     """Time at which it arrived."""
     read: bool
+    """True once its content was requested."""
 
 
 class InboxPage(msgspec.Struct, frozen=True):
     """Page of the inbox."""
 
     mails: tuple[MailSummary, ...]
+    """Mails by number, the lowest first."""
     more: bool
     """True if another page follows after the last number."""
     bounced: int
@@ -235,7 +242,9 @@ class ReceivedMail(msgspec.Struct, frozen=True):
     """Mail in the inbox, with its content."""
 
     summary: MailSummary
+    """Sender, times and numbers of the mail."""
     letter: MailContent
+    """Content of the mail."""
 
 
 class OutboxEntry(msgspec.Struct, frozen=True):
@@ -244,16 +253,19 @@ class OutboxEntry(msgspec.Struct, frozen=True):
     number: Number
     """Number in the outbox."""
     id: str
+    """Id that the program gave it, or a random one."""
     to: str
     """ID52 of the receiver."""
     instance: str
     """Instance of ``Mail`` at the receiver."""
     subject: str
+    """Subject, as it is sent."""
     size: int
     """Bytes of the encoded mail."""
     attachments: int
     """Number of attachments."""
     state: OutboxState
+    """``waiting``, ``delivered`` or ``bounced``."""
     accepted: _Time
     """Time at which it was accepted."""
     changed: _Time
@@ -266,5 +278,6 @@ class OutboxPage(msgspec.Struct, frozen=True):
     """Page of the outbox."""
 
     entries: tuple[OutboxEntry, ...]
+    """Mails by number, the lowest first."""
     more: bool
     """True if another page follows after the last number."""

@@ -46,6 +46,11 @@ class Client:
 
     From its first use until ``close`` it belongs to one process: in a forked child it raises ``UsedElsewhere``.
     ``call`` and ``connect`` of this module work in a child too.
+
+    Args:
+        home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
+        program: name of this program in ``fastn-p2p status``, at most 64 characters; default the name of the script.
+        transport: ``"native"`` or ``"pyzmq"``; default ``$FASTN_TRANSPORT``, else ``"native"``.
     """
 
     def __init__(

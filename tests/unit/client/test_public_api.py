@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import pkgutil
 import pydoc
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -35,6 +38,10 @@ from fastn_p2p_client.mail import sync as mail_sync
 from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync, chat]
+
+
+PLUMBING = {"abort", "fail", "on_message", "set_peer"}
+"""Methods of sessions for dispatchers, which use async sessions only."""
 
 
 def public_names(module: types.ModuleType) -> set[str]:
@@ -111,11 +118,68 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
     assert set(parameters) <= set(hints)
 
 
+def documented() -> Iterator[tuple[str, Callable[..., Any], str]]:
+    """Every function and method that describes itself, with its docstring. Blocking twins refer to another one."""
+    for name, function in callables():
+        cls, _, attribute = name.rpartition(".")
+        text = inspect.getdoc(function) or ""
+        if text.startswith("As ``") or attribute in PLUMBING or cls.endswith(("Conformance", "Session.__init__")):
+            continue
+        if attribute == "__init__":
+            if "__dataclass_fields__" in vars(pydoc.locate(cls)) or cls.endswith(".Session"):
+                continue  # its fields say it; programs open no session by themselves
+            text = f"{inspect.getdoc(pydoc.locate(cls))}\n{text}"
+        yield name, function, text
+
+
+DOCUMENTED = [pytest.param(*each, id=each[0]) for each in documented()]
+
+
+def entry(text: str, parameter: str) -> str:
+    """Return the lines about a parameter in the docstring; the whole text if a sentence has its name."""
+    found = re.search(rf"(?m)^ *(?:\w+, )*{parameter}(?:, \w+)*: .*(?:\n {{8,}}.*)*", text)
+    return found[0] if found else text if f"``{parameter}``" in text else ""
+
+
+@pytest.mark.parametrize(("name", "function", "text"), DOCUMENTED)
+def test_docstrings_describe_each_argument_and_times_in_seconds(
+    name: str, function: Callable[..., Any], text: str
+) -> None:
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in ("self", "cls") and parameter.kind is not parameter.VAR_KEYWORD:
+            assert entry(text, parameter.name), f"{name}: {parameter.name}"
+            if parameter.annotation in ("float", "float | None"):
+                assert "second" in entry(text, parameter.name), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize(("name", "function", "text"), DOCUMENTED)
+def test_docstrings_name_the_errors_that_the_function_itself_raises(
+    name: str, function: Callable[..., Any], text: str
+) -> None:
+    raised = set(re.findall(r"raise (?:errors\.)?([A-Z]\w+)", inspect.getsource(inspect.unwrap(function))))
+    for error in raised - {"StopIteration", "StopAsyncIteration", "InternalError"}:
+        assert error in text, f"{name}: {error}"
+
+
+def fields() -> Iterator[tuple[str, str, bool]]:
+    """Every field of an exported struct or dataclass, and whether a text behind it or the docstring says what it is."""
+    for name, thing in exported_things():
+        if inspect.isclass(thing) and not issubclass(thing, BaseException) and hasattr(thing, "__match_args__"):
+            lines = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0].body  # type: ignore[attr-defined]
+            for line, after in itertools.zip_longest(lines, lines[1:]):
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    own = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    yield f"{name}.{line.target.id}", line.target.id, own or line.target.id in str(thing.__doc__)
+
+
+@pytest.mark.parametrize(("name", "field", "is_documented"), list(fields()))
+def test_every_field_is_documented(name: str, field: str, is_documented: bool) -> None:
+    assert field.startswith("_") or is_documented, name
+
+
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
 
 ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
-PLUMBING = {"abort", "fail", "on_message", "set_peer"}
-"""Methods for dispatchers, which use async sessions only."""
 ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 
 
