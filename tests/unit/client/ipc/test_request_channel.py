@@ -13,9 +13,9 @@ import pytest
 import zmq
 
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
-from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, Overloaded
-from fastn_p2p_client.ipc.messages import GetStatus, TicketText, encode
-from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InternalError, Overloaded
+from fastn_p2p_client.ipc.messages import ErrorReply, GetStatus, TicketText, encode
+from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_HEADER
@@ -238,3 +238,11 @@ async def test_messages_sent_right_before_close_arrive(tmp_path: Path) -> None:
         await gone.wait()
     assert arrived == [b"%d" % number for number in range(10)]
     box.close()
+
+
+def test_a_reply_is_of_the_expected_type_or_an_error() -> None:
+    assert check_reply(TicketText("x"), TicketText, "the daemon") == TicketText("x")
+    with pytest.raises(DaemonBusy, match="vault"):
+        check_reply(ErrorReply.of(DaemonBusy(actor="vault")), TicketText, "the daemon")
+    with pytest.raises(InternalError, match="the daemon replied with GetStatus, not with TicketText"):
+        check_reply(GetStatus(), TicketText, "the daemon")
