@@ -19,10 +19,10 @@ import msgspec
 
 from fastn_p2p_client.ipc import messages as m
 
+from .comparison import FROM, GIGA, Side, rates, speed
 from .memory import Growth
 from .processes import cpu_seconds
 from .results import BenchmarkError, Outcome, Table, ratio
-from .sides import FROM, GIGA, Side, rates, speed
 from .system import System
 
 __all__ = ["measure"]

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from fastn_p2p.protocols.files.digest import Digest
 
+from .comparison import GIGA
 from .flow import BLOCK, MEGA
 from .load import Phase
 from .processes import cpu_seconds
 from .results import Outcome, Table
-from .sides import GIGA
 from .system import clean_environment
 from .worker import Worker
 

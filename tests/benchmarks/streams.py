@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any, Final, TypeAlias
 
 from .calls import SIDES, raw_pair
+from .comparison import EIGHT, FROM, GIGA, KINDS, TO, WARM_UP, Side, cpu_table, rates, speed
 from .flow import MEGA, Flow
 from .load import Phase
 from .results import Bars, Outcome, Table, milliseconds, quotient, ratio
-from .sides import EIGHT, FROM, GIGA, KINDS, TO, WARM_UP, Side, cpu_table, rates, speed
 from .system import System
 from .worker import Worker
 

@@ -11,9 +11,9 @@ import msgspec
 
 from fastn_p2p_client.ipc import messages as m
 
+from .comparison import FROM, TO, Side, cpu_table, rates, speed
 from .memory import Growth
 from .results import Outcome, Table, ratio
-from .sides import FROM, TO, Side, cpu_table, rates, speed
 from .system import System, clean_environment
 from .worker import Worker, line_of
 

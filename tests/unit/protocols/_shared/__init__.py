@@ -1,0 +1,1 @@
+"""Tests of ``fastn_p2p.protocols._shared``."""
