@@ -68,12 +68,15 @@ class _Outcome(msgspec.Struct, frozen=True):
     """Seconds before another attempt."""
     is_requested: bool = False
     """True if the directory has asked for the pause, so a new packet does not shorten it."""
+    is_for_all: bool = False
+    """True if the packet of another identity would have had the same outcome."""
 
 
 # A task publishes one packet after the other: a directory limits the requests of an address, and a daemon may have
 # thousands of identities. A packet that the directory refuses is dropped until the next one of its identity. When the
-# directory does not answer, the task pauses, longer each time. A new packet ends such a pause, and later ones are short
-# again, because the network may have changed; a pause that the directory asked for is kept.
+# directory does not answer, the task pauses, longer each time, and goes on with another identity: what fails may be a
+# single packet. A new packet ends such a pause, and later ones are short again, because the network may have changed;
+# a pause that the directory asked for is kept.
 
 
 class DirectorySource:
@@ -167,10 +170,14 @@ class DirectorySource:
             outcome = await self._publish(job)
             if outcome.problem:
                 self._note(job, outcome.problem)
+            if self._queue.get(key) is job:
+                del self._queue[key]
+                if outcome.retry_delay:
+                    self._queue[key] = job
+            if outcome.is_for_all:
+                self._note_waiting(outcome.problem)
             if outcome.retry_delay:
                 await self._rest(outcome)
-            elif self._queue.get(key) is job:
-                del self._queue[key]
 
     async def _publish(self, job: _Job) -> _Outcome:
         try:
@@ -179,9 +186,11 @@ class DirectorySource:
             except NewerPacket:
                 return await self._read_newer(job)
         except DirectoryBusy as error:
-            return _Outcome(str(error), error.retry_delay, is_requested=True)
+            return _Outcome(str(error), error.retry_delay, is_requested=True, is_for_all=True)
         except DirectoryRefused as error:
             return _Outcome(str(error))
+        except DirectoryUnavailable as error:
+            return _Outcome(str(error), self._backoff.next_delay(), is_for_all=True)
         except P2PError as error:
             return _Outcome(str(error), self._backoff.next_delay())
         except Exception:
@@ -245,4 +254,13 @@ class DirectorySource:
         if before is None or before.problem != problem:
             what = "is still" if job.is_removal else "cannot be"
             log.warning("%s %s published at %s: %s", identity.name, what, self.name, problem)
+        self._set_problem(identity, problem)
+
+    def _note_waiting(self, problem: str) -> None:
+        """Let the owner see the problem at each identity whose packet waits. The log has it once."""
+        for job in self._queue.values():
+            self._set_problem(job.identity, problem)
+
+    def _set_problem(self, identity: PublishedIdentity, problem: str) -> None:
+        before = identity.publications.get(self.name)
         identity.publications[self.name] = Publication(before.published if before is not None else 0.0, problem)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p_actors.credentials.pkarr import SignedPacket
+from fastn_p2p_actors.credentials.pkarr import SignedPacket, encode_key
 from fastn_p2p_actors.network.discovery import directory_source
 from fastn_p2p_actors.network.discovery.directory_client import DirectoryClient, DirectoryUnavailable
 from fastn_p2p_actors.network.discovery.directory_source import DirectorySource
@@ -147,6 +147,32 @@ async def test_a_refused_packet_is_not_sent_again(publishing: Publishing, direct
     publishing.publish(2)
     await publishing.idle()
     assert directory.packets[KEY] == BOB.packet(b"record 2", 2)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_packet_that_fails_again_and_again_delays_no_other(
+    publishing: Publishing, directory: ScriptedDirectory
+) -> None:
+    """The directory says of one key that it has a newer packet, and shows none."""
+    directory.script += [answer_with(409), answer_with(404)]
+    carol = Signer("carol")
+    for signer in (BOB, carol):
+        publishing.publish(1, signer)
+    await publishing.idle()
+    puts = [each.path.rpartition("/")[2] for each in directory.requests if each.method == "PUT"]
+    assert puts == [encode_key(bytes(each.key)) for each in (BOB, carol, BOB)]
+
+
+async def test_all_that_wait_for_a_directory_have_its_problem(
+    publishing: Publishing, directory: ScriptedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing.source._backoff, "next_delay", lambda: 600.0)
+    directory.always = answer_with(500)
+    identities = [publishing.publish(1, Signer(name)) for name in ("bob", "carol", "dave")]
+    async with asyncio.timeout(50):
+        while not all(directory.url in each.publications for each in identities):  # noqa: ASYNC110  (no event says it)
+            await asyncio.sleep(0.005)
+    assert {each.publications[directory.url].problem for each in identities} == {"it answered with status 500"}
 
 
 async def test_a_new_packet_ends_a_pause_after_a_failure(
