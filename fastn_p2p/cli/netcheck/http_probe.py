@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 TIMEOUT: Final = 5.0
-"""Seconds for connecting, and for each piece of the answer."""
+"""Seconds for connecting, and for the request with its whole answer."""
+_SEEN_AS: Final = "Fastn-Client-Address"
 _MOST: Final = 64 * 1024
 """Bytes of an answer that are read."""
 
@@ -25,6 +30,7 @@ class HttpResponse(NamedTuple):
         ms: milliseconds of the request, with connecting.
         clock_offset: seconds by which the server's clock is ahead of this machine's; None without a ``Date``.
         problem: reason for which there was no answer; empty if there was one.
+        seen_as: IP address from which the request came, as a relay of ours says; empty if it does not.
     """
 
     status: int
@@ -32,24 +38,59 @@ class HttpResponse(NamedTuple):
     ms: float
     clock_offset: float | None
     problem: str
+    seen_as: str = ""
 
 
 def request(method: str, url: str, body: bytes | None = None) -> HttpResponse:
     """Send one request, and return its answer. Never raises. Blocks: call it in a thread."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    # A port in any case: http.client would look for one in the host, and find the end of an IPv6 address.
+    host, port = parts.hostname or "", parts.port or kind.default_port
     connection = kind(host.rstrip("."), port, timeout=TIMEOUT)
     began, began_at = time.perf_counter(), time.time()
     try:
-        connection.request(method, parts.path or "/", body, {"User-Agent": "fastn-p2p", "Connection": "close"})
-        response = connection.getresponse()
-        content = response.read(_MOST)
+        connection.connect()
+        with _time_limit(connection.sock):
+            connection.request(method, parts.path or "/", body, {"User-Agent": "fastn-p2p", "Connection": "close"})
+            response = connection.getresponse()
+            content = response.read(_MOST)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return HttpResponse(0, b"", _ms(began), None, _words(error))
     finally:
         connection.close()
-    return HttpResponse(response.status, content, _ms(began), _offset(response.getheader("Date"), began_at), "")
+    seen_as = _address(response.getheader(_SEEN_AS, ""))
+    return HttpResponse(
+        response.status, content, _ms(began), _offset(response.getheader("Date"), began_at), "", seen_as
+    )
+
+
+@contextmanager
+def _time_limit(sock: socket.socket) -> Iterator[None]:
+    """Shut the socket down after ``TIMEOUT``: its own timeout begins again with each byte that a server sends.
+
+    Raises:
+        TimeoutError: the time was over.
+    """
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(TIMEOUT, end)
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError):
+        if is_over.is_set():
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+    if is_over.is_set():
+        raise TimeoutError
 
 
 def _ms(began: float) -> float:
@@ -63,6 +104,16 @@ def _offset(date: str | None, began_at: float) -> float | None:
     except (TypeError, ValueError):
         return None
     return server_time + 0.5 - (began_at + time.time()) / 2
+
+
+def _address(text: str) -> str:
+    """Return the IP address in a header; empty without one, and for a relay on this machine."""
+    try:
+        host = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
+    return "" if host.is_loopback else str(mapped or host)
 
 
 def _words(error: Exception) -> str:

@@ -45,7 +45,7 @@ async def run_checks(home: Path | None) -> list[Check]:
     return [
         daemon,
         udp,
-        *check_addresses(status, mode),
+        *check_addresses(status, mode, {each.seen_as for each in relayed[1] if each.seen_as}),
         check_port(_port(found), status),
         *relayed[0],
         *home_relay,

@@ -7,7 +7,7 @@ import ipaddress
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -90,8 +90,12 @@ def _is_answer(data: bytes, own: bytes) -> bool:
     return len(data) > 6 and bool(data[0] & 0x80) and data[1:5] == bytes(4) and data[6 : 6 + data[5]] == own
 
 
-def check_addresses(status: Status | None, mode: str) -> list[Check]:
-    """Return checks of the addresses at which peers may reach this machine, and of its NAT."""
+def check_addresses(status: Status | None, mode: str, seen_as: Collection[str] = ()) -> list[Check]:
+    """Return checks of the addresses at which peers may reach this machine, and of its NAT.
+
+    Args:
+        seen_as: IP addresses from which requests of this machine come, as relays say.
+    """
     if mode == "local":
         text = "network mode local uses the loopback addresses only: no other machine reaches this one"
         return [Check(name="addresses", state=OFF, text=text, advice="start the daemon with --network internet")]
@@ -102,13 +106,20 @@ def check_addresses(status: Status | None, mode: str) -> list[Check]:
         text = "this machine has no address but those of loopback"
         return [Check(name="addresses", state=PROBLEM, text=text, advice="connect it to a network")]
     families = " and ".join(f"IPv{version}" for version in sorted({_ip(each).version for each in shown}))
-    return [Check(name="addresses", state=OK, text=f"{families}: {', '.join(shown)}"), _nat(own, listed, status)]
+    return [
+        Check(name="addresses", state=OK, text=f"{families}: {', '.join(shown)}"),
+        _nat(own, listed, seen_as, status),
+    ]
 
 
-def _nat(own: list[str], listed: list[str], status: Status | None) -> Check:
-    outside = sorted({each for each in listed if _ip(each).version == 4 and _ip(each).is_global})
-    if any(_ip(each).version == 4 and _ip(each).is_global for each in own):
-        return Check(name="NAT", state=OK, text="none: this machine has a public IPv4 address")
+def _nat(own: list[str], listed: list[str], seen_as: Collection[str], status: Status | None) -> Check:
+    own_v4, seen = ({_ip(each) for each in group if _ip(each).version == 4} for group in (own, seen_as))
+    public = own_v4 & seen or {each for each in own_v4 if each.is_global}
+    if public:
+        return Check(name="NAT", state=OK, text=f"none: this machine has the public IPv4 address {min(public)}")
+    if not own_v4 and any(_ip(each) == _ip(other) for each in own for other in seen_as):
+        return Check(name="NAT", state=OK, text="none: this machine has no IPv4, and its IPv6 address is seen outside")
+    outside = sorted({each for each in listed if _ip(each).version == 4 and (_ip(each).is_global or _ip(each) in seen)})
     ports: dict[str, set[str]] = {}
     for each in outside:
         ports.setdefault(each.rpartition(":")[0], set()).add(each.rpartition(":")[2])
@@ -123,6 +134,9 @@ def _nat(own: list[str], listed: list[str], status: Status | None) -> Check:
             f"seen from outside as {', '.join(outside)}; the kind is unknown until a second observer differs or agrees"
         )
         return Check(name="NAT", state=UNKNOWN, text=text)
+    if seen:
+        text = f"a relay sees this machine as {min(seen)}; the kind is unknown until a peer says how it sees it"
+        return Check(name="NAT", state=UNKNOWN, text=text)
     missing = "no daemon is running" if status is None else "no relay and no peer has said how it sees this machine"
     return Check(name="NAT", state=UNKNOWN, text=f"the kind is unknown, because {missing}")
 
@@ -131,6 +145,8 @@ def check_port(port: int, status: Status | None) -> Check:
     """Name the UDP port, so that a firewall can be opened for it."""
     if status is None or not port:
         return Check(name="port", state=UNKNOWN, text="no daemon is running, so no port is open")
+    if status.network_mode == "local":
+        return Check(name="port", state=OFF, text=f"UDP port {port}, for this machine only in network mode local")
     incoming = [each for each in status.connections if not each.outgoing and each.path == "direct"]
     if any(not _ip(each.address).is_loopback for each in incoming):
         return Check(name="port", state=OK, text=f"peers reach UDP port {port} directly")

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -115,6 +115,29 @@ def test_a_server_that_does_not_speak_http() -> None:
     assert "does not answer as an HTTP server" in answer.problem
 
 
+def test_a_server_that_sends_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastn_p2p.cli.netcheck.http_probe.TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            accepted, _ = server.accept()
+            with accepted, suppress(OSError):
+                accepted.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    accepted.sendall(b"y")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        slow = request("GET", f"http://127.0.0.1:{server.getsockname()[1]}/ping")
+        thread.join()
+    assert slow.problem == "no answer within 0.2 s"
+
+
+def test_an_ipv6_address_without_a_port() -> None:
+    assert "DNS" not in request("GET", "http://[::1]/ping").problem
+
+
 async def test_udp_is_probed_by_a_quic_version_that_nothing_speaks(tmp_path: Path) -> None:
     import asyncio
 
@@ -165,6 +188,32 @@ def test_the_kind_of_nat_needs_two_observers(addresses: list[str], state: str, w
     nat = next(each for each in check_addresses(status(addresses), "internet") if each.name == "NAT")
     assert nat.state == state
     assert words in nat.text
+
+
+@pytest.mark.parametrize(
+    ("own", "listed", "seen", "state", "words"),
+    [
+        (
+            "198.51.100.20",
+            ["198.51.100.20:4433"],
+            "198.51.100.20",
+            OK,
+            "none: this machine has the public IPv4 address",
+        ),
+        ("10.1.0.30", ["10.1.0.30:4433"], "198.51.100.11", UNKNOWN, "a relay sees this machine as 198.51.100.11"),
+        ("10.1.0.30", ["198.51.100.11:4433"], "198.51.100.11", UNKNOWN, "seen from outside as 198.51.100.11:4433"),
+        ("10.1.0.30", ["198.51.100.11:4433", "198.51.100.11:9"], "198.51.100.11", OK, "differs by destination"),
+        ("2001:db8::7", ["[2001:db8::7]:4433"], "2001:db8::7", OK, "none: this machine has no IPv4"),
+    ],
+)
+def test_the_nat_as_a_relay_sees_it(
+    own: str, listed: list[str], seen: str, state: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "fastn_p2p.cli.netcheck.udp._route_address", lambda to: own if (":" in own) == (":" in to) else ""
+    )
+    nat = next(each for each in check_addresses(status(listed), "internet", {seen}) if each.name == "NAT")
+    assert (nat.state, words in nat.text) == (state, True), nat.text
 
 
 def test_addresses_of_both_families() -> None:
