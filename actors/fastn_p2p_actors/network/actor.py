@@ -303,7 +303,7 @@ class Network:
             mailbox=mailbox,
             settings=settings,
             lan=lan,
-            tracer=PeerTracer(registry, book, hosts, router, self._finder, self._wall),
+            tracer=PeerTracer(registry, book, hosts, router, self._finder, live.mode, self._wall),
             contacts=contacts,
             revocations=revocations,
             invitations=invitations,

@@ -44,11 +44,20 @@ def _ping(
     import asyncio
 
     from fastn_p2p_client.client import Client
-    from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, P2PError, PeerUnreachable
+    from fastn_p2p_client.errors import (
+        ConnectionLost,
+        DeadlineExceeded,
+        P2PError,
+        PeerOffline,
+        PeerUnknown,
+        PeerUnreachable,
+    )
     from fastn_p2p_client.ipc.messages import PingPeer, PingReply
 
     from ...console.formatting import format_latency
 
+    # The last two are no news for people who ping again, and a line like any other for a program.
+    outcomes = PeerUnreachable, DeadlineExceeded, ConnectionLost, *((PeerUnknown, PeerOffline) if json else ())
     answers: list[PingReply] = []
     sent = 0
 
@@ -77,7 +86,7 @@ def _ping(
                     answer = await client.control(
                         PingPeer(identity or "", peer, int(timeout * 1000)), timeout=timeout + 5.0
                     )
-                except (PeerUnreachable, DeadlineExceeded, ConnectionLost) as error:
+                except outcomes as error:
                     last = error
                     show_error(error)
                     if count is None:

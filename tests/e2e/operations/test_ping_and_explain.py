@@ -88,6 +88,8 @@ def test_ping_of_an_unknown_name(daemons: TwoDaemons) -> None:
     done = daemons.one.cli("ping", "nobody")
     assert (done.returncode, done.stdout) == (ExitCode.PEER, "")
     assert "nothing is known about nobody" in done.stderr
+    error, summary = map(json.loads, daemons.one.cli("ping", "nobody", "--json").stdout.splitlines())
+    assert (error["error"], summary["summary"]["answered"]) == ("peer-unknown", 0)
 
 
 # ── explain ──────────────────────────────────────────────────────────────────────────────────────
@@ -170,7 +172,31 @@ def test_explain_of_a_peer_that_no_source_knows(apart: TwoDaemons) -> None:
     assert done.returncode == ExitCode.PEER
     assert "this machine: does not know it" in done.stdout
     assert "nothing: no address is known" in done.stdout
+    assert "fastn-p2p explain" not in done.stdout, "it is what has just run"
     assert "--network" in done.stdout.splitlines()[-1]
+
+
+def test_explain_of_a_blocked_peer(daemons: TwoDaemons) -> None:
+    assert daemons.one.cli("peer", "block", daemons.bob).returncode == 0
+    try:
+        done = daemons.one.cli("explain", daemons.bob, "Echo")
+    finally:
+        daemons.one.cli("peer", "unblock", daemons.bob)
+    assert done.returncode == ExitCode.DENIED
+    assert done.stdout.endswith(f"try        unblock it: fastn-p2p peer unblock {daemons.bob}\n")
+
+
+def test_explain_of_a_peer_that_has_blocked_the_caller(daemons: TwoDaemons) -> None:
+    assert daemons.one.cli("ping", daemons.bob).returncode == 0
+    assert daemons.two.cli("peer", "block", daemons.alice).returncode == 0
+    try:
+        first, second = (daemons.one.cli("explain", daemons.bob, "Echo") for _ in range(2))
+    finally:
+        daemons.two.cli("peer", "unblock", daemons.alice)
+    assert first.returncode == second.returncode == ExitCode.PEER
+    assert "A call may have been executed" not in first.stdout + second.stdout
+    assert "the peer daemon closed it" in second.stdout, second.stdout
+    assert second.stdout.endswith("fastn-p2p peer blocked\n")
 
 
 def test_explain_of_a_peer_that_is_gone(daemons: TwoDaemons, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from .call_channel import CallChannel
 from .connection_memory import ConnectionMemory
 from .connection_requests import ConnectionRequests
 from .connection_sessions import ConnectionSessions
-from .connection_tasks import ConnectionTasks
+from .connection_tasks import ConnectionTasks, end_reason
 from .events import ConnectionEvents
 from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
@@ -234,6 +234,7 @@ class PeerConnection:
         if self.closed:
             return
         self.closed = True
+        reason = end_reason(reason)
         log.info("connection to %s ended: %s", self.name, reason)
         if self._hello_timer is not None:
             self._hello_timer.cancel()

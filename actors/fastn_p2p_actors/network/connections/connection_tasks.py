@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _CHANNEL_PRIORITY: Final = 1
 """Priority of the call channel among QUIC's streams, whose default is 0: its frames leave before queued session
 data."""
+
+_CLOSED_BY_PEER: Final = re.compile(r'ApplicationClose \{ error_code: \d+, reason: b"(.*)" \}')
+"""Rust's text of a close by the peer daemon, with its reason."""
 
 
 class TaskConnection(Protocol):
@@ -106,3 +110,11 @@ class ConnectionTasks:
         except IrohError as error:
             reason = error.message()
         self._connection.on_quic_closed(reason)
+
+
+def end_reason(reason: str) -> str:
+    """Return the reason for which a connection has ended, without Rust's text if the peer daemon has closed it."""
+    closed = _CLOSED_BY_PEER.search(reason)
+    if closed is None:
+        return reason
+    return f"the peer daemon closed it: {closed[1]}" if closed[1] else "the peer daemon closed it"

@@ -155,7 +155,12 @@ class EndpointDial:
 
     def _unreachable(self) -> PeerUnreachable:
         error = self._error
-        reason = error.reason if isinstance(error, PeerUnreachable) else str(error) or "no hello came"
+        if isinstance(error, PeerUnreachable):
+            reason = error.reason
+        elif isinstance(error, ConnectionLost):  # nothing was sent over it, unlike its own text says
+            reason = f"{error.what} ended before its hello"
+        else:
+            reason = str(error) or "no hello came"
         return PeerUnreachable(peer=self._address.endpoint.hex()[:10], reason=reason)
 
 

@@ -111,9 +111,15 @@ class CandidateRace:
                 raise ConnectionLost(what="the connection to the peer")
         except P2PError as error:
             self.errors.append(error)
-            offline = "its daemon answers, and the identity is not online there"
-            reason = offline if isinstance(error, PeerOffline) else getattr(error, "reason", "") or str(error)
-            attempt.fail(reason, self._loop.time())
+            attempt.fail(_reason(error), self._loop.time())
             return None
         attempt.succeed(self._loop.time())
         return connection
+
+
+def _reason(error: P2PError) -> str:
+    if isinstance(error, PeerOffline):
+        return "its daemon answers, and the identity is not online there"
+    if isinstance(error, ConnectionLost):  # nothing was sent over it, unlike its own text says
+        return f"{error.what} ended at once"
+    return getattr(error, "reason", "") or str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Final
@@ -10,13 +11,16 @@ from typing import Final
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import (
+    ConnectionLost,
     CredentialError,
     DeadlineExceeded,
     DelegationNotYetValid,
     Denied,
+    IdentityRevoked,
     InstanceNotFound,
     LocalError,
     P2PError,
+    PeerBlocked,
     PeerOffline,
     PeerUnknown,
     PeerUnreachable,
@@ -28,11 +32,13 @@ from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.peer_text import ticket_of
 
 from ...credentials import PeerRecord, check_validity, read_record
+from ...daemon_settings.sections import NetworkMode
 from ..address_book import AddressBook
 from ..admin_messages import MeasureRoundTrip, TracePeer
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from ..transport.address_order import is_loopback
 from .access_probe import request_access
 from .host_directory import HostDirectory
 from .record_finder import Lookup, RecordFinder
@@ -49,6 +55,7 @@ class PeerTracer:
     """Follows the steps that a call would take, and reports each of them, also if one fails.
 
     Args:
+        mode: network mode, from ``NetworkMode.ALL``.
         wall: returns Unix time.
     """
 
@@ -59,6 +66,7 @@ class PeerTracer:
         hosts: HostDirectory,
         router: PeerRouter,
         finder: RecordFinder,
+        mode: str,
         wall: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -66,6 +74,7 @@ class PeerTracer:
         self._hosts = hosts
         self._router = router
         self._finder = finder
+        self._mode = mode
         self._wall = wall
         self._loop = asyncio.get_running_loop()
 
@@ -111,7 +120,7 @@ class PeerTracer:
         try:
             target = self._router.parse_peer(request.peer)
         except P2PError as error:
-            return replace(trace, problem=str(error), advice=self._advice_for_name(request.peer, error))
+            return _with_problem(trace, error, self._advice_for_name(request.peer, error))
         trace = replace(
             trace,
             peer=self._shown(request.peer, target),
@@ -182,6 +191,8 @@ class PeerTracer:
             attempts=[_described(each, now, connection is not None) for each in search.attempts],
         )
         if connection is None:
+            if isinstance(problem, PeerBlocked):
+                trace = replace(trace, access="denied", access_reason=str(problem))
             return _with_problem(trace, problem, self._advice(trace, problem))
         return await self._connected(trace, connection, target, source, no_source)
 
@@ -218,6 +229,12 @@ class PeerTracer:
         if isinstance(answer, ProtocolNotFound | InstanceNotFound):
             advice = f"ask its owner to add it: fastn-p2p add-protocol NAME --protocol {trace.protocol}"
             return _with_problem(replace(trace, access="not offered", access_reason=str(answer)), answer, advice)
+        if isinstance(answer, ConnectionLost):
+            return replace(
+                trace,
+                problem="its daemon has closed the connection",
+                advice=f"run it again, to see whether it is refused: fastn-p2p explain {trace.peer}",
+            )
         advice = _BRING_ONLINE if isinstance(answer, PeerOffline) else _CHECK_BOTH_ENDS
         return _with_problem(replace(trace, access="unknown", access_reason=str(answer)), answer, advice)
 
@@ -268,6 +285,10 @@ class PeerTracer:
         """Return the one thing to do if there is no connection."""
         if isinstance(problem, PeerOffline):
             return _BRING_ONLINE
+        if isinstance(problem, PeerBlocked):
+            return f"unblock it: fastn-p2p peer unblock {trace.petname or trace.id52}"
+        if isinstance(problem, IdentityRevoked):
+            return "ask its owner for the new ID52, and remove this one: fastn-p2p peer list"
         if self._router.local_problem():
             return "connect this machine to a network. See what is missing: fastn-p2p netcheck"
         if not any(source.records for source in trace.sources):
@@ -281,11 +302,18 @@ class PeerTracer:
             return "ask its owner to start the daemon and bring the identity online, or for a ticket: fastn-p2p ticket"
         if any(_STARTS_LATER in record.problem for source in trace.sources for record in source.records):
             return _CHECK_CLOCKS
-        if isinstance(problem, PeerUnreachable) and "uses none" in problem.reason:
+        if any(words in attempt.result for words in _REFUSED for attempt in trace.attempts):
+            return _REJECTED_ADVICE
+        if (isinstance(problem, PeerUnreachable) and "uses none" in problem.reason) or self._needs_network(trace):
             return "start the daemon with --network internet"
         if all(record.problem for source in trace.sources for record in source.records):
             return "every address is out of date. Ask the peer for a new ticket: fastn-p2p ticket NAME"
         return _CHECK_BOTH_ENDS
+
+    def _needs_network(self, trace: PeerTrace) -> bool:
+        """Return whether the network mode uses only this machine, and each address of the peer is elsewhere."""
+        addresses = [address for attempt in trace.attempts for address in attempt.addresses]
+        return self._mode == NetworkMode.LOCAL and bool(addresses) and not any(map(is_loopback, addresses))
 
 
 _BRING_ONLINE: Final = "ask its owner to bring it online: fastn-p2p identity-online NAME"
@@ -297,13 +325,23 @@ _CHECK_CLOCKS: Final = (
 _CHECK_BOTH_ENDS: Final = (
     "ask the peer's owner whether its daemon runs (fastn-p2p status), and check this network: fastn-p2p netcheck"
 )
+_REFUSED: Final = ("refused to accept", "the peer daemon closed it")
+"""Words of the results when the peer daemon does not take part in a handshake, or closes the connection after it."""
+_REJECTED_ADVICE: Final = (
+    "ask the peer's owner, because its daemon runs and refuses this one: it is overloaded, it stops, or it has blocked "
+    "you, which its owner sees with: fastn-p2p peer blocked"
+)
 _NO_PROTOCOL: Final = (
     "no protocol was named, and a peer does not list what it offers. Name one: fastn-p2p explain PEER PROTOCOL"
 )
 
 
+_OTHER_COMMAND: Final = re.compile(r"(, or see| See) each step: fastn-p2p explain \S+$")
+"""End of an error that names the command that reports it."""
+
+
 def _with_problem(trace: PeerTrace, problem: P2PError | None, advice: str) -> PeerTrace:
-    return replace(trace, problem=str(problem), advice=advice)
+    return replace(trace, problem=_OTHER_COMMAND.sub("", str(problem)), advice=advice)
 
 
 def _allow(trace: PeerTrace) -> str:

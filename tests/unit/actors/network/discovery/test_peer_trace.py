@@ -11,12 +11,14 @@ from fastn_p2p_actors.network.discovery.peer_trace import PeerTracer
 from fastn_p2p_client.errors import (
     DelegationExpired,
     DelegationNotYetValid,
+    IdentityRevoked,
     P2PError,
+    PeerBlocked,
     PeerOffline,
     PeerUnknown,
     PeerUnreachable,
 )
-from fastn_p2p_client.ipc.messages import PeerTrace, TraceRecord, TraceSource
+from fastn_p2p_client.ipc.messages import PeerTrace, TraceAttempt, TraceRecord, TraceSource
 from tests.support.signer import Signer
 
 BOB = Signer("bob").key.id52
@@ -49,10 +51,29 @@ def record(error: P2PError | None = None) -> TraceRecord:
             "every address is out of date",
         ),
         (SILENT, [asked("", record())], True, "whether its daemon runs"),
+        (PeerBlocked(peer="bob"), [asked("", record())], True, f"fastn-p2p peer unblock {BOB}"),
+        (IdentityRevoked(identity=BOB, revoked="2026", successor=""), [HERE], True, "ask its owner for the new ID52"),
     ],
 )
 def test_each_reason_has_its_advice(problem: P2PError, sources: list[TraceSource], network: bool, advice: str) -> None:
     router = SimpleNamespace(local_problem=lambda: "" if network else "this machine has no network")
     tracer = PeerTracer.__new__(PeerTracer)
-    tracer._router = cast(Any, router)
-    assert advice in tracer._advice(PeerTrace(peer=BOB, kind="ID52", sources=sources), problem)
+    tracer._router, tracer._mode = cast(Any, router), "internet"
+    assert advice in tracer._advice(PeerTrace(peer=BOB, kind="ID52", id52=BOB, sources=sources), problem)
+
+
+@pytest.mark.parametrize(
+    ("mode", "address", "result", "advice"),
+    [
+        ("local", "10.2.0.30:4000", "", "--network internet"),
+        ("local", "127.0.0.1:4000", "", "whether its daemon runs"),
+        ("lan", "10.2.0.30:4000", "", "whether its daemon runs"),
+        ("lan", "10.2.0.30:4000", "aborted by peer: the server refused to accept a new connection", "blocked you"),
+    ],
+)
+def test_the_mode_and_a_refusal_have_their_advice(mode: str, address: str, result: str, advice: str) -> None:
+    tracer = PeerTracer.__new__(PeerTracer)
+    tracer._router, tracer._mode = cast(Any, SimpleNamespace(local_problem=str)), mode
+    attempt = TraceAttempt(endpoint="", addresses=[address], relays=[], ms=1, result=result)
+    trace = PeerTrace(peer=BOB, kind="ID52", id52=BOB, sources=[asked("", record())], attempts=[attempt])
+    assert advice in tracer._advice(trace, SILENT)
