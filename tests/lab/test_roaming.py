@@ -31,16 +31,17 @@ _FILE = 8 << 20
 
 
 class RelayProgram:
-    """``fastn-p2p relay`` at port 3340 of a host."""
+    """``fastn-p2p relay`` at port 3340 of a host, at its IPv4 address if it has one."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._program: subprocess.Popen[Any] | None = None
-        self.url = f"http://{host.address}:3340/"
+        self._listen = f"{host.address if host.interface.address else f'[{host.address6}]'}:3340"
+        self.url = f"http://{self._listen}/"
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [*CLI, "relay", "--listen", f"{self._host.address}:3340"]
+        command = [*CLI, "relay", "--listen", self._listen]
         self._program = self._host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._program.stdout is not None
         assert self._program.stdout.readline()
@@ -194,6 +195,16 @@ def test_the_callee_moves(direct: RoamingHosts) -> None:
 
 @pytest.mark.lab_long
 @pytest.mark.timeout(120)
+def test_both_move_on_a_lan(direct: RoamingHosts) -> None:
+    """Neither can tell the other: both announce themselves on the LAN."""
+    with direct.calls() as load:
+        direct.bob.set_address()
+        direct.alice.set_address()
+        measure(load, "both addresses, no relay")
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
 def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
     """Packets of the connection over the first of its new addresses still come, and the caller's get nowhere."""
     with direct.calls() as load:
@@ -257,6 +268,14 @@ def test_both_move(relayed: RoamingHosts) -> None:
         relayed.bob.set_address()
         relayed.alice.set_address()
         measure(load, "both addresses, relay")
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_the_caller_moves_while_a_relay_is_up(relayed: RoamingHosts) -> None:
+    with relayed.calls() as load:
+        relayed.alice.set_address()
+        measure(load, "caller's address, relay")
 
 
 @pytest.mark.lab_long
