@@ -23,7 +23,7 @@ from fastn_p2p_client.ipc.messages import RemoveProtocol
 from tests.support.daemons import DEADLINE, Daemon
 from tests.support.two_daemons import give
 
-__all__ = ["CallRecord", "Load", "running_load"]
+__all__ = ["CallRecord", "Load", "call_echo", "running_load"]
 
 _EVERY = 0.1
 """Seconds between the beginnings of two calls."""
@@ -187,7 +187,9 @@ def running_load(
             calls: list[asyncio.Task[None]] = []
             try:
                 while not stopping.is_set():
-                    calls.append(asyncio.create_task(_call(client, identity, peer, len(calls), timeout, retry, load)))
+                    calls.append(
+                        asyncio.create_task(call_echo(client, identity, peer, len(calls), timeout, retry, load))
+                    )
                     await asyncio.sleep(every)
                 async with asyncio.timeout(_LAST_CALLS):
                     await asyncio.gather(*calls, *([transfers] if transfers else []))
@@ -217,7 +219,10 @@ def running_load(
         raise failure
 
 
-async def _call(client: Client, identity: str, peer: str, number: int, timeout: float, retry: bool, load: Load) -> None:
+async def call_echo(
+    client: Client, identity: str, peer: str, number: int, timeout: float, retry: bool, load: Load
+) -> None:
+    """Call Echo once, and record the call in ``load``. An error is recorded, too."""
     began = time.monotonic()
     request, error = {"message": f"call {number}"}, ""
     try:

@@ -58,6 +58,8 @@ class Router:
         self.lan = lan
         self.kind: NatKind = kind
         self.outside = outside.network[10 + number]
+        assert not outside.is_taken(self.outside), f"a host has {self.outside}, which is this router's"
+        outside.reserve(self.outside)
         self._number = number
         self._segment = outside
         self._core = core

@@ -58,6 +58,10 @@ class Segment:
         """Never give this address to another host."""
         self._taken.add(address)
 
+    def is_taken(self, address: IPv4Address) -> bool:
+        """Return whether a host or a router has this address, or had it."""
+        return address in self._taken
+
 
 class Interface:
     """A network card of a host, and its cable to a segment.

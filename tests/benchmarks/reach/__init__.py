@@ -3,8 +3,9 @@ traffic of daemons that wait to be called.
 
 Where there can be no laboratory, the statements say why they were not measured.
 
-Layout: ``networks`` has the hosts, the relay and the callees; ``first_calls``, ``path_streams``, ``idle_traffic`` and
-``lan_crowd`` are a part of the measure each. ``lan_announcers`` is the process that stands for the other daemons.
+Layout: ``networks`` has the hosts, the relay and the callees; ``first_calls``, ``path_streams``, ``lossy_calls``,
+``idle_traffic`` and ``lan_crowd`` are a part of the measure each. ``lan_announcers`` is the process that stands for the
+other daemons.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..targets import TARGETS
 from . import first_calls
 from .idle_traffic import IdleDaemons
 from .lan_crowd import LanCrowd
+from .lossy_calls import LossyCalls
 from .networks import LOSS, ONE_WAY_MS, Networks
 from .path_streams import PathStreams
 
@@ -33,6 +35,7 @@ STATEMENTS: Final = (
     "first-relay",
     "relay-stream",
     "bad-path",
+    "lossy-calls",
     "idle-lan",
     "idle-internet",
     "lan-crowd",
@@ -44,6 +47,8 @@ _QUICK_IDLE_SECONDS: Final = 20.0
 _BAD_PATH_SECONDS: Final = 30.0
 _QUICK_BAD_PATH_SECONDS: Final = 15.0
 _STREAM_SECONDS: Final = 1.0
+_LOSSY_SECONDS: Final = 60.0
+_QUICK_LOSSY_SECONDS: Final = 12.0
 
 
 async def measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callable[[str], Any]) -> Outcome:
@@ -68,6 +73,10 @@ async def _measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callab
     outcome.add(await streams.relay(rounds, _STREAM_SECONDS, told))
     told("reach: streams on a bad path")
     outcome.add(await streams.bad_path(_QUICK_BAD_PATH_SECONDS if quick else _BAD_PATH_SECONDS))
+    told("reach: calls on bad paths")
+    async with AsyncExitStack() as ending:
+        lossy = await asyncio.to_thread(LossyCalls, networks, ending)
+        outcome.add(await lossy.measure(_QUICK_LOSSY_SECONDS if quick else _LOSSY_SECONDS))
     told("reach: idle daemons")
     await counting
     outcome.add(idle.outcome())

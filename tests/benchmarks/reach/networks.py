@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from fastn_p2p_actors.credentials.pkarr import encode_key
 from fastn_p2p_client import PublicKey
-from fastn_p2p_client.ipc.messages import AddProtocol
+from fastn_p2p_client.ipc.messages import AddPeer, AddProtocol
 from tests.lab.daemons import HostDaemon
 from tests.lab.host import Host
 from tests.lab.lab import Lab
@@ -24,15 +24,18 @@ from tests.support.requests import ticket_of
 
 from ..results import BenchmarkError
 
-__all__ = ["LOSS", "NO_INTERNET", "ONE_WAY_MS", "Callee", "Networks", "start_all"]
+__all__ = ["LOSS", "NO_INTERNET", "NO_RELAY", "ONE_WAY_MS", "Callee", "Networks", "introduce", "start_all"]
 
 LOSS: Final = 0.02
 """Fraction of packets that the impaired path loses in each direction."""
 ONE_WAY_MS: Final = 20
 """Delay of the impaired path in each direction."""
 NO_INTERNET: Final = ("--network", "lan")
+NO_RELAY: Final = (*NO_INTERNET, "--no-lan")
+"""No LAN either. A relay would carry what a bad path loses."""
 _RELAY: Final = "198.51.100.1"
-_BOB: Final = "198.51.100.20"
+_BOB: Final = "198.51.100.100"
+"""Above the addresses of the routers."""
 _UNLIMITED: Final = ("--client-rate", "0", "--address-rate", "0")
 """The relay is measured, not the limits of its operator."""
 _READY_TIMEOUT: Final = 30.0
@@ -52,7 +55,7 @@ class Callee:
 class Networks:
     """Hosts of a laboratory::
 
-        net ── relay .1 (relay and directory), bob .20
+        net ── relay .1 (relay and directory), bob .100
          ├── a home ──────────────── alice: reaches bob directly
          ├── a home that blocks UDP ─ carol: reaches bob over the relay
          └── a home at a bad line ─── erin: LOSS and ONE_WAY_MS in each direction
@@ -106,6 +109,13 @@ class Networks:
             return await asyncio.to_thread(cls, lab, packages)
         except AssertionError as error:
             raise BenchmarkError(f"no daemons in the laboratory: {_last_line(error)}") from error
+
+
+def introduce(daemon: HostDaemon, callee: Callee) -> None:
+    """Give the daemon an identity alice, who has the ticket of bob."""
+    daemon.identity("alice", echo=False)
+    with daemon.client() as client:
+        client.control(AddPeer(callee.ticket, "bob"))
 
 
 def start_all(daemons: Mapping[HostDaemon, Sequence[str]]) -> None:

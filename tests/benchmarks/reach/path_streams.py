@@ -8,14 +8,13 @@ from contextlib import AsyncExitStack
 from statistics import mean, median
 from typing import Any, Final
 
-from fastn_p2p_client.ipc.messages import AddPeer
 from tests.lab.daemons import HostDaemon
 
 from ..flow import Flow
 from ..results import BenchmarkError, Outcome, ratio
 from ..system import clean_environment
 from ..worker import Worker
-from .networks import LOSS, NO_INTERNET, ONE_WAY_MS, Callee, Networks, start_all
+from .networks import LOSS, NO_RELAY, ONE_WAY_MS, Networks, introduce, start_all
 
 __all__ = ["PathStreams"]
 
@@ -24,8 +23,6 @@ _BAD_WARM_UP: Final = 3.0
 """Seconds until congestion control of a bad path has found its rate."""
 _BAD_PATH_PAIRS: Final = 3
 """Connections of each side over the bad path. With one, chance alone moves the ratio by a tenth."""
-_NO_LAN: Final = (*NO_INTERNET, "--no-lan")
-"""No relay either: it would carry what the bad path loses."""
 
 
 class PathStreams:
@@ -45,7 +42,7 @@ class PathStreams:
         cases = [
             (networks.alice, networks.internet, "direct"),
             (networks.carol, networks.internet, "relayed"),
-            *[(networks.erin, _NO_LAN, "direct")] * _BAD_PATH_PAIRS,
+            *[(networks.erin, NO_RELAY, "direct")] * _BAD_PATH_PAIRS,
         ]
         daemons = [host.daemon(f"streams-{number}") for number, (host, _, _) in enumerate(cases)]
         await asyncio.to_thread(
@@ -53,7 +50,7 @@ class PathStreams:
         )
         programs = []
         for daemon, (host, _, path) in zip(daemons, cases, strict=True):
-            await asyncio.to_thread(_introduce, daemon, networks.bob)
+            await asyncio.to_thread(introduce, daemon, networks.bob)
             program = await Worker.start(
                 f"{host.name}'s program", "program", str(daemon.home.path), "native", environment=clean_environment()
             )
@@ -107,12 +104,6 @@ def _kilo(rate: float) -> str:
 async def _both_ways(worker: Worker, seconds: float) -> list[float]:
     flows = await worker.do("both_ways", list[Flow], seconds=seconds, warm_up=_BAD_WARM_UP)
     return [flow.rate for flow in flows]
-
-
-def _introduce(daemon: HostDaemon, callee: Callee) -> None:
-    daemon.identity("alice", echo=False)
-    with daemon.client() as client:
-        client.control(AddPeer(callee.ticket, "bob"))
 
 
 async def _check_path(daemon: HostDaemon, path: str) -> None:
