@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from .catalogue import SETTINGS, Setting
 from .config_file import read_config
 from .sections import DaemonSettings, LimitsSection, NetworkMode, NetworkSection
-from .server_urls import is_unencrypted_and_public
+from .server_urls import has_path, is_unencrypted_and_public
 
 COMMAND_LINE: Final = "command line"
 ENVIRONMENT: Final = "environment"
@@ -85,6 +85,12 @@ def warnings_of(resolved: ResolvedSettings) -> list[str]:
         f"network.{name} is not used in network mode {network.mode}: that needs mode {NetworkMode.INTERNET}"
         for name, used in (("relays", network.used_relays), ("directories", network.used_directories))
         if getattr(network, name) and not used
+    ]
+    found += [
+        f"the path of the relay {url} is not used: a relay has none. The URL of a directory belongs to "
+        "network.directories"
+        for url in network.used_relays
+        if has_path(url)
     ]
     for kind, urls in (("relay", network.used_relays), ("directory", network.used_directories)):
         found += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 MAX_URL: Final = 255
 """Characters of a URL. A peer record has 255 for each relay."""
@@ -30,6 +30,16 @@ def url_problem(url: str) -> str:
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         return "it has a ? or #"
     return ""
+
+
+def has_path(url: str) -> bool:
+    """Return whether a valid URL has a path."""
+    return urlsplit(url).path not in ("", "/")
+
+
+def ping_url(relay: str) -> str:
+    """Return the URL at which a relay answers pings. iroh ignores the path of a relay's URL, too."""
+    return urljoin(relay, "/ping")
 
 
 def is_unencrypted_and_public(url: str) -> bool:

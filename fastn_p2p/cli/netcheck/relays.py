@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from fastn_p2p_actors.daemon_settings.server_urls import ping_url
+
 from .check import OFF, OK, PROBLEM, UNKNOWN, Check
 from .http_probe import HttpResponse, request
 
@@ -17,7 +19,7 @@ async def check_relays(urls: Sequence[str], mode: str) -> tuple[list[Check], lis
     """Return a check of each relay, and the answers of them."""
     if not urls:
         return [Check(name="relay", state=OFF, text=none_reason("relays", mode))], []
-    answers = await asyncio.gather(*(asyncio.to_thread(request, "GET", f"{url.rstrip('/')}/ping") for url in urls))
+    answers = await asyncio.gather(*(asyncio.to_thread(request, "GET", ping_url(url)) for url in urls))
     return [_check(url, answer) for url, answer in zip(urls, answers, strict=True)], list(answers)
 
 

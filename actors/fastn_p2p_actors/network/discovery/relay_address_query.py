@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastn_p2p_client.retry import Backoff
 
+from ...daemon_settings.server_urls import ping_url
 from ..live_settings import LiveSettings
 from ..transport.endpoint import NetworkEndpoint
 from .address_beliefs import IpAddress
@@ -122,7 +123,7 @@ class RelayAddressQuery:
             async with asyncio.timeout(_TIMEOUT):
                 if self._pool is None:
                     self._pool = await asyncio.to_thread(_make_pool)
-                async with self._pool.stream("GET", f"{relay.rstrip('/')}/ping", headers=_HEADERS) as response:
+                async with self._pool.stream("GET", ping_url(relay), headers=_HEADERS) as response:
                     server = response.extensions["network_stream"].get_extra_info("server_addr")
         except unavailable as error:
             log.debug("the relay %s does not say which address it sees: %s", relay, error or type(error).__name__)

@@ -133,11 +133,17 @@ def test_warns_of_settings_that_the_mode_does_not_use(file: Path) -> None:
     assert not warnings_of(resolved(file))
 
 
+@pytest.mark.parametrize("url", ["https://relay.example/pkarr", "https://relay.example", "https://relay.example/"])
+def test_warns_of_a_relay_with_a_path(file: Path, url: str) -> None:
+    found = warnings_of(resolved(file, "", {}, {"network.relays": [url], "network.directories": ["https://d/pkarr"]}))
+    assert [f"the path of the relay {url} is not used" in each for each in found] == [True] * url.endswith("pkarr")
+
+
 @pytest.mark.parametrize(
     ("url", "warned"),
     [
         ("http://8.8.8.8:3340", True),
-        ("http://[2606:4700::1]/pkarr", True),
+        ("http://[2606:4700::1]:3340/", True),
         ("http://relay.example", True),
         ("https://relay.example", False),
         ("http://127.0.0.1:3340", False),

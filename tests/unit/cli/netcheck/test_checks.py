@@ -74,6 +74,7 @@ async def test_redirects_are_not_followed() -> None:
         (check,), _ = await check_relays([url], "internet")
         (listed,), _ = await check_directories([url], [], "internet")
     assert (check.state, "302" in check.text) == (PROBLEM, True)
+    assert "config set network.relays" in check.advice
     assert (listed.state, "302" in listed.text) == (PROBLEM, True)
 
 
@@ -88,8 +89,11 @@ async def test_a_directory_without_the_record_of_an_identity() -> None:
         url = f"http://{server.addresses[0]}/pkarr"
         id52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
         (check,), _ = await check_directories([url], [("alice", id52)], "internet")
+        (wrong,), _ = await check_directories([url.removesuffix("/pkarr")], [("alice", id52)], "internet")
     assert check.state == PROBLEM
     assert "no record of alice" in check.text
+    assert (wrong.state, wrong.text) == (PROBLEM, "publish: HTTP status 404")
+    assert "config set network.directories" in wrong.advice
 
 
 async def test_no_servers_are_no_problem() -> None:
