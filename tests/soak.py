@@ -43,18 +43,18 @@ class Progress:
     def __init__(self, unit: str, total: float) -> None:
         self._unit = unit
         self._total = total
-        self._began = self._told = time.monotonic()
+        self._began = self._printed_at = time.monotonic()
         self.done = 0.0
 
     def add(self, amount: float) -> None:
         """Count what was done, and print a line now and then."""
         self.done += amount
         now = time.monotonic()
-        if now - self._told >= _EVERY:
-            self._told = now
-            self.tell()
+        if now - self._printed_at >= _EVERY:
+            self._printed_at = now
+            self.print_rate()
 
-    def tell(self) -> None:
+    def print_rate(self) -> None:
         """Print a line."""
         rate = self.done / (time.monotonic() - self._began)
         print(f"{self.done:,.1f} of {self._total:,.1f} {self._unit}, {rate:,.2f} per second", flush=True)
@@ -76,7 +76,7 @@ async def call_many(client: Client, peer: str, calls: int) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(_IN_FLIGHT):
             group.create_task(caller())
-    progress.tell()
+    progress.print_rate()
 
 
 async def carry_bytes(client: Client, peer: str, size: int) -> None:
@@ -96,7 +96,7 @@ async def carry_bytes(client: Client, peer: str, size: int) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(_SESSIONS):
             group.create_task(carrier())
-    progress.tell()
+    progress.print_rate()
 
 
 async def send(client: Client, peer: str, size: int, pool: list[bytes], done: Callable[[int], None]) -> None:
@@ -140,7 +140,7 @@ class Sizes:
         }
         self.pids = {which: daemon.pids() for which, daemon in (("one", daemons.one), ("two", daemons.two))}
 
-    def tell_growth(self, after: Sizes) -> bool:
+    def print_growth(self, after: Sizes) -> bool:
         """Print what each process has grown by. Return whether all are still the same processes."""
         for name, (memory, descriptors) in self.by_name.items():
             now, descriptors_now = after.by_name[name]
@@ -172,7 +172,7 @@ def main() -> int:
         before = Sizes(daemons)
         uvloop.run(soak(daemons, options.calls, options.gigabytes))
         time.sleep(_EVERY)  # memory is given back within seconds
-        return 0 if before.tell_growth(Sizes(daemons)) else 1
+        return 0 if before.print_growth(Sizes(daemons)) else 1
 
 
 if __name__ == "__main__":

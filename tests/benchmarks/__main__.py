@@ -42,7 +42,7 @@ from . import (
     tunnel,
 )
 from .memory import Growth, growing
-from .quiet import PATIENCE, wait_until_quiet
+from .quiet import QUIET_TIMEOUT, wait_until_quiet
 from .results import BenchmarkError, Outcome
 from .system import System
 from .worker import CHECKOUT
@@ -88,7 +88,7 @@ _FILE: Final = 1024**3
 _QUICK_FILE: Final = _FILE // 4
 _FILE_ROUNDS: Final = 5
 _ATTACK_ROUNDS: Final = 3
-_QUICK_PATIENCE: Final = 4.0
+_QUICK_TIMEOUT: Final = 4.0
 """Seconds for which a quick run waits until the machine is quiet."""
 _LONG: Final = {"hundred", "idle"}
 """Statements that a quick run does not make."""
@@ -121,20 +121,20 @@ class _Bench:
             "layers": self._layers,
             "identities": self._identities,
             "attacks": lambda own: attacks.measure(
-                own, 1 if self._quick else _ATTACK_ROUNDS, 1.0 if self._quick else 3.0, told=_tell
+                own, 1 if self._quick else _ATTACK_ROUNDS, 1.0 if self._quick else 3.0, on_progress=_show
             ),
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
-            "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),
+            "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, on_progress=_show),
             "footprint": lambda own: footprint.measure(
-                own, self._root / "footprint", 1.0 if self._quick else 3.0, told=_tell
+                own, self._root / "footprint", 1.0 if self._quick else 3.0, on_progress=_show
             ),
-            "commands": lambda _: commands.measure(self._ready(), 5 if self._quick else 15, told=_tell),
-            "reach": lambda own: reach.measure(own, self._root / "reach", quick=self._quick, told=_tell),
+            "commands": lambda _: commands.measure(self._ready(), 5 if self._quick else 15, on_progress=_show),
+            "reach": lambda own: reach.measure(own, self._root / "reach", quick=self._quick, on_progress=_show),
         }
         stack.push_async_callback(self._end_carriers)
         for name in self._wanted:
-            _tell(f"{name}: waiting until the machine is quiet")
+            _show(f"{name}: waiting until the machine is quiet")
             if name not in _CARRYING:
                 await self._end_carriers()
             try:
@@ -144,8 +144,10 @@ class _Bench:
                     if name in _CARRYING and self._carriers is None:
                         self._carriers = await System.start(self._carriers_end, self._root / "carriers", streams=True)
                         self._growth = await growing(self._carriers)
-                    self.conditions.quiet[name] = await wait_until_quiet(_QUICK_PATIENCE if self._quick else PATIENCE)
-                    _tell(name)
+                    self.conditions.quiet[name] = await wait_until_quiet(
+                        _QUICK_TIMEOUT if self._quick else QUIET_TIMEOUT
+                    )
+                    _show(name)
                     self.outcome.add(await measures[name](own))
             except (BenchmarkError, P2PError, OSError, ExceptionGroup) as error:
                 self.conditions.problems.append(f"{name}: {_reason(error)}")
@@ -159,22 +161,28 @@ class _Bench:
         await self._carriers_end.aclose()
 
     async def _calls(self, own: AsyncExitStack) -> Outcome:
-        return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+        return await calls.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
 
     async def _serving(self, own: AsyncExitStack) -> Outcome:
-        return await serving.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+        return await serving.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
 
     async def _streams(self, own: AsyncExitStack) -> Outcome:
-        return await streams.measure(self._carrying(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+        return await streams.measure(
+            self._carrying(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
 
     async def _files(self, _: AsyncExitStack) -> Outcome:
         size = _QUICK_FILE if self._quick else _FILE
         root, seconds = self._root / "files", self.conditions.seconds
-        return await files.measure(self._carrying(), self._growth, root, size, _FILE_ROUNDS, seconds, told=_tell)
+        return await files.measure(self._carrying(), self._growth, root, size, _FILE_ROUNDS, seconds, on_progress=_show)
 
     async def _tunnel(self, own: AsyncExitStack) -> Outcome:
         return await tunnel.measure(
-            self._carrying(), own, self._growth, self.conditions.rounds, self.conditions.seconds, told=_tell
+            self._carrying(), own, self._growth, self.conditions.rounds, self.conditions.seconds, on_progress=_show
         )
 
     def _carrying(self) -> System:
@@ -182,16 +190,18 @@ class _Bench:
         return self._carriers
 
     async def _mail(self, own: AsyncExitStack) -> Outcome:
-        return await mail.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+        return await mail.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
 
     async def _layers(self, own: AsyncExitStack) -> Outcome:
-        return await layers.measure(own, self._root / "layers", 5, self.conditions.seconds, told=_tell)
+        return await layers.measure(own, self._root / "layers", 5, self.conditions.seconds, on_progress=_show)
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
-        return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, told=_tell)
+        return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, on_progress=_show)
 
     async def _restarts(self, _: AsyncExitStack) -> Outcome:
-        return await restarts.measure(self._ready(), 1 if self._quick else 3, told=_tell)
+        return await restarts.measure(self._ready(), 1 if self._quick else 3, on_progress=_show)
 
     def _ready(self) -> System:
         assert self._system is not None
@@ -215,7 +225,7 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _tell(what: str) -> None:
+def _show(what: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
 
@@ -246,7 +256,7 @@ def main() -> int:
         return 130
     finally:
         shutil.rmtree(root, ignore_errors=True)
-        _tell("")
+        _show("")
     report.show(Console(width=None if sys.stdout.isatty() else 150), bench.outcome, bench.conditions)
     print(f"{perf_counter() - began:.0f} s in total")
     if not (options.quick or options.only or options.no_write) and bench.outcome.statements:

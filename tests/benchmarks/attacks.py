@@ -67,14 +67,14 @@ class _Attacked(NamedTuple):
     grown: int
 
 
-async def measure(own: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]) -> Outcome:
+async def measure(own: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]) -> Outcome:
     """On two daemons of its own. Before each attack, calls are made without one."""
     victim = await _start(own)
     measured: defaultdict[str, list[_Attacked]] = defaultdict(list)
     for number in range(1, rounds + 1):
         for what, options in _ATTACKS:
             name = what.__name__.replace("_", " ")
-            told(f"attacks: {name}, round {number}")
+            on_progress(f"attacks: {name}, round {number}")
             measured[name].append(await asyncio.to_thread(_attacked, victim, name, what, options, seconds))
     return _outcome(measured)
 
@@ -87,7 +87,7 @@ async def _start(own: AsyncExitStack) -> Victim:
 
 def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], seconds: float) -> _Attacked:
     try:
-        with besieged(victim, gives_back=what.__module__ != payload_attacks.__name__) as siege:
+        with besieged(victim, frees_memory=what.__module__ != payload_attacks.__name__) as siege:
             time.sleep(_IDLE_SECONDS)
             idle = siege.times
             with attack(victim, what, _ATTACKERS, own_session=True, **options) as report:
@@ -97,7 +97,7 @@ def _attacked(victim: Victim, name: str, what: Attack, options: dict[str, int], 
                 beside = siege.times[started:]
                 processors = (_cpu_seconds(report.pid) - used) / seconds
         grown = siege.most - siege.before
-        with besieged(victim, gives_back=False) as siege, _busy(processors):
+        with besieged(victim, frees_memory=False) as siege, _busy(processors):
             started = len(siege.times)
             time.sleep(seconds)
             control = siege.times[started:]

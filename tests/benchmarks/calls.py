@@ -60,7 +60,7 @@ class _Side:
 
 
 async def measure(
-    system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
+    system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
     over_pyzmq = await system.another_program("the program over pyzmq", stack, "pyzmq")
@@ -69,7 +69,7 @@ async def measure(
     pyzmq = _Side("pyzmq", over_pyzmq, await system.roles(over_pyzmq))
     sides = (raw, fastn, pyzmq, stock)
     for number in range(rounds):
-        told(f"calls: round {number + 1} of {rounds}")
+        on_progress(f"calls: round {number + 1} of {rounds}")
         for in_flight in (*_IN_FLIGHT, _FRESH):
             for side in sides if number % 2 == 0 else reversed(sides):
                 if in_flight != _FRESH or side in (raw, stock):

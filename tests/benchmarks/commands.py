@@ -23,7 +23,7 @@ _CALL: Final = "fastn-p2p call"
 _OVER_PYZMQ: Final = "fastn-p2p call, over pyzmq"
 
 
-async def measure(system: System, rounds: int, told: Callable[[str], Any]) -> Outcome:
+async def measure(system: System, rounds: int, on_progress: Callable[[str], Any]) -> Outcome:
     """A round is every process once, in alternating order; the first round, with cold caches, does not count."""
     program, home = str(Path(sys.executable).with_name("fastn-p2p")), str(system.one.home)
     call = [program, "--home", home, "call", system.bob, "Echo", "--as", "alice", "--data", '{"message": "hello"}']
@@ -38,7 +38,7 @@ async def measure(system: System, rounds: int, told: Callable[[str], Any]) -> Ou
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
-        told(f"commands: round {number} of {rounds}")
+        on_progress(f"commands: round {number} of {rounds}")
         for name in commands if number % 2 else reversed(commands):
             seconds = await _run(name, commands[name][0], {**system.environment, **commands[name][1]})
             if number:

@@ -37,7 +37,13 @@ _NAME: Final = "large.bin"
 
 
 async def measure(
-    system: System, growth: Growth, root: Path, size: int, rounds: int, seconds: float, told: Callable[[str], Any]
+    system: System,
+    growth: Growth,
+    root: Path,
+    size: int,
+    rounds: int,
+    seconds: float,
+    on_progress: Callable[[str], Any],
 ) -> Outcome:
     """A file of ``size`` bytes below ``root``; a round is a session for ``seconds`` and the whole file."""
     if shutil.disk_usage(root.parent).free < 2 * size + _RESERVE:
@@ -45,7 +51,7 @@ async def measure(
         raise BenchmarkError(
             f"{root.parent.parent} has {free:.1f} GiB free, and {needed:.1f} GiB are needed (set TMPDIR)"
         )
-    told("files: writing a file to get")
+    on_progress("files: writing a file to get")
     with _directory(root / "shared") as shared, _directory(root / "fetched") as fetched:
         await asyncio.to_thread(_fill, shared / _NAME, size)
         config = msgspec.json.encode({"root": str(shared)})
@@ -53,7 +59,7 @@ async def measure(
         session = Side("session", system.program, await system.roles())
         getting = _Getting(system, growth, await system.roles(), size)
         for number in range(rounds):
-            told(f"files: round {number + 1} of {rounds}")
+            on_progress(f"files: round {number + 1} of {rounds}")
             steps: list[Callable[[], Any]] = [lambda: session.run(FROM, seconds), lambda: getting.run(fetched)]
             for step in steps if number % 2 == 0 else reversed(steps):
                 await step()

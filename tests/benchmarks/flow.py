@@ -42,7 +42,7 @@ encode: Final = msgspec.msgpack.Encoder().encode
 class Order(msgspec.Struct, frozen=True):
     """Order to the side that serves. Times are those of ``perf_counter``, one clock for the whole machine."""
 
-    do: Literal["take", "give", "greet"]
+    do: Literal["read", "write", "greet"]
     begin: float = 0.0
     end: float = 0.0
 
@@ -94,7 +94,7 @@ class Gauge:
         return Flow(self._size, self._last - self._first, self._total, self._pieces)
 
 
-def order(do: Literal["take", "give"], seconds: float, warm_up: float) -> Order:
+def order(do: Literal["read", "write"], seconds: float, warm_up: float) -> Order:
     """An order for a window of so many seconds, after a warm-up that begins now."""
     begin = perf_counter() + warm_up
     return Order(do, begin, begin + seconds)

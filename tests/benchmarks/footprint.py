@@ -17,7 +17,7 @@ from .system import Daemon, System
 __all__ = ["measure"]
 
 _MEGA: Final = 1e6
-_SETTLE: Final = 3.0
+_QUIET: Final = 3.0
 """Seconds of quiet before memory is read."""
 _AFTER: Final = 10.0
 """Seconds from the end of the sessions until memory is read again."""
@@ -25,17 +25,17 @@ _STREAMS: Final = 8
 _WARM_UP: Final = 0.2
 
 
-async def measure(stack: AsyncExitStack, root: Path, seconds: float, told: Callable[[str], Any]) -> Outcome:
+async def measure(stack: AsyncExitStack, root: Path, seconds: float, on_progress: Callable[[str], Any]) -> Outcome:
     """Daemons of its own below ``root``; the sessions go to the handler for ``seconds``, then from it."""
-    told("footprint: a daemon with one identity")
+    on_progress("footprint: a daemon with one identity")
     system = await System.start(stack, root, streams=True)
     lone = await system.daemon("lone")
     await add_identities(system, lone, 1, [])
-    await asyncio.sleep(_SETTLE)
+    await asyncio.sleep(_QUIET)
     parts = await _by_process(lone)
     lone_row = Statement.of("daemon", [sum(parts.values()) / _MEGA], f"{len(parts)} processes")
 
-    told(f"footprint: {_STREAMS} sessions")
+    on_progress(f"footprint: {_STREAMS} sessions")
     before = await _of_both(system)
     for command in ("pour", "draw"):
         await system.program.do(command, list[Flow], streams=_STREAMS, seconds=seconds, warm_up=_WARM_UP)

@@ -17,9 +17,9 @@ class Bytes(Protocol):
 
     @stream
     async def serve(self, session: Session, order: Order) -> None:
-        if order.do == "take":
+        if order.do == "read":
             await session.write(encode(await draw(session.read, order)))
-        elif order.do == "give":
+        elif order.do == "write":
             await pour(session.write, order)
         else:
             await session.write(GREETING)

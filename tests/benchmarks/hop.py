@@ -32,7 +32,7 @@ _HEADER: Final = encode(Ack())
 _COPIED: Final = 65536
 """Payloads up to here are copied by libzmq's sockets: above, not copying is faster."""
 
-_Ask: TypeAlias = Callable[[bytes], Awaitable[object]]
+_Request: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Sends a payload and waits for the answer."""
 
 
@@ -49,7 +49,7 @@ async def _serve_link(path: Path) -> None:
     mailbox.close()
 
 
-async def _ask_link(path: Path) -> None:
+async def _request_channel(path: Path) -> None:
     link = RequestChannel(path, "other side")
     link.open()
     await link.connected.wait()
@@ -97,18 +97,18 @@ async def _serve_libzmq(path: Path) -> None:
     router.close()
 
 
-async def _ask_libzmq(path: Path) -> None:
+async def _request_libzmq(path: Path) -> None:
     pending = _Pending()
     dealer = _Socket(zmq.DEALER, pending.resolve)
     dealer.socket.connect(f"ipc://{path}")
     dealer.start()
 
-    async def ask(payload: bytes) -> None:
+    async def request(payload: bytes) -> None:
         correlation, answered = pending.expect()
         dealer.send([correlation, _HEADER, payload])
         await answered
 
-    await _obey(ask)
+    await _obey(request)
     dealer.close()
 
 
@@ -128,7 +128,7 @@ async def _serve_asyncio(path: Path) -> None:
     context.destroy(linger=0)
 
 
-async def _ask_asyncio(path: Path) -> None:
+async def _request_asyncio(path: Path) -> None:
     context = zmq.asyncio.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.connect(f"ipc://{path}")
@@ -138,13 +138,13 @@ async def _ask_asyncio(path: Path) -> None:
         while True:
             pending.resolve(await dealer.recv_multipart())
 
-    async def ask(payload: bytes) -> None:
+    async def request(payload: bytes) -> None:
         correlation, answered = pending.expect()
         await dealer.send_multipart([correlation, _HEADER, payload], copy=len(payload) <= _COPIED)
         await answered
 
     receiving = asyncio.create_task(receive())
-    await _obey(ask)
+    await _obey(request)
     receiving.cancel()
     context.destroy(linger=0)
 
@@ -169,26 +169,26 @@ class _Pending:
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _obey(ask: _Ask) -> None:
+async def _obey(request: _Request) -> None:
     async def run(size: int, in_flight: int, seconds: float, warm_up: float) -> Phase:
         payload = bytes(size)
 
         async def call() -> None:
-            await ask(payload)
+            await request(payload)
 
         return await load(call, in_flight, seconds, warm_up)
 
-    await ask(b"")
+    await request(b"")
     await obey({"load": run}, "ready")
 
 
 _ROLES: Final[dict[tuple[str, str], Callable[[Path], Any]]] = {
     ("server", "link"): _serve_link,
-    ("client", "link"): _ask_link,
+    ("client", "link"): _request_channel,
     ("server", "libzmq"): _serve_libzmq,
-    ("client", "libzmq"): _ask_libzmq,
+    ("client", "libzmq"): _request_libzmq,
     ("server", "zmq.asyncio"): _serve_asyncio,
-    ("client", "zmq.asyncio"): _ask_asyncio,
+    ("client", "zmq.asyncio"): _request_asyncio,
 }
 
 if __name__ == "__main__":

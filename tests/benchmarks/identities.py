@@ -19,24 +19,24 @@ _FURTHER: Final = 20
 _ALL: Final = 100
 _SIDE_BY_SIDE: Final = 8
 _MEGA: Final = 1e6
-_SETTLE: Final = 1.5
+_WARM_UP: Final = 1.5
 """Seconds of quiet before memory is read."""
-_SETTLE_IDLE: Final = 12.0
+_IDLE_WARM_UP: Final = 12.0
 """The same before idle CPU is read. In their first ten seconds identities do what they do once: 0.2 % of a core."""
 _FIRST_ANSWER: Final = 10.0
 
 
-async def measure(system: System, idle_seconds: float, told: Callable[[str], Any]) -> Outcome:
+async def measure(system: System, idle_seconds: float, on_progress: Callable[[str], Any]) -> Outcome:
     """On a daemon of its own, which daemon one calls. With 0 for ``idle_seconds`` the hundred is left out."""
-    told("identities: from online to the first answer")
+    on_progress("identities: from online to the first answer")
     many = await system.daemon("many")
     known: list[str] = []
     first = [await _first_answer(system, many, f"fresh-{number}", known) for number in range(_FRESH)]
 
-    told(f"identities: memory of {_FURTHER} more")
-    before = await _settled_memory(many)
+    on_progress(f"identities: memory of {_FURTHER} more")
+    before = await _steady_memory(many)
     await add_identities(system, many, _FURTHER, known)
-    after = await _settled_memory(many)
+    after = await _steady_memory(many)
 
     each = (after - before) / _FURTHER / _MEGA
     outcome = Outcome(
@@ -46,23 +46,23 @@ async def measure(system: System, idle_seconds: float, told: Callable[[str], Any
         ]
     )
     if idle_seconds:
-        outcome.add(await _hundred(system, many, known, after, idle_seconds, told))
+        outcome.add(await _hundred(system, many, known, after, idle_seconds, on_progress))
     return outcome
 
 
 async def _hundred(
-    system: System, many: Daemon, known: list[str], memory: int, idle_seconds: float, told: Callable[[str], Any]
+    system: System, many: Daemon, known: list[str], memory: int, idle_seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """``memory`` is what the daemon takes with those that are ``known``."""
-    told(f"identities: {_ALL} of them")
+    on_progress(f"identities: {_ALL} of them")
     more = _ALL - len(known)
     began = perf_counter()
     await add_identities(system, many, more, known)
     rest = perf_counter() - began
-    late = await _settled_memory(many)
+    late = await _steady_memory(many)
     answered = [seconds for peer in known if (seconds := await _answer_time(system, peer)) is not None]
 
-    told(f"identities: {idle_seconds:g} s of idling")
+    on_progress(f"identities: {idle_seconds:g} s of idling")
     idle = await _idle(many, idle_seconds)
     return Outcome(
         statements=[
@@ -119,14 +119,14 @@ async def _answer_time(system: System, peer: str) -> float | None:
     return perf_counter() - began
 
 
-async def _settled_memory(daemon: Daemon) -> int:
-    await asyncio.sleep(_SETTLE)
+async def _steady_memory(daemon: Daemon) -> int:
+    await asyncio.sleep(_WARM_UP)
     return pss(daemon.processes())
 
 
 async def _idle(daemon: Daemon, seconds: float) -> float:
     """Per cent of a core."""
-    await asyncio.sleep(_SETTLE_IDLE)
+    await asyncio.sleep(_IDLE_WARM_UP)
     pids = daemon.processes()
     began, before = perf_counter(), sum(map(run_seconds, pids))
     await asyncio.sleep(seconds)

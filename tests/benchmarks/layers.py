@@ -53,14 +53,14 @@ class _Hop:
 
 
 async def measure(
-    stack: AsyncExitStack, root: Path, rounds: int, seconds: float, told: Callable[[str], Any]
+    stack: AsyncExitStack, root: Path, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
     root.mkdir(parents=True)
     hops = {kind: await _hop(stack, kind, root / f"{kind}.sock") for kind in _KINDS}
     disk: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for number in range(rounds):
-        told(f"layers: round {number + 1} of {rounds}")
+        on_progress(f"layers: round {number + 1} of {rounds}")
         for hop in hops.values() if number % 2 == 0 else reversed(hops.values()):
             await hop.run(_SMALL, 1, seconds)
             await hop.run(len(BLOCK), _IN_FLIGHT, seconds)

@@ -27,7 +27,7 @@ _MUCH: Final = 1_000_000_000
 
 
 async def measure(
-    system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
+    system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """A round is ``seconds`` of accepting and one delivery."""
     limits = ("max_messages", "max_bytes", "max_sender_messages", "max_sender_bytes", "max_outbox_messages")
@@ -52,7 +52,7 @@ async def measure(
     accepted: list[float] = []
     delivered: list[float] = []
     for number in range(rounds):
-        told(f"mail: round {number + 1} of {rounds}")
+        on_progress(f"mail: round {number + 1} of {rounds}")
         before = costs.now()
         rate = await mailer.do("accept", float, to=_NOBODY, writers=_WRITERS, seconds=seconds)
         costs.add("accepted", before, rate * seconds)

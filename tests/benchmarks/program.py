@@ -40,11 +40,11 @@ class _Program:
 
     async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
         """Write at full speed into so many sessions at once."""
-        return await self._carry(streams, order("take", seconds, warm_up))
+        return await self._carry(streams, order("read", seconds, warm_up))
 
     async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
         """Read from so many sessions whose handlers write at full speed."""
-        return await self._carry(streams, order("give", seconds, warm_up))
+        return await self._carry(streams, order("write", seconds, warm_up))
 
     async def pour_and_load(self, seconds: float, warm_up: float) -> tuple[list[Flow], Phase]:
         """Calls, one after the other, beside a session that is written to at full speed before, meanwhile and after."""
@@ -53,7 +53,7 @@ class _Program:
         )
         return flows, phase
 
-    async def both_ways(self, seconds: float, warm_up: float) -> list[Flow]:
+    async def both_directions(self, seconds: float, warm_up: float) -> list[Flow]:
         """Write into a session, and read from another one, at full speed."""
         flows = await asyncio.gather(self.pour(1, seconds, warm_up), self.draw(1, seconds, warm_up))
         return [flow for each in flows for flow in each]
@@ -87,19 +87,19 @@ class _Program:
             raise RuntimeError("no greeting")
         return session
 
-    async def _carry(self, streams: int, asked: Order) -> list[Flow]:
-        return await asyncio.gather(*(self._carry_one(asked) for _ in range(streams)))
+    async def _carry(self, streams: int, wanted: Order) -> list[Flow]:
+        return await asyncio.gather(*(self._carry_one(wanted) for _ in range(streams)))
 
-    async def _carry_one(self, asked: Order) -> Flow:
-        async with await self._open(asked) as session:
-            if asked.do == "give":
-                return await draw(session.read, asked)
-            await pour(session.write, asked)
+    async def _carry_one(self, wanted: Order) -> Flow:
+        async with await self._open(wanted) as session:
+            if wanted.do == "write":
+                return await draw(session.read, wanted)
+            await pour(session.write, wanted)
             await session.send_eof()
             return decode_flow(await session.read())
 
-    async def _open(self, asked: Order) -> Session:
-        return await self._client.connect(self._identity, self._peer, "Bytes", initial=asked)
+    async def _open(self, wanted: Order) -> Session:
+        return await self._client.connect(self._identity, self._peer, "Bytes", initial=wanted)
 
     async def _call(self, protocol: str = "Echo") -> None:
         reply = await self._client.call(self._identity, self._peer, protocol, request={"message": MESSAGE})
@@ -112,7 +112,7 @@ async def _main(home: str, transport: str) -> None:
         program = _Program(client)
         commands = (
             program.meet, program.load, program.series,
-            program.pour, program.draw, program.both_ways, program.pour_and_load,
+            program.pour, program.draw, program.both_directions, program.pour_and_load,
             program.openings, program.short_sessions,
         )  # fmt: skip
         await obey({command.__name__: command for command in commands})

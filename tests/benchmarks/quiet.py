@@ -13,13 +13,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-__all__ = ["ENOUGH", "PATIENCE", "Quiet", "idle_share", "wait_until_quiet"]
+__all__ = ["ENOUGH", "QUIET_TIMEOUT", "Quiet", "idle_share", "wait_until_quiet"]
 
 ENOUGH: Final = 0.9
 """Share of the processors' time that must be idle for the machine to count as quiet."""
 WINDOW: Final = 2.0
 """Seconds over which it is measured."""
-PATIENCE: Final = 60.0
+QUIET_TIMEOUT: Final = 60.0
 """Seconds to wait for quiet, at most."""
 _IDLE: Final = (3, 4)
 """Fields of the line ``cpu`` in proc_stat(5): idle, and idle while a disk works."""
@@ -44,15 +44,15 @@ def processor_times() -> list[int]:
 
 
 async def wait_until_quiet(
-    patience: float = PATIENCE, window: float = WINDOW, times: Callable[[], list[int]] = processor_times
+    timeout: float = QUIET_TIMEOUT, window: float = WINDOW, times: Callable[[], list[int]] = processor_times
 ) -> Quiet:
-    """Wait until the processors were idle for a window, at most ``patience`` seconds, and return how quiet it is."""
+    """Wait until the processors were idle for a window, at most ``timeout`` seconds, and return how quiet it is."""
     began = perf_counter()
     while True:
         before = times()
         await asyncio.sleep(window)
         idle, waited = idle_share(before, times()), perf_counter() - began
-        if idle >= ENOUGH or waited >= patience:
+        if idle >= ENOUGH or waited >= timeout:
             return Quiet(idle, waited)
 
 

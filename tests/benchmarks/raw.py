@@ -112,11 +112,11 @@ class _Server:
 
     async def _carry(self, stream: BiStream) -> None:
         send, recv = stream.send(), stream.recv()
-        asked = await read_order(recv.read_exact)
-        if asked.do == "take":
-            await send.write_all(encode(await draw(lambda: recv.read(_READ), asked)))
+        wanted = await read_order(recv.read_exact)
+        if wanted.do == "read":
+            await send.write_all(encode(await draw(lambda: recv.read(_READ), wanted)))
         else:
-            await pour(send.write_all, asked)
+            await pour(send.write_all, wanted)
         await send.finish()
 
     async def _echo(self, stream: BiStream) -> None:
@@ -135,7 +135,7 @@ class _Client:
 
     async def run(self) -> None:
         self._endpoint = await _bind(self._address)
-        commands = (self.meet, self.load, self.fresh, self.pour, self.draw, self.both_ways, self.pour_and_load)
+        commands = (self.meet, self.load, self.fresh, self.pour, self.draw, self.both_directions, self.pour_and_load)
         await obey({command.__name__: command for command in commands})
         await self._endpoint.close()
 
@@ -162,12 +162,12 @@ class _Client:
         return await load(call, 1, seconds, warm_up)
 
     async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
-        return await self._carry(streams, order("take", seconds, warm_up))
+        return await self._carry(streams, order("read", seconds, warm_up))
 
     async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
-        return await self._carry(streams, order("give", seconds, warm_up))
+        return await self._carry(streams, order("write", seconds, warm_up))
 
-    async def both_ways(self, seconds: float, warm_up: float) -> list[Flow]:
+    async def both_directions(self, seconds: float, warm_up: float) -> list[Flow]:
         flows = await asyncio.gather(self.pour(1, seconds, warm_up), self.draw(1, seconds, warm_up))
         return [flow for each in flows for flow in each]
 
@@ -177,17 +177,17 @@ class _Client:
         )
         return flows, phase
 
-    async def _carry(self, streams: int, asked: Order) -> list[Flow]:
-        return await asyncio.gather(*(_carry(self._carrier, asked) for _ in range(streams)))
+    async def _carry(self, streams: int, wanted: Order) -> list[Flow]:
+        return await asyncio.gather(*(_carry(self._carrier, wanted) for _ in range(streams)))
 
 
-async def _carry(connection: Connection, asked: Order) -> Flow:
+async def _carry(connection: Connection, wanted: Order) -> Flow:
     stream = await connection.open_bi()
     send, recv = stream.send(), stream.recv()
-    await send.write_all(framed(asked))
-    if asked.do == "give":
-        return await draw(lambda: recv.read(_READ), asked)
-    await pour(send.write_all, asked)
+    await send.write_all(framed(wanted))
+    if wanted.do == "write":
+        return await draw(lambda: recv.read(_READ), wanted)
+    await pour(send.write_all, wanted)
     await send.finish()
     return decode_flow(await recv.read_to_end(_MAX_MESSAGE))
 

@@ -22,16 +22,16 @@ from .system import System
 
 __all__ = ["measure"]
 
-_PATIENCE: Final = 15.0
+_TIMEOUT: Final = 15.0
 
 
-async def measure(system: System, times: int, told: Callable[[str], Any]) -> Outcome:
+async def measure(system: System, times: int, on_progress: Callable[[str], Any]) -> Outcome:
     """Kills every actor of daemon two ``times`` times; fewer than the restart intensity allows in 10 s."""
     names = [name for name in await system.two.pids() if name != "supervisor"]
     seen: defaultdict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for number in range(times):
         for name in names:
-            told(f"restarts: {name}, {number + 1} of {times}")
+            on_progress(f"restarts: {name}, {number + 1} of {times}")
             seen[name].append(await _kill(system, name))
     rows = [
         [name, *(milliseconds(median(column)) for column in zip(*each, strict=True))] for name, each in seen.items()
@@ -58,7 +58,7 @@ async def _kill(system: System, name: str) -> tuple[float, float, float]:
     already = log.stat().st_size
     at, began = time(), perf_counter()
     os.kill(pid, signal.SIGKILL)
-    await _insist(_use(system, name), name)
+    await _retry(_use(system, name), name)
     works = perf_counter() - began
     noticed, ready = await _in_log(log, already, name)
     return max(0.0, noticed - at), ready - at, works
@@ -73,10 +73,10 @@ def _use(system: System, name: str) -> Callable[[], Awaitable[object]]:
     return lambda: system.call(system.bob, timeout=2)
 
 
-async def _insist(use: Callable[[], Awaitable[object]], name: str) -> None:
+async def _retry(use: Callable[[], Awaitable[object]], name: str) -> None:
     last: P2PError | None = None
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             while True:
                 try:
                     await use()
@@ -85,13 +85,13 @@ async def _insist(use: Callable[[], Awaitable[object]], name: str) -> None:
                     last = error
                     await asyncio.sleep(0.002)
     except TimeoutError:
-        raise BenchmarkError(f"{name} did not work again within {_PATIENCE:g} s: {last}") from None
+        raise BenchmarkError(f"{name} did not work again within {_TIMEOUT:g} s: {last}") from None
 
 
 async def _in_log(log: Path, already: int, name: str) -> tuple[float, float]:
     """Unix times of the lines that say that ``name`` ended, and that it is ready."""
     line = re.compile(rf"^(\S+) \w+ \S+ {re.escape(name)} (ended|is ready)\b", re.MULTILINE)
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT):
         while True:
             with log.open() as lines:
                 lines.seek(already)

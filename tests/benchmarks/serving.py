@@ -31,7 +31,7 @@ _NAMES: Final = {
 
 
 async def measure(
-    system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
+    system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """Measure single calls to one program, then 64 at a time to two; compare both with a hosted protocol."""
     for protocol in PROTOCOLS.values():
@@ -42,7 +42,7 @@ async def measure(
         for transport in PROTOCOLS:
             await _another_server(system, stack, transport)
         for number in range(rounds):
-            told(f"programs that serve: {in_flight} in flight, round {number + 1} of {rounds}")
+            on_progress(f"programs that serve: {in_flight} in flight, round {number + 1} of {rounds}")
             for protocol in _NAMES if number % 2 == 0 else reversed(_NAMES):
                 phase = await system.program.do(
                     "load", Phase, in_flight=in_flight, seconds=seconds, warm_up=_WARM_UP, protocol=protocol

@@ -19,12 +19,12 @@ __all__ = ["measure"]
 _IMPORT: Final = "import time; a = time.perf_counter(); import fastn_p2p_client; print(time.perf_counter() - a)"
 
 
-async def measure(root: Path, times: int, told: Callable[[str], Any]) -> Outcome:
+async def measure(root: Path, times: int, on_progress: Callable[[str], Any]) -> Outcome:
     """Daemons with empty homes below ``root``; each but the first finds its files in the page cache."""
     ready, gone, imports = [], [], []
     environment = clean_environment(FASTN_HOST_DIRECTORY=str(root / "hosts"))
     for number in range(times):
-        told(f"starts: {number + 1} of {times}")
+        on_progress(f"starts: {number + 1} of {times}")
         daemon = await Daemon.start(root / f"start-{number}", environment)
         try:
             ready.append(daemon.ready_after)

@@ -17,7 +17,7 @@ __all__ = ["measure"]
 _WARM_UP: Final = 300
 _CALLS: Final = 1500
 _FIRST: Final = "1 program: call"
-_ASIDE: Final = "returned"
+_SKIPPED: Final = "returned"
 """Last word of points that are no step on the way: the call may be ahead of them."""
 
 
@@ -80,7 +80,7 @@ def _table(calls: list[dict[_Step, float]], phase: Phase) -> Table:
         took = [call[step] - call[before] for call in calls if step in call and before in call] if before else [0.0]
         shown = f"{point} ({turn})" if turn > 1 else point
         rows.append([shown, process, f"{median(took):.0f}", f"{median(offsets[step]):.0f}"])
-        if not point.endswith(_ASIDE):
+        if not point.endswith(_SKIPPED):
             before = step
     return Table(
         "Where a call's time goes",

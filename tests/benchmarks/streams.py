@@ -38,7 +38,7 @@ class _Beside:
 
 
 async def measure(
-    system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
+    system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
     raw, stock = (
@@ -54,7 +54,7 @@ async def measure(
     openings: dict[str, list[tuple[Phase, Phase]]] = {side.name: [] for side in (fastn, pyzmq)}
     short: _ShortSessions = {side.name: {1: [], _MANY: []} for side in (fastn, pyzmq)}
     for number in range(rounds):
-        told(f"streams: round {number + 1} of {rounds}")
+        on_progress(f"streams: round {number + 1} of {rounds}")
         steps: list[Callable[[], Any]] = [
             *(lambda side=side, kind=kind: side.run(kind, seconds) for kind in KINDS for side in (raw, fastn, pyzmq)),
             lambda: stock.run(TO, seconds),

@@ -118,7 +118,7 @@ class Command:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.pid = process.pid
-        self._said = asyncio.create_task(_all_of(process))
+        self._output = asyncio.create_task(_all_of(process))
 
     async def end(self) -> None:
         """Wait for it.
@@ -128,12 +128,12 @@ class Command:
         """
         code = await self.process.wait()
         if code:
-            said = (await self._said).decode(errors="replace").strip()
-            raise BenchmarkError(f"a command has ended with {code}: {said[-300:] or 'it said nothing'}")
+            output = (await self._output).decode(errors="replace").strip()
+            raise BenchmarkError(f"a command has ended with {code}: {output[-300:] or 'it output nothing'}")
 
     async def stop(self) -> None:
         await _finish(self.process)
-        await self._said
+        await self._output
 
 
 async def _all_of(process: Process) -> bytes:
@@ -143,13 +143,13 @@ async def _all_of(process: Process) -> bytes:
 
 async def _ready_line(process: Process) -> None:
     assert process.stderr is not None
-    said = b""
+    output = b""
     while line := await process.stderr.readline():
         if b" ready " in line:
             return
-        said += line
+        output += line
     raise BenchmarkError(
-        f"a daemon ended while it started: {said.decode(errors='replace').strip() or 'it said nothing'}"
+        f"a daemon ended while it started: {output.decode(errors='replace').strip() or 'it output nothing'}"
     )
 
 

@@ -51,12 +51,12 @@ async def _carry(connection: socket.socket) -> None:
         return data
 
     with closing(connection):
-        asked = await read_order(read_exact)
-        if asked.do == "take":
-            flow = await draw(lambda: loop.sock_recv(connection, _READ), asked)
+        wanted = await read_order(read_exact)
+        if wanted.do == "read":
+            flow = await draw(lambda: loop.sock_recv(connection, _READ), wanted)
             await loop.sock_sendall(connection, encode(flow))
         else:
-            await pour(lambda block: loop.sock_sendall(connection, block), asked)
+            await pour(lambda block: loop.sock_sendall(connection, block), wanted)
         connection.shutdown(socket.SHUT_WR)
 
 
@@ -66,20 +66,20 @@ class _Client:
         self._port = port
 
     async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
-        return await asyncio.gather(*(self._carry(order("take", seconds, warm_up)) for _ in range(streams)))
+        return await asyncio.gather(*(self._carry(order("read", seconds, warm_up)) for _ in range(streams)))
 
     async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
-        return await asyncio.gather(*(self._carry(order("give", seconds, warm_up)) for _ in range(streams)))
+        return await asyncio.gather(*(self._carry(order("write", seconds, warm_up)) for _ in range(streams)))
 
-    async def _carry(self, asked: Order) -> Flow:
+    async def _carry(self, wanted: Order) -> Flow:
         loop = asyncio.get_running_loop()
         with closing(socket.socket()) as connection:
             connection.setblocking(False)
             await loop.sock_connect(connection, ("127.0.0.1", self._port))
-            await loop.sock_sendall(connection, framed(asked))
-            if asked.do == "give":
-                return await draw(lambda: loop.sock_recv(connection, _READ), asked)
-            await pour(lambda block: loop.sock_sendall(connection, block), asked)
+            await loop.sock_sendall(connection, framed(wanted))
+            if wanted.do == "write":
+                return await draw(lambda: loop.sock_recv(connection, _READ), wanted)
+            await pour(lambda block: loop.sock_sendall(connection, block), wanted)
             connection.shutdown(socket.SHUT_WR)
             answer = b""
             while more := await loop.sock_recv(connection, _ANSWER):
@@ -87,10 +87,10 @@ class _Client:
             return decode_flow(answer)
 
 
-async def _ask() -> None:
+async def _request() -> None:
     client = _Client()
     await obey({command.__name__: command for command in (client.meet, client.pour, client.draw)})
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve() if sys.argv[1] == "server" else _ask())
+    uvloop.run(_serve() if sys.argv[1] == "server" else _request())

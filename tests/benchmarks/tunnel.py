@@ -29,10 +29,10 @@ async def measure(
     growth: Growth,
     rounds: int,
     seconds: float,
-    told: Callable[[str], Any],
+    on_progress: Callable[[str], Any],
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
-    told("tunnel: starting")
+    on_progress("tunnel: starting")
     service, client = await _worker(stack, "server"), await _worker(stack, "client")
     target = msgspec.json.encode({"target": f"127.0.0.1:{await service.greeting(int)}"})
     await system.two.control(m.AddProtocol("bob", "Tunnel", "bench", ("everyone",)), target)
@@ -52,7 +52,7 @@ async def measure(
         "tunnel", client, {"client": [client.pid], "forward": [forward.pid], **carrying, "service": [service.pid]}
     )
     for number in range(rounds):
-        told(f"tunnel: round {number + 1} of {rounds}")
+        on_progress(f"tunnel: round {number + 1} of {rounds}")
         for kind in (TO, FROM):
             for side in (session, tunnel) if number % 2 == 0 else (tunnel, session):
                 await side.run(kind, seconds)

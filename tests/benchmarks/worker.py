@@ -26,13 +26,13 @@ async def obey(commands: Mapping[str, Callable[..., Awaitable[Any]]], greeting: 
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    _say(greeting)
+    _write(greeting)
     async for line in lines:
         name, arguments = msgspec.json.decode(line, type=tuple[str, dict[str, Any]])
-        _say(await commands[name](**arguments))
+        _write(await commands[name](**arguments))
 
 
-def _say(result: object) -> None:
+def _write(result: object) -> None:
     sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     sys.stdout.flush()
 
@@ -88,12 +88,12 @@ async def line_of(process: Process, name: str, timeout: float) -> bytes:
     return line
 
 
-async def end(process: Process, patience: float = _END_TIMEOUT) -> None:
-    """Wait until it has ended; after ``patience`` seconds it is killed."""
+async def end(process: Process, timeout: float = _END_TIMEOUT) -> None:
+    """Wait until it has ended; after ``timeout`` seconds it is killed."""
     if process.returncode is not None:
         return
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon
 from tests.support.protocols import ROOT, install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 PAGE = (ROOT / "docs" / "streams.md").read_text()
 
@@ -28,7 +28,7 @@ def test_the_handler_and_the_program(make_daemon: MakeDaemon, tmp_path: Path) ->
     (packages / "log.py").write_text(block("handler"))
     for name in ("alice", "bob"):
         daemon.identity(name, echo=False)
-    give(daemon, "alice", "Log", path=str(file))
+    add_binding(daemon, "alice", "Log", path=str(file))
     ticket = daemon.cli("ticket", "alice").stdout.strip()
     assert run_program(daemon, block("program"), ticket) == "refused: NoLog\n"
     file.write_text("first\nsecond\n")

@@ -44,7 +44,7 @@ def daemons(transport: str, shared_daemons: SharedDaemons) -> Iterator[TwoDaemon
     for daemon in (daemons.one, daemons.two):
         daemon.env["FASTN_TRANSPORT"] = transport
     yield daemons
-    shared_daemons.take_back()
+    shared_daemons.clean_up()
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ class Hostile(Protocol):
             outcomes: list[str | int | None] = []
             for keys in (None, Keys.made_up(public.decode())):
                 with Raw(home.mailbox("vault"), keys) as raw:
-                    outcomes += [raw.ask(message, timeout=0.2) for message in (vault.ListKeys(), vault.GetTransport())]
+                    outcomes += [
+                        raw.request(message, timeout=0.2) for message in (vault.ListKeys(), vault.GetTransport())
+                    ]
             return outcomes
         if attack.do == "vault owner":
             return [_owner_reply(home), _in_orphan(lambda: _owner_reply(home))]

@@ -213,7 +213,7 @@ def test_messages_with_something_wrong_are_answered_or_dropped(shared: Daemon, n
             while (answer := raw.receive(0)) is not None:
                 assert len(answer) == 3
                 assert isinstance(msgspec.msgpack.decode(answer[1]), list)
-        assert raw.ask(VALID[name][0]) is not None
+        assert raw.request(VALID[name][0]) is not None
         assert_serves(shared)
 
 
@@ -240,7 +240,7 @@ def test_bombs_are_bad_messages(shared: Daemon, name: str, bomb: str) -> None:
             tag, *fields = msgspec.msgpack.decode(m.encode(message))
             if tag == 1 or (bomb == "text that is none" and not fields):
                 continue  # a Cancel has no answer, and fields that are not known are not looked at
-            assert raw.ask(BOMBS[bomb](tag)) == "bad-message", message
+            assert raw.request(BOMBS[bomb](tag)) == "bad-message", message
     assert_serves(shared)
 
 
@@ -377,5 +377,5 @@ def test_the_vault_rejects_clients_with_unknown_keys(shared: Daemon) -> None:
     """Nor without; and not with its own public key, which is no secret."""
     public, _ = zmq.curve_keypair()
     with unharmed(shared), Raw(path_of(shared, "vault"), Keys.made_up(public.decode())) as raw:
-        assert raw.ask(vault.ListKeys(), timeout=0.3) is None
+        assert raw.request(vault.ListKeys(), timeout=0.3) is None
     assert_serves(shared)

@@ -83,7 +83,7 @@ def registrations(victim: Victim) -> Iterator[None]:
 def test_a_binding_that_never_answers(victim: Victim, what: Attack) -> None:
     """Half of the calls may be retried. Without their connection they go on until their deadline, so the process that
     serves keeps their payloads."""
-    with besieged(victim, gives_back=False) as siege, attack(victim, what, attackers=8) as report:
+    with besieged(victim, frees_memory=False) as siege, attack(victim, what, attackers=8) as report:
         siege.calls(_CALLS)
     assert report.counts["calls"]
 
@@ -99,7 +99,7 @@ def test_a_process_that_does_not_read_or_is_not_there(victim: Victim, where: Whe
     protocol = "Trial" if where is stopped else "NobodyServesThis"
     with (
         where(victim),
-        besieged(victim, answers_after=where is not stopped, gives_back=False) as siege,
+        besieged(victim, answers_after=where is not stopped, frees_memory=False) as siege,
         attack(victim, what, attackers=8, protocol=protocol) as report,
     ):
         siege.calls(_CALLS)

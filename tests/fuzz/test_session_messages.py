@@ -111,7 +111,10 @@ async def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: Two
             for id in ids:
                 for message, payload in each_message():
                     send(raw, id, message, payload)
-            assert raw.ask(m.Call("alice", daemons.alice, "Trial", "default", 60_000), msgspec.msgpack.encode({})) == 61
+            assert (
+                raw.request(m.Call("alice", daemons.alice, "Trial", "default", 60_000), msgspec.msgpack.encode({}))
+                == 61
+            )
 
     with unharmed(daemons.one):
         async with Client(daemons.one.home) as client, connected(client, daemons.alice) as session:
@@ -140,7 +143,7 @@ def test_openings_that_cannot_be_are_refused(daemons: TwoDaemons, peer: str, nam
     changed, payload, code = OPENINGS[name]
     with unharmed(daemons.one), Raw(daemons.one.home.mailbox("network")) as raw:
         message = open_message(**{"peer": peer, **changed})
-        answer = raw.ask(message, payload)
+        answer = raw.request(message, payload)
         assert answer == code or (name.startswith("a peer") and isinstance(answer, str))
     assert_no_session_left(daemons)
 
@@ -258,7 +261,7 @@ def test_an_identitys_mailbox_takes_no_part_in_sessions(daemons: TwoDaemons) -> 
             open_message(daemons.alice),
             *(message for message, _ in each_message() if message != m.Cancel()),
         ):
-            assert raw.ask(message) in ("bad-message", "forbidden"), message
+            assert raw.request(message) in ("bad-message", "forbidden"), message
     assert_serves(daemons)
 
 

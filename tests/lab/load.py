@@ -21,7 +21,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import P2PError, PeerOffline
 from fastn_p2p_client.ipc.messages import RemoveProtocol
 from tests.support.daemons import DEADLINE, Daemon
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 __all__ = ["CallRecord", "Load", "call_echo", "running_load"]
 
@@ -174,7 +174,7 @@ def running_load(
     """
     shared, received = (Path(tempfile.mkdtemp(prefix="load-", dir=daemon.home.path)) for daemon in (callee, caller))
     (shared / "file").write_bytes(Random(file_size).randbytes(file_size))
-    give(callee, callee_identity, "FileTransfer", "load", "everyone", root=str(shared))
+    add_binding(callee, callee_identity, "FileTransfer", "load", "everyone", root=str(shared))
     load = Load(file_size=file_size)
     stopping = threading.Event()
     failures: list[BaseException] = []

@@ -46,12 +46,12 @@ async def serve(context: ActorContext) -> None:
             await asyncio.sleep(0)
             context._send_heartbeat()
     if order.startswith("ask "):
-        await ask(context, order)
+        await request_supervisor(context, order)
     await context.stop_requested.wait()
     note(context, "stopped")
 
 
-async def ask(context: ActorContext, order: str) -> None:
+async def request_supervisor(context: ActorContext, order: str) -> None:
     """Asks the supervisor, and writes the answer to the file ``answer-<name>``."""
     _, what, *names = order.split()
     requests: dict[str, wire.Request] = {

@@ -57,11 +57,11 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = DEADLINE,
 def complete_status(client: sync.Client) -> Status:
     """Return a status without a missing part: a process that is busy for a second is asked again."""
 
-    def ask() -> Status | None:
+    def read_status() -> Status | None:
         status = client.control(GetStatus()).status
         return None if any("is not answering" in warning for warning in status.warnings) else status
 
-    status = eventually(ask, "the supervisor and the network process reply in time")
+    status = eventually(read_status, "the supervisor and the network process reply in time")
     assert status is not None
     return status
 

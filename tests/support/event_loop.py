@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["a_few_turns"]
+__all__ = ["run_pending"]
 
 
-async def a_few_turns() -> None:
+async def run_pending() -> None:
     """Let the event loop run everything that is due."""
     for _ in range(12):
         await asyncio.sleep(0)

@@ -34,7 +34,7 @@ os.setsid()
 time.sleep(3600)
 """
 
-Way = Literal["nothing", "wait", "stubborn", "sleep", "spin", "raise", "exit", "exit really", "eat", "hoard", "fork"]
+Fault = Literal["nothing", "wait", "stubborn", "sleep", "spin", "raise", "exit", "exit really", "eat", "hoard", "fork"]
 
 
 class FaultyProtocol(Protocol):
@@ -44,7 +44,7 @@ class FaultyProtocol(Protocol):
 
     class Config(msgspec.Struct, forbid_unknown_fields=True):
         place: str = ""
-        way: Way = "nothing"
+        way: Fault = "nothing"
 
     config: Config
     hoard: ClassVar[list[bytearray]] = []
@@ -78,12 +78,12 @@ class FaultyProtocol(Protocol):
         await self._come_to("on_delete")
 
     @request
-    async def handle(self, request: Way) -> int:
+    async def handle(self, request: Fault) -> int:
         await self._misbehave(request)
         return os.getpid()
 
     @stream
-    async def converse(self, session: Session, way: Way) -> None:
+    async def converse(self, session: Session, way: Fault) -> None:
         session.accept()
         await self._misbehave(way)
 
@@ -95,7 +95,7 @@ class FaultyProtocol(Protocol):
                 break
         await self._misbehave(self.config.way)
 
-    async def _misbehave(self, way: Way) -> None:
+    async def _misbehave(self, way: Fault) -> None:
         if way == "wait":
             await asyncio.Event().wait()
         elif way == "stubborn":

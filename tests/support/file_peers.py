@@ -56,7 +56,7 @@ class InProcessClient:
 
     Attributes:
         cuts: bytes after which a session breaks, one for each of the next sessions that are opened; 0 for none.
-        refusals: errors that the next attempts to open a session end with.
+        errors: errors that the next attempts to open a session end with.
         opened: how many sessions there were.
     """
 
@@ -65,9 +65,9 @@ class InProcessClient:
         self.config = config
         self.peer = peer or Peer(BOB, "bob")
         self.cuts: list[int] = []
-        self.refusals: list[P2PError] = []
+        self.errors: list[P2PError] = []
         self.opened = 0
-        self._said_no: dict[Session, ApplicationError] = {}
+        self._rejections: dict[Session, ApplicationError] = {}
         """Error of a handler that rejected a session, until the opener receives it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_up = True
@@ -120,8 +120,8 @@ class InProcessClient:
         return msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=returns)
 
     async def connect(self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any) -> Session:
-        if self.refusals:
-            raise self.refusals.pop(0)
+        if self.errors:
+            raise self.errors.pop(0)
         if not self._is_up:
             raise PeerOffline(peer="alice")
         handler = StreamHandler.of_protocol(self.protocol)
@@ -138,8 +138,8 @@ class InProcessClient:
         try:
             await ours.opened
         except ConnectionLost:
-            if ours in self._said_no:
-                raise self._said_no.pop(ours) from None
+            if ours in self._rejections:
+                raise self._rejections.pop(ours) from None
             raise
         return ours
 
@@ -151,7 +151,7 @@ class InProcessClient:
             if theirs.opened.done():
                 theirs.abort(RESET_FAILED)
                 raise
-            self._said_no[ours] = error
+            self._rejections[ours] = error
             ours.fail(ConnectionLost(what="what the handler has refused"))
         except P2PError:
             theirs.abort(RESET_FAILED)

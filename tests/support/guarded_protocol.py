@@ -16,7 +16,7 @@ PR_GET_NO_NEW_PRIVS: Final = 39
 EXECUTED: Final = f"import ctypes; print(ctypes.CDLL(None).prctl({PR_GET_NO_NEW_PRIVS}, 0, 0, 0, 0))"
 
 
-def ask_kernel(option: int) -> int:
+def call_prctl(option: int) -> int:
     return int(ctypes.CDLL(None).prctl(option, 0, 0, 0, 0))
 
 
@@ -30,7 +30,7 @@ class Guarded(Protocol):
         return Permissions(programs=[sys.executable])
 
     async def on_check(self) -> None:
-        if ask_kernel(PR_GET_DUMPABLE) or not ask_kernel(PR_GET_NO_NEW_PRIVS):
+        if call_prctl(PR_GET_DUMPABLE) or not call_prctl(PR_GET_NO_NEW_PRIVS):
             raise InvalidConfig(protocol="Guarded", reason="others can look into this process")
 
     @request
@@ -38,7 +38,7 @@ class Guarded(Protocol):
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.write(write, bytes([ask_kernel(PR_GET_DUMPABLE)]))
+            os.write(write, bytes([call_prctl(PR_GET_DUMPABLE)]))
             os._exit(0)
         os.waitpid(pid, 0)
         forked = os.read(read, 1)[0]
@@ -46,7 +46,7 @@ class Guarded(Protocol):
         os.close(write)
         done = subprocess.run([sys.executable, "-c", EXECUTED], capture_output=True, text=True, check=True, timeout=100)
         return {
-            "own": ask_kernel(PR_GET_DUMPABLE),
+            "own": call_prctl(PR_GET_DUMPABLE),
             "forked": forked,
             "executed gains nothing": int(done.stdout),
         }

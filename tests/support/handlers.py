@@ -12,7 +12,7 @@ from fastn_p2p_client.protocol import Protocol
 from fastn_p2p_client.serving.handlers import RequestHandler
 from fastn_p2p_client.testing import serve
 
-__all__ = ["Handler", "Question", "answer", "ask", "awaited", "logged"]
+__all__ = ["Handler", "Question", "answer", "awaited", "call_protocol", "logged"]
 
 Handler = Callable[..., Any]
 
@@ -47,7 +47,7 @@ async def answer(function: Handler, request: Any = None, *extras: Any) -> Any:
     return await handler.call(handler.decode(msgspec.msgpack.encode(request)), *extras)
 
 
-async def ask(code: type[Protocol], request: Any = None, command: str = "") -> Any:
+async def call_protocol(code: type[Protocol], request: Any = None, command: str = "") -> Any:
     """Send ``request`` to a program that serves ``code``, and return the reply."""
     async with serve(code) as contact:
         return await contact.call(request, command=command)

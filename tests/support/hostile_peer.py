@@ -174,7 +174,7 @@ class Running(list[Account]):
         super().__init__()
         self._process = process
 
-    def say(self, line: bytes) -> None:
+    def send(self, line: bytes) -> None:
         """Send one line, and read the accounts that the process prints."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -184,7 +184,7 @@ class Running(list[Account]):
 
     def go_on(self) -> None:
         """Run the later steps."""
-        self.say(b"")
+        self.send(b"")
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def hostile_peer(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
         try:
             assert process.stdin is not None
             running = Running(process)
-            running.say(msgspec.json.encode(Order(target, list(talks))))
+            running.send(msgspec.json.encode(Order(target, list(talks))))
             yield running
             process.stdin.close()
             process.wait(60)
@@ -292,9 +292,9 @@ class _HostilePeer:
         if step.more:
             self._tasks.append(asyncio.create_task(self._pour(step.more, sending)))
         if step.listen:
-            self._tasks.append(asyncio.create_task(self._hear(receiving)))
+            self._tasks.append(asyncio.create_task(self._read_session(receiving)))
 
-    async def _hear(self, receiving: RecvStream) -> None:
+    async def _read_session(self, receiving: RecvStream) -> None:
         try:
             while data := await receiving.read(65536):
                 self.account.received += len(data)
@@ -314,7 +314,7 @@ class _HostilePeer:
         try:
             while data := await stream.read(65536):
                 for message, payload in reader.feed(data):
-                    self._take(message)
+                    self._on_message(message)
                     if isinstance(message, wire.SessionAccepted):
                         self.account.received += len(payload)
                         await self._go_on_with(message.id)
@@ -326,7 +326,7 @@ class _HostilePeer:
         if session is not None and session.then is not None and self._connection is not None:
             await self._converse(session.then, await self._connection.open_bi(), number)
 
-    def _take(self, message: wire.WireMessage) -> None:
+    def _on_message(self, message: wire.WireMessage) -> None:
         if not isinstance(message, wire.Hello | wire.Ping | wire.Pause | wire.Resume):
             self.account.answers.append(_plain(message))
             if isinstance(message, wire.ErrorReply):

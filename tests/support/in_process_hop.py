@@ -16,7 +16,7 @@ from fastn_p2p_client.ipc.messages import Message, SessionMessage, encode
 from fastn_p2p_client.session import session, session_state
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.session.session_state import Payload
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 __all__ = ["CHUNK", "COST", "WINDOW", "Hop", "MessageQueue", "RelayedHop", "small_windows"]
 
@@ -102,7 +102,7 @@ class Hop:
     async def deliver_until_idle(self) -> None:
         """Deliver all messages and run the tasks that wait for them, until nothing happens any more."""
         while True:
-            await a_few_turns()
+            await run_pending()
             if not any(queue.waiting for queue in self.queues):
                 return
             self.deliver_all()

@@ -68,8 +68,8 @@ class MailEndpoint:
     async def __aexit__(self, *_: object) -> None:
         await self.database.close()
 
-    async def accept(self, id: str, letter: MailContent | None = None, pair: Recipient = TO_BOB) -> MailAccepted:
-        return await self.outbox.accept(id, pair, PublicKey(pair.key).id52, letter or MailContent(f"about {id}"))
+    async def accept(self, id: str, content: MailContent | None = None, pair: Recipient = TO_BOB) -> MailAccepted:
+        return await self.outbox.accept(id, pair, PublicKey(pair.key).id52, content or MailContent(f"about {id}"))
 
     async def deliver_to(self, other: MailEndpoint, name: str | None = "alice") -> DeliveryReceipt:
         """Deliver as alice what waits. The outbox does not get the receipt."""
@@ -77,7 +77,7 @@ class MailEndpoint:
         delivery = DeliverMail((await self.queue.state(TO_BOB)).stream, "default", parcels)
         return await other.mailbox.accept_delivery(delivery, Peer(ALICE, name))
 
-    async def settle(self, receipt: DeliveryReceipt) -> None:
+    async def apply_receipt(self, receipt: DeliveryReceipt) -> None:
         await self.queue.apply_receipt(TO_BOB, await self.queue.batch(TO_BOB), receipt)
 
     async def received(self) -> list[MailSummary]:

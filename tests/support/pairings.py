@@ -39,14 +39,14 @@ class ShownCode:
         identity: str = "alice",
         name: str = "",
         seconds: float = LONG,
-        settle: float = 0.0,
+        rival_wait: float = 0.0,
     ) -> None:
         self.problems: dict[str, str] = {}
-        self.places: list[str] = []
+        self.sources: list[str] = []
         self._event = asyncio.Event()
         self.proved = asyncio.Event()
         """Set when a joiner has proved the words."""
-        host = PairingHost(daemon.home, use, code, identity=identity, name=name, seconds=seconds, rival_wait=settle)
+        host = PairingHost(daemon.home, use, code, identity=identity, name=name, seconds=seconds, rival_wait=rival_wait)
         pair = host._pair
 
         async def on_proof(*arguments: Any) -> PairedPeer:
@@ -56,8 +56,8 @@ class ShownCode:
         host._pair = on_proof  # type: ignore[method-assign, assignment]
         self.task = asyncio.create_task(host.run(self._on_shown))
 
-    def _on_shown(self, places: list[str], problems: dict[str, str]) -> None:
-        self.places, self.problems = places, dict(problems)
+    def _on_shown(self, sources: list[str], problems: dict[str, str]) -> None:
+        self.sources, self.problems = sources, dict(problems)
         self._event.set()
 
     async def wait(self) -> ShownCode:

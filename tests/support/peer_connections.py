@@ -16,7 +16,7 @@ from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentit
 from fastn_p2p_actors.network.wire.framing import FrameDecoder
 from tests.support.signer import ENDPOINT, NOW
 
-__all__ = ["StubOwner", "new_connection", "take_sent"]
+__all__ = ["StubOwner", "new_connection", "pop_sent"]
 
 
 class StubOwner:
@@ -68,7 +68,7 @@ def new_connection(
     return connection
 
 
-def take_sent(connection: PeerConnection) -> list[object]:
+def pop_sent(connection: PeerConnection) -> list[object]:
     """Return the messages that the connection has sent since the last call."""
     frames = [message for message, _ in FrameDecoder().feed(b"".join(connection._channel._queue))]
     connection._channel._queue.clear()

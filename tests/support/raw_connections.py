@@ -76,14 +76,14 @@ class Raw:
             self._received.extend(group[start : start + 3] for start in range(0, len(group), 3))
         return self._received.popleft() if self._received else None
 
-    def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 60.0) -> str | int | None:
+    def request(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 60.0) -> str | int | None:
         """Return the code of an error reply, the tag of another answer, or None if none arrives in time."""
-        answer = self.ask_for_all(message, payload, timeout)
+        answer = self.request_message(message, payload, timeout)
         if answer is None:
             return None
         return str(answer[1]) if answer[0] == _FAILURE else int(answer[0])
 
-    def ask_for_all(
+    def request_message(
         self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 15.0
     ) -> list[Any] | None:
         """Return the answer as an array, its tag and its fields; None if none arrives in time."""
@@ -103,17 +103,17 @@ class Raw:
 
 def hello(raw: Raw) -> None:
     """Send a hello to the control server, which must accept it."""
-    assert raw.ask(Hello(1, "raw")) == WELCOME
+    assert raw.request(Hello(1, "raw")) == WELCOME
 
 
 _MIB: Final = 1024 * 1024
 
 
 @contextmanager
-def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB, leaving_out: tuple[str, ...] = ()) -> Iterator[None]:
+def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB, except_for: tuple[str, ...] = ()) -> Iterator[None]:
     """Check that every process of the daemon survives the block, and that none grows by more than ``grows_by``
     bytes."""
-    before = {name: pid for name, pid in daemon.pids().items() if name not in leaving_out}
+    before = {name: pid for name, pid in daemon.pids().items() if name not in except_for}
     sizes = {name: resident(pid) for name, pid in before.items()}
     yield
     after = daemon.pids()

@@ -33,23 +33,23 @@ def readable_code() -> list[str]:
     of its own, an empty directory covers each closed one, with only what is needed in it.
     """
     needed = sorted({str(Path(each).resolve()) for each in (sys.base_prefix, sys.prefix, ROOT)})
-    closed = sorted({each for place in needed if (each := _closed_above(Path(place)))})
+    closed = sorted({each for path in needed if (each := _closed_above(Path(path)))})
     if not closed:
         return []
     steps = ["set -e", "kept=$(mktemp -d)"]
-    for number, place in enumerate(needed):
-        steps += [f"mkdir $kept/{number}", f"mount --bind '{place}' $kept/{number}"]
-    steps += [f"mount -t tmpfs -o mode=755 none '{place}'" for place in closed]
-    for number, place in enumerate(needed):
-        if any(place.startswith(f"{each}/") for each in closed):
-            steps += [f"mkdir -p '{place}'", f"mount --bind $kept/{number} '{place}'"]
+    for number, path in enumerate(needed):
+        steps += [f"mkdir $kept/{number}", f"mount --bind '{path}' $kept/{number}"]
+    steps += [f"mount -t tmpfs -o mode=755 none '{path}'" for path in closed]
+    for number, path in enumerate(needed):
+        if any(path.startswith(f"{each}/") for each in closed):
+            steps += [f"mkdir -p '{path}'", f"mount --bind $kept/{number} '{path}'"]
         steps += [f"umount $kept/{number}", f"rmdir $kept/{number}"]
     return ["unshare", "--mount", "sh", "-c", "; ".join([*steps, "rmdir $kept", 'exec "$@"']), "sh"]
 
 
-def _closed_above(place: Path) -> str:
+def _closed_above(path: Path) -> str:
     """Return the uppermost directory above a place that other users may not pass; empty without one."""
-    for each in reversed(place.parents):
+    for each in reversed(path.parents):
         if not each.stat().st_mode & stat.S_IXOTH:
             return str(each)
     return ""

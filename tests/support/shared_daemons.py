@@ -33,7 +33,7 @@ class SharedDaemons:
             self._env = [dict(each.env) for each in self._both()]
         return self._daemons
 
-    def take_back(self) -> None:
+    def clean_up(self) -> None:
         """Remove what the module has added. End the daemons if they are not as they were then."""
         try:
             for daemon, name, env in zip(self._both(), ("alice", "bob"), self._env, strict=True):

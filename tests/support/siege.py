@@ -38,7 +38,7 @@ _GROWS_BY: Final = 64 * MIB
 """Bytes by which the network process may grow while it is attacked."""
 _KEEPS: Final = 24 * MIB
 """Bytes of them that it may still have some seconds after the attack."""
-_GIVEN_BACK_WITHIN: Final = 60.0
+_FREE_TIMEOUT: Final = 60.0
 _ATTACKED: Final = ("network", "identity-bob")
 """Processes whose memory is checked. bob's process runs the protocols that attackers use."""
 _CALLS_AFTER: Final = 3
@@ -165,13 +165,13 @@ class Siege:
 
 
 @contextmanager
-def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = True) -> Iterator[Siege]:
+def besieged(victim: Victim, *, answers_after: bool = True, frees_memory: bool = True) -> Iterator[Siege]:
     """Context for an attack. At its end, check the daemon and the calls of the honest peer.
 
     Args:
         answers_after: False if the attacked identity's process is stopped when the attack is over. Then it is not
             called.
-        gives_back: False if calls go on in that process after the attack. Then its memory is not checked.
+        frees_memory: False if calls go on in that process after the attack. Then its memory is not checked.
     """
     daemon = victim.daemon
     processes = daemon.pids()
@@ -198,7 +198,7 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
     assert _age_of_honest_connection(victim) > age, _log_of_honest_connection(victim)
     if answers_after:
         _call_right_after(victim)
-    if not gives_back:
+    if not frees_memory:
         del sizes["identity-bob"]
     grown = (siege.most - before) // MIB
     assert siege.most - before <= _GROWS_BY, f"the network process grew by {grown} MiB"
@@ -209,10 +209,10 @@ def besieged(victim: Victim, *, answers_after: bool = True, gives_back: bool = T
         return {name: size // MIB for name, size in more.items() if size > _KEEPS}
 
     try:
-        eventually(lambda: not kept(), "the memory is given back", _GIVEN_BACK_WITHIN, 0.1)
+        eventually(lambda: not kept(), "the memory is given back", _FREE_TIMEOUT, 0.1)
     except AssertionError:
         raise AssertionError(
-            f"{_GIVEN_BACK_WITHIN:g} s later more than {_KEEPS // MIB} MiB are left of {kept()}; "
+            f"{_FREE_TIMEOUT:g} s later more than {_KEEPS // MIB} MiB are left of {kept()}; "
             f"the network process had grown by {grown} MiB"
         ) from None
 
@@ -284,9 +284,9 @@ def attack(
             yield report
             process.stdin.write(b"\n")
             process.stdin.flush()
-            told = msgspec.json.decode(process.stdout.readline(), type=Report)
+            measured = msgspec.json.decode(process.stdout.readline(), type=Report)
             for field in Report.__struct_fields__:
-                setattr(report, field, getattr(told, field))
+                setattr(report, field, getattr(measured, field))
             assert not report.errors, report.errors
             process.wait(60)
         finally:

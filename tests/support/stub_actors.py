@@ -66,7 +66,7 @@ class StubNetwork:
     """Takes registrations, hands requests over, and answers the gateway.
 
     Attributes:
-        heard: every registration, in order.
+        received: every registration, in order.
         refuse: kind of message → the error with which it is answered.
         ignore: kinds of messages that are not answered.
     """
@@ -74,7 +74,7 @@ class StubNetwork:
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(net.NetworkRequest)
 
     def __init__(self, home: Home) -> None:
-        self.heard: list[msgspec.Struct] = []
+        self.received: list[msgspec.Struct] = []
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
         self.ignore: set[type[msgspec.Struct]] = set()
         self.online: dict[str, Sender] = {}
@@ -96,8 +96,8 @@ class StubNetwork:
                 self.changed.clear()
                 await self.changed.wait()
 
-    async def hears(self, kind: type[msgspec.Struct], count: int = 1) -> None:
-        await self.until(lambda: sum(isinstance(message, kind) for message in self.heard) >= count)
+    async def wait_for_message(self, kind: type[msgspec.Struct], count: int = 1) -> None:
+        await self.until(lambda: sum(isinstance(message, kind) for message in self.received) >= count)
 
     def deliver(
         self, name: str, protocol: str, instance: str, request: object, *, ms: int = 5000
@@ -126,7 +126,7 @@ class StubNetwork:
             waiting.set_result(Response(header, payload))
             return
         message = self._decoder.decode(header)
-        self.heard.append(message)
+        self.received.append(message)
         self.changed.set()
         if type(message) in self.ignore:
             return
@@ -369,11 +369,11 @@ class StubSupervisor:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, ask: control_channel.ChildRequest, descriptors: list[int]) -> None:
+    async def _answer(self, request: control_channel.ChildRequest, descriptors: list[int]) -> None:
         if self.silent:
             return
         result: control_channel.Result = Ack()
-        match ask.request:
+        match request.request:
             case control_channel.StartIdentity(name):
                 if name in self.broken:
                     result = ErrorReply.of(IdentityFailed(identity=name, reason="it keeps crashing"))
@@ -397,7 +397,7 @@ class StubSupervisor:
                 result = control_channel.ProcessList(
                     [control_channel.ProcessInfo("gateway", 1, "ready", 0, 2, ""), *running, *broken]
                 )
-        control_channel.send(self._ours, control_channel.ChildResponse(ask.id, result))
+        control_channel.send(self._ours, control_channel.ChildResponse(request.id, result))
 
 
 class Program:
@@ -410,9 +410,9 @@ class Program:
         self.link.open()
 
     async def hello(self, version: int = PROTOCOL_VERSION) -> m.Welcome:
-        return await self.ask(m.Hello(version, "test"), m.Welcome)
+        return await self.request(m.Hello(version, "test"), m.Welcome)
 
-    async def ask(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
+    async def request(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
         """Raises P2PError: what the gateway said instead."""
         answer = await self.link.request(message, payload, timeout=60)
         reply = self._decoder.decode(answer.header)
@@ -451,8 +451,8 @@ class RunningGateway:
             await self._serving
         asyncio.get_running_loop().remove_reader(self.supervisor.theirs)
 
-    async def ask(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
-        return await self.program.ask(message, expected, payload)
+    async def request(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
+        return await self.program.request(message, expected, payload)
 
 
 @asynccontextmanager

@@ -18,13 +18,13 @@ from tests.support.protocols import install_protocols
 
 __all__ = [
     "TwoDaemons",
+    "add_binding",
     "add_identity",
     "binding_of",
     "counts_of",
-    "give",
+    "final_counts",
     "handlers_at_work",
     "idle",
-    "settled_counts",
     "start_two_daemons",
     "until",
     "until_awaited",
@@ -46,7 +46,9 @@ class TwoDaemons:
     """ID52."""
 
 
-def give(daemon: Daemon, name: str, protocol: str, instance: str = "default", *allow: str, **config: object) -> None:
+def add_binding(
+    daemon: Daemon, name: str, protocol: str, instance: str = "default", *allow: str, **config: object
+) -> None:
     """Add a protocol to an identity, and grant what it needs."""
     payload = json.dumps(config).encode()
     with daemon.client() as client:
@@ -61,10 +63,10 @@ def add_identity(daemon: Daemon, name: str) -> str:
     """A new identity: online, with Trial, and with Echo as ``default``, ``short`` (10 characters), ``large`` and
     ``private`` (peers only)."""
     id52 = daemon.identity(name)
-    give(daemon, name, "Echo", "short", max_length=10)
-    give(daemon, name, "Echo", "large", max_length=1 << 30)
-    give(daemon, name, "Echo", "private", "peers")
-    give(daemon, name, "Trial")
+    add_binding(daemon, name, "Echo", "short", max_length=10)
+    add_binding(daemon, name, "Echo", "large", max_length=1 << 30)
+    add_binding(daemon, name, "Echo", "private", "peers")
+    add_binding(daemon, name, "Trial")
     return id52
 
 
@@ -110,14 +112,14 @@ def handlers_at_work(daemon: Daemon, identity: str) -> int:
     return counts["begun"] - counts["ended"] - counts["cancelled"]
 
 
-def settled_counts(daemon: Daemon, identity: str) -> dict[str, int]:
+def final_counts(daemon: Daemon, identity: str) -> dict[str, int]:
     """Return the counts of an identity's Trial once none of its handlers waits."""
 
-    def settled() -> dict[str, int]:
+    def ended_counts() -> dict[str, int]:
         counts = counts_of(daemon, identity)
         return counts if counts["begun"] == counts["ended"] + counts["cancelled"] else {}
 
-    return eventually(settled, "every handler has ended")
+    return eventually(ended_counts, "every handler has ended")
 
 
 def idle(daemon: Daemon) -> bool:

@@ -21,14 +21,14 @@ async def test_it_waits_for_the_end_of_a_load() -> None:
         look = next(looks)
         return [min(look, 4) * 100, 0, 0, look * 100, 0, 0, 0, 0]
 
-    quiet = await wait_until_quiet(patience=60, window=0.001, times=times)
+    quiet = await wait_until_quiet(timeout=60, window=0.001, times=times)
     assert quiet.is_enough
     assert next(looks) == 6, "two looks each at 50 %, 50 % and 100 %"
 
 
 async def test_a_machine_that_never_is_quiet_is_reported() -> None:
     looks = count()
-    quiet = await wait_until_quiet(patience=0.01, window=0.001, times=lambda: [next(looks) * 100, 0, 0, 0, 0, 0, 0, 0])
+    quiet = await wait_until_quiet(timeout=0.01, window=0.001, times=lambda: [next(looks) * 100, 0, 0, 0, 0, 0, 0, 0])
     assert not quiet.is_enough
     assert quiet.idle == 0
     assert quiet.waited >= 0.01

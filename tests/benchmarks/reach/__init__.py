@@ -24,7 +24,7 @@ from . import first_calls
 from .idle_traffic import IdleDaemons
 from .lan_crowd import LanCrowd
 from .lossy_calls import LossyCalls
-from .networks import LOSS, ONE_WAY_MS, Networks
+from .networks import DELAY_MS, LOSS, Networks
 from .path_streams import PathStreams
 
 __all__ = ["STATEMENTS", "measure"]
@@ -51,36 +51,36 @@ _LOSSY_SECONDS: Final = 60.0
 _QUICK_LOSSY_SECONDS: Final = 12.0
 
 
-async def measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callable[[str], Any]) -> Outcome:
+async def measure(own: AsyncExitStack, root: Path, *, quick: bool, on_progress: Callable[[str], Any]) -> Outcome:
     """The idle daemons have networks of their own, and are counted while the rest is measured."""
-    told("reach")
+    on_progress("reach")
     if reason := await asyncio.to_thread(reason_to_skip):
         return Outcome(skipped=[Skipped(TARGETS[name], reason) for name in STATEMENTS])
     try:
-        return await _measure(own, root, quick=quick, told=told)
+        return await _measure(own, root, quick=quick, on_progress=on_progress)
     except AssertionError as error:
         raise BenchmarkError(f"the laboratory: {str(error).partition(chr(10))[0]}") from error
 
 
-async def _measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callable[[str], Any]) -> Outcome:
+async def _measure(own: AsyncExitStack, root: Path, *, quick: bool, on_progress: Callable[[str], Any]) -> Outcome:
     rounds = _QUICK_ROUNDS if quick else _ROUNDS
     networks = await Networks.start(own, root)
     idle = await asyncio.to_thread(IdleDaemons, networks)
     counting = asyncio.create_task(idle.watch(_QUICK_IDLE_SECONDS if quick else _IDLE_SECONDS))
     own.callback(counting.cancel)
-    outcome, rows = await first_calls.measure(networks, rounds, told)
+    outcome, rows = await first_calls.measure(networks, rounds, on_progress)
     streams = await PathStreams.start(networks, own)
-    outcome.add(await streams.relay(rounds, _STREAM_SECONDS, told))
-    told("reach: streams on a bad path")
+    outcome.add(await streams.relay(rounds, _STREAM_SECONDS, on_progress))
+    on_progress("reach: streams on a bad path")
     outcome.add(await streams.bad_path(_QUICK_BAD_PATH_SECONDS if quick else _BAD_PATH_SECONDS))
-    told("reach: calls on bad paths")
+    on_progress("reach: calls on bad paths")
     async with AsyncExitStack() as ending:
         lossy = await asyncio.to_thread(LossyCalls, networks, ending)
         outcome.add(await lossy.measure(_QUICK_LOSSY_SECONDS if quick else _LOSSY_SECONDS))
-    told("reach: idle daemons")
+    on_progress("reach: idle daemons")
     await counting
     outcome.add(idle.outcome())
-    told("reach: a LAN of 500 daemons")
+    on_progress("reach: a LAN of 500 daemons")
     crowd = await asyncio.to_thread(LanCrowd, networks)
     await crowd.watch(_QUICK_IDLE_SECONDS if quick else _IDLE_SECONDS)
     outcome.add(crowd.outcome())
@@ -92,7 +92,7 @@ async def _measure(own: AsyncExitStack, root: Path, *, quick: bool, told: Callab
             "In network namespaces of one machine. A first call is that of a daemon that has just started; it counts "
             "from the call of a program that is connected to its daemon until the reply. Streams and first calls pass "
             "a home router written in Python, but for those on the LAN. The relay has no limit of rate. On the bad "
-            f"path, with {LOSS * 100:g} % loss and {ONE_WAY_MS} ms in each direction, session and raw stream run at "
+            f"path, with {LOSS * 100:g} % loss and {DELAY_MS} ms in each direction, session and raw stream run at "
             "the same time; min-max are the two directions. Idle traffic is that of a host with one daemon and one "
             "identity online, received and sent, ARP and such included, in an hour; min-max are quarters of the time "
             "that is counted. The other daemons on the LAN announce themselves at once, as after a power cut, and then "

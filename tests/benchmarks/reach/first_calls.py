@@ -41,7 +41,9 @@ class _Case:
         return [f"first call {what}", milliseconds(median(samples)), f"{spread(samples)} ms"]
 
 
-async def measure(networks: Networks, rounds: int, told: Callable[[str], Any]) -> tuple[Outcome, list[list[str]]]:
+async def measure(
+    networks: Networks, rounds: int, on_progress: Callable[[str], Any]
+) -> tuple[Outcome, list[list[str]]]:
     """In each round, two new daemons for each case: one calls by ID52, the other one by ticket, in alternating order.
 
     A daemon calls when it is ready, and connected to its relay if it has one.
@@ -52,7 +54,7 @@ async def measure(networks: Networks, rounds: int, told: Callable[[str], Any]) -
         _Case("first-relay", "over the relay alone", networks.carol, networks.internet, networks.bob, is_relayed=True),
     ]
     for number in range(rounds):
-        told(f"reach: first calls, round {number + 1} of {rounds}")
+        on_progress(f"reach: first calls, round {number + 1} of {rounds}")
         await _run(cases, number)
     outcome = Outcome(
         statements=[

@@ -22,7 +22,7 @@ __all__ = ["IdleDaemons"]
 
 _PARTS: Final = 4
 """Parts of the time that is counted: they give the least and the most."""
-_SETTLE: Final = 5.0
+_WARM_UP: Final = 5.0
 """Seconds before the first count, in which what follows a start happens."""
 _HOUR: Final = 3600.0
 _PACKETS_RECEIVED, _PACKETS_SENT = 1, 9
@@ -102,7 +102,7 @@ class IdleDaemons:
     async def watch(self, seconds: float) -> None:
         """Count for so long."""
         for part in range(_PARTS + 1):
-            await asyncio.sleep(seconds / _PARTS if part else _SETTLE)
+            await asyncio.sleep(seconds / _PARTS if part else _WARM_UP)
             await asyncio.to_thread(self._count)
 
     def _count(self) -> None:

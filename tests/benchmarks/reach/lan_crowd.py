@@ -21,7 +21,7 @@ __all__ = ["LanCrowd"]
 _OTHERS: Final = 499
 _PARTS: Final = 4
 """Parts of the time that is counted: they give the least and the most."""
-_SETTLE: Final = 5.0
+_WARM_UP: Final = 5.0
 """Seconds before the count, in which what follows a start happens."""
 
 
@@ -43,7 +43,7 @@ class LanCrowd:
 
     async def watch(self, seconds: float) -> None:
         """Count for so long, from the moment at which the others begin to announce themselves."""
-        await asyncio.sleep(_SETTLE)
+        await asyncio.sleep(_WARM_UP)
         command = [sys.executable, "-m", "tests.benchmarks.reach.lan_announcers", str(_OTHERS), "eth0"]
         counts = [(self._cpu(self._member), self._cpu(self._alone))]
         others = self._others.popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)

@@ -24,11 +24,11 @@ from tests.support.requests import ticket_of
 
 from ..results import BenchmarkError
 
-__all__ = ["LOSS", "NO_INTERNET", "NO_RELAY", "ONE_WAY_MS", "Callee", "Networks", "introduce", "start_all"]
+__all__ = ["DELAY_MS", "LOSS", "NO_INTERNET", "NO_RELAY", "Callee", "Networks", "introduce", "start_all"]
 
 LOSS: Final = 0.02
 """Fraction of packets that the impaired path loses in each direction."""
-ONE_WAY_MS: Final = 20
+DELAY_MS: Final = 20
 """Delay of the impaired path in each direction."""
 NO_INTERNET: Final = ("--network", "lan")
 NO_RELAY: Final = (*NO_INTERNET, "--no-lan")
@@ -79,7 +79,7 @@ class Networks:
         for router in (home, blocked, bad):
             router.wait_ready()
         blocked.block_udp()
-        bad.impair(delay_ms=ONE_WAY_MS, loss=LOSS)
+        bad.impair(delay_ms=DELAY_MS, loss=LOSS)
         installed = install_protocols(packages, Bytes="tests.benchmarks.handler:Bytes")
         self.bob_host = lab.host("bob", lab.net, address=_BOB)
         bob = self.bob_host.daemon(**installed)

@@ -14,7 +14,7 @@ from ..flow import Flow
 from ..results import BenchmarkError, Outcome, ratio
 from ..system import clean_environment
 from ..worker import Worker
-from .networks import LOSS, NO_RELAY, ONE_WAY_MS, Networks, introduce, start_all
+from .networks import DELAY_MS, LOSS, NO_RELAY, Networks, introduce, start_all
 
 __all__ = ["PathStreams"]
 
@@ -62,12 +62,12 @@ class PathStreams:
         direct, relayed, *ours = programs
         return cls(direct, relayed, ours, [await _raw(networks, own) for _ in ours])
 
-    async def relay(self, rounds: int, seconds: float, told: Callable[[str], Any]) -> Outcome:
+    async def relay(self, rounds: int, seconds: float, on_progress: Callable[[str], Any]) -> Outcome:
         """Measure one stream to bob, in turn over the relay and directly."""
         direct: list[float] = []
         relayed: list[float] = []
         for number in range(rounds):
-            told(f"reach: streams, round {number + 1} of {rounds}")
+            on_progress(f"reach: streams, round {number + 1} of {rounds}")
             sides = [(self._direct, direct), (self._relayed, relayed)]
             for worker, samples in sides if number % 2 == 0 else reversed(sides):
                 flows = await worker.do("pour", list[Flow], streams=1, seconds=seconds, warm_up=_WARM_UP)
@@ -79,12 +79,12 @@ class PathStreams:
         """Both directions, and both sides, at once: the path has no rate that they would share, and all lose packets
         by chance, of which a long time has more."""
         workers = (*self._ours, *self._raw)
-        carried = await asyncio.gather(*(_both_ways(worker, seconds) for worker in workers))
+        carried = await asyncio.gather(*(_both_directions(worker, seconds) for worker in workers))
         ours, raw = (
             [mean(rates) for rates in zip(*part, strict=True)]
             for part in (carried[: len(self._ours)], carried[len(self._ours) :])
         )
-        path = f"{LOSS * 100:g} % loss and {ONE_WAY_MS} ms each way"
+        path = f"{LOSS * 100:g} % loss and {DELAY_MS} ms each way"
         self.rows += [_row(f"session, {path}", ours), _row(f"raw stream, {path}", raw)]
         return Outcome(statements=[ratio("bad-path", ours, raw, _rates(ours, raw))])
 
@@ -101,8 +101,8 @@ def _kilo(rate: float) -> str:
     return f"{rate / 1000:,.0f}"
 
 
-async def _both_ways(worker: Worker, seconds: float) -> list[float]:
-    flows = await worker.do("both_ways", list[Flow], seconds=seconds, warm_up=_BAD_WARM_UP)
+async def _both_directions(worker: Worker, seconds: float) -> list[float]:
+    flows = await worker.do("both_directions", list[Flow], seconds=seconds, warm_up=_BAD_WARM_UP)
     return [flow.rate for flow in flows]
 
 

@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, RemovePeer, Ticket
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon, eventually
 from tests.support.processes import child, signal_if_alive
-from tests.support.two_daemons import TwoDaemons, binding_of, handlers_at_work, settled_counts, until, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, final_counts, handlers_at_work, until, wait_idle
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -199,7 +199,7 @@ async def test_a_slow_call_does_not_delay_others(daemons: TwoDaemons, client: Cl
 
 def cancelled_at_bob(daemons: TwoDaemons) -> int:
     """Return how many handlers of bob have been cancelled, once none waits any more."""
-    return settled_counts(daemons.two, "bob")["cancelled"]
+    return final_counts(daemons.two, "bob")["cancelled"]
 
 
 def bob_at_work(daemons: TwoDaemons) -> int:
@@ -209,11 +209,11 @@ def bob_at_work(daemons: TwoDaemons) -> int:
 def test_a_deadline_ends_the_handler_too(daemons: TwoDaemons) -> None:
     def cancelled() -> int:
         """Return the number of handlers that were cancelled: none if the call has not arrived by its deadline."""
-        before = settled_counts(daemons.two, "bob")
+        before = final_counts(daemons.two, "bob")
         with daemons.one.client() as client, pytest.raises(DeadlineExceeded):
             client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=0.2)
         wait_idle(daemons.two)
-        after = settled_counts(daemons.two, "bob")
+        after = final_counts(daemons.two, "bob")
         assert after["cancelled"] - before["cancelled"] == after["begun"] - before["begun"]
         return after["cancelled"] - before["cancelled"]
 
@@ -249,9 +249,9 @@ async def test_cancelling_a_call_cancels_its_handler(daemons: TwoDaemons, client
         await until(lambda: not binding_of(daemon, identity, "Trial").in_flight, "nothing is in flight")
 
     for daemon, identity, peer in ((daemons.two, "bob", daemons.bob), (daemons.one, "alice", daemons.alice)):
-        before = settled_counts(daemon, identity)["cancelled"]
+        before = final_counts(daemon, identity)["cancelled"]
         await call_and_cancel(daemon, identity, peer)
-        assert settled_counts(daemon, identity)["cancelled"] == before + 1
+        assert final_counts(daemon, identity)["cancelled"] == before + 1
         await asyncio.to_thread(wait_idle, daemon)
 
 

@@ -13,7 +13,7 @@ from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import eventually
 from tests.support.services import Service, echo
 from tests.support.tunnels import exchange, forwarding
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,10 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoDaemons]:
     (root / "report.txt").write_text("report")
     with start_two_daemons() as made:
         made.one.identity("carol")
-        give(made.one, "alice", "Mail")
-        give(made.one, "alice", "Chat", "default", "everyone")
+        add_binding(made.one, "alice", "Mail")
+        add_binding(made.one, "alice", "Chat", "default", "everyone")
         for protocol, config in (("Mail", {}), ("Chat", {}), ("FileTransfer", {"root": str(root)}), ("Trial", {})):
-            give(made.one, "carol", protocol, "default", "everyone", **config)
+            add_binding(made.one, "carol", protocol, "default", "everyone", **config)
         yield made
 
 
@@ -41,7 +41,7 @@ def test_calls_streams_and_programs(daemons: TwoDaemons) -> None:
 
 def test_forward(daemons: TwoDaemons) -> None:
     service = Service(echo).start()
-    give(daemons.one, "carol", "Tunnel", "web", "everyone", target=service.address)
+    add_binding(daemons.one, "carol", "Tunnel", "web", "everyone", target=service.address)
     try:
         with forwarding(daemons.one, "carol", "web", "--as", "alice", "--listen", "127.0.0.1:0") as forward:
             assert exchange(forward.address, b"hi") == b"hi"

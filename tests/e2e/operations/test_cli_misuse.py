@@ -14,7 +14,7 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.command_server import CLOSED, run_command
 from tests.support.daemons import CLI, DEADLINE, eventually
-from tests.support.two_daemons import TwoDaemons, handlers_at_work, settled_counts, wait_idle
+from tests.support.two_daemons import TwoDaemons, final_counts, handlers_at_work, wait_idle
 
 HELLO = """{"message": "hi"}"""
 
@@ -92,7 +92,7 @@ def assert_misuse(done: subprocess.CompletedProcess[str], words: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_call_that_is_interrupted_is_cancelled(daemons: TwoDaemons, number: signal.Signals) -> None:
     """At the other daemon too, and the command ends at once, without a word."""
-    before = settled_counts(daemons.two, "bob")["cancelled"]
+    before = final_counts(daemons.two, "bob")["cancelled"]
     process = subprocess.Popen(
         [*CLI, "call", daemons.bob, "Trial", "--timeout", "60", "--data", '{"do": "wait"}'],
         env=daemons.one.env,
@@ -108,7 +108,7 @@ def test_a_call_that_is_interrupted_is_cancelled(daemons: TwoDaemons, number: si
         process.communicate()
     assert output == (b"", b"")
     assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
-    assert settled_counts(daemons.two, "bob")["cancelled"] == before + 1
+    assert final_counts(daemons.two, "bob")["cancelled"] == before + 1
     wait_idle(daemons.one)
 
 

@@ -32,7 +32,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 from tests.support.daemons import Daemon, eventually, is_alive
-from tests.support.two_daemons import TwoDaemons, counts_of, give, start_two_daemons, until, wait_idle
+from tests.support.two_daemons import TwoDaemons, add_binding, counts_of, start_two_daemons, until, wait_idle
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
@@ -102,12 +102,12 @@ def test_the_first_protocol_of_an_identity_that_is_online(daemons: TwoDaemons) -
     with daemons.one.client() as client:
         with pytest.raises(ProtocolNotFound):
             client.call("alice", gina, "Echo", request=HI)
-        give(daemons.two, "gina", "Echo")
+        add_binding(daemons.two, "gina", "Echo")
         assert client.call("alice", gina, "Echo", request=HI) == ECHOED
 
 
 def test_calls_in_flight_are_finished_when_their_protocol_is_removed(daemons: TwoDaemons) -> None:
-    give(daemons.two, "bob", "Trial", "leaving")
+    add_binding(daemons.two, "bob", "Trial", "leaving")
 
     async def change(control: Client) -> None:
         async with Client(daemons.one.home) as client:
@@ -126,7 +126,7 @@ def test_calls_in_flight_are_finished_when_their_protocol_is_removed(daemons: Tw
 
 
 def test_calls_that_do_not_finish_are_ended_when_their_protocol_is_removed(daemons: TwoDaemons) -> None:
-    give(daemons.two, "bob", "Trial", "leaving")
+    add_binding(daemons.two, "bob", "Trial", "leaving")
 
     async def change(control: Client) -> None:
         async with Client(daemons.one.home) as client:
@@ -212,7 +212,7 @@ def test_many_changes_at_the_same_time(daemons: TwoDaemons) -> None:
 
 def test_a_restart_keeps_everything(daemons: TwoDaemons) -> None:
     """Identities, keys, bindings, who is online, the address book; the other daemon calls on as if nothing were."""
-    give(daemons.one, "alice", "Echo", "kept", max_length=3)
+    add_binding(daemons.one, "alice", "Echo", "kept", max_length=3)
     daemons.one.identity("kurt", online=False)
     with daemons.one.client() as client:
         client.control(AddPeer(daemons.bob, "bob"))
@@ -263,7 +263,7 @@ def test_daemons_on_two_machines() -> None:
             ticket = theirs.control(GetTicket("bob"))
             assert ours.call("alice", ticket.ticket, "Echo", request=HI) == ECHOED
             ours.control(AddPeer(ticket.ticket, "bob"))
-            give(daemons.one, "alice", "Echo", "friends", "bob")
+            add_binding(daemons.one, "alice", "Echo", "friends", "bob")
             for peer in ("bob", daemons.bob):
                 assert ours.call("alice", peer, "Echo", request=HI) == ECHOED
             assert theirs.call("bob", daemons.alice, "Echo", "friends", HI) == ECHOED

@@ -13,14 +13,14 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import DeleteIdentity, SetIdentityOnline
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import TwoDaemons, binding_of, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, start_two_daemons
 
 
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[TwoDaemons]:
     """alice and bob find each other on this machine. bob's Echo ``private`` is for peers in his address book."""
     with start_two_daemons(echo=False) as made:
-        give(made.two, "bob", "Echo", "private", "peers")
+        add_binding(made.two, "bob", "Echo", "private", "peers")
         yield made
 
 

@@ -27,7 +27,7 @@ from fastn_p2p_client.session.session import Session
 from tests.support.daemons import CLI, eventually
 from tests.support.serving_programs import in_loop
 from tests.support.terminals import Tty, on_terminal
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 TITLE = "\x1b]0;owned\x07"
 EVIL = f"{TITLE}\x9b2J\x7f\u202etxt.exe\u2066\u200b\u200d\ufeff\xad\U000e0041\u2028\x85"
@@ -63,8 +63,8 @@ def assert_harmless(tty: Tty, *, lines: bool = False, shows: bool = True) -> Non
 def daemons() -> Iterator[TwoDaemons]:
     with start_two_daemons() as made:
         for daemon, name in ((made.one, "alice"), (made.two, "bob")):
-            give(daemon, name, "Mail")
-            give(daemon, name, "Chat")
+            add_binding(daemon, name, "Mail")
+            add_binding(daemon, name, "Chat")
         for daemon, name, id52 in ((made.one, "bob", made.bob), (made.two, "alice", made.alice)):
             with daemon.client() as client:
                 client.control(AddPeer(id52, name))

@@ -17,7 +17,7 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually
 from tests.support.processes import signal_if_alive
 from tests.support.requests import STRANGER, Call, Command, assert_same_error, ticket_of
-from tests.support.two_daemons import TwoDaemons, give
+from tests.support.two_daemons import TwoDaemons, add_binding
 
 
 async def test_no_daemon(tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_a_peer_whose_daemon_is_gone(daemons: TwoDaemons) -> None:
     finally:
         daemons.two.start()
         daemons.two.wait_actor("identity-bob")
-    give(daemons.two, "bob", "Echo", "afterwards")
+    add_binding(daemons.two, "bob", "Echo", "afterwards")
     done = daemons.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
     assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr

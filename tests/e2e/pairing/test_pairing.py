@@ -128,7 +128,7 @@ async def test_words_that_no_host_shows_are_not_found_and_spend_no_attempt(daemo
 
 async def test_a_third_party_with_the_same_words_is_noticed_by_all(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await ShownCode(daemons.one, code, settle=LONG).wait()
+    shown = await ShownCode(daemons.one, code, rival_wait=LONG).wait()
     joining = (join(daemons.two, code), join(daemons.two, code, identity="carol"))
     results = await asyncio.gather(shown.task, *joining, return_exceptions=True)
     assert [type(each) for each in results] == [CodeUsedTwice] * 3
@@ -182,7 +182,7 @@ async def test_words_that_are_not_typed_expire(daemons: TwoDaemons) -> None:
 
 async def test_a_host_that_is_interrupted_tells_the_joiner(daemons: TwoDaemons) -> None:
     code = new_code()
-    shown = await ShownCode(daemons.one, code, settle=LONG).wait()
+    shown = await ShownCode(daemons.one, code, rival_wait=LONG).wait()
     joining = asyncio.create_task(join(daemons.two, code))
     await asyncio.wait_for(shown.proved.wait(), LONG)
     shown.task.cancel()
@@ -427,7 +427,7 @@ async def test_a_directory_alone_is_enough_and_keeps_no_address(
     with running_directory(tmp_path / "packets.sqlite") as directory:
         use = NetworkUse(mode="local", directories=(directory.url,))
         shown = await ShownCode(daemons.one, code, use=use).wait()
-        assert shown.places == ["this machine", directory.url]
+        assert shown.sources == ["this machine", directory.url]
         monkeypatch.setenv("FASTN_HOST_DIRECTORY", str(tmp_path / "elsewhere"))
         await asyncio.gather(shown.task, join(daemons.two, code, use=use))
         with pytest.raises(CodeUsedTwice, match="used already"):

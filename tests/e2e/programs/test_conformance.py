@@ -13,7 +13,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.ipc.messages import AddProtocol, RemoveProtocol
 from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import eventually
-from tests.support.two_daemons import TwoDaemons, binding_of, give
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 
@@ -59,7 +59,7 @@ def served(daemons: TwoDaemons) -> Iterator[TwoDaemons]:
     with ExitStack() as stack:
         for protocol in PROGRAMS:
             stack.enter_context(running(daemons, protocol))
-        give(daemons.two, "bob", HOSTED)
+        add_binding(daemons.two, "bob", HOSTED)
 
         def all_serve() -> bool:
             return {binding_of(daemons.two, "bob", each).state for each in (*PROGRAMS, HOSTED)} == {"serving"}

@@ -15,7 +15,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.protocol import Protocol, request
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ REMOVE_MAIL = ("remove-protocol", "bob", "--protocol", "Mail")
 
 def test_a_mailbox_with_mail_is_not_removed_by_the_way(daemons: TwoDaemons) -> None:
     """A script is told what to say, a person is asked, and what is kept is found again."""
-    give(daemons.one, "alice", "Mail")
+    add_binding(daemons.one, "alice", "Mail")
     bob(daemons, "add-protocol", "bob", "--protocol", "Mail")
     with MailClient("alice", home=daemons.one.home) as alice:
         assert alice.track(alice.send("bob", "hello", "a body").id, wait=60).state == "delivered"
@@ -83,7 +83,7 @@ def test_a_chat_and_an_inbox_say_what_they_hold(daemons: TwoDaemons) -> None:
 
 
 def test_a_config_is_set_while_it_serves(daemons: TwoDaemons) -> None:
-    give(daemons.two, "bob", "Echo", "live", max_length=100)
+    add_binding(daemons.two, "bob", "Echo", "live", max_length=100)
     change = ("set-protocol", "bob", "--protocol", "Echo", "--alias", "live")
     pid = daemons.two.pid("identity-bob")
     with daemons.one.client() as client:
@@ -105,8 +105,8 @@ def test_a_config_is_set_while_it_serves(daemons: TwoDaemons) -> None:
 
 async def test_an_access_list_that_is_set_ends_what_it_does_not_allow(daemons: TwoDaemons) -> None:
     """The sessions of a peer that lost the right, and no others."""
-    give(daemons.two, "bob", "Trial", "mine", "alice")
-    give(daemons.two, "bob", "Trial", "other", "alice")
+    add_binding(daemons.two, "bob", "Trial", "mine", "alice")
+    add_binding(daemons.two, "bob", "Trial", "other", "alice")
     async with Client(daemons.one.home) as client, Client(daemons.two.home) as control:
         sessions = []
         for instance in ("mine", "other"):

@@ -34,7 +34,7 @@ from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.serving_programs import in_loop
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def daemons() -> Iterator[TwoDaemons]:
         ):
             with daemon.client() as client:
                 client.control(AddPeer(key, peer))
-            give(daemon, name, "Chat")
-            give(daemon, name, "Chat", "small", history=5, waiting=3, peers=1)
+            add_binding(daemon, name, "Chat")
+            add_binding(daemon, name, "Chat", "small", history=5, waiting=3, peers=1)
         yield daemons
 
 
@@ -280,11 +280,11 @@ async def assert_owners_requests_are_refused(client: Client, daemons: TwoDaemons
 @in_loop
 async def test_why_messages_wait_is_said(daemons: TwoDaemons) -> None:
     """bob does not offer the protocol under this name."""
-    give(daemons.one, "alice", "Chat", "lonely")
+    add_binding(daemons.one, "alice", "Chat", "lonely")
     async with conversing(daemons.one, "alice", "bob", "default", "lonely") as alice, Watcher(alice) as watcher:
         await alice.send("is anybody there?")
         await watcher.until(lambda: any(isinstance(each, DeliveryProblem) for each in watcher.events), "it is said")
-        give(daemons.two, "bob", "Chat", "lonely")
+        add_binding(daemons.two, "bob", "Chat", "lonely")
         await watcher.until(lambda: DeliveryProblem("") in watcher.events, "and taken back")
 
 

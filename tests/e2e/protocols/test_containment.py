@@ -20,7 +20,7 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually, is_alive
 from tests.support.faulty_protocols import FastDaemon
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import binding_of, give
+from tests.support.two_daemons import add_binding, binding_of
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
@@ -88,7 +88,7 @@ def starts(daemon: Daemon, bystander: Bystander) -> Iterator[dict[str, Future[No
 
     def start(way: str) -> None:
         daemon.identity(named(way), online=False)
-        give(daemon, named(way), "FaultyProtocol", place="on_activate", way=way)
+        add_binding(daemon, named(way), "FaultyProtocol", place="on_activate", way=way)
         with daemon.client() as client:
             client.control(m.SetIdentityOnline(named(way), True), timeout=45)
 
@@ -131,7 +131,7 @@ def echo_serves(daemon: Daemon, name: str) -> bool:
 
 def with_faulty_protocol(daemon: Daemon, name: str, **config: str) -> str:
     daemon.identity(name)
-    give(daemon, name, "FaultyProtocol", **config)
+    add_binding(daemon, name, "FaultyProtocol", **config)
     return name
 
 
@@ -190,8 +190,8 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
 def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
     """No call waits for the task, and the supervisor still knows its binding."""
     name = daemon.identity("tasks") and "tasks"
-    give(daemon, name, "FaultyProtocol", place="a task", way="exit")
-    give(daemon, name, "FaultyProtocol", "other", place="a task", way="exit really")
+    add_binding(daemon, name, "FaultyProtocol", place="a task", way="exit")
+    add_binding(daemon, name, "FaultyProtocol", "other", place="a task", way="exit really")
     eventually(
         lambda: binding_of(daemon, name, "FaultyProtocol", "other").state.startswith("failed: "), "it is left out"
     )

@@ -30,7 +30,7 @@ from tests.benchmarks.processes import cpu_seconds
 from tests.support.daemons import CLI, Daemon, eventually, is_alive
 from tests.support.file_peers import Contents, make_files, snapshot
 from tests.support.processes import signal_if_alive
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, until_awaited
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
 
 MIB = 1024 * 1024
 
@@ -49,10 +49,12 @@ class FilesSetup:
         self.root, self.inbox, self.wary, self.here = (directory / name for name in ("root", "inbox", "wary", "here"))
         for each in (self.root, self.inbox, self.wary, self.here):
             each.mkdir()
-        give(daemons.two, "bob", "FileTransfer", "default", "everyone", root=str(self.root), inbox=str(self.inbox),
-             trust=[daemons.alice])  # fmt: skip
-        give(daemons.two, "bob", "FileTransfer", "wary", "everyone", inbox=str(self.wary))
-        give(daemons.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
+        add_binding(
+            *(daemons.two, "bob", "FileTransfer", "default", "everyone"),
+            root=str(self.root), inbox=str(self.inbox), trust=[daemons.alice],
+        )  # fmt: skip
+        add_binding(daemons.two, "bob", "FileTransfer", "wary", "everyone", inbox=str(self.wary))
+        add_binding(daemons.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
 
     def files(self, *arguments: str, daemon: Daemon | None = None) -> Ended:
         """Run a command of alice, or of another daemon's owner, in this process: starting another one takes long."""

@@ -23,7 +23,7 @@ from fastn_p2p_client.mail.messages import MAX_CONTENT, DeliverMail, DeliveryRec
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 NOBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
@@ -33,9 +33,9 @@ def daemons() -> Iterator[TwoDaemons]:
     """alice and bob have mailboxes and each other in their address books; bob also has ``work`` and ``closed``."""
     with start_two_daemons(echo=False) as made:
         for daemon, name in ((made.one, "alice"), (made.two, "bob")):
-            give(daemon, name, "Mail")
-        give(made.two, "bob", "Mail", "work", "peers")
-        give(made.two, "bob", "Mail", "closed", NOBODY)
+            add_binding(daemon, name, "Mail")
+        add_binding(made.two, "bob", "Mail", "work", "peers")
+        add_binding(made.two, "bob", "Mail", "closed", NOBODY)
         for daemon, name, id52 in ((made.one, "bob", made.bob), (made.two, "alice", made.alice)):
             with daemon.client() as client:
                 client.control(m.AddPeer(id52, name))
@@ -211,7 +211,7 @@ def test_a_rejected_mail_can_be_sent_again(daemons: TwoDaemons, alice: MailClien
     assert reason == str(Denied(peer=daemons.bob, protocol="Mail", instance="closed"))
     with daemons.two.client() as client:
         client.control(m.RemoveProtocol("bob", "Mail", "closed"))
-        give(daemons.two, "bob", "Mail", "closed", "peers")
+        add_binding(daemons.two, "bob", "Mail", "closed", "peers")
     assert mail(daemons.one, "retry", number).returncode == 0
     assert alice.track("denied", wait=60).state == "delivered"
 
@@ -225,7 +225,7 @@ def test_a_mail_that_waits_can_be_withdrawn(daemons: TwoDaemons, alice: MailClie
 
 
 def test_quotas_turn_mail_away_with_a_reason(daemons: TwoDaemons, alice: MailClient) -> None:
-    give(daemons.two, "bob", "Mail", "small", "peers", max_message_size=200, max_attachments=0, max_messages=1)
+    add_binding(daemons.two, "bob", "Mail", "small", "peers", max_message_size=200, max_attachments=0, max_messages=1)
     alice.send("bob", "large", "x" * 200, instance="small", id="large")
     alice.send("bob", "with", "", [Attachment("a", b"")], instance="small", id="with")
     alice.send("bob", "fits", instance="small", id="fits")
@@ -348,7 +348,7 @@ def test_malformed_deliveries_are_refused_without_effect(daemons: TwoDaemons, bo
 )
 def test_an_invalid_config_is_rejected_by_field(daemons: TwoDaemons, config: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
-        give(daemons.one, "alice", "Mail", "wrong", **config)
+        add_binding(daemons.one, "alice", "Mail", "wrong", **config)
 
 
 def test_text_that_is_no_utf_8(daemons: TwoDaemons, mail: Command, tmp_path: Path) -> None:

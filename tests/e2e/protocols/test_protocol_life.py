@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import ProtocolNotFound
 from fastn_p2p_client.ipc.messages import RemoveProtocol
 from tests.support.daemons import CLI, Daemon
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import binding_of, give
+from tests.support.two_daemons import add_binding, binding_of
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples/pinboard"
 
@@ -98,7 +98,7 @@ def test_a_new_protocol_passes_its_tests(daemon: Daemon) -> None:
 
 
 def test_a_new_protocol_is_served(daemon: Daemon) -> None:
-    give(daemon, "alice", "GuestBook", "default", "everyone", max_length=20)
+    add_binding(daemon, "alice", "GuestBook", "default", "everyone", max_length=20)
     assert call(daemon, {"text": "hello"}, protocol="GuestBook") == {"number": 1}
     done = daemon.cli("stream", key_of(daemon, "alice"), "GuestBook", "--as", "bob", input="")
     assert done.stdout.endswith(": hello\n"), done.stderr
@@ -137,7 +137,7 @@ def test_a_board_lives(daemon: Daemon) -> None:
     """Given, used, edited by hand, stopped, started, taken away."""
     export = daemon.home.path.parent / "export"
     export.mkdir()
-    give(daemon, "alice", "Pinboard", export=str(export))
+    add_binding(daemon, "alice", "Pinboard", export=str(export))
     for text in ("milk", "bread", "salt"):
         call(daemon, {"type": "Pin", "text": text})
     assert texts(daemon) == ["milk", "bread", "salt"]
@@ -184,7 +184,7 @@ def test_a_board_of_an_identity_that_is_offline(daemon: Daemon) -> None:
     """A one-shot worker checks its config and runs its hook at the end."""
     export = daemon.home.path.parent / "export-offline"
     export.mkdir()
-    give(daemon, "alice", "Pinboard", "kitchen", export=str(export))
+    add_binding(daemon, "alice", "Pinboard", "kitchen", export=str(export))
     call(daemon, {"type": "Pin", "text": "milk"}, "kitchen")
     assert daemon.cli("identity-offline", "alice").returncode == 0
 

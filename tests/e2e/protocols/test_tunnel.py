@@ -21,7 +21,7 @@ from tests.support.processes import open_files
 from tests.support.services import Service, echo
 from tests.support.stub_daemon import short_path
 from tests.support.tunnels import Forward, connected, exchange, forwarding
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons, wait_idle
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, wait_idle
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def service() -> Iterator[Service]:
 def daemons(service: Service) -> Iterator[TwoDaemons]:
     """bob has the service as ``web``, for everyone, and as ``private``, for peers."""
     with start_two_daemons() as daemons:
-        give(daemons.two, "bob", "Tunnel", "web", "everyone", target=service.address)
-        give(daemons.two, "bob", "Tunnel", "private", target=service.address)
+        add_binding(daemons.two, "bob", "Tunnel", "web", "everyone", target=service.address)
+        add_binding(daemons.two, "bob", "Tunnel", "private", target=service.address)
         yield daemons
 
 
@@ -112,7 +112,7 @@ def refuse(connection: socket.socket) -> None:
 def test_an_answer_before_the_whole_request_arrives(daemons: TwoDaemons) -> None:
     """Over TCP it does: the kernel sends the answer, then a reset. Through the command ``stream`` likewise."""
     service = Service(refuse).start()
-    give(daemons.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
+    add_binding(daemons.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
     try:
         with forwarding(daemons.one, daemons.bob, "refusing", "--listen", "127.0.0.1:0") as forward:
             for _ in range(10):
@@ -144,7 +144,7 @@ def upload(connection: socket.socket, size: int) -> None:
 
 def test_a_service_that_goes_away_and_comes_back(daemons: TwoDaemons) -> None:
     service = Service(echo).start()
-    give(daemons.two, "bob", "Tunnel", "flaky", "everyone", target=service.address)
+    add_binding(daemons.two, "bob", "Tunnel", "flaky", "everyone", target=service.address)
     with forwarding(daemons.one, daemons.bob, "flaky", "--listen", "127.0.0.1:0") as forward:
         assert works(forward.address)
         service.stop()
@@ -164,7 +164,7 @@ def test_a_unix_socket_at_both_ends(daemons: TwoDaemons) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(target))
             listener.listen()
-            give(daemons.two, "bob", "Tunnel", "unix", "everyone", target=f"unix:{target}")
+            add_binding(daemons.two, "bob", "Tunnel", "unix", "everyone", target=f"unix:{target}")
             with forwarding(daemons.one, daemons.bob, "unix", "--listen", f"unix:{listen}") as forward:
                 assert forward.address == f"unix:{listen}"
                 assert stat.S_IMODE(listen.stat().st_mode) == 0o600
@@ -244,7 +244,7 @@ def test_the_address_cannot_be_written_to_standard_output(daemons: TwoDaemons) -
 
 def test_a_config_that_is_none_is_refused(daemons: TwoDaemons) -> None:
     with pytest.raises(InvalidConfig, match=r"target: '127\.0\.0\.1' has no port"):
-        give(daemons.two, "bob", "Tunnel", "bad", target="127.0.0.1")
+        add_binding(daemons.two, "bob", "Tunnel", "bad", target="127.0.0.1")
 
 
 # ── everything is restarted ──────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.services import Service, web_server
 from tests.support.tunnels import Forward, connected, forwarding
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 LARGE = 200 * 1000 * 1000
 BLOCK = os.urandom(1 << 20)
@@ -39,7 +39,7 @@ def daemons() -> Iterator[TwoDaemons]:
 
 @contextmanager
 def through_a_tunnel(daemons: TwoDaemons, instance: str, target: str) -> Iterator[Forward]:
-    give(daemons.two, "bob", "Tunnel", instance, "everyone", target=target)
+    add_binding(daemons.two, "bob", "Tunnel", instance, "everyone", target=target)
     with forwarding(daemons.one, daemons.bob, instance, "--listen", "127.0.0.1:0") as forward:
         yield forward
 

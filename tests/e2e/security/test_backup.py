@@ -28,7 +28,7 @@ from fastn_p2p_client.keys import id52_of
 from tests.support.age_library import decrypt, secret_of
 from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 from tests.support.vault_process import scan
 
 PASSPHRASE = "correct horse"
@@ -76,8 +76,8 @@ def scene() -> Iterator[Scene]:
                 client.control(m.AddPeer(bob, "bobby"))
                 client.control(m.CreateGroup("friends"))
                 client.control(m.ChangeGroup("friends", ("bobby",)))
-            give(one, "alice", "Echo", "known", "bobby", max_length=1000)
-            give(one, "alice", "Echo", "friends", "group:friends")
+            add_binding(one, "alice", "Echo", "known", "bobby", max_length=1000)
+            add_binding(one, "alice", "Echo", "friends", "group:friends")
             scene = Scene(folder, one, two, new, alice, amy, bob, folder / "all.age", b"", folder / "cheap.age")
             said = scene.run(one, "backup", "create", str(scene.backup))
             assert f"Backed up 2 identities to {scene.backup}" in said

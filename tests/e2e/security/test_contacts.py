@@ -14,7 +14,7 @@ from fastn_p2p_client.errors import ConnectionLost, Denied, P2PError, PeerBlocke
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.sync import Client, Session
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 NOT_SERVED = (PeerUnreachable, ConnectionLost)
 """Errors of a caller whose connections are closed."""
@@ -24,10 +24,10 @@ NOT_SERVED = (PeerUnreachable, ConnectionLost)
 def daemons() -> Iterator[TwoDaemons]:
     """bob offers Echo to the address book, and two other instances to himself and to everyone."""
     with start_two_daemons(echo=False) as made:
-        give(made.two, "bob", "Echo", "peers", "peers")
-        give(made.two, "bob", "Echo", "own", made.bob)
-        give(made.two, "bob", "Echo", "open", "everyone")
-        give(made.two, "bob", "Trial")
+        add_binding(made.two, "bob", "Echo", "peers", "peers")
+        add_binding(made.two, "bob", "Echo", "own", made.bob)
+        add_binding(made.two, "bob", "Echo", "open", "everyone")
+        add_binding(made.two, "bob", "Trial")
         yield made
 
 

@@ -236,7 +236,7 @@ def test_something_in_the_way_of_our_own_record_does_no_harm(tmp_path: Path) -> 
             lambda: os.mkfifo(published.with_name(f".{published.name}.tmp")),
         ]
         for obstruct in obstacles:
-            with unharmed(daemon, leaving_out=("identity-alice",)), daemon.client() as client:
+            with unharmed(daemon, except_for=("identity-alice",)), daemon.client() as client:
                 client.control(m.SetIdentityOnline("alice", False))
                 published.unlink(missing_ok=True)
                 obstruct()

@@ -15,14 +15,14 @@ from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_supervisor.descendants import descendants_of
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 
 class Home:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.alice = daemon.identity("alice")
-        give(daemon, "alice", "Limited")
+        add_binding(daemon, "alice", "Limited")
 
     def use(self, what: str, amount: int = 0) -> str:
         with self.daemon.client() as client:

@@ -26,7 +26,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.sync import Client
 from fastn_p2p_client.tickets import Ticket
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def daemons() -> Iterator[TwoDaemons]:
     with start_two_daemons(share_host=False, echo=False) as made:
         with made.one.client() as client:
             client.control(m.SetProtocol("alice", "Echo", "default", ("peers",)))
-        give(made.one, "alice", "Echo", "work", "peers")
-        give(made.one, "alice", "Trial", "default", "peers")
+        add_binding(made.one, "alice", "Echo", "work", "peers")
+        add_binding(made.one, "alice", "Trial", "default", "peers")
         yield made
 
 

@@ -27,7 +27,7 @@ from fastn_p2p_client.sync import Client
 from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 
 @dataclass
@@ -61,7 +61,7 @@ def daemons() -> Iterator[Daemons]:
                 assert daemon.wait_ready(), daemon.report()
             alice, successor = one.identity("alice"), one.identity("alice2")
             one.identity("alma", echo=False)
-            give(one, "alice", "Trial")
+            add_binding(one, "alice", "Trial")
             bob, carol = two.identity("bob"), three.identity("carol")
             yield Daemons(one, two, three, alice, successor, bob, carol, directory)
         finally:
@@ -101,9 +101,9 @@ def test_revocation_from_the_first_call_to_the_successor(daemons: Daemons) -> No
         two.control(m.AddPeer(ticket(daemons.one, "alice"), "ally"))
         two.control(m.CreateGroup("friends"))
         two.control(m.ChangeGroup("friends", ("ally",)))
-        give(daemons.two, "bob", "Echo", "ally", "ally")
-        give(daemons.two, "bob", "Echo", "friends", "group:friends")
-        give(daemons.two, "bob", "Echo", "exact", daemons.alice, daemons.carol)
+        add_binding(daemons.two, "bob", "Echo", "ally", "ally")
+        add_binding(daemons.two, "bob", "Echo", "friends", "group:friends")
+        add_binding(daemons.two, "bob", "Echo", "exact", daemons.alice, daemons.carol)
         two.control(m.AddPeer(ticket(daemons.three, "carol"), "caro"))
         three.control(m.AddPeer(ticket(daemons.one, "alice"), "ally"))
         three.control(m.AddPeer(ticket(daemons.two, "bob"), "bobby"))

@@ -23,7 +23,7 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually
 from tests.support.escaping_protocol import ATTEMPTS, DONE
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 _HAS_SANDBOX: Final = landlock.version() >= landlock.SIGNALS_VERSION and seccomp.is_supported()
 pytestmark = pytest.mark.skipif(not _HAS_SANDBOX, reason="this kernel has no Landlock of version 6, or no seccomp")
@@ -75,7 +75,7 @@ def _running(folder: Path, listener: socket.socket, sandbox: str) -> Iterator[Se
     daemon = Daemon(folder / "home", folder / "hosts", FASTN_SANDBOX=sandbox, **env).start()
     try:
         keys = {name: daemon.identity(name) for name in ("alice", "bob")}
-        give(daemon, "alice", "Escaping")
+        add_binding(daemon, "alice", "Escaping")
         yield Setup(daemon, keys, outside, listener.getsockname()[1])
     finally:
         daemon.clean_up()
@@ -254,7 +254,7 @@ def test_an_identity_that_fills_the_disk_is_taken_offline_and_the_owner_is_told(
         daemon = Daemon(Path(name) / "home", tmp_path / "hosts", FASTN_SANDBOX="on", **env).start()
         try:
             keys = {each: daemon.identity(each) for each in ("alice", "bob")}
-            give(daemon, "alice", "Escaping")
+            add_binding(daemon, "alice", "Escaping")
             assert Setup(daemon, keys, tmp_path, 0).attempt("fill the disk") == DONE
 
             def warnings() -> list[str]:
@@ -299,7 +299,7 @@ def test_a_refusal_is_logged_once_with_the_command_that_allows_it(closed: Setup)
 def test_a_binding_without_its_permissions_says_how_to_grant_them(closed: Setup) -> None:
     """As after an upgrade from a daemon that knew no permissions."""
     line = f"read {closed.outside}"
-    give(closed.daemon, "alice", "Escaping", "older", permissions=[line])
+    add_binding(closed.daemon, "alice", "Escaping", "older", permissions=[line])
     try:
         assert closed.daemon.cli("identity-offline", "alice").returncode == 0
         (closed.daemon.home.identities / "alice/permissions.json").write_text('{"complete":true}')
@@ -371,7 +371,7 @@ def test_a_grant_of_the_owner_is_allowed_and_no_more(closed: Setup) -> None:
 
 def test_a_granted_directory_that_is_made_later_or_replaced_is_used(closed: Setup) -> None:
     place = closed.outside / "disk"
-    give(closed.daemon, "alice", "Escaping", "disk", permissions=[f"write {place}"])
+    add_binding(closed.daemon, "alice", "Escaping", "disk", permissions=[f"write {place}"])
     try:
         for _ in range(2):
             place.mkdir()

@@ -9,7 +9,7 @@ import pytest
 from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.support.raw_connections import unharmed
-from tests.support.two_daemons import TwoDaemons, give, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
 INSTANCES = ("default", "everyone", "peers", "petname", "key", "nobody")
 
@@ -18,14 +18,14 @@ INSTANCES = ("default", "everyone", "peers", "petname", "key", "nobody")
 def daemons() -> Iterator[TwoDaemons]:
     """bob offers Echo, which is public by itself, to all sorts of people."""
     with start_two_daemons(echo=False) as made:
-        give(made.two, "bob", "Echo", "everyone", "everyone")
-        give(made.two, "bob", "Echo", "peers", "peers")
+        add_binding(made.two, "bob", "Echo", "everyone", "everyone")
+        add_binding(made.two, "bob", "Echo", "peers", "peers")
         with made.two.client() as client:  # a petname must be somebody's when it is put into a list
             client.control(m.AddPeer(made.alice, "ally"))
-            give(made.two, "bob", "Echo", "petname", "ally")
+            add_binding(made.two, "bob", "Echo", "petname", "ally")
             client.control(m.RemovePeer("ally"))
-        give(made.two, "bob", "Echo", "key", made.alice)
-        give(made.two, "bob", "Echo", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+        add_binding(made.two, "bob", "Echo", "key", made.alice)
+        add_binding(made.two, "bob", "Echo", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
         yield made
 
 
@@ -93,7 +93,7 @@ def test_identities_of_the_same_daemon_are_peers(daemons: TwoDaemons) -> None:
 
 def test_an_identity_may_always_use_its_own_bindings(daemons: TwoDaemons) -> None:
     assert admitted(daemons, "bob") == set(INSTANCES)
-    give(daemons.two, "bob", "Trial", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+    add_binding(daemons.two, "bob", "Trial", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
     with (
         daemons.two.client() as client,
         client.connect("bob", daemons.bob, "Trial", "nobody", {"do": "who"}) as session,

@@ -132,7 +132,7 @@ def test_header_of_every_length_up_to_the_limit_is_answered(running: Daemon) -> 
             ):
                 empty = len(m.encode(call))
                 filled = msgspec.structs.replace(call, protocol="P" * (size - empty))
-                assert raw.ask(filled) in ("invalid-name", "bad-message"), (size, call)
+                assert raw.request(filled) in ("invalid-name", "bad-message"), (size, call)
 
 
 def test_payload_above_the_limit_is_refused_before_it_is_sent(running: Daemon) -> None:
@@ -185,16 +185,16 @@ def test_commands_in_flight_of_one_program_are_limited(running: Daemon) -> None:
             for number in range(MAX_COMMANDS_PER_PROGRAM):
                 assert raw.send(b"c%d" % number, m.encode(m.CreateIdentity(f"crowd{number}")), b"")
             for _ in range(3):
-                assert raw.ask(m.CreateIdentity("one-more")) == "overloaded"
+                assert raw.request(m.CreateIdentity("one-more")) == "overloaded"
             with Raw(running.home.control_socket) as other:
                 hello(other)
-                assert other.ask(m.ListIdentities()) == 42
+                assert other.request(m.ListIdentities()) == 42
         finally:
             os.kill(vault, signal.SIGCONT)
         answers = [raw.receive(20) for _ in range(MAX_COMMANDS_PER_PROGRAM)]
         assert {msgspec.msgpack.decode(answer[1])[0] for answer in answers if answer} == {IDENTITY_REPLY}
         assert None not in answers
-        assert raw.ask(m.CreateIdentity("one-more")) == IDENTITY_REPLY
+        assert raw.request(m.CreateIdentity("one-more")) == IDENTITY_REPLY
 
 
 def test_offline_identity_makes_no_calls(running: Daemon) -> None:

@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p.console.program_restart import SUPERVISOR_ORDER
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def running() -> Iterator[Daemon]:
         env = install_protocols(Path(name) / "packages", Guarded="tests.support.guarded_protocol:Guarded")
         daemon = Daemon(Path(name) / "home", Path(name) / "hosts", **env).start()
         daemon.identity("alice")
-        give(daemon, "alice", "Guarded")
+        add_binding(daemon, "alice", "Guarded")
         yield daemon
         daemon.clean_up()
 

@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.raw_connections import Keys, Raw, hello, unharmed
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 from tests.support.vault_process import running_vault, vault_requests
 
 NO_GRANT: Final = bytes(16)
@@ -107,7 +107,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     for name in ("alice", "bob"):
         daemon.identity(name, echo=False)
         for protocol in ("Echo", "Trial", "Hostile"):
-            give(daemon, name, protocol)
+            add_binding(daemon, name, protocol)
     with daemon.client() as client:
         client.control(m.AddPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "carol"))
     yield daemon
@@ -187,21 +187,21 @@ async def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest
 def test_ordinary_program_cannot_manage_the_network(unchanged: Daemon) -> None:
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in MANAGING:
-            assert raw.ask(message) == "forbidden", message
+            assert raw.request(message) == "forbidden", message
         for grant in (b"", NO_GRANT, bytes(1000)):
-            assert raw.ask(network.AuthenticateGateway(grant)) == "forbidden"
+            assert raw.request(network.AuthenticateGateway(grant)) == "forbidden"
         for message in MANAGING:
-            assert raw.ask(message) == "forbidden", message
+            assert raw.request(message) == "forbidden", message
 
 
 def test_ordinary_program_cannot_act_as_an_identity(unchanged: Daemon) -> None:
     with Raw(unchanged.home.mailbox("network")) as raw:
         for name in ("alice", "nobody", "", "gateway:", "../alice", "a" * 10_000):
-            assert raw.ask(m.RegisterIdentity(name, NO_GRANT)) == "forbidden", name
-            assert raw.ask(m.RegisterBinding(name, "Echo", "default", ("everyone",), NO_GRANT)) == "forbidden", name
+            assert raw.request(m.RegisterIdentity(name, NO_GRANT)) == "forbidden", name
+            assert raw.request(m.RegisterBinding(name, "Echo", "default", ("everyone",), NO_GRANT)) == "forbidden", name
         for name, code in (("alice", "forbidden"), ("nobody", "identity-offline")):
-            assert raw.ask(m.UnregisterBinding(name, "Echo", "default")) == code
-            assert raw.ask(m.UnregisterIdentity(name)) == code
+            assert raw.request(m.UnregisterBinding(name, "Echo", "default")) == code
+            assert raw.request(m.UnregisterIdentity(name)) == code
 
 
 def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -> None:
@@ -210,20 +210,20 @@ def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -
     assert isinstance(grant, bytes)
     assert len(grant) == 16
     with Raw(unchanged.home.mailbox("network")) as raw:
-        assert raw.ask(network.AuthenticateGateway(grant)) == "forbidden"
+        assert raw.request(network.AuthenticateGateway(grant)) == "forbidden"
         for name in ("alice", "nobody", "gateway:", "bob2"):
-            assert raw.ask(m.RegisterIdentity(name, grant)) == "forbidden", name
-            assert raw.ask(m.RegisterBinding(name, "Echo", "default", ("everyone",), grant)) == "forbidden", name
-        assert raw.ask(m.UnregisterIdentity("bob")) == "forbidden"
+            assert raw.request(m.RegisterIdentity(name, grant)) == "forbidden", name
+            assert raw.request(m.RegisterBinding(name, "Echo", "default", ("everyone",), grant)) == "forbidden", name
+        assert raw.request(m.UnregisterIdentity("bob")) == "forbidden"
 
 
 def test_messages_of_other_conversations_are_no_messages_for_the_network(unchanged: Daemon) -> None:
     wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), identity.GetBindingStates(), m.Welcome(1, "", "", 1, 1)]
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in wrong:
-            assert raw.ask(message) == "bad-message", message
+            assert raw.request(message) == "bad-message", message
         for tag in (3, 99, 127, 400, -1, 2**63):
-            assert raw.ask(msgspec.msgpack.encode([tag])) == "bad-message"
+            assert raw.request(msgspec.msgpack.encode([tag])) == "bad-message"
 
 
 def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon) -> None:
@@ -241,7 +241,7 @@ def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon
                 correlation = (number % 256 if length == 1 else number).to_bytes(length, "big")
                 for message in (m.Reply(), m.ApplicationErrorReply("Forged"), m.ErrorReply("denied"), m.Cancel()):
                     assert raw.send(correlation, m.encode(message), b"\xa6forged")
-        assert raw.ask(network.GetNetworkReport()) == "forbidden"  # by now all of it has been looked at
+        assert raw.request(network.GetNetworkReport()) == "forbidden"  # by now all of it has been looked at
         assert call.result(20) == "waited"
 
 
@@ -251,11 +251,11 @@ def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon
 def test_gateway_takes_nothing_before_hello(unchanged: Daemon) -> None:
     with Raw(unchanged.home.control_socket) as raw:
         for message in COMMANDS:
-            assert raw.ask(message) == "bad-message", message
-        assert raw.ask(m.Hello(99, "from the future")) == "version-mismatch"
-        assert raw.ask(m.ListIdentities()) == "bad-message"
+            assert raw.request(message) == "bad-message", message
+        assert raw.request(m.Hello(99, "from the future")) == "version-mismatch"
+        assert raw.request(m.ListIdentities()) == "bad-message"
         hello(raw)
-        assert raw.ask(m.ListIdentities()) == 42
+        assert raw.request(m.ListIdentities()) == 42
 
 
 def test_messages_of_other_conversations_are_no_messages_for_the_gateway(unchanged: Daemon) -> None:
@@ -271,9 +271,9 @@ def test_messages_of_other_conversations_are_no_messages_for_the_gateway(unchang
     with Raw(unchanged.home.control_socket) as raw:
         hello(raw)
         for message in wrong:
-            assert raw.ask(message) == "bad-message", message
+            assert raw.request(message) == "bad-message", message
         for tag in (3, 9, 22, 39, 400, -1, 2**63):
-            assert raw.ask(msgspec.msgpack.encode([tag])) == "bad-message"
+            assert raw.request(msgspec.msgpack.encode([tag])) == "bad-message"
 
 
 # ── identities ───────────────────────────────────────────────────────────────────────────────────
@@ -281,15 +281,15 @@ def test_messages_of_other_conversations_are_no_messages_for_the_gateway(unchang
 
 def test_identitys_process_takes_changes_from_the_gateway_alone(unchanged: Daemon) -> None:
     with Raw(unchanged.home.mailbox("identity-alice")) as raw:
-        assert raw.ask(identity.Activate("Echo", "another", ("everyone",))) == "forbidden"
-        assert raw.ask(identity.Activate("Echo", "default", ("everyone",)), b'{"max_length": 1}') == "forbidden"
-        assert raw.ask(identity.Deactivate("Echo", "default")) == "forbidden"
+        assert raw.request(identity.Activate("Echo", "another", ("everyone",))) == "forbidden"
+        assert raw.request(identity.Activate("Echo", "default", ("everyone",)), b'{"max_length": 1}') == "forbidden"
+        assert raw.request(identity.Deactivate("Echo", "default")) == "forbidden"
 
 
 def test_messages_of_other_conversations_are_no_messages_for_an_identity(unchanged: Daemon) -> None:
     with Raw(unchanged.home.mailbox("identity-alice")) as raw:
         for message in (*DATA, *COMMANDS, *MANAGING, *EVERY_VAULT_MESSAGE, m.Hello(1)):
-            assert raw.ask(message) == "bad-message", message
+            assert raw.request(message) == "bad-message", message
 
 
 # ── the supervisor ───────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ from tests.support.separate_daemons import (
     can_separate,
     open_folder,
 )
-from tests.support.two_daemons import give
+from tests.support.two_daemons import add_binding
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give processes users of their own")
 
@@ -48,7 +48,7 @@ def daemon() -> Iterator[SeparateDaemon]:
             daemon.start()
             for name in ("alice", "bob"):
                 daemon.identity(name)
-            give(daemon, "alice", "Escaping")
+            add_binding(daemon, "alice", "Escaping")
             yield daemon
         finally:
             daemon.clean_up()
@@ -189,7 +189,7 @@ def assert_bob_answers(daemon: SeparateDaemon) -> None:
 
 def test_files_that_a_protocol_has_closed_are_deleted_with_it(daemon: SeparateDaemon) -> None:
     daemon.identity("carol", echo=False)
-    give(daemon, "carol", "Escaping")
+    add_binding(daemon, "carol", "Escaping")
     workspace = daemon.home.identities / "carol/protocols/Escaping/default"
     user = (daemon.home.identities / "carol").stat().st_gid
     closed = workspace / "closed"

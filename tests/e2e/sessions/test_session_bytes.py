@@ -13,7 +13,7 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.protocols import BLOCK
 from tests.support.sessions import connected, read_all
-from tests.support.two_daemons import TwoDaemons, give
+from tests.support.two_daemons import TwoDaemons, add_binding
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
@@ -71,7 +71,7 @@ async def test_several_sessions_carry_their_own_bytes_at_once(daemons: TwoDaemon
 
 
 async def test_a_ticket_and_another_instance_lead_to_sessions_too(daemons: TwoDaemons, client: Client) -> None:
-    give(daemons.two, "bob", "Trial", "second")
+    add_binding(daemons.two, "bob", "Trial", "second")
     with daemons.two.client() as of_bob:
         ticket = of_bob.control(m.GetTicket("bob")).ticket
     async with await client.connect(None, ticket, "Trial", "second", {"do": "who"}) as session:

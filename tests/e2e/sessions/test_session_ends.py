@@ -13,7 +13,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED
 from tests.support.daemons import Daemon
 from tests.support.sessions import connected, daemon_of, outcome, read_all
-from tests.support.two_daemons import TwoDaemons, binding_of, give, settled_counts, until
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, final_counts, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 MIB: Final = 1024 * 1024
@@ -30,11 +30,11 @@ async def test_a_reset_arrives_with_its_code(daemons: TwoDaemons, peer: str, cli
         assert error.reset_code == code
     await outcome(session.close())
     daemon, name = daemon_of(daemons, peer)
-    before = settled_counts(daemon, name)["ended"]
+    before = final_counts(daemon, name)["ended"]
     session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
     assert await session.read()
     session.reset(code)
-    assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
+    assert (await asyncio.to_thread(final_counts, daemon, name))["ended"] == before + 1
 
 
 async def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaemons, peer: str, client: Client) -> None:
@@ -46,10 +46,10 @@ async def test_a_side_that_closes_first_is_noticed_by_the_other(daemons: TwoDaem
     await session.close()  # no error: everything has been said about it
 
     daemon, name = daemon_of(daemons, peer)
-    before = settled_counts(daemon, name)["ended"]
+    before = final_counts(daemon, name)["ended"]
     async with connected(client, peer, "hold") as session:
         assert await session.read()
-    assert (await asyncio.to_thread(settled_counts, daemon, name))["ended"] == before + 1
+    assert (await asyncio.to_thread(final_counts, daemon, name))["ended"] == before + 1
 
 
 async def test_bytes_written_before_the_end_of_the_program_arrive(
@@ -120,7 +120,7 @@ async def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemo
     """Other sessions of the peer go on."""
     with daemons.one.client() as of_alice, daemons.two.client() as of_bob:
         of_bob.control(m.AddPeer(of_alice.control(m.GetTicket("alice")).ticket, "alice"))
-    give(daemons.two, "bob", "Trial", "members", "alice")
+    add_binding(daemons.two, "bob", "Trial", "members", "alice")
 
     async with connected(client, daemons.bob) as other:
         session = await client.connect("alice", daemons.bob, "Trial", "members", {"do": "echo"})
@@ -136,7 +136,7 @@ async def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(daemo
 
 async def test_taking_an_identity_offline_ends_its_sessions_with_a_word(daemons: TwoDaemons, client: Client) -> None:
     id52 = daemons.two.identity("carol", echo=False)
-    give(daemons.two, "carol", "Trial")
+    add_binding(daemons.two, "carol", "Trial")
 
     session = await client.connect("alice", id52, "Trial", initial={"do": "echo"})
     await assert_echoes(session)
@@ -150,7 +150,7 @@ async def test_taking_an_identity_offline_ends_its_sessions_with_a_word(daemons:
 
 async def test_removing_a_protocol_ends_its_sessions_with_a_word(daemons: TwoDaemons, client: Client) -> None:
     peer, daemon, name = daemons.bob, daemons.two, "bob"
-    give(daemon, name, "Trial", "passing")
+    add_binding(daemon, name, "Trial", "passing")
 
     session = await client.connect("alice", peer, "Trial", "passing", {"do": "echo"})
     await assert_echoes(session)

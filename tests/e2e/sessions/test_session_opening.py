@@ -15,7 +15,7 @@ from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, assert_same_error, known_nowhere
 from tests.support.sessions import daemon_of, outcome, read_all
-from tests.support.two_daemons import TwoDaemons, binding_of, give, handlers_at_work, settled_counts, until
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, final_counts, handlers_at_work, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "assert_no_session_left")]
 
@@ -80,7 +80,7 @@ async def test_initial_data_of_the_largest_size_arrives(daemons: TwoDaemons, pee
 
 
 async def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaemons, client: Client) -> None:
-    give(daemons.two, "bob", "Trial", "private", "peers")
+    add_binding(daemons.two, "bob", "Trial", "private", "peers")
     refused = await outcome(client.connect("alice", daemons.bob, "Trial", "private", {"do": "echo"}))
     assert_same_error(refused, e.Denied(peer=daemons.bob, protocol="Trial", instance="private"))
     assert binding_of(daemons.two, "bob", "Trial", "private").opened == 0
@@ -89,14 +89,14 @@ async def test_a_stranger_is_denied_before_the_handler_is_asked(daemons: TwoDaem
 async def test_a_connect_that_is_cancelled_cancels_the_handler(daemons: TwoDaemons, peer: str, client: Client) -> None:
     """Long before its deadline."""
     daemon, name = daemon_of(daemons, peer)
-    before = settled_counts(daemon, name)["cancelled"]
+    before = final_counts(daemon, name)["cancelled"]
 
     connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}, timeout=30))
     await until(lambda: handlers_at_work(daemon, name), "the handler is asked")
     connecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await connecting
-    await until(lambda: settled_counts(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
+    await until(lambda: final_counts(daemon, name)["cancelled"] == before + 1, "the handler was cancelled")
 
 
 async def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:

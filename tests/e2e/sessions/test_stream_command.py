@@ -15,7 +15,7 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import CLI
-from tests.support.two_daemons import TwoDaemons, settled_counts, wait_idle
+from tests.support.two_daemons import TwoDaemons, final_counts, wait_idle
 
 SIZE = 20_000_000
 
@@ -178,11 +178,11 @@ def test_a_daemon_s_process_is_killed(daemons: TwoDaemons) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_interrupted(daemons: TwoDaemons, number: signal.Signals) -> None:
     """The handler at the other side learns it, and the command ends at once, without a word."""
-    ended = settled_counts(daemons.two, "bob")["ended"]
+    ended = final_counts(daemons.two, "bob")["ended"]
     with streaming(daemons, '{"do": "hold"}') as process:
         assert os.read(pipe(process.stdout), 1) == b"x"
         process.send_signal(number)
         assert process.wait(60) == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
         assert process.stderr is not None
         assert process.stderr.read() == b""
-    assert settled_counts(daemons.two, "bob")["ended"] == ended + 1
+    assert final_counts(daemons.two, "bob")["ended"] == ended + 1

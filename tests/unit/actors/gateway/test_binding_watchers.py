@@ -8,7 +8,7 @@ import pytest
 
 from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_client.errors import DaemonBusy
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 OLD, NEW = b"old", b"new"
 
@@ -22,7 +22,7 @@ class Program:
         self._notified = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, seen: bytes, **failed: str) -> None:
+    async def watch(self, seen: bytes, **failed: str) -> None:
         self._notified.clear()
 
         async def wait() -> None:
@@ -30,17 +30,17 @@ class Program:
                 await self._notified.wait()
 
         self._task = asyncio.create_task(wait())
-        await a_few_turns()
+        await run_pending()
 
     async def is_notified(self) -> None:
         """Return its reply. The program is busy from now on."""
         self._notified.set()
-        await a_few_turns()
+        await run_pending()
 
     async def gives_up(self) -> None:
         assert self._task is not None
         self._task.cancel()
-        await a_few_turns()
+        await run_pending()
 
 
 def removing(watchers: BindingWatchers) -> asyncio.Task[None]:
@@ -58,28 +58,28 @@ async def test_without_watchers_the_remover_does_not_wait() -> None:
 async def test_the_remover_waits_until_the_program_polls_again() -> None:
     watchers = BindingWatchers()
     one, other = Program(watchers), Program(watchers, b"2")
-    await one.ask(OLD)
-    await other.ask(NEW)
+    await one.watch(OLD)
+    await other.watch(NEW)
     waiting = removing(watchers)
-    await a_few_turns()
+    await run_pending()
     await one.is_notified()
     assert not waiting.done()
-    await one.ask(NEW)
+    await one.watch(NEW)
     await waiting
 
 
 async def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
     watchers = BindingWatchers()
     program = Program(watchers)
-    await program.ask(OLD)
+    await program.watch(OLD)
     waiting = removing(watchers)
-    await a_few_turns()
+    await run_pending()
     await program.gives_up()
     await waiting
-    await program.ask(OLD)
+    await program.watch(OLD)
     await program.is_notified()
     waiting = removing(watchers)
-    await a_few_turns()
+    await run_pending()
     assert not waiting.done()
     watchers.remove([b"1"])
     await waiting
@@ -89,12 +89,12 @@ async def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
     now = 0.0
     watchers = BindingWatchers(lambda: now)
     program = Program(watchers)
-    await program.ask(OLD, **{"alice/default": "no"})
+    await program.watch(OLD, **{"alice/default": "no"})
     assert watchers.failures() == {("Shop", "alice/default"): "no"}
     await program.is_notified()
     now = 14.0
     waiting = removing(watchers)
-    await a_few_turns()
+    await run_pending()
     assert not waiting.done()
     now = 16.0
     await waiting

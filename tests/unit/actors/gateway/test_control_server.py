@@ -25,7 +25,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.stub_actors import Program, running_gateway, temporary_home
 
 
@@ -54,16 +54,16 @@ async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> N
     async with running_gateway(home) as gateway:
         stranger = Program(home)
         with pytest.raises(BadMessage, match="Hello"):
-            await stranger.ask(m.ListIdentities(), m.IdentityList)
+            await stranger.request(m.ListIdentities(), m.IdentityList)
         with pytest.raises(VersionMismatch) as caught:
             await stranger.hello(version=99)
         assert (caught.value.ours, caught.value.theirs) == (99, PROTOCOL_VERSION)
         with pytest.raises(BadMessage):
-            await stranger.ask(m.ListIdentities(), m.IdentityList)
+            await stranger.request(m.ListIdentities(), m.IdentityList)
         await stranger.hello()
-        assert await stranger.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await stranger.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
         stranger.link.close()
-        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 @pytest.mark.parametrize(
@@ -84,19 +84,19 @@ async def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_u
             asyncio.ensure_future(gateway.program.link.request(m.ListPeers(), timeout=60))
             for _ in range(MAX_COMMANDS_PER_PROGRAM)
         ]
-        await gateway.network.hears(GetPeers, MAX_COMMANDS_PER_PROGRAM)
+        await gateway.network.wait_for_message(GetPeers, MAX_COMMANDS_PER_PROGRAM)
         with pytest.raises(Overloaded) as caught:
-            await gateway.ask(m.ListIdentities(), m.IdentityList)
+            await gateway.request(m.ListIdentities(), m.IdentityList)
         assert caught.value.limit == MAX_COMMANDS_PER_PROGRAM
         other = Program(home)
         await other.hello()
-        assert await other.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await other.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
         other.link.close()
         # Cancelled, they make room.
         for asked in waiting:
             asked.cancel()
         await asyncio.wait(waiting)
-        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 async def test_change_is_completed_after_its_program_has_gone(home: Home) -> None:
@@ -106,7 +106,7 @@ async def test_change_is_completed_after_its_program_has_gone(home: Home) -> Non
             await program.hello()
             gateway.vault.go_on.clear()
             gateway.vault.asked.clear()
-            asked = asyncio.ensure_future(program.ask(m.CreateIdentity(name), m.IdentityReply))
+            asked = asyncio.ensure_future(program.request(m.CreateIdentity(name), m.IdentityReply))
             await gateway.vault.asked.wait()
             if name == "alice":
                 asked.cancel()  # says that it does not want the answer any more
@@ -115,8 +115,8 @@ async def test_change_is_completed_after_its_program_has_gone(home: Home) -> Non
             await asyncio.wait([asked])
             gateway.vault.go_on.set()
         with pytest.raises(IdentityExists):  # waits its turn after the other one
-            await gateway.ask(m.CreateIdentity("bob"), m.IdentityReply)
-        found = await gateway.ask(m.ListIdentities(), m.IdentityList)
+            await gateway.request(m.CreateIdentity("bob"), m.IdentityReply)
+        found = await gateway.request(m.ListIdentities(), m.IdentityList)
         assert [identity.name for identity in found.identities] == ["alice", "bob"]
 
 
@@ -129,20 +129,20 @@ async def test_defect_in_a_command_is_an_internal_error(home: Home, monkeypatch:
     monkeypatch.setattr("fastn_p2p_actors.gateway.control_server.COMMANDS", commands)
     async with running_gateway(home) as gateway:
         with pytest.raises(InternalError) as caught:
-            await gateway.ask(m.ListPeers(), m.PeerList)
+            await gateway.request(m.ListPeers(), m.PeerList)
         assert caught.value.reason == "ListPeers: ZeroDivisionError"
-        assert await gateway.ask(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+        assert await gateway.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
 
 
 async def test_commands_in_flight_end_before_the_gateway_does(home: Home) -> None:
     async with running_gateway(home) as gateway:
         gateway.network.ignore.add(GetPeers)
-        asked = asyncio.ensure_future(gateway.ask(m.ListPeers(), m.PeerList))
-        await gateway.network.hears(GetPeers)
+        asked = asyncio.ensure_future(gateway.request(m.ListPeers(), m.PeerList))
+        await gateway.network.wait_for_message(GetPeers)
         gateway._actor.stop_requested.set()
-        await a_few_turns()
+        await run_pending()
         with pytest.raises(DaemonBusy, match="gateway"):
-            await gateway.ask(m.ListIdentities(), m.IdentityList)
+            await gateway.request(m.ListIdentities(), m.IdentityList)
         gateway.network.close()  # ends the ask of the gateway, and so the command
         with pytest.raises(DaemonBusy, match="network"):
             await asked
@@ -150,22 +150,22 @@ async def test_commands_in_flight_end_before_the_gateway_does(home: Home) -> Non
 
 async def test_peers_and_tickets_are_the_networks(home: Home) -> None:
     async with running_gateway(home) as gateway:
-        added = await gateway.ask(m.AddPeer("fastn1…", "carol"), m.PeerReply)
+        added = await gateway.request(m.AddPeer("fastn1…", "carol"), m.PeerReply)
         assert added.peer.name == "carol"
-        assert gateway.network.heard[-1] == SavePeer("fastn1…", "carol")
-        assert (await gateway.ask(m.ListPeers(), m.PeerList)).peers == [added.peer]
-        assert await gateway.ask(m.RemovePeer("carol"), m.Ack) == m.Ack()
+        assert gateway.network.received[-1] == SavePeer("fastn1…", "carol")
+        assert (await gateway.request(m.ListPeers(), m.PeerList)).peers == [added.peer]
+        assert await gateway.request(m.RemovePeer("carol"), m.Ack) == m.Ack()
         for message in (m.AddPeer("x", "No Name"), m.RemovePeer("")):
             with pytest.raises(InvalidName):
-                await gateway.ask(message, m.Ack)
+                await gateway.request(message, m.Ack)
         with pytest.raises(IdentityNotFound):
-            await gateway.ask(m.GetTicket("alice"), m.TicketText)
-        await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
-        assert (await gateway.ask(m.GetTicket("alice"), m.TicketText)).ticket == "ticket of alice"
-        assert (await gateway.ask(m.GetTicket(""), m.TicketText)).ticket == "ticket of "
+            await gateway.request(m.GetTicket("alice"), m.TicketText)
+        await gateway.request(m.CreateIdentity("alice"), m.IdentityReply)
+        assert (await gateway.request(m.GetTicket("alice"), m.TicketText)).ticket == "ticket of alice"
+        assert (await gateway.request(m.GetTicket(""), m.TicketText)).ticket == "ticket of "
         gateway.network.ignore.add(CreateTicket)
-        asked = asyncio.ensure_future(gateway.ask(m.GetTicket("alice"), m.TicketText))
-        await gateway.network.hears(CreateTicket, 3)
+        asked = asyncio.ensure_future(gateway.request(m.GetTicket("alice"), m.TicketText))
+        await gateway.network.wait_for_message(CreateTicket, 3)
         gateway.network.close()
         with pytest.raises(DaemonBusy) as caught:
             await asked

@@ -121,7 +121,7 @@ async def test_ready_once_the_network_knows_everything(home: Home) -> None:
     bind(home, "Echo", "friends", {"max_length": 2}, "carol")
     bind(home, "Diary")
     async with alice(home) as running:
-        assert [type(message) for message in running.network.heard] == [
+        assert [type(message) for message in running.network.received] == [
             RegisterIdentity,
             RegisterBinding,
             RegisterBinding,
@@ -185,7 +185,7 @@ async def test_announcing_is_tried_again_while_the_vault_is_down_and_not_when_it
     network, supervisor = StubNetwork(home), StubSupervisor(home)
     network.refuse[RegisterIdentity] = DaemonBusy(actor="vault")
     starting = asyncio.ensure_future(supervisor.start("alice"))
-    await network.hears(RegisterIdentity, 3)
+    await network.wait_for_message(RegisterIdentity, 3)
     assert not starting.done()
     network.refuse.clear()
     async with asyncio.timeout(50):
@@ -339,7 +339,7 @@ async def test_deactivated_binding_lets_requests_end(home: Home) -> None:
     async with alice(home) as running:
         _, answer = running.network.deliver("alice", "Diary", "default", "sleep 0.1")
         asked = asyncio.ensure_future(running.ask(Deactivate("Diary", "default")))
-        await running.network.hears(UnregisterBinding)
+        await running.network.wait_for_message(UnregisterBinding)
         assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
         assert await asked == Ack()
 
@@ -367,7 +367,7 @@ async def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> 
         network = running.network
         _, answer = network.deliver("alice", "Diary", "default", "sleep 0.1")
         stopped = asyncio.ensure_future(running.supervisor.stop("alice"))
-        await network.hears(UnregisterIdentity)
+        await network.wait_for_message(UnregisterIdentity)
         assert not answer.done()
         assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
         async with asyncio.timeout(60):

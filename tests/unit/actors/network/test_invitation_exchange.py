@@ -29,7 +29,7 @@ from fastn_p2p_client.errors import (
     StorageFailed,
 )
 from fastn_p2p_client.tickets import Ticket
-from tests.support.peer_connections import StubOwner, new_connection, take_sent
+from tests.support.peer_connections import StubOwner, new_connection, pop_sent
 from tests.support.signer import DAY, NOW, Signer
 from tests.support.two_daemons import until
 
@@ -103,9 +103,9 @@ class Setup:
     def answers(self, **fields: Any) -> list[Any]:
         """Let the other daemon redeem an invitation; return the answers."""
         asked = {"id": 1, "source": bytes(BOB.key), "target": self.own.raw, "secret": SECRET, "name": "bob", **fields}
-        take_sent(self.connection)
+        pop_sent(self.connection)
         self.connection.handle(wire.RedeemInvitation(**asked), b"")
-        return [message for message in take_sent(self.connection) if isinstance(message, wire.Reply | wire.ErrorReply)]
+        return [message for message in pop_sent(self.connection) if isinstance(message, wire.Reply | wire.ErrorReply)]
 
     def names(self) -> list[str]:
         return [each.name for each in self.book.page("", 100)]
@@ -235,7 +235,7 @@ async def redeem(setup: Setup, text: str, *answers: Any, name: str = "ally") -> 
     asked: list[wire.RedeemInvitation] = []
 
     def has_asked() -> bool:
-        asked.extend(each for each in take_sent(setup.connection) if isinstance(each, wire.RedeemInvitation))
+        asked.extend(each for each in pop_sent(setup.connection) if isinstance(each, wire.RedeemInvitation))
         return bool(asked) or task.done()
 
     await until(has_asked, "the request")
@@ -310,4 +310,4 @@ async def test_a_mistake_of_this_side_is_found_before_a_use_is_spent(bearer: Set
     with pytest.raises(P2PError):
         await redeem(bearer, invitation(), name="alice")
     assert bearer.names() == ["ally"]
-    assert not any(isinstance(each, wire.RedeemInvitation) for each in take_sent(bearer.connection))
+    assert not any(isinstance(each, wire.RedeemInvitation) for each in pop_sent(bearer.connection))

@@ -19,7 +19,7 @@ from fastn_p2p_actors.network.revocation_exchange import RevocationExchange
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import BadSignature, IdentityRevoked, PeerUnreachable
-from tests.support.peer_connections import new_connection, take_sent
+from tests.support.peer_connections import new_connection, pop_sent
 from tests.support.signer import NOW, Signer
 from tests.support.two_daemons import until
 
@@ -90,7 +90,7 @@ class Setup:
 
     def pushed(self) -> list[int]:
         """Return the number of messages over each connection."""
-        return [len(take_sent(each)) for each in self.connections]
+        return [len(pop_sent(each)) for each in self.connections]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fastn_p2p_client.errors import BadRequest, CommandNotFound
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.dispatchers import KEY, DispatcherSetup, echo, typed
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.two_daemons import until
 
 
@@ -71,7 +71,7 @@ async def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_h
     await asyncio.to_thread(begun.wait, 5)
     assert not seen[0].cancelled
     setup.dispatcher.cancel(b"1")
-    await a_few_turns()
+    await run_pending()
     assert seen[0].cancelled
     assert (setup.dispatcher.in_flight, setup.binding.in_flight) == (0, 1)
     let_go.set()
@@ -93,13 +93,13 @@ async def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_onc
     for number in range(200):
         setup.deliver("many", id=b"a%d" % number, peer=others)
     setup.deliver("one", id=b"b")
-    await a_few_turns()
+    await run_pending()
     assert "one" in started
     assert len(started) < 20
     for number in range(200):
         setup.dispatcher.cancel(b"a%d" % number)
     count = len(started)
-    await a_few_turns()
+    await run_pending()
     assert len(started) == count
     assert setup.binding.in_flight == 0
     assert setup.answers.qsize() == count

@@ -28,7 +28,7 @@ from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.dispatchers import KEY, DispatcherSetup, echo, raising, returning, typed
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 
 async def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:
@@ -190,7 +190,7 @@ async def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
     assert error.seconds == 0.03
     async with asyncio.timeout(50):
         await cancelled.wait()
-    await a_few_turns()
+    await run_pending()
     assert setup.dispatcher.in_flight == setup.binding.in_flight == 0
     assert setup.answers.empty()
 
@@ -225,7 +225,7 @@ async def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
     await started.wait()
     setup.dispatcher.cancel(b"later")
     await ended.wait()
-    await a_few_turns()
+    await run_pending()
     setup.deliver("quick", id=b"next")
     assert (await setup.answer())[0] == b"next"
     assert setup.answers.empty()
@@ -250,7 +250,7 @@ async def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_o
     assert (await setup.answer())[2] == msgspec.msgpack.encode("next")
     assert (setup.dispatcher.in_flight, setup.binding.in_flight) == (0, 1)
     let_go.set()
-    await a_few_turns()
+    await run_pending()
     assert setup.binding.in_flight == 0
     assert setup.answers.empty()  # its late return value is not sent
 
@@ -321,7 +321,7 @@ async def test_sends_no_answer_after_the_network_process_has_ended() -> None:
         setup.deliver(id=b"%d" % number)
     await asyncio.sleep(0)
     setup.dispatcher.cancel_all()
-    await a_few_turns()
+    await run_pending()
     assert setup.binding.in_flight == 0
     assert setup.answers.empty()
     setup.dispatcher.close()

@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.protocol import Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import serve
-from tests.support.handlers import ask
+from tests.support.handlers import call_protocol
 
 
 class Unspeakable(Exception):
@@ -97,5 +97,5 @@ async def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(
 async def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fails, "what", Stricter(peer="p", protocol="Fails", instance="i", extra=1))
     with pytest.raises(Denied) as caught:
-        await ask(Fails)
+        await call_protocol(Fails)
     assert type(caught.value) is Denied

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fastn_p2p_client.protocol import BindingContext
 
-from tests.support.handlers import ask, logged
+from tests.support.handlers import call_protocol, logged
 
 
 async def prefixed(prefix: str, text: str) -> str:
@@ -69,7 +69,7 @@ class Names(Protocol):
 
 @pytest.mark.parametrize("name", ["list", "str", "dict", "public", "context"])
 async def test_a_method_may_have_any_name(name: str) -> None:
-    assert await ask(Names, ["x"], name) == ["x", name]
+    assert await call_protocol(Names, ["x"], name) == ["x", name]
 
 
 def test_a_method_called_public_does_not_make_the_protocol_public() -> None:
@@ -194,7 +194,7 @@ class Decorated(Protocol):
     ],
 )
 async def test_serves_every_kind_of_method(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
-    assert await ask(code, request_, command) == reply
+    assert await call_protocol(code, request_, command) == reply
     BindingServer().protocol(code)
 
 
@@ -210,7 +210,7 @@ async def test_streams_are_inherited_and_overridden(code: type[Protocol], said: 
 @pytest.mark.parametrize("code", [MarksAnew, Removes])
 async def test_a_subclass_can_remove_a_handler(code: type[Protocol]) -> None:
     with pytest.raises(P2PError, match="without a command"):
-        await ask(code, {"text": "x"})
+        await call_protocol(code, {"text": "x"})
 
 
 class TakesAGhost(Protocol):
@@ -235,7 +235,7 @@ class Streams(Protocol):
 )
 async def test_rejects_a_class_with_a_handler_that_cannot_be_called(code: type[Protocol], reason: str) -> None:
     with pytest.raises(HandlerFailed, match=reason):
-        await ask(code)
+        await call_protocol(code)
     for server in (BindingServer(), sync.BindingServer()):
         with pytest.raises(InvalidHandler, match=reason):
             server.protocol(code)

@@ -18,7 +18,7 @@ import pytest
 
 from fastn_p2p_client import BindingServer
 from fastn_p2p_client.protocol import Protocol, request
-from tests.support.handlers import Question, answer, ask, logged
+from tests.support.handlers import Question, answer, call_protocol, logged
 
 T = TypeVar("T")
 
@@ -82,8 +82,8 @@ async def test_types_that_are_local_to_a_function() -> None:
             return request.text
 
     assert await answer(handle, {"text": "x"}) == "x"
-    assert await ask(Serves, {"text": "x"}) == "x"
-    assert await ask(made_elsewhere(), {"number": 1}) == 1
+    assert await call_protocol(Serves, {"text": "x"}) == "x"
+    assert await call_protocol(made_elsewhere(), {"number": 1}) == 1
     server = BindingServer()
     server.handle_requests("Test", handle)
     server.protocol(made_elsewhere())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastn_p2p_client.serving.start_queue import StartQueue
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 LONG = 1.0
 """Seconds, more than the budget of an iteration."""
@@ -56,7 +56,7 @@ async def test_starts_one_long_handler_per_iteration_and_loses_none() -> None:
         most = max(most, len(bench.started) - before)
     assert most == 1
     await bench.all()
-    await a_few_turns()
+    await run_pending()
     bench.deliver(b"a", 1, LONG)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -66,7 +66,7 @@ async def test_starts_one_long_handler_per_iteration_and_loses_none() -> None:
 async def test_never_starts_handlers_that_are_cancelled_while_they_wait() -> None:
     bench = Bench()
     tasks = bench.deliver(b"a", 100, LONG)
-    await a_few_turns()
+    await run_pending()
     started = len(bench.started)
     assert 0 < started < 20
     for task in tasks:
@@ -80,7 +80,7 @@ async def test_peers_take_turns() -> None:
     bench = Bench()
     bench.deliver(b"a", 100, LONG)
     bench.deliver(b"b", 100, LONG)
-    await a_few_turns()
+    await run_pending()
     bench.deliver(b"c", 1, LONG)
     before = len(bench.started)
     await bench.all()
@@ -101,7 +101,7 @@ async def test_starts_waiting_handlers_in_order_and_faster_once_they_are_short()
         bench.now += takes
 
     tasks = [asyncio.create_task(handle(number)) for number in range(500)]
-    await a_few_turns()
+    await run_pending()
     takes = SHORT
     turns = 0
     while len(order) < 500:

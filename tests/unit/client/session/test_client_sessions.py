@@ -38,7 +38,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.session import client_sessions
 from fastn_p2p_client.session.client_sessions import ClientSessions
 from fastn_p2p_client.session.session import Session
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 OPEN = OpenSession("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
@@ -81,7 +81,7 @@ class SessionsSetup:
 async def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == [OPEN]
     setup.answer(OPENED)
     session = await opening
@@ -108,7 +108,7 @@ REFUSALS: list[tuple[Message, type[Exception]]] = [
 async def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Exception]) -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     setup.answer(message)
     with pytest.raises(error):
         await opening
@@ -119,7 +119,7 @@ async def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[
 async def test_cancelling_the_opening_sends_a_cancel() -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
@@ -138,7 +138,7 @@ async def test_the_deadline_of_the_opening_sends_a_cancel() -> None:
 async def test_cancelling_as_the_session_opens_resets_it() -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     opening.cancel()
     setup.answer(OPENED)
     with pytest.raises(asyncio.CancelledError):
@@ -150,7 +150,7 @@ async def test_cancelling_as_the_session_opens_resets_it() -> None:
 async def test_cancelling_the_opening_without_a_connection_leaves_nothing() -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     setup.channel.down = True
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,11 +169,11 @@ async def test_a_failed_send_leaves_nothing() -> None:
 async def test_a_daemon_that_dies_ends_them_all() -> None:
     setup = SessionsSetup()
     first, second = setup.open(), setup.open()
-    await a_few_turns()
+    await run_pending()
     setup.answer(OPENED)
     session = await first
     reading = asyncio.create_task(session.read())
-    await a_few_turns()
+    await run_pending()
     setup.sessions.connection_lost()
     for work in (reading, second):
         with pytest.raises(ConnectionLost):
@@ -187,7 +187,7 @@ async def test_a_daemon_that_dies_ends_them_all() -> None:
 async def test_a_message_that_is_none_ends_its_session() -> None:
     setup = SessionsSetup()
     opening = setup.open()
-    await a_few_turns()
+    await run_pending()
     setup.answer(OPENED)
     session = await opening
     setup.sessions.on_message(b"0", b"\xc1", b"")
@@ -201,14 +201,14 @@ async def test_the_sessions_of_a_program_are_limited(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(client_sessions, "MAX_SESSIONS_PER_CLIENT", 1)
     setup = SessionsSetup()
     first = setup.open()
-    await a_few_turns()
+    await run_pending()
     with pytest.raises(Overloaded):
         await setup.open()
     setup.answer(OPENED)
     (await first).reset()
     setup.answer(ResetStream(0))
     second: Any = setup.open()
-    await a_few_turns()
+    await run_pending()
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second

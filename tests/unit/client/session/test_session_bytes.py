@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastn_p2p_client.ipc.messages import SessionData, encode
 from fastn_p2p_client.session.session import Session
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.in_process_hop import CHUNK, WINDOW, Hop, small_windows
 from tests.support.session_endpoints import STREAMS, open_pair
 
@@ -63,7 +63,7 @@ async def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> Non
     here, there = await open_pair()
     reading = asyncio.create_task(there.read_exactly(6))
     await here.write(b"abc")
-    await a_few_turns()
+    await run_pending()
     assert not reading.done()
     await here.write(b"defgh")
     assert await reading == b"abcdef"
@@ -88,7 +88,7 @@ async def test_nothing_that_is_asked_for_is_no_end() -> None:
 async def test_two_tasks_do_not_read_at_once() -> None:
     here, there = await open_pair()
     reading = asyncio.create_task(there.read())
-    await a_few_turns()
+    await run_pending()
     with pytest.raises(RuntimeError, match="another task"):
         await there.read()
     await here.write(b"for the first")
@@ -99,7 +99,7 @@ async def test_a_cancelled_read_takes_nothing_with_it() -> None:
     here, there = await open_pair()
     for _ in range(3):
         reading = asyncio.create_task(there.read())
-        await a_few_turns()
+        await run_pending()
         await here.write(b"kept")
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -111,7 +111,7 @@ async def test_a_read_cancelled_as_bytes_arrive_leaves_them() -> None:
     with small_windows():
         hop = await Hop().opened()
         reading = asyncio.create_task(hop.server.read())
-        await a_few_turns()
+        await run_pending()
         await hop.opener.write(b"kept")
         hop.deliver_all()
         reading.cancel()  # woken up, and cancelled before it runs
@@ -134,7 +134,7 @@ async def test_chunks_are_never_larger_than_they_may_be() -> None:
         writing = asyncio.create_task(hop.opener.write(bytes(3 * WINDOW)))
         sizes: list[int] = []
         while not writing.done():
-            await a_few_turns()
+            await run_pending()
             sizes += [len(payload) for header, payload in hop.queues[0].waiting if header == encode(SessionData())]
             hop.deliver_all()
             await hop.server.read()

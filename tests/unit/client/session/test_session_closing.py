@@ -9,7 +9,7 @@ import pytest
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
 from fastn_p2p_client.ipc.messages import ErrorReply, StopSending
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.support.session_endpoints import open_pair, outcome, read_all
 
@@ -57,7 +57,7 @@ async def test_closing_raises_if_written_bytes_were_not_passed_on() -> None:
         hop = await Hop().opened()
         await hop.opener.write(b"x")
         closing = asyncio.create_task(hop.opener.close())
-        await a_few_turns()
+        await run_pending()
         assert not closing.done()
         hop.opener.on_message(message, b"")
         assert type(await outcome(closing)) is error
@@ -81,7 +81,7 @@ async def test_tasks_that_wait_learn_that_the_session_was_closed() -> None:
             await hop.opener.write(bytes(WINDOW - 4 * COST))
             reading = asyncio.create_task(hop.opener.read())
             writing = asyncio.create_task(hop.opener.write(bytes(CHUNK)))
-            await a_few_turns()
+            await run_pending()
             if end == "close":
                 closing = asyncio.create_task(hop.opener.close())
                 await hop.deliver_until_idle()

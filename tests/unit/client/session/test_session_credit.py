@@ -10,7 +10,7 @@ import pytest
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, StreamReset
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, StopSending, WindowUpdate
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.support.session_endpoints import STREAMS, open_pair, outcome
 
@@ -18,11 +18,11 @@ from tests.support.session_endpoints import STREAMS, open_pair, outcome
 async def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
     here, there = await open_pair()
     writing = asyncio.create_task(here.write(bytes(10 * SESSION_WINDOW)))
-    await a_few_turns()
-    await a_few_turns()
+    await run_pending()
+    await run_pending()
     stalled_at = here.bytes_written
     assert SESSION_WINDOW - MAX_CHUNK < stalled_at <= SESSION_WINDOW
-    await a_few_turns()
+    await run_pending()
     assert here.bytes_written == stalled_at
     assert not writing.done()
     await there.read_exactly(10 * SESSION_WINDOW)
@@ -41,10 +41,10 @@ async def test_small_chunks_take_more_than_their_bytes() -> None:
     count = -1
     while count != here.bytes_written:
         count = here.bytes_written
-        await a_few_turns()
+        await run_pending()
     assert SESSION_WINDOW // (CHUNK_COST + 1) - 1 <= count <= SESSION_WINDOW // (CHUNK_COST + 1)
     await there.read_exactly(count)
-    await a_few_turns()
+    await run_pending()
     assert here.bytes_written > count  # all of it was given back
     dripping.cancel()
 
@@ -78,7 +78,7 @@ async def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
             hop = await Hop().opened()
             await hop.opener.write(bytes(WINDOW - 4 * COST))
             writing = asyncio.create_task(hop.opener.write(bytes(2 * COST)))
-            await a_few_turns()
+            await run_pending()
             assert not writing.done()
             hop.opener.on_message(message, b"")
             result = await outcome(writing)
@@ -91,7 +91,7 @@ async def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> 
         hop = await Hop().opened()
         reading = asyncio.create_task(hop.server.read())
         writing = asyncio.create_task(hop.opener.read())
-        await a_few_turns()
+        await run_pending()
         hop.server.on_message(SessionData(), bytes(size))
         assert type(await outcome(reading)) is BadMessage
         assert type(await outcome(hop.server.write(b"x"))) is BadMessage
@@ -107,7 +107,7 @@ async def test_credit_never_adds_up_to_more_than_a_window() -> None:
         for size in (2**60, WINDOW, -(2**60), 0, 2**60):
             hop.opener.on_message(WindowUpdate(size), b"")
         writing = asyncio.create_task(hop.opener.write(bytes(100 * WINDOW)))
-        await a_few_turns()
+        await run_pending()
         assert not writing.done()
         assert 0 < hop.opener.bytes_written <= WINDOW
         writing.cancel()

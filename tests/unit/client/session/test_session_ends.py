@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.in_process_hop import Hop
 from tests.support.session_endpoints import open_pair, outcome, read_all
 
@@ -54,7 +54,7 @@ async def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code:
     first, second = pair[side], pair[1 - side]
     await first.write(b"lost")
     reading = asyncio.create_task(second.read_exactly(100))
-    await a_few_turns()
+    await run_pending()
     first.reset(code)
     for work in (reading, second.read(), second.write(b"x"), second.send_eof(), second.wait_sent()):
         error = await outcome(work)
@@ -62,7 +62,7 @@ async def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code:
         assert error.reset_code == code
     for mine in (first.read(), first.write(b"x"), first.send_eof()):
         assert isinstance(await outcome(mine), SessionClosed)
-    await a_few_turns()
+    await run_pending()
     assert first.is_over
     assert second.is_over
     await first.close()
@@ -188,7 +188,7 @@ async def test_a_way_that_is_gone_ends_the_session() -> None:
 async def test_every_waiter_gets_the_reason_of_a_failed_opening() -> None:
     hop = Hop()
     writing = asyncio.create_task(hop.opener.write(b"x"))
-    await a_few_turns()
+    await run_pending()
     assert not writing.done()
     with pytest.raises(SessionClosed):
         print(hop.opener.peer)

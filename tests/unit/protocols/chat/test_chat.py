@@ -43,7 +43,7 @@ from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost
 from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 BOB, CAROL = "b" * 52, "c" * 52
 
@@ -243,7 +243,7 @@ async def test_everything_is_delivered_once_and_only_lasting_problems_are_report
     for value in range(2):
         await store.write(MessageTables.add_sent, BOB, "default", number(value), "hi", 10)
         delivery.wake()
-    await a_few_turns()
+    await run_pending()
     assert transport.requests == []
     transport.online.set()
     assert await delivered.get() == ("default", [number(0), number(1)])
@@ -253,7 +253,7 @@ async def test_everything_is_delivered_once_and_only_lasting_problems_are_report
     await store.write(MessageTables.mark_read_here, BOB, "default", 1000)
     delivery.wake()
     while not delivery.is_idle:
-        await a_few_turns()
+        await run_pending()
     assert transport.requests[3:] == [ReadReceipt("default", [number(7)])]
     await delivery.close()
     await store.close()

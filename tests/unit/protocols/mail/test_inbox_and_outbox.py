@@ -166,7 +166,7 @@ async def test_a_batch_is_bounded_and_a_large_mail_goes_alone(tmp_path: Path) ->
         sizes = []
         while parcels := await alice.queue.batch(TO_BOB):
             sizes.append(len(parcels))
-            await alice.settle(await alice.deliver_to(bob))
+            await alice.apply_receipt(await alice.deliver_to(bob))
         assert sizes == [MAX_BATCH, 1, 1]
         assert await bob.ids() == [f"{number}" for number in range(MAX_BATCH + 2)]
 
@@ -180,7 +180,7 @@ async def test_mail_that_comes_again_after_a_lost_receipt_is_recognised(tmp_path
         receipt = await alice.deliver_to(bob)
         assert (lost.settled, receipt.settled) == (1, 2)
         assert await bob.ids() == ["one", "two"]
-        await alice.settle(receipt)
+        await alice.apply_receipt(receipt)
         assert {id: entry.state for id, entry in (await alice.sent()).items()} == {
             "one": "delivered",
             "two": "delivered",
@@ -194,9 +194,9 @@ async def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> Non
     async with alice, bob:
         await alice.accept("one")
         late = DeliverMail((await alice.queue.state(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         await alice.accept("two")
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         assert await bob.mailbox.delete([1]) == 1
         receipt = await bob.mailbox.accept_delivery(late, Peer(ALICE, "alice"))
         assert (receipt.settled, receipt.refused, receipt.full) == (1, (), "")
@@ -215,7 +215,7 @@ async def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> N
         bob.settings = MailEndpoint(tmp_path / "unused", bob.clock).settings
         receipt = await alice.deliver_to(bob)
         assert receipt == lost
-        await alice.settle(receipt)
+        await alice.apply_receipt(receipt)
         sent = await alice.sent()
         assert [sent[id].state for id in ("small", "large", "last")] == ["delivered", "bounced", "delivered"]
         assert sent["large"].reason.startswith("TooLarge: the mail has 2")
@@ -223,7 +223,7 @@ async def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> N
 
         count, pairs = await alice.outbox.retry([])
         assert (count, pairs) == (1, {TO_BOB})
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         assert await bob.ids() == ["small", "last", "large"]
 
 
@@ -236,7 +236,7 @@ async def test_a_bounced_mail_that_had_arrived_is_recognised_when_it_is_tried_ag
         assert await alice.outbox.bounced() == 1
         assert await bob.mailbox.delete([1]) == 1
         await alice.outbox.retry([1])
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         assert (await alice.sent())["one"].state == "delivered"
         assert not await bob.received()
 
@@ -260,7 +260,7 @@ async def test_a_full_mailbox_takes_what_fits_in_order_and_the_rest_when_there_i
         receipt = await alice.deliver_to(bob)
         assert receipt.full.startswith(words)
         assert receipt.settled == 2
-        await alice.settle(receipt)
+        await alice.apply_receipt(receipt)
         assert [entry.state for entry in (await alice.sent()).values()] == ["delivered", "delivered", "waiting"]
         await bob.mailbox.delete([1])
         assert not (await alice.deliver_to(bob)).full
@@ -283,11 +283,11 @@ async def test_an_old_copy_of_an_outbox_is_noticed_and_loses_nothing(tmp_path: P
     async with bob:
         async with alice:
             await alice.accept("before")
-            await alice.settle(await alice.deliver_to(bob))
+            await alice.apply_receipt(await alice.deliver_to(bob))
         shutil.copy(tmp_path / "alice", tmp_path / "backup")
         async with MailEndpoint(tmp_path / "alice", alice.clock) as alice:
             await alice.accept("forgotten")
-            await alice.settle(await alice.deliver_to(bob))
+            await alice.apply_receipt(await alice.deliver_to(bob))
         async with MailEndpoint(tmp_path / "backup", alice.clock) as restored:
             await restored.accept("after")
             with pytest.raises(ApplicationError) as caught:
@@ -356,7 +356,7 @@ async def test_waiting_for_mail_ends_when_it_comes(tmp_path: Path) -> None:
         await alice.accept("one")
         tracking = asyncio.create_task(alice.outbox.track("one", 60))
         await asyncio.sleep(0)
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         assert [each.id for each in (await waiting)[0]] == ["one"]
         assert (await tracking).state == "delivered"
         with pytest.raises(ApplicationError):
@@ -367,7 +367,7 @@ async def test_settled_mail_is_forgotten_in_time_and_waiting_mail_is_not(tmp_pat
     alice, bob = pair_of(tmp_path)
     async with alice, bob:
         await alice.accept("delivered")
-        await alice.settle(await alice.deliver_to(bob))
+        await alice.apply_receipt(await alice.deliver_to(bob))
         await alice.accept("bounced")
         await alice.queue.bounce(TO_BOB, "why not")
         await alice.accept("waiting")

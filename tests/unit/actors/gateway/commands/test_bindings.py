@@ -46,20 +46,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 async def alice(gateway: RunningGateway, *, online: bool = True) -> None:
-    await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
+    await gateway.request(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def add(
     gateway: RunningGateway, protocol: str = "Echo", instance: str = "default", config: object = None, *allow: str
 ) -> None:
     payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
-    await gateway.ask(m.AddProtocol("alice", protocol, instance, allow), m.Ack, payload)
+    await gateway.request(m.AddProtocol("alice", protocol, instance, allow), m.Ack, payload)
 
 
 async def remove(gateway: RunningGateway, protocol: str = "Echo", instance: str = "default") -> None:
-    await gateway.ask(m.RemoveProtocol("alice", protocol, instance), m.Ack)
+    await gateway.request(m.RemoveProtocol("alice", protocol, instance), m.Ack)
 
 
 def on_disk(home: Home) -> list[str]:
@@ -96,8 +96,8 @@ async def test_added_protocol_answers_at_once_and_neighbours_do_not_notice(home:
         await add(gateway)
         assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
 
-        await gateway.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", False), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
         assert await gateway.network.call("alice", "Echo", "default", HI) == ECHOED
         assert await gateway.network.call("alice", "Diary", "slow", "still") == ["still", ""]
 
@@ -111,7 +111,7 @@ async def test_protocol_added_offline_serves_once_the_identity_is_online(home: H
         assert on_disk(home) == ["Diary/a"]
         assert "tests.support.failing_protocols:Diary" not in sys.modules
         assert leftovers(home) == ["Diary/a/config.json"]  # no code of it has run here
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
         assert await gateway.network.call("alice", "Diary", "a", "?") == ["?", "x"]
         await remove(gateway, "Diary", "a")
         assert leftovers(home) == ["Diary/a.diary"]
@@ -228,7 +228,7 @@ async def test_interrupted_adding_is_rolled_back_or_repeated(home: Home) -> None
         await add(gateway, "Diary", "repeated", {"word": "new"})
         await gateway.network.until(lambda: len(gateway.network.serving) == 1)
         assert await gateway.network.call("alice", "Diary", "repeated", "?") == ["?", "new"]
-        await gateway.ask(m.DeleteIdentity("alice"), m.Ack)  # waits until everything about her is settled
+        await gateway.request(m.DeleteIdentity("alice"), m.Ack)  # waits until everything about her is settled
         assert IdentityStore(home).uncommitted_bindings() == []
 
 
@@ -246,7 +246,7 @@ async def test_damaged_binding_is_skipped_and_can_be_removed(home: Home) -> None
         await add(gateway)
         await add(gateway, "Echo", "other")
         (IdentityStore(home).workspace("alice", "Echo", "default") / "config.json").write_bytes(b"{")
-        status = (await gateway.ask(m.GetStatus(), m.StatusReply)).status
+        status = (await gateway.request(m.GetStatus(), m.StatusReply)).status
         assert any("Echo/default/config.json" in warning for warning in status.warnings)
         await remove(gateway)
         assert on_disk(home) == ["Echo/other"]

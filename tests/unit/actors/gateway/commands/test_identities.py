@@ -32,20 +32,20 @@ def home() -> Iterator[Home]:
 
 
 async def listed(gateway: RunningGateway) -> dict[str, bool]:
-    reply = await gateway.ask(m.ListIdentities(), m.IdentityList)
+    reply = await gateway.request(m.ListIdentities(), m.IdentityList)
     return {identity.name: identity.online for identity in reply.identities}
 
 
 async def create(gateway: RunningGateway, name: str) -> m.IdentityInfo:
-    return (await gateway.ask(m.CreateIdentity(name), m.IdentityReply)).identity
+    return (await gateway.request(m.CreateIdentity(name), m.IdentityReply)).identity
 
 
 async def set_online(gateway: RunningGateway, name: str, online: bool = True) -> m.IdentityInfo:
-    return (await gateway.ask(m.SetIdentityOnline(name, online), m.IdentityReply)).identity
+    return (await gateway.request(m.SetIdentityOnline(name, online), m.IdentityReply)).identity
 
 
 async def delete(gateway: RunningGateway, name: str) -> m.Ack:
-    return await gateway.ask(m.DeleteIdentity(name), m.Ack)
+    return await gateway.request(m.DeleteIdentity(name), m.Ack)
 
 
 async def test_identity_from_its_creation_to_its_end(home: Home) -> None:
@@ -71,7 +71,7 @@ async def test_names_are_checked_and_unique(home: Home) -> None:
     async with running_gateway(home) as gateway:
         for message in (m.CreateIdentity("Not A Name"), m.SetIdentityOnline("../x", True), m.DeleteIdentity("")):
             with pytest.raises(InvalidName):
-                await gateway.ask(message, m.Ack)
+                await gateway.request(message, m.Ack)
         await create(gateway, "alice")
         with pytest.raises(IdentityExists):
             await create(gateway, "alice")
@@ -81,7 +81,7 @@ async def test_names_are_checked_and_unique(home: Home) -> None:
             m.DeleteIdentity("bob"),
         ):
             with pytest.raises(IdentityNotFound):
-                await gateway.ask(message, m.Ack)
+                await gateway.request(message, m.Ack)
 
 
 async def test_creation_that_was_cut_short_is_completed_by_repeating_it(home: Home) -> None:
@@ -138,13 +138,13 @@ async def test_locked_vault_refuses_before_anything_is_stopped_or_started(home: 
         gateway.vault.locked = True
         for message in (m.DeleteIdentity("alice"), m.SetIdentityOnline("bob", True)):
             with pytest.raises(VaultLocked, match="fastn-p2p vault unlock"):
-                await gateway.ask(message, m.Ack)
+                await gateway.request(message, m.Ack)
         assert await listed(gateway) == {"alice": True, "bob": False}
         assert gateway.network.online.keys() == {"alice"}
         await set_online(gateway, "alice")  # she is: nothing is to be signed
         await set_online(gateway, "alice", False)
         assert await listed(gateway) == {"alice": False, "bob": False}
-        status = (await gateway.ask(m.GetStatus(), m.StatusReply)).status
+        status = (await gateway.request(m.GetStatus(), m.StatusReply)).status
         assert status.vault == m.VaultInfo(encrypted=True, locked=True)
 
 
@@ -154,7 +154,7 @@ async def test_damaged_identity_is_skipped_and_can_be_deleted(home: Home) -> Non
         await create(gateway, "bob")
         (home.identities / "alice" / "identity.json").write_bytes(b"{")
         assert await listed(gateway) == {"bob": False}
-        status = (await gateway.ask(m.GetStatus(), m.StatusReply)).status
+        status = (await gateway.request(m.GetStatus(), m.StatusReply)).status
         assert any("identities/alice/identity.json" in warning for warning in status.warnings)
         assert await delete(gateway, "alice") == m.Ack()
         assert not (home.identities / "alice").exists()

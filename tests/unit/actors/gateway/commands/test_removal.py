@@ -26,18 +26,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 async def alice(gateway: RunningGateway, *, online: bool) -> None:
-    await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
+    await gateway.request(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def add(gateway: RunningGateway, protocol: str, config: object = None, *, program: bool = False) -> None:
     payload = b"" if config is None else msgspec.json.encode(config)
-    await gateway.ask(m.AddProtocol("alice", protocol, "default", (), program), m.Ack, payload)
+    await gateway.request(m.AddProtocol("alice", protocol, "default", (), program), m.Ack, payload)
 
 
 async def remove(gateway: RunningGateway, protocol: str, *, keep_data: bool = False, if_empty: bool = False) -> None:
-    await gateway.ask(m.RemoveProtocol("alice", protocol, "default", keep_data, if_empty), m.Ack)
+    await gateway.request(m.RemoveProtocol("alice", protocol, "default", keep_data, if_empty), m.Ack)
 
 
 def workspace(home: Home, protocol: str) -> Path:

@@ -24,16 +24,16 @@ def home() -> Iterator[Home]:
 
 
 async def online(gateway: RunningGateway, name: str = "alice") -> None:
-    await gateway.ask(m.CreateIdentity(name), m.IdentityReply)
-    await gateway.ask(m.SetIdentityOnline(name, True), m.IdentityReply)
+    await gateway.request(m.CreateIdentity(name), m.IdentityReply)
+    await gateway.request(m.SetIdentityOnline(name, True), m.IdentityReply)
 
 
 async def revoke(gateway: RunningGateway, successor: str = "") -> m.IdentityInfo:
-    return (await gateway.ask(m.RevokeIdentity("alice", successor), m.IdentityReply)).identity
+    return (await gateway.request(m.RevokeIdentity("alice", successor), m.IdentityReply)).identity
 
 
 def published(gateway: RunningGateway) -> list[PublishRevocation]:
-    return [each for each in gateway.network.heard if isinstance(each, PublishRevocation)]
+    return [each for each in gateway.network.received if isinstance(each, PublishRevocation)]
 
 
 async def test_vault_commits_then_process_network_and_file_follow(home: Home) -> None:
@@ -47,8 +47,8 @@ async def test_vault_commits_then_process_network_and_file_follow(home: Home) ->
         assert IdentityStore(home).identity("alice").info() == info
         for command in (m.SetIdentityOnline("alice", True), m.GetTicket("alice"), m.AddProtocol("alice", "Echo", "x")):
             with pytest.raises(IdentityRevoked):
-                await gateway.ask(command, m.Ack)
-        await gateway.ask(m.DeleteIdentity("alice"), m.Ack)
+                await gateway.request(command, m.Ack)
+        await gateway.request(m.DeleteIdentity("alice"), m.Ack)
 
 
 async def test_repeated_request_is_fine_and_another_successor_is_not(home: Home) -> None:
@@ -110,7 +110,7 @@ async def test_revocation_that_was_interrupted_is_finished_at_the_start(home: Ho
             await revoke(gateway)
         keys = gateway.vault.keys
     async with running_gateway(home, keys=keys, revoked=("alice",)) as gateway:
-        await gateway.network.hears(PublishRevocation)
+        await gateway.network.wait_for_message(PublishRevocation)
         await until(lambda: IdentityStore(home).identity("alice").revoked, "the file says it")
         assert any(isinstance(each, StopIdentity) for each in gateway.supervisor.asked)
         assert "alice" not in gateway.supervisor.running
@@ -120,5 +120,5 @@ async def test_successor_of_a_peer_is_accepted_by_the_network_process(home: Home
     async with running_gateway(home) as gateway:
         gateway.network.refuse[ReplacePeer] = IdentityRevoked(identity="bob", revoked="", successor="")
         with pytest.raises(P2PError):
-            await gateway.ask(m.AcceptSuccessor("bob"), m.PeerReply)
-        assert any(isinstance(each, ReplacePeer) and each.name == "bob" for each in gateway.network.heard)
+            await gateway.request(m.AcceptSuccessor("bob"), m.PeerReply)
+        assert any(isinstance(each, ReplacePeer) and each.name == "bob" for each in gateway.network.received)

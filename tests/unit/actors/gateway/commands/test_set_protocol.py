@@ -35,15 +35,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 
 async def alice(gateway: RunningGateway, *, online: bool) -> None:
-    await gateway.ask(m.CreateIdentity("alice"), m.IdentityReply)
+    await gateway.request(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-    await gateway.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Ack, b'{"word": "old"}')
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
+    await gateway.request(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Ack, b'{"word": "old"}')
 
 
 async def change(gateway: RunningGateway, config: object = None, allow: tuple[str, ...] | None = None) -> str:
     payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
-    return (await gateway.ask(m.SetProtocol("alice", "Diary", "default", allow), m.StateReply, payload)).state
+    return (await gateway.request(m.SetProtocol("alice", "Diary", "default", allow), m.StateReply, payload)).state
 
 
 def on_disk(home: Home) -> tuple[Any, list[str]]:
@@ -80,12 +80,12 @@ async def test_change_while_offline_or_stopped_applies_afterwards(home: Home) ->
     async with running_gateway(home) as gateway:
         await alice(gateway, online=False)
         assert await change(gateway, {"word": "offline"}) == "offline"
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
         assert await word(gateway) == "offline"
-        await gateway.ask(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
+        await gateway.request(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
         assert await change(gateway, {"word": "stopped"}) == "stopped"
         assert ("alice", "Diary", "default") not in gateway.network.serving
-        await gateway.ask(m.StartProtocol("alice", "Diary", "default"), m.StateReply)
+        await gateway.request(m.StartProtocol("alice", "Diary", "default"), m.StateReply)
         assert await word(gateway) == "stopped"
 
 
@@ -134,6 +134,6 @@ async def test_missing_binding_cannot_be_changed(home: Home) -> None:
     async with running_gateway(home) as gateway:
         await alice(gateway, online=False)
         with pytest.raises(BindingNotFound):
-            await gateway.ask(m.SetProtocol("alice", "Diary", "other"), m.StateReply, b"{}")
+            await gateway.request(m.SetProtocol("alice", "Diary", "other"), m.StateReply, b"{}")
         with pytest.raises(IdentityNotFound):
-            await gateway.ask(m.SetProtocol("bob", "Diary", "default"), m.StateReply, b"{}")
+            await gateway.request(m.SetProtocol("bob", "Diary", "default"), m.StateReply, b"{}")

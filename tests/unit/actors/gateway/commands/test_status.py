@@ -26,14 +26,14 @@ def home() -> Iterator[Home]:
 
 
 async def status(gateway: RunningGateway) -> m.Status:
-    return (await gateway.ask(m.GetStatus(), m.StatusReply)).status
+    return (await gateway.request(m.GetStatus(), m.StatusReply)).status
 
 
 async def alice_and_bob(gateway: RunningGateway) -> None:
     for name in ("alice", "bob"):
-        await gateway.ask(m.CreateIdentity(name), m.IdentityReply)
-        await gateway.ask(m.AddProtocol(name, "Echo", "default"), m.Ack)
-    await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.CreateIdentity(name), m.IdentityReply)
+        await gateway.request(m.AddProtocol(name, "Echo", "default"), m.Ack)
+    await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def test_status_shows_wanted_and_actual_state(home: Home) -> None:
@@ -58,10 +58,10 @@ async def test_status_shows_wanted_and_actual_state(home: Home) -> None:
 async def test_failed_binding_gives_the_reason(home: Home) -> None:
     async with running_gateway(home) as gateway:
         await alice_and_bob(gateway)
-        await gateway.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", False), m.IdentityReply)
         record = BindingFile(protocol="Echo", instance="broken", config=msgspec.Raw(b'{"max_length": 0}'))
         IdentityStore(home).prepare_binding("alice", record).commit()
-        await gateway.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        await gateway.request(m.SetIdentityOnline("alice", True), m.IdentityReply)
         alice = (await status(gateway)).identities[0]
         states = {binding.instance: binding.state for binding in alice.bindings}
         assert states["default"] == "serving"
@@ -76,7 +76,7 @@ async def test_actor_that_does_not_reply_becomes_a_warning(home: Home, monkeypat
         gateway.network.ignore.add(GetNetworkReport)
         gateway.supervisor.silent = True
         asked = asyncio.ensure_future(status(gateway))
-        await gateway.network.hears(GetNetworkReport)
+        await gateway.network.wait_for_message(GetNetworkReport)
         assert GetProcesses() in gateway.supervisor.asked  # both are asked at the same time
         found = await asked
         assert (found.processes, found.peers, found.endpoint) == ([], [], "")

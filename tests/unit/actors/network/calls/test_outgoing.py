@@ -18,7 +18,7 @@ from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice"), Signer("bob")
@@ -107,13 +107,13 @@ async def test_waits_for_a_calling_identity_that_went_offline_while_connecting(k
     network = StubNetwork()
     identity = network.come_online()
     network.begin(kind)
-    await a_few_turns()
+    await run_pending()
     network.registry.remove_identity(identity)
     network.found.set()
-    await a_few_turns()
+    await run_pending()
     assert network.asked == []
     network.come_online()
-    await a_few_turns()
+    await run_pending()
     assert network.asked == [True]
     network.targets.close()
     network.calls.close()
@@ -126,7 +126,7 @@ async def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> 
     network.come_online()
     network.begin(kind)
     network.found.set()
-    await a_few_turns()
+    await run_pending()
     assert network.asked == [True]
     network.targets.close()
     network.calls.close()
@@ -145,7 +145,7 @@ async def test_sends_a_retried_call_only_to_the_daemon_that_may_have_executed_it
         network.returned = first
     network.calls.attempts.note(bytes(BOB.key), b"call id", first.endpoint, asyncio.get_running_loop().time() + 5)
     network.retry(attempt=1)
-    await a_few_turns()
+    await run_pending()
     assert network.asked == []
     assert first.asked == ([True] if returns else [])
     assert network.answers == ([] if returns else [(b"1", "outcome-unknown")])
@@ -160,7 +160,7 @@ async def test_fails_a_retried_call_of_which_nothing_is_known_if_another_daemon_
     network.found.set()
     network.others = others
     network.retry(attempt=1)
-    await a_few_turns()
+    await run_pending()
     assert network.asked == ([] if others else [True])
     assert network.answers == ([(b"1", "outcome-unknown")] if others else [])
     network.targets.close()

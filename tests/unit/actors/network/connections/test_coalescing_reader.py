@@ -9,7 +9,7 @@ import pytest
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_actors.network.connections.coalescing_reader import FAST, WINDOW, CoalescingReader
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeReceive, broken
 
 LIMIT: Final = 256 * 1024
@@ -46,7 +46,7 @@ class ReaderSetup:
         """Begin a read that finds ``first``."""
         self.stream.feed(first)
         reading = asyncio.ensure_future(self.inflow.read(LIMIT))
-        await a_few_turns()
+        await run_pending()
         return reading
 
 

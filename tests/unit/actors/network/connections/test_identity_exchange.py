@@ -24,7 +24,7 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     WrongEndpoint,
 )
-from tests.support.peer_connections import StubOwner, new_connection, take_sent
+from tests.support.peer_connections import StubOwner, new_connection, pop_sent
 from tests.support.signer import DAY, NOW, Signer
 from tests.support.two_daemons import until_awaited
 
@@ -39,7 +39,7 @@ async def test_introduces_an_identity_on_request() -> None:
     connection = new_connection()
     waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert take_sent(connection)[0] == wire.RequestIntroduction(KEY)
+    assert pop_sent(connection)[0] == wire.RequestIntroduction(KEY)
     connection.handle(wire.Introduce(BOB.delegation()), b"")
     assert await asyncio.gather(*waiting) == [None, None]
     assert connection.introductions.until[KEY] > NOW
@@ -51,10 +51,10 @@ async def test_requests_an_introduction_again_after_a_failure() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await connection.request_introduction(KEY)
-    assert take_sent(connection) == [wire.RequestIntroduction(KEY)]
+    assert pop_sent(connection) == [wire.RequestIntroduction(KEY)]
     again = asyncio.ensure_future(connection.request_introduction(KEY))
     await asyncio.sleep(0)
-    assert take_sent(connection) == [wire.RequestIntroduction(KEY)]
+    assert pop_sent(connection) == [wire.RequestIntroduction(KEY)]
     connection.handle(wire.Introduce(BOB.delegation()), b"")
     await again
 
@@ -138,15 +138,15 @@ async def test_introduces_a_requested_identity_once_when_it_comes_online() -> No
     connection.handle(wire.RequestIntroduction(KEY), b"")
     connection.handle(wire.RequestIntroduction(KEY), b"")
     wants.came_online(b"k" * 32)
-    assert take_sent(connection) == []
+    assert pop_sent(connection) == []
     owner.online[KEY] = BOB.delegation()
     for _ in range(2):
         wants.came_online(KEY)
-    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    assert pop_sent(connection) == [wire.Introduce(BOB.delegation())]
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    assert pop_sent(connection) == [wire.Introduce(BOB.delegation())]
     wants.came_online(KEY)
-    assert take_sent(connection) == []
+    assert pop_sent(connection) == []
 
 
 async def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ async def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: 
     shown = []
     for identity in owner.online:
         wants.came_online(identity)
-        shown.append(len(take_sent(connection)))
+        shown.append(len(pop_sent(connection)))
     assert shown == [1, 0, 1]
 
 
@@ -179,9 +179,9 @@ async def test_skips_introductions_above_the_rate_limit_and_requests_them_when_n
     for number in range(2 * burst):
         connection.handle(wire.Introduce(number.to_bytes(4, "big")), b"")
     assert burst <= owner.checks < burst * 3 // 2
-    take_sent(connection)
+    pop_sent(connection)
     connection.handle(wire.Request(1, KEY, KEY, "Echo", "default", 1000), b"")
-    assert take_sent(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"
+    assert pop_sent(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"
 
 
 # ── evicted identities ─────────────────────────────────────────────────────────────────────────────
@@ -223,7 +223,7 @@ async def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_show
     connection.handle(request(2), b"x" * 1000)
     connection.handle(wire.Cancel(2), b"")
     connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
-    assert take_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+    assert pop_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
     assert (owner.requests, owner.sessions) == ([], [])
     connection.handle(shown, b"")
     assert (owner.requests, owner.sessions) == ([1], [3])
@@ -237,10 +237,10 @@ async def test_a_request_whose_introduction_does_not_come_again_is_refused(monke
     connection = new_connection(cast(Any, Served()))
     connection.introductions.evictions = 1
     connection.handle(request(1), b"")
-    assert take_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+    assert pop_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
 
     async def answered() -> list[object]:
-        return take_sent(connection)
+        return pop_sent(connection)
 
     (failure,) = await until_awaited(answered, "it is refused")
     assert isinstance(failure, wire.ErrorReply)
@@ -251,7 +251,7 @@ async def test_a_request_whose_introduction_does_not_come_again_is_refused(monke
 async def test_an_identity_that_was_not_withdrawn_is_refused_at_once() -> None:
     connection = new_connection(cast(Any, Served()))
     connection.handle(request(1), b"")
-    (failure,) = take_sent(connection)
+    (failure,) = pop_sent(connection)
     assert isinstance(failure, wire.ErrorReply)
     connection.close(0, "enough")
 
@@ -265,7 +265,7 @@ async def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: p
     others = [Signer(f"other {number}") for number in range(3)]
     for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
         connection.handle(request(number, who), b"x" * size)
-    refused = [each.id for each in take_sent(connection) if isinstance(each, wire.ErrorReply)]
+    refused = [each.id for each in pop_sent(connection) if isinstance(each, wire.ErrorReply)]
     assert refused == [1, 4]
     assert wants.awaiting_bytes == 100
     connection.close(0, "enough")
@@ -287,7 +287,7 @@ class NewsOwner(StubOwner):
 def knows_bob(connection: PeerConnection) -> None:
     """The peer daemon has asked for bob."""
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    take_sent(connection)
+    pop_sent(connection)
 
 
 async def test_pushes_a_new_record_to_daemons_that_know_the_identity_or_wait_for_it() -> None:
@@ -299,14 +299,14 @@ async def test_pushes_a_new_record_to_daemons_that_know_the_identity_or_wait_for
     knows_bob(shown)
     knows_bob(waiting)
     wants.push_record(KEY, b"record")
-    assert [take_sent(each) for each in (shown, waiting, other)] == [
+    assert [pop_sent(each) for each in (shown, waiting, other)] == [
         [wire.PushRecord(b"record")],
         [wire.PushRecord(b"record")],
         [],
     ]
     shown.close(0, "enough")
     wants.push_record(KEY, b"record")
-    assert len(take_sent(waiting)) == 1
+    assert len(pop_sent(waiting)) == 1
 
 
 async def test_withdraws_an_identity_that_goes_offline_and_shows_it_again_when_it_is_back() -> None:
@@ -317,12 +317,12 @@ async def test_withdraws_an_identity_that_goes_offline_and_shows_it_again_when_i
     owner.online.clear()
     for _ in range(2):
         wants.went_offline(KEY)
-    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
+    assert pop_sent(connection) == [wire.IdentityOffline(KEY)]
     owner.online[KEY] = BOB.delegation()
     wants.came_online(KEY)
-    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    assert pop_sent(connection) == [wire.Introduce(BOB.delegation())]
     wants.went_offline(KEY)
-    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
+    assert pop_sent(connection) == [wire.IdentityOffline(KEY)]
 
 
 async def test_says_that_an_identity_is_offline_unless_it_may_be_about_to_come_online() -> None:
@@ -330,10 +330,10 @@ async def test_says_that_an_identity_is_offline_unless_it_may_be_about_to_come_o
     connection = new_connection(owner)
     connection.handle(hello(news=True), b"")
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    assert take_sent(connection) == [wire.IdentityOffline(KEY)]
+    assert pop_sent(connection) == [wire.IdentityOffline(KEY)]
     owner.is_starting = True
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    assert take_sent(connection) == []
+    assert pop_sent(connection) == []
 
 
 async def test_an_identity_that_was_asked_for_is_offline() -> None:
@@ -353,7 +353,7 @@ async def test_a_daemon_that_does_not_understand_news_gets_none() -> None:
     knows_bob(connection)
     wants.push_record(KEY, b"record")
     wants.went_offline(KEY)
-    assert take_sent(connection) == []
+    assert pop_sent(connection) == []
 
 
 async def test_a_withdrawn_identity_is_not_proven_until_it_is_shown_again() -> None:
@@ -394,7 +394,7 @@ async def test_answers_a_request_for_a_revoked_identity_with_its_revocation() ->
     connection = new_connection(owner)
     connection.identities.sends_updates = True
     connection.handle(wire.RequestIntroduction(KEY), b"")
-    assert take_sent(connection) == [wire.PushRecord(b"revocation")]
+    assert pop_sent(connection) == [wire.PushRecord(b"revocation")]
 
 
 async def test_tells_a_daemon_that_introduces_a_revoked_identity() -> None:
@@ -410,7 +410,7 @@ async def test_tells_a_daemon_that_introduces_a_revoked_identity() -> None:
 
     owner.check_introduction = refuse  # type: ignore[method-assign, assignment]
     connection.handle(wire.Introduce(BOB.delegation()), b"")
-    assert take_sent(connection) == [wire.PushRecord(b"revocation")]
+    assert pop_sent(connection) == [wire.PushRecord(b"revocation")]
     assert connection.introductions.rejection_of(KEY) is error
     assert KEY not in connection.introductions.until
 

@@ -25,7 +25,7 @@ from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.ipc.messages import Call, CallUnknown, DataMessage, Reply
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.signer import Signer
 from tests.support.stub_network import StubNetwork
 
@@ -244,7 +244,7 @@ async def test_calls_that_look_for_their_peer_are_charged_to_their_program(netwo
     program = cast(Any, Process())
     for number in range(30):
         network.calls.on_call(program, b"%d" % number, Call("bob", "alice", "Echo", "default", 60_000), bytes(16 * MIB))
-    await a_few_turns()
+    await run_pending()
     held = network.totals[2]
     assert 128 * MIB < held <= 256 * MIB
     other = cast(Any, Process())

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections.reconnect_list import ReconnectList
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.two_daemons import until
 
 
@@ -69,7 +69,7 @@ async def test_a_slow_disk_does_not_block_and_nothing_is_written_after_the_end(
     await until(begun.is_set, "the write has begun")
     connections.append(Connection(2))
     remembered.changed()
-    await a_few_turns()
+    await run_pending()
     assert connections[1].asked == 0, "one write at a time"
     go_on.set()
     await until(
@@ -77,5 +77,5 @@ async def test_a_slow_disk_does_not_block_and_nothing_is_written_after_the_end(
     )
     remembered.changed()
     remembered.close()
-    await a_few_turns()
+    await run_pending()
     assert not path.exists()

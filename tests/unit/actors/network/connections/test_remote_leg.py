@@ -28,7 +28,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream, broken
 
 
@@ -73,12 +73,12 @@ async def test_chunks_are_written_and_their_credit_comes_back() -> None:
     setup = LegSetup()
     setup.receive(SessionData(), payload=b"one")
     setup.receive(SessionData(), payload=b"two")
-    await a_few_turns()
+    await run_pending()
     assert setup.stream.sending.written == b"onetwo"
     assert sum(message.size for message in setup.messages if isinstance(message, WindowUpdate)) == 6 + 2 * CHUNK_COST
     assert setup.sent == 6
     setup.receive(EndOfStream())
-    await a_few_turns()
+    await run_pending()
     assert setup.end == "finished"
     assert setup.messages[-1] == Ack()
     setup.leg.close()
@@ -95,7 +95,7 @@ async def test_large_blocks_are_written_in_small_ones_while_there_are_calls() ->
 
     setup.stream.sending.write_all = note  # type: ignore[method-assign]
     setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
-    await a_few_turns()
+    await run_pending()
     for _ in range(5):
         setup.pacer.on_call()
     setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
@@ -111,10 +111,10 @@ async def test_nothing_more_is_granted_than_quic_has_taken() -> None:
     setup.stream.sending.taking.clear()
     setup.receive(SessionData(), payload=b"x" * 1000)
     setup.receive(EndOfStream())
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == []
     setup.stream.sending.taking.set()
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == [WindowUpdate(1000 + CHUNK_COST), Ack()]
     setup.leg.close()
 
@@ -122,19 +122,19 @@ async def test_nothing_more_is_granted_than_quic_has_taken() -> None:
 async def test_bytes_are_passed_on_as_far_as_there_is_credit() -> None:
     setup = LegSetup(credit=1000, leftover=b"left")
     setup.stream.receiving.feed(bytes(5000))
-    await a_few_turns()
+    await run_pending()
     assert len(setup.data) + CHUNK_COST * len(setup.messages) <= 1000
     before = len(setup.data)
     assert setup.data[:4] == b"left"
     setup.receive(WindowUpdate(100 + CHUNK_COST))
-    await a_few_turns()
+    await run_pending()
     assert 100 <= len(setup.data) - before <= 100 + CHUNK_COST
     setup.receive(WindowUpdate(SESSION_WINDOW))
-    await a_few_turns()
+    await run_pending()
     assert len(setup.data) == 5004
     assert setup.received == 5000  # of the stream
     setup.stream.receiving.end()
-    await a_few_turns()
+    await run_pending()
     assert setup.messages[-1] == EndOfStream()
     setup.leg.close()
 
@@ -145,10 +145,10 @@ async def test_messages_before_there_is_a_stream_wait_for_it() -> None:
     setup.receive(SessionData(), payload=b"two")
     setup.receive(EndOfStream())
     setup.leg.close()  # nobody is behind the relay any more: what is complete still arrives
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == []
     setup.leg.attach(setup.stream.halves())
-    await a_few_turns()
+    await run_pending()
     assert (setup.stream.sending.written, setup.end) == (b"onetwo", "finished")
     assert setup.stream.receiving.stopped_with == [RESET_LOST]
 
@@ -162,7 +162,7 @@ async def test_a_session_that_ends_before_there_is_a_stream_ends_there(words: tu
     setup.receive(SessionData(), payload=b"lost")
     setup.receive(*words)
     setup.leg.attach(setup.stream.halves())
-    await a_few_turns()
+    await run_pending()
     assert (setup.stream.sending.written, setup.end) == (b"", 7)
     assert setup.stream.receiving.stopped_with == [8]
     setup.leg.close()
@@ -179,7 +179,7 @@ async def test_the_first_bytes_may_go_another_way() -> None:
     assert setup.messages == [WindowUpdate(100 + 2 * CHUNK_COST)]
     assert setup.leg.first_block(100) == b""
     setup.leg.attach(setup.stream.halves())
-    await a_few_turns()
+    await run_pending()
     assert setup.stream.sending.written == b"c" * 101
     setup.leg.close()
 
@@ -189,11 +189,11 @@ async def test_the_first_byte_of_a_stream_is_not_delivered(rest: bytes) -> None:
     setup = LegSetup(attached=False)
     setup.stream.receiving.feed(b"\0" + rest)
     setup.leg.attach(setup.stream.halves(), 1)
-    await a_few_turns()
+    await run_pending()
     assert setup.data == rest
     assert EndOfStream() not in setup.messages
     setup.stream.receiving.end()
-    await a_few_turns()
+    await run_pending()
     assert setup.messages[-1] == EndOfStream()
     setup.leg.close()
 
@@ -202,7 +202,7 @@ async def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
     setup = LegSetup()
     setup.stream.receiving.feed(bytes(2 * MAX_CHUNK + 1))
     setup.stream.receiving.end()
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == [SessionData(), SessionData(), SessionData(), EndOfStream()]
     setup.leg.close()
 
@@ -211,7 +211,7 @@ async def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
 async def test_codes_pass_both_ways(code: int) -> None:
     setup = LegSetup()
     setup.receive(ResetStream(code), StopSending(code))
-    await a_few_turns()
+    await run_pending()
     assert setup.end == code
     assert setup.stream.receiving.stopped_with == [code]
     assert setup.messages == [ResetStream(code)]
@@ -220,7 +220,7 @@ async def test_codes_pass_both_ways(code: int) -> None:
     setup.stream.receiving.end(broken(f"Reset({code})"))
     setup.stream.sending.stop_by_peer(code)
     setup.receive(SessionData(), payload=b"x")
-    await a_few_turns()
+    await run_pending()
     assert sorted(setup.messages, key=encode) == [ResetStream(code), StopSending(code)]
     setup.leg.close()
 
@@ -230,10 +230,10 @@ async def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch
     setup = LegSetup()
     await asyncio.sleep(0.005)
     setup.stream.sending.stop_by_peer(5)
-    await a_few_turns()
+    await run_pending()
     assert setup.messages == [StopSending(5)]
     setup.receive(ResetStream(5))
-    await a_few_turns()
+    await run_pending()
     assert setup.end == 5
     setup.leg.close()
 
@@ -241,7 +241,7 @@ async def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch
 async def test_a_connection_that_breaks_ends_both_directions() -> None:
     setup = LegSetup()
     setup.stream.receiving.end(broken("ConnectionLost(TimedOut)"))
-    await a_few_turns()
+    await run_pending()
     (failure,) = setup.messages
     assert isinstance(failure, ErrorReply)
     assert isinstance(failure.error(), ConnectionLost)
@@ -260,15 +260,15 @@ ABANDONED: dict[str, Callable[[LegSetup], object]] = {
 async def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy: bool) -> None:
     setup = LegSetup()
     setup.receive(SessionData(), payload=b"part")
-    await a_few_turns()
+    await run_pending()
     if busy:
         setup.stream.sending.taking.clear()
         setup.receive(SessionData(), payload=b"more")
-        await a_few_turns()
+        await run_pending()
     ABANDONED[how](setup)
     setup.leg.close()
     setup.leg.close()
-    await a_few_turns()
+    await run_pending()
     assert isinstance(setup.end, int)
     assert len(setup.stream.receiving.stopped_with) == 1
 
@@ -279,13 +279,13 @@ async def test_a_complete_message_arrives_although_a_side_has_gone(how: str) -> 
     setup.stream.sending.taking.clear()
     setup.receive(SessionData(), payload=b"all of it")
     setup.receive(EndOfStream())
-    await a_few_turns()
+    await run_pending()
     ABANDONED[how](setup)
     setup.leg.close()
-    await a_few_turns()
+    await run_pending()
     assert setup.end is None
     setup.stream.sending.taking.set()
-    await a_few_turns()
+    await run_pending()
     assert setup.stream.sending.written == b"all of it"
     assert setup.end == "finished"
 
@@ -295,21 +295,21 @@ async def test_a_complete_direction_is_given_up_when_the_other_side_wants_no_mor
     setup.stream.sending.taking.clear()
     setup.receive(SessionData(), payload=b"all of it")
     setup.receive(EndOfStream())
-    await a_few_turns()
+    await run_pending()
     setup.receive(ResetStream(3))
     setup.leg.close()
-    await a_few_turns()
+    await run_pending()
     assert setup.end == 3
 
 
 async def test_a_session_frees_its_memory_without_garbage_collection() -> None:
     setup = LegSetup()
-    await a_few_turns()
+    await run_pending()
     reader = weakref.ref(cast(Any, setup.leg)._reader)
     gc.disable()
     try:
         setup.leg.close()
-        await a_few_turns()
+        await run_pending()
         assert reader() is None, "a cancelled task keeps all that it had at hand"
     finally:
         gc.enable()

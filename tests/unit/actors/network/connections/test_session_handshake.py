@@ -35,7 +35,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream
 
 KEY = bytes(32)
@@ -128,7 +128,7 @@ async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
     assert [type(message) for message in connection.notices] == [SessionOpened, SessionData]
     assert connection.data == b"hello"
     receive(ours, SessionData(), payload=b"x")
-    await a_few_turns()
+    await run_pending()
     assert connection.answers == [("stream", 5)]
     assert connection.stream.sending.written == b"\0x"
     ours.close()
@@ -141,7 +141,7 @@ async def test_a_session_taken_back_is_cancelled_before_an_answer_and_reset_afte
     ours = approach(late)
     ours.on_accept(b"")
     ours.close()
-    await a_few_turns()
+    await run_pending()
     assert late.answers == ["end", ("stream", 5)]
     assert late.stream.sending.written == b"\0"
     assert late.stream.sending.ends == [RESET_LOST]
@@ -170,13 +170,13 @@ async def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None
     receive(theirs, SessionOpened(1000))
     receive(theirs, SessionData(), payload=b"first")
     assert connection.answers == []
-    await a_few_turns()
+    await run_pending()
     assert connection.answers == [(wire.SessionAccepted(5), b"first")]
     assert [type(message) for message in connection.notices] == [WindowUpdate]
     receive(theirs, SessionData(), payload=b"second")
     assert theirs.on_stream(connection.stream.halves())
     connection.stream.receiving.feed(b"\0question")
-    await a_few_turns()
+    await run_pending()
     assert connection.stream.sending.written == b"second"
     assert connection.data == b"question"
     assert "remove_arrival" in connection.answers
@@ -196,12 +196,12 @@ async def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
     connection = Connection()
     theirs = arrival(connection)
     receive(theirs, SessionOpened(1000))
-    await a_few_turns()
+    await run_pending()
     receive(theirs, SessionData(), payload=b"all")
     receive(theirs, EndOfStream(), ResetStream(3))
     theirs.close()
     assert theirs.on_stream(connection.stream.halves())
-    await a_few_turns()
+    await run_pending()
     assert connection.stream.receiving.stopped_with == [RESET_LOST]
 
 
@@ -210,7 +210,7 @@ async def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.
     connection = Connection()
     theirs = arrival(connection)
     receive(theirs, SessionOpened(1000))
-    await a_few_turns()
+    await run_pending()
     assert [type(message) for message in connection.notices] == [ErrorReply]
     assert "remove_arrival" in connection.answers
 
@@ -222,7 +222,7 @@ async def test_a_request_that_is_taken_back_is_not_answered() -> None:
     assert connection.notices == [Cancel()]
     theirs.close()
     receive(theirs, SessionOpened(1000))
-    await a_few_turns()
+    await run_pending()
     assert connection.answers == ["remove_arrival", "end"]
 
 
@@ -262,7 +262,7 @@ async def test_a_session_that_has_ended_is_not_kept(phase: str, opened_by: str, 
         relay, incoming = await open_for_a_peer(connection)
         if phase != "requested":
             accept(relay)
-            await a_few_turns()
+            await run_pending()
         if phase == "with a stream":
             assert incoming.on_stream(connection.stream.halves())
         session = incoming
@@ -272,8 +272,8 @@ async def test_a_session_that_has_ended_is_not_kept(phase: str, opened_by: str, 
         if phase != "requested":
             session.on_accept(b"")
         if phase == "with a stream":
-            await a_few_turns()
-    await a_few_turns()
+            await run_pending()
+    await run_pending()
     kept = weakref.ref(session)
     gc.collect()
     gc.disable()
@@ -287,8 +287,8 @@ async def test_a_session_that_has_ended_is_not_kept(phase: str, opened_by: str, 
         session.on_connection_lost()  # until then, an accepted session waits for the peer's stream, to end it
         assert relay.done
         del session, relay
-        await a_few_turns()
-        await a_few_turns()
+        await run_pending()
+        await run_pending()
         assert kept() is None
     finally:
         gc.enable()

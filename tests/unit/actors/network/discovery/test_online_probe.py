@@ -13,7 +13,7 @@ from fastn_p2p_actors.network.discovery import online_probe
 from fastn_p2p_actors.network.discovery.online_probe import OnlineProbe
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_client.errors import PeerUnreachable
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 HERE, THERE = b"1" * 32, b"2" * 32
@@ -88,10 +88,10 @@ class StubNetwork:
             self.resting.remove(over)
 
     async def end_delays(self) -> None:
-        await a_few_turns()
+        await run_pending()
         for over in self.resting:
             over.set_result(None)
-        await a_few_turns()
+        await run_pending()
 
     def is_watching(self) -> bool:
         return self.probe._timer is not None
@@ -100,7 +100,7 @@ class StubNetwork:
         """Do what the timer does."""
         self.changed += 1
         self.probe._check()
-        await a_few_turns()
+        await run_pending()
 
 
 def at(endpoint: bytes, *addresses: str) -> EndpointAddress:
@@ -113,7 +113,7 @@ async def network() -> AsyncIterator[StubNetwork]:
     network = StubNetwork()
     yield network
     network.probe.close()
-    await a_few_turns()
+    await run_pending()
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
@@ -136,7 +136,7 @@ async def test_asks_over_an_open_connection_without_dialling(network: StubNetwor
     network.candidates[BOB] = [(at(THERE), 1)]
     connection = network.connections[THERE] = StubConnection(THERE)
     network.probe.watch(BOB, "bob")
-    await a_few_turns()
+    await run_pending()
     assert (connection.asked_for, network.dialled) == ([BOB], [])
     await network.end_delays()
     assert (connection.asked_for, network.dialled) == ([BOB, BOB], [])
@@ -147,7 +147,7 @@ async def test_asks_the_endpoint_that_last_introduced_the_peer_without_a_record(
     stranger = network.connections[HERE] = StubConnection(HERE)
     network.heard_at[BOB] = [connection]
     network.probe.watch(BOB, "bob")
-    await a_few_turns()
+    await run_pending()
     assert (connection.asked_for, stranger.asked_for) == ([BOB], [])
 
 
@@ -162,12 +162,12 @@ async def test_asks_over_a_new_connection_at_once_and_reconnects_soon_after_one_
     dials = len(network.dialled)
     connection = network.connections[THERE] = StubConnection(THERE)
     network.probe.on_connected(cast(Any, connection))
-    await a_few_turns()
+    await run_pending()
     assert connection.asked_for == [BOB]
     del network.connections[THERE]
     network.probe.on_disconnected(cast(Any, connection))
     while len(network.dialled) == dials:
-        await a_few_turns()
+        await run_pending()
     assert network.delays[-1] == 0.001
 
 
@@ -184,7 +184,7 @@ async def test_a_failed_handshake_does_not_shorten_the_delay(network: StubNetwor
 
 async def test_updates_its_endpoints_when_a_record_appears_changes_or_goes(network: StubNetwork) -> None:
     network.probe.watch(BOB, "bob")
-    await a_few_turns()
+    await run_pending()
     assert network.dialled == []
     network.candidates[BOB] = [(at(THERE, "a:1"), 1)]
     await network.check()
@@ -207,7 +207,7 @@ async def test_leaves_nothing_behind_when_no_program_waits(network: StubNetwork)
     network.reachable = {THERE}
     for target in (BOB, CAROL, BOB):
         network.probe.watch(target, "a name")
-    await a_few_turns()
+    await run_pending()
     assert set(network.connections[THERE].asked_for) == {BOB, CAROL}
     assert network.is_watching()
     for target in (BOB, CAROL, CAROL):

@@ -15,7 +15,7 @@ from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, PeerUnknown
 from fastn_p2p_client.ipc.messages import Call
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key
@@ -155,7 +155,7 @@ async def test_connects_to_a_peer_without_a_connection() -> None:
     network.announce()
     seeker = network.find()
     assert (seeker.outcomes, seeker.held, seeker.connecting_to) == ([], b"payload", "bob")
-    await a_few_turns()
+    await run_pending()
     assert seeker.outcomes == [("new connection", "alice", bytes(BOB), b"payload")]
     assert (seeker.held, seeker.connecting_to) == (b"", "")
 
@@ -169,9 +169,9 @@ async def test_reports_why_there_is_no_connection(error: Exception, caplog: pyte
     network.announce()
     network.connecting = fail
     seeker = network.find()
-    await a_few_turns()
+    await run_pending()
     network.grace.close()  # a peer of this daemon that is offline may still register
-    await a_few_turns()
+    await run_pending()
     assert seeker.outcomes == [error.code if isinstance(error, P2PError) else "internal-error"]
     assert ("cannot find the peer bob" in caplog.text) is isinstance(error, RuntimeError)
 
@@ -186,13 +186,13 @@ async def test_stops_connecting(how: str) -> None:
     network.announce()
     network.connecting = never
     seeker = network.find()
-    await a_few_turns()
+    await run_pending()
     if how == "finder":
         network.finder.close()
     else:
         assert seeker.cancel is not None
         seeker.cancel()
-    await a_few_turns()
+    await run_pending()
     assert seeker.outcomes == ["connection-lost"]
 
 
@@ -201,7 +201,7 @@ async def test_finds_again_if_the_calling_identity_went_offline_meanwhile() -> N
     alice = network.announce()
     seeker = network.find()
     network.registry.remove_identity(alice)
-    await a_few_turns()
+    await run_pending()
     assert seeker.outcomes == []
     network.connection = "connection"
     network.announce()

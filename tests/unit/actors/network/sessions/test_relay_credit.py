@@ -14,7 +14,7 @@ from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, SessionOpened, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
-from tests.support.event_loop import a_few_turns
+from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream
 
 
@@ -64,7 +64,7 @@ async def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(
         if session.relay.done:
             break
         if step < 30 and randomness.random() < 0.5:  # then the stream writes no more, and the window fills
-            await a_few_turns()
+            await run_pending()
         size = randomness.randint(1, min(window // 3, MAX_CHUNK))
         before = leg.queued
         session.write(size)
@@ -76,7 +76,7 @@ async def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(
     failure = session.program.messages[-1]
     assert isinstance(failure, ErrorReply)
     assert isinstance(failure.error(), BadMessage)
-    await a_few_turns()
+    await run_pending()
     assert isinstance(session.stream.sending.ends[0], int), "the peer does not take it for complete"
 
 
@@ -88,7 +88,7 @@ async def test_a_window_can_be_used_again_once_it_is_written(opener: str, window
             session.write(size)
         assert session.leg.queued == window
         for _ in range(3):
-            await a_few_turns()
+            await run_pending()
         assert session.leg.queued == 0
     assert not session.relay.done
     session.leg.close()

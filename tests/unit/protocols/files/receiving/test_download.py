@@ -160,7 +160,7 @@ async def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there
 ) -> None:
     make_files(shared.root, {"a": 5 * BLOCK})
     offline = PeerOffline(peer="alice")
-    shared.client.refusals = [PeerUnknown(peer="alice")]
+    shared.client.errors = [PeerUnknown(peer="alice")]
     with pytest.raises(PeerUnknown):
         await shared.get("a")
     connect, opened = shared.client.connect, 0
