@@ -58,10 +58,10 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
                 return await work(MailClient(identity, instance, client=client))
             except (ProtocolNotFound, InstanceNotFound):
                 name, _ = await client.resolve_identity(identity)
-                alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
+                option = "" if instance == DEFAULT_INSTANCE else f" --instance {instance}"
                 write_message(
                     f"fastn-p2p: {name} has no mailbox {instance!r}. "
-                    f"Create it: fastn-p2p add-protocol {name} --protocol Mail{alias}"
+                    f"Create it: fastn-p2p add-protocol {name} --protocol Mail{option}"
                 )
                 raise typer.Exit(ExitCode.NOT_FOUND) from None
 

@@ -1,44 +1,43 @@
 """Help and version of the command line."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from fastn_p2p import __version__
-from fastn_p2p.cli import COMMANDS, UNLISTED, main
+from fastn_p2p.cli import COMMANDS, UNLISTED, app, main
 from fastn_p2p.console.exit_codes import TABLE
 from fastn_p2p_client.limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 
-EVERY_COMMAND = [
-    *([name] for name in COMMANDS),
-    *([name] for name in UNLISTED),
-    *(["identity", name] for name in ("create", "delete", "list", "set", "online", "offline")),
-    *(["protocol", name] for name in ("add", "remove", "set", "list", "new", "check", "reload", "start", "stop")),
-    *(
-        ["peer", name]
-        for name in (
-            "add",
-            "list",
-            "rename",
-            "remove",
-            "pending",
-            "accept",
-            "accept-successor",
-            "block",
-            "unblock",
-            "blocked",
-        )
-    ),
-    ["log", "audit"],
-    *(["vault", name] for name in ("status", "set-passphrase", "lock", "unlock", "add-slot", "remove-slot")),
-    ["vault", "recovery-code"],
-    *(["backup", name] for name in ("create", "show", "restore")),
-    ["transport", "rotate"],
-    *(["peer", "group", name] for name in ("create", "add", "remove", "list", "delete")),
-    *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
-    *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),
-]
+SPELLINGS = {
+    "create-identity": "identity create",
+    "delete-identity": "identity delete",
+    "list-identities": "identity list",
+    "identity-online": "identity online",
+    "identity-offline": "identity offline",
+    "add-protocol": "protocol add",
+    "remove-protocol": "protocol remove",
+    "set-protocol": "protocol set",
+    "protocols": "protocol list",
+    "new-protocol": "protocol new",
+    **{name: f"protocol {name}" for name in ("check", "reload", "start", "stop")},
+}
+"""Command → the same command in a group."""
+
+
+def each_command(group: Any, *words: str) -> Iterator[list[str]]:
+    """Yield the words of every command and group below ``group``."""
+    for name, command in group.commands.items():
+        yield [*words, name]
+        if hasattr(command, "commands"):
+            yield from each_command(command, *words, name)
+
+
+EVERY_COMMAND = list(each_command(typer.main.get_command(app)))
 
 
 def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -73,6 +72,15 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     assert command in (["demo"], ["relay"]) or "--home DIRECTORY" in text
     if re.search(r"^  (\[?PEERS?\b|-.*\bPEER\b)", text, re.MULTILINE):
         assert "fastn-p2p:// URI" in " ".join(text.split()), "a URI is accepted wherever a peer is"
+
+
+@pytest.mark.parametrize(("name", "grouped"), SPELLINGS.items())
+def test_a_command_and_its_spelling_in_a_group_are_the_same(
+    capsys: pytest.CaptureFixture[str], name: str, grouped: str
+) -> None:
+    texts = [helped(capsys, *each.split()).partition("\n\n") for each in (name, grouped)]
+    assert texts[0][2] == texts[1][2]
+    assert texts[0][0].replace(name, grouped).split() == texts[1][0].split()
 
 
 def test_defaults_in_the_help_are_those_of_the_client(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -29,20 +27,10 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from tests.support.failing_protocols import install
-from tests.support.stub_actors import GRANT_KEY, KEYS, RunningGateway, running_gateway, temporary_home
+from tests.support.stub_actors import GRANT_KEY, KEYS, RunningGateway, running_gateway
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(tmp_path / "installed")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
-    with temporary_home() as made:
-        yield made
 
 
 async def alice(gateway: RunningGateway, *, online: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,17 +11,7 @@ from fastn_p2p_actors.storage.identity_store import IdentityStore
 from fastn_p2p_client.errors import BindingNotFound, InvalidConfig, P2PError, StorageFailed, WorkspaceNotEmpty
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-from tests.support.failing_protocols import install
-from tests.support.stub_actors import RunningGateway, running_gateway, temporary_home
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(tmp_path / "installed")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
-    with temporary_home() as made:
-        yield made
+from tests.support.stub_actors import RunningGateway, running_gateway
 
 
 async def alice(gateway: RunningGateway, *, online: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,17 +19,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-from tests.support.failing_protocols import install
-from tests.support.stub_actors import RunningGateway, running_gateway, temporary_home
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(tmp_path / "installed")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
-    with temporary_home() as made:
-        yield made
+from tests.support.stub_actors import RunningGateway, running_gateway
 
 
 async def alice(gateway: RunningGateway, *, online: bool) -> None:
