@@ -128,8 +128,10 @@ def pair(make_daemon: MakeDaemon) -> tuple[Daemon, Daemon]:
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
-    """Run async tests in uvloop, as the daemon's processes do; those marked ``both_loops`` in asyncio's, too."""
-    factories: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop}
-    if item.get_closest_marker("both_loops") is not None:
-        factories["asyncio"] = asyncio.new_event_loop
+    """Run async tests in uvloop, as the daemon's processes do, or in asyncio's event loop, as many programs do."""
+    factories: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("asyncio_loop") is not None:
+        del factories["uvloop"]
+    elif item.get_closest_marker("both_loops") is None:
+        del factories["asyncio"]
     return factories

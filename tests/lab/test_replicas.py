@@ -10,11 +10,11 @@ from fastn_p2p_client.errors import OutcomeUnknown
 from tests.e2e.calls.test_replicas import call, calls_until, open_shop
 from tests.lab.lab import Lab
 from tests.support.replicas import online_replicas
-from tests.support.serving_programs import in_loop
 from tests.support.two_daemons import until
 
+pytestmark = pytest.mark.asyncio_loop
 
-@in_loop
+
 async def test_calls_go_over_when_the_link_of_one_machine_is_cut() -> None:
     with Lab() as lab:
         lan = lab.lan()

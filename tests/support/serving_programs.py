@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,17 +13,7 @@ from fastn_p2p_client.serving.server import Server
 from tests.support.daemons import DEADLINE
 from tests.support.two_daemons import TwoDaemons, until_awaited
 
-__all__ = ["bob_at", "in_loop", "programs", "serving", "until_answered"]
-
-
-def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **fixtures: Any) -> None:
-        asyncio.run(test(*arguments, **fixtures))
-
-    return run
+__all__ = ["bob_at", "programs", "serving", "until_answered"]
 
 
 @asynccontextmanager

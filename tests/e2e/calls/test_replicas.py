@@ -14,8 +14,10 @@ from fastn_p2p_client.errors import OutcomeUnknown
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon
 from tests.support.replicas import Replicas, freeze, kill_all, new_replicas, thaw
-from tests.support.serving_programs import in_loop, serving
+from tests.support.serving_programs import serving
 from tests.support.two_daemons import idle, until, until_awaited
+
+pytestmark = pytest.mark.asyncio_loop
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +109,12 @@ async def restart_caller(replicas: Replicas) -> None:
     await asyncio.to_thread(replicas.caller.wait_actor, "network", pid)
 
 
-@in_loop
 async def test_calls_stay_at_the_daemon_that_answered_first(replicas: Replicas) -> None:
     async with open_shop(replicas) as (client, _):
         assert len({await call(client, replicas, retry=False) for _ in range(20)}) == 1
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-@in_loop
 async def test_calls_go_over_and_a_retried_one_is_not_executed_again(replicas: Replicas, how: str) -> None:
     """A call that the silent daemon has got ends typed, with the reply or without."""
     async with open_shop(replicas) as (client, shop):
@@ -134,7 +134,6 @@ async def test_calls_go_over_and_a_retried_one_is_not_executed_again(replicas: R
             assert executed == [outcome] if isinstance(outcome, int) else len(executed) <= 1
 
 
-@in_loop
 async def test_a_retried_call_goes_back_to_a_daemon_that_restarts(replicas: Replicas) -> None:
     """The network process restarts. If that takes too long, the call ends typed; the other one never executes it."""
     async with open_shop(replicas) as (client, shop):
@@ -151,7 +150,6 @@ async def test_a_retried_call_goes_back_to_a_daemon_that_restarts(replicas: Repl
         assert shop.executed.count((first, "wait for its restart")) == shop.count("wait for its restart") == 1
 
 
-@in_loop
 async def test_a_retried_call_is_executed_once_when_the_process_that_knew_where_it_went_is_killed(
     replicas: Replicas,
 ) -> None:
@@ -170,7 +168,6 @@ async def test_a_retried_call_is_executed_once_when_the_process_that_knew_where_
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-@in_loop
 async def test_a_caller_without_a_connection_reaches_the_other_daemon(replicas: Replicas, how: str) -> None:
     async with open_shop(replicas) as (client, _):
         first = await call(client, replicas)
@@ -179,7 +176,6 @@ async def test_a_caller_without_a_connection_reaches_the_other_daemon(replicas: 
             assert await call(client, replicas) == 1 - first
 
 
-@in_loop
 async def test_calls_go_over_when_the_identity_is_taken_offline_at_one_daemon(replicas: Replicas) -> None:
     async with open_shop(replicas) as (client, _):
         first = await call(client, replicas)

@@ -15,8 +15,10 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
 from tests.support.processes import signal_if_alive
-from tests.support.serving_programs import bob_at, in_loop, programs, serving
+from tests.support.serving_programs import bob_at, programs, serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until
+
+pytestmark = pytest.mark.asyncio_loop
 
 
 class Once:
@@ -50,7 +52,6 @@ async def restarted(daemons: TwoDaemons, side: str) -> None:
 
 @pytest.mark.parametrize("side", ["caller", "callee"])
 @pytest.mark.parametrize("count", [1, 2])
-@in_loop
 async def test_a_call_executed_when_a_network_process_died_is_not_executed_again(
     daemons: TwoDaemons, side: str, count: int
 ) -> None:
@@ -70,7 +71,6 @@ async def test_a_call_executed_when_a_network_process_died_is_not_executed_again
     assert sum(each.cancelled for each in handlers) == 0
 
 
-@in_loop
 async def test_a_call_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemons) -> None:
     """The caller's daemon freezes, so that the handler ends meanwhile; then its network process dies."""
     once = Once()
@@ -103,7 +103,6 @@ asyncio.run(server.serve())
 """
 
 
-@in_loop
 async def test_a_call_whose_program_dies_is_executed_by_another(daemons: TwoDaemons) -> None:
     once = Once()
     once.go_on.set()
@@ -120,7 +119,6 @@ async def test_a_call_whose_program_dies_is_executed_by_another(daemons: TwoDaem
         await program.wait()
 
 
-@in_loop
 async def test_it_waits_for_the_next_program_until_its_deadline(daemons: TwoDaemons) -> None:
     async def start() -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
@@ -142,7 +140,6 @@ async def test_it_waits_for_the_next_program_until_its_deadline(daemons: TwoDaem
         await program.wait()
 
 
-@in_loop
 async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(daemons: TwoDaemons) -> None:
     once = Once()
     async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):
@@ -154,7 +151,6 @@ async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(
         await until(lambda: once.cancelled == 1, "the handler is told")
 
 
-@in_loop
 async def test_retries_end_at_an_error_of_the_handler_and_at_the_deadline(daemons: TwoDaemons) -> None:
     executed: list[object] = []
 
@@ -171,7 +167,6 @@ async def test_retries_end_at_an_error_of_the_handler_and_at_the_deadline(daemon
     assert executed == ["x"]
 
 
-@in_loop
 async def test_cancelling_it_reaches_the_handler(daemons: TwoDaemons) -> None:
     once = Once()
     async with Client(daemons.one.home) as client, serving(bob_at(daemons, once.handle)):

@@ -25,8 +25,9 @@ from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, SetIdentityOnline,
 from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
 from fastn_p2p_client.tickets import Ticket
 from tests.support.daemons import Daemon
-from tests.support.serving_programs import in_loop
 from tests.support.two_daemons import TwoDaemons
+
+pytestmark = pytest.mark.asyncio_loop
 
 Peer: TypeAlias = str | PublicKey | Ticket
 
@@ -69,7 +70,6 @@ def dave(daemons: TwoDaemons) -> str:
 
 
 @pytest.mark.parametrize("form", [str, PublicKey])
-@in_loop
 async def test_a_peer_that_is_online_is_not_waited_for(daemons: TwoDaemons, form: type[Peer]) -> None:
     async with Client(daemons.one.home) as client:
         for peer in (daemons.bob, daemons.alice):
@@ -84,7 +84,6 @@ def test_without_await(daemons: TwoDaemons) -> None:
             client.wait_until_online("alice", "nobody", timeout=60)
 
 
-@in_loop
 async def test_a_peer_comes_online_at_another_daemon_again_and_again(daemons: TwoDaemons, carol: str) -> None:
     """Records of the time before do not count: carol has gone offline since."""
     async with Client(daemons.one.home) as client:
@@ -98,7 +97,6 @@ async def test_a_peer_comes_online_at_another_daemon_again_and_again(daemons: Tw
             assert await call(client, carol) == "Echo: hi"
 
 
-@in_loop
 async def test_a_peer_comes_online_at_the_same_daemon(daemons: TwoDaemons, dave: str) -> None:
     async with Client(daemons.one.home) as client:
         await switch(daemons.one, "dave", False)
@@ -108,7 +106,6 @@ async def test_a_peer_comes_online_at_the_same_daemon(daemons: TwoDaemons, dave:
         assert await call(client, dave) == "Echo: hi"
 
 
-@in_loop
 async def test_every_waiting_caller_is_told(daemons: TwoDaemons, carol: str) -> None:
     await switch(daemons.two, "carol", False)
     async with (
@@ -123,7 +120,6 @@ async def test_every_waiting_caller_is_told(daemons: TwoDaemons, carol: str) -> 
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-@in_loop
 async def test_a_network_process_is_killed_meanwhile(daemons: TwoDaemons, carol: str, side: str) -> None:
     daemon = daemons.one if side == "ours" else daemons.two
     async with Client(daemons.one.home) as client:
@@ -137,7 +133,6 @@ async def test_a_network_process_is_killed_meanwhile(daemons: TwoDaemons, carol:
         assert await call(client, carol) == "Echo: hi"
 
 
-@in_loop
 async def test_the_peers_daemon_is_started_later(daemons: TwoDaemons) -> None:
     async with Client(daemons.one.home) as client:
         await asyncio.to_thread(daemons.two.stop)
@@ -151,7 +146,6 @@ async def test_the_peers_daemon_is_started_later(daemons: TwoDaemons) -> None:
         assert await call(client, daemons.bob) == "Echo: hi"
 
 
-@in_loop
 async def test_connects_to_an_address_book_peer_that_starts_later(daemons: TwoDaemons, tmp_path: Path) -> None:
     """The peer daemon looks like one on another machine: nothing announces it, so it is dialled again."""
     far = Daemon(tmp_path / "far", tmp_path / "other-hosts").start()
@@ -180,7 +174,6 @@ async def test_connects_to_an_address_book_peer_that_starts_later(daemons: TwoDa
         ("nobody", "bob", IdentityOffline),
     ],
 )
-@in_loop
 async def test_a_mistake_is_not_waited_for(
     daemons: TwoDaemons, identity: str, peer: str, error: type[P2PError]
 ) -> None:
@@ -189,7 +182,6 @@ async def test_a_mistake_is_not_waited_for(
             await client.wait_until_online(identity, daemons.bob if peer == "bob" else peer, timeout=60)
 
 
-@in_loop
 async def test_a_deadline_passes(daemons: TwoDaemons, carol: str) -> None:
     await switch(daemons.two, "carol", False)
     async with Client(daemons.one.home) as client:
@@ -198,7 +190,6 @@ async def test_a_deadline_passes(daemons: TwoDaemons, carol: str) -> None:
         assert raised.value.seconds == 0.2
 
 
-@in_loop
 async def test_the_number_of_waits_is_limited_and_a_cancelled_one_frees_its_place(
     daemons: TwoDaemons, carol: str
 ) -> None:

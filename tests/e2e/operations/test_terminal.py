@@ -25,9 +25,10 @@ from fastn_p2p_client.mail import Attachment
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.session.session import Session
 from tests.support.daemons import CLI, eventually
-from tests.support.serving_programs import in_loop
 from tests.support.terminals import Tty, on_terminal
 from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
+
+pytestmark = pytest.mark.asyncio_loop
 
 TITLE = "\x1b]0;owned\x07"
 EVIL = f"{TITLE}\x9b2J\x7f\u202etxt.exe\u2066\u200b\u200d\ufeff\xad\U000e0041\u2028\x85"
@@ -172,7 +173,6 @@ def test_mail(daemons: TwoDaemons) -> None:
     assert piped.encode() == f"{EVIL}\n".replace("\r", "\n").encode(), "universal newlines of the test, else exactly"
 
 
-@in_loop
 async def test_chat(daemons: TwoDaemons) -> None:
     async with Client(daemons.two.home) as client:
         await (await ChatClient(client, "bob").with_peer("alice")).send(EVIL)

@@ -24,13 +24,12 @@ from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
 from fastn_p2p_client.session.session import Session
 from tests.support.daemons import DEADLINE, Daemon
-from tests.support.serving_programs import bob_at, in_loop, programs, serving, until_answered
+from tests.support.serving_programs import bob_at, programs, serving, until_answered
 from tests.support.two_daemons import TwoDaemons, binding_of, until
 
-pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport"), pytest.mark.asyncio_loop]
 
 
-@in_loop
 async def test_a_request_reaches_the_handler_and_the_reply_comes_back(daemons: TwoDaemons) -> None:
     async def price(request: dict[str, int], peer: Peer) -> dict[str, object]:
         return {"sum": sum(request.values()), "who": peer.key.id52}
@@ -45,7 +44,6 @@ async def test_a_request_reaches_the_handler_and_the_reply_comes_back(daemons: T
             await client.call("alice", daemons.bob, "Shop", request={})
 
 
-@in_loop
 async def test_sessions_reach_a_program_too(daemons: TwoDaemons) -> None:
     server = Server("bob", daemons.two.home)
 
@@ -62,7 +60,6 @@ async def test_sessions_reach_a_program_too(daemons: TwoDaemons) -> None:
             await client.connect("alice", daemons.bob, "Shop", initial=-1)
 
 
-@in_loop
 async def test_a_handler_that_is_not_async_runs_in_a_thread(daemons: TwoDaemons) -> None:
     import threading
 
@@ -73,7 +70,6 @@ async def test_a_handler_that_is_not_async_runs_in_a_thread(daemons: TwoDaemons)
         assert await client.call("alice", daemons.bob, "Shop", request="x") is False
 
 
-@in_loop
 async def test_requests_go_to_the_program_that_has_the_fewest(daemons: TwoDaemons) -> None:
     counts = [0, 0]
     blocked = asyncio.Event()
@@ -102,7 +98,6 @@ async def test_requests_go_to_the_program_that_has_the_fewest(daemons: TwoDaemon
         assert sorted(await asyncio.gather(*waiting)) == [0] * 5 + [1] * 5
 
 
-@in_loop
 async def test_more_than_a_program_takes_is_refused(daemons: TwoDaemons) -> None:
     blocked, begun = asyncio.Event(), []
 
@@ -122,7 +117,6 @@ async def test_more_than_a_program_takes_is_refused(daemons: TwoDaemons) -> None
         assert sorted(await asyncio.gather(*calls)) == [0, 1]
 
 
-@in_loop
 async def test_strangers_are_kept_out_unless_they_are_let_in(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> str:
         return "in"
@@ -135,7 +129,6 @@ async def test_strangers_are_kept_out_unless_they_are_let_in(daemons: TwoDaemons
             assert await client.call("alice", daemons.bob, "Shop") == "in"
 
 
-@in_loop
 async def test_a_protocol_that_cannot_be_served_is_reported_at_once(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> None:
         return None
@@ -150,7 +143,6 @@ async def test_a_protocol_that_cannot_be_served_is_reported_at_once(daemons: Two
         await listen("bob", daemons.two.home).serve()
 
 
-@in_loop
 async def test_a_hosted_binding_takes_the_place_of_programs(daemon: Daemon) -> None:
     """The same holds if it was added while the identity was offline: a program cannot keep an identity offline."""
     id52 = daemon.identity("carol", echo=False)
@@ -168,7 +160,6 @@ async def test_a_hosted_binding_takes_the_place_of_programs(daemon: Daemon) -> N
         assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
 
 
-@in_loop
 async def test_calls_in_flight_are_finished_when_a_program_stops(daemons: TwoDaemons) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -189,7 +180,6 @@ async def test_calls_in_flight_are_finished_when_a_program_stops(daemons: TwoDae
 
 
 @pytest.mark.parametrize("actor", ["network", "identity-bob", "gateway", "vault"])
-@in_loop
 async def test_a_program_serves_again_after_a_process_of_the_daemon_has_died(daemons: TwoDaemons, actor: str) -> None:
     async def handle(request: dict[str, int]) -> str:
         return "still there"
@@ -218,7 +208,6 @@ asyncio.run(server.serve())
 """
 
 
-@in_loop
 async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(daemons: TwoDaemons) -> None:
     async def start() -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=daemons.two.env)
@@ -247,7 +236,6 @@ async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(dae
             await process.wait()
 
 
-@in_loop
 async def test_a_program_serves_again_after_the_daemon_was_started_anew(daemon: Daemon) -> None:
     id52 = daemon.identity("carol")
 

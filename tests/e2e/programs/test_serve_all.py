@@ -32,10 +32,10 @@ from fastn_p2p_client.ipc.messages import AddProtocol, DeleteIdentity, RemovePro
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 from fastn_p2p_client.serving.server import Server
 from tests.support.daemons import Daemon, eventually
-from tests.support.serving_programs import in_loop, serving
+from tests.support.serving_programs import serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until, until_awaited
 
-pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport"), pytest.mark.asyncio_loop]
 
 
 class Add(msgspec.Struct):
@@ -113,7 +113,6 @@ async def until_reply(client: Client, peer: str, protocol: str = "Settings", ins
     return (await until_awaited(reply, f"{protocol} ({instance}) answers"))[0]  # type: ignore[index]
 
 
-@in_loop
 async def test_a_binding_has_its_whole_life_in_a_program(daemons: TwoDaemons, diary: list[str]) -> None:
     async with settings(daemons) as (one, two):
         await declare(two, "bob", config={"limit": 5})
@@ -133,7 +132,6 @@ async def test_a_binding_has_its_whole_life_in_a_program(daemons: TwoDaemons, di
     assert not (daemons.two.home.identities / "bob/protocols/Settings/default").exists()
 
 
-@in_loop
 async def test_a_program_that_starts_later_finds_what_there_is(daemons: TwoDaemons, diary: list[str]) -> None:
     async with Client(daemons.two.home) as two:
         await declare(two, "bob")
@@ -145,7 +143,6 @@ async def test_a_program_that_starts_later_finds_what_there_is(daemons: TwoDaemo
     assert diary == ["bob/default created", *["bob/default active with 3", "bob/default inactive"] * 2]
 
 
-@in_loop
 async def test_commands_reach_their_handlers_and_no_others(daemons: TwoDaemons, diary: list[str]) -> None:
     async with settings(daemons) as (one, two):
         await declare(two, "bob")
@@ -162,7 +159,6 @@ async def test_commands_reach_their_handlers_and_no_others(daemons: TwoDaemons, 
         await two.control(RemoveProtocol("bob", "Settings", "default"))
 
 
-@in_loop
 async def test_a_binding_that_cannot_be_served_costs_no_other(daemons: TwoDaemons, diary: list[str]) -> None:
     async with settings(daemons) as (one, two):
         await declare(two, "bob", instance="bad", config={"limit": -1})
@@ -180,7 +176,6 @@ async def test_a_binding_that_cannot_be_served_costs_no_other(daemons: TwoDaemon
     assert [line for line in diary if not line.startswith("bob/good")] == []
 
 
-@in_loop
 async def test_plain_handlers_are_told_for_whom_they_answer(daemons: TwoDaemons) -> None:
     server = serve_all(daemons.two.home)
 
@@ -197,7 +192,6 @@ async def test_plain_handlers_are_told_for_whom_they_answer(daemons: TwoDaemons)
             await two.control(RemoveProtocol("bob", "Clock", instance))
 
 
-@in_loop
 async def test_the_owner_s_access_list_overrides_the_program_s(daemons: TwoDaemons) -> None:
     async def handle(request: None) -> str:
         return "in"
@@ -215,7 +209,6 @@ async def test_the_owner_s_access_list_overrides_the_program_s(daemons: TwoDaemo
         await two.control(RemoveProtocol("bob", "Shop", "default"))
 
 
-@in_loop
 async def test_bindings_are_followed_over_the_death_of_any_process(daemon: Daemon, diary: list[str]) -> None:
     id52 = daemon.identity("carol", echo=False)
     server = serve_all(daemon.home)

@@ -32,9 +32,10 @@ from fastn_p2p_client.chat.messages import (
 from fastn_p2p_client.errors import ApplicationError, Denied, PeerUnknown, StreamReset
 from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
 from tests.support.daemons import CLI, Daemon, eventually
-from tests.support.serving_programs import in_loop
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
+
+pytestmark = pytest.mark.asyncio_loop
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,6 @@ async def texts(conversation: Conversation) -> list[str]:
     return [line.text for line in await conversation.history(limit=500)]
 
 
-@in_loop
 async def test_two_terminals_of_one_owner_and_one_of_the_peer_see_states_and_presence(
     daemons: TwoDaemons,
 ) -> None:
@@ -144,7 +144,6 @@ async def test_two_terminals_of_one_owner_and_one_of_the_peer_see_states_and_pre
             await watcher.until(lambda w=watcher: w.presence == "away", "bob has left")
 
 
-@in_loop
 async def test_messages_to_an_offline_peer_arrive_once_and_in_order_despite_crashes(
     daemons: TwoDaemons,
 ) -> None:
@@ -177,7 +176,6 @@ async def all_delivered(conversation: Conversation) -> bool:
 
 
 @pytest.mark.parametrize("actor", ["identity-alice", "identity-bob", "network"])
-@in_loop
 async def test_a_follower_sees_each_event_once_when_a_process_crashes(daemons: TwoDaemons, actor: str) -> None:
     name = f"looking-{actor}"
     async with (
@@ -197,7 +195,6 @@ async def test_a_follower_sees_each_event_once_when_a_process_crashes(daemons: T
             await watcher.until(lambda w=watcher: w.presence == "here", "both see each other again")
 
 
-@in_loop
 async def test_conversations_and_instances_are_apart(daemons: TwoDaemons) -> None:
     async with (
         conversing(daemons.one, "alice", "bob", "work") as work,
@@ -215,7 +212,6 @@ async def test_conversations_and_instances_are_apart(daemons: TwoDaemons) -> Non
         assert (known["work"].messages, known["work"].peer) == (1, daemons.bob)
 
 
-@in_loop
 async def test_limits_are_kept_and_say_so(daemons: TwoDaemons) -> None:
     async with (
         conversing(daemons.one, "alice", "bob", "limits", "small") as alice,
@@ -244,7 +240,6 @@ async def test_limits_are_kept_and_say_so(daemons: TwoDaemons) -> None:
                 await oneself.send("hello")
 
 
-@in_loop
 async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_nothing(daemons: TwoDaemons) -> None:
     daemons.two.identity("mallory", echo=False)
     try:
@@ -277,7 +272,6 @@ async def assert_owners_requests_are_refused(client: Client, daemons: TwoDaemons
     assert await client.call("bob", daemons.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
 
 
-@in_loop
 async def test_why_messages_wait_is_said(daemons: TwoDaemons) -> None:
     """bob does not offer the protocol under this name."""
     add_binding(daemons.one, "alice", "Chat", "lonely")
@@ -288,7 +282,6 @@ async def test_why_messages_wait_is_said(daemons: TwoDaemons) -> None:
         await watcher.until(lambda: DeliveryProblem("") in watcher.events, "and taken back")
 
 
-@in_loop
 async def test_a_conversation_names_its_peer(daemons: TwoDaemons) -> None:
     async with Client(daemons.one.home) as client:
         chat = ChatClient(client, "alice")

@@ -228,7 +228,7 @@ async def test_a_plain_text_opens_a_session_with_that_file(setup: FilesSetup, mo
             fetch_blocking(path)
         assert failed.value.kind == kind
         with pytest.raises(ApplicationError) as failed:
-            asyncio.run(fetch(path))
+            await fetch(path)
         assert failed.value.kind == kind
     with pytest.raises(Denied):
         sync.connect("alice", peer, "FileTransfer", "private", "report.pdf")

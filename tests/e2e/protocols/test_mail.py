@@ -126,7 +126,11 @@ def test_mail_that_cannot_be_sent_says_why(daemons: TwoDaemons, tmp_path: Path, 
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "large")), 2, f"{MAX_CONTENT}"),
         (("send", "bob", "--subject", "x", "--peer-instance", "No!"), 2, "an instance"),
         (("send", "bob", "--subject", "x", "--as", "carol"), 7, "no identity 'carol'"),
-        (("list", "--instance", "other"), 7, "Create it: fastn-p2p add-protocol alice --protocol Mail --alias other"),
+        (
+            ("list", "--instance", "other"),
+            7,
+            "Create it: fastn-p2p add-protocol alice --protocol Mail --instance other",
+        ),
         (("read", "999"), 7, "no mail 999"),
         (("retry", "999"), 7, "nor have bounced"),
     ):

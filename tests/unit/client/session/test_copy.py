@@ -130,18 +130,6 @@ async def test_everything_is_sent_and_then_the_end(name: str) -> None:
     assert await here.read() == b"goes on"
 
 
-async def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
-    here, there = await open_pair()
-    reader = asyncio.StreamReader()
-    sending = asyncio.create_task(here.copy_from(reader))
-    for start in range(0, len(DATA), 100_000):
-        reader.feed_data(DATA[start : start + 100_000])
-        await asyncio.sleep(0)
-    reader.feed_eof()
-    assert await read_all(there) == DATA
-    assert await sending == len(DATA)
-
-
 async def test_copies_from_another_session() -> None:
     here, there = await open_pair()
     source, far = session_pair()
