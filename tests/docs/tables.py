@@ -20,12 +20,21 @@ import typer
 from fastn_p2p import cli
 from fastn_p2p.console.exit_codes import EXITS, TABLE
 from fastn_p2p.console.formatting import format_setting
+from fastn_p2p.protocols.files import messages as files
+from fastn_p2p.protocols.files.cli import exit_code as file_exit_code
+from fastn_p2p.protocols.files.config import FileTransferConfig
+from fastn_p2p.protocols.files.errors import Kind
+from fastn_p2p.protocols.files.events import Event
+from fastn_p2p.protocols.files.progress import Ended
+from fastn_p2p.protocols.mail.cli import EXITS as MAIL_EXITS
+from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.vault import access_policy
 from fastn_p2p_client import errors, limits
 from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.mail import messages as mail
 from fastn_p2p_supervisor.process_tree import ALLOWED_REQUESTS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -144,8 +153,51 @@ def _exit_codes(_: list[str]) -> Rows:
     return [[str(int(code)), meaning] for code, meaning in TABLE.items()]
 
 
-def _tunnel_config(_: list[str]) -> Rows:
-    return [[f"`{name}`"] for name in Tunnel.Config.__struct_fields__]
+def _defaults(config: type[msgspec.Struct]) -> Callable[[list[str]], Rows]:
+    def default(field: msgspec.structs.FieldInfo) -> str:
+        if field.required:
+            return "required"
+        return f"{field.default:.0f}" if isinstance(field.default, int | float) else str(field.default or "none")
+
+    return lambda _: [[f"`{each.name}`", default(each)] for each in msgspec.structs.fields(config)]
+
+
+def _names(cls: Any) -> str:
+    return _code(cls.__struct_fields__)
+
+
+def _tagged(union: Any) -> Callable[[list[str]], Rows]:
+    return lambda _: [[f"`{cls.__struct_config__.tag}`", _names(cls)] for cls in typing.get_args(union)]
+
+
+def _mail_requests(_: list[str]) -> Rows:
+    def answer(cls: type[msgspec.Struct]) -> str:
+        found = re.search(r"Answered by (?:an? )?``(\w+)``", " ".join((cls.__doc__ or "").split()))
+        assert found is not None, cls
+        return _names(getattr(mail, found[1]))
+
+    requests = typing.get_args(mail.Request)
+    return [[f"`{cls.__struct_config__.tag}`", _names(cls), answer(cls)] for cls in requests]
+
+
+def _file_sessions(_: list[str]) -> Rows:
+    requests = typing.get_args(files.SessionRequest)
+    fields = [
+        (f'"type": "{cls.__struct_config__.tag}"', *(f'"{each}"' for each in cls.__struct_fields__)) for cls in requests
+    ]
+    return [["`{" + ", ".join(each) + "}`"] for each in fields]
+
+
+def _file_messages(_: list[str]) -> Rows:
+    messages = typing.get_args(files.TransferMessage)
+    return [[str(cls.__struct_config__.tag), f"`{cls.__name__}`", _names(cls)] for cls in messages]
+
+
+def _session_messages(_: list[str]) -> Rows:
+    """Messages of an open session, after those that open one."""
+    before = {m.SessionOpened, m.ApplicationErrorReply, m.Ack, m.Cancel}
+    messages = (m.OpenSession, m.DeliverSession, *typing.get_args(m.SessionMessage))
+    return [[f"`{cls.__name__}`"] for cls in messages if cls not in before]
 
 
 def _commands(group: Any, *words: str) -> Iterator[tuple[str, Any]]:
@@ -218,6 +270,21 @@ GENERATED: Final[dict[str, Generated]] = {
     "environment": Generated(("variable", "read by", "meaning"), _environment),
     "session limits": Generated(("constant", "value", "meaning"), _stream_limits),
     "reset codes": Generated(("code", "constant", "sent when", "seen as"), _codes(limits, "RESET_")),
-    "tunnel config": Generated(("key", "meaning"), _tunnel_config),
+    "session messages": Generated(("message", "sender", "reply"), _session_messages),
+    "tunnel config": Generated(("config", "default", "meaning"), _defaults(Tunnel.Config)),
+    "mail config": Generated(("config", "default", "meaning"), _defaults(MailConfig)),
+    "mail errors": Generated(
+        ("kind", "exit", "meaning"), lambda _: [[f"`{kind}`", str(code.value)] for kind, code in MAIL_EXITS.items()]
+    ),
+    "mail requests": Generated(("type", "fields", "answer", "meaning"), _mail_requests),
+    "files config": Generated(("config", "default", "meaning"), _defaults(FileTransferConfig)),
+    "files errors": Generated(
+        ("kind", "exit", "meaning"),
+        lambda _: [[f"`{kind}`", str(file_exit_code(kind).value)] for kind in typing.get_args(Kind)],
+    ),
+    "files events": Generated(("event", "fields", "meaning"), _tagged(Event | Ended)),
+    "files requests": Generated(("type", "fields", "answer"), _tagged(files.Request)),
+    "files sessions": Generated(("initial data", "what follows"), _file_sessions),
+    "files messages": Generated(("tag", "message", "fields", "from"), _file_messages),
 }
 """Name → table."""

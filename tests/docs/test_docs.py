@@ -20,7 +20,6 @@ from nacl.signing import SigningKey
 
 from fastn_p2p.cli import COMMANDS, app
 from fastn_p2p.console.exit_codes import TABLE
-from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
@@ -252,22 +251,6 @@ def test_the_largest_reset_code_is_named() -> None:
     assert f"a code from 0 to {limits.MAX_RESET_CODE}" in read("streams.md")
 
 
-def test_messages_of_sessions_are_all_there() -> None:
-    rows = table("streams.md", "A direction and its end", "message", "sender")
-    spoken = {cls.__name__ for cls in typing.get_args(m.SessionMessage)} | {"OpenSession", "DeliverSession"}
-    before = {"SessionOpened", "ApplicationErrorReply", "Ack", "Cancel"}
-    assert {code(row[0]) for row in rows} == spoken - before
-    assert {name for row in rows for name in re.findall(r"`([A-Z]\w+)`", row[2])} <= spoken
-
-
 def test_exit_codes_of_streams_are_those_of_the_command_line() -> None:
     rows = table("streams.md", "In a shell", "it ended because", "exit code")
     assert {int(row[1]) for row in rows} <= {number.value for number in TABLE}
-
-
-def test_the_config_of_a_tunnel_is_documented() -> None:
-    rows = table("tunnels.md", "The service", "key", "meaning")
-    assert [code(row[0]) for row in rows] == list(Tunnel.Config.__struct_fields__)
-    for field in msgspec.structs.fields(Tunnel.Config):
-        row = next(row for row in rows if code(row[0]) == field.name)
-        assert field.required or f"{field.default:g} unless" in row[1]
