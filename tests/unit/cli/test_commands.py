@@ -3,8 +3,9 @@
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -34,7 +35,7 @@ class Daemon:
         self.asked: list[tuple[Path | None, m.ControlRequest, bytes]] = []
         self.called: list[tuple[Any, ...]] = []
 
-    def ask(self, home: Path | None, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = 60.0) -> Any:
+    def ask(self, home: Path | None, message: m.ControlRequest, payload: bytes) -> Any:
         self.asked.append((home, message, payload))
         return self._answer()
 
@@ -48,10 +49,26 @@ class Daemon:
         return self.reply
 
 
+class StubClient:
+    """Client of such a daemon."""
+
+    def __init__(self, daemon: Daemon, home: Path | None, **_: Any) -> None:
+        self._daemon = daemon
+        self._home = home
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def control(self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = 60.0) -> Any:
+        return self._daemon.ask(self._home, message, payload)
+
+
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     fake = Daemon()
-    monkeypatch.setattr(control_request, "request_daemon", fake.ask)
+    monkeypatch.setattr(control_request, "Client", partial(StubClient, fake))
     for module in (access_uses, confirmation):  # they only tell of what else there is
         monkeypatch.setattr(module, "request_daemon", _no_answer)
     monkeypatch.setattr(call, "_call", fake.call)
