@@ -62,7 +62,7 @@ def record_command(
 
 
 def _without_secret(peer: str) -> str:
-    """Return what names a peer: the ID52 in place of a ticket, and nothing of a damaged one but its first characters.
+    """Return the name of a peer: the ID52 in place of a ticket, and only the first characters of a damaged one.
 
     The secret of an invitation is far behind these.
     """

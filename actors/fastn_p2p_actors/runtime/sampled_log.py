@@ -2,12 +2,11 @@
 
 Problem: strangers and local programs can cause log lines as fast as they send. Rotation keeps the disk from filling,
 but drops the lines from before the flood, which the owner needs. Idea: limit the bytes written by token buckets, so
-that any 24 hours write less than the rotated files hold. A kind of line is a place in the code together with its
-logger. Each kind has a small bucket of its own. When that is empty, it takes from a bucket that all kinds share. So one
-kind in a flood takes nothing that another kind is sure of. Lines that do not fit are counted, and a line reports the
-count at the end of a window: "… and 12,412 more like it". Cost: a dictionary lookup per line, before the line is
-formatted. Not covered: standard error; and more than 64 kinds that flood at once, because further kinds share one
-bucket.
+that any 24 hours write less than the rotated files hold. A kind of line is one logging call together with its logger.
+Each kind has a small bucket of its own. When that is empty, it takes from a bucket that all kinds share. So one kind in
+a flood takes nothing that another kind is sure of. Lines that do not fit are counted, and a line reports the count at
+the end of a window: "… and 12,412 more like it". Cost: a dictionary lookup per line, before the line is formatted. Not
+covered: standard error; and more than 64 kinds that flood at once, because further kinds share one bucket.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run handlers: the same code in programs and in the daemon's identity processes.
 
 - ``handlers``, ``annotations``, ``decoding``, ``handler_threads``: compile a function into a handler.
-- ``handler_registry``: the decorators by which servers are given handlers.
+- ``handler_registry``: the decorators that register handlers.
 - ``binding``: one binding that this process serves.
 - ``dispatcher``, ``session_dispatcher``, ``start_queue``: requests in, replies out; the same for sessions.
 - ``idempotency``: execute a retried call once.

@@ -142,7 +142,7 @@ def vault(status: Status) -> list[tuple[str, str]]:
 
 
 def sandboxes(status: Status) -> list[tuple[str, str]]:
-    """Return label and value of the state of the sandboxes; empty if no process has said it."""
+    """Return label and value of the state of the sandboxes; empty if no process has reported it."""
     states = {process.sandbox for process in status.processes if process.sandbox}
     if not states:
         return []
