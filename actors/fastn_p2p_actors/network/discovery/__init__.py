@@ -13,6 +13,6 @@
 - ``search``: attempts to reach one peer, for the error message.
 - ``peer_trace``, ``access_probe``: each step to a peer, for ``ping`` and ``explain``; whether it would let a caller in.
 - ``online_waits``, ``online_probe``: programs that wait for a peer; probing where it may appear.
-- ``outside_addresses``, ``address_beliefs``, ``relay_address_query``: addresses outside of a NAT.
+- ``outside_addresses``, ``reported_addresses``, ``relay_address_query``: addresses outside of a NAT.
 - ``recent_peers``: peers that are connected again after a restart.
 """

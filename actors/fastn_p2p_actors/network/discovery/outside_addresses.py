@@ -1,9 +1,9 @@
 """Outside addresses: offers peers the addresses at which this daemon is reached from outside of its NAT.
 
 Two NATs let packets through only when both daemons know their outside addresses and send at the same time. There are
-two sources: peer daemons report the address that they see (``address_beliefs``), and the relay reports the IP address
-(``relay_address_query``). Most NATs keep the port where it is free, so the relay's answer with the endpoint's own port
-is offered, too. If that is wrong, peers send a few packets in vain.
+two sources: peer daemons report the address that they see (``reported_addresses``), and the relay reports the IP
+address (``relay_address_query``). Most NATs keep the port where it is free, so the relay's answer with the endpoint's
+own port is offered, too. If that is wrong, peers send a few packets in vain.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ...daemon_settings.sections import NetworkMode
 from ..connections.connection import PeerConnection
 from ..live_settings import LiveSettings
 from ..transport.endpoint import NetworkEndpoint
-from .address_beliefs import AddressBeliefs, is_outside, join
 from .relay_address_query import RelayAddressQuery
+from .reported_addresses import ReportedAddresses, is_outside, join
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class OutsideAddresses:
         self._endpoint = endpoint
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._beliefs = AddressBeliefs()
+        self._reported = ReportedAddresses()
         self._query = RelayAddressQuery(endpoint, settings, self._update)
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -54,17 +54,17 @@ class OutsideAddresses:
         direct, _ = connection.addresses()
         known = connection.introductions.has_known
         reporter = direct[0] if direct else ""
-        if self._beliefs.add(connection.endpoint, address, reporter=reporter, is_known=known):
+        if self._reported.add(connection.endpoint, address, reporter=reporter, is_known=known):
             self._update()
 
     def on_introduced(self, connection: PeerConnection) -> None:
         """An identity was proved over a connection: its reports may count more now."""
-        if connection.introductions.has_known and self._beliefs.on_known(connection.endpoint):
+        if connection.introductions.has_known and self._reported.on_known(connection.endpoint):
             self._update()
 
     def on_disconnected(self, connection: PeerConnection) -> None:
         """The last connection with an endpoint has ended."""
-        if self._beliefs.on_closed(connection.endpoint, self._loop.time()):
+        if self._reported.on_closed(connection.endpoint, self._loop.time()):
             self._update()
 
     # ── result ───────────────────────────────────────────────────────────────────────────────────
@@ -74,10 +74,10 @@ class OutsideAddresses:
         if self._settings.mode == NetworkMode.LOCAL or not self._endpoint.has_network():
             return frozenset()
         hosts = self._query.hosts
-        self._beliefs.set_relay_hosts({version: str(host) for version, (host, _) in hosts.items()})
+        self._reported.set_relay_hosts({version: str(host) for version, (host, _) in hosts.items()})
         own = self._endpoint.own_addresses()
         own_hosts = {address.rpartition(":")[0].strip("[]") for address in own}
-        found = self._beliefs.believed(self._loop.time())
+        found = self._reported.trusted(self._loop.time())
         for version, (host, relay) in hosts.items():
             port = self._endpoint.bound_port(version)
             if port and str(host) not in own_hosts and is_outside(host, relay):
@@ -90,7 +90,7 @@ class OutsideAddresses:
             self._timer = None
         if self._task is None:
             self._task = self._loop.create_task(self._apply())
-        expiry = self._beliefs.next_expiry()
+        expiry = self._reported.next_expiry()
         if expiry < float("inf"):
             self._timer = self._loop.call_at(expiry, self._update)
 

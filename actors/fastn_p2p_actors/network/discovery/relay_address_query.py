@@ -17,7 +17,7 @@ from fastn_p2p_client.retry import Backoff
 from ...daemon_settings.server_urls import ping_url
 from ..live_settings import LiveSettings
 from ..transport.endpoint import NetworkEndpoint
-from .address_beliefs import IpAddress
+from .reported_addresses import IpAddress
 
 if TYPE_CHECKING:  # its import takes 3 MB and 60 ms, so it is made when a relay is first asked
     import httpcore

@@ -1,15 +1,15 @@
-"""Beliefs about the outside addresses of this daemon: which of those that others report are good enough to publish.
+"""Outside addresses of this daemon, as others report them: which of them are trusted and published.
 
 Problem: behind a NAT only others know the address at which this daemon is reached, and anybody may lie. A daemon that
-believes everything would publish the address of a victim, and every peer would send packets there.
+trusts every report would publish the address of a victim, and every peer would send packets there.
 
-Idea: a report counts once for each endpoint, as its last one. An address is believed when two endpoints report it, and
+Idea: a report counts once for each endpoint, as its last one. An address is trusted when two endpoints report it, and
 a known peer speaks through at least one of them. Strangers of one network count as one. The relay is named by the
 owner, so an address with the IP address that the relay sees needs one known peer only. A private address counts only
 if the reporter has a private address itself: then both are in one network behind the same NAT.
 
 Cost: one pass over at most ``MAX_REPORTERS`` reports for each new report. Not covered: a known peer that lies together
-with a second endpoint of its own. It makes this daemon publish up to ``MAX_BELIEVED`` wrong addresses until they are
+with a second endpoint of its own. It makes this daemon publish up to ``MAX_TRUSTED`` wrong addresses until they are
 forgotten; peers then send a few packets there, and reach the daemon by its other addresses.
 """
 
@@ -22,7 +22,7 @@ from ..transport.peer_limits import network_of
 
 MAX_REPORTERS: Final = 256
 """Endpoints whose reports are remembered. A stranger's is dropped first, then the oldest."""
-MAX_BELIEVED: Final = 4
+MAX_TRUSTED: Final = 4
 """Outside addresses that are published at a time: one home has one, a second provider has another."""
 MEMORY: Final = 120.0
 """Seconds for which a report counts after its connection has ended. NATs keep unused mappings about that long."""
@@ -55,8 +55,9 @@ class _Report:
         self.until = float("inf")
 
 
-class AddressBeliefs:
-    """Reports of other daemons and of the relay, and what follows from them. Times are monotonic seconds."""
+class ReportedAddresses:
+    """Reports of other daemons and of the relay, and the addresses that are trusted by them. Times are monotonic
+    seconds."""
 
     def __init__(self) -> None:
         self._reports: dict[tuple[bytes, int], _Report] = {}
@@ -105,8 +106,8 @@ class AddressBeliefs:
         """Set the IP address of this daemon that its relay sees, by IP version."""
         self._relay_hosts = hosts
 
-    def believed(self, now: float) -> list[str]:
-        """Return the addresses that are believed, those with most known reporters first. Forget old reports."""
+    def trusted(self, now: float) -> list[str]:
+        """Return the addresses that are trusted, those with most known reporters first. Forget old reports."""
         for key in [key for key, report in self._reports.items() if report.until <= now]:
             del self._reports[key]
         by_address: dict[str, list[_Report]] = {}
@@ -114,7 +115,7 @@ class AddressBeliefs:
             by_address.setdefault(report.address, []).append(report)
         good = [address for address, reports in by_address.items() if self._is_good(address, reports)]
         good.sort(key=lambda address: -sum(report.is_known for report in by_address[address]))
-        return good[:MAX_BELIEVED]
+        return good[:MAX_TRUSTED]
 
     def next_expiry(self) -> float:
         """Return the time at which the next report is forgotten; infinite without one."""
