@@ -123,7 +123,7 @@ async def test_messages_for_unknown_or_foreign_sessions_are_dropped(daemons: Two
             await asyncio.to_thread(meddle)
             await session.write(b"after")
             assert await session.read_exactly(5) == b"after"
-        assert_serves(daemons)
+        await asyncio.to_thread(assert_serves, daemons)
     assert_no_session_left(daemons)
 
 
