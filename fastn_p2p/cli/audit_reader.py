@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -49,30 +50,65 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         OSError: a file cannot be read.
     """
-    for file in _files(path):
-        try:
-            with file.open("rb") as opened:
-                yield from _lines(opened)
-        except FileNotFoundError:
-            continue  # rotated meanwhile
+    files = _open_files(path)
+    try:
+        for opened in files:
+            yield from _lines(opened)
+    finally:
+        _close(files)
 
 
 def follow_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of all files, and then each further line as soon as it is written. Never ends."""
-    *old, _ = _files(path)
-    for file in old:
-        with file.open("rb") as opened:
-            yield from _lines(opened)
-    while True:
-        try:
-            with path.open("rb") as opened:
+    files = _open_files(path)
+    try:
+        while True:
+            for opened in files:
                 yield from _lines(opened)
-                while _is_current(opened, path):
-                    yield from _lines(opened)
-                    time.sleep(_POLL)
-                yield from _lines(opened)
-        except FileNotFoundError:
-            time.sleep(_POLL)
+            _close(files[:-1])
+            del files[:-1]
+            if not files or not _is_current(files[0], path):
+                files += _newer(_open_files(path), files)
+            if len(files) < 2:
+                time.sleep(_POLL)
+    finally:
+        _close(files)
+
+
+def _open_files(path: Path) -> list[BinaryIO]:
+    """Open all files, the oldest first.
+
+    The newest one is opened first: if the log is rotated meanwhile, a file is found twice, and none is missed.
+    """
+    found: dict[tuple[int, int], BinaryIO] = {}
+    try:
+        for number in range(_OLD_FILES + 1):
+            with suppress(FileNotFoundError):
+                opened = path.with_name(f"{path.name}.{number}" if number else path.name).open("rb")
+                if found.setdefault(_identity(opened), opened) is not opened:
+                    opened.close()
+    except BaseException:
+        _close(found.values())
+        raise
+    return list(reversed(found.values()))
+
+
+def _newer(files: list[BinaryIO], known: list[BinaryIO]) -> list[BinaryIO]:
+    """Return the files that are newer than the known one, and close the others."""
+    identities = [_identity(each) for each in files]
+    first = next((identities.index(each) + 1 for each in map(_identity, known) if each in identities), 0)
+    _close(files[:first])
+    return files[first:]
+
+
+def _identity(opened: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(opened.fileno())
+    return found.st_dev, found.st_ino
+
+
+def _close(files: Iterable[BinaryIO]) -> None:
+    for each in files:
+        each.close()
 
 
 def _is_current(opened: BinaryIO, path: Path) -> bool:
@@ -81,11 +117,6 @@ def _is_current(opened: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(opened.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _files(path: Path) -> list[Path]:
-    old = (path.with_name(f"{path.name}.{number}") for number in range(_OLD_FILES, 0, -1))
-    return [*(file for file in old if file.exists()), path]
 
 
 def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastn_p2p.cli.audit_reader import parse_since, read_lines
+from fastn_p2p.cli.audit_reader import follow_lines, parse_since, read_lines
 from fastn_p2p.console.exit_codes import CommandLineError
 from fastn_p2p_actors.runtime.sampled_log import SampledFileHandler
 from fastn_p2p_actors.vault import audit_log as module
@@ -20,6 +21,8 @@ from fastn_p2p_actors.vault.audit_events import record_reply
 from fastn_p2p_actors.vault.audit_log import FILE_BYTES, FILES_KEPT, AuditLog
 from fastn_p2p_actors.vault.messages import CreateKey, GetTransport, IdentityKey, ListKeys, TransportKey
 from fastn_p2p_client.ipc.messages import Ack
+
+Reader = Callable[[Path], Iterator[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -116,6 +119,33 @@ def test_rotated_files_are_read_in_their_order(path: Path) -> None:
     with path.open("a") as file_to_extend:
         file_to_extend.write('{"time": "t", "actor": "a", "event": "unfinished"')
     assert [line["number"] for line in lines(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("read", [read_lines, follow_lines])
+def test_a_rotation_while_it_is_read_neither_loses_nor_repeats_a_line(path: Path, read: Reader) -> None:
+    old, older = path.with_name("audit.jsonl.1"), path.with_name("audit.jsonl.2")
+    write_numbers(old, range(3))
+    write_numbers(path, range(3, 6))
+    found = read(path)
+    numbers = [next(found)["number"]]
+    old.rename(older)
+    path.rename(old)
+    write_numbers(path, range(6, 9))
+    numbers += [line["number"] for line in islice(found, 5)]
+    assert numbers == list(range(6))
+    if read is follow_lines:
+        assert [line["number"] for line in islice(found, 3)] == [6, 7, 8]
+        for number in range(3, 0, -1):
+            each = path.with_name(f"audit.jsonl.{number}")
+            each.unlink(missing_ok=True)
+        write_numbers(old, range(9, 12))
+        path.unlink()
+        write_numbers(path, range(12, 15))
+        assert [line["number"] for line in islice(found, 6)] == list(range(9, 15)), "all was rotated away meanwhile"
+
+
+def write_numbers(path: Path, numbers: Iterable[int]) -> None:
+    path.write_text("".join(f'{{"time": "t", "actor": "a", "event": "e", "number": {number}}}\n' for number in numbers))
 
 
 def test_log_that_does_not_exist_has_no_lines(path: Path) -> None:
