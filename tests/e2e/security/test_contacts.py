@@ -43,10 +43,10 @@ def two(daemons: TwoDaemons) -> Iterator[Client]:
             client.control(m.DeleteGroup(group.name))
 
 
-def cli(daemon: Daemon, *arguments: str) -> str:
+def cli(daemon: Daemon, *arguments: str, code: int = 0) -> str:
     """Run a command; return both outputs."""
     done = daemon.cli(*arguments)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
 
@@ -149,6 +149,11 @@ def test_changes_of_a_group_count_at_once_and_end_sessions(daemons: TwoDaemons, 
     finally:
         two.control(m.SetProtocol("bob", "Echo", "peers", ("peers",)))
         two.control(m.SetProtocol("bob", "Trial", "default", ("everyone",)))
+
+
+def test_a_group_with_an_unknown_member_is_not_created(daemons: TwoDaemons, two: Client) -> None:
+    assert "nobody" in cli(daemons.two, "peer", "group", "create", "friends", "nobody", code=7)
+    assert two.control(m.ListGroups()).groups == []
 
 
 def test_table_says_who_may_use_what_and_why(daemons: TwoDaemons, two: Client) -> None:

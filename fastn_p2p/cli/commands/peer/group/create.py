@@ -20,11 +20,16 @@ def run(
 
     Let it use a protocol: `fastn-p2p add-protocol IDENTITY --protocol PROTOCOL --allow group:GROUP`.
     """
-    from fastn_p2p_client.ipc.messages import ChangeGroup, CreateGroup
+    from fastn_p2p_client.errors import P2PError
+    from fastn_p2p_client.ipc.messages import ChangeGroup, CreateGroup, DeleteGroup
 
     from .....console.control_request import request_daemon
 
     request_daemon(home, CreateGroup(group))
-    if peers:
-        request_daemon(home, ChangeGroup(group, tuple(peers)))
+    try:
+        if peers:
+            request_daemon(home, ChangeGroup(group, tuple(peers)))
+    except P2PError:
+        request_daemon(home, DeleteGroup(group))
+        raise
     write_message(f"Created the group {group}. In access lists it is group:{group}.")
