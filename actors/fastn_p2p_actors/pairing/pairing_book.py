@@ -48,11 +48,14 @@ class PairingBook:
 
     Args:
         name: petname for the peer; empty for the name that its owner gave it.
+
+    Raises:
+        InvalidName: no peer can have this name.
     """
 
     def __init__(self, home: Home, name: str) -> None:
         self._home = home
-        self._name = name
+        self._name = check_name(name, "a peer") if name else ""
 
     async def own_identity(self, identity: str) -> OwnIdentity:
         """Return the identity with a fresh ticket.
@@ -89,8 +92,9 @@ class PairingBook:
         id52 = read.identity.id52
         async with self._client() as client:
             blocked = (await client.control(ListBlocked())).blocked
-        if any(each.id52 == id52 for each in blocked):
-            raise PeerBlocked(peer=id52)
+        for each in blocked:
+            if each.id52 == id52:
+                raise PeerBlocked(peer=each.name or id52)
         name = self.petname(of_owner)
         holder = next((peer for peer in await self._peers() if peer.name == name), None)
         if holder is not None and holder.id52 != id52:

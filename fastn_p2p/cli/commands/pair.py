@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fastn_p2p_client.names import check_name
+
 from ...console.exit_codes import CommandLineError
 from ...console.options import HomeOption, JsonOption, identity_names
 from ...console.output import put_json, write_message, write_result
@@ -64,13 +66,17 @@ def run(
     """
     if timeout is not None and not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")
+    if name:
+        check_name(name, "a peer")
     arguments = words or []
     if arguments == ["-"]:
         arguments = [_read_words()]
     is_host = len(arguments) < 2 and not _is_code(arguments)
     if is_host:
         if arguments and identity and arguments[0] != identity:
-            raise CommandLineError(f"{arguments[0]!r} and --as {identity!r} name two identities")
+            raise CommandLineError(
+                f"{arguments[0]!r} and --as {identity!r} name two identities. The words of the other machine are four"
+            )
         _show(home, identity or "".join(arguments), name, 600.0 if timeout is None else timeout, qr=qr, json=json)
     else:
         if qr:
@@ -80,7 +86,9 @@ def run(
 
 def _is_code(arguments: list[str]) -> bool:
     """Return whether one argument has several words, so that it is no name of an identity."""
-    return len(arguments) == 1 and len(arguments[0].replace("-", " ").replace(",", " ").split()) == 4
+    if len(arguments) != 1:
+        return False
+    return len(arguments[0].split()) > 1 or len(arguments[0].replace("-", " ").replace(",", " ").split()) == 4
 
 
 def _read_words() -> str:
@@ -145,7 +153,8 @@ def _join(home: Path | None, arguments: list[str], identity: str, name: str, sec
     try:
         code = read_code(arguments)
     except InvalidCode as error:
-        raise CommandLineError(f"{error}. The other machine shows the words: fastn-p2p pair") from None
+        end = "" if str(error).endswith("?") else "."
+        raise CommandLineError(f"{error}{end} The other machine shows the words: fastn-p2p pair") from None
     paired = run_pairing(
         home,
         lambda found, use: PairingJoiner(found, use, code, identity=identity, name=name, seconds=seconds).run(),
