@@ -6,9 +6,10 @@ The archive is a tar file (POSIX ustar), so that ``age -d BACKUP | tar -t`` list
     identities/<name>/seed                                secret key: the Ed25519 seed, 64 hexadecimal digits
     identities/<name>/revocation.json                     its revocation, if it was revoked
     identities/<name>/identity.json                       as in the home
+    identities/<name>/permissions.json
     identities/<name>/protocols/<Protocol>/<instance>/config.json
     peers/<name>.json                                     the address book, as in the home
-    contacts/groups.json, contacts/blocked.json, contacts/revoked.json
+    contacts/groups.json, contacts/blocked.json, contacts/revoked.json, contacts/invitations.json
 
 The first three are written by the vault. Readers skip files that they do not know.
 

@@ -16,7 +16,7 @@ from ..storage.atomic_files import error_text
 from ..storage.identity_store import IdentityStore
 from .archive import CONTACTS, IDENTITIES, MAX_PUBLIC, PEERS, encode_file
 
-_CONTACT_FILES: Final = ("groups", "blocked", "revoked")
+_CONTACT_FILES: Final = ("groups", "blocked", "revoked", "invitations")
 """Files of ``peers/`` that begin with a dot there, because they are no peers."""
 
 
@@ -32,8 +32,8 @@ def collect(home: Home, identities: tuple[str, ...] = (), *, peers: bool = True,
 
     Args:
         identities: names of the identities; all of them if empty.
-        peers: take the address book, groups, and blocked and revoked peers.
-        protocols: take the bindings of the identities, with their configs and access lists.
+        peers: take the address book, groups, blocked and revoked peers, and invitations.
+        protocols: take the bindings of the identities, with their configs, access lists and permissions.
 
     Raises:
         PayloadTooLarge: the files are too large together.
@@ -64,7 +64,10 @@ def collect(home: Home, identities: tuple[str, ...] = (), *, peers: bool = True,
 def _identity_files(directory: Path, names: list[str], *, protocols: bool) -> Iterator[tuple[str, Path]]:
     for name in names:
         yield f"{IDENTITIES}/{name}/identity.json", directory / name / "identity.json"
-        for source in sorted((directory / name / "protocols").glob("*/*/config.json")) if protocols else ():
+        if not protocols:
+            continue
+        yield f"{IDENTITIES}/{name}/permissions.json", directory / name / "permissions.json"
+        for source in sorted((directory / name / "protocols").glob("*/*/config.json")):
             yield f"{IDENTITIES}/{name}/{source.relative_to(directory / name)}", source
 
 

@@ -12,8 +12,11 @@ from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.permissions import Permissions
 
 from ..storage.identity_store import BindingFile, IdentityFile
+from ..storage.invitation_file import InvitationFile, SavedInvitation
+from ..storage.permission_store import PermissionFile
 from .archive import (
     CONTACTS,
     PEERS,
@@ -36,6 +39,8 @@ class BackedUpPeer(msgspec.Struct, frozen=True, kw_only=True):
     added: str = ""
     record: str = ""
     older_records: tuple[str, ...] = ()
+    invited: bool = False
+    """True if an invitation has let it in, and the owner has not accepted it."""
 
     @property
     def records(self) -> tuple[bytes, ...]:
@@ -70,10 +75,12 @@ class BackupContents:
         manifest: when and where it was made, and its keys.
         identities: identities by name. One whose file was missing or damaged has only what the manifest says.
         bindings: bindings by name of the identity.
+        permissions: what the owner has granted to bindings, by name of the identity.
         peers: address book.
         groups: ID52s of the members, by name of the group.
         blocked: ID52s.
         revocations: signed revocations of other identities.
+        invitations: invitations of the identities, with their bearers.
         problems: files in it that cannot be used.
     """
 
@@ -90,10 +97,12 @@ class BackupContents:
         self.manifest: Manifest = check_manifest(*first)
         self.identities: dict[str, IdentityFile] = {}
         self.bindings: dict[str, list[BindingFile]] = {}
+        self.permissions: dict[str, PermissionFile] = {}
         self.peers: list[BackedUpPeer] = []
         self.groups: dict[str, _Id52s] = {}
         self.blocked: _Id52s = []
         self.revocations: list[bytes] = []
+        self.invitations: list[SavedInvitation] = []
         self.problems: list[str] = []
         for key in self.manifest.identities:
             _check_key(key)
@@ -104,6 +113,11 @@ class BackupContents:
                 self._add(path, data)
             except (*UNDECODABLE, P2PError) as error:
                 self.problems.append(f"{path} in the backup is damaged and left out: {error}")
+
+    def permissions_of(self, identity: str, binding: BindingFile) -> tuple[str, ...]:
+        """Return what the owner has granted to a binding."""
+        saved = self.permissions.get(identity)
+        return () if saved is None else saved.of(f"{binding.protocol}/{binding.instance}")
 
     def select(self, names: tuple[str, ...]) -> None:
         """Leave out every identity that is not among ``names``."""
@@ -128,6 +142,11 @@ class BackupContents:
             self.blocked = [PublicKey(each.id52).id52 for each in msgspec.json.decode(data, type=_BlockList).blocked]
         elif path == f"{CONTACTS}/revoked.json":
             self.revocations = [each.revocation for each in msgspec.json.decode(data, type=_Revocations).revoked]
+        elif path == f"{CONTACTS}/invitations.json":
+            found = msgspec.json.decode(data, type=InvitationFile).invitations
+            for each in found:
+                each.check()
+            self.invitations = found
 
     def _add_identity_file(self, name: str, rest: str, data: bytes) -> None:
         known = self.identities.get(name)
@@ -139,6 +158,10 @@ class BackupContents:
             if (found.name, found.id52) != (name, known.id52):
                 raise ValueError("it is about another identity")
             self.identities[name] = found
+        elif rest == "permissions.json":
+            granted = msgspec.json.decode(data, type=PermissionFile)
+            Permissions.of(granted.all_lines())
+            self.permissions[name] = granted
         elif len(parts) == 4 and (parts[0], parts[3]) == ("protocols", "config.json"):
             binding = msgspec.json.decode(data, type=BindingFile)
             if (binding.protocol, binding.instance) != (parts[1], parts[2]):

@@ -9,6 +9,7 @@ the network process's mailbox.
 - ``context``: store and actor clients for every command, and one lock per identity.
 - ``actor_clients``: clients of vault, network, identity and supervisor.
 - ``binding_watchers``: long polls of programs that watch bindings.
+- ``granted_permissions``: what the owner grants to bindings, checked.
 - ``restore_plan``, ``restore_journal``: restores of backups, planned first, and finished after a crash.
 - ``one_shot``: questions about bindings for which protocol code has to run.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.

@@ -22,6 +22,7 @@ from fastn_p2p_client.errors import StorageFailed
 
 from ..storage.atomic_files import error_text, make_directory, remove_tree, sync_directory, write_atomically
 from ..storage.identity_store import IdentityStore
+from ..storage.permission_store import PermissionStore
 from .restore_plan import RestorePlan
 
 _PREFIX: Final = ".restore-"
@@ -50,6 +51,7 @@ class RestoreJournal:
                 staged.create_identity(planned.identity)
                 for binding in planned.bindings:
                     staged.prepare_binding(planned.identity.name, binding).commit()
+                PermissionStore.at(journal._path).write(planned.identity.name, planned.permissions)
             journal._write()
         except BaseException:
             journal.delete()

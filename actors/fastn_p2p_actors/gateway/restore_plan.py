@@ -6,6 +6,9 @@ stays as it is. Any other conflict is resolved by the owner, with another name o
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -18,7 +21,10 @@ from fastn_p2p_client.names import check_name
 from ..backup.contents import BackedUpPeer, BackupContents
 from ..network.admin_messages import GetGroups
 from ..storage.identity_store import BindingFile, IdentityFile
+from ..storage.invitation_file import SavedInvitation
+from ..storage.permission_store import PermissionFile
 from .context import GatewayContext
+from .granted_permissions import restored_permissions
 
 _GROUP = "group:"
 
@@ -27,6 +33,7 @@ class PlannedIdentity(msgspec.Struct, frozen=True):
     name_in_backup: str
     identity: IdentityFile
     bindings: list[BindingFile]
+    permissions: PermissionFile = PermissionFile(complete=True)
 
 
 class RestorePlan(msgspec.Struct, kw_only=True):
@@ -43,6 +50,9 @@ class RestorePlan(msgspec.Struct, kw_only=True):
     groups: dict[str, list[str]] = {}
     blocked: list[str] = []
     revocations: list[bytes] = []
+    invitations: list[SavedInvitation] = []
+    problems: list[str] = []
+    """Things in the backup that are not restored, for the owner."""
     committed: bool = False
 
     @property
@@ -71,6 +81,8 @@ async def make_plan(context: GatewayContext, message: RestoreBackup, contents: B
     planner.plan_bindings(contents)
     if planner.conflicts:
         raise BackupConflict(conflicts="; ".join(planner.conflicts))
+    planner.plan_invitations(contents)
+    await asyncio.to_thread(planner.plan_permissions, contents, context)
     return planner.plan
 
 
@@ -155,6 +167,43 @@ class _Planner:
             for binding in contents.bindings[planned.name_in_backup]:
                 allow = dict.fromkeys(new for entry in binding.allow for new in self._substitutes.get(entry, (entry,)))
                 planned.bindings.append(msgspec.structs.replace(binding, allow=tuple(allow)))
+
+    def plan_permissions(self, contents: BackupContents, context: GatewayContext) -> None:
+        """Plan what the bindings may do. Call it in a thread."""
+        for index, planned in enumerate(self.plan.identities):
+            saved = contents.permissions.get(planned.name_in_backup, PermissionFile())
+            permissions, problems = restored_permissions(context, planned.identity.name, planned.bindings, saved)
+            self.plan.identities[index] = msgspec.structs.replace(planned, permissions=permissions)
+            self.plan.problems += problems
+
+    def plan_invitations(self, contents: BackupContents) -> None:
+        """Plan the permissions that invitations have given to peers of the backup.
+
+        The invitations themselves stay behind: they may have been revoked or used since the backup was made.
+        """
+        planned = {each.identity.id52: each for each in self.plan.identities}
+        peers = {peer.id52 for peer in self.plan.peers}
+        open_ones: Counter[str] = Counter()
+        now_ms = int(time.time() * 1000)
+        for each in contents.invitations:
+            inviter = planned.get(each.id52)
+            if inviter is None:
+                continue
+            name = inviter.identity.name
+            open_ones[name] += each.state(now_ms) == "open"
+            here = {f"{binding.protocol}/{binding.instance}" for binding in inviter.bindings}
+            bindings = tuple(binding for binding in each.bindings if binding in here)
+            bearers = tuple(bearer for bearer in each.bearers if bearer.id52 in peers)
+            if bindings and not all(bearer.removed for bearer in bearers):
+                self.plan.invitations.append(
+                    msgspec.structs.replace(each, identity=name, bindings=bindings, bearers=bearers)
+                )
+        self.plan.problems += [
+            f"open invitations of {name} that are not restored, and cannot be redeemed here: {count}. "
+            "Make new ones: fastn-p2p invite"
+            for name, count in open_ones.items()
+            if count
+        ]
 
     def _substitute(self, name: str, new_name: str) -> None:
         if name != new_name:

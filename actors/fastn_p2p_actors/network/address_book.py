@@ -277,11 +277,14 @@ class AddressBook:
         self._keep_seen(bytes(key))
         return peer
 
-    def restore(self, name: str, key: PublicKey, added: str, blobs: tuple[bytes, ...]) -> AddressBookEntry:
-        """Add a peer of a backup, on disk when this returns. A peer that is here gets the records and keeps its name.
+    def restore(
+        self, name: str, key: PublicKey, added: str, blobs: tuple[bytes, ...], *, invited: bool
+    ) -> AddressBookEntry:
+        """Add a peer of a backup, on disk when this returns. A peer that is here gets the records and stays as it is.
 
         Args:
             blobs: signed records, which may be out of date.
+            invited: as in ``AddressBookEntry``.
 
         Raises:
             InvalidName: the name is no petname.
@@ -292,12 +295,12 @@ class AddressBook:
         check_name(name, "a peer")
         present = self._by_key.get(bytes(key))
         if present is not None:
-            name, added = present.name, present.added
+            name, added, invited = present.name, present.added, present.invited
         elif name in self._by_name:
             raise PeerNameTaken(name=name)
         records = self._records_of(bytes(key)).merged(blobs, self._now())
         records.verified()
-        peer = AddressBookEntry(name, key, added, records)
+        peer = AddressBookEntry(name, key, added, records, invited=invited)
         write_atomically(self._path(name), self._encoded(peer))
         self._called_by_ticket.pop(bytes(key), None)
         self._put(peer)

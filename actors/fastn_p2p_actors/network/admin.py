@@ -33,6 +33,7 @@ from .admin_messages import (
     PrepareRestart,
     PublishRevocation,
     ReloadNetworkSettings,
+    RestoreInvitation,
     RestorePeer,
     RestoreRevocation,
     SavePeer,
@@ -156,7 +157,8 @@ class Admin:
             self._revocations.restore(message.revocation)
             return Ack()
         if isinstance(message, RestorePeer):
-            peer = self._book.restore(message.name, PublicKey(message.id52), message.added, message.records)
+            key = PublicKey(message.id52)
+            peer = self._book.restore(message.name, key, message.added, message.records, invited=message.invited)
             self._contacts.on_added(peer)
             await self._revocation.access_changed()
             return PeerReply(peer.info())
@@ -179,6 +181,9 @@ class Admin:
             return self._invitations.infos(message.identity)
         if isinstance(message, EndInvitation):
             return await self._invitations.end(message)
+        if isinstance(message, RestoreInvitation):
+            await self._invitations.restore(message.invitation)
+            return Ack()
         await self._invitations.remove_binding(message.identity, message.protocol, message.instance)
         return Ack()
 
@@ -206,6 +211,7 @@ class Admin:
             lan=live.lan,
             pending=len(self._contacts.pending),
             blocked=len(self._contacts.blocked),
+            invitations=self._book.invitations.open,
             revoked={
                 each.name: (each.revocation.issued_text, each.revocation.successor_id52)
                 for each in self._book.revocations

@@ -11,6 +11,8 @@ import msgspec
 
 from fastn_p2p_client.ipc.messages import AccessEntry, ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
 
+from ..storage.invitation_file import SavedInvitation
+
 REDEEM_SECONDS: Final = 30.0
 """Seconds for the redemption of an invitation: connecting and the answer take 25 at most."""
 MAX_PAGE: Final = 20_000
@@ -172,6 +174,8 @@ class RestorePeer(Message, frozen=True, tag=122):
     added: str
     records: tuple[bytes, ...]
     """Signed records, which may be out of date."""
+    invited: bool = False
+    """True if an invitation has let it in, and the owner has not accepted it."""
 
 
 class RestoreRevocation(Message, frozen=True, tag=123):
@@ -220,6 +224,13 @@ class RemoveInvited(Message, frozen=True, tag=133):
     instance: str = ""
 
 
+class RestoreInvitation(Message, frozen=True, tag=134):
+    """Restores the permissions that an invitation of a backup has given. Nobody else can redeem it. Answered by
+    ``Ack``."""
+
+    invitation: SavedInvitation
+
+
 class AccessEvaluation(Message, frozen=True, tag=151):
     """For each access list its entries, or the one entry about the peer."""
 
@@ -254,6 +265,8 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """Number of blocked identities."""
     revoked: dict[str, tuple[str, str]] = {}
     """Own identities that were revoked, by name: time (UTC, ISO 8601), and ID52 of the successor or nothing."""
+    invitations: int = 0
+    """Number of invitations that can be redeemed."""
 
 
 class NetworkReportReply(Message, frozen=True, tag=150):
@@ -265,7 +278,7 @@ ContactRequest: TypeAlias = (
 )
 """Messages about contacts beside the address book."""
 
-InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | RemoveInvited
+InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | RemoveInvited | RestoreInvitation
 """Messages about invitations that this daemon has made."""
 
 NetworkRequest: TypeAlias = (

@@ -32,6 +32,7 @@ from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import peek_record
 from ..credentials.invitation import SECRET_BYTES, Invitation, read_invitation
+from ..storage.invitation_file import SavedInvitation
 from ..vault.audit_reporter import AuditReporter
 from ..vault.messages import SignInvitation
 from .address_book import AddressBook, AddressBookEntry
@@ -138,6 +139,11 @@ class InvitationExchange:
         if message.access:
             await self._sessions.access_changed()
         return InvitationList([self._known.info(id, self._book.name_of)])
+
+    async def restore(self, invitation: SavedInvitation) -> None:
+        """Restore what an invitation of a backup has permitted. Raises Overloaded or StorageFailed."""
+        self._known.restore(invitation)
+        await self._sessions.access_changed()
 
     async def remove_binding(self, identity: str, protocol: str, instance: str) -> None:
         """A binding, or a whole identity, was removed: no invitation opens it any more. Raises StorageFailed."""

@@ -1,7 +1,8 @@
-"""Identities, bindings and their permissions on disk.
+"""Identities, bindings, their permissions, and invitations on disk.
 
 - ``identity_store``: the directory ``identities/``.
 - ``permission_store``: permissions that the owner has granted to bindings.
+- ``invitation_file``: invitations of this daemon, with their bearers.
 - ``shared_directories``: directories of identities that have users of their own.
 - ``atomic_files``: write, replace and delete files so that a crash leaves the old or the new state.
 """

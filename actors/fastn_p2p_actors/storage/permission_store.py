@@ -103,7 +103,7 @@ class PermissionStore:
         name = f"{protocol}/{instance}"
         granted = {**before.granted, name: tuple(lines)}
         extra = before.added if added is None else {**before.added, name: tuple(added)}
-        self._write(identity, replace(before, granted=granted, added=extra))
+        self.write(identity, replace(before, granted=granted, added=extra))
 
     def complete(self, identity: str, declared: Callable[[], dict[str, tuple[str, ...]]]) -> PermissionFile:
         """Return the permissions of an identity, after those of bindings that are older than permissions were added.
@@ -121,9 +121,10 @@ class PermissionStore:
         if before.complete:
             return before
         granted = {name: lines for name, lines in declared().items() if lines} | before.granted
-        return self._write(identity, replace(before, complete=True, granted=granted))
+        return self.write(identity, replace(before, complete=True, granted=granted))
 
-    def _write(self, identity: str, wanted: PermissionFile) -> PermissionFile:
+    def write(self, identity: str, wanted: PermissionFile) -> PermissionFile:
+        """Write the permissions of an identity, and return them as they are on disk. Raises as ``grant``."""
         made = replace(wanted, granted=_without_empty(wanted.granted), added=_without_empty(wanted.added))
         if made != self.read(identity):
             write_atomically(self._path(identity), msgspec.json.format(msgspec.json.encode(made)) + b"\n")

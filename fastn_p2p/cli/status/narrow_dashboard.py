@@ -152,12 +152,14 @@ def sandboxes(status: Status) -> list[tuple[str, str]]:
 
 
 def contacts(status: Status) -> list[str]:
-    """Return lines that count strangers that were refused, and blocked peers."""
+    """Return lines that count strangers that were refused, blocked peers, and open invitations."""
     lines = []
     if status.pending:
         lines.append(f"{format_count(status.pending, 'stranger')} refused: `fastn-p2p peer pending`")
     if status.blocked:
         lines.append(f"{format_count(status.blocked, 'peer')} blocked: `fastn-p2p peer blocked`")
+    if status.invitations:
+        lines.append(f"{format_count(status.invitations, 'invitation')} open: `fastn-p2p invite list`")
     return lines
 
 

@@ -11,16 +11,23 @@ import contextlib
 import logging
 from typing import Final
 
-from fastn_p2p_client.errors import BackupUnusable, GroupExists, IdentityNotFound, InvalidName, P2PError
+from fastn_p2p_client.errors import BackupUnusable, GroupExists, IdentityNotFound, InvalidName, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import Ack, PeerReply, RestoreBackup, RestoreReply
 
 from ...backup.archive import ArchiveError
 from ...backup.contents import BackupContents
-from ...network.admin_messages import RestorePeer, RestoreRevocation, SetBlocked, SetGroup, SetMembers
+from ...network.admin_messages import (
+    RestoreInvitation,
+    RestorePeer,
+    RestoreRevocation,
+    SetBlocked,
+    SetGroup,
+    SetMembers,
+)
 from ...vault import messages as vault
 from ..context import GatewayContext
 from ..restore_journal import RestoreJournal
-from ..restore_plan import make_plan
+from ..restore_plan import RestorePlan, make_plan
 from .identity_revocation import finish_revocations
 
 _RETRY_SECONDS: Final = 1.0
@@ -57,7 +64,18 @@ async def restore_backup(context: GatewayContext, message: RestoreBackup, payloa
             raise
     context.spawn(finish_revocations(context))
     restored = [context.store.identity(name).info() for name in plan.names]
-    return RestoreReply(restored, plan.skipped, len(plan.peers), tuple(contents.problems))
+    problems = (*contents.problems, *plan.problems)
+    return RestoreReply(restored, plan.skipped, len(plan.peers), problems, _permissions(plan))
+
+
+def _permissions(plan: RestorePlan) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for each in plan.identities:
+        for binding in each.bindings:
+            name = f"{binding.protocol}/{binding.instance}"
+            if lines := each.permissions.of(name):
+                found[f"{each.identity.name}/{name}"] = lines
+    return found
 
 
 async def finish_restores(context: GatewayContext) -> None:
@@ -89,11 +107,16 @@ async def _apply(context: GatewayContext, journal: RestoreJournal) -> None:
     for blob in plan.revocations:
         await context.network.request(RestoreRevocation(blob), Ack)
     for peer in plan.peers:
-        request = RestorePeer(peer.name, peer.id52, peer.added, peer.records)
+        request = RestorePeer(peer.name, peer.id52, peer.added, peer.records, peer.invited)
         try:
             await context.network.request(request, PeerReply)
         except InvalidName as error:
             log.warning("%s is not restored: %s", peer.name, error)
+    for invitation in plan.invitations:
+        try:
+            await context.network.request(RestoreInvitation(invitation), Ack)
+        except Overloaded as error:
+            log.warning("invitation %s is not restored: %s", invitation.id, error)
     for name, members in plan.groups.items():
         with contextlib.suppress(GroupExists):
             await context.network.request(SetGroup(name, True), Ack)

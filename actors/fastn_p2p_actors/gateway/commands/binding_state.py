@@ -21,7 +21,8 @@ from fastn_p2p_client.permissions import missing
 
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from .bindings import activate, check_added, check_allowed, check_json, check_permitted, deactivate, narrowing
+from ..granted_permissions import check_added
+from .bindings import activate, check_allowed, check_json, check_permitted, deactivate, narrowing
 from .programs import wait_until_released
 from .status import state_of
 

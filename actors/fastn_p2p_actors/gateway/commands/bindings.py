@@ -8,11 +8,9 @@ gateway creates it on disk.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -31,7 +29,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupLi
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.peer_text import name_or_id52
-from fastn_p2p_client.permissions import Permissions, missing
+from fastn_p2p_client.permissions import missing
 
 from ...identity.declared_permissions import declared_permissions, is_builtin_binding
 from ...identity.messages import Activate, Deactivate, RestartNeeded
@@ -39,6 +37,7 @@ from ...installed_protocols import check_installed
 from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
+from ..granted_permissions import check_added, check_paths
 from ..one_shot import check_config, run_on_delete
 
 ACTIVATE_SECONDS: Final = 22.0
@@ -128,35 +127,11 @@ async def check_permitted(
         needed = declared_permissions(protocol, record.code, bytes(record.config))
     else:
         needed = await check_config(context, identity, record, held)
-    if context.is_confining:
-        _check_paths(context, protocol, needed)
+    check_paths(context, protocol, needed)
     lacking = () if builtin and by_owner else missing(needed, held)
     if lacking:
         raise PermissionsNeeded(protocol=protocol, permissions="\n".join(lacking))
     return needed
-
-
-def check_added(context: GatewayContext, protocol: str, lines: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the lines as they are stored. Raises InvalidConfig if one is no permission, or gives away the keys."""
-    try:
-        added = Permissions.of(lines).lines()
-    except ValueError as error:
-        raise InvalidConfig(protocol=protocol, reason=str(error)) from None
-    if context.is_confining:
-        _check_paths(context, protocol, added)
-    return added
-
-
-def _check_paths(context: GatewayContext, protocol: str, needed: tuple[str, ...]) -> None:
-    """Raise InvalidConfig if protocol code would get the daemon's keys."""
-    home = Path(os.path.realpath(context.home.path))
-    for line in needed:
-        kind, _, text = line.partition(" ")
-        if kind in ("read", "write"):
-            path = Path(os.path.realpath(text))
-            if path.is_relative_to(home / "vault") or (kind == "write" and home.is_relative_to(path)):
-                reason = f"{text} contains the daemon's keys, or is among them. Choose another directory"
-                raise InvalidConfig(protocol=protocol, reason=reason)
 
 
 def _add_program_binding(context: GatewayContext, name: str, record: BindingFile) -> Ack:

@@ -137,6 +137,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         vault=None if lock is None else VaultInfo(encrypted=lock.encrypted, locked=lock.locked, locks_at=lock.until),
         transport_epoch=0 if lock is None else lock.epoch,
         transport_since="" if lock is None else lock.since,
+        invitations=network.invitations if network else 0,
     )
 
 

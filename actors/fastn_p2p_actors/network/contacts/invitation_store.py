@@ -18,10 +18,11 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import InvitationNotFound, InvitationRefused, Overloaded
 from fastn_p2p_client.ipc.messages import InvitationInfo, InvitedPeer
-from fastn_p2p_client.keys import PublicKey, id52_of, proven_key
+from fastn_p2p_client.keys import id52_of, proven_key
 
-from ...credentials.invitation import hash_secret, id_of, split_binding
+from ...credentials.invitation import hash_secret, id_of
 from ...storage.atomic_files import write_atomically
+from ...storage.invitation_file import InvitationFile, SavedBearer, SavedInvitation
 from .lazy_file import load_file
 
 log = logging.getLogger(__name__)
@@ -37,44 +38,6 @@ MIN_PREFIX: Final = 4
 PREFIX: Final = "invitation:"
 """Prefix of the reason by which a bearer is admitted."""
 _NO_HASH: Final = bytes(32)
-
-
-class _Bearer(msgspec.Struct, frozen=True):
-    id52: str
-    at_ms: int
-    removed: bool = False
-
-
-class _Invitation(msgspec.Struct, frozen=True):
-    id: str
-    hash: str
-    """Hash of the secret, hex."""
-    id52: str
-    """Identity that invites."""
-    identity: str
-    """Name of that identity."""
-    bindings: tuple[str, ...]
-    uses: int
-    created_ms: int
-    expires_ms: int
-    name: str = ""
-    """Petname for its only bearer; empty for the one that the bearer proposes."""
-    reserved: tuple[str, ...] = ()
-    """Names that no bearer may choose: those of the owner's identities."""
-    revoked: bool = False
-    bearers: tuple[_Bearer, ...] = ()
-
-    def state(self, now_ms: int) -> str:
-        """Return the state, as in ``InvitationInfo``."""
-        if self.revoked:
-            return "revoked"
-        if len(self.bearers) >= self.uses:
-            return "used-up"
-        return "expired" if now_ms >= self.expires_ms else "open"
-
-
-class _File(msgspec.Struct):
-    invitations: list[_Invitation] = []
 
 
 class Redeemed(NamedTuple):
@@ -105,24 +68,30 @@ class InvitationStore:
         self._path = path
         self._now = now
         self._on_change = on_change
-        self._by_id: dict[str, _Invitation] = {}
-        self._by_bearer: dict[bytes, dict[str, _Invitation]] = {}
+        self._by_id: dict[str, SavedInvitation] = {}
+        self._by_bearer: dict[bytes, dict[str, SavedInvitation]] = {}
         """Invitations that give a permission to each bearer that has one, by id."""
 
     def load(self) -> str:
         """Read the file. Return the reason why it cannot be used; empty if it can, or if there is none."""
         consequence = ": invitations are refused, and nobody is let in by one"
-        return load_file(self._path, _File, self._restore, consequence)
+        return load_file(self._path, InvitationFile, self._restore_file, consequence)
 
-    def _restore(self, saved: _File) -> None:
+    def _restore_file(self, saved: InvitationFile) -> None:
         for each in saved.invitations:
-            _check(each)
+            each.check()
         for each in saved.invitations:
             self._by_id[each.id] = each
             self._index(each, None)
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def open(self) -> int:
+        """Return the number of invitations that may still let in a bearer."""
+        now_ms = self._now_ms()
+        return sum(each.state(now_ms) == "open" for each in self._by_id.values())
 
     # ── permissions ──────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +145,7 @@ class InvitationStore:
             petname: for its only bearer; empty for the one that the bearer proposes.
             reserved: names that no bearer may choose.
         """
-        gone: dict[str, _Invitation | None] = {
+        gone: dict[str, SavedInvitation | None] = {
             each.id: None for each in self._by_id.values() if not self._is_kept(each)
         }
         kept = [each for each in self._by_id.values() if each.id not in gone]
@@ -187,7 +156,7 @@ class InvitationStore:
         if places + uses > MAX_BEARERS:
             raise Overloaded(what="bearers of all invitations", limit=MAX_BEARERS)
         digest = hash_secret(identity, secret)
-        added = _Invitation(
+        added = SavedInvitation(
             id=id_of(digest),
             hash=digest.hex(),
             id52=id52_of(identity),
@@ -231,7 +200,7 @@ class InvitationStore:
         """Give the permissions of a revoked identity to its successor. Raises StorageFailed."""
         self._replace_bearer(key, lambda bearer: replace(bearer, id52=id52_of(successor)))
 
-    def _replace_bearer(self, key: bytes, change: Callable[[_Bearer], _Bearer]) -> None:
+    def _replace_bearer(self, key: bytes, change: Callable[[SavedBearer], SavedBearer]) -> None:
         id52 = id52_of(key)
         self._store(
             {
@@ -248,12 +217,30 @@ class InvitationStore:
         An invitation that opens nothing more goes. Raises StorageFailed.
         """
         gone = f"{protocol}/{instance}"
-        changed: dict[str, _Invitation | None] = {}
+        changed: dict[str, SavedInvitation | None] = {}
         for each in self._by_id.values():
             left = tuple(binding for binding in each.bindings if protocol and binding != gone)
             if each.identity == name and left != each.bindings:
                 changed[each.id] = replace(each, bindings=left) if left else None
         self._store(changed)
+
+    def restore(self, invitation: SavedInvitation) -> None:
+        """Add an invitation of a backup for the permissions of its bearers. It lets in nobody else.
+
+        An invitation that is here already stays as it is.
+
+        Raises:
+            Overloaded: there are too many.
+            StorageFailed: nothing has changed.
+        """
+        if invitation.id in self._by_id:
+            return
+        bearers = sum(len(each.bearers) for each in self._by_id.values())
+        if len(self._by_id) >= MAX_INVITATIONS or bearers + len(invitation.bearers) > MAX_BEARERS:
+            raise Overloaded(what="invitations", limit=MAX_INVITATIONS)
+        if invitation.state(self._now_ms()) == "open":
+            invitation = replace(invitation, revoked=True)
+        self._store({invitation.id: invitation})
 
     def infos(self, identity: str, name_of: Callable[[bytes], str]) -> list[InvitationInfo]:
         """Return the invitations, the newest first.
@@ -296,7 +283,7 @@ class InvitationStore:
             state = found.state(self._now_ms())
             if state != "open":
                 raise InvitationRefused(peer=id52_of(identity), reason=state)
-            found = replace(found, bearers=(*found.bearers, _Bearer(id52, self._now_ms())))
+            found = replace(found, bearers=(*found.bearers, SavedBearer(id52, self._now_ms())))
             self._store({found.id: found})
         elif before.removed:
             raise InvitationRefused(peer=id52_of(identity), reason="revoked")
@@ -309,23 +296,23 @@ class InvitationStore:
     def _now_ms(self) -> int:
         return int(self._now() * 1000)
 
-    def _is_kept(self, invitation: _Invitation) -> bool:
+    def _is_kept(self, invitation: SavedInvitation) -> bool:
         """Return whether an invitation may still let somebody in, has done so, or has only just ended."""
         has_bearer = any(not each.removed for each in invitation.bearers)
         return has_bearer or self._now_ms() < invitation.expires_ms + KEPT_SECONDS * 1000
 
-    def _store(self, changed: Mapping[str, _Invitation | None]) -> None:
+    def _store(self, changed: Mapping[str, SavedInvitation | None]) -> None:
         """Write the changed invitations to disk, then let them take effect. None removes one."""
         if not changed:
             return
         by_id = {id: each for id, each in {**self._by_id, **changed}.items() if each is not None}
-        write_atomically(self._path, msgspec.json.encode(_File(list(by_id.values()))))
+        write_atomically(self._path, msgspec.json.encode(InvitationFile(list(by_id.values()))))
         before, self._by_id = self._by_id, by_id
         for id, each in changed.items():
             self._index(each, before.get(id))
         self._on_change()
 
-    def _index(self, invitation: _Invitation | None, before: _Invitation | None) -> None:
+    def _index(self, invitation: SavedInvitation | None, before: SavedInvitation | None) -> None:
         """Note the bearers of an invitation in place of those that it had before."""
         if before is not None:
             for key in map(_key, before.bearers):
@@ -338,7 +325,7 @@ class InvitationStore:
                 if not bearer.removed:
                     self._by_bearer.setdefault(_key(bearer), {})[invitation.id] = invitation
 
-    def _info(self, invitation: _Invitation, name_of: Callable[[bytes], str]) -> InvitationInfo:
+    def _info(self, invitation: SavedInvitation, name_of: Callable[[bytes], str]) -> InvitationInfo:
         return InvitationInfo(
             id=invitation.id,
             identity=invitation.identity,
@@ -355,14 +342,5 @@ class InvitationStore:
         )
 
 
-def _check(invitation: _Invitation) -> None:
-    """Raise P2PError or ValueError if a hash, a key or a name in the file is damaged."""
-    bytes.fromhex(invitation.hash)
-    for id52 in (invitation.id52, *(each.id52 for each in invitation.bearers)):
-        PublicKey(id52)
-    for binding in invitation.bindings:
-        split_binding(binding)
-
-
-def _key(bearer: _Bearer) -> bytes:
+def _key(bearer: SavedBearer) -> bytes:
     return bytes(proven_key(bearer.id52))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .base import Message
 from .identities import IdentityInfo
 
@@ -32,7 +34,9 @@ class RestoreReply(Message, frozen=True, tag=123):
     peers: int
     """Peers that were restored, or that got records."""
     problems: tuple[str, ...] = ()
-    """Files in the backup that cannot be used."""
+    """Parts of the backup that were left out, and why."""
+    permissions: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Permissions of restored bindings outside of their workspaces, by ``IDENTITY/PROTOCOL/INSTANCE``."""
 
 
 class TransportReply(Message, frozen=True, tag=125):
@@ -75,9 +79,9 @@ class RestoreBackup(Message, frozen=True, tag=122):
     skip_peers: bool = False
     """The same for peers and groups."""
     protocols: bool = True
-    """Restore bindings, with configs and access lists."""
+    """Restore bindings, with configs, access lists and permissions."""
     peers: bool = True
-    """Restore the address book, groups, and blocked and revoked peers."""
+    """Restore the address book, groups, blocked and revoked peers, and with ``protocols`` what invitations gave."""
     offline: bool = False
     """Keep the identities offline. Otherwise those are brought online that were online."""
 

@@ -166,6 +166,8 @@ class Status(Record, frozen=True):
     """Number of the transport key: 1 for the first one of this home; 0 if it is not known."""
     transport_since: str = ""
     """Time at which that key was made: UTC, ISO 8601."""
+    invitations: int = 0
+    """Number of invitations that can be redeemed."""
 
 
 class StatusReply(Message, frozen=True, tag=46):

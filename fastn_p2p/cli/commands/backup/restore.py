@@ -63,7 +63,15 @@ def run(
     for problem in reply.problems:
         write_message(plain(f"fastn-p2p: {problem}"))
     if json:
-        put_json({"identities": reply.identities, "skipped": reply.skipped, "peers": reply.peers})
+        put_json(
+            {
+                "identities": reply.identities,
+                "skipped": reply.skipped,
+                "peers": reply.peers,
+                "permissions": reply.permissions,
+                "problems": reply.problems,
+            }
+        )
         return
     for each in reply.identities:
         state = f"revoked {each.revoked[:10]}" if each.revoked else "online" if each.online else "offline"
@@ -72,5 +80,7 @@ def run(
         write_message(f"Left {name} as it is here.")
     if reply.peers:
         write_message(f"Restored {format_count(reply.peers, 'peer')}.")
+    for binding, lines in reply.permissions.items():
+        write_message(plain(f"The code of {binding} may again: {', '.join(lines)}"))
     if any(each.online for each in reply.identities):
         write_message("They may be online on the other machine, too: peers reach either of them.")

@@ -37,7 +37,12 @@ def run(
                         "online": each.online,
                         "revoked": each.revoked,
                         "protocols": [
-                            {"protocol": binding.protocol, "instance": binding.instance, "allow": list(binding.allow)}
+                            {
+                                "protocol": binding.protocol,
+                                "instance": binding.instance,
+                                "allow": list(binding.allow),
+                                "permissions": list(contents.permissions_of(name, binding)),
+                            }
                             for binding in contents.bindings[name]
                         ],
                     }
@@ -46,6 +51,15 @@ def run(
                 "peers": [{"name": peer.name, "id52": peer.id52} for peer in contents.peers],
                 "groups": sorted(contents.groups),
                 "blocked": contents.blocked,
+                "invitations": [
+                    {
+                        "id": each.id,
+                        "identity": each.identity,
+                        "bindings": list(each.bindings),
+                        "bearers": [bearer.id52 for bearer in each.bearers if not bearer.removed],
+                    }
+                    for each in contents.invitations
+                ],
             }
         )
         return
@@ -60,5 +74,19 @@ def run(
         for name, each in contents.identities.items()
     ]
     table(("IDENTITY", "ID52", "PROTOCOLS", ""), rows)
-    parts = [format_count(len(contents.peers), "peer"), format_count(len(contents.groups), "group")]
-    write_result(f"{', '.join(parts)}, {len(contents.blocked)} blocked")
+    granted = [
+        (f"{name}/{binding.protocol}/{binding.instance}", line)
+        for name in contents.identities
+        for binding in contents.bindings[name]
+        for line in contents.permissions_of(name, binding)
+    ]
+    if granted:
+        table(("BINDING", "ITS CODE MAY"), granted)
+    parts = [
+        format_count(len(contents.peers), "peer"),
+        format_count(len(contents.groups), "group"),
+        f"{len(contents.blocked)} blocked",
+        format_count(sum(not bearer.removed for each in contents.invitations for bearer in each.bearers), "bearer")
+        + " of invitations",
+    ]
+    write_result(", ".join(parts))
