@@ -96,7 +96,7 @@ class RefusedAttempts:
 
     def _file(self, path: Any, *, reads: bool = False, writes: bool = False, creates: bool = False) -> str:
         absolute = _absolute(path)
-        if not absolute or f"{os.sep}__pycache__{os.sep}" in absolute:  # of imports, which go on without it
+        if not absolute or _is_compiled(absolute):
             return ""
         if not os.path.lexists(absolute):
             above = Path(absolute).parent
@@ -111,6 +111,8 @@ class RefusedAttempts:
         """Return the permission for a change of the entry ``path``, which needs a right to what contains it."""
         above, name = os.path.split(os.fsdecode(path))
         parent = _absolute(above) if directory == _NO_DIRECTORY else ""
+        if _is_compiled(f"{parent}{os.sep}{name}"):
+            return ""
         return "" if not parent or self._allows(parent, right) else f"write {os.path.join(parent, name)}"  # noqa: PTH118
 
     def _allows(self, absolute: str, rights: int) -> bool:
@@ -157,6 +159,11 @@ class RefusedAttempts:
         if self._sandbox.udp or not host or _is_address(host):
             return ""
         return f"connect {os.fsdecode(host)}:{port}" if isinstance(port, int) and port else f"the address of {host}"
+
+
+def _is_compiled(absolute: str) -> bool:
+    """Return whether a path belongs to compiled modules. An import goes on if it cannot write them."""
+    return f"{os.sep}__pycache__{os.sep}" in f"{absolute}{os.sep}"
 
 
 def _absolute(path: Any) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +49,18 @@ def places(tmp_path: Path) -> Path:
         (tmp_path / each).touch()
     (tmp_path / "open/link").symlink_to(tmp_path / "closed/file")
     return tmp_path
+
+
+def test_an_import_that_cannot_write_its_compiled_module_is_no_attempt(places: Path) -> None:
+    (places / "closed/fastn_uncompiled.py").write_text("made = True")
+
+    def work() -> None:
+        sys.dont_write_bytecode = False
+        sys.path.insert(0, str(places / "closed"))
+        importlib.import_module("fastn_uncompiled")
+        assert (places / "closed/__pycache__").is_dir()
+
+    assert reported(Sandbox({places / "closed": READ}), work) == []
 
 
 def test_files_and_directories(places: Path) -> None:
