@@ -8,6 +8,7 @@ It binds no socket that a program can reach, parses no data of programs or peers
 - ``actor_specs``: the actors, with their settings and keys.
 - ``process_tree``: all children: start and stop order, one-for-one restarts, requests of the gateway.
 - ``child``: one child: its process, heartbeats and restarts.
+- ``process_limits``: resource limits of a process that runs already.
 - ``restart_policy``: how often and how soon to restart; time limits. Pure.
 - ``fork_server``, ``fork_server_preload``: where child processes come from.
 - ``fork_heap``: its heap, arranged so that they share most of it.

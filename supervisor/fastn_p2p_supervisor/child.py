@@ -17,11 +17,12 @@ import msgspec
 from msgspec.structs import replace
 
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.process_setup import boot_ms, set_soft_limit
+from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
 from .fork_server import ForkedProcess, ForkFailed, ForkServer, ForkServerFailed
+from .process_limits import set_limits
 from .restart_policy import RestartHistory, Timeouts
 
 MESSAGES_PER_TICK: Final = 1000
@@ -256,9 +257,12 @@ class Child:
             resource.RLIMIT_NOFILE: limits.open_files,
         }
         if self.pid:
-            with suppress(OSError):  # it has just ended: the next process reads them from the disk
-                for kind, most in kinds.items():
-                    set_soft_limit(self.pid, kind, most)
+            try:
+                set_limits(self.pid, kinds)
+            except (ProcessLookupError, FileNotFoundError):
+                pass  # it has just ended: the next process reads them from the disk
+            except OSError as error:
+                log.error("%s has its new limits from its next start: %s", self.name, error)
 
     def count_descendants(self) -> bool:
         """Kill the process's descendants if there are more than it may have. Return whether there are any."""

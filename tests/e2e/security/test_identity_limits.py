@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_supervisor.descendants import descendants_of
-from tests.support.daemons import Daemon, eventually
+from tests.support.daemons import Daemon, eventually, is_alive
 from tests.support.protocols import install_protocols
+from tests.support.separate_daemons import SeparateDaemon, can_separate, open_folder
 from tests.support.two_daemons import add_binding
 
 
@@ -35,11 +35,14 @@ class Home:
         return info
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
-        env = install_protocols(Path(name) / "packages", Limited="tests.support.limited_protocol:Limited")
-        daemon = Daemon(Path(name) / "home", Path(name) / "hosts", **env).start()
+@pytest.fixture(scope="module", params=[False, True], ids=["one user", "separate users"])
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    if request.param and (os.geteuid() or not can_separate()):
+        pytest.skip("only root can give processes users of their own, where those may read the code")
+    with open_folder() as folder:
+        env = install_protocols(folder / "packages", Limited="tests.support.limited_protocol:Limited")
+        daemon = SeparateDaemon(folder, **env) if request.param else Daemon(folder / "home", folder / "hosts", **env)
+        daemon.start()
         try:
             yield Home(daemon)
         finally:
@@ -81,6 +84,17 @@ def test_processes(home: Home) -> None:
     assert home.daemon.pid("identity-alice") == pid
     home.set("--max-processes", "0")
     assert home.use("processes", 8) == "done"
+
+
+def test_processes_end_with_the_identity(home: Home) -> None:
+    home.set("--max-processes", "0")
+    assert home.use("processes", 3) == "done"
+    pid = home.daemon.pid("identity-alice")
+    started = descendants_of(pid)
+    assert len(started) >= 3
+    home.daemon.kill_actor("identity-alice")
+    eventually(lambda: not any(map(is_alive, started)), "all that it has started ends")
+    home.daemon.wait_actor("identity-alice", pid)
 
 
 def test_they_are_kept_and_shown(home: Home) -> None:
