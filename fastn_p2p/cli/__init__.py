@@ -158,10 +158,18 @@ def report(error: Exception) -> ExitCode:
         write_message(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
         return ExitCode.USAGE
     if isinstance(error, OSError):
-        write_message(f"{PROGRAM}: {error}")
+        write_message(f"{PROGRAM}: {_os_error_text(error)}")
         return ExitCode.STORAGE
     write_message(f"{PROGRAM}: internal error: {error!r}. Please report it with the output of FASTN_TRACEBACK=1")
     return ExitCode.INTERNAL
+
+
+def _os_error_text(error: OSError) -> str:
+    if not isinstance(error.filename, str | bytes) or error.strerror is None:
+        return str(error)
+    refused = isinstance(error, PermissionError) and os.geteuid() != 0
+    hint = ". If the daemon's processes have users of their own, this takes sudo" if refused else ""
+    return f"{os.fsdecode(error.filename)}: {error.strerror}{hint}"
 
 
 def _usage_error(error: Any) -> ExitCode:

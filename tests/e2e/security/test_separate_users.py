@@ -167,6 +167,9 @@ def test_members_of_the_group_use_the_daemon_and_others_are_told_why_not(daemon:
     assert "this user may not connect to it" in denied.stderr
     locked = command(member, "vault", "status")
     assert "only its owner may change the vault; use sudo" in locked.stderr
+    for words in (("log", "audit"), ("config", "set", "limits.memory", "512")):
+        refused = command(member, *words)
+        assert "Permission denied. If the daemon's processes have users of their own, this takes sudo" in refused.stderr
 
 
 def test_killed_processes_come_back_with_their_users(daemon: SeparateDaemon) -> None:

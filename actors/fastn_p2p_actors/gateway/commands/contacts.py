@@ -103,7 +103,10 @@ async def _peer(context: GatewayContext, peer: str) -> tuple[str, str]:
     try:
         found = await context.network.request(EvaluateAccess((("peers",),), peer), AccessEvaluation)
     except PeerNameUnknown as error:
-        reason = "no stranger with an ID52 that begins so was refused. List them: fastn-p2p peer pending"
+        reason = (
+            f"give an ID52, or at least {_MIN_PREFIX} characters with which only one in the list begins: "
+            "fastn-p2p peer pending"
+        )
         raise InvalidName(name=peer, what="a peer to accept", reason=reason) from error
     (entry,) = found.lists[0]
     return entry.who if entry.who != entry.id52 else f"peer-{entry.id52[:_SHOWN]}", entry.id52
