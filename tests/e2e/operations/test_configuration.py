@@ -166,6 +166,44 @@ def test_warns_of_http_outside_private_networks(make_daemon: MakeDaemon) -> None
     assert "10.0.0.1" not in done.stderr
 
 
+@pytest.mark.parametrize("spelling", ["http://{}", "HTTP://{}/", "http://{}/some/path"])
+def test_a_relay_is_used_however_its_url_is_spelled(make_daemon: MakeDaemon, spelling: str) -> None:
+    with child(
+        subprocess.Popen(
+            [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
+        )
+    ) as relay:
+        assert relay.stdout is not None
+        url = spelling.format(relay.stdout.readline().split()[1].split("/")[2])
+        daemon = started(make_daemon("one", FASTN_NETWORK="internet"), *QUIET, "--relay", url)
+        eventually(lambda: daemon.status().home_relay, "the daemon is connected to the relay")
+        checked = daemon.cli("netcheck").stdout
+        assert f"ok       relay {url}: answers" in checked, checked
+        assert any("the path of the relay" in line for line in daemon.errors) == url.endswith("path")
+        relay.terminate()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://user:password@127.0.0.1:3340", "it has a user name"),
+        ("127.0.0.1:3340", "it does not begin with https:// or http://"),
+        ("http://127.0.0.1:99999", "it is not a URL"),
+        ("http://[::1", "it is not a URL"),
+        ("http://127.0.0.1/?key=1", "it has a ? or #"),
+    ],
+)
+def test_what_is_no_url_of_a_server_is_refused(make_daemon: MakeDaemon, url: str, words: str) -> None:
+    daemon = make_daemon("one", FASTN_NETWORK="internet")
+    for arguments in (
+        ("daemon", "--relay", url),
+        ("daemon", "--directory", url),
+        ("config", "set", "network.relays", url),
+    ):
+        done = daemon.cli(*arguments)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
 def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon("one", FASTN_NETWORK="internet")
     assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
