@@ -29,6 +29,7 @@ import msgspec
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
+from fastn_p2p_client.ipc.transport.native.connection import release_read_buffer
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire
@@ -116,7 +117,7 @@ class ActorContext:
         self._openings = 0
         self._measure_at = 0.0
         self._worked_at_measurement = -MEASURE_AFTER_WORK
-        self._heap = HeapWatch(self._run_in_thread)
+        self._heap = HeapWatch(self._run_trim)
         self._heap_timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[wire.Result]] = {}
@@ -146,6 +147,8 @@ class ActorContext:
         if self.is_ready.is_set():
             return
         self.is_ready.set()
+        if process_setup.is_actor_process():
+            process_setup.release_unused_stack()
         self._send(wire.Ready())
         if self._channel is not None:
             self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
@@ -326,9 +329,10 @@ class ActorContext:
         if self._heap.check():
             self._heap_timer = self._loop.call_later(HEAP_RECHECK_SECONDS, self._check_heap)
 
-    def _run_in_thread(self, work: Callable[[], None]) -> None:
+    def _run_trim(self, trim: Callable[[], None]) -> None:
+        release_read_buffer()
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the identity is at its limit
-            _ = self._loop.run_in_executor(None, work)
+            _ = self._loop.run_in_executor(None, trim)
 
     def _send(self, message: wire.FromChild, *descriptors: int) -> bool:
         if self._channel is None:

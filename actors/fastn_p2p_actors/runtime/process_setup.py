@@ -25,7 +25,8 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 MADV_DONTNEED: Final = 4
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
-"""Parameter of mallopt(3)."""
+M_ARENA_MAX: Final = -8
+"""Parameters of mallopt(3)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fork_server = 0
@@ -199,14 +200,16 @@ def forbid_core_files() -> None:
 
 
 def tune_malloc() -> None:
-    """Take blocks of up to 4 MiB from the heap, and let the heap keep up to 16 MiB of free memory.
+    """Take blocks of up to 4 MiB from one heap, and let the heap keep up to 16 MiB of free memory.
 
     By default, glibc returns each large block to the kernel, which must clear its pages when the next one is needed.
+    It also gives other threads heaps of their own, of which ``trim_heap`` keeps the free end: up to 16 MiB each.
     """
     mallopt = getattr(_libc, "mallopt", None)  # glibc's; musl has none
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
         mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024)
+        mallopt(M_ARENA_MAX, 1)
 
 
 def trim_heap() -> None:
@@ -232,6 +235,17 @@ def release_zero_pages(address: int, size: int) -> int:
         ):
             released += page
     return released
+
+
+def release_unused_stack() -> None:
+    """Return the zero pages of the main thread's stack to the kernel. Call it in that thread.
+
+    The binding of an iroh endpoint uses a megabyte of it, once.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("[stack]"):
+            begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+            release_zero_pages(begin, end - begin)
 
 
 def initialize_child(channel: int, umask: int = 0o077) -> bool:

@@ -18,14 +18,15 @@ class Process:
         self.trims = 0
         self.free = 0
         """Bytes that a trim gives back."""
-        self.takes = 0.0
-        """Seconds that it takes."""
+        self.takes = self.spent = 0.0
+        """Seconds that it takes, and that all have taken."""
         self.watch = HeapWatch(
             lambda work: work(),
             trim=self._trim,
             size=lambda: self.size,
             clock=lambda: self.now,
             worked=lambda: self.worked,
+            spent=lambda: self.spent,
         )
 
     def _trim(self) -> None:
@@ -33,6 +34,7 @@ class Process:
         self.size -= self.free
         self.free = 0
         self.now += self.takes
+        self.spent += self.takes
 
     def look(self, *, share: float = 0.0) -> bool:
         """Check after a second in which the process took that share of a processor."""
@@ -73,6 +75,20 @@ def test_memory_freed_after_a_trim_is_returned_too(process: Process) -> None:
         assert process.now < 10
     assert process.trims == 2
     assert process.size == 40 * MIB
+
+
+def test_memory_that_ends_soon_after_a_trim_is_returned_once_more(process: Process) -> None:
+    process.size += 300 * MIB
+    process.look(share=0.1)
+    assert process.trims == 1, "in vain"
+    process.free = 290 * MIB
+    for _ in range(5):
+        process.look(share=0.0001)
+    assert process.trims == 2
+    process.size += 300 * MIB
+    for _ in range(90):
+        process.look(share=0.0001)
+    assert process.trims == 2, "an idle process does not trim for ever"
 
 
 def test_a_process_that_works_waits_for_its_end_and_not_for_ever(process: Process) -> None:

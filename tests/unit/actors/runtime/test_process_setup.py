@@ -6,6 +6,10 @@ import ctypes
 import os
 import pty
 import resource
+import subprocess
+import sys
+
+import pytest
 
 from fastn_p2p_actors.runtime.process_setup import only_write_to_terminal, release_zero_pages
 
@@ -50,3 +54,40 @@ def test_pages_with_zeros_go_back_to_the_kernel_and_others_keep_their_content() 
     assert buffer.raw == expected
     assert b"hello" in expected
     assert release_zero_pages(ctypes.addressof(buffer), 10) == 0
+
+
+_BY_THREAD = """
+import ctypes, threading
+from fastn_p2p_actors.runtime.process_setup import resident_size, trim_heap, tune_malloc
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+
+def use_heap():
+    blocks = [libc.malloc(65536) for _ in range(128)]
+    for block in blocks:
+        ctypes.memset(block, 1, 65536)
+    sizes.append(resident_size())
+    for block in blocks:
+        libc.free(block)
+    done.set()
+    ended.wait()
+
+tune_malloc()
+sizes, done, ended = [resident_size()], threading.Event(), threading.Event()
+thread = threading.Thread(target=use_heap)
+thread.start()
+done.wait()
+trim_heap()
+print(*sizes, resident_size())
+ended.set()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this libc has no malloc_trim")
+def test_memory_that_another_thread_has_freed_goes_back_to_the_kernel() -> None:
+    found = subprocess.run([sys.executable, "-c", _BY_THREAD], capture_output=True, text=True, check=True, timeout=60)
+    before, highest, after = map(int, found.stdout.split())
+    assert highest - before > 7 * 1024 * 1024
+    assert after - before < 1024 * 1024

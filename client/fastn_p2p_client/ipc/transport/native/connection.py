@@ -69,10 +69,16 @@ class _ReadBuffer(threading.local):
     """
 
     def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, _READ_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self.pages = mmap.mmap(-1, _READ_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.view = memoryview(self.pages)
 
 
 _read_buffer: Final = _ReadBuffer()
+
+
+def release_read_buffer() -> None:
+    """Return the memory of this thread's read buffer to the kernel. The next reads take it again."""
+    _read_buffer.pages.madvise(mmap.MADV_DONTNEED)
 
 
 class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):

@@ -13,7 +13,7 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ZERO_COPY_MIN, Payload, SocketType, encode, ready
-from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
+from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection, release_read_buffer
 from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 
@@ -90,6 +90,20 @@ async def test_messages_of_one_and_of_many_iterations_arrive_in_order() -> None:
         if number % 7 == 0:
             await asyncio.sleep(0)
     assert await two.take(len(sent)) == sent
+    one.connection.close()
+    await two.end()
+
+
+async def test_the_read_buffer_is_released_and_used_again() -> None:
+    one, two = await pair()
+    message = (b"id", b"header", b"p" * 1000)
+    for _ in range(2):
+        assert one.connection.send(*message)
+        assert await two.take(1) == [message]
+        buffer = two.connection.get_buffer(-1)
+        assert any(buffer)
+        release_read_buffer()
+        assert not any(buffer)
     one.connection.close()
     await two.end()
 
