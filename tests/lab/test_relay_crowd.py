@@ -152,7 +152,7 @@ async def test_the_others_notice_nothing() -> None:
             kinds = list(zip(bad, itertools.cycle(MISBEHAVIOURS)))
             slow = itertools.cycle([client.key for client, kind in kinds if kind == "never reads"])
             wrong += [asyncio.create_task(misbehave(client, kind, next(slow))) for client, kind in kinds]
-            rounds = itertools.count()
+            counters, rounds = await relay.counters(), itertools.count()
             async with asyncio.timeout(5 * DEADLINE):
                 for number in rounds:
                     await honest.exchange(number)
