@@ -41,6 +41,8 @@ class StoredPeer:
     """Name of the same peer before; empty if it had this one, or was not known."""
     is_new: bool
     """True if the peer was not in the address book."""
+    was_invited: bool = False
+    """True if it is a bearer of an invitation, and no peer like others until ``confirm``."""
 
 
 class PairingBook:
@@ -134,15 +136,27 @@ class PairingBook:
 
     async def _store(self, own: OwnIdentity, of_owner: str, ticket: Ticket) -> StoredPeer:
         name = self.petname(of_owner)
-        known = {peer.id52 for peer in await self._peers()}
+        id52 = ticket.identity.id52
+        known = next((peer for peer in await self._peers() if peer.id52 == id52), None)
+        was_invited = known is not None and known.invited
+        paired_with = "" if was_invited else own.name
         async with self._client() as client:
             try:
-                reply = await client.control(AddPeer(str(ticket), name, own.name))
+                reply = await client.control(AddPeer(str(ticket), name, paired_with))
             except RecordReplayed:  # another source had a newer record meanwhile, and the daemon keeps that one
-                reply = await client.control(AddPeer(ticket.identity.id52, name, own.name))
-        if reply.peer.id52 != ticket.identity.id52:
+                reply = await client.control(AddPeer(id52, name, paired_with))
+        if reply.peer.id52 != id52:
             raise InvalidTicket(reason="it is another identity's")
-        return StoredPeer(name, reply.peer.id52, reply.renamed_from, reply.peer.id52 not in known)
+        return StoredPeer(name, id52, reply.renamed_from, known is None, was_invited)
+
+    async def confirm(self, own: OwnIdentity, stored: StoredPeer) -> None:
+        """Make a bearer of an invitation a peer like others, because both sides have stored each other.
+
+        Not before: an entry that was made a peer cannot be made a bearer again. Raises P2PError.
+        """
+        if stored.was_invited:
+            async with self._client() as client:
+                await client.control(AddPeer(stored.id52, stored.name, own.name))
 
     async def undo(self, stored: StoredPeer) -> None:
         """Make the address book as it was. A newer record of a peer that was known already is kept."""

@@ -35,7 +35,16 @@ from fastn_p2p_actors.pairing.pairing_errors import (
 from fastn_p2p_actors.pairing.rendezvous import NetworkUse, RendezvousSet
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_client.errors import IdentityOffline, InvalidName, PeerBlocked, PeerNameTaken, StorageFailed
-from fastn_p2p_client.ipc.messages import AddPeer, AddProtocol, BlockPeer, GetTicket, RemovePeer, UnblockPeer
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    AddProtocol,
+    BlockPeer,
+    CreateInvitation,
+    GetTicket,
+    ListPeers,
+    RemovePeer,
+    UnblockPeer,
+)
 from fastn_p2p_client.tickets import Ticket
 from tests.support.directories import running_directory
 from tests.support.pairings import LOCAL, LONG, ShownCode, join, pair_both, peers
@@ -202,8 +211,8 @@ async def test_a_joiner_that_is_interrupted_ends_the_host(daemons: TwoDaemons) -
     assert peers(daemons.one) == peers(daemons.two) == {}
 
 
-@pytest.mark.parametrize("side", ["host", "joiner"])
-async def test_an_interruption_while_the_daemon_stores_the_peer_takes_it_back(daemons: TwoDaemons, side: str) -> None:
+async def interrupt_while_storing(daemons: TwoDaemons, side: str) -> None:
+    """Pair alice with bob, and interrupt one side while its daemon stores the other. Both fail."""
     store, stored, go_on = PairingBook._store, asyncio.Event(), asyncio.Event()
     code = new_code()
     own = "bob" if side == "host" else "alice"
@@ -224,7 +233,23 @@ async def test_an_interruption_while_the_daemon_stores_the_peer_takes_it_back(da
         asyncio.get_running_loop().call_soon(go_on.set)
         results = await asyncio.gather(interrupted, other, return_exceptions=True)
     assert [type(each) for each in results] == [asyncio.CancelledError, PeerEnded]
+
+
+@pytest.mark.parametrize("side", ["host", "joiner"])
+async def test_an_interruption_while_the_daemon_stores_the_peer_takes_it_back(daemons: TwoDaemons, side: str) -> None:
+    await interrupt_while_storing(daemons, side)
     assert peers(daemons.one) == peers(daemons.two) == {}
+
+
+async def test_a_bearer_of_an_invitation_is_a_peer_like_others_once_it_is_paired(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as one, daemons.two.client() as two:
+        ticket = one.control(CreateInvitation("alice", ("Echo",))).ticket
+        two.control(AddPeer(ticket, "alice", identity="bob"), timeout=LONG)
+        for side in ("host", "joiner"):
+            await interrupt_while_storing(daemons, side)
+            assert [each.invited for each in one.control(ListPeers()).peers] == [True]
+        await pair_both(daemons)
+        assert [each.invited for each in one.control(ListPeers()).peers] == [False]
 
 
 @pytest.mark.parametrize("side", ["host", "joiner"])
