@@ -14,19 +14,18 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from ..client import Client
 from ..errors import P2PError
 from ..home import Home
 from ..ipc import messages as m
 from ..ipc.transport.base import TransportName
 from ..protocol import Protocol, request_handlers, stream_handlers
 from ..retry import Backoff
+from .async_server import AsyncServer
 from .followed_binding import DAEMON_UNAVAILABLE, FollowedBinding
 from .handler_registry import ANY_CONTEXT, HandlerRegistry
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
 from .registrar import Registrar
 from .registration import BindingRegistration
-from .termination import run_until_signal
 
 Code = TypeVar("Code", bound=type[Protocol])
 
@@ -44,7 +43,7 @@ _bindings: Final = msgspec.msgpack.Decoder(list[m.BindingInfo])
 log = logging.getLogger(__name__)
 
 
-class BindingServer(HandlerRegistry):
+class BindingServer(AsyncServer, HandlerRegistry):
     """Program that serves every binding declared for it, of any identity. Use it inside one event loop.
 
     ::
@@ -72,8 +71,8 @@ class BindingServer(HandlerRegistry):
             program: the name of this program in ``status``, at most 64 characters; by default that of its file.
             transport: ``"native"`` or ``"pyzmq"``; by default ``$FASTN_TRANSPORT``, else ``"native"``.
         """
-        super().__init__()
-        self._client = Client(home, program=program, transport=transport)
+        AsyncServer.__init__(self, home, program, transport)
+        HandlerRegistry.__init__(self)
         self._bindings: dict[tuple[str, str, str], FollowedBinding] = {}
         """By protocol, identity and instance."""
         self._not_loaded_yet: set[str] = set()
@@ -148,23 +147,6 @@ class BindingServer(HandlerRegistry):
     async def _end_all(self) -> None:
         self._registrar = None
         await asyncio.gather(*(binding.end() for binding in self._bindings.values()))
-
-    def run(self) -> None:
-        """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish requests in flight.
-
-        A second Ctrl-C or SIGTERM ends the requests in flight. A program that has an event loop awaits ``serve()`` in
-        it instead.
-
-        Raises:
-            UsedElsewhere: an event loop runs in this thread already.
-            P2PError: the program cannot serve; see ``serve``.
-        """
-        run_until_signal(self.serve, self.close)
-
-    def close(self) -> None:
-        """Have ``serve`` return once the requests in flight have ended."""
-        if self._registrar is not None:
-            self._registrar.stop()
 
     # ── watching the bindings ────────────────────────────────────────────────────────────────────
 

@@ -6,21 +6,19 @@ sees a key. ``binding_server`` serves every identity that has a binding for the 
 
 from __future__ import annotations
 
-import asyncio
 import os
 
-from ..client import Client
 from ..home import Home
 from ..ipc.transport.base import TransportName
 from ..names import check_name
+from .async_server import AsyncServer
 from .handler_registry import IdentityHandlerRegistry
 from .registrar import Registrar
-from .termination import run_until_signal
 
 _DEFAULT_ACCESS = ("peers",)
 
 
-class Server(IdentityHandlerRegistry):
+class Server(AsyncServer, IdentityHandlerRegistry):
     """Program that serves protocols as one identity. Use it inside one event loop.
 
     ::
@@ -54,12 +52,9 @@ class Server(IdentityHandlerRegistry):
         Raises:
             InvalidName: no identity can have this name.
         """
-        super().__init__()
         self.identity = check_name(identity, "an identity")
-        self._client = Client(home, program=program, transport=transport)
-        self._registrar: Registrar | None = None
-        self.ready = asyncio.Event()
-        """Set while the network process knows every handler, as far as this program can tell."""
+        AsyncServer.__init__(self, home, program, transport)
+        IdentityHandlerRegistry.__init__(self)
 
     async def serve(self) -> None:
         """Serve until cancelled or until ``close`` is called; then accept no more requests, and finish those in flight.
@@ -87,23 +82,6 @@ class Server(IdentityHandlerRegistry):
             access = handlers.access or _DEFAULT_ACCESS
             await registrar.add(self.identity, protocol, instance or "", handlers, access)
         registrar.initial_set_complete()
-
-    def run(self) -> None:
-        """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish requests in flight.
-
-        A second Ctrl-C or SIGTERM ends the requests in flight. A program that has an event loop awaits ``serve()`` in
-        it instead.
-
-        Raises:
-            UsedElsewhere: an event loop runs in this thread already.
-            P2PError: the program cannot serve; see ``serve``.
-        """
-        run_until_signal(self.serve, self.close)
-
-    def close(self) -> None:
-        """Have ``serve`` return once the requests in flight have ended."""
-        if self._registrar is not None:
-            self._registrar.stop()
 
 
 def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> Server:
