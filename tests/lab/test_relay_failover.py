@@ -46,7 +46,7 @@ def test_calls_go_through_the_other_relay(lab: Lab) -> None:
 @pytest.mark.lab_long
 @pytest.mark.timeout(240)
 def test_dead_servers_come_first_in_the_settings(lab: Lab) -> None:
-    """One host does not exist, and one refuses. UDP is blocked, so that calls need the relay."""
+    """A host that does not exist, and a port that refuses. UDP is blocked, so that calls need the relay."""
     home = lab.router("cone", ipv6=False)
     program = RelayProgram(lab.host("relay", lab.net, address="198.51.100.1"))
     program.start()
