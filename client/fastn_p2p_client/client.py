@@ -29,7 +29,6 @@ T = TypeVar("T")
 _ADVANCE: Final = 0.02
 """Seconds by which a call's deadline at the daemon is earlier than here: the daemon knows why there is no reply."""
 
-_data_reply: Final = msgspec.msgpack.Decoder(m.DataMessage)
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 _encode_header: Final = m.encode
 _REPLY: Final = m.encode(m.Reply())
@@ -201,7 +200,7 @@ class Client(ControlClient):
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=target[2], reason=str(error)) from error
-        error_reply = error_from_reply(decode_answer(_data_reply, answer.header), answer.payload)
+        error_reply = error_from_reply(decode_answer(_decoder(m.DataMessage), answer.header), answer.payload)
         if isinstance(error_reply, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # the deadline of this call, not of one that the handler made
         raise error_reply
@@ -306,7 +305,7 @@ class Client(ControlClient):
                 self._daemon.check_running()
                 if channel is not self._daemon.network:
                     raise  # the client was closed
-        reply = decode_answer(_data_reply, answer.header)
+        reply = decode_answer(_decoder(m.DataMessage), answer.header)
         if isinstance(reply, m.Ack):
             return
         error_reply = error_from_reply(reply, answer.payload)

@@ -11,9 +11,10 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -35,7 +36,11 @@ DEFAULT_CONTROL_TIMEOUT: Final = 60.0
 _REACH_TIMEOUT: Final = 10.0
 """Seconds after which a gateway that does not answer is reported, however long the request itself may take."""
 
-_control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
+
+@cache
+def _decoder(reply_type: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of a reply and of an error. A decoder of all replies takes a command longer than its call."""
+    return msgspec.msgpack.Decoder(reply_type | m.ErrorReply)
 
 
 def check_timeout(timeout: float) -> None:
@@ -204,8 +209,9 @@ class ControlClient(LoopBound):
         except ConnectionLost:
             self._daemon.check_running()
             raise
-        reply = decode_answer(_control_reply, answer.header)
-        return check_reply(reply, message.reply_type, "the daemon"), answer.payload
+        kind: Any = message.reply_type
+        reply: ReplyT = check_reply(decode_answer(_decoder(kind), answer.header), kind, "the daemon")
+        return reply, answer.payload
 
     async def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
         """Return name and key of an identity of this daemon.

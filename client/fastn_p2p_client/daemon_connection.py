@@ -25,7 +25,7 @@ _BUSY_AFTER: Final = 0.5
 """Seconds of waiting after which a process counts as busy. With a shorter timeout the error is ``DeadlineExceeded``,
 because the time was too short to know."""
 
-_control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
+_hello_reply: Final = msgspec.msgpack.Decoder(m.Welcome | m.ErrorReply)
 
 
 class DaemonConnection:
@@ -170,7 +170,7 @@ class DaemonConnection:
         hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))
         try:
             answer = await self.gateway.request_encoded(hello, b"", _HELLO_TIMEOUT)
-            reply = decode_answer(_control_reply, answer.header)
+            reply = decode_answer(_hello_reply, answer.header)
         except DeadlineExceeded:
             self._start_hello()
             return

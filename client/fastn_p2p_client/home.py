@@ -6,7 +6,6 @@ It computes paths and creates nothing. The home and its content belong to one us
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import struct
 from dataclasses import dataclass
@@ -193,6 +192,8 @@ class Home:
         """Return the directories that are short enough for the sockets, the best first; at least one."""
         if _fits(self.path / _LONGEST_SOCKET):
             return [self.path]
+        import hashlib  # imported late: it loads libcrypto, and few homes have a path of that length
+
         digest = hashlib.blake2b(os.fsencode(self.path), digest_size=_DIGEST).hexdigest()
         candidates = [directory / digest for directory in runtime_directories()]
         return [each for each in candidates if _fits(each / _SHORTEST_MAILBOX)]
@@ -220,6 +221,8 @@ class Home:
         """
         path = self.sockets / "run" / f"{actor}.sock"
         if not _fits(path):
+            import hashlib
+
             path = path.with_name(f"{hashlib.blake2b(actor.encode(), digest_size=8).hexdigest()}.sock")
         return path
 

@@ -18,45 +18,51 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from typing import Final
 
-_UNSAFE: Final = re.compile(
-    "["
-    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
-    "\xad\u034f"  # soft hyphen, combining grapheme joiner
-    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # zero width, separators, bidi, invisible operators
-    "\u115f\u1160\u3164\uffa0\u17b4\u17b5\u2800"  # fillers: invisible letters
-    "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variation selectors
-    "\ud800-\udfff"  # lone surrogates
-    "\ufdd0-\ufdef\ufff0-\ufffb\ufffe\uffff"  # noncharacters, interlinear annotation
-    "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # layout of hieroglyphs, shorthand, music
-    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and characters reserved for them
-    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
-    + "]"
-)
 _NOT_ASCII: Final = re.compile("[^ -~]")
 _JOINERS: Final = "\u200c\u200d"
 _VIRAMA: Final = 9
 """Canonical combining class of the mark that joins consonants in scripts of India (RFC 5892, appendix A)."""
 
 
+@cache
+def _unsafe() -> re.Pattern[str]:
+    """Return the pattern of characters that are escaped. Most programs never need it."""
+    return re.compile(
+        "["
+        "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+        "\xad\u034f"  # soft hyphen, combining grapheme joiner
+        "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # zero width, separators, bidi, invisible operators
+        "\u115f\u1160\u3164\uffa0\u17b4\u17b5\u2800"  # fillers: invisible letters
+        "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variation selectors
+        "\ud800-\udfff"  # lone surrogates
+        "\ufdd0-\ufdef\ufff0-\ufffb\ufffe\uffff"  # noncharacters, interlinear annotation
+        "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # layout of hieroglyphs, shorthand, music
+        "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and characters reserved for them
+        + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
+        + "]"
+    )
+
+
 def plain(text: str) -> str:
     """Return ``text`` on one line: a line feed becomes ``\\n``, a tab ``\\t``."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub(_escape, text)
+    return _unsafe().sub(_escape, text)
 
 
 def plain_lines(text: str) -> str:
     """Return ``text`` with its line ends (CR LF becomes LF) and tabs, and all other escapes of ``plain``."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub(_escape_on_lines, text)
+    return _unsafe().sub(_escape_on_lines, text)
 
 
 def plain_json(json: str, *, only_ascii: bool = False) -> str:
     """Return ``json`` (on one line), of the same value, with ``\\uXXXX`` for the characters that ``plain`` escapes."""
-    return (_NOT_ASCII if only_ascii else _UNSAFE).sub(_escape_in_json, json)
+    return (_NOT_ASCII if only_ascii else _unsafe()).sub(_escape_in_json, json)
 
 
 def _escape_on_lines(found: re.Match[str]) -> str:
@@ -75,7 +81,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _escape_in_json(found: re.Match[str]) -> str:
-    if found.re is _UNSAFE and _is_needed(found):
+    if found.re is _unsafe() and _is_needed(found):
         return found[0]
     units = found[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from functools import cache, partial
 from typing import Final, NamedTuple
 from weakref import ref
 
@@ -17,7 +17,6 @@ from ..peer import from_message
 from .session import Session
 from .session_state import Waits
 
-_session_message: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _CANCEL: Final = m.encode(m.Cancel())
 
 
@@ -32,6 +31,11 @@ def error_from_reply(reply: m.Message, payload: bytes) -> Exception:
     if isinstance(reply, m.ErrorReply):
         return reply.error()
     return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
+
+
+@cache
+def _session_message() -> msgspec.msgpack.Decoder[m.SessionMessage]:
+    return msgspec.msgpack.Decoder(m.SessionMessage)
 
 
 class _Open(NamedTuple):
@@ -88,7 +92,7 @@ class ClientSessions:
         if session is None:
             return
         try:
-            message = _session_message.decode(header)
+            message = _session_message().decode(header)
         except m.UNDECODABLE as error:
             session.fail(BadReply(protocol=session.protocol, reason=str(error)))
             return
