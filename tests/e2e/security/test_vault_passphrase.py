@@ -18,6 +18,7 @@ from fastn_p2p_client.ipc.messages import ListPeers, VaultInfo
 from tests.support.daemons import eventually
 from tests.support.file_keyring import file_keyring
 from tests.support.locked_vaults import LockedVault
+from tests.support.secret_service import has_secret_service, secret_service
 from tests.support.terminals import Tty, on_terminal
 from tests.support.vault_owners import Owner
 
@@ -230,6 +231,25 @@ def test_keyring_of_the_desktop_keeps_the_key_of_a_slot(owner: Owner, tmp_path: 
         assert len(keys()) == 1
         owner.vault("remove-slot", "keyring", *present)
         assert keys() == {}
+
+
+@pytest.mark.skipif(not has_secret_service(), reason="no GNOME Keyring, or no D-Bus")
+def test_secret_service_of_a_desktop_keeps_the_key_of_a_slot(owner: Owner, tmp_path: Path) -> None:
+    present = ("--passphrase-file", str(owner.right))
+    with secret_service(tmp_path, owner.daemon.env):
+
+        def add() -> str:
+            done = owner.daemon.cli("vault", "add-slot", "keyring", *present)
+            return done.stdout + done.stderr if done.returncode == 0 else ""
+
+        assert eventually(add, "the keyring takes a key") == "Added the slot keyring.\n"
+        owner.lock()
+        assert owner.vault("unlock", "--keyring") == "The vault is unlocked.\n"
+        owner.daemon.stop()
+        owner.daemon.start()
+        assert owner.state().locked is False
+        owner.vault("remove-slot", "keyring", *present)
+        assert "vault add-slot keyring" in owner.vault("unlock", "--keyring", code=2)
 
 
 # ── the terminal ─────────────────────────────────────────────────────────────────────────────────
