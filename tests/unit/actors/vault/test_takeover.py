@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,6 +17,9 @@ from fastn_p2p_actors.vault.owner_messages import SlotKind
 from fastn_p2p_client.errors import WrongPassphrase
 from tests.support.killed_takeover import ONE, STEPS, TWO, WRITES, Killed, killer
 from tests.support.locked_vaults import LockedVault
+
+LONGEST: Final = 700
+"""More bytes than a file of the vault has."""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,26 @@ def test_killed_at_any_step_no_key_is_lost_and_the_next_unlock_finishes(
     assert states == sorted(states)
     assert (states[0], states[-1]) == (False, True)
     assert len(states) >= (5 if functions is WRITES else 37)
+
+
+def test_killed_at_any_byte_of_any_file_no_key_is_lost(tmp_path: Path, until_killed: Killed) -> None:
+    """Each write is cut at every seventeenth byte."""
+    before, folder = tmp_path / "before", tmp_path / "vault"
+    keys = plain_home(before)
+    killed, number = True, 0
+    while killed:
+        number += 1
+        for written in range(0, LONGEST, 17):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(before, folder)
+            killed = until_killed("encrypt", folder, WRITES, number, written)
+            longest = max(len(path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+            assert longest < LONGEST
+            assert keys_of(folder) == keys
+            assert not list(folder.rglob(".*")), "something is left of the interrupted change"
+            if not killed:
+                break
+    assert number > 3
 
 
 def encrypted_home(folder: Path, *, slots: int) -> list[bytes]:
