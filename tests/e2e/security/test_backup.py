@@ -339,6 +339,8 @@ def test_an_identity_is_revoked_from_a_backup_on_a_machine_that_has_nothing_else
         revoke = ("identity", "revoke", "alice", "--backup", str(scene.cheap), "--yes")
         assert "does not open the backup" in scene.run(bare, *revoke, passphrase="wrong", code=5)
         assert names(bare) == {}
+        said = scene.run(bare, *revoke, "--successor", scene.alice, code=2)
+        assert "it is the identity that is revoked" in said
         said = scene.run(bare, *revoke, "--successor", scene.amy)
         assert f"Revoked alice, with the successor {scene.amy}" in said
         assert scene.run(bare, *revoke), "it may be repeated"

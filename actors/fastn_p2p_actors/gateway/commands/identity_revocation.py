@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import IdentityNotFound, P2PError, StorageDamaged
+from fastn_p2p_client.errors import IdentityNotFound, InvalidName, P2PError, StorageDamaged
 from fastn_p2p_client.ipc.messages import AcceptSuccessor, Ack, IdentityReply, PeerReply, RevokeIdentity
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
@@ -37,6 +37,8 @@ async def revoke_identity(context: GatewayContext, message: RevokeIdentity, _: b
     async with context.identity_lock(name):
         record = context.store.identity(name)
         successor = _successor(context, message.successor)
+        if successor == bytes(record.key):
+            raise InvalidName(name=message.successor, what="a successor", reason="it is the identity that is revoked")
         revoked = await context.vault.request(vault.RevokeKey(name, successor), vault.RevokedKey)
         revocation = read_revocation(revoked.revocation)
         try:
