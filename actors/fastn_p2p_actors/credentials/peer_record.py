@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -197,13 +197,13 @@ def peek_record(blob: bytes) -> RecordBody:
     return _checked(peek_signed("record", blob, _decoders, MAX_RECORD))
 
 
-def peek_endpoints(body: RecordBody) -> dict[bytes, int]:
-    """Return the sequence at which each endpoint of an unverified body was stated.
+def peek_endpoints(entries: Iterable[EndpointEntry]) -> dict[bytes, int]:
+    """Return the sequence at which each endpoint of unverified entries was stated.
 
     Raises:
         BadMessage: a delegation in it is invalid.
     """
-    return {peek_delegation(entry.delegation).endpoint: entry.sequence for entry in body.endpoints}
+    return {peek_delegation(entry.delegation).endpoint: entry.sequence for entry in entries}
 
 
 def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None = None) -> PeerRecord:

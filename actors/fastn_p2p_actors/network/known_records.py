@@ -34,7 +34,7 @@ class KnownRecords:
         self.identities = {body.identity for body, _ in bodies}
         """Keys that the records name. The caller must check them."""
         self.sequence = bodies[0][0].sequence if bodies else -1
-        self._statements = [peek_endpoints(body) for body, _ in bodies]
+        self._statements = [peek_endpoints(body.endpoints) for body, _ in bodies]
         self.endpoints = len(self.endpoint_keys())
         self._verified: list[PeerRecord] | None = None
 

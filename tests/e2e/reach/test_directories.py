@@ -6,8 +6,10 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,6 +17,7 @@ from fastn_p2p_client.ipc.messages import PublicationStatus
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
+from tests.support.services import Service
 
 NOWHERE = "http://127.0.0.1:1/pkarr"
 """Address without a listener."""
@@ -159,6 +162,39 @@ def test_two_daemons_of_one_identity_keep_each_others_endpoints(alone: StartAlon
     eventually(lambda: endpoints(one, bob) == 2, "both endpoints are in the directory")
     first.kill_actor("network")
     eventually(lambda: call(one, bob).returncode == 0, "bob is reached")  # a call over its connection may be lost
+
+
+def test_endpoints_are_kept_at_a_directory_that_answers_late(alone: StartAlone, directory: RelayProcess) -> None:
+    """Later than a daemon waits for the lookup before it publishes."""
+    late = Service(lambda connection: answer_late(connection, directory.url)).start()
+    try:
+        url = f"http://{late.address}/pkarr"
+        first, second = alone("first", url), alone.made("second", url)
+        bob = first.identity("bob")
+        published(first, "bob", url)
+        second.start()
+        second.identity("carol")
+        second.stop()
+        copy_identity(first, second, "bob")
+        first.stop()  # and repairs nothing
+        second.start()
+        published(second, "bob", url)
+    finally:
+        late.stop()
+    one = alone("one", directory.url)
+    one.identity("alice")
+    eventually(lambda: endpoints(one, bob) == 2, "both endpoints are in the directory")
+
+
+def answer_late(connection: socket.socket, url: str) -> None:
+    """Pass one request on to the directory at ``url``, and its answer back a second later."""
+    host, _, port = urlsplit(url).netloc.partition(":")
+    with socket.create_connection((host, int(port))) as directory:
+        while request := connection.recv(1 << 16):
+            directory.sendall(request)
+            answer = directory.recv(1 << 16)
+            time.sleep(1.0)
+            connection.sendall(answer)
 
 
 def copy_identity(source: Daemon, target: Daemon, name: str) -> None:

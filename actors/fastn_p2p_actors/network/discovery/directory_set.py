@@ -11,7 +11,7 @@ from fastn_p2p_client.errors import P2PError
 from ..live_settings import LiveSettings
 from ..serving.registry import OnlineIdentity
 from .directory_client import DirectoryClient
-from .directory_source import DirectorySource, OnNewer
+from .directory_source import DirectorySource, OnNewer, OnPresent
 from .record_finder import RecordFinder
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class DirectorySet:
         settings: name the directories.
         finder: has the sources.
         wall: returns Unix time.
-        on_newer: as of ``DirectorySource``.
+        on_newer, on_present: as of ``DirectorySource``.
         on_added: called after directories were added while the daemon runs.
     """
 
@@ -34,12 +34,14 @@ class DirectorySet:
         finder: RecordFinder,
         wall: Callable[[], float],
         on_newer: OnNewer,
+        on_present: OnPresent,
         on_added: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._finder = finder
         self._wall = wall
         self._on_newer = on_newer
+        self._on_present = on_present
         self._on_added = on_added
         self._sources: dict[str, DirectorySource] = {}
         """By URL."""
@@ -85,7 +87,8 @@ class DirectorySet:
             source.close()
         added = [url for url in wanted if url not in self._sources]
         for url in added:
-            source = self._sources[url] = DirectorySource(DirectoryClient(url), self._wall, self._on_newer)
+            source = DirectorySource(DirectoryClient(url), self._wall, self._on_newer, self._on_present)
+            self._sources[url] = source
             self._finder.sources.append(source)
         if added:
             self._on_added()

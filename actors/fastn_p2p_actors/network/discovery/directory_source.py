@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import BadMessage, P2PError
 from fastn_p2p_client.retry import Backoff
 
 from ...credentials.pkarr import SignedPacket, sequence_of
@@ -32,6 +32,8 @@ _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 120.0
 """Seconds before a failed publication is tried again: the first pause, and the longest."""
 
+_READ_FOR: Final = 10.0
+"""Seconds after an answer has become old in which the packet may be replaced without reading it again."""
 _READ_BACK: Final = 2.0, 4.0
 """Seconds after a publication before it is read back: at least, at most. Two daemons of one identity that publish at
 the same moment do not know each other's endpoints, and the later packet replaces the earlier one."""
@@ -39,6 +41,9 @@ the same moment do not know each other's endpoints, and the later packet replace
 OnNewer = Callable[[PublishedIdentity, SignedPacket], bool]
 """Takes a packet that the directory has in place of this daemon's. Returns True if it has this daemon's endpoint, too;
 otherwise another packet will be published."""
+OnPresent = Callable[[PublishedIdentity, bytes], bool]
+"""Takes the record in the packet that is about to be replaced. Returns True if that record has endpoints which the new
+one lacks; then another packet will be published."""
 
 
 class _CachedRecord(msgspec.Struct, frozen=True):
@@ -86,16 +91,20 @@ class DirectorySource:
         client: sends the requests.
         wall: returns Unix time.
         on_newer: called with a packet of an online identity that another daemon has published.
+        on_present: called with the record of a packet that was not read until it is to be replaced.
 
     Attributes:
         name: URL of the directory.
     """
 
-    def __init__(self, client: DirectoryClient, wall: Callable[[], float], on_newer: OnNewer) -> None:
+    def __init__(
+        self, client: DirectoryClient, wall: Callable[[], float], on_newer: OnNewer, on_present: OnPresent
+    ) -> None:
         self.name = client.url
         self._client = client
         self._wall = wall
         self._on_newer = on_newer
+        self._on_present = on_present
         self._loop = asyncio.get_running_loop()
         self._cache: OrderedDict[bytes, _CachedRecord] = OrderedDict()
         self._queue: dict[bytes, _Job] = {}
@@ -181,6 +190,8 @@ class DirectorySource:
 
     async def _publish(self, job: _Job) -> _Outcome:
         try:
+            if not job.is_removal and await self._lacks_endpoints(job):
+                return _Outcome()
             try:
                 await self._client.put(job.identity.raw, job.packet)
             except NewerPacket:
@@ -203,6 +214,20 @@ class DirectorySource:
         if not job.is_removal:
             self._reading[job.identity.raw] = self._loop.create_task(self._read_back(job.identity, job.packet))
         return _Outcome()
+
+    async def _lacks_endpoints(self, job: _Job) -> bool:
+        """Read the packet that this one replaces, unless it was read before this one was signed. Return whether a
+        further packet follows, with endpoints that this one lacks."""
+        identity = job.identity
+        answer = self._cache.get(identity.raw)
+        if answer is not None and self._loop.time() < answer.good_until + _READ_FOR:
+            return False
+        try:
+            record = self._keep(identity.raw, await self._client.get(identity.raw)).record
+        except BadMessage as error:
+            log.debug("%s has a useless packet of %s: %s", self.name, identity.name, error)
+            return False
+        return bool(record) and self._on_present(identity, record)
 
     def _on_published(self, job: _Job) -> None:
         self._backoff.reset()

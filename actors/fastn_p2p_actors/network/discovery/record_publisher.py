@@ -52,9 +52,8 @@ _PARALLEL: Final = 32
 
 # Several daemons may serve one identity, and a directory keeps one packet for it. So each daemon looks the identity up
 # there before it publishes, and copies the entries of the others' endpoints into its record. It copies them from the
-# newest record only, because a daemon that withdraws its endpoint publishes a record without it. Cost: one lookup for
-# each publication. Not covered: a daemon that cannot read one of several directories may leave out an endpoint there,
-# until the daemon of that endpoint publishes again.
+# newest record only, because a daemon that withdraws its endpoint publishes a record without it. A directory that does
+# not answer in time is read before its packet is replaced. Cost: one lookup for each publication.
 
 
 class RecordPublisher:
@@ -99,7 +98,7 @@ class RecordPublisher:
         self._due = asyncio.Event()
         self._debounce_timer: asyncio.TimerHandle | None = None
         self._is_first = True
-        self._directories = DirectorySet(settings, finder, wall, self.on_newer, self.publish_all_soon)
+        self._directories = DirectorySet(settings, finder, wall, self.on_newer, self.on_present, self.publish_all_soon)
         endpoint.watch_address(self._on_address)
         self._task = self._loop.create_task(self._run())
 
@@ -203,6 +202,18 @@ class RecordPublisher:
         self.publish_soon(online)
         return False
 
+    def on_present(self, identity: PublishedIdentity, blob: bytes) -> bool:
+        """Take the record that a directory has until it is replaced. See ``directory_source.OnPresent``."""
+        online = self._registry.by_key(identity.raw)
+        if online is None or online is not identity:
+            return False
+        self._finder.on_announcement(identity.raw, blob, "a directory")
+        known = peek_endpoints(peek_record(online.record).endpoints)
+        if known.keys() >= peek_endpoints(self._others_of(online)).keys():
+            return False
+        self.publish_soon(online)
+        return True
+
     # ── what is due ──────────────────────────────────────────────────────────────────────────────
 
     def _on_address(self) -> None:
@@ -276,7 +287,7 @@ class RecordPublisher:
             try:
                 read_record(blob)
                 body = peek_record(blob)
-                for endpoint, entry in zip(peek_endpoints(body), body.endpoints, strict=True):
+                for endpoint, entry in zip(peek_endpoints(body.endpoints), body.endpoints, strict=True):
                     known = entries.get(endpoint)
                     if known is None or entry.sequence > known.sequence:
                         entries[endpoint] = entry

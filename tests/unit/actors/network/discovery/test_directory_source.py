@@ -37,14 +37,22 @@ class Publishing:
         self.newer: list[SignedPacket] = []
         self.reported = asyncio.Event()
         self.adopt = False
-        self.source = DirectorySource(DirectoryClient(url), lambda: float(NOW), self.on_newer)
+        self.present: list[bytes] = []
+        self.is_merged_later = False
+        self.source = DirectorySource(DirectoryClient(url), lambda: float(NOW), self.on_newer, self.on_present)
 
     def on_newer(self, identity: PublishedIdentity, packet: SignedPacket) -> bool:
         self.newer.append(packet)
         self.reported.set()
         return self.adopt
 
-    def publish(self, sequence: int, signer: Signer = BOB) -> OnlineIdentity:
+    def on_present(self, identity: PublishedIdentity, record: bytes) -> bool:
+        self.present.append(record)
+        return self.is_merged_later
+
+    def publish(self, sequence: int, signer: Signer = BOB, *, after_reading: bool = True) -> OnlineIdentity:
+        if after_reading:
+            self.source._keep(bytes(signer.key), None)
         identity = OnlineIdentity("bob", signer.key, SENDER)
         identity.packet = signer.packet(b"record %d" % sequence, sequence)
         self.source.publish(identity)
@@ -219,6 +227,49 @@ async def test_only_the_newest_packet_of_an_identity_waits(
     await publishing.idle()
     assert len(directory.packets) == 21
     assert len(directory.requests) <= 22
+
+
+async def test_a_packet_that_was_not_read_is_read_before_it_is_replaced(
+    publishing: Publishing, directory: ScriptedDirectory
+) -> None:
+    directory.packets[KEY] = BOB.packet(b"with another endpoint", 1)
+    publishing.is_merged_later = True
+    publishing.publish(2, after_reading=False)
+    await publishing.idle()
+    assert publishing.present == [b"with another endpoint"]
+    assert [each.method for each in directory.requests] == ["GET"]
+    publishing.publish(3, after_reading=False)  # with that endpoint, too
+    await publishing.idle()
+    assert [each.method for each in directory.requests] == ["GET", "PUT"]
+
+
+async def test_a_packet_that_was_just_read_is_replaced_at_once(
+    publishing: Publishing, directory: ScriptedDirectory
+) -> None:
+    directory.packets[KEY] = BOB.packet(b"old", 1)
+    assert await publishing.found() == [b"old"]
+    publishing.publish(2, after_reading=False)
+    await publishing.idle()
+    assert [each.method for each in directory.requests] == ["GET", "PUT"]
+    assert publishing.present == []
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_nothing_is_replaced_while_it_cannot_be_read(
+    publishing: Publishing, directory: ScriptedDirectory
+) -> None:
+    directory.packets[KEY] = BOB.packet(b"with another endpoint", 1)
+    directory.script += [answer_with(500), answer_with(500)]
+    publishing.publish(2, after_reading=False)
+    await publishing.idle()
+    assert [each.method for each in directory.requests] == ["GET", "GET", "GET", "PUT"]
+
+
+async def test_a_useless_packet_is_replaced(publishing: Publishing, directory: ScriptedDirectory) -> None:
+    directory.packets[KEY] = BOB.signed_packet(Signer("mallory").packet(b"x", 1)[72:], 1)
+    identity = publishing.publish(2, after_reading=False)
+    await publishing.idle()
+    assert directory.packets[KEY] == identity.packet
 
 
 @pytest.mark.usefixtures("hurried")

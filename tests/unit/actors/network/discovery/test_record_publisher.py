@@ -33,7 +33,7 @@ class Directory:
 
     name = URL
 
-    def __init__(self, client: Any, _wall: Any, _on_newer: Any) -> None:
+    def __init__(self, client: Any, *_: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self.taken: list[tuple[float, tuple[str, ...], tuple[str, ...]]] = []
         self.hangs = False
