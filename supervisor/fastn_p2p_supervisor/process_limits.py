@@ -47,8 +47,9 @@ def set_limits(pid: int, limits: Mapping[int, int]) -> None:
 def _set_as_owner(pid: int, limits: Mapping[int, int]) -> None:
     import subprocess
 
-    lines = dict(line.partition(":")[::2] for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    user, group = (int(lines[name].split()[0]) for name in ("Uid", "Gid"))
+    fields = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = {name: value for name, _, value in fields}
+    user, group = (int(status[name].split()[0]) for name in ("Uid", "Gid"))
     numbers = [str(number) for limit in limits.items() for number in limit]
     command = [sys.executable, "-I", "-S", "-c", _AS_OWNER, str(pid), *numbers]
     try:
