@@ -260,7 +260,7 @@ class PairingHost:
         except (ChannelClosed, asyncio.CancelledError):
             await self._book.undo(stored)
             raise
-        await self._book.confirm(own, stored)
+        await self._book.complete(own, stored)
         return PairedPeer(
             name=stored.name,
             id52=stored.id52,

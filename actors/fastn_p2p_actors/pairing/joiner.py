@@ -160,7 +160,7 @@ class PairingJoiner:
         except BaseException:
             await self._book.undo(stored)
             raise
-        await self._book.confirm(own, stored)
+        await self._book.complete(own, stored)
         return PairedPeer(
             name=stored.name,
             id52=stored.id52,

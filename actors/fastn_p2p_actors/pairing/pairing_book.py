@@ -149,7 +149,7 @@ class PairingBook:
             raise InvalidTicket(reason="it is another identity's")
         return StoredPeer(name, id52, reply.renamed_from, known is None, was_invited)
 
-    async def confirm(self, own: OwnIdentity, stored: StoredPeer) -> None:
+    async def complete(self, own: OwnIdentity, stored: StoredPeer) -> None:
         """Make a bearer of an invitation a peer like others, because both sides have stored each other.
 
         Not before: an entry that was made a peer cannot be made a bearer again. Raises P2PError.
