@@ -35,6 +35,8 @@ from fastn_p2p_client.plain_text import plain_lines
 from .restart_policy import RestartHistory
 
 PRELOADED: Final = "fastn_p2p_supervisor.fork_server_preload"
+_DEATH_SEEN_WITHIN: Final = 0.5
+"""Seconds after a failed start in which the fork server may turn out to have died: its sockets close first."""
 
 _server: Any = vars(forkserver)["_forkserver"]
 _tracker: Any = vars(resource_tracker)["_resource_tracker"]
@@ -43,6 +45,10 @@ log = logging.getLogger("supervisor")
 
 class ForkFailed(Exception):
     """A process could not be started."""
+
+
+class ForkServerDied(ForkFailed):
+    """The fork server died meanwhile. The next start starts it again."""
 
 
 class ForkServerFailed(Exception):
@@ -181,6 +187,7 @@ class ForkServer:
             descriptors: further arguments, after the control channel. The process gets copies.
 
         Raises:
+            ForkServerDied: the fork server died meanwhile. Try again at once.
             ForkFailed: the process could not be started. Try again later.
             ForkServerFailed: the fork server died too often lately, was stopped, or cannot be started.
         """
@@ -197,8 +204,9 @@ class ForkServer:
             return ForkedProcess(pid, open_pidfd(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
-            reason = "the fork server died" if _ended(self._pidfd) else "the system has no room for another process"
-            raise ForkFailed(reason) from error
+            if _ended(self._pidfd, _DEATH_SEEN_WITHIN):
+                raise ForkServerDied("the fork server died") from error
+            raise ForkFailed("the system has no room for another process") from error
         finally:
             theirs.close()
 
@@ -262,10 +270,11 @@ def open_pidfd(pid: int) -> int:
         return os.eventfd(1, os.EFD_CLOEXEC)
 
 
-def _ended(pidfd: int) -> bool:
+def _ended(pidfd: int, within: float = 0.0) -> bool:
+    """Return whether a process ends within so many seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within * 1000))
 
 
 @contextmanager

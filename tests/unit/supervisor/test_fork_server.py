@@ -80,3 +80,43 @@ def test_a_fork_of_the_supervisor_has_none_of_its_descriptors_and_variables(tmp_
     assert "SECRET_VARIABLE" not in found["environment"]
     assert "secret text" not in found["environment"]
     assert "PATH=" in found["environment"]
+
+
+DIE = """
+import errno, os, signal, sys, threading
+from pathlib import Path
+from random import random
+from unittest.mock import patch
+from fastn_p2p_supervisor.fork_server import ForkFailed, ForkServer
+from fastn_p2p_supervisor.restart_policy import FORK_SERVER, RestartHistory
+
+server = ForkServer(Path(sys.argv[1]), RestartHistory(FORK_SERVER, random))
+server.start(len, "any", b"")
+error = {"refused": ConnectionRefusedError(), "end": EOFError(), "full": BlockingIOError(errno.EAGAIN, "no room")}
+if sys.argv[3] == "dies":
+    threading.Timer(0.05, os.kill, (server.pid, signal.SIGKILL)).start()
+try:
+    with patch("multiprocessing.context.ForkServerProcess.start", side_effect=error[sys.argv[2]]):
+        server.start(len, "any", b"")
+except ForkFailed as failed:
+    print(f"{type(failed).__name__}: {failed}")
+server.stop()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "then", "outcome"),
+    [
+        ("refused", "dies", "ForkServerDied: the fork server died"),
+        ("end", "dies", "ForkServerDied: the fork server died"),
+        ("full", "lives", "ForkFailed: the system has no room for another process"),
+    ],
+)
+def test_a_fork_server_that_dies_during_a_start_is_no_fault_of_the_process(
+    error: str, then: str, outcome: str, tmp_path: Path
+) -> None:
+    """Its sockets close before the kernel says that it has ended."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIE, str(tmp_path), error, then], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == outcome, done.stderr

@@ -73,13 +73,13 @@ def test_a_fork_server_that_keeps_dying_ends_the_daemon(home: Path) -> None:
 
         def kill_the_next() -> bool:
             """Kill the fork server again. A start under way counts as a restart too, so five or fewer are allowed."""
-            vault = daemon.child("vault").get("pid")
-            if vault and vault not in killed:
+            vault = daemon.child("vault")
+            if vault.get("state") == "ready" and vault["pid"] not in killed:
                 with suppress(FileNotFoundError, ProcessLookupError):
-                    fork_server = parent(vault)
+                    fork_server = parent(vault["pid"])
                     if fork_server != daemon.process.pid:  # which adopts children of one that was killed
                         os.kill(fork_server, signal.SIGKILL)
-                        killed.add(vault)
+                        killed.add(vault["pid"])
             return daemon.process.poll() is not None
 
         eventually(kill_the_next)
