@@ -84,7 +84,7 @@ class CurveConnection(ReconnectingTransport):
         A message that is sent while the connection ends is lost with it.
         """
         curve, writer = self._curve, self._writer
-        if curve is None or writer is None:
+        if curve is None or writer is None or writer.transport.is_closing():
             return True
         if not credited and writer.transport.get_write_buffer_size() > SEND_QUEUE_BYTES:
             return False
@@ -143,12 +143,12 @@ class CurveConnection(ReconnectingTransport):
 
     async def _handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> CurveClient:
         curve = CurveClient(*self._keys)
-        writer.write(_GREETING + _frame(COMMAND, curve.hello()))
+        _write(writer, _GREETING + _frame(COMMAND, curve.hello()))
         greeting = await reader.readexactly(len(_GREETING))
         if greeting[:1] + greeting[9:11] != b"\xff\x7f" + bytes([MAJOR]) or greeting[12:32] != _MECHANISM:
             raise CurveFailed("no greeting with CURVE")
         welcome = await _read_frame(reader)
-        writer.write(_frame(COMMAND, curve.initiate(welcome, socket_properties("DEALER"))))
+        _write(writer, _frame(COMMAND, curve.initiate(welcome, socket_properties("DEALER"))))
         curve.finish(await _read_frame(reader))
         return curve
 
@@ -182,6 +182,17 @@ def _frame(flags: int, content: bytes) -> bytes:
     if size < 256:
         return bytes([flags, size]) + content
     return bytes([flags | LONG]) + size.to_bytes(8, "big") + content
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write during the handshake.
+
+    Raises:
+        ConnectionResetError: the connection has ended. uvloop would raise RuntimeError.
+    """
+    if writer.transport.is_closing():
+        raise ConnectionResetError
+    writer.write(data)
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:

@@ -74,6 +74,21 @@ async def test_it_connects_again_and_requests_in_flight_end(tmp_path: Path) -> N
     server.box.close()
 
 
+async def test_messages_that_meet_the_end_of_the_connection_are_lost_with_it(tmp_path: Path) -> None:
+    """The event loop closes the connection some steps before the task that reads from it runs."""
+    server, channel = Server(tmp_path / "v.sock"), vault_channel(tmp_path / "v.sock", ACCESS)
+    channel.open()
+    await channel.request(GetStatus(), timeout=60)
+    server.box.close()
+    while channel.connected.is_set():
+        channel.send(bytes(8), encode(GetStatus()), credited=True)
+        await asyncio.sleep(0)
+    server = Server(tmp_path / "v.sock")
+    assert (await channel.request(GetStatus(), b"again", timeout=60)).payload == b"again"
+    channel.close()
+    server.box.close()
+
+
 async def test_another_process_may_make_the_connection(tmp_path: Path) -> None:
     async def open_elsewhere(path: Path) -> socket.socket:
         asked.append(path)
