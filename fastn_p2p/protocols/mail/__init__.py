@@ -1,7 +1,7 @@
 """Protocol ``Mail`` and the commands ``fastn-p2p mail``. Its client and messages are in ``fastn_p2p_client.mail``.
 
 - ``protocol``, ``config``: ``Mail`` and its config.
-- ``validation``: limits of a mail; encodes and decodes it.
+- ``validation``: checks a mail against its limits, encodes and decodes it.
 - ``schema``, ``storage``: tables of a mailbox and counters of its usage; its directory.
 - ``inbox``, ``outbox``: received and sent mails.
 - ``delivery_queue``: outgoing mails by recipient.
