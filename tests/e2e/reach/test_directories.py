@@ -6,8 +6,10 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -176,7 +178,7 @@ def test_endpoints_are_kept_at_a_directory_that_answers_late(alone: StartAlone, 
         second.identity("carol")
         second.stop()
         copy_identity(first, second, "bob")
-        first.stop()  # and repairs nothing
+        first.kill()  # so it neither repairs nor withdraws anything
         second.start()
         published(second, "bob", url)
     finally:
@@ -187,12 +189,20 @@ def test_endpoints_are_kept_at_a_directory_that_answers_late(alone: StartAlone, 
 
 
 def answer_late(connection: socket.socket, url: str) -> None:
-    """Pass one request on to the directory at ``url``, and its answer back a second later."""
+    """Pass requests on to the directory at ``url``, and its answers back a second later."""
     host, _, port = urlsplit(url).netloc.partition(":")
     with socket.create_connection((host, int(port))) as directory:
+        answers = threading.Thread(target=pass_answers, args=(directory, connection), daemon=True)
+        answers.start()
         while request := connection.recv(1 << 16):
             directory.sendall(request)
-            answer = directory.recv(1 << 16)
+        directory.shutdown(socket.SHUT_RDWR)
+        answers.join()
+
+
+def pass_answers(directory: socket.socket, connection: socket.socket) -> None:
+    with suppress(OSError):
+        while answer := directory.recv(1 << 16):
             time.sleep(1.0)
             connection.sendall(answer)
 
