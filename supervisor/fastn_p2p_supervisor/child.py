@@ -21,7 +21,7 @@ from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
-from .fork_server import ForkedProcess, ForkFailed, ForkServer, ForkServerDied, ForkServerFailed
+from .fork_server import ForkedProcess, ForkFailed, ForkServer, ForkServerEnded, ForkServerFailed
 from .process_limits import set_limits
 from .restart_policy import RestartHistory, Timeouts
 
@@ -289,7 +289,7 @@ class Child:
                 self._on_started(self._resources.forks.start(self._resources.target, self.name, order, *kept))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
-                counts = not isinstance(error, ForkServerDied)
+                counts = not isinstance(error, ForkServerEnded)
             else:
                 await self._exited
                 counts = self._on_ended()

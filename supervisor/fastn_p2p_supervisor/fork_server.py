@@ -35,7 +35,7 @@ from fastn_p2p_client.plain_text import plain_lines
 from .restart_policy import RestartHistory
 
 PRELOADED: Final = "fastn_p2p_supervisor.fork_server_preload"
-_DEATH_SEEN_WITHIN: Final = 0.5
+_END_SEEN_WITHIN: Final = 0.5
 """Seconds after a failed start in which the fork server may turn out to have died: its sockets close first."""
 
 _server: Any = vars(forkserver)["_forkserver"]
@@ -47,7 +47,7 @@ class ForkFailed(Exception):
     """A process could not be started."""
 
 
-class ForkServerDied(ForkFailed):
+class ForkServerEnded(ForkFailed):
     """The fork server died meanwhile. The next start starts it again."""
 
 
@@ -187,7 +187,7 @@ class ForkServer:
             descriptors: further arguments, after the control channel. The process gets copies.
 
         Raises:
-            ForkServerDied: the fork server died meanwhile. Try again at once.
+            ForkServerEnded: the fork server died meanwhile. Try again at once.
             ForkFailed: the process could not be started. Try again later.
             ForkServerFailed: the fork server died too often lately, was stopped, or cannot be started.
         """
@@ -204,8 +204,8 @@ class ForkServer:
             return ForkedProcess(pid, open_pidfd(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
-            if _ended(self._pidfd, _DEATH_SEEN_WITHIN):
-                raise ForkServerDied("the fork server died") from error
+            if _ended(self._pidfd, _END_SEEN_WITHIN):
+                raise ForkServerEnded("the fork server died") from error
             raise ForkFailed("the system has no room for another process") from error
         finally:
             theirs.close()

@@ -107,15 +107,15 @@ server.stop()
 @pytest.mark.parametrize(
     ("error", "then", "outcome"),
     [
-        ("refused", "dies", "ForkServerDied: the fork server died"),
-        ("end", "dies", "ForkServerDied: the fork server died"),
+        ("refused", "dies", "ForkServerEnded: the fork server died"),
+        ("end", "dies", "ForkServerEnded: the fork server died"),
         ("full", "lives", "ForkFailed: the system has no room for another process"),
     ],
 )
 def test_a_fork_server_that_dies_during_a_start_is_no_fault_of_the_process(
     error: str, then: str, outcome: str, tmp_path: Path
 ) -> None:
-    """Its sockets close before the kernel says that it has ended."""
+    """The kernel closes the sockets of a process before it reports the end of the process."""
     done = subprocess.run(
         [sys.executable, "-c", DIE, str(tmp_path), error, then], capture_output=True, text=True, timeout=60
     )
