@@ -5,9 +5,10 @@ import os
 import sys
 from typing import Final
 
+from .console.deferred_modules import defer_modules
 from .console.program_restart import SUPERVISOR_ORDER
 
-_GC_THRESHOLD: Final = 10_000
+_GC_THRESHOLD: Final = 50_000
 """New objects after which the garbage collector looks at the young ones; 700 by default. Modules are no garbage, and
 looking at them while they load takes a tenth of a command's time."""
 
@@ -18,6 +19,7 @@ def main() -> int:
     if SUPERVISOR_ORDER in os.environ:
         code = _run_supervisor()
     else:
+        defer_modules()
         from .cli import main as run_command  # here, because most of a command's time is imports
 
         code = run_command()

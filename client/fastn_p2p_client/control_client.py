@@ -29,7 +29,7 @@ from .keys import PublicKey
 from .session.client_sessions import ClientSessions
 
 ReplyT = TypeVar("ReplyT")
-Named = TypeVar("Named", m.IdentityInfo, m.PeerInfo)
+Named = TypeVar("Named", "m.IdentityInfo", "m.PeerInfo")
 
 DEFAULT_CONTROL_TIMEOUT: Final = 60.0
 """Seconds for one control request."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from .errors import HomeUnusable
 from .limits import MAX_NAME, UNIX_PATH_MAX
@@ -79,8 +80,7 @@ def lock_exclusively(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """The home directory of one daemon, and the paths in it.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from .errors import InvalidName
@@ -14,35 +15,37 @@ NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a c
 
 
 class _Rule(NamedTuple):
-    pattern: re.Pattern[str]
+    pattern: str
     words: str
 
 
 _RULES: Final[dict[NamedThing, _Rule]] = {
     "an identity": _Rule(
-        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+        r"[a-z][a-z0-9_-]*", "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
-    "a protocol": _Rule(re.compile(r"[A-Za-z][A-Za-z0-9]*"), "it starts with a letter, then letters and digits"),
+    "a protocol": _Rule(r"[A-Za-z][A-Za-z0-9]*", "it starts with a letter, then letters and digits"),
     "an instance": _Rule(
-        re.compile(r"[a-z0-9][a-z0-9_-]*"),
+        r"[a-z0-9][a-z0-9_-]*",
         "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _",
     ),
     "a command": _Rule(
-        re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*"),
+        r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*",
         "it is words with dots between them, each a lower-case letter, then lower-case letters, digits, - and _",
     ),
     "a peer": _Rule(
-        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+        r"[a-z][a-z0-9_-]*", "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
     "a group": _Rule(
-        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+        r"[a-z][a-z0-9_-]*", "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
     "a slot": _Rule(
-        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+        r"[a-z][a-z0-9_-]*", "it starts with a lower-case letter, then lower-case letters, digits, - and _"
     ),
 }
 
-_ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
+_ID52_SHAPED: Final = rf"[0-9a-v]{{{ID52_LENGTH}}}"
+_compile: Final = cache(re.compile)
+"""Compiles a pattern at its first use: most programs check no name."""
 
 
 def check_name(name: str, what: NamedThing) -> str:
@@ -56,9 +59,9 @@ def check_name(name: str, what: NamedThing) -> str:
         reason = "it is empty"
     elif len(name) > MAX_NAME:
         reason = f"it has {len(name)} characters, the limit is {MAX_NAME}"
-    elif rule.pattern.fullmatch(name) is None:
+    elif _compile(rule.pattern).fullmatch(name) is None:
         reason = rule.words
-    elif what == "a peer" and _ID52_SHAPED.fullmatch(name) is not None:
+    elif what == "a peer" and _compile(_ID52_SHAPED).fullmatch(name) is not None:
         reason = "it looks like an ID52"
     else:
         return name

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+import msgspec
 
 from .ipc.messages import UNKNOWN, DeliverCall, DeliverSession, SessionOpened
 from .keys import PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The identity at the other end, and the path to it. Two peers are equal if key and name are, on any path."""
 
     key: PublicKey
     """Public key of the identity. Verified: the identity has authorized the peer daemon by a signed delegation."""
     name: str | None
     """Petname in this daemon's address book; None if the peer is not in it."""
-    path: str = field(default=UNKNOWN, compare=False)
+    path: str = UNKNOWN
     """``local`` if the peer uses the same daemon; ``direct`` or ``relayed`` for a peer daemon; ``unknown`` before the
     path is known."""
-    address: str = field(default="", compare=False)
+    address: str = ""
     """Address of the peer daemon (``ip:port``), or URL of the relay; empty if ``local``."""
-    rtt_ms: int | None = field(default=None, compare=False)
+    rtt_ms: int | None = None
     """Milliseconds of round-trip time as last measured, about a second ago; None if it is not known."""
+
+    def __eq__(self, other: object) -> bool:
+        return (self.key, self.name) == (other.key, other.name) if isinstance(other, Peer) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.name))
 
     def __str__(self) -> str:
         return self.name or self.key.id52

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from random import Random
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from .errors import (
     CommandNotFound,
@@ -25,6 +25,9 @@ from .errors import (
     ProtocolNotFound,
 )
 from .limits import MAX_CALL_ID
+
+if TYPE_CHECKING:
+    from random import Random
 
 FIRST: Final = 0.1
 """Seconds before the second attempt; each later pause is twice as long."""
@@ -53,7 +56,17 @@ NOT_EXECUTED: Final = (
 )
 """Errors that end an attempt before any handler got it. After any other, the call may have been executed."""
 
-_random: Final = Random()  # own generator: a program may have seeded the shared one
+
+@cache
+def _random() -> Random:
+    """Return a generator of our own: a program may have seeded the shared one."""
+    from random import Random  # imported late: it takes long, and most programs never wait
+
+    return Random()  # noqa: S311
+
+
+def _chance() -> float:
+    return _random().random()
 
 
 class Backoff:
@@ -73,7 +86,7 @@ class Backoff:
         longest: float = LONGEST,
         *,
         jitter: float = 0.5,
-        chance: Callable[[], float] = _random.random,
+        chance: Callable[[], float] = _chance,
     ) -> None:
         self._first = first
         self._longest = longest

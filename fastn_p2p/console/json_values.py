@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -141,6 +140,8 @@ def to_json(value: Any) -> bytes:
         try:
             return msgspec.json.encode(printable, enc_hook=_encode_special)
         except UnicodeEncodeError:  # the name of a file that is not UTF-8
+            import json
+
             return json.dumps(msgspec.to_builtins(printable, enc_hook=_encode_special, str_keys=True)).encode()
 
 

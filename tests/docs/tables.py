@@ -86,7 +86,7 @@ def _messages(*classes: type[msgspec.Struct]) -> Callable[[list[str]], Rows]:
 
 
 def _records(_: list[str]) -> Rows:
-    records = [cls for cls in vars(m).values() if inspect.isclass(cls) and issubclass(cls, m.Record)]
+    records = [cls for _, cls in inspect.getmembers(m, inspect.isclass) if issubclass(cls, m.Record)]
     return [[f"`{cls.__name__}`", _fields(cls)] for cls in records if cls is not m.Record]
 
 

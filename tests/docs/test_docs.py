@@ -65,7 +65,7 @@ CONVERSATIONS: Final = {
 
 def test_no_message_is_missing_from_every_conversation() -> None:
     spoken = {cls for union in CONVERSATIONS.values() for cls in typing.get_args(union)}
-    defined = {cls for cls in vars(m).values() if inspect.isclass(cls) and issubclass(cls, m.Message)} - {m.Message}
+    defined = {cls for _, cls in inspect.getmembers(m, inspect.isclass) if issubclass(cls, m.Message)} - {m.Message}
     assert spoken == defined
 
 
@@ -75,7 +75,7 @@ def test_answers_that_are_named_exist() -> None:
             if found.section == section and found.header[-1] == "answered by":
                 for row in found.rows:
                     named = set(re.findall(r"`([A-Z]\w+)`", row[3]))
-                    assert named <= set(vars(m)), row
+                    assert named <= set(dir(m)), row
 
 
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})

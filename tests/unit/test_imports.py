@@ -10,6 +10,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import fastn_p2p_client
 
 CLIENT_NEEDS = ["msgspec", "zmq"]
@@ -113,3 +115,57 @@ def test_names_of_the_client_are_imported_at_their_first_use() -> None:
     assert {"asyncio", "fastn_p2p_client.client"} <= set(calling)
     assert not [name for name in calling if name.startswith("fastn_p2p_client.serving")]
     assert "fastn_p2p_client.serving.server" in run_isolated(LOADED_BY_NAME, "listen")
+
+
+LOADED_BY_COMMAND = """
+import contextlib, sys
+from fastn_p2p.console.deferred_modules import DeferredModule
+from fastn_p2p.__main__ import main
+sys.argv = ["fastn-p2p", *sys.argv[1].split()]
+with contextlib.redirect_stderr(None):
+    assert main() == 3
+loaded = [name for name, module in sys.modules.items() if not isinstance(module, DeferredModule)]
+print(repr(loaded).replace("'", '"'))
+"""
+
+
+@pytest.mark.parametrize("command", ["call bob Echo --data {}", "ping bob", "identity-online alice"])
+def test_commands_load_only_what_they_need(command: str, tmp_path: pathlib.Path) -> None:
+    loaded = run_isolated(LOADED_BY_COMMAND, f"--home {tmp_path} {command}")
+
+    assert "fastn_p2p_client.ipc.messages.data" in loaded
+    unneeded = {"ssl", "dataclasses", "random", "json", "rich", "uvloop", "iroh", "zmq"}
+    assert not unneeded & set(loaded)
+    assert "fastn_p2p_client.ipc.messages.control" not in loaded
+    commands = [name for name in loaded if name.startswith("fastn_p2p.cli.commands.")]
+    assert commands == [f"fastn_p2p.cli.commands.{command.split()[0].replace('-', '_')}"]
+
+
+IN_THREADS = """
+import json, sys, threading
+from fastn_p2p.console.deferred_modules import DEFERRED, DeferredModule, defer_modules
+defer_modules()
+import importlib
+modules = [importlib.import_module(name) for name in sorted(DEFERRED)]
+deferred = [module.__name__ for module in modules if isinstance(module, DeferredModule)]
+import ssl
+assert isinstance(ssl, DeferredModule)
+barrier, found = threading.Barrier(8), []
+def use():
+    barrier.wait()
+    found.append(ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+assert found == [True] * 8
+for module in modules:
+    assert hasattr(module, "__doc__") and not hasattr(module, "no_such_name")
+    assert not isinstance(module, DeferredModule)
+    assert module.__loader__ is module.__spec__.loader
+print(json.dumps(deferred))
+"""
+
+
+def test_deferred_modules_are_whole_when_they_are_used_also_in_threads() -> None:
+    deferred = run_isolated(IN_THREADS, "")
+    assert {"ssl", "asyncio.sslproto", "msgspec.inspect"} <= set(deferred)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Final, dataclass_transform
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
@@ -33,7 +32,7 @@ class P2PError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._names = (*cls._names, *inspect.get_annotations(cls))
+        cls._names = (*cls._names, *cls.__annotations__)
         if cls.__module__.rpartition(".")[0] != _PACKAGE:
             return  # the codes of programs are their own
         cls.__module__ = _PACKAGE  # the public path, which tracebacks show

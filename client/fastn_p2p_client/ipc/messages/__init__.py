@@ -15,19 +15,56 @@ and learns the path of the network process's socket. On that one it makes calls,
 Times are milliseconds and sizes are bytes.
 
 - ``base``: the base classes, and messages of both conversations.
-- ``control``: between a program and the gateway: the first messages, and the list of all. By what they are about:
-  ``identities``, ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``maintenance``.
+- ``hello``: the first messages between a program and the gateway.
+- ``control``: the list of all messages between a program and the gateway. By what they are about: ``identities``,
+  ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``maintenance``.
 - ``data``: between a program or identity process and the network process.
+
+All messages are imported from here. Their modules are imported at the first use of one of their names.
 """
 
-from .access import *
-from .base import *
-from .bindings import *
-from .control import *
-from .data import *
-from .identities import *
-from .invitations import *
-from .maintenance import *
-from .peers import *
-from .status import *
-from .traces import *
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .access import *
+    from .base import *
+    from .bindings import *
+    from .control import *
+    from .data import *
+    from .hello import *
+    from .identities import *
+    from .invitations import *
+    from .maintenance import *
+    from .peers import *
+    from .status import *
+    from .traces import *
+
+_MODULES: Final = (
+    "base",
+    "data",
+    "hello",
+    "status",
+    "peers",
+    "identities",
+    "traces",
+    "bindings",
+    "access",
+    "invitations",
+    "maintenance",
+    "control",
+)
+"""Modules in the order in which a name is looked for: first those that a call needs, then by how often one is used."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        for each in _MODULES if not name.startswith("_") else ():
+            module = import_module(f"{__name__}.{each}")
+            if name in module.__all__:
+                value = globals()[name] = getattr(module, name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted(name for each in _MODULES for name in import_module(f"{__name__}.{each}").__all__)

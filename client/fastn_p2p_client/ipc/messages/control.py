@@ -5,7 +5,7 @@ Each request names the type of its reply as ``reply_type``. Any request can be a
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from .access import (
     AcceptPeer,
@@ -23,7 +23,7 @@ from .access import (
     PendingPeerList,
     UnblockPeer,
 )
-from .base import Ack, Cancel, ErrorReply, LongReply, Message
+from .base import Ack, Cancel, ErrorReply, LongReply
 from .bindings import (
     AddProtocol,
     BindingList,
@@ -42,6 +42,7 @@ from .bindings import (
     StopProtocol,
     WatchBindings,
 )
+from .hello import Hello, Welcome
 from .identities import (
     CreateIdentity,
     DeleteIdentity,
@@ -61,43 +62,7 @@ from .peers import AcceptSuccessor, AddPeer, ListPeers, PeerList, PeerReply, Rem
 from .status import GetStatus, StatusReply
 from .traces import ExplainPeer, PeerTraceReply, PingPeer, PingReply
 
-__all__ = [
-    "ControlReply",
-    "ControlRequest",
-    "Hello",
-    "RequestFor",
-    "Welcome",
-]
-
-
-ReplyT_co = TypeVar("ReplyT_co", covariant=True)
-
-
-class RequestFor(Protocol[ReplyT_co]):
-    """A control request that is answered by a ``ReplyT_co``. For type checkers: every request below is one."""
-
-    @property
-    def reply_type(self) -> type[ReplyT_co]: ...
-
-
-class Welcome(Message, frozen=True, tag=40):
-    """The daemon speaks this version. The network process listens at ``data_route`` (a path)."""
-
-    version: int
-    daemon: str
-    """Version of the daemon's distribution."""
-    data_route: str
-    max_payload: int
-    max_calls: int
-
-
-class Hello(Message, frozen=True, tag=10):
-    """First message on ``control.sock``. The gateway rejects another version with the error ``version-mismatch``."""
-
-    reply_type = Welcome
-    version: int
-    program: str = ""
-    """Name of the program in ``status``, at most 64 characters."""
+__all__ = ["ControlReply", "ControlRequest"]
 
 
 ControlRequest: TypeAlias = (

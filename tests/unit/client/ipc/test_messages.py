@@ -19,13 +19,9 @@ UNIONS = {
     name: set(typing.get_args(getattr(messages, name)))
     for name in ("ControlRequest", "ControlReply", "DataRequest", "DataMessage")
 }
-MESSAGES = sorted(
-    (each for each in vars(messages).values() if inspect.isclass(each) and issubclass(each, Message)),
-    key=lambda cls: cls.__name__,
-)
-MESSAGES.remove(Message)
-RECORDS = [each for each in vars(messages).values() if inspect.isclass(each) and issubclass(each, Record)]
-RECORDS.remove(Record)
+CLASSES = [cls for _, cls in inspect.getmembers(messages, inspect.isclass)]
+MESSAGES = [cls for cls in CLASSES if issubclass(cls, Message) and cls is not Message]
+RECORDS = [cls for cls in CLASSES if issubclass(cls, Record) and cls is not Record]
 
 each_message = pytest.mark.parametrize("cls", MESSAGES, ids=[cls.__name__ for cls in MESSAGES])
 

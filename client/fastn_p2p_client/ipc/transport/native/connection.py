@@ -153,7 +153,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     async def _start(self) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: self, self._socket)
+            await self._loop.create_unix_connection(lambda: self, sock=self._socket)
         except (OSError, RuntimeError) as error:
             log.debug("%s: %s", self._name, error)
             self._socket.close()

@@ -1,0 +1,38 @@
+"""First messages between a program and the gateway, and the type of every control request."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from .base import Message
+
+__all__ = ["Hello", "RequestFor", "Welcome"]
+
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
+
+
+class RequestFor(Protocol[ReplyT_co]):
+    """A control request that is answered by a ``ReplyT_co``. For type checkers: every control request is one."""
+
+    @property
+    def reply_type(self) -> type[ReplyT_co]: ...
+
+
+class Welcome(Message, frozen=True, tag=40):
+    """The daemon speaks this version. The network process listens at ``data_route`` (a path)."""
+
+    version: int
+    daemon: str
+    """Version of the daemon's distribution."""
+    data_route: str
+    max_payload: int
+    max_calls: int
+
+
+class Hello(Message, frozen=True, tag=10):
+    """First message on ``control.sock``. The gateway rejects another version with the error ``version-mismatch``."""
+
+    reply_type = Welcome
+    version: int
+    program: str = ""
+    """Name of the program in ``status``, at most 64 characters."""

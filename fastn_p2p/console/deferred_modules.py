@@ -1,0 +1,79 @@
+"""Modules that other modules import and commands rarely use: they are executed at the first use of one of their names.
+
+Most of a command's time is imports. ``import asyncio`` alone imports TLS, which takes a tenth of that time, and which
+no connection to the daemon needs. ``importlib.util.LazyLoader`` does not help: it executes a module at the second
+``import`` statement that names it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock
+from types import ModuleType
+from typing import Any, Final
+
+DEFERRED: Final = frozenset(
+    {
+        "asyncio.sslproto",
+        "asyncio.staggered",
+        "bz2",
+        "ipaddress",
+        "linecache",
+        "locale",
+        "lzma",
+        "msgspec.inspect",
+        "ntpath",
+        "ssl",
+        "textwrap",
+        "tokenize",
+    }
+)
+"""Their importers on the way of every command use none of their names while they are imported themselves."""
+
+_lock: Final = RLock()
+
+
+class DeferredModule(ModuleType):
+    """A module whose code has not run."""
+
+    def __getattr__(self, name: str) -> Any:
+        with _lock:  # another thread may be executing the module
+            loader = self.__dict__.pop("_loader", None)
+            if loader is not None:
+                loader.exec_module(self)
+                self.__class__ = ModuleType  # type: ignore[assignment]
+        return ModuleType.__getattribute__(self, name)
+
+
+class _Loader:
+    """Loader that leaves the execution to the first use."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self._loader.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        module.__dict__["_loader"] = self._loader
+        module.__class__ = DeferredModule
+
+
+class _Finder:
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where the module is, with the loader that defers it; None for all other modules."""
+        spec = PathFinder.find_spec(name, path, target) if name in DEFERRED else None
+        if spec is not None:
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+        return spec
+
+
+def defer_modules() -> None:
+    """Defer ``DEFERRED`` in this process, except those that are imported already."""
+    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
