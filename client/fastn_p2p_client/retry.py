@@ -62,7 +62,7 @@ def _random() -> Random:
     """Return a generator of our own: a program may have seeded the shared one."""
     from random import Random  # imported late: it takes long, and most programs never wait
 
-    return Random()  # noqa: S311
+    return Random()
 
 
 def _chance() -> float:

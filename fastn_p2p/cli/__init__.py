@@ -1,6 +1,7 @@
-"""Command line: the table of commands, and how an error becomes a message and an exit code.
+"""Command line: how a command runs, and how an error becomes a message and an exit code.
 
-- ``commands``: one module per command; ``lazy_groups`` imports it when it is used.
+- ``commands``: one module per command; ``command_groups`` imports it when it is used.
+- ``plain_arguments``: reads the command line if it is complete and valid; ``typer_commands``: if it is not, and help.
 - ``status``, ``netcheck``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
@@ -13,82 +14,19 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any, Final
 
 from fastn_p2p_client.plain_text import plain
 
-from ..console.exit_codes import EXITS, PAIRING_EXITS, TABLE, CommandLineError, ExitCode
-from ..console.options import HomeOption
-from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message, write_result
+from ..console.exit_codes import EXITS, PAIRING_EXITS, CommandLineError, ExitCode
+from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message
 from ..console.program_restart import SUPERVISOR_ORDER
 from ..console.text_encoding import use_utf8
-from .lazy_groups import lazy_group
+from .command_groups import PROGRAM, find_command
+from .plain_arguments import read_plain_arguments
 
-PROGRAM: Final = "fastn-p2p"
-
-COMMANDS: Final = (
-    "daemon",
-    "status",
-    "config",
-    "identity",
-    "create-identity",
-    "identity-online",
-    "identity-offline",
-    "protocol",
-    "add-protocol",
-    "remove-protocol",
-    "call",
-    "stream",
-    "forward",
-    "chat",
-    "ticket",
-    "pair",
-    "invite",
-    "peer",
-    "access",
-    "vault",
-    "backup",
-    "transport",
-    "log",
-    "ping",
-    "explain",
-    "netcheck",
-    "files",
-    "mail",
-    "relay",
-    "demo",
-)
-"""Commands in the order of the help."""
-
-UNLISTED: Final = (
-    "delete-identity",
-    "set-identity",
-    "list-identities",
-    "set-protocol",
-    "check",
-    "reload",
-    "start",
-    "stop",
-    "protocols",
-    "new-protocol",
-)
-"""Other spellings of commands in the groups ``identity`` and ``protocol``."""
-
-_EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
-
-_CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
-"""Base class of the parser's errors. Typer has no public name for it."""
-
-app = lazy_group(
-    "fastn_p2p.cli.commands",
-    COMMANDS,
-    "Peer-to-peer calls and streams for the programs of this machine.",
-    unlisted=UNLISTED,
-    epilog=_EXIT_CODES,
-    completion=True,
-)
+_COMPLETION: Final = "_FASTN_P2P_COMPLETE"
+"""Environment variable by which a shell asks for completions; typer answers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             from ..console.supervisor_start import run_ordered
 
             return run_ordered()
-        ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
+        ended = _run_command(sys.argv[1:] if arguments is None else arguments)
         if hasattr(ended, "run"):  # the order of the command `daemon`
             ended = ended.run(restart=arguments is None)
     except SystemExit as end:
@@ -122,9 +60,22 @@ def _run(arguments: Sequence[str] | None) -> int:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return ExitCode.PIPE
     except Exception as error:
         return report(error)
     return ended if isinstance(ended, int) else ExitCode.OK
+
+
+def _run_command(arguments: Sequence[str]) -> Any:
+    """Run one command and return what it returns. Typer is imported for command lines that are not plain."""
+    command = None if _COMPLETION in os.environ else find_command(arguments)
+    values = command and read_plain_arguments(command)
+    if command is not None and values is not None:
+        return command.run(**values)
+    from .typer_commands import program
+
+    return program()(list(arguments), PROGRAM, standalone_mode=False)
 
 
 def report(error: Exception) -> ExitCode:
@@ -152,14 +103,16 @@ def report(error: Exception) -> ExitCode:
     if isinstance(error, CommandLineError):
         write_message(f"{PROGRAM}: {error}")
         return ExitCode.USAGE
-    if isinstance(error, _CLICK_EXCEPTION):
-        return _usage_error(error)
     if isinstance(error, UnicodeEncodeError):
         write_message(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
         return ExitCode.USAGE
     if isinstance(error, OSError):
         write_message(f"{PROGRAM}: {_os_error_text(error)}")
         return ExitCode.STORAGE
+    from .typer_commands import CLICK_EXCEPTION
+
+    if isinstance(error, CLICK_EXCEPTION):
+        return _usage_error(error)
     write_message(f"{PROGRAM}: internal error: {error!r}. Please report it with the output of FASTN_TRACEBACK=1")
     return ExitCode.INTERNAL
 
@@ -193,21 +146,3 @@ def _print_last_exit(home: str) -> None:
     last = read_last(found)
     if last is not None and last.code:
         write_message(f"{PROGRAM}: the last daemon ended: {last}. See {found.logs}")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from .. import __version__
-
-        write_result(f"{PROGRAM} {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    home: HomeOption = None,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Accept options before the command."""

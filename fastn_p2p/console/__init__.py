@@ -2,6 +2,7 @@
 
 - ``output``: results to standard output, messages to standard error.
 - ``exit_codes``, ``options``: exit codes and their table; options and arguments of several commands.
+- ``parameters``: how commands declare options and arguments.
 - ``json_values``, ``formatting``, ``text_encoding``: JSON in and out; sizes, times, durations; UTF-8 in every locale.
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.

@@ -10,22 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
-import typer
-
 from .exit_codes import CommandLineError, ExitCode
 from .output import write_message
+from .parameters import Argument, Option
 
 if TYPE_CHECKING:
     from fastn_p2p_actors.backup.contents import BackupContents
 
 _MODE: Final = 0o600
 
-BackupFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="File of the backup.", show_default=False)]
+BackupFileArgument = Annotated[Path, Argument(metavar="FILE", help="File of the backup.", show_default=False)]
 WithoutPeersOption = Annotated[
-    bool, typer.Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
+    bool, Option("--without-peers", help="Leave out the address book, groups and blocked peers.")
 ]
 WithoutProtocolsOption = Annotated[
-    bool, typer.Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
+    bool, Option("--without-protocols", help="Leave out the identities' protocols with their configs.")
 ]
 
 
@@ -85,7 +84,7 @@ def check_new(file: Path, *, force: bool) -> None:
         raise CommandLineError(f"{file.parent} is no directory: create it first")
     if os.path.lexists(file) and not force:
         write_message(f"fastn-p2p: {file} exists already. Give another name, or replace it with --force")
-        raise typer.Exit(ExitCode.EXISTS)
+        raise SystemExit(ExitCode.EXISTS)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import typer
-
 from fastn_p2p_client.errors import P2PError, PermissionsNeeded
 from fastn_p2p_client.ipc.messages import GetAccess
 from fastn_p2p_client.permissions import Permissions
@@ -34,7 +32,7 @@ def confirm_by_name(warning: str, name: str, otherwise: str) -> None:
     """
     if typed(f"{warning}\nType {name} to confirm:") != name:
         write_message(otherwise)
-        raise typer.Exit(ExitCode.INTERRUPTED)
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def confirm_deletion(warning: str) -> None:
@@ -45,7 +43,7 @@ def confirm_deletion(warning: str) -> None:
     """
     if not confirmed(f"{warning}\nDelete?"):
         write_message("Nothing was deleted.")
-        raise typer.Exit(ExitCode.INTERRUPTED)
+        raise SystemExit(ExitCode.INTERRUPTED)
 
 
 def permission_lines(values: list[str] | None) -> tuple[str, ...]:
@@ -91,5 +89,5 @@ def with_permissions(request: Callable[[tuple[str, ...]], ReplyT], *, yes: bool)
             lines = "\n".join(f"  {line}" for line in needed)
             if not confirmed(f"{error.protocol} needs more than its own directory:\n{lines}\nGrant that?"):
                 write_message("Nothing was changed.")
-                raise typer.Exit(ExitCode.INTERRUPTED) from None
+                raise SystemExit(ExitCode.INTERRUPTED) from None
     return request(needed)

@@ -58,8 +58,9 @@ class _Loader:
         return created
 
     def exec_module(self, module: ModuleType) -> None:
-        assert module.__spec__ is not None
-        module.__spec__.loader = module.__loader__ = self._loader
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         module.__dict__["_loader"] = self._loader
         module.__class__ = DeferredModule
 
@@ -76,4 +77,4 @@ class _Finder:
 
 def defer_modules() -> None:
     """Defer ``DEFERRED`` in this process, except those that are imported already."""
-    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from .exit_codes import CommandLineError
+from .parameters import Argument, Invocation, Option
 
 
-def _home(context: typer.Context, value: Path | None) -> Path | None:
+def _home(context: Invocation, value: Path | None) -> Path | None:
     """Return the home of this command. The option may stand before or after the command; the last one counts."""
     if value is not None:
         context.obj = value
@@ -20,7 +19,7 @@ def _home(context: typer.Context, value: Path | None) -> Path | None:
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--home",
         metavar="DIRECTORY",
         help="The daemon's home directory.  [env: FASTN_HOME; default: ~/.fastn]",
@@ -28,28 +27,28 @@ HomeOption = Annotated[
     ),
 ]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on one line.")]
+JsonOption = Annotated[bool, Option("--json", help="Print JSON on one line.")]
 
 
-def identity_names(context: typer.Context, incomplete: str) -> list[str]:
+def identity_names(ctx: Invocation, incomplete: str) -> list[str]:
     """Return the names of identities for shell completion. Reads the home directory; sends nothing to the daemon."""
     from fastn_p2p_client.home import Home
 
     try:
-        found = sorted(each.name for each in Home.find(context.obj).identities.iterdir())
+        found = sorted(each.name for each in Home.find(ctx.obj).identities.iterdir())
     except OSError:
         return []
     return [name for name in found if name.startswith(incomplete)]
 
 
-def slot_names(context: typer.Context, incomplete: str) -> list[str]:
+def slot_names(ctx: Invocation, incomplete: str) -> list[str]:
     """Return the names of the vault's slots for shell completion. Reads their file; sends nothing to the daemon."""
     import json
 
     from fastn_p2p_client.home import Home
 
     try:
-        slots = json.loads(Home.find(context.obj).vault_slots.read_bytes())["slots"]
+        slots = json.loads(Home.find(ctx.obj).vault_slots.read_bytes())["slots"]
         return [slot["name"] for slot in slots if slot["name"].startswith(incomplete)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
@@ -64,24 +63,22 @@ def setting_keys(incomplete: str) -> list[str]:
 
 SettingArgument = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="Key of the setting, such as network.relays.", autocompletion=setting_keys),
+    Argument(metavar="KEY", help="Key of the setting, such as network.relays.", autocompletion=setting_keys),
 ]
 
-NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the identity.", autocompletion=identity_names)
-]
+NameArgument = Annotated[str, Argument(metavar="NAME", help="Name of the identity.", autocompletion=identity_names)]
 
 IdentityArgument = Annotated[
-    str, typer.Argument(metavar="IDENTITY", help="Name of the identity.", autocompletion=identity_names)
+    str, Argument(metavar="IDENTITY", help="Name of the identity.", autocompletion=identity_names)
 ]
 
-ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="Name of the protocol.")]
+ProtocolOption = Annotated[str, Option("--protocol", metavar="PROTOCOL", help="Name of the protocol.")]
 
-GrantOption = Annotated[bool, typer.Option("--yes", help="Grant the permissions that the protocol needs.")]
+GrantOption = Annotated[bool, Option("--yes", help="Grant the permissions that the protocol needs.")]
 
 AddedOption = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--grant",
         metavar="PERMISSION",
         help="Grant its code more than it declares: `read PATH`, `write PATH`, `connect HOST:PORT`, `listen HOST:PORT` "
@@ -89,13 +86,13 @@ AddedOption = Annotated[
     ),
 ]
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+YesOption = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 
-ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Name of the protocol.")]
+ProtocolArgument = Annotated[str, Argument(metavar="PROTOCOL", help="Name of the protocol.")]
 
-InstanceArgument = Annotated[str, typer.Argument(metavar="[INSTANCE]", help="Name of the instance.")]
+InstanceArgument = Annotated[str, Argument(metavar="[INSTANCE]", help="Name of the instance.")]
 
-InstanceOption = Annotated[str, typer.Option("--instance", "--alias", metavar="INSTANCE", help="Name of the instance.")]
+InstanceOption = Annotated[str, Option("--instance", "--alias", metavar="INSTANCE", help="Name of the instance.")]
 
 _TARGETED: Final = frozenset({"call", "stream", "explain"})
 """Commands that use the protocol and the instance of a URI. The others use one protocol, or none."""
@@ -103,7 +100,7 @@ _PROTOCOLS: Final = {"chat": "Chat", "files": "FileTransfer", "mail": "Mail", "f
 """Protocol of each other command that uses one."""
 
 
-def _peer(context: typer.Context, value: str) -> str:
+def _peer(context: Invocation, value: str) -> str:
     """Check the form of a URI, and return the peer that it names; the whole URI for commands that use its protocol."""
     from fastn_p2p_client.peer_text import read_peer_text
 
@@ -144,7 +141,7 @@ def required_target(peer: str, protocol: str, instance: str) -> tuple[str, str, 
 
 PeerArgument = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="PEER",
         help="Petname, ID52, ticket, fastn-p2p:// URI, or name of an identity of this daemon.",
         callback=_peer,
@@ -164,46 +161,46 @@ def to_contacts(values: list[str] | None) -> list[str] | None:
 
 
 ContactArgument = Annotated[
-    str, typer.Argument(metavar="PEER", help="Petname, ID52, ticket, or fastn-p2p:// URI.", callback=to_contact)
+    str, Argument(metavar="PEER", help="Petname, ID52, ticket, or fastn-p2p:// URI.", callback=to_contact)
 ]
 
 ContactsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PEERS", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
+    Argument(metavar="PEERS", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
 ]
 
 TargetProtocolArgument = Annotated[
     str,
-    typer.Argument(metavar="PROTOCOL", help="Name of the protocol. Not needed if PEER is a URI that names it."),
+    Argument(metavar="PROTOCOL", help="Name of the protocol. Not needed if PEER is a URI that names it."),
 ]
 
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", "--identity", metavar="NAME", help="Identity that calls. Needed if several are online."),
+    Option("--as", "--identity", metavar="NAME", help="Identity that calls. Needed if several are online."),
 ]
 
 OwnerOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="NAME", help="The identity that owns it; needed when several are online."),
+    Option("--as", metavar="NAME", help="The identity that owns it; needed when several are online."),
 ]
 
 FilesInstanceOption = Annotated[
-    str, typer.Option("--instance", metavar="INSTANCE", help="The instance of FileTransfer.", show_default=True)
+    str, Option("--instance", metavar="INSTANCE", help="The instance of FileTransfer.", show_default=True)
 ]
 
-OfferArgument = Annotated[str, typer.Argument(metavar="ID", help="The offer's ID, from `fastn-p2p files offers`.")]
+OfferArgument = Annotated[str, Argument(metavar="ID", help="The offer's ID, from `fastn-p2p files offers`.")]
 
-EventsOption = Annotated[bool, typer.Option("--json", help="Print events as JSON, one on each line.")]
+EventsOption = Annotated[bool, Option("--json", help="Print events as JSON, one on each line.")]
 
 MailboxOption = Annotated[
-    str, typer.Option("--instance", metavar="INSTANCE", help="The instance of Mail.", show_default=True)
+    str, Option("--instance", metavar="INSTANCE", help="The instance of Mail.", show_default=True)
 ]
 
 MailNumbersArgument = Annotated[
-    list[int], typer.Argument(metavar="N...", min=1, help="The mails' numbers, as the list shows them.")
+    list[int], Argument(metavar="N...", min=1, help="The mails' numbers, as the list shows them.")
 ]
 
-MailJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one mail on each line.")]
+MailJsonOption = Annotated[bool, Option("--json", help="Print JSON, one mail on each line.")]
 
 
 def make_directory(directory: Path, option: str) -> None:

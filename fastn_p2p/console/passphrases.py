@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from .confirmation import can_confirm
 from .exit_codes import CommandLineError
 from .output import write_message
+from .parameters import Option
 
 MAX_TYPED: Final = 1024
 """Bytes of a typed passphrase. They fit into a pipe, so writing them never blocks."""
@@ -21,7 +20,7 @@ ATTEMPTS: Final = 3
 
 PassphraseFileOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--passphrase-file",
         metavar="PATH",
         help="Read the passphrase from the first line of this file instead of the terminal. /dev/fd/3 works, too.",
@@ -29,7 +28,7 @@ PassphraseFileOption = Annotated[
 ]
 CurrentPassphraseFileOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--current-passphrase-file",
         metavar="PATH",
         help="Read a present passphrase or recovery code from the first line of this file.",

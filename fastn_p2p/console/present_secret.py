@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from .exit_codes import CommandLineError
+from .parameters import Option
 from .passphrases import open_passphrase
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ PRESENT: Final = "Passphrase of the vault, or recovery code"
 
 KeyringOption = Annotated[
     bool,
-    typer.Option("--keyring", help="Use the key in the keyring of the desktop, instead of a present passphrase."),
+    Option("--keyring", help="Use the key in the keyring of the desktop, instead of a present passphrase."),
 ]
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import typer
 
-from fastn_p2p import cli
+from fastn_p2p.cli.command_groups import COMMANDS
+from fastn_p2p.cli.typer_commands import program
 from fastn_p2p.console.exit_codes import EXITS, TABLE
 from fastn_p2p.console.formatting import format_setting
 from fastn_p2p.protocols.files import messages as files
@@ -221,8 +221,8 @@ def _options(command: Any) -> str:
 
 
 def _every_command(_: list[str]) -> Rows:
-    group = typer.main.get_command(cli.app)
-    group.commands = {name: group.commands[name] for name in cli.COMMANDS}  # type: ignore[attr-defined]
+    group = program()
+    group.commands = {name: group.commands[name] for name in COMMANDS}
     return [
         [f"`fastn-p2p {name}{_arguments(command)}`", command.get_short_help_str(limit=500), _options(command)]
         for name, command in _commands(group)

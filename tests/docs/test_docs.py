@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-import typer
 from nacl.signing import SigningKey
 
-from fastn_p2p.cli import COMMANDS, app
+from fastn_p2p.cli.command_groups import COMMANDS
+from fastn_p2p.cli.typer_commands import program
 from fastn_p2p.console.exit_codes import TABLE
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network.wire import messages as wire
@@ -194,7 +194,7 @@ def test_messages_of_the_pictures_exist() -> None:
 
 def command(words: list[str]) -> Any:
     """The command that the words begin with, or None when there is none."""
-    found: Any = typer.main.get_command(app)
+    found: Any = program()
     taken = 0
     for word in words:
         inside = getattr(found, "commands", None)

@@ -134,7 +134,7 @@ def test_commands_load_only_what_they_need(command: str, tmp_path: pathlib.Path)
     loaded = run_isolated(LOADED_BY_COMMAND, f"--home {tmp_path} {command}")
 
     assert "fastn_p2p_client.ipc.messages.data" in loaded
-    unneeded = {"ssl", "dataclasses", "random", "json", "rich", "uvloop", "iroh", "zmq"}
+    unneeded = {"typer", "ssl", "dataclasses", "random", "json", "rich", "uvloop", "iroh", "zmq"}
     assert not unneeded & set(loaded)
     assert "fastn_p2p_client.ipc.messages.control" not in loaded
     commands = [name for name in loaded if name.startswith("fastn_p2p.cli.commands.")]

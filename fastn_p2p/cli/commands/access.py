@@ -2,20 +2,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, JsonOption, identity_names, to_contact
 from ...console.output import put_json, table, write_message
+from ...console.parameters import Argument, Option
 
 
 def run(
     identity: Annotated[
         str | None,
-        typer.Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+        Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
     ] = None,
     peer: Annotated[
         str,
-        typer.Option(
+        Option(
             "--peer",
             metavar="PEER",
             help="Show only what this peer may do: petname, ID52, ticket, or fastn-p2p:// URI.",

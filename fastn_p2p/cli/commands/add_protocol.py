@@ -2,22 +2,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
+from ...console.parameters import Option
 
 
 def run(
     identity: IdentityArgument,
     protocol: ProtocolOption,
     instance: InstanceOption = "default",
-    config: Annotated[
-        str, typer.Option(metavar="JSON|@FILE", help="Config of the instance.", show_default=False)
-    ] = "{}",
+    config: Annotated[str, Option(metavar="JSON|@FILE", help="Config of the instance.", show_default=False)] = "{}",
     allow: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="PEER|group:NAME|peers|everyone",
             help="Caller that may use it: a peer (petname, ID52, ticket, fastn-p2p:// URI), a group, `peers` (the "
             "address book) or `everyone`. Can be repeated. Without it the protocol decides.",
@@ -25,7 +22,7 @@ def run(
     ] = None,
     program: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--program", help="A program of yours serves it (serve_all). The daemon keeps its config and workspace."
         ),
     ] = False,

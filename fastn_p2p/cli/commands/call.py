@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
@@ -16,21 +14,22 @@ from ...console.options import (
     required_target,
 )
 from ...console.output import put_json
+from ...console.parameters import Option
 
 
 def run(
     peer: PeerArgument,
     protocol: TargetProtocolArgument = "",
     instance: InstanceArgument = "default",
-    command: Annotated[str, typer.Option(metavar="COMMAND", help="Command of the protocol.", show_default=False)] = "",
+    command: Annotated[str, Option(metavar="COMMAND", help="Command of the protocol.", show_default=False)] = "",
     identity: AsOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Timeout of the call.")] = 10.0,
+    timeout: Annotated[float, Option(metavar="SECONDS", help="Timeout of the call.")] = 10.0,
     data: Annotated[
-        str | None, typer.Option(metavar="JSON|@FILE", help="Request. By default it is read from standard input.")
+        str | None, Option(metavar="JSON|@FILE", help="Request. By default it is read from standard input.")
     ] = None,
     retry: Annotated[
         bool,
-        typer.Option("--retry", help="Send the call again if a process or connection is lost. It is executed once."),
+        Option("--retry", help="Send the call again if a process or connection is lost. It is executed once."),
     ] = False,
     home: HomeOption = None,
 ) -> None:

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.exit_codes import CommandLineError
 from ...console.options import HomeOption, PeerArgument, identity_names
+from ...console.parameters import Option
 
 
 def run(
     peer: PeerArgument,
     identity: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--as",
             metavar="NAME",
             help="Identity that writes. Needed if several are online.",
@@ -20,14 +19,14 @@ def run(
         ),
     ] = None,
     instance: Annotated[
-        str, typer.Option("--instance", "--alias", metavar="INSTANCE", help="Instance of Chat, here and at the peer.")
+        str, Option("--instance", "--alias", metavar="INSTANCE", help="Instance of Chat, here and at the peer.")
     ] = "default",
     conversation: Annotated[
-        str, typer.Option("--conversation", metavar="NAME", help="Name of the conversation with this peer.")
+        str, Option("--conversation", metavar="NAME", help="Name of the conversation with this peer.")
     ] = "default",
     last: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=0,
             max=500,
             help="Number of earlier messages to show. Default: 20 in a terminal, else 0.",
@@ -35,12 +34,12 @@ def run(
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="With piped input, wait until the peer has received every message.")
+        bool, Option("--wait", help="With piped input, wait until the peer has received every message.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Timeout of --wait. Default: none.", show_default=False)
+        float | None, Option(metavar="SECONDS", help="Timeout of --wait. Default: none.", show_default=False)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print each event as JSON on one line.")] = False,
+    json: Annotated[bool, Option("--json", help="Print each event as JSON on one line.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Chat with a peer.
@@ -68,6 +67,6 @@ def run(
 
     from ...protocols.chat.cli import chat
 
-    raise typer.Exit(
+    raise SystemExit(
         chat(home, identity, peer, instance, conversation, last=last, json=json, wait=wait, timeout=timeout)
     )

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, NameArgument
 from ...console.output import write_message, write_result
+from ...console.parameters import Option
 
 
 def run(
     name: NameArgument,
     unlisted: Annotated[
-        bool, typer.Option("--unlisted", help="Do not publish where it is reached to directories and the LAN.")
+        bool, Option("--unlisted", help="Do not publish where it is reached to directories and the LAN.")
     ] = False,
     home: HomeOption = None,
 ) -> None:

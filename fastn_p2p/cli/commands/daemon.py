@@ -3,9 +3,8 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Any
 
-import typer
-
 from ...console.options import HomeOption
+from ...console.parameters import Option
 from ...console.passphrases import PassphraseFileOption
 
 
@@ -19,21 +18,21 @@ def run(
     home: HomeOption = None,
     network: Annotated[
         NetworkOption | None,
-        typer.Option(
+        Option(
             help="local: only this machine. lan: also the local network. internet: also relays and directories.  "
             "[env: FASTN_NETWORK; default: internet]",
         ),
     ] = None,
     relay: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="URL",
             help="Relay to use in place of the default ones; repeatable. `none`: no relay.  [env: FASTN_RELAYS]",
         ),
     ] = None,
     directory: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="URL",
             help="Directory to use in place of the default one; repeatable. `none`: no directory.  "
             "[env: FASTN_DIRECTORIES]",
@@ -41,11 +40,11 @@ def run(
     ] = None,
     lan: Annotated[
         bool | None,
-        typer.Option("--lan/--no-lan", help="Find peers on the local network.  [env: FASTN_LAN; default: lan]"),
+        Option("--lan/--no-lan", help="Find peers on the local network.  [env: FASTN_LAN; default: lan]"),
     ] = None,
     memory: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="MIB",
             min=0,
             help="Memory limit for the protocols of one identity. 0: no limit.  [env: FASTN_MEMORY; default: 2048]",
@@ -53,7 +52,7 @@ def run(
     ] = None,
     connections: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="NUMBER",
             min=1,
             help="Most connections of one program to each process of the daemon.  "
@@ -62,14 +61,14 @@ def run(
     ] = None,
     sandbox: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--sandbox/--no-sandbox",
             help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: sandbox]",
         ),
     ] = None,
     separate_users: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="USERS",
             envvar="FASTN_SEPARATE_USERS",
             show_envvar=False,

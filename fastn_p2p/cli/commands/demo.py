@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import typer
-
 
 def run() -> None:
     """Demonstrate two daemons on this machine.
@@ -10,4 +8,4 @@ def run() -> None:
     """
     from ...demo import demonstrate
 
-    raise typer.Exit(demonstrate())
+    raise SystemExit(demonstrate())

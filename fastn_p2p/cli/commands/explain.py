@@ -2,22 +2,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.exit_codes import CommandLineError
 from ...console.options import AsOption, HomeOption, InstanceArgument, JsonOption, PeerArgument, call_target
 from ...console.output import put_json, write_result
+from ...console.parameters import Argument, Option
 
 
 def run(
     peer: PeerArgument,
     protocol: Annotated[
-        str, typer.Argument(metavar="[PROTOCOL]", help="Protocol whose access is checked.", show_default=False)
+        str, Argument(metavar="[PROTOCOL]", help="Protocol whose access is checked.", show_default=False)
     ] = "",
     instance: InstanceArgument = "default",
     identity: AsOption = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Timeout for the sources and for connecting.")
+        float, Option("--timeout", metavar="SECONDS", help="Timeout for the sources and for connecting.")
     ] = 10.0,
     json: JsonOption = False,
     home: HomeOption = None,
@@ -42,4 +41,4 @@ def run(
         put_json(trace)
     else:
         write_result("\n".join(lines_of(trace)))
-    raise typer.Exit(exit_code(trace))
+    raise SystemExit(exit_code(trace))

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.exit_codes import CommandLineError
 from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument
+from ...console.parameters import Option
 
 
 def run(
     peer: PeerArgument,
     listen: Annotated[
         str,
-        typer.Option(
-            "--listen", metavar="HOST:PORT|unix:PATH", help="Address to listen on. Port 0 chooses a free port."
-        ),
+        Option("--listen", metavar="HOST:PORT|unix:PATH", help="Address to listen on. Port 0 chooses a free port."),
     ],
     instance: InstanceArgument = "default",
     identity: AsOption = None,
@@ -34,4 +31,4 @@ def run(
 
     from ...protocols.tunnel.forwarder import forward
 
-    raise typer.Exit(forward(home, identity, peer, instance, address))
+    raise SystemExit(forward(home, identity, peer, instance, address))

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
 from ...console.output import put_json, write_message, write_result
+from ...console.parameters import Option
 
 
 def run(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one check on each line.")] = False,
+    json: Annotated[bool, Option("--json", help="Print JSON, one check on each line.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Check the network: UDP, addresses, NAT, relays, directories, LAN and clock.
@@ -37,4 +36,4 @@ def run(
     wrong = sum(check.state == PROBLEM for check in checks)
     if wrong and not json:
         write_message(f"{wrong} of {len(checks)} checks found something wrong.")
-    raise typer.Exit(ExitCode.APPLICATION if wrong else ExitCode.OK)
+    raise SystemExit(ExitCode.APPLICATION if wrong else ExitCode.OK)

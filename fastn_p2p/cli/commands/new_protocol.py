@@ -7,14 +7,15 @@ import typer
 
 from ...console.options import HomeOption, identity_names
 from ...console.output import write_lines, write_result
+from ...console.parameters import Argument, Option
 
 
 def run(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the protocol, for example PhotoBox.")],
+    name: Annotated[str, Argument(metavar="NAME", help="Name of the protocol, for example PhotoBox.")],
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIRECTORY", help="Directory of the package.  [default: photo-box-protocol]"),
+        Option("--dir", metavar="DIRECTORY", help="Directory of the package.  [default: photo-box-protocol]"),
     ] = None,
     home: HomeOption = None,
 ) -> None:

@@ -1,29 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Annotated, Any
 
 from fastn_p2p_client.names import check_name
 
 from ...console.exit_codes import CommandLineError
 from ...console.options import HomeOption, JsonOption, identity_names
 from ...console.output import put_json, write_message, write_result
+from ...console.parameters import Argument, Option
 
 
-def _completions(context: typer.Context, incomplete: str) -> list[str]:
+def _completions(ctx: Any, incomplete: str) -> list[str]:
     """Return words and names of identities for shell completion."""
     from fastn_p2p_actors.pairing.code import matching_words
 
-    names = [] if context.params.get("words") else identity_names(context, incomplete)
+    names = [] if ctx.params.get("words") else identity_names(ctx, incomplete)
     return names + (matching_words(incomplete) if incomplete else [])
 
 
 def run(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[IDENTITY | WORD WORD WORD WORD | -]",
             help="Nothing, or the identity, to show new words. The four words that the other machine shows; - reads "
             "them from standard input.",
@@ -31,11 +30,11 @@ def run(
         ),
     ] = None,
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="Petname of the peer. By default what its owner calls it.")
+        str, Option("--name", metavar="NAME", help="Petname of the peer. By default what its owner calls it.")
     ] = "",
     identity: Annotated[
         str,
-        typer.Option(
+        Option(
             "--as",
             "--identity",
             metavar="NAME",
@@ -45,11 +44,11 @@ def run(
     ] = "",
     qr: Annotated[
         bool | None,
-        typer.Option("--qr/--no-qr", help="Show the words as a QR code, too.  [default: on a terminal]"),
+        Option("--qr/--no-qr", help="Show the words as a QR code, too.  [default: on a terminal]"),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--timeout",
             metavar="SECONDS",
             help="How long to wait for the other machine.  [default: 600 when showing words, 60 when typing them]",

@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from ...console.exit_codes import CommandLineError, ExitCode
 from ...console.options import AsOption, HomeOption, PeerArgument
 from ...console.output import put_json, write_message, write_result
+from ...console.parameters import Option
 
 _MOST: Final = 10
 """Pings without ``--count``: a direct path is there by then, or does not come."""
@@ -17,12 +16,12 @@ def run(
     peer: PeerArgument,
     count: Annotated[
         int | None,
-        typer.Option("--count", metavar="N", min=1, help="Number of pings. By default until direct, at most 10."),
+        Option("--count", metavar="N", min=1, help="Number of pings. By default until direct, at most 10."),
     ] = None,
-    interval: Annotated[float, typer.Option("--interval", metavar="SECONDS", help="Time between two pings.")] = 1.0,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Timeout of each ping.")] = 10.0,
+    interval: Annotated[float, Option("--interval", metavar="SECONDS", help="Time between two pings.")] = 1.0,
+    timeout: Annotated[float, Option("--timeout", metavar="SECONDS", help="Timeout of each ping.")] = 10.0,
     identity: AsOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, one answer on each line.")] = False,
+    json: Annotated[bool, Option("--json", help="Print JSON, one answer on each line.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Measure the round trip to the daemon of a peer, and show the path to it.
@@ -35,7 +34,7 @@ def run(
         raise CommandLineError("--timeout must be more than 0 seconds")
     if not interval >= 0:
         raise CommandLineError("--interval must be 0 seconds or more")
-    raise typer.Exit(_ping(home, identity, peer, count, interval, timeout, json))
+    raise SystemExit(_ping(home, identity, peer, count, interval, timeout, json))
 
 
 def _ping(

@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ...console.exit_codes import CommandLineError, ExitCode
+from ...console.parameters import Option
 
 _INSTALL = "fastn-p2p relay needs more packages. Install them: pip install 'fastn-p2p[relay]'"
 _FILE = {"metavar": "FILE", "exists": True, "dir_okay": False, "readable": True}
@@ -14,43 +13,36 @@ _FILE = {"metavar": "FILE", "exists": True, "dir_okay": False, "readable": True}
 def run(
     listen: Annotated[
         str,
-        typer.Option("--listen", metavar="HOST:PORT", help="Address of relay and directory. Host *: all addresses."),
+        Option("--listen", metavar="HOST:PORT", help="Address of relay and directory. Host *: all addresses."),
     ] = "*:3340",
     directory_file: Annotated[
         Path | None,
-        typer.Option(
-            "--directory-file", metavar="FILE", help="Keep the directory in this SQLite file.", dir_okay=False
-        ),
+        Option("--directory-file", metavar="FILE", help="Keep the directory in this SQLite file.", dir_okay=False),
     ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Certificate chain, PEM. Serve HTTPS.", **_FILE)
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", help="Secret key of the certificate, PEM.", **_FILE)
-    ] = None,
+    tls_cert: Annotated[Path | None, Option("--tls-cert", help="Certificate chain, PEM. Serve HTTPS.", **_FILE)] = None,
+    tls_key: Annotated[Path | None, Option("--tls-key", help="Secret key of the certificate, PEM.", **_FILE)] = None,
     qad_port: Annotated[
         int,
-        typer.Option("--qad-port", metavar="PORT", min=0, max=65535, help="UDP port of address discovery; needs TLS."),
+        Option("--qad-port", metavar="PORT", min=0, max=65535, help="UDP port of address discovery; needs TLS."),
     ] = 7842,
     allow: Annotated[
         Path | None,
-        typer.Option("--allow", help="Admit only the keys in this file: endpoint ids and ID52s.", **_FILE),
+        Option("--allow", help="Admit only the keys in this file: endpoint ids and ID52s.", **_FILE),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus here.")
+        str | None, Option("--metrics", metavar="HOST:PORT", help="Serve /metrics for Prometheus here.")
     ] = None,
-    clients: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Most connections.")] = 10_000,
+    clients: Annotated[int, Option(metavar="NUMBER", min=1, help="Most connections.")] = 10_000,
     connections_per_address: Annotated[
-        int, typer.Option(metavar="NUMBER", min=1, help="Most connections of one address.")
+        int, Option(metavar="NUMBER", min=1, help="Most connections of one address.")
     ] = 256,
     client_rate: Annotated[
-        int, typer.Option(metavar="KIB", min=0, help="KiB per second that one client may send. 0: no limit.")
+        int, Option(metavar="KIB", min=0, help="KiB per second that one client may send. 0: no limit.")
     ] = 32 * 1024,
-    address_rate: Annotated[
-        int, typer.Option(metavar="KIB", min=0, help="The same for all clients of one address.")
-    ] = 128 * 1024,
-    pending: Annotated[int, typer.Option(metavar="KIB", min=128, help="KiB that may wait for one client.")] = 512,
-    packets: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Most packets in the directory.")] = 100_000,
+    address_rate: Annotated[int, Option(metavar="KIB", min=0, help="The same for all clients of one address.")] = 128
+    * 1024,
+    pending: Annotated[int, Option(metavar="KIB", min=128, help="KiB that may wait for one client.")] = 512,
+    packets: Annotated[int, Option(metavar="NUMBER", min=1, help="Most packets in the directory.")] = 100_000,
 ) -> None:
     """Run a relay, a directory and address discovery for daemons, until Ctrl-C or SIGTERM.
 
@@ -95,7 +87,7 @@ def run(
         raise CommandLineError(f"--allow: {error}") from None
     except InvalidCertificate as error:
         raise CommandLineError(f"--tls-cert: {error}") from None
-    raise typer.Exit(ExitCode.OK)
+    raise SystemExit(ExitCode.OK)
 
 
 def _address(option: str, text: str) -> Any:

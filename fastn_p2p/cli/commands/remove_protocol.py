@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption, YesOption
 from ...console.output import write_message
+from ...console.parameters import Option
 
 
 def run(
@@ -14,7 +13,7 @@ def run(
     instance: InstanceOption = "default",
     yes: YesOption = False,
     keep_data: Annotated[
-        bool, typer.Option("--keep-data", help="Keep its files. The instance has them again when it is added again.")
+        bool, Option("--keep-data", help="Keep its files. The instance has them again when it is added again.")
     ] = False,
     home: HomeOption = None,
 ) -> None:

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, JsonOption, NameArgument
 from ...console.output import put_json, write_message
+from ...console.parameters import Option
 
 _SPECIAL_VALUES = "0: no limit. `default`: the limit of the daemon."
 
@@ -14,20 +13,20 @@ def run(
     name: NameArgument,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help=f"Private memory of each process, as 500M or 2G. {_SPECIAL_VALUES}"),
+        Option(metavar="SIZE", help=f"Private memory of each process, as 500M or 2G. {_SPECIAL_VALUES}"),
     ] = None,
     max_processes: Annotated[
-        str | None, typer.Option(metavar="N", help=f"Processes that its protocols run at a time. {_SPECIAL_VALUES}")
+        str | None, Option(metavar="N", help=f"Processes that its protocols run at a time. {_SPECIAL_VALUES}")
     ] = None,
     max_file_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help=f"Size of a written file. {_SPECIAL_VALUES}")
+        str | None, Option(metavar="SIZE", help=f"Size of a written file. {_SPECIAL_VALUES}")
     ] = None,
     max_open_files: Annotated[
-        str | None, typer.Option(metavar="N", help=f"Open files and connections of each process. {_SPECIAL_VALUES}")
+        str | None, Option(metavar="N", help=f"Open files and connections of each process. {_SPECIAL_VALUES}")
     ] = None,
     listed: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--listed/--unlisted",
             help="Publish to directories and the LAN where it is reached, so that its ID52 suffices to call it.",
         ),

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
+from ...console.parameters import Option
 
 
 def run(
@@ -14,22 +13,22 @@ def run(
     instance: InstanceOption = "default",
     config: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="New config. It replaces the whole old one."),
+        Option(metavar="JSON|@FILE", help="New config. It replaces the whole old one."),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="PEER|group:NAME|peers|everyone",
             help="New access list: a peer (petname, ID52, ticket, fastn-p2p:// URI), a group, `peers` (the address "
             "book) or `everyone`. Can be repeated.",
         ),
     ] = None,
     reset_allow: Annotated[
-        bool, typer.Option("--reset-allow", help="Remove the access list: the protocol decides again.")
+        bool, Option("--reset-allow", help="Remove the access list: the protocol decides again.")
     ] = False,
     grant: AddedOption = None,
     reset_grants: Annotated[
-        bool, typer.Option("--reset-grants", help="Take back what was granted with --grant before.")
+        bool, Option("--reset-grants", help="Take back what was granted with --grant before.")
     ] = False,
     yes: GrantOption = False,
     home: HomeOption = None,

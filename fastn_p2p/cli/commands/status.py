@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, JsonOption
+from ...console.parameters import Option
 
 
 def run(
     json: JsonOption = False,
     watch: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--watch",
             help="Update every second until Ctrl-C or q. Arrow keys, PgUp, PgDn, Home and End scroll.",
         ),
@@ -28,4 +27,4 @@ def run(
     if watch:
         show_forever(home, json=json)
     else:
-        raise typer.Exit(show(home, json=json))
+        raise SystemExit(show(home, json=json))

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
@@ -13,20 +11,19 @@ from ...console.options import (
     TargetProtocolArgument,
     required_target,
 )
+from ...console.parameters import Option
 
 
 def run(
     peer: PeerArgument,
     protocol: TargetProtocolArgument = "",
     instance: InstanceArgument = "default",
-    data: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Initial data for the protocol.")] = None,
+    data: Annotated[str | None, Option(metavar="JSON|@FILE", help="Initial data for the protocol.")] = None,
     identity: AsOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Timeout for opening the stream.")] = 10.0,
+    timeout: Annotated[float, Option(metavar="SECONDS", help="Timeout for opening the stream.")] = 10.0,
     raw: Annotated[
         bool,
-        typer.Option(
-            "--raw", help="Write received bytes to a terminal unchanged. The peer can then control the terminal."
-        ),
+        Option("--raw", help="Write received bytes to a terminal unchanged. The peer can then control the terminal."),
     ] = False,
     home: HomeOption = None,
 ) -> None:
@@ -44,4 +41,4 @@ def run(
 
     from ..stream import stream
 
-    raise typer.Exit(stream(home, identity, peer, protocol, instance, initial, timeout, raw))
+    raise SystemExit(stream(home, identity, peer, protocol, instance, initial, timeout, raw))

@@ -4,23 +4,22 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
 from ...console.options import HomeOption, JsonOption, identity_names
 from ...console.output import put_json, write_message, write_result
+from ...console.parameters import Argument, Option
 
 
 def run(
     name: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="NAME",
             help="Name of the identity. Not needed if only one is online.",
             autocompletion=identity_names,
         ),
     ] = "",
     json: JsonOption = False,
-    qr: Annotated[bool, typer.Option("--qr", help="Show the ticket as a QR code, too.")] = False,
+    qr: Annotated[bool, Option("--qr", help="Show the ticket as a QR code, too.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Print a ticket of an online identity.

@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import typer
-
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
@@ -63,7 +61,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
                     f"fastn-p2p: {name} has no mailbox {instance!r}. "
                     f"Create it: fastn-p2p add-protocol {name} --protocol Mail{option}"
                 )
-                raise typer.Exit(ExitCode.NOT_FOUND) from None
+                raise SystemExit(ExitCode.NOT_FOUND) from None
 
     return asyncio.run(run())
 

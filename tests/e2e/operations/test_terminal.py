@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p import cli
+from fastn_p2p.cli.command_groups import COMMANDS, UNLISTED
 from fastn_p2p.protocols.files.framing import FrameStream
 from fastn_p2p.protocols.files.messages import DirectoryPage, Entry, Skipped, WalkEntries
 from fastn_p2p_client import Client, sync
@@ -237,7 +237,7 @@ ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table
 
 def test_every_command_was_thought_of() -> None:
     """Each command names the test which shows that a peer cannot write to the terminal through it."""
-    assert {*ELSEWHERE, "call", "stream", "chat", "mail", "files", "peer"} == {*cli.COMMANDS, *cli.UNLISTED} - {
+    assert {*ELSEWHERE, "call", "stream", "chat", "mail", "files", "peer"} == {*COMMANDS, *UNLISTED} - {
         "identity",
         "protocol",
     }

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from fastn_p2p import __version__
-from fastn_p2p.cli import COMMANDS, UNLISTED, app, main
+from fastn_p2p.cli import main
+from fastn_p2p.cli.command_groups import COMMANDS, UNLISTED
+from fastn_p2p.cli.typer_commands import program
 from fastn_p2p.console.exit_codes import TABLE
 from fastn_p2p_client.limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 
@@ -37,7 +38,7 @@ def each_command(group: Any, *words: str) -> Iterator[list[str]]:
             yield from each_command(command, *words, name)
 
 
-EVERY_COMMAND = list(each_command(typer.main.get_command(app)))
+EVERY_COMMAND = list(each_command(program()))
 
 
 def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:

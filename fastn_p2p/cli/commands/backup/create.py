@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.backup_files import BackupFileArgument, WithoutPeersOption, WithoutProtocolsOption
 from ....console.options import HomeOption
+from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 
 
@@ -13,11 +12,11 @@ def run(
     file: BackupFileArgument,
     identity: Annotated[
         list[str] | None,
-        typer.Option("--identity", metavar="NAME", help="Back up this identity. Repeat it for more. Default: all."),
+        Option("--identity", metavar="NAME", help="Back up this identity. Repeat it for more. Default: all."),
     ] = None,
     without_peers: WithoutPeersOption = False,
     without_protocols: WithoutProtocolsOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace the file if it exists.")] = False,
     passphrase_file: PassphraseFileOption = None,
     home: HomeOption = None,
 ) -> None:

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.backup_files import BackupFileArgument, WithoutPeersOption, WithoutProtocolsOption
 from ....console.options import HomeOption, JsonOption
+from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 
 
@@ -13,22 +12,22 @@ def run(
     file: BackupFileArgument,
     identity: Annotated[
         list[str] | None,
-        typer.Option("--identity", metavar="NAME", help="Restore this identity. Repeat it for more. Default: all."),
+        Option("--identity", metavar="NAME", help="Restore this identity. Repeat it for more. Default: all."),
     ] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Restore the identity OLD under the name NEW."),
+        Option("--rename", metavar="OLD=NEW", help="Restore the identity OLD under the name NEW."),
     ] = None,
     rename_peer: Annotated[
         list[str] | None,
-        typer.Option("--rename-peer", metavar="OLD=NEW", help="Restore the peer OLD under the name NEW."),
+        Option("--rename-peer", metavar="OLD=NEW", help="Restore the peer OLD under the name NEW."),
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out what is in conflict with something here.")
+        bool, Option("--skip-existing", help="Leave out what is in conflict with something here.")
     ] = False,
     without_peers: WithoutPeersOption = False,
     without_protocols: WithoutProtocolsOption = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Keep the identities offline.")] = False,
+    offline: Annotated[bool, Option("--offline", help="Keep the identities offline.")] = False,
     json: JsonOption = False,
     passphrase_file: PassphraseFileOption = None,
     home: HomeOption = None,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from ....console.options import HomeOption
-from ...lazy_groups import lazy_group
+from typing import Final
 
-app = lazy_group(
+from ...command_groups import command_group
+
+GROUP: Final = command_group(
     "fastn_p2p.cli.commands.config", ("show", "get", "set", "path"), "Show and change the settings of the daemon."
 )
-
-
-@app.callback()
-def _options(home: HomeOption = None) -> None:
-    """Accept ``--home`` before the command of the group."""

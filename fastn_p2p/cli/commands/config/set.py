@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.options import HomeOption, SettingArgument
 from ....console.output import write_message
+from ....console.parameters import Argument
 
 if TYPE_CHECKING:
     from fastn_p2p_actors.daemon_settings.catalogue import Setting
@@ -16,7 +15,7 @@ def run(
     key: SettingArgument,
     value: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="VALUE...",
             help="The value; for a list, all its entries, or `none`. `default`: remove the setting from the file.",
         ),

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import FilesInstanceOption, HomeOption, OfferArgument, OwnerOption
 from ....console.output import write_message
+from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -20,16 +19,14 @@ def run(
     offer: OfferArgument,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[PATH]...",
             help="With --hidden: accept these risky names and everything below them; default: all.",
             show_default=False,
         ),
     ] = None,
-    hidden: Annotated[
-        bool, typer.Option("--hidden", help="Also accept names that are hidden, executable or odd.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files of the same names.")] = False,
+    hidden: Annotated[bool, Option("--hidden", help="Also accept names that are hidden, executable or odd.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace existing files of the same names.")] = False,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     home: HomeOption = None,
@@ -60,7 +57,7 @@ def run(
     try:
         reply, left = with_own_files(home, identity, instance, accept)
     except FileError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     write_message(f"Offer {reply.offer} is {reply.state}.")
     if left and reply.state == "accepted":
         command = f"`fastn-p2p files accept {offer} PATH --hidden`"

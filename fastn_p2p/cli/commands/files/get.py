@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument, make_directory
 from ....console.output import write_message
+from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 def run(
     peer: PeerArgument,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files and directories of the peer; / stands for all.")
+        list[str], Argument(metavar="PATH...", help="Files and directories of the peer; / stands for all.")
     ],
     to: Annotated[
-        Path, typer.Option(metavar="DIRECTORY", help="The directory to write to; made when it is missing.")
+        Path, Option(metavar="DIRECTORY", help="The directory to write to; made when it is missing.")
     ] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace local files that differ.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace local files that differ.")] = False,
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Also get entries below the paths whose names begin with a dot.")
+        bool, Option("--hidden", help="Also get entries below the paths whose names begin with a dot.")
     ] = False,
     instance: FilesInstanceOption = "default",
     identity: AsOption = None,
@@ -65,6 +64,6 @@ def run(
         if seen is not None:
             seen(FileLost(error.path, error.kind, f"{error.message}; the files after it were not tried"))
             print_summary(seen, time.monotonic() - begun, json=json)
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     print_summary(summary, time.monotonic() - begun, json=json)
-    raise typer.Exit(exit_code_of(summary))
+    raise SystemExit(exit_code_of(summary))

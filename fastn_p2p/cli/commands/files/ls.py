@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.formatting import utc_time
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
 from ....console.output import put_json, table, write_message
+from ....console.parameters import Argument
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", help="A directory or file of the peer.", show_default=False)
-    ] = "",
+    path: Annotated[str, Argument(metavar="PATH", help="A directory or file of the peer.", show_default=False)] = "",
     instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
@@ -59,7 +56,7 @@ def run(
     try:
         with_files(home, identity, peer, instance, show, quiet=json)
     except FileError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
 
 
 def _named(entry: Entry, path: str) -> Entry:

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.formatting import utc_time
 from ....console.options import EventsOption, FilesInstanceOption, HomeOption, OwnerOption
 from ....console.output import is_terminal, put_json, table, write_message
+from ....console.parameters import Argument
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 def run(
     offer: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Show all entries of this offer.", show_default=False)
+        str | None, Argument(metavar="[ID]", help="Show all entries of this offer.", show_default=False)
     ] = None,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
@@ -46,7 +45,7 @@ def run(
     try:
         with_own_files(home, identity, instance, show)
     except FileError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
 
 
 async def _whole(files: FilesClient, offer: OfferSummary) -> dict[str, object]:

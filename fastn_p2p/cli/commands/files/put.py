@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError, ExitCode
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
 from ....console.output import write_message
+from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -17,10 +16,10 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and directories.")],
+    paths: Annotated[list[Path], Argument(metavar="PATH...", help="Files and directories.")],
     timeout: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="SECONDS",
             help="Seconds to wait until the peer accepts; default: as long as it takes.",
             show_default=False,
@@ -48,7 +47,7 @@ def run(
     except FileError as error:
         if error.kind in ("NotFound", "Unreadable"):
             write_message(f"fastn-p2p: {error}")
-            raise typer.Exit(ExitCode.STORAGE) from None
+            raise SystemExit(ExitCode.STORAGE) from None
         raise CommandLineError(str(error)) from None
     begun = time.monotonic()
 
@@ -64,7 +63,7 @@ def run(
     except FileError as error:
         if error.kind == "OfferWaits":
             write_message(f"fastn-p2p: {error}. Run the same command again to resume")
-            raise typer.Exit(exit_code(error.kind)) from None
-        raise typer.Exit(report_error(error)) from None
+            raise SystemExit(exit_code(error.kind)) from None
+        raise SystemExit(report_error(error)) from None
     print_summary(summary, time.monotonic() - begun, json=json)
-    raise typer.Exit(exit_code_of(summary))
+    raise SystemExit(exit_code_of(summary))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import typer
-
 from ....console.options import FilesInstanceOption, HomeOption, OfferArgument, OwnerOption
 from ....console.output import write_message
 
@@ -22,5 +20,5 @@ def run(
     try:
         reply = with_own_files(home, identity, instance, lambda files: files.decide(offer, accept=False))
     except FileError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     write_message(f"Offer {reply.offer} is {reply.state}.")

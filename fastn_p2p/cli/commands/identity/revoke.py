@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, NameArgument, YesOption
 from ....console.output import write_message
+from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 
 
@@ -15,11 +14,11 @@ def run(
     name: NameArgument,
     successor: Annotated[
         str,
-        typer.Option(metavar="ID52", help="Identity that takes its place: its ID52, or the name of another one here."),
+        Option(metavar="ID52", help="Identity that takes its place: its ID52, or the name of another one here."),
     ] = "",
     backup: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Take the identity from this backup, on a machine that does not have it."),
+        Option(metavar="FILE", help="Take the identity from this backup, on a machine that does not have it."),
     ] = None,
     passphrase_file: PassphraseFileOption = None,
     yes: YesOption = False,

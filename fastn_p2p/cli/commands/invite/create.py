@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, JsonOption, identity_names
 from ....console.output import put_json, write_message, write_result
+from ....console.parameters import Argument, Option
 
 _DAY: Final = 24 * 3600
 
@@ -14,7 +13,7 @@ _DAY: Final = 24 * 3600
 def run(
     identity: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[IDENTITY]",
             help="Identity that invites. Not needed if only one is online.",
             autocompletion=identity_names,
@@ -22,26 +21,26 @@ def run(
     ] = "",
     bindings: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--for",
             metavar="PROTOCOL[/INSTANCE],...",
             help="Bindings that the bearer may use. Can be repeated. Required.",
         ),
     ] = None,
-    uses: Annotated[int, typer.Option("--uses", metavar="N", help="Number of bearers, 1 to 1000.")] = 1,
+    uses: Annotated[int, Option("--uses", metavar="N", help="Number of bearers, 1 to 1000.")] = 1,
     days: Annotated[
-        float, typer.Option("--days", metavar="DAYS", help="How long it can be redeemed, at most 365 days.")
+        float, Option("--days", metavar="DAYS", help="How long it can be redeemed, at most 365 days.")
     ] = 7.0,
     name: Annotated[
         str,
-        typer.Option(
+        Option(
             "--name",
             metavar="NAME",
             help="Petname of the bearer, with one use. By default the name that its owner gave it, or a similar one.",
         ),
     ] = "",
     json: JsonOption = False,
-    qr: Annotated[bool, typer.Option("--qr", help="Show the invitation as a QR code, too.")] = False,
+    qr: Annotated[bool, Option("--qr", help="Show the invitation as a QR code, too.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Make an invitation: a ticket that lets its bearer use some bindings, and no others.

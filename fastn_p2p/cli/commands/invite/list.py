@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.options import HomeOption, JsonOption, identity_names
 from ....console.output import put_json, table, write_message
+from ....console.parameters import Argument
 
 if TYPE_CHECKING:
     from fastn_p2p_client.ipc.messages import InvitationInfo
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 def run(
     identity: Annotated[
         str,
-        typer.Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+        Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
     ] = "",
     json: JsonOption = False,
     home: HomeOption = None,

@@ -2,20 +2,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption
 from ....console.output import write_message
+from ....console.parameters import Argument, Option
 
 
 def run(
     ids: Annotated[
         list[str],
-        typer.Argument(metavar="ID...", help="Ids of the invitations, or their first 4 characters or more."),
+        Argument(metavar="ID...", help="Ids of the invitations, or their first 4 characters or more."),
     ],
     access: Annotated[
         bool,
-        typer.Option("--access", help="Also take the permission back from those who were let in."),
+        Option("--access", help="Also take the permission back from those who were let in."),
     ] = False,
     home: HomeOption = None,
 ) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from ....console.options import HomeOption
-from ...lazy_groups import lazy_group
+from typing import Final
 
-app = lazy_group("fastn_p2p.cli.commands.log", ("audit",), "Read what the daemon has recorded.")
+from ...command_groups import command_group
 
-
-@app.callback()
-def _options(home: HomeOption = None) -> None:
-    """Accept ``--home`` before the command of the group."""
+GROUP: Final = command_group("fastn_p2p.cli.commands.log", ("audit",), "Read what the daemon has recorded.")

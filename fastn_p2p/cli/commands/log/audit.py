@@ -2,23 +2,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption
 from ....console.output import put_json, write_message, write_result
+from ....console.parameters import Option
 
 
 def run(
-    json: Annotated[bool, typer.Option("--json", help="Print each line as JSON.")] = False,
+    json: Annotated[bool, Option("--json", help="Print each line as JSON.")] = False,
     since: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="TIME",
             help="Only lines after this time: 30m, 12h, 7d, or 2026-01-31T12:00 (UTC).",
             show_default=False,
         ),
     ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for further lines, until Ctrl-C.")] = False,
+    follow: Annotated[bool, Option("--follow", "-f", help="Wait for further lines, until Ctrl-C.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the audit log: what was signed, who was let in, and which command changed what.

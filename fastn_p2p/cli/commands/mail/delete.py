@@ -2,18 +2,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption, MailboxOption, MailNumbersArgument, OwnerOption
 from ....console.output import write_message
+from ....console.parameters import Option
 
 
 def run(
     numbers: MailNumbersArgument,
     outbox: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--outbox", help="Delete from the outbox. A waiting mail is no longer sent, unless it is being sent now."
         ),
     ] = False,
@@ -31,8 +30,8 @@ def run(
             home, identity, instance, lambda mail: mail.withdraw(*numbers) if outbox else mail.delete(*numbers)
         )
     except ApplicationError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     write_message(f"Deleted {count} {'mail' if count == 1 else 'mails'}.")
     if count < len(set(numbers)):
         write_message(f"fastn-p2p: {len(set(numbers)) - count} of these numbers do not exist")
-        raise typer.Exit(ExitCode.NOT_FOUND)
+        raise SystemExit(ExitCode.NOT_FOUND)

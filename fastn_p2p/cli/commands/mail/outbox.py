@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption
 from ....console.output import put_json, table, write_message
+from ....console.parameters import Option
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.client import MailClient
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    everything: Annotated[bool, typer.Option("--all", help="Also list delivered mails.")] = False,
+    everything: Annotated[bool, Option("--all", help="Also list delivered mails.")] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
     json: MailJsonOption = False,
@@ -41,7 +40,7 @@ def run(
     try:
         entries = with_mail(home, identity, instance, list_all)
     except ApplicationError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     if json:
         put_json(*entries)
         return

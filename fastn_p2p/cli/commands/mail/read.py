@@ -3,24 +3,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, make_directory
 from ....console.output import put_json, write_message, write_result
+from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
 
 
 def run(
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="The mail's number, from `fastn-p2p mail list`.")],
+    number: Annotated[int, Argument(metavar="N", min=1, help="The mail's number, from `fastn-p2p mail list`.")],
     save: Annotated[
         Path | None,
-        typer.Option(metavar="DIRECTORY", help="Save attachments here; made when it is missing.", show_default=False),
+        Option(metavar="DIRECTORY", help="Save attachments here; made when it is missing.", show_default=False),
     ] = None,
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Also save attachments whose names are hidden, executable or odd.")
+        bool, Option("--hidden", help="Also save attachments whose names are hidden, executable or odd.")
     ] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
@@ -40,7 +39,7 @@ def run(
     try:
         mail = with_mail(home, identity, instance, lambda each: each.read(number))
     except ApplicationError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     summary, content = mail.summary, mail.letter
     if json:
         put_json(whole_mail(mail))
@@ -68,13 +67,13 @@ def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool)
             write_message(f"Saved {path}")
     except FileExistsError as error:
         write_message(f"fastn-p2p: {error.filename} already exists, so nothing was saved. Choose another directory")
-        raise typer.Exit(ExitCode.EXISTS) from None
+        raise SystemExit(ExitCode.EXISTS) from None
     except RiskyName as error:
         write_message(f"fastn-p2p: {error}, so nothing was saved. Save it all the same with --hidden")
-        raise typer.Exit(ExitCode.DENIED) from None
+        raise SystemExit(ExitCode.DENIED) from None
     except UnsafeName as error:
         write_message(f"fastn-p2p: {error}, so nothing was saved")
-        raise typer.Exit(ExitCode.HANDLER) from None
+        raise SystemExit(ExitCode.HANDLER) from None
     except OSError as error:
         write_message(f"fastn-p2p: cannot save in {directory}: {error.strerror}. Nothing was saved")
-        raise typer.Exit(ExitCode.STORAGE) from None
+        raise SystemExit(ExitCode.STORAGE) from None

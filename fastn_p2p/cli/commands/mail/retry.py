@@ -2,17 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption, MailboxOption, OwnerOption
 from ....console.output import write_message
+from ....console.parameters import Argument
 
 
 def run(
     numbers: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[N...]", min=1, help="Numbers in the outbox; default: all.", show_default=False),
+        Argument(metavar="[N...]", min=1, help="Numbers in the outbox; default: all.", show_default=False),
     ] = None,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
@@ -30,8 +29,8 @@ def run(
     try:
         count = with_mail(home, identity, instance, lambda mail: mail.retry(*chosen))
     except ApplicationError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     write_message(f"Retrying {count} {'mail' if count == 1 else 'mails'}.")
     if count < len(chosen):
         write_message(f"fastn-p2p: {len(chosen) - count} of these numbers neither wait nor have bounced")
-        raise typer.Exit(ExitCode.NOT_FOUND)
+        raise SystemExit(ExitCode.NOT_FOUND)

@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, PeerArgument
 from ....console.output import put_json, write_message, write_result
+from ....console.parameters import Option
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
@@ -16,17 +15,17 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    subject: Annotated[str, typer.Option("--subject", metavar="TEXT", help="The subject.")],
+    subject: Annotated[str, Option("--subject", metavar="TEXT", help="The subject.")],
     attach: Annotated[
         list[Path] | None,
-        typer.Option("--attach", metavar="FILE", help="A file to attach; repeatable.", show_default=False),
+        Option("--attach", metavar="FILE", help="A file to attach; repeatable.", show_default=False),
     ] = None,
     peer_instance: Annotated[
-        str, typer.Option("--peer-instance", metavar="INSTANCE", help="The peer's instance of Mail.", show_default=True)
+        str, Option("--peer-instance", metavar="INSTANCE", help="The peer's instance of Mail.", show_default=True)
     ] = "default",
     id: Annotated[
         str,
-        typer.Option(
+        Option(
             "--id",
             metavar="TEXT",
             help="An id of your own. A mail with the same id is sent once, however often this command runs.",
@@ -64,7 +63,7 @@ def run(
             lambda mail: mail.send(peer, subject, body, attachments, instance=peer_instance, id=id),
         )
     except ApplicationError as error:
-        raise typer.Exit(report_error(error)) from None
+        raise SystemExit(report_error(error)) from None
     if json:
         put_json(accepted)
         return

@@ -3,27 +3,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, to_contact
 from ....console.output import write_message, write_result
+from ....console.parameters import Argument, Option
 
 
 def run(
     peer: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="ID",
             help="ID52, ticket, fastn-p2p:// URI, or the first characters of an ID52 that `fastn-p2p peer pending` "
             "shows.",
             callback=to_contact,
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.", show_default=False)] = "",
+    name: Annotated[str, Option("--name", metavar="NAME", help="Petname of the peer.", show_default=False)] = "",
     allow: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="BINDING",
             help="Binding that it may use as well: PROTOCOL, IDENTITY/PROTOCOL or IDENTITY/PROTOCOL/INSTANCE. "
             "Can be repeated.",

@@ -3,10 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from ....console.options import HomeOption, identity_names
 from ....console.output import write_message, write_result
+from ....console.parameters import Argument, Option
 
 _LOOKUP_MS: Final = 3000
 """Milliseconds for the sources and for a first connection."""
@@ -15,16 +14,16 @@ _LOOKUP_MS: Final = 3000
 def run(
     peer: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="TICKET|ID52|@FILE|-",
             help="Its ID52, its ticket (see `fastn-p2p ticket`), or a fastn-p2p:// URI; @FILE reads a file, - reads "
             "standard input.",
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.")],
+    name: Annotated[str, Option("--name", metavar="NAME", help="Petname of the peer.")],
     identity: Annotated[
         str,
-        typer.Option(
+        Option(
             "--as",
             "--identity",
             metavar="NAME",

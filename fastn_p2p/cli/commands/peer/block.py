@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption, to_contact
 from ....console.output import write_message
+from ....console.parameters import Argument
 
 
 def run(
     peer: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="PEER",
             help="Petname, ID52, ticket, fastn-p2p:// URI, or the first characters of an ID52 that was refused.",
             callback=to_contact,

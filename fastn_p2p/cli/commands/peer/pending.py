@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, table, write_message
+from ....console.parameters import Option
 
 if TYPE_CHECKING:
     from fastn_p2p_client.ipc.messages import PendingPeer
@@ -16,7 +15,7 @@ _WAIT_MS = 30_000
 
 def run(
     json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Print each new one from now on, until Ctrl-C.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Print each new one from now on, until Ctrl-C.")] = False,
     home: HomeOption = None,
 ) -> None:
     """List strangers that were refused.

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import ContactArgument, HomeOption
 from ....console.output import write_message
+from ....console.parameters import Argument
 
 
 def run(
     peer: ContactArgument,
-    new: Annotated[str, typer.Argument(metavar="NEW", help="New petname.")],
+    new: Annotated[str, Argument(metavar="NEW", help="New petname.")],
     home: HomeOption = None,
 ) -> None:
     """Rename a peer.

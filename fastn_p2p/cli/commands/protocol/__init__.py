@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ....console.options import HomeOption
-from ...lazy_groups import lazy_group
+from typing import Final
 
-app = lazy_group(
+from ...command_groups import command_group
+
+GROUP: Final = command_group(
     "fastn_p2p.cli.commands",
     {
         "add": "add_protocol",
@@ -20,8 +21,3 @@ app = lazy_group(
     },
     "Manage protocols of identities, and installed protocols.",
 )
-
-
-@app.callback()
-def _options(home: HomeOption = None) -> None:
-    """Accept ``--home`` before the command of the group."""

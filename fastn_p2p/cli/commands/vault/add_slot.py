@@ -2,25 +2,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from fastn_p2p_actors.vault.owner_messages import SlotKind
 
 from ....console.options import HomeOption
+from ....console.parameters import Argument, Option
 from ....console.passphrases import CurrentPassphraseFileOption, PassphraseFileOption
 from ....console.present_secret import KeyringOption
 
 
 def run(
-    kind: Annotated[SlotKind, typer.Argument(metavar="KIND", help="passphrase, recovery-code, credential or keyring.")],
+    kind: Annotated[SlotKind, Argument(metavar="KIND", help="passphrase, recovery-code, credential or keyring.")],
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="Name of the slot. By default its kind.", show_default=False)
+        str, Option("--name", metavar="NAME", help="Name of the slot. By default its kind.", show_default=False)
     ] = "",
     passphrase_file: PassphraseFileOption = None,
     current_passphrase_file: CurrentPassphraseFileOption = None,
     unchecked: Annotated[
         bool,
-        typer.Option("--unchecked", help="Print a recovery code without asking for two of its words, for scripts."),
+        Option("--unchecked", help="Print a recovery code without asking for two of its words, for scripts."),
     ] = False,
     keyring: KeyringOption = False,
     home: HomeOption = None,

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption
+from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
 
@@ -12,7 +11,7 @@ from ....console.present_secret import KeyringOption
 def run(
     passphrase_file: PassphraseFileOption = None,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Print it without asking for two of its words, for scripts.")
+        bool, Option("--unchecked", help="Print it without asking for two of its words, for scripts.")
     ] = False,
     keyring: KeyringOption = False,
     home: HomeOption = None,

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption, slot_names
+from ....console.parameters import Argument, Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
 
@@ -12,11 +11,11 @@ from ....console.present_secret import KeyringOption
 def run(
     slot: Annotated[
         str,
-        typer.Argument(metavar="SLOT", help="Name of the slot, as vault status lists it.", autocompletion=slot_names),
+        Argument(metavar="SLOT", help="Name of the slot, as vault status lists it.", autocompletion=slot_names),
     ],
     passphrase_file: PassphraseFileOption = None,
     decrypt: Annotated[
-        bool, typer.Option("--decrypt", help="Remove the last slot, and have the keys on disk in the clear again.")
+        bool, Option("--decrypt", help="Remove the last slot, and have the keys on disk in the clear again.")
     ] = False,
     keyring: KeyringOption = False,
     home: HomeOption = None,

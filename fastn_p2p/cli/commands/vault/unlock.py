@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ....console.options import HomeOption
+from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
 
@@ -12,7 +11,7 @@ from ....console.present_secret import KeyringOption
 def run(
     lasting: Annotated[
         str,
-        typer.Option("--for", metavar="TIME", help="Lock it again after this time: 30m, 8h, 7d.", show_default=False),
+        Option("--for", metavar="TIME", help="Lock it again after this time: 30m, 8h, 7d.", show_default=False),
     ] = "",
     passphrase_file: PassphraseFileOption = None,
     keyring: KeyringOption = False,

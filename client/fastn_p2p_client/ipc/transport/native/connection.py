@@ -153,7 +153,10 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     async def _start(self) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: self, sock=self._socket)
+            if isinstance(self._loop, asyncio.BaseEventLoop):  # its other method imports TLS
+                await self._loop.create_unix_connection(lambda: self, sock=self._socket)
+            else:  # uvloop's method of that name does not keep the socket while it waits
+                await self._loop.connect_accepted_socket(lambda: self, self._socket)
         except (OSError, RuntimeError) as error:
             log.debug("%s: %s", self._name, error)
             self._socket.close()

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from .....console.options import HomeOption, to_contacts
 from .....console.output import write_message
+from .....console.parameters import Argument
 
 
 def run(
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    group: Annotated[str, Argument(metavar="GROUP", help="Name of the group.")],
     peers: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PEERS]", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
+        Argument(metavar="[PEERS]", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
     ] = None,
     home: HomeOption = None,
 ) -> None:

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from .....console.options import ContactsArgument, HomeOption
 from .....console.output import write_message
+from .....console.parameters import Argument
 
 
 def run(
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
+    group: Annotated[str, Argument(metavar="GROUP", help="Name of the group.")],
     peers: ContactsArgument,
     home: HomeOption = None,
 ) -> None:

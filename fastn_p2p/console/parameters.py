@@ -1,0 +1,41 @@
+"""Declarations of the options and arguments of commands, which stand in ``Annotated``.
+
+They hold what typer needs, and import nothing of it: a plain command line is read without typer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Parameter:
+    """An option or argument of a command.
+
+    Args:
+        names: names of an option; none for an argument.
+        attributes: the keyword arguments of ``typer.Option`` or ``typer.Argument``.
+    """
+
+    def __init__(self, *names: str, **attributes: Any) -> None:
+        self.names = names
+        self.attributes = attributes
+
+
+class Option(Parameter):
+    """An option, with the names of ``typer.Option``."""
+
+
+class Argument(Parameter):
+    """An argument, as ``typer.Argument``."""
+
+
+class Invocation(Protocol):
+    """The part of ``typer.Context`` that callbacks and completions use. Typer passes it to a completion as ``ctx``."""
+
+    obj: Any
+    """Home that an option before the command has named."""
+
+    @property
+    def command_path(self) -> str:
+        """Return the names of the program and of the command."""
+        ...
