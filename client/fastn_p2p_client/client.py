@@ -35,6 +35,11 @@ _REPLY: Final = m.encode(m.Reply())
 
 
 @lru_cache(maxsize=256)
+def _call_header(identity: str, peer: str, protocol: str, instance: str, deadline_ms: int, command: str) -> bytes:
+    return _encode_header(m.Call(identity, peer, protocol, instance, deadline_ms, command))
+
+
+@lru_cache(maxsize=256)
 def _decoder(returns: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(returns)
 
@@ -181,8 +186,11 @@ class Client(ControlClient):
                 left = time_left(deadline, timeout)
             elif attempt:
                 left = time_left(deadline, timeout)
-            advanced = left - min(_ADVANCE, left / 10)
-            header = _encode_header(m.Call(*target, int(advanced * 1000), command, call_id, attempt))
+            milliseconds = int((left - (_ADVANCE if left > 10 * _ADVANCE else left / 10)) * 1000)
+            if call_id:
+                header = _encode_header(m.Call(*target, milliseconds, command, call_id, attempt))
+            else:
+                header = _call_header(*target, milliseconds, command)
             try:
                 answer = await channel.request_encoded(header, payload, left)
             except DaemonBusy:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
+from fastn_p2p_client.ipc.message_cache import MessageCache
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
     Ack,
@@ -94,7 +95,7 @@ from .vault_client import VaultClient
 
 log = logging.getLogger(__name__)
 
-_decoder: Final = msgspec.msgpack.Decoder(NetworkRequest)
+_messages: Final = MessageCache(msgspec.msgpack.Decoder(NetworkRequest))
 _SESSION_MESSAGES: Final = frozenset(
     {
         SessionOpened,
@@ -381,9 +382,13 @@ class Network:
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
-            message = _decoder.decode(header)
+            message = _messages[header]
         except UNDECODABLE as error:
             self._fail(sender, correlation, BadMessage(reason=str(error)))
+            return
+        kind = type(message)
+        if kind is Reply:
+            self._incoming.on_answer(sender, correlation, message, payload)
             return
         if sender.identity:
             try:
@@ -391,13 +396,10 @@ class Network:
             except P2PError as error:
                 self._fail(sender, correlation, error)
                 return
-        kind = type(message)
         if kind is Call:
             self._outgoing.on_call(sender, correlation, message, payload)
-        elif (
-            kind is Reply
-            or kind is CallUnknown
-            or ((kind is ApplicationErrorReply or kind is ErrorReply) and not is_daemon_id(correlation))
+        elif kind is CallUnknown or (
+            (kind is ApplicationErrorReply or kind is ErrorReply) and not is_daemon_id(correlation)
         ):
             self._incoming.on_answer(sender, correlation, message, payload)
         elif kind in _SESSION_MESSAGES:

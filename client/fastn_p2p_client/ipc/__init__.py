@@ -8,5 +8,6 @@ Programs and all processes of the daemon use it. This package is internal.
 - ``reconnecting``: a ZMTP connection that is made again when it ends.
 - ``request_channel``: requests with deadlines and correlation ids over one connection.
 - ``deadlines``: one timer for many deadlines.
+- ``message_cache``: decoded headers of messages, by their bytes.
 - ``latency_trace``: optional time stamps of one call at each hop.
 """

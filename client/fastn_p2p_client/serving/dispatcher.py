@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +36,7 @@ from ..call_context import CallContext
 from ..errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from ..ipc.deadlines import DeadlineTimer
 from ..ipc.latency_trace import TRACING, trace_point
+from ..ipc.message_cache import MessageCache
 from ..ipc.messages import (
     UNDECODABLE,
     CallUnknown,
@@ -54,16 +56,21 @@ from .idempotency import IdempotencyCache
 from .session_dispatcher import Send, SessionDispatcher
 from .start_queue import StartQueue
 
-_message: Final = msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage)
+_messages: Final = MessageCache(msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage))
 _REPLY: Final = encode(Reply())
 _UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
-class _Running(NamedTuple):
-    task: asyncio.Task[None]
-    binding: ServedBinding
-    seconds: float
+class _Running:
+    """A request whose handler runs. A later request may have the same key, so it is compared by identity."""
+
+    __slots__ = ("binding", "seconds", "task")
+
+    def __init__(self, binding: ServedBinding, seconds: float) -> None:
+        self.binding = binding
+        self.seconds = seconds
+        self.task: asyncio.Task[None]
 
 
 class Dispatcher:
@@ -103,7 +110,7 @@ class Dispatcher:
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         """Handle one message of the network process. Ignore the answer to a request that has timed out."""
         try:
-            message = _message.decode(header)
+            message = _messages[header]
         except UNDECODABLE:
             return
         if type(message) is DeliverCall:
@@ -142,8 +149,8 @@ class Dispatcher:
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
         self._starts.on_read()
-        task = self._loop.create_task(self._handle(key, binding, message, payload, deadline))
-        self._running[key] = _Running(task, binding, seconds)
+        running = self._running[key] = _Running(binding, seconds)
+        running.task = self._loop.create_task(self._handle(key, running, message, payload, deadline))
         self._deadlines.add(key, deadline)
 
     def _is_duplicate(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
@@ -222,8 +229,9 @@ class Dispatcher:
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
     async def _handle(
-        self, key: bytes, binding: ServedBinding, message: DeliverCall, payload: bytes, deadline: float
+        self, key: bytes, running: _Running, message: DeliverCall, payload: bytes, deadline: float
     ) -> None:
+        binding = running.binding
         try:
             if not self._starts.has_time():
                 await self._starts.wait(message.peer)
@@ -244,24 +252,26 @@ class Dispatcher:
         except BaseException as error:  # a handler that exits ends its own call, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
-            if not self._is_current(key):
+            if self._running.get(key) is not running:
                 return
             header, answer = encode_exception(error, binding)
         if TRACING:
             trace_point("5 handler: answer")
-        if self._is_current(key):
-            seconds = self._running.pop(key).seconds
+        if self._running.get(key) is running:
+            del self._running[key]
             if time.monotonic() >= deadline:  # the handler may notice it a moment before the timer
-                header, answer = encode_error(DeadlineExceeded(seconds=seconds))
+                header, answer = encode_error(DeadlineExceeded(seconds=running.seconds))
             self._deadlines.discard(key)
             binding.in_flight -= 1
             if message.call_id:
                 self._idempotency.store(key, (header, answer), deadline)
-            self._answer(key, (header, answer))
+                self._answer(key, (header, answer))
+            else:
+                self._send(key, header, answer)
 
-    async def _call(self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float) -> Any:
+    def _call(self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float) -> Awaitable[Any]:
         if not handler.extras:
-            return await handler.call(decoded)
+            return handler.call(decoded)
         extras: list[Any] = []
         for kind in handler.extras:
             if kind is Peer:
@@ -270,17 +280,12 @@ class Dispatcher:
                 extras.append(CallContext(message.command, message.call_id, deadline))
             else:
                 extras.append(handler.context)
-        return await handler.call(decoded, *extras)
+        return handler.call(decoded, *extras)
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
         """Send the outcome under every correlation id that waits for it."""
         for correlation in self._idempotency.finish(key) if key in self._idempotency else (key,):
             self._send(correlation, *outcome)
-
-    def _is_current(self, key: bytes) -> bool:
-        """Return whether the current task is the one to answer. A later request may have the same correlation id."""
-        running = self._running.get(key)
-        return running is not None and running.task is asyncio.current_task()
 
     def _expired(self, key: bytes) -> None:
         running = self._abandon(key)

@@ -287,7 +287,7 @@ class OutgoingCalls:
                 raise BadMessage(reason="a call with this id is in flight already")
             if len(state) >= MAX_CALLS_PER_CLIENT:
                 raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
-            if max(len(message.protocol), len(message.instance), len(message.command)) > MAX_NAME:
+            if len(message.protocol) > MAX_NAME or len(message.instance) > MAX_NAME or len(message.command) > MAX_NAME:
                 check_name(message.protocol, "a protocol")
                 check_name(message.instance, "an instance")
                 check_name(message.command, "a command")

@@ -119,13 +119,16 @@ class PeerCalls:
             del requests.cancelled_early[request.id]
             return
         origin = _RemoteCaller(connection, request.id)
-        found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
+        if self._grace.is_open() and not self._is_registered(request):
             self._hold_request(origin, request, payload)
             return
         served = self._incoming.serve(origin, request.source, request.target, request, payload)
         if served is not None:
             requests.serving[request.id] = served
+
+    def _is_registered(self, request: wire.Request) -> bool:
+        found = self._registry.find(request.target, request.protocol, request.instance)
+        return isinstance(found, RegisteredBinding)
 
     def _hold_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
         connection = origin.connection

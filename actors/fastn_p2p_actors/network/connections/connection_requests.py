@@ -208,7 +208,7 @@ class ConnectionRequests(Generic[ConnectionT]):
             if not self.hold_until_introduced(request, payload, lambda: self.on_request(request, payload)):
                 self.refuse(request.id, error)
             return
-        if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:
+        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME or len(request.command) > MAX_NAME:
             self.refuse(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters"))
             return
         if len(request.call_id) > MAX_CALL_ID:

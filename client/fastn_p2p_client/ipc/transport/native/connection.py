@@ -133,6 +133,8 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         self._waiting: deque[_Message] = deque()
         """Messages to send, in order."""
         self._waiting_bytes = 0
+        self._has_large = False
+        """True if a large payload may be among them."""
         self._credited: deque[_Message] = deque()
         """Flow-controlled messages, sent after the others: sessions can have gigabytes here."""
         self._credited_bytes = 0
@@ -237,11 +239,13 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
             else:
                 waiting.append((data, large))
                 self._waiting_bytes += len(data) + len(large)
+                self._has_large = True
             if self._waiting_bytes >= _PIECE or (large is not None and not self._corked):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)
-        self.cork()
+        if not self._corked:
+            self.cork()
         return True
 
     def _send_credited(self, data: bytes, large: Payload | None) -> None:
@@ -293,9 +297,15 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         """Write pieces of both queues alternately, so that neither delays the other for long."""
         transport = self._transport
         while transport is not None and not self._paused and not transport.is_closing():  # connection_lost follows
-            if self._waiting:
+            if self._waiting and not self._has_large and self._waiting_bytes <= _PIECE:
+                data = b"".join(cast("deque[bytes]", self._waiting))
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                transport.write(data)
+            elif self._waiting:
                 self._waiting_bytes -= _write_piece(transport, self._waiting)
             elif not self._credited:
+                self._has_large = False
                 return
             if self._credited and not self._paused:
                 self._credited_bytes -= _write_piece(transport, self._credited)
