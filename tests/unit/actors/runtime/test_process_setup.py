@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import pty
+import re
 import resource
+import struct
 import subprocess
 import sys
 
 import pytest
 
-from fastn_p2p_actors.runtime.process_setup import only_write_to_terminal, release_zero_pages
+from fastn_p2p_actors.runtime.process_setup import TIME_SLICE, only_write_to_terminal, release_zero_pages
 
 
 def test_a_terminal_can_only_be_written_to() -> None:
@@ -91,3 +94,39 @@ def test_memory_that_another_thread_has_freed_goes_back_to_the_kernel() -> None:
     before, highest, after = map(int, found.stdout.split())
     assert highest - before > 7 * 1024 * 1024
     assert after - before < 1024 * 1024
+
+
+_SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
+_IN_A_CHILD = """
+import ctypes, os, sys, threading
+from fastn_p2p_actors.runtime.process_setup import shorten_time_slice
+
+def show():
+    found = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(int(sys.argv[1]), 0, found, 48, 0) == 0
+    print(found.raw.hex())
+
+os.nice(3)
+shorten_time_slice()
+show()
+thread = threading.Thread(target=show)
+thread.start()
+thread.join()
+"""
+
+
+def _has_time_slices() -> bool:
+    """Return whether the kernel lets a process choose its time slice: Linux 6.12."""
+    release = re.match(r"(\d+)\.(\d+)", platform.release())
+    return release is not None and (int(release[1]), int(release[2])) >= (6, 12)
+
+
+@pytest.mark.skipif(platform.machine() not in _SCHED_GETATTR, reason="the number of a system call is not known")
+@pytest.mark.skipif(not _has_time_slices(), reason="this kernel has no time slices of processes")
+def test_a_process_and_its_threads_get_a_short_time_slice_and_keep_their_priority() -> None:
+    number = str(_SCHED_GETATTR[platform.machine()])
+    command = [sys.executable, "-c", _IN_A_CHILD, number]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    shown = [struct.unpack("IIQiIQQQ", bytes.fromhex(line)) for line in found.stdout.split()]
+    expected = (os.SCHED_OTHER, min(os.getpriority(os.PRIO_PROCESS, 0) + 3, 19), TIME_SLICE)
+    assert [(policy, nice, slice_) for _, policy, _, nice, _, slice_, _, _ in shown] == [expected] * 2
