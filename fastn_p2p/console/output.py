@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -148,12 +147,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool =
     shown.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
-    if paged and len(lines) >= shutil.get_terminal_size().lines and sys.stdin is not None and sys.stdin.isatty():
-        from pydoc import pager
+    if paged and sys.stdin is not None and sys.stdin.isatty():
+        from pydoc import pager  # imported late, as shutil: few commands page
+        from shutil import get_terminal_size
 
-        pager("\n".join(lines) + "\n")
-    else:
-        write_result("\n".join(lines))
+        if len(lines) >= get_terminal_size().lines:
+            pager("\n".join(lines) + "\n")
+            return
+    write_result("\n".join(lines))
 
 
 def _to_utf8(text: str) -> bytes:
