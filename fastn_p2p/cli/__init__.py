@@ -109,10 +109,11 @@ def report(error: Exception) -> ExitCode:
     if isinstance(error, OSError):
         write_message(f"{PROGRAM}: {_os_error_text(error)}")
         return ExitCode.STORAGE
-    from .typer_commands import CLICK_EXCEPTION
+    if f"{__name__}.typer_commands" in sys.modules:  # typer has read the command line
+        from .typer_commands import CLICK_EXCEPTION
 
-    if isinstance(error, CLICK_EXCEPTION):
-        return _usage_error(error)
+        if isinstance(error, CLICK_EXCEPTION):
+            return _usage_error(error)
     write_message(f"{PROGRAM}: internal error: {error!r}. Please report it with the output of FASTN_TRACEBACK=1")
     return ExitCode.INTERNAL
 

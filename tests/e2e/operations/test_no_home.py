@@ -56,7 +56,7 @@ def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, locale: dict[s
 def test_no_home_and_no_account(command: str) -> None:
     code = f"""
 import os, sys
-import fastn_p2p.cli.commands.{command}, fastn_p2p.cli.status.collect
+import fastn_p2p.cli.commands.{command}, fastn_p2p.cli.status.collect, fastn_p2p.cli.typer_commands
 import fastn_p2p_supervisor.daemon, fastn_p2p_supervisor.actor_specs, fastn_p2p.console.daemon_settings
 import fastn_p2p_actors.daemon_settings.resolution, tomllib
 from fastn_p2p.cli import main
