@@ -11,7 +11,8 @@ It binds no socket that a program can reach, parses no data of programs or peers
 - ``process_limits``: resource limits of a process that runs already.
 - ``restart_policy``: how often and how soon to restart; time limits. Pure.
 - ``fork_server``, ``fork_server_preload``: where child processes come from.
-- ``fork_heap``: its heap, arranged so that they share most of it.
+- ``process_order``: what the supervisor tells a new child process to run.
+- ``fork_heap``: the fork server's heap, arranged so that they share most of it.
 - ``one_shot_process``: a process that runs protocol code once, for the gateway.
 - ``descriptor_broker``: descriptors that sandboxes keep closed, and children may have all the same.
 - ``orphan_reaper``, ``descendants``: processes that protocols start and leave behind.

@@ -340,16 +340,16 @@ class Child:
         with suppress(OSError, EOFError, wire.ControlProtocolError):
             while self._budget > 0:
                 self._on_message(*self._receive(fork.channel))
-        sentinel = fork.process.sentinel
+        status = fork.status
 
         def resolve_exited() -> None:
-            self._loop.remove_reader(sentinel)
+            self._loop.remove_reader(status)
             timer.cancel()
             if not self._exited.done():
                 self._exited.set_result(None)
 
         timer = self._loop.call_later(EXIT_CODE_WAIT, resolve_exited)
-        self._loop.add_reader(sentinel, resolve_exited)
+        self._loop.add_reader(status, resolve_exited)
 
     def _on_ended(self) -> bool:
         """Close the ended process and record how it ended. Return whether its end counts as a restart."""

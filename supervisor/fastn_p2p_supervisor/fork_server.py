@@ -1,10 +1,11 @@
 """Fork server, which starts the child processes.
 
-It is that of ``multiprocessing`` with four changes. It and its children die with the supervisor, at once, however busy
+It is that of ``multiprocessing`` with five changes. It and its children die with the supervisor, at once, however busy
 they are. Children do not run the supervisor's ``__main__`` again. There is no resource tracker process, because there
-are no resources to track. The first fork server is a fork of the supervisor, so that both share what they have loaded,
-7 MB. A later one is a new program, because by then the supervisor knows secrets. So is the first one of a supervisor
-that has opened the vault.
+are no resources to track. A child gets a ``ProcessOrder`` in place of pickled objects: whatever it runs before its
+target costs memory in each child. The first fork server is a fork of the supervisor, so that both share what they have
+loaded, 7 MB. A later one is a new program, because by then the supervisor knows secrets. So is the first one of a
+supervisor that has opened the vault.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, reduction, resource_tracker
-from multiprocessing.context import ForkServerProcess
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_client.plain_text import plain_lines
 
+from .process_order import ProcessOrder
 from .restart_policy import RestartHistory
 
 PRELOADED: Final = "fastn_p2p_supervisor.fork_server_preload"
@@ -55,7 +58,7 @@ class ForkServerFailed(Exception):
     """No process can be started any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForkedProcess:
     """A started process. The holder owns its descriptors."""
 
@@ -63,8 +66,10 @@ class ForkedProcess:
     pidfd: int
     """Descriptor that is readable once the process has ended."""
     channel: socket.socket
-    process: ForkServerProcess
+    status: int
+    """Descriptor that is readable once the fork server has reported the exit code, or has ended."""
     server_pidfd: int
+    _code: int | None = None
 
     @property
     def lost_its_server(self) -> bool:
@@ -79,16 +84,17 @@ class ForkedProcess:
                 raise
 
     def exit_code(self) -> int | None:
-        """Return the exit code (negative: the signal), as ``multiprocessing`` has it; None while it is not known."""
-        code = self.process.exitcode
-        return None if code == 255 and self.lost_its_server else code
+        """Return the exit code (negative: the signal); None while it is not known, or if the fork server has ended."""
+        if self._code is None and _is_readable(self.status):
+            with suppress(OSError, EOFError):
+                self._code = forkserver.read_signed(self.status)
+        return self._code
 
     def close(self) -> None:
         """Close the descriptors."""
         self.channel.close()
         os.close(self.pidfd)
-        with suppress(ValueError):  # the fork server has not reported the end yet
-            self.process.close()
+        os.close(self.status)
 
 
 class ForkServer:
@@ -104,7 +110,6 @@ class ForkServer:
         self._clock = clock
         self._pidfd: int | None = None
         self._retired: list[int] = []
-        self._context = multiprocessing.get_context("forkserver")
 
     @property
     def pid(self) -> int:
@@ -160,7 +165,7 @@ class ForkServer:
             if self._history.record_exit(self._clock()) is None:
                 raise ForkServerFailed("the fork server keeps dying")
         self._prepare_start()
-        self._context.set_forkserver_preload([PRELOADED])
+        forkserver.set_forkserver_preload([PRELOADED])
         try:
             with _isolated_start():
                 forkserver.ensure_running()
@@ -195,13 +200,10 @@ class ForkServer:
         if self._pidfd is None:
             raise ForkServerFailed("the fork server has been stopped")
         ours, theirs = wire.open_pair()
-        arguments = (order, theirs, *map(_Descriptor, descriptors))
-        process = self._context.Process(target=target, args=arguments, name=name, daemon=False)
+        message = msgspec.msgpack.encode(ProcessOrder(target.__module__, target.__qualname__, order))
         try:
-            with _isolated_start():
-                process.start()
-            pid = process.pid or 0
-            return ForkedProcess(pid, open_pidfd(pid), ours, process, self._pidfd)
+            pid, status = self._request(message, (theirs.fileno(), *descriptors))
+            return ForkedProcess(pid, open_pidfd(pid), ours, status, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
             if _ended(self._pidfd, _END_SEEN_WITHIN):
@@ -209,6 +211,19 @@ class ForkServer:
             raise ForkFailed("the system has no room for another process") from error
         finally:
             theirs.close()
+
+    @staticmethod
+    def _request(message: bytes, descriptors: tuple[int, ...]) -> tuple[int, int]:
+        """Return the pid of a new process, and the descriptor of its exit code. Raises OSError, EOFError."""
+        with _isolated_start():
+            status, pipe = forkserver.connect_to_new_process(descriptors)
+        try:
+            with open(pipe, "wb") as order:  # noqa: PTH123  (a descriptor)
+                order.write(message)
+            return forkserver.read_signed(status), status
+        except BaseException:
+            os.close(status)
+            raise
 
     def stop(self) -> None:
         """End the fork server, and with it every remaining child."""
@@ -244,21 +259,6 @@ def _serve(listener: int, alive: int, private: Iterable[int]) -> NoReturn:
         os._exit(1)
 
 
-class _Descriptor:
-    """Argument of a process that becomes a copy of the descriptor there, an int."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
-        return _detach_descriptor, (reduction.DupFd(self._descriptor),)
-
-
-def _detach_descriptor(duplicate: Any) -> int:
-    descriptor: int = duplicate.detach()
-    return descriptor
-
-
 def open_pidfd(pid: int) -> int:
     """Return a descriptor that is readable once the process has ended, also if it is gone already.
 
@@ -272,8 +272,12 @@ def open_pidfd(pid: int) -> int:
 
 def _ended(pidfd: int, within: float = 0.0) -> bool:
     """Return whether a process ends within so many seconds."""
+    return _is_readable(pidfd, within)
+
+
+def _is_readable(descriptor: int, within: float = 0.0) -> bool:
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(within * 1000))
 
 

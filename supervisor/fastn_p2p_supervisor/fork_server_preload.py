@@ -10,22 +10,25 @@ import contextlib
 import errno
 import gc
 import importlib
+import logging
+import multiprocessing
 import os
 import socket
 import struct
 import sys
 import tempfile
 import threading
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from .fork_heap import CodeRecorder, arrange
+from .fork_heap import CodeRecorder, arrange, fill
+from .process_order import carry_out
 
 MODULES: Final = (
     "asyncio",
     "logging.handlers",
-    "multiprocessing.popen_forkserver",
+    "multiprocessing.forkserver",
     "uvloop",
     "msgspec",
     "zmq",
@@ -54,13 +57,6 @@ MODULES: Final = (
 )
 
 _NOT_REHEARSED: Final = (
-    "multiprocessing.process",
-    "multiprocessing.spawn",
-    "multiprocessing.util",
-    "multiprocessing.reduction",
-    "multiprocessing.forkserver",
-    "multiprocessing.popen_fork",
-    "multiprocessing.popen_forkserver",
     "threading",
     "signal",
     "selectors",
@@ -68,22 +64,19 @@ _NOT_REHEARSED: Final = (
     "fastn_p2p_actors.runtime.control_channel",
     "fastn_p2p_actors.runtime.log_files",
     "fastn_p2p_actors.runtime.process_setup",
-    "fastn_p2p_actors.runtime.sandbox.granted_paths",
-    "fastn_p2p_actors.runtime.sandbox.landlock",
     "fastn_p2p_actors.runtime.sandbox.replaced_files",
-    "fastn_p2p_actors.runtime.sandbox.roles",
     "fastn_p2p_actors.runtime.sandbox.sandbox",
-    "fastn_p2p_actors.runtime.sandbox.seccomp",
-    "fastn_p2p_actors.runtime.sandbox.system_files",
-    "fastn_p2p_actors.storage.permission_store",
-    "fastn_p2p_actors.identity.declared_permissions",
     "fastn_p2p_actors.identity.refused_attempts",
     "fastn_p2p_actors.identity.resource_limits",
     "fastn_p2p_actors.identity.sandboxed_process",
     "fastn_p2p_actors.identity.fork_guard",
-    "fastn_p2p_client.permissions",
+    "fastn_p2p_supervisor.process_order",
 )
 """Modules whose functions a child runs beside what is rehearsed."""
+
+_WARMING_ROUNDS: Final = 9
+"""Rehearsals with the code at its new place. The interpreter specializes code that has run eight times: it then looks
+up no names, and so counts no references to them."""
 
 REQUEST_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to send a request after it has connected."""
@@ -158,6 +151,7 @@ def load() -> None:
 
     Without the rehearsal children work as well, and need more memory.
     """
+    logging.getLogger().setLevel(logging.INFO)  # the level that most children have
     for module in MODULES:
         with contextlib.suppress(Exception):  # the child that needs it imports it again and reports the error
             importlib.import_module(module)
@@ -165,6 +159,12 @@ def load() -> None:
         _rehearse()
     recorder.add_modules(_NOT_REHEARSED)
     arrange(recorder.codes)
+    sys._clear_type_cache()  # a child that replaces an entry would write to it, and to the old and the new name
+    with contextlib.suppress(Exception):
+        for _ in range(_WARMING_ROUNDS):
+            _rehearse()
+    gc.collect()
+    fill()
 
 
 def has_one_thread() -> bool:
@@ -188,7 +188,12 @@ def become_fork_server() -> None:
     process_setup.forbid_core_files()
     if not has_one_thread():
         raise RuntimeError("a preloaded module has started a thread: children would hang")
+    multiprocessing.set_start_method(
+        "forkserver", force=True
+    )  # for protocol code: a fork would have its threads' locks
     os.fork = fork_or_refuse
+    server: Any = forkserver
+    server._serve_one = carry_out
     reduction.recvfds = receive_from_supervisor  # type: ignore[assignment]
     gc.freeze()  # keeps the collector from writing to, and so copying, pages that children share
 

@@ -52,11 +52,11 @@ class OneShotProcess:
             await self._has_ended(KILL_WAIT)
         self._loop.remove_reader(self._fork.pidfd)
         self._ended.clear()
-        self._loop.add_reader(self._fork.process.sentinel, self._ended.set)
+        self._loop.add_reader(self._fork.status, self._ended.set)
         try:
             await self._has_ended(EXIT_CODE_WAIT)
         finally:
-            self._loop.remove_reader(self._fork.process.sentinel)
+            self._loop.remove_reader(self._fork.status)
         return wire.WorkerEnded(self._fork.exit_code(), timed_out)
 
     def kill(self) -> None:

@@ -302,7 +302,6 @@ def initialize_child(channel: int, umask: int = 0o077) -> bool:
     tune_malloc()
     shorten_time_slice()
     os.set_inheritable(channel, False)  # passed over a socket, which makes it inheritable
-    _close_inherited_pipes()
     _is_actor = True
     return True
 
@@ -310,21 +309,3 @@ def initialize_child(channel: int, umask: int = 0o077) -> bool:
 def is_actor_process() -> bool:
     """Return whether this process runs one actor and nothing else, and so may be confined."""
     return _is_actor
-
-
-def _close_inherited_pipes() -> None:
-    """Close this process's copies of the two pipes that ``multiprocessing`` passes to each child.
-
-    The fork server exits when the last copy of its pipe is closed, so children must not keep it open. The other pipe
-    belongs to the resource tracker. The modules forget both, so that protocol code can use ``multiprocessing`` afresh.
-    """
-    from multiprocessing import forkserver, resource_tracker
-
-    server = vars(forkserver)["_forkserver"]
-    tracker = vars(resource_tracker)["_resource_tracker"]
-    for holder, name in ((server, "_forkserver_alive_fd"), (tracker, "_fd")):
-        inherited = getattr(holder, name, None)
-        if isinstance(inherited, int):
-            os.close(inherited)
-            setattr(holder, name, None)
-    server._forkserver_address = None

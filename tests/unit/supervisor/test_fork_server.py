@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -34,7 +33,7 @@ def test_a_process_that_has_ended_before_it_gets_a_descriptor_counts_as_ended() 
         assert is_readable(gone)
         assert not is_readable(running)
         with socket.socket() as channel:
-            ForkedProcess(pid, gone, channel, cast(Any, None), running).signal(signal.SIGKILL)  # does not raise
+            ForkedProcess(pid, gone, channel, -1, running).signal(signal.SIGKILL)  # does not raise
     finally:
         os.close(gone)
         os.close(running)
@@ -96,7 +95,7 @@ error = {"refused": ConnectionRefusedError(), "end": EOFError(), "full": Blockin
 if sys.argv[3] == "dies":
     threading.Timer(0.05, os.kill, (server.pid, signal.SIGKILL)).start()
 try:
-    with patch("multiprocessing.context.ForkServerProcess.start", side_effect=error[sys.argv[2]]):
+    with patch("multiprocessing.forkserver.connect_to_new_process", side_effect=error[sys.argv[2]]):
         server.start(len, "any", b"")
 except ForkFailed as failed:
     print(f"{type(failed).__name__}: {failed}")
