@@ -52,7 +52,7 @@ _BATCH: Final = 256
 
 async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
-    actor.enter_sandbox(gateway_sandbox(actor.home))
+    actor.enter_sandbox(lambda: gateway_sandbox(actor.home))
     context = GatewayContext(actor)
     if any(context.settings.identities):
         share_with(*context.settings.identities)

@@ -8,6 +8,7 @@ and gets the replies. Third-party code runs only here. ``fastn_p2p_client.servin
 - ``network_registration``: register with the network process, again after each reconnection.
 - ``crash_attribution``, ``running_marker``: which binding's code was running when the process ended.
 - ``fork_guard``: children that protocol code forks.
+- ``sandbox_preparation``: its sandbox, worked out by a fork of the process.
 - ``sandboxed_process``, ``declared_permissions``: what its sandbox makes necessary.
 - ``refused_attempts``: what the sandbox refuses to protocol code, for the log and for ``status``.
 - ``one_shot_worker``: the process that answers a question of the gateway.

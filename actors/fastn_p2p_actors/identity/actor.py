@@ -20,7 +20,7 @@ from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PErr
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.unix_sockets import set_opener
-from fastn_p2p_client.permissions import KINDS, Permissions, missing
+from fastn_p2p_client.permissions import KINDS, missing
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
@@ -28,18 +28,14 @@ from ..runtime.log_files import confine_logging
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
 from ..runtime.process_setup import is_actor_process
-from ..runtime.sandbox.granted_paths import without_replaceable
 from ..runtime.sandbox.replaced_files import ReplacedFiles
-from ..runtime.sandbox.roles import identity_sandbox
 from ..runtime.sandbox.sandbox import Sandbox
-from ..runtime.sandbox.system_files import python_files, settings_with_own_rules
-from ..runtime.separate_users import own_account
+from ..runtime.sandbox.system_files import python_files
 from ..runtime.site_packages import refresh
 from ..runtime.specs import IdentitySettings
 from ..storage.identity_store import BindingFile, IdentityStore
 from ..storage.permission_store import PermissionStore
 from .crash_attribution import CrashAttribution
-from .declared_permissions import declared_by_builtins
 from .hosted_binding import HostedBinding
 from .messages import (
     Activate,
@@ -54,7 +50,8 @@ from .messages import (
 from .network_registration import NetworkRegistration
 from .refused_attempts import RefusedAttempts
 from .resource_limits import apply_limits, memory_limit
-from .sandboxed_process import DeniedAttemptHint, SandboxTooSmall, make_directories, open_socket
+from .sandbox_preparation import prepare
+from .sandboxed_process import DeniedAttemptHint, SandboxTooSmall, open_socket, use_temporary_directory
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
@@ -100,7 +97,7 @@ class IdentityActor:
         """Attempts that the sandbox has refused."""
         self._loop = asyncio.get_running_loop()
         self._home = Path(os.path.realpath(context.home.path))
-        self._code_files: set[Path] = set()
+        self._code_files: frozenset[str] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self._answer, self._send_session_message)
         self._network = RequestChannel(
@@ -157,24 +154,17 @@ class IdentityActor:
             if is_actor_process() and self._context.is_apart:
                 set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
             return
-        name = self._identity.name
-        permissions = PermissionStore(self._context.home)
-        if own_account() is None:
-            granted_file = permissions.complete(name, lambda: declared_by_builtins(self._store, name))
-        else:
-            granted_file = permissions.read(name)  # the gateway writes it
-        self._granted = granted_file.all_lines()
-        refresh()  # of packages that were installed since the daemon's start, whose files it may read then
-        directory = self._context.home.identities / name
-        make_directories(directory, empty=True)
+        directory = self._context.home.identities / self._identity.name
+        prepared = prepare(self._context.home, self._identity.name)
+        if prepared.has_new_packages:
+            refresh()
+        use_temporary_directory(directory)
         confine_logging()
-        self._code_files = {file for file, _ in python_files(self._home)}
-        granted = without_replaceable(Permissions.of(self._granted), (directory,))
-        paths = (*granted.read, *granted.write, *granted.programs, *settings_with_own_rules())
-        self._granted_files = ReplacedFiles(paths)
-        sandbox = identity_sandbox(self._context.home, name, self._granted)
-        self._context.enter_sandbox(sandbox)
-        RefusedAttempts(sandbox, self._runs_protocol_code, self._on_refused).watch()
+        self._granted = prepared.granted
+        self._code_files = prepared.code_files
+        self._granted_files = ReplacedFiles(prepared.watched)
+        self._context.enter_sandbox(prepared.compiled())
+        RefusedAttempts(prepared.sandbox(), prepared.rights, self._runs_protocol_code, self._on_refused).watch()
         for handler in logging.getLogger().handlers:
             handler.addFilter(DeniedAttemptHint())
         set_opener(partial(open_socket, self._context, asyncio.get_running_loop()))
@@ -208,7 +198,7 @@ class IdentityActor:
         refresh()
         granted = PermissionStore(self._context.home).granted(self._identity.name, message.protocol, message.instance)
         if missing(granted, self._granted) or any(
-            file not in self._code_files and file.exists() for file, _ in python_files(self._home)
+            str(file) not in self._code_files and file.exists() for file, _ in python_files(self._home)
         ):
             raise SandboxTooSmall
 

@@ -34,7 +34,7 @@ from ..runtime.sandbox.sandbox import enter
 from ..runtime.site_packages import refresh
 from .declared_permissions import declared_permissions
 from .hosted_binding import check_binding, check_class, delete_binding, describe_binding
-from .sandboxed_process import HINT, is_permission_denied, make_directories
+from .sandboxed_process import HINT, is_permission_denied, make_directories, use_temporary_directory
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
@@ -212,6 +212,7 @@ def _enter_sandbox(question: CheckConfig | RunOnDelete | DescribeData | Describe
                 granted += declared_permissions(question.protocol, question.code, question.config)
         directory = Home(Path(question.home)).identities / question.identity
         make_directories(directory)
+        use_temporary_directory(directory)
         enter(code_sandbox(home, directory, granted))
 
 

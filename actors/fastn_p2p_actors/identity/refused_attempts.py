@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -45,14 +45,21 @@ class RefusedAttempts:
 
     Args:
         sandbox: the sandbox of this process.
+        rights: what its ``real_paths`` returned.
         is_watched: return whether code of a protocol is running in this thread.
         on_attempt: called with the permission that is missing, ``read /srv/photos``, or with a few words for what no
             permission allows. Called in the thread of the code.
     """
 
-    def __init__(self, sandbox: Sandbox, is_watched: Callable[[], bool], on_attempt: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        rights: Mapping[str, int],
+        is_watched: Callable[[], bool],
+        on_attempt: Callable[[str], None],
+    ) -> None:
         self._sandbox = sandbox
-        self._rights = {os.path.realpath(path): rights for path, rights in sandbox.files.items()}
+        self._rights = rights
         self._is_watched = is_watched
         self._on_attempt = on_attempt
         self._reported: set[str] = set()

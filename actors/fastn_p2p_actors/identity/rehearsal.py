@@ -2,14 +2,13 @@
 
 The fork server runs it before its first fork. Decoders, signatures and caches that are made at their first use are then
 made once, and not in each child. The network process is a mailbox here. The sandbox itself, limits and log files of a
-real process are left out.
+real process are left out, and what a fork of it does for its sandbox.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import platform
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +17,19 @@ import msgspec
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack, DeliverCall, RegisterIdentity, encode
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.permissions import missing
 
 from ..runtime.actor import ActorContext
 from ..runtime.log_files import make_handler
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.sandbox import seccomp
-from ..runtime.sandbox.landlock import combine
 from ..runtime.sandbox.replaced_files import ReplacedFiles
-from ..runtime.sandbox.system_files import python_files, settings_with_own_rules, system_files
-from ..runtime.site_packages import refresh
+from ..runtime.sandbox.system_files import settings_with_own_rules
 from ..runtime.specs import ActorSpec, IdentitySettings
-from ..storage.identity_store import BindingFile, IdentityFile, IdentityStore
+from ..storage.identity_store import BindingFile, IdentityFile
 from ..storage.permission_store import PermissionStore
 from . import serve
-from .declared_permissions import declared_by_builtins
+from .declared_permissions import declared_permissions
 
 _SECONDS: Final = 2.0
 """Seconds after which the rehearsal is given up. It takes some hundredths."""
@@ -53,7 +51,10 @@ async def rehearse(directory: Path) -> None:
     home = Home(directory)
     spec = _write_identity(home)
     make_handler(home, _NAME).format(logging.makeLogRecord({"name": _NAME, "msg": "%s", "args": (_NAME,)}))
-    _prepare_sandbox(home)
+    ReplacedFiles(settings_with_own_rules()).find_replaced()
+    if seccomp.is_supported():
+        seccomp.io_uring_filter()
+    missing(declared_permissions("Echo", _CODE, b""), PermissionStore(home).granted(_NAME, "Echo", "default"))
     context = ActorContext(msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=ActorSpec), None)
     network = _Network(home)
     try:
@@ -82,16 +83,6 @@ def _write_identity(home: Home) -> ActorSpec:
     return ActorSpec(
         name=f"identity-{_NAME}", module=serve.__module__, home=str(home.path), heartbeat=1.0, settings=settings
     )
-
-
-def _prepare_sandbox(home: Home) -> None:
-    """Do what comes before the sandbox, and leaves this process as it is."""
-    store = IdentityStore(home)
-    PermissionStore(home).complete(_NAME, lambda: declared_by_builtins(store, _NAME)).all_lines()
-    refresh()
-    combine(python_files(home.path), system_files())
-    ReplacedFiles(settings_with_own_rules()).find_replaced()
-    seccomp.assemble(seccomp.SyscallRules(), platform.machine())
 
 
 class _Network:

@@ -49,8 +49,6 @@ class SandboxTooSmall(Exception):
 def make_directories(directory: Path, *, empty: bool = False) -> None:
     """Make the directories of an identity to which its code may write: a sandbox has rules for what exists.
 
-    Temporary files go to one of them, those of programs that the process starts too.
-
     Args:
         directory: directory of the identity.
         empty: delete the temporary files of earlier processes.
@@ -60,7 +58,11 @@ def make_directories(directory: Path, *, empty: bool = False) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
     for each in (directory / PROTOCOLS, temporary):
         each.mkdir(mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = str(temporary)
+
+
+def use_temporary_directory(directory: Path) -> None:
+    """Have temporary files go to the identity's directory for them, those of programs that the process starts too."""
+    os.environ["TMPDIR"] = str(directory / TEMPORARY)
     tempfile.tempdir = None
 
 

@@ -451,7 +451,8 @@ async def serve(context: ActorContext) -> None:
     """
     mailbox = context.home.mailbox("network")
     listener = context.listeners.get("network") or bind_mailbox(mailbox)
-    context.enter_sandbox(network_sandbox(context.home, make_host_directory()))
+    directory = make_host_directory()
+    context.enter_sandbox(lambda: network_sandbox(context.home, directory))
     settings = ReplacedFiles(settings_with_own_rules() if context.is_confined else ())
     watching = asyncio.ensure_future(context.restart_when_replaced(settings)) if settings else None
     if context.is_apart:

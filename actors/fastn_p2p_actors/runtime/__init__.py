@@ -13,6 +13,7 @@
 - ``last_exit``, ``time_slices``: how the daemon ended last; long loops split over event loop iterations.
 - ``site_packages``: packages installed, replaced or removed while a process runs.
 - ``worker_process``: start of a one-shot worker.
+- ``forked_work``: work that a fork of a process does, to take no memory of the process.
 - ``identity_sockets``: connections that the supervisor makes for identities' processes.
 - ``sandbox``: files, sockets and system calls that the kernel leaves a process.
 - ``curve``: the vault's encrypted mailbox.

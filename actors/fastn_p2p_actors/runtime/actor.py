@@ -38,7 +38,7 @@ from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
 from .log_files import configure_logging, confine_logging, create_log_file
 from .sandbox.replaced_files import ReplacedFiles
-from .sandbox.sandbox import Sandbox, enter
+from .sandbox.sandbox import CompiledSandbox, Sandbox, compile_in_fork, enter, enter_compiled
 from .sandbox.seccomp import deny_io_uring
 from .sandbox.states import CLOSED, SWITCHED_OFF
 from .separate_users import ProcessAccount, become_user, make_runtime_directory, open_mailboxes, own_account
@@ -251,7 +251,7 @@ class ActorContext:
                 return
             await asyncio.sleep(self._opening_until - now)
 
-    def enter_sandbox(self, sandbox: Sandbox) -> None:
+    def enter_sandbox(self, sandbox: Sandbox | CompiledSandbox | Callable[[], Sandbox]) -> None:
         """Confine this process for ever, and tell the supervisor how far that went.
 
         Call it before the process takes input, and before it starts a thread. Tests run several actors in one process:
@@ -259,7 +259,11 @@ class ActorContext:
         """
         if not process_setup.is_actor_process():
             return
-        self.sandbox_state = enter(sandbox) if self.spec.sandbox else SWITCHED_OFF
+        if not self.spec.sandbox:
+            self.sandbox_state = SWITCHED_OFF
+        else:
+            compiled = compile_in_fork(sandbox) if callable(sandbox) else sandbox
+            self.sandbox_state = enter(compiled) if isinstance(compiled, Sandbox) else enter_compiled(compiled)
         if self.sandbox_state not in (CLOSED, SWITCHED_OFF):
             self.log.warning("the sandbox is %s", self.sandbox_state)
         self._send(wire.Sandboxed(self.sandbox_state))

@@ -53,7 +53,8 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(logging.INFO if level is None else level)
+    if root.level != (logging.INFO if level is None else level):  # to set it visits every logger there is
+        root.setLevel(logging.INFO if level is None else level)
     logger = logging.getLogger(name)
     if level is None:
         logger.warning(

@@ -87,14 +87,15 @@ _imported: dict[str, dict[str, tuple[int, int] | None]] = {}
 """Files of a protocol's package at their import (time of change, size), by its top-level module."""
 
 
-def refresh() -> None:
-    """Bring ``sys.path``, ``sys.meta_path`` and the caches of the import system up to date."""
+def refresh() -> bool:
+    """Bring ``sys.path``, ``sys.meta_path`` and the caches of the import system up to date. Return whether they were
+    not."""
     now = _path_files(_applied)
     present = {folder: _changed_at(folder) for folder in _folders()}
     gone = {path: file for path, file in _applied.items() if now.get(path) != file}
     new = {path: file for path, file in now.items() if _applied.get(path) != file}
     if not gone and not new and present == _present:
-        return
+        return False
     kept = {folder for path, file in now.items() if path not in new for folder in file.directories(path.parent)}
     for path, file in gone.items():
         _undo(path, file, kept)
@@ -108,6 +109,7 @@ def refresh() -> None:
     _present.clear()
     _present.update(present)
     importlib.invalidate_caches()
+    return True
 
 
 def _undo(path: Path, file: _PathFile, kept: set[str]) -> None:

@@ -89,15 +89,15 @@ def version() -> int:
     return max(found, 0)
 
 
-def restrict(rules: LandlockRules, abi: int) -> None:
-    """Restrict this thread, and all that it starts.
+def make_ruleset(rules: LandlockRules, abi: int) -> int:
+    """Return a new descriptor for ``restrict``. It restricts nothing by itself.
 
     Args:
         rules: what stays allowed.
         abi: ``version()``; newer kernels restrict more.
 
     Raises:
-        LandlockFailed: nothing was restricted.
+        LandlockFailed: the kernel does not accept the rules.
     """
     rights = max(value for first, value in _ALL.items() if first <= abi)
     net = 0
@@ -113,6 +113,19 @@ def restrict(rules: LandlockRules, abi: int) -> None:
         for right, ports in ((_BIND_TCP, rules.listen), (_CONNECT_TCP, rules.connect)):
             for port in ports or () if net & right else ():
                 _add(ruleset, _NET_PORT, struct.pack("=QQ", right, port))
+    except BaseException:
+        os.close(ruleset)
+        raise
+    return ruleset
+
+
+def restrict(ruleset: int) -> None:
+    """Restrict this thread, and all that it starts. Close the descriptor.
+
+    Raises:
+        LandlockFailed: nothing was restricted.
+    """
+    try:
         _call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)

@@ -63,13 +63,14 @@ def gateway_sandbox(home: Home) -> Sandbox:
     return Sandbox(combine(_core(home).items(), own), families=_LOCAL)
 
 
-def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandbox:
+def identity_sandbox(home: Home, identity: str, granted: Iterable[str], pid: int | None = None) -> Sandbox:
     """Return the sandbox of an identity's process: its workspaces, and what its bindings were granted.
 
     Args:
         home: home of the daemon.
         identity: name of the identity.
         granted: lines of ``Permissions``.
+        pid: process of the identity, which has called ``hold_own_process``; None for this one.
     """
     own = home.identities / identity
     log_file = home.logs / f"identity-{identity}.log"
@@ -80,6 +81,7 @@ def identity_sandbox(home: Home, identity: str, granted: Iterable[str]) -> Sandb
         [(own, READ), *_workspaces(own)],
         [(log_file, READ_FILE | WRITE_FILE | TRUNCATE)],
         [(home.lock, READ_FILE), (home.socket_directory_file, READ_FILE)],
+        pid=pid,
     )
 
 
@@ -100,7 +102,11 @@ def _workspaces(identity: Path) -> list[tuple[Path, int]]:
 
 
 def _protocol_code(
-    granted: Iterable[str], home: Path | None, identity: Path | None, *own: Iterable[tuple[Path, int]]
+    granted: Iterable[str],
+    home: Path | None,
+    identity: Path | None,
+    *own: Iterable[tuple[Path, int]],
+    pid: int | None = None,
 ) -> Sandbox:
     home = None if home is None else Path(os.path.realpath(home))
     permissions = without_replaceable(Permissions.of(granted), () if identity is None else (identity,))
@@ -109,7 +115,7 @@ def _protocol_code(
     files = combine(
         python_files(home),
         system_files(),
-        all_processes() if programs else own_process(),
+        all_processes() if programs else own_process(pid),
         traces(),
         *own,
         _granted_rules(READ, permissions.read, home),

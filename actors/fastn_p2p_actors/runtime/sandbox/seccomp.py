@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from .syscall_numbers import SYSCALLS
@@ -82,6 +83,9 @@ _SIGNALS: Final = ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 """Calls whose first argument is the process that gets a signal."""
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 class SeccompFailed(OSError):
     """The kernel did not install the filter."""
 
@@ -115,7 +119,28 @@ def syscall_number(name: str) -> int:
     return -1 if number is None else number
 
 
-def install(rules: SyscallRules) -> None:
+def compile_rules(rules: SyscallRules) -> bytes:
+    """Return the filter for ``install``."""
+    return assemble(rules, platform.machine())
+
+
+@cache
+def io_uring_filter() -> bytes:
+    """Return the filter of ``deny_io_uring``."""
+    code = _Program(platform.machine())
+    code.begin()
+    code.deny("io_uring_setup")
+    return code.end()
+
+
+def deny_io_uring() -> None:
+    """Deny io_uring, before an event loop sets it up and then fails to use it. No effect where there is no filter."""
+    if is_supported():
+        with suppress(SeccompFailed):
+            install(io_uring_filter())
+
+
+def install(program: bytes) -> None:
     """Filter the system calls of all threads of this process, and of all that it starts, from now on.
 
     The process must have ``PR_SET_NO_NEW_PRIVS``.
@@ -123,25 +148,10 @@ def install(rules: SyscallRules) -> None:
     Raises:
         SeccompFailed: nothing is filtered.
     """
-    _install(assemble(rules, platform.machine()))
-
-
-def deny_io_uring() -> None:
-    """Deny io_uring, before an event loop sets it up and then fails to use it. No effect where there is no filter."""
-    if is_supported():
-        code = _Program(platform.machine())
-        code.begin()
-        code.deny("io_uring_setup")
-        with suppress(SeccompFailed):
-            _install(code.end())
-
-
-def _install(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
     number = ctypes.c_long(_SECCOMP[platform.machine()])
-    if libc.syscall(number, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_TSYNC), ctypes.c_char_p(header)) != 0:
+    if _libc.syscall(number, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_TSYNC), ctypes.c_char_p(header)) != 0:
         code = ctypes.get_errno()
         raise SeccompFailed(code, f"seccomp: {os.strerror(code)}")
 

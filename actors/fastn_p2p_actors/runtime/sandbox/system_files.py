@@ -134,12 +134,17 @@ def _library_directories() -> Iterator[str]:
             yield from filter(os.path.isabs, map(str.strip, file.read_text(errors="replace").splitlines()))
 
 
-def own_process() -> Iterator[tuple[Path, int]]:
-    """Yield what ``/proc`` says of this process, and keep it allowed."""
-    path = Path(f"/proc/{os.getpid()}")
+def hold_own_process() -> None:
+    """Keep what ``/proc`` says of this process allowed, after a rule for it."""
     if not _own_process:
-        _own_process.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    yield path, READ
+        _own_process.append(os.open(f"/proc/{os.getpid()}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def own_process(pid: int | None = None) -> Iterator[tuple[Path, int]]:
+    """Yield what ``/proc`` says of this process, and hold it; or of the process ``pid``, which has to hold it."""
+    if pid is None:
+        hold_own_process()
+    yield Path(f"/proc/{pid or os.getpid()}"), READ
 
 
 def all_processes() -> Iterator[tuple[Path, int]]:

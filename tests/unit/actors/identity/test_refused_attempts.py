@@ -29,7 +29,7 @@ def reported(sandbox: Sandbox, work: Callable[[], object], *, watched: bool = Tr
     if pid == 0:
         try:
             found: list[str] = []
-            RefusedAttempts(sandbox, lambda: watched, found.append).watch()
+            RefusedAttempts(sandbox, sandbox.real_paths(), lambda: watched, found.append).watch()
             with suppress(OSError):
                 work()
             os.write(writer, msgspec.json.encode(found))
