@@ -20,27 +20,38 @@ from ...console.formatting import format_duration
 from .check import OFF, OK, PROBLEM, Check
 from .http_probe import HttpResponse, request
 from .relays import none_reason
+from .time_limit import LIMIT, late_text, run_in_thread
 
 _MOST_READ: Final = 3
 """Identities whose records are read back from each directory, which may limit requests."""
+_CHECK_URL: Final = "check the name and the port, and whether a firewall blocks it. Directories: fastn-p2p config show"
 _TTL: Final = 30
 """Seconds for which others may keep the test packet."""
 
 Identities = Sequence[tuple[str, str]]
 """Name and ID52 of identities that are online."""
+_Found = tuple[list[Check], list[HttpResponse]]
 
 
-async def check_directories(
-    urls: Sequence[str], identities: Identities, mode: str
-) -> tuple[list[Check], list[HttpResponse]]:
-    """Return checks of each directory, and its answers."""
+async def check_directories(urls: Sequence[str], identities: Identities, mode: str, seconds: float = LIMIT) -> _Found:
+    """Return checks of each directory, and its answers, within so many seconds."""
     if not urls:
         return [Check(name="directory", state=OFF, text=none_reason("directories", mode))], []
-    found = await asyncio.gather(*(asyncio.to_thread(_check, url, identities) for url in urls))
+    late: list[_Found] = [([_late(url, seconds)], []) for url in urls]
+    found = await asyncio.gather(
+        *(
+            run_in_thread(_check, url, identities, seconds=seconds, otherwise=each)
+            for url, each in zip(urls, late, strict=True)
+        )
+    )
     return [check for checks, _ in found for check in checks], [answer for _, answers in found for answer in answers]
 
 
-def _check(url: str, identities: Identities) -> tuple[list[Check], list[HttpResponse]]:
+def _late(url: str, seconds: float) -> Check:
+    return Check(name="directory", state=PROBLEM, text=late_text(seconds), advice=_CHECK_URL, target=url)
+
+
+def _check(url: str, identities: Identities) -> _Found:
     if not identities:
         check, test_answers = _publish_and_read(url)
         return [check], test_answers
@@ -106,8 +117,7 @@ def _publish_and_read(url: str) -> tuple[Check, list[HttpResponse]]:
 
 def _http_problem(url: str, answer: HttpResponse) -> Check | None:
     if answer.problem:
-        advice = "check the name and the port, and whether a firewall blocks it. Directories: fastn-p2p config show"
-        return Check(name="directory", state=PROBLEM, text=answer.problem, advice=advice, target=url)
+        return Check(name="directory", state=PROBLEM, text=answer.problem, advice=_CHECK_URL, target=url)
     if answer.status not in range(200, 300) and answer.status != 404:
         return _refused(url, "read", answer)
     return None

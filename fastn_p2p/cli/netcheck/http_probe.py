@@ -14,7 +14,9 @@ from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-TIMEOUT: Final = 5.0
+from .time_limit import DNS_TIMEOUT, DnsTimeout, find_addresses
+
+TIMEOUT: Final = 4.0
 """Seconds for connecting, and for the request with its whole answer."""
 _SEEN_AS: Final = "Fastn-Client-Address"
 _MOST: Final = 64 * 1024
@@ -31,6 +33,7 @@ class HttpResponse(NamedTuple):
         clock_offset: seconds by which the server's clock is ahead of this machine's; None without a ``Date``.
         problem: reason for which there was no answer; empty if there was one.
         seen_as: IP address from which the request came, as a relay of ours says; empty if it does not.
+        lacks_dns: True if DNS has not answered.
     """
 
     status: int
@@ -39,6 +42,7 @@ class HttpResponse(NamedTuple):
     clock_offset: float | None
     problem: str
     seen_as: str = ""
+    lacks_dns: bool = False
 
 
 def request(method: str, url: str, body: bytes | None = None) -> HttpResponse:
@@ -48,6 +52,7 @@ def request(method: str, url: str, body: bytes | None = None) -> HttpResponse:
     # A port in any case: http.client would look for one in the host, and find the end of an IPv6 address.
     host, port = parts.hostname or "", parts.port or kind.default_port
     connection = kind(host.rstrip("."), port, timeout=TIMEOUT)
+    connection._create_connection = _connect  # type: ignore[attr-defined]  # as http.client's own tests do
     began, began_at = time.perf_counter(), time.time()
     try:
         connection.connect()
@@ -56,13 +61,25 @@ def request(method: str, url: str, body: bytes | None = None) -> HttpResponse:
             response = connection.getresponse()
             content = response.read(_MOST)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return HttpResponse(0, b"", _ms(began), None, _words(error))
+        return HttpResponse(0, b"", _ms(began), None, _words(error), lacks_dns=isinstance(error, DnsTimeout))
     finally:
         connection.close()
     seen_as = _address(response.getheader(_SEEN_AS, ""))
     return HttpResponse(
         response.status, content, _ms(began), _offset(response.getheader("Date"), began_at), "", seen_as
     )
+
+
+def _connect(server: tuple[str, int], timeout: float, _source: object = None) -> socket.socket:
+    """Connect to the first address of a host that accepts. All of them together have the time of one."""
+    ends = time.monotonic() + timeout
+    last: OSError = TimeoutError()
+    for _, _, _, _, address in find_addresses(*server, socket.SOCK_STREAM):
+        try:
+            return socket.create_connection(address[:2], max(0.01, ends - time.monotonic()))  # type: ignore[arg-type]
+        except OSError as error:
+            last = error
+    raise last
 
 
 @contextmanager
@@ -119,6 +136,8 @@ def _address(text: str) -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:g} s"
+    if isinstance(error, DnsTimeout):
+        return f"DNS has not answered within {DNS_TIMEOUT:g} s"
     if isinstance(error, socket.gaierror):
         return "its name is not found in DNS"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import secrets
-import socket
 from typing import Final
 
 from fastn_p2p_actors.network.discovery.lan.interfaces import Link
@@ -56,8 +54,7 @@ async def check_lan(*, uses_lan: bool, mode: str) -> list[Check]:
 
 
 def _check(link: Link, is_received: bool) -> Check:
-    address = link.address if link.family == socket.AF_INET else str(ipaddress.ip_address(bytes.fromhex(link.address)))
-    place = f"{link.interface} {address}"
+    place = f"{link.interface} {link.address}"
     if is_received:
         return Check(name="LAN", state=OK, text="multicast is sent and heard", target=place)
     advice = "allow UDP port 5353 (multicast DNS) in the firewall of this machine"

@@ -10,16 +10,22 @@ from fastn_p2p_actors.daemon_settings.server_urls import ping_url
 
 from .check import OFF, OK, PROBLEM, UNKNOWN, Check
 from .http_probe import HttpResponse, request
+from .time_limit import DNS_TIMEOUT, LIMIT, late_text, run_in_thread
 
 _TOLERANCE: Final = 60.0
 """Seconds that a clock may be wrong: credentials allow for as much."""
 
 
-async def check_relays(urls: Sequence[str], mode: str) -> tuple[list[Check], list[HttpResponse]]:
-    """Return a check of each relay, and the answers of them."""
+async def check_relays(
+    urls: Sequence[str], mode: str, seconds: float = LIMIT
+) -> tuple[list[Check], list[HttpResponse]]:
+    """Return a check of each relay, and the answers of them, within so many seconds."""
     if not urls:
         return [Check(name="relay", state=OFF, text=none_reason("relays", mode))], []
-    answers = await asyncio.gather(*(asyncio.to_thread(request, "GET", ping_url(url)) for url in urls))
+    late = HttpResponse(0, b"", seconds * 1000, None, late_text(seconds))
+    answers = await asyncio.gather(
+        *(run_in_thread(request, "GET", ping_url(url), seconds=seconds, otherwise=late) for url in urls)
+    )
     return [_check(url, answer) for url, answer in zip(urls, answers, strict=True)], list(answers)
 
 
@@ -46,6 +52,16 @@ def check_clock(answers: Sequence[HttpResponse]) -> Check:
     direction = "behind" if offset > 0 else "ahead"
     text = f"this machine's clock is {abs(offset):.0f} s {direction}, and peers allow for {_TOLERANCE:g} s"
     return Check(name="clock", state=PROBLEM, text=text, advice="set the clock, for instance by NTP")
+
+
+def check_dns(answers: Sequence[HttpResponse]) -> list[Check]:
+    """Return a check of DNS if it has not answered."""
+    missing = sum(each.lacks_dns for each in answers)
+    if not missing:
+        return []
+    text = f"it has not answered within {DNS_TIMEOUT:g} s, so {missing} of {len(answers)} requests were not sent"
+    advice = "correct the DNS servers of this machine (/etc/resolv.conf), or allow UDP port 53 in the firewall"
+    return [Check(name="DNS", state=PROBLEM, text=text, advice=advice)]
 
 
 def none_reason(what: str, mode: str) -> str:

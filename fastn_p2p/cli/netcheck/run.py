@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import DaemonNotRunning, P2PError
@@ -14,18 +15,22 @@ from ...console.daemon_settings import resolve
 from .check import OK, PROBLEM, UNKNOWN, Check
 from .directories import check_directories
 from .lan import check_lan
-from .relays import check_clock, check_relays
+from .relays import check_clock, check_dns, check_relays
+from .time_limit import LIMIT
 from .udp import check_addresses, check_port, check_udp
 
-_STATUS_TIMEOUT = 5.0
+_STATUS_TIMEOUT: Final = 5.0
+"""Seconds for the daemon's status. The checks have what is left of ``LIMIT``."""
 
 
 async def run_checks(home: Path | None) -> list[Check]:
-    """Run every check, and return the results in the order in which they are shown.
+    """Run every check, and return the results in the order in which they are shown, within ten seconds.
 
     Raises:
         CommandLineError: the settings of the daemon are not valid.
     """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + LIMIT
     found = Home.find(home)
     status, daemon = await _daemon(found)
     network = resolve(found).settings.network
@@ -35,15 +40,18 @@ async def run_checks(home: Path | None) -> list[Check]:
     uses_lan = status.lan if status is not None else network.uses_lan
     present = [each for each in status.identities if each.online] if status is not None else []
     online = [(each.name, each.id52) for each in present if each.listed]
+    left = ends - loop.time()
     udp, lan, relayed, listed = await asyncio.gather(
-        check_udp(relays, status),
+        check_udp(relays, status, left),
         check_lan(uses_lan=uses_lan, mode=mode),
-        check_relays(relays, mode),
-        check_directories(directories, online, mode),
+        check_relays(relays, mode, left),
+        check_directories(directories, online, mode, left),
     )
+    answers = [*relayed[1], *listed[1]]
     home_relay = [_home_relay(status)] if status is not None and relays else []
     return [
         daemon,
+        *check_dns(answers),
         udp,
         *check_addresses(status, mode, {each.seen_as for each in relayed[1] if each.seen_as}),
         check_port(_port(found), status),
@@ -51,7 +59,7 @@ async def run_checks(home: Path | None) -> list[Check]:
         *home_relay,
         *listed[0],
         *lan,
-        check_clock([*relayed[1], *listed[1]]),
+        check_clock(answers),
     ]
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from fastn_p2p_client.ipc.messages import Status
 
 from .check import OFF, OK, PROBLEM, UNKNOWN, Check
+from .time_limit import LIMIT, DnsTimeout, find_addresses, run_in_thread
 
 _DISCOVERY_PORT: Final = 7842
 """UDP port of a relay's QUIC address discovery."""
@@ -28,21 +29,25 @@ _ANY_V6: Final = "2001:db8::1"
 """Addresses for documentation. Nothing is sent there: the kernel is asked for the route."""
 
 
-async def check_udp(relays: Sequence[str], status: Status | None) -> Check:
-    """Check that datagrams get out and back: by a direct connection, or by asking the relays' address discovery."""
+async def check_udp(relays: Sequence[str], status: Status | None, seconds: float = LIMIT) -> Check:
+    """Check that datagrams get out and back: by a direct connection, or by asking the relays' address discovery.
+
+    It has an answer within so many seconds.
+    """
     for each in status.connections if status is not None else []:
         if each.path == "direct" and not _ip(each.address).is_loopback:
             return Check(name="UDP", state=OK, text=f"works: there is a direct connection to {each.address}")
     if not relays:
         text = "no relay is in use, and there is no direct connection to another machine: nothing could be asked"
         return Check(name="UDP", state=UNKNOWN, text=text)
-    answers = await asyncio.gather(*(asyncio.to_thread(_probe, url) for url in relays))
+    answers = await asyncio.gather(*(run_in_thread(_probe, url, seconds=seconds, otherwise=None) for url in relays))
     times = [each for each in answers if isinstance(each, float)]
     if times:
         text = f"works: {len(times)} of {len(relays)} relays answer over UDP"
         return Check(name="UDP", state=OK, text=text, ms=min(times))
     if all(isinstance(each, OSError) for each in answers):
-        return Check(name="UDP", state=UNKNOWN, text="no relay's name is found in DNS, so none could be asked over UDP")
+        reason = "DNS does not answer" if isinstance(answers[0], DnsTimeout) else "no relay's name is found in DNS"
+        return Check(name="UDP", state=UNKNOWN, text=f"{reason}, so none could be asked over UDP")
     if not any(url.startswith("https:") for url in relays):
         text = "a relay without TLS need not answer over UDP, and none of these does"
         return Check(name="UDP", state=UNKNOWN, text=text)
@@ -64,9 +69,9 @@ def probe_quic(host: str, port: int) -> float | None:
     Blocks: call it in a thread.
 
     Raises:
-        OSError: the name of the host is not found.
+        OSError: the name of the host is not found, or DNS does not answer.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    found = find_addresses(host, port, socket.SOCK_DGRAM)
     own = secrets.token_bytes(8)
     packet = b"\xc0" + _NO_VERSION + b"\x08" + secrets.token_bytes(8) + b"\x08" + own
     packet = packet.ljust(_PROBE_BYTES, b"\0")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,11 @@ from fastn_p2p.cli.netcheck.check import OFF, OK, PROBLEM, UNKNOWN
 from fastn_p2p.cli.netcheck.directories import check_directories
 from fastn_p2p.cli.netcheck.http_probe import HttpResponse, request
 from fastn_p2p.cli.netcheck.lan import check_lan
-from fastn_p2p.cli.netcheck.relays import check_clock, check_relays
+from fastn_p2p.cli.netcheck.relays import check_clock, check_dns, check_relays
 from fastn_p2p.cli.netcheck.udp import check_addresses, check_udp, probe_quic
 from fastn_p2p_client.ipc.messages import ConnectionStatus, Status
 from tests.support.certificates import make_certificate
+from tests.support.daemons import DEADLINE
 from tests.support.relay_clients import running_relay
 
 
@@ -229,3 +231,40 @@ async def test_the_lan_that_is_turned_off() -> None:
     (local,) = await check_lan(uses_lan=False, mode="local")
     (off,) = await check_lan(uses_lan=False, mode="lan")
     assert (local.state, off.state, off.text) == (OFF, OFF, "the settings turn it off")
+
+
+@pytest.fixture
+def dropped_queries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """DNS does not answer, as where a network drops queries: the C library waits."""
+    end = threading.Event()
+
+    def wait(*_: object, **__: object) -> list[Any]:
+        end.wait(DEADLINE)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", wait)
+    monkeypatch.setattr("fastn_p2p.cli.netcheck.time_limit.DNS_TIMEOUT", 0.02)
+    yield
+    end.set()
+
+
+async def test_dns_that_does_not_answer_is_named(dropped_queries: None) -> None:
+    relays, answers = await check_relays(["https://relay.example/"], "internet")
+    directories, more = await check_directories(["https://directory.example/pkarr"], [], "internet")
+    udp = await check_udp(["https://relay.example/"], None)
+    assert all("DNS has not answered" in each.text for each in (*relays, *directories))
+    assert udp.text == "DNS does not answer, so none could be asked over UDP"
+    (dns,) = check_dns([*answers, *more])
+    assert (dns.state, "2 of 2 requests" in dns.text) == (PROBLEM, True)
+    assert check_dns([HttpResponse(200, b"", 1.0, None, "")]) == []
+
+
+async def test_servers_that_do_not_answer_do_not_hold_the_command_up() -> None:
+    """Neither its result nor its end: no thread is waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (relay,), _ = await check_relays([url], "internet", 0.05)
+        (directory,), _ = await check_directories([url], [], "internet", 0.05)
+        for check in (relay, directory):
+            assert (check.state, check.text) == (PROBLEM, "no complete answer within 0.1 s")
+        assert all(each.daemon for each in threading.enumerate() if each.name.startswith("netcheck"))
