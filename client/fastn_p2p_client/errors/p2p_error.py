@@ -20,6 +20,7 @@ class P2PError(Exception):
         code: stable name of the error; it never changes between releases.
         retryable: True if the same request can succeed later without any change.
         transient: True if the error passes by itself, for instance once a process has restarted; see ``is_transient``.
+        see: template of a last sentence, which names the command that tells more.
         detail: more about it, in words for people; empty if there is no more. Part of the text, and no field.
     """
 
@@ -27,6 +28,7 @@ class P2PError(Exception):
     retryable: ClassVar[bool] = False
     transient: ClassVar[bool] = False
     template: ClassVar[str] = "{code}"
+    see: ClassVar[str] = ""
     _names: ClassVar[tuple[str, ...]] = ()
     detail = ""
 
@@ -58,9 +60,16 @@ class P2PError(Exception):
 
     def __str__(self) -> str:
         """Return one line that is safe to print, also if a peer chose parts of it. ``fields`` has the exact values."""
+        return self._plain(self.template + self.see)
+
+    def statement(self) -> str:
+        """Return the same line without the command that tells more, for this command."""
+        return str(self).removesuffix(self._plain(self.see))
+
+    def _plain(self, template: str) -> str:
         from ..plain_text import plain  # imported late: most programs load errors and never print one
 
-        return plain(self.template.format(code=self.code, **self.fields()))
+        return plain(template.format(code=self.code, **self.fields()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
@@ -99,6 +108,7 @@ def error_from(code: str, fields: dict[str, Any], detail: str = "") -> P2PError:
     Args:
         code: stable name of the error; ``CODES`` has all of them.
         fields: fields of the exception by name.
+        see: template of a last sentence, which names the command that tells more.
         detail: more about it, in words for people.
     """
     cls = CODES.get(code)

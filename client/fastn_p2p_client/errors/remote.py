@@ -6,6 +6,8 @@ from typing import Final
 
 from .p2p_error import RemoteError
 
+_SEE: Final = " See each step: fastn-p2p explain {peer}"
+
 
 class PeerUnknown(RemoteError):
     """No address is known for the peer."""
@@ -16,19 +18,19 @@ class PeerUnknown(RemoteError):
         "nothing is known about {peer}: the address book has no such name. An identity of this daemon has to be "
         "online. Ask for the peer's ID52 or ticket and add it: fastn-p2p peer add TICKET --name NAME"
     )
+    see = _SEE
     peer: str
 
     def __str__(self) -> str:
         if len(self.peer) != 52:  # not an ID52
-            return super().__str__()
+            return self._plain(self.template)
         from ..plain_text import plain
 
         asked = self.detail or "nor at the LAN and the directories, as far as the network mode uses them"
         return plain(
             f"nothing is known about {self.peer}: neither by the address book nor on this machine; {asked}. Is its "
-            f"daemon running, and the identity online? Ask for its ticket, or see each step: "
-            f"fastn-p2p explain {self.peer}"
-        )
+            f"daemon running, and the identity online? Ask for its ticket."
+        ) + self._plain(self.see)
 
 
 class PeerUnreachable(RemoteError):
@@ -36,7 +38,8 @@ class PeerUnreachable(RemoteError):
 
     code = "peer-unreachable"
     retryable = True
-    template = "{peer} cannot be reached: {reason}. Is its daemon running? See each step: fastn-p2p explain {peer}"
+    template = "{peer} cannot be reached: {reason}. Is its daemon running?"
+    see = _SEE
     peer: str
     reason: str
 

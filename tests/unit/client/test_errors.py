@@ -14,7 +14,17 @@ import pytest
 
 import fastn_p2p_client
 from fastn_p2p_client import errors
-from fastn_p2p_client.errors import CODES, ApplicationError, BadReply, InternalError, P2PError, error_from
+from fastn_p2p_client.errors import (
+    CODES,
+    ApplicationError,
+    BadReply,
+    InternalError,
+    Overloaded,
+    P2PError,
+    PeerUnknown,
+    PeerUnreachable,
+    error_from,
+)
 from fastn_p2p_client.ipc.messages import ErrorReply, encode
 
 SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "list[str]": ["one", "two"]}
@@ -210,3 +220,13 @@ def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
 
     assert transient(False) == at_once
     assert transient(True) == at_once | afterwards
+
+
+@pytest.mark.parametrize("peer", ["bob", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"])
+def test_the_command_that_tells_more_is_left_out_for_itself(peer: str) -> None:
+    unreachable, unknown = PeerUnreachable(peer=peer, reason="no answer"), PeerUnknown(peer=peer)
+    see = f" See each step: fastn-p2p explain {peer}"
+    assert str(unreachable) == unreachable.statement() + see
+    assert str(unknown) == unknown.statement() + (see if peer != "bob" else "")
+    assert "explain" not in unknown.statement() + unreachable.statement()
+    assert str(Overloaded(what="calls", limit=1)) == Overloaded(what="calls", limit=1).statement()

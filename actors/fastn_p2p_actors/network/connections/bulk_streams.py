@@ -12,13 +12,13 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
+from ..transport.iroh_errors import stream_code
 from ..transport.iroh_patches import ended_connection
 from ..transport.penalties import LITTLE_ABUSE, MUCH_ABUSE
 from ..wire import messages as wire
 from ..wire.framing import PREFIX_BYTES, FrameDecoder
 from .coalescing_reader import SMALL_READ, read_some
 from .overload_pause import OverloadPause
-from .quic_stream import code_of
 from .step_budget import ConnectionSteps
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class BulkConnection(Protocol):
 
     def abort(self, reason: str, abuse: float) -> None:
         """End the connection because the peer violates the protocol; ``abuse`` is the weight of that."""
+
+    def fail(self, error: IrohError) -> None:
+        """End the connection after an error of iroh."""
 
     def count(self, sent: int, received: int) -> None:
         """Count bytes that were sent and received."""
@@ -142,7 +145,7 @@ class BulkStreams:
                 await self._write(head, payload)
             self._connection.count(len(head) + len(payload), 0)
         except IrohError as error:
-            self._connection.abort(error.message(), 0)  # the peer has stopped to read, as it does when it sheds load
+            self._connection.fail(error)  # the peer has stopped to read, as it does when it sheds load
 
     async def _write(self, head: bytes, payload: bytes) -> None:
         stream = await self._raw.open_uni()
@@ -240,4 +243,4 @@ def _abuse_of(error: Exception) -> float:
     """Return the weight of an error in reading; none if the connection has ended."""
     if not isinstance(error, IrohError):
         return LITTLE_ABUSE
-    return 0 if code_of(error) is None else MUCH_ABUSE
+    return 0 if stream_code(error) is None else MUCH_ABUSE

@@ -65,6 +65,7 @@ class ChannelConnection(Protocol):
     @property
     def memory(self) -> ChannelMemory: ...
     def close(self, code: int, reason: str) -> None: ...
+    def fail(self, error: IrohError) -> None: ...
     def count_abuse(self, tokens: float) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
     def handle(self, message: wire.WireMessage, payload: bytes) -> None: ...
@@ -235,7 +236,7 @@ class CallChannel:
                 self._on_written()
             self._is_flushing = False
         except IrohError as error:
-            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            self._connection.fail(error)
 
     def _on_writable(self) -> None:
         try:
@@ -243,7 +244,7 @@ class CallChannel:
                 self._on_written()
                 self._flush()
         except IrohError as error:
-            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            self._connection.fail(error)
 
     def _on_written(self) -> None:
         queued, replies, requests = self._writing
@@ -278,7 +279,7 @@ class CallChannel:
             connection.count_abuse(LITTLE_ABUSE)
             connection.close(CLOSE_PROTOCOL_ERROR, error.code)
         except IrohError as error:
-            connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            connection.fail(error)
         except Exception:
             log.exception("closing the connection to %s after an internal error", connection.name)
             connection.close(CLOSE_PROTOCOL_ERROR, "internal error")

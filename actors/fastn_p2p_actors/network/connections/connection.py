@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded
 from fastn_p2p_client.ipc.messages import ConnectionStatus
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
+from ..transport.iroh_errors import ConnectionEnd, connection_end
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import PeerLimit, PeerLimits
 from ..transport.penalties import MUCH_ABUSE, Penalties
@@ -31,7 +32,7 @@ from .call_channel import CallChannel
 from .connection_memory import ConnectionMemory
 from .connection_requests import ConnectionRequests
 from .connection_sessions import ConnectionSessions
-from .connection_tasks import ConnectionTasks, end_reason
+from .connection_tasks import ConnectionTasks
 from .events import ConnectionEvents
 from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
@@ -149,6 +150,7 @@ class PeerConnection:
             awaits_reply=lambda: pending,
             has_sessions=lambda: self.sessions,
             received=lambda: self.received,
+            round_trip=lambda: (self._paths.get().rtt_ms or 0) / 1000,
             has_unread=lambda: not self._channel.has_read_all,
             send_ping=self._send_ping,
             on_silent=lambda: owner.on_silent(self),
@@ -193,14 +195,19 @@ class PeerConnection:
             reason: the same for people; the peer daemon gets its first 128 bytes.
         """
         if not self.closed and code == CLOSE_PROTOCOL_ERROR:
-            self._stop_and_close(reason)
+            self._stop_and_close(ConnectionEnd(reason))
             return
         if not self.closed:
             try:
                 self._raw.close(code, reason.encode()[:128])
             except IrohError as error:
                 log.debug("closing the connection to %s: %s", self.name, error)
-        self._end(reason)
+        self._end(ConnectionEnd(reason))
+
+    def fail(self, error: IrohError) -> None:
+        """End the connection after an error of iroh, perhaps because the peer daemon has closed it."""
+        if not self.closed:
+            self._stop_and_close(connection_end(error))
 
     def abort(self, reason: str, abuse: float = MUCH_ABUSE) -> None:
         """End the connection because the peer holds too much memory or violates the protocol.
@@ -211,7 +218,7 @@ class PeerConnection:
         if not self.closed:
             log.warning("closing the connection to %s: %s", self.name, reason)
             self.count_abuse(abuse)
-            self._stop_and_close(reason)
+            self._stop_and_close(ConnectionEnd(reason))
 
     def count_abuse(self, tokens: float) -> None:
         """Count an abuse of the connection for which it is about to be closed. Known peers are forgiven."""
@@ -219,7 +226,7 @@ class PeerConnection:
             addresses, _ = self._paths.addresses()
             self._penalties.on_abuse(self.endpoint, addresses, self.network(), tokens, self._loop.time())
 
-    def _stop_and_close(self, reason: str) -> None:
+    def _stop_and_close(self, end: ConnectionEnd) -> None:
         """End the connection by a protocol error.
 
         The streams are stopped first, so that QUIC frees their buffers at once. Streams that were not accepted yet can
@@ -227,22 +234,21 @@ class PeerConnection:
         up to some seconds on a busy machine, and other connections could fill as much again meanwhile.
         """
         raw, streams = self._raw, [*self._bulk.streams, *self.sessions.unread_streams()]
-        self._end(reason)
-        run_to_end(stop_and_close(raw, streams, reason))
+        self._end(end)
+        run_to_end(stop_and_close(raw, streams, end.reason))
 
-    def _end(self, reason: str) -> None:
+    def _end(self, end: ConnectionEnd) -> None:
         if self.closed:
             return
         self.closed = True
-        reason = end_reason(reason)
-        log.info("connection to %s ended: %s", self.name, reason)
+        log.info("connection to %s ended: %s", self.name, end.reason)
         if self._hello_timer is not None:
             self._hello_timer.cancel()
         self._keepalive.stop()
         self._address_report.stop()
         if not self.ready.done():
-            self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
-        self.identities.on_connection_lost(reason)
+            self.ready.set_exception(end.error())
+        self.identities.on_connection_lost(end.reason)
         self.requests.on_connection_lost()
         self.sessions.on_connection_lost()
         self.round_trip.on_connection_lost()
@@ -254,11 +260,11 @@ class PeerConnection:
         self._owner.on_closed(self)
         self._tasks.cancel()
 
-    def on_quic_closed(self, reason: str) -> None:
+    def on_quic_closed(self, end: ConnectionEnd) -> None:
         """End the connection, because QUIC has closed it."""
         if not self.closed:
             streams = [*self._bulk.streams, *self.sessions.unread_streams()]
-            self._end(reason)
+            self._end(end)
             run_to_end(stop_streams(streams))
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────

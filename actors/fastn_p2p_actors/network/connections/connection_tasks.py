@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -11,7 +10,7 @@ from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import ConnectionLost
 
-from ..wire.messages import CLOSE_PROTOCOL_ERROR
+from ..transport.iroh_errors import ConnectionEnd, connection_end
 from .call_channel import CallChannel
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ _CHANNEL_PRIORITY: Final = 1
 """Priority of the call channel among QUIC's streams, whose default is 0: its frames leave before queued session
 data."""
 
-_CLOSED_BY_PEER: Final = re.compile(r'ApplicationClose \{ error_code: \d+, reason: b"(.*)" \}')
-"""Rust's text of a close by the peer daemon, with its reason."""
-
 
 class TaskConnection(Protocol):
     """Members of the connection that its tasks use."""
@@ -31,9 +27,9 @@ class TaskConnection(Protocol):
     outgoing: bool
     ready: asyncio.Future[None]
 
-    def close(self, code: int, reason: str) -> None: ...
+    def fail(self, error: IrohError) -> None: ...
     def abort(self, reason: str) -> None: ...
-    def on_quic_closed(self, reason: str) -> None: ...
+    def on_quic_closed(self, end: ConnectionEnd) -> None: ...
 
 
 class ConnectionTasks:
@@ -78,7 +74,7 @@ class ConnectionTasks:
         try:
             stream: BiStream = await (raw.open_bi() if self._connection.outgoing else raw.accept_bi())
         except IrohError as error:
-            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            self._connection.fail(error)
             return
         del raw  # the connection of iroh is freed with its last reference
         await stream.send().set_priority(_CHANNEL_PRIORITY)
@@ -94,7 +90,7 @@ class ConnectionTasks:
         except ConnectionLost:
             return  # the connection has ended before the hello
         except IrohError as error:
-            self._connection.close(CLOSE_PROTOCOL_ERROR, error.message())
+            self._connection.fail(error)
 
     async def _reject_datagrams(self, raw: Connection) -> None:
         """Abort the connection at the first datagram, because QUIC would keep datagrams until they are read."""
@@ -106,15 +102,7 @@ class ConnectionTasks:
 
     async def _wait_closed(self, raw: Connection) -> None:
         try:
-            reason = await raw.closed()
+            end = connection_end(await raw.closed())
         except IrohError as error:
-            reason = error.message()
-        self._connection.on_quic_closed(reason)
-
-
-def end_reason(reason: str) -> str:
-    """Return the reason for which a connection has ended, without Rust's text if the peer daemon has closed it."""
-    closed = _CLOSED_BY_PEER.search(reason)
-    if closed is None:
-        return reason
-    return f"the peer daemon closed it: {closed[1]}" if closed[1] else "the peer daemon closed it"
+            end = connection_end(error)
+        self._connection.on_quic_closed(end)

@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
 from fastn_p2p_client.retry import Backoff
 
 from ..transport.endpoint import EndpointAddress
+from ..transport.iroh_errors import ClosedByPeer, RefusedByPeer
 from .connection import PeerConnection
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,8 @@ class EndpointDial:
             reason = f"{error.what} ended before its hello"
         else:
             reason = str(error) or "no hello came"
-        return PeerUnreachable(peer=self._address.endpoint.hex()[:10], reason=reason)
+        kind = RefusedByPeer if isinstance(error, RefusedByPeer | ClosedByPeer) else PeerUnreachable
+        return kind(peer=self._address.endpoint.hex()[:10], reason=reason)
 
 
 def paths_of(address: EndpointAddress) -> list[EndpointAddress]:

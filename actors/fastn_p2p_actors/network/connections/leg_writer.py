@@ -15,7 +15,8 @@ from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, StopSending, WindowUpdate, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK
 
-from .quic_stream import QuicStream, code_of
+from ..transport.iroh_errors import stream_code
+from .quic_stream import QuicStream
 from .step_budget import ConnectionSteps
 from .stream_pacing import BLOCK, StreamPacer
 
@@ -173,7 +174,7 @@ class LegWriter(ABC):
         return b"".join(parts), size + CHUNK_COST * len(parts)
 
     def _write_failed(self, error: IrohError) -> None:
-        code = code_of(error)
+        code = stream_code(error)
         if code is None:
             self._lost(error)
         elif not self._finished:

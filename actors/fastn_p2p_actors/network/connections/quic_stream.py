@@ -1,16 +1,11 @@
-"""QUIC stream: its two halves, its number, and the code with which a peer ends it."""
+"""QUIC stream: its two halves, and its number."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from iroh.iroh_ffi import IrohError
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
-
-_CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
 
 
 class QuicStream(NamedTuple):
@@ -27,9 +22,3 @@ class QuicStream(NamedTuple):
         send = stream.send()
         initiator, _, _, index = (await send.id()).split()  # "client bidirectional stream 0"
         return cls(send, stream.recv(), 4 * int(index) + (initiator == "server"))
-
-
-def code_of(error: IrohError) -> int | None:
-    """Return the code with which the peer has ended the stream, or None if the error has another cause."""
-    found = _CODE.match(error.message())
-    return int(found[2]) if found else None

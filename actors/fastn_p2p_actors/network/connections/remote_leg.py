@@ -26,10 +26,11 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
 
+from ..transport.iroh_errors import stream_code
 from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
 from .leg_writer import Emit, LegWriter, Traffic, cancel, discard, wake
-from .quic_stream import QuicStream, code_of
+from .quic_stream import QuicStream
 from .step_budget import ConnectionSteps
 from .stream_pacing import StreamPacer
 
@@ -210,7 +211,7 @@ class RemoteLeg(LegWriter):
                             continue
                 self._emit_data(data)
         except IrohError as error:
-            code = code_of(error)
+            code = stream_code(error)
             if code is None:
                 self._lost(error)
             else:

@@ -15,6 +15,7 @@ from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline
 
 from ..connections.connection import PeerConnection
 from ..transport.endpoint import EndpointAddress
+from ..transport.iroh_errors import ClosedByPeer, RefusedByPeer
 from .record_finder import Lookup
 from .resolver import Candidate
 from .search import Search
@@ -111,7 +112,8 @@ class CandidateRace:
                 raise ConnectionLost(what="the connection to the peer")
         except P2PError as error:
             self.errors.append(error)
-            attempt.fail(_reason(error), self._loop.time())
+            refused = isinstance(error, RefusedByPeer | ClosedByPeer)
+            attempt.fail(_reason(error), self._loop.time(), refused=refused)
             return None
         attempt.succeed(self._loop.time())
         return connection

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -49,6 +48,18 @@ _PING_TIMEOUT: Final = 2.0
 """Seconds that a connected peer daemon gets to answer the ping of a trace."""
 _ACCESS_TIMEOUT: Final = 5.0
 """Seconds that it gets to say whether it admits the caller."""
+
+
+class _Causes(NamedTuple):
+    """Causes of a fruitless search, beside its error.
+
+    Attributes:
+        refused: a daemon of the peer has refused an attempt.
+        early: a record is not valid yet: a clock is wrong.
+    """
+
+    refused: bool
+    early: bool
 
 
 class PeerTracer:
@@ -193,7 +204,16 @@ class PeerTracer:
         if connection is None:
             if isinstance(problem, PeerBlocked):
                 trace = replace(trace, access="denied", access_reason=str(problem))
-            return _with_problem(trace, problem, self._advice(trace, problem))
+            causes = _Causes(
+                refused=any(each.refused for each in search.attempts),
+                early=any(record.is_early for answer in lookup.answers for record in answer.records)
+                or any(
+                    isinstance(_error_of(each, self._wall()), DelegationNotYetValid)
+                    for _, records in self._known_records(request.peer, target)
+                    for each in records
+                ),
+            )
+            return _with_problem(trace, problem, self._advice(trace, problem, causes))
         return await self._connected(trace, connection, target, source, no_source)
 
     async def _connected(
@@ -246,15 +266,20 @@ class PeerTracer:
     def _known_sources(self, peer: str, target: bytes) -> list[TraceSource]:
         """Return the sources that are read at once."""
         now = self._wall()
-        found = [("address book", self._book.records_of(target)), ("this machine", self._hosts.records_of(target))]
-        ticket = ticket_of(peer)
-        if ticket is not None:
-            found.insert(0, ("ticket", [read_record(ticket.record_bytes)]))
+        found = self._known_records(peer, target)
         problems = {"this machine": self._hosts.problem}
         return [
             TraceSource(name=name, records=[_record(each, now) for each in records], problem=problems.get(name, ""))
             for name, records in found
         ]
+
+    def _known_records(self, peer: str, target: bytes) -> list[tuple[str, list[PeerRecord]]]:
+        """Return the records of the peer by the source that is read at once."""
+        found = [("address book", self._book.records_of(target)), ("this machine", self._hosts.records_of(target))]
+        ticket = ticket_of(peer)
+        if ticket is not None:
+            found.insert(0, ("ticket", [read_record(ticket.record_bytes)]))
+        return found
 
     # ── words ────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,7 +306,7 @@ class PeerTracer:
             return f"add the peer by its ticket or ID52: fastn-p2p peer add TICKET --name {peer}"
         return "copy it again from the peer: fastn-p2p identity list, or fastn-p2p ticket NAME"
 
-    def _advice(self, trace: PeerTrace, problem: P2PError | None) -> str:
+    def _advice(self, trace: PeerTrace, problem: P2PError | None, causes: _Causes) -> str:
         """Return the one thing to do if there is no connection."""
         if isinstance(problem, PeerOffline):
             return _BRING_ONLINE
@@ -300,33 +325,31 @@ class PeerTracer:
             if silent := [source.name for source in trace.sources if source.problem and source.ms is not None]:
                 return f"check this network, because {' and '.join(silent)} did not answer: fastn-p2p netcheck"
             return "ask its owner to start the daemon and bring the identity online, or for a ticket: fastn-p2p ticket"
-        if any(_STARTS_LATER in record.problem for source in trace.sources for record in source.records):
+        if causes.early:
             return _CHECK_CLOCKS
-        if any(words in attempt.result for words in _REFUSED for attempt in trace.attempts):
+        if causes.refused:
             return _REJECTED_ADVICE
-        if (isinstance(problem, PeerUnreachable) and "uses none" in problem.reason) or self._needs_network(trace):
+        if self._needs_network(trace):
             return "start the daemon with --network internet"
         if all(record.problem for source in trace.sources for record in source.records):
             return "every address is out of date. Ask the peer for a new ticket: fastn-p2p ticket NAME"
         return _CHECK_BOTH_ENDS
 
     def _needs_network(self, trace: PeerTrace) -> bool:
-        """Return whether the network mode uses only this machine, and each address of the peer is elsewhere."""
+        """Return whether the network mode uses none of the peer's addresses and relays."""
         addresses = [address for attempt in trace.attempts for address in attempt.addresses]
-        return self._mode == NetworkMode.LOCAL and bool(addresses) and not any(map(is_loopback, addresses))
+        if not addresses:
+            return self._mode != NetworkMode.INTERNET and any(attempt.relays for attempt in trace.attempts)
+        return self._mode == NetworkMode.LOCAL and not any(map(is_loopback, addresses))
 
 
 _BRING_ONLINE: Final = "ask its owner to bring it online: fastn-p2p identity-online NAME"
-_STARTS_LATER: Final = " starts in "
-"""Words of ``DelegationNotYetValid`` in the problem of a record."""
 _CHECK_CLOCKS: Final = (
     "set the clock that is wrong, this machine's or the peer's. See which: fastn-p2p netcheck on both"
 )
 _CHECK_BOTH_ENDS: Final = (
     "ask the peer's owner whether its daemon runs (fastn-p2p status), and check this network: fastn-p2p netcheck"
 )
-_REFUSED: Final = ("refused to accept", "the peer daemon closed it")
-"""Words of the results when the peer daemon does not take part in a handshake, or closes the connection after it."""
 _REJECTED_ADVICE: Final = (
     "ask the peer's owner, because its daemon runs and refuses this one: it is overloaded, it stops, or it has blocked "
     "you, which its owner sees with: fastn-p2p peer blocked"
@@ -336,12 +359,8 @@ _NO_PROTOCOL: Final = (
 )
 
 
-_OTHER_COMMAND: Final = re.compile(r"(, or see| See) each step: fastn-p2p explain \S+$")
-"""End of an error that names the command that reports it."""
-
-
 def _with_problem(trace: PeerTrace, problem: P2PError | None, advice: str) -> PeerTrace:
-    return replace(trace, problem=_OTHER_COMMAND.sub("", str(problem)), advice=advice)
+    return replace(trace, problem="" if problem is None else problem.statement(), advice=advice)
 
 
 def _allow(trace: PeerTrace) -> str:
@@ -362,6 +381,14 @@ def _record(record: PeerRecord, now: float) -> TraceRecord:
 
 def _problem_of(record: PeerRecord, now: float) -> str:
     """Return the reason why a verified record is out of date; empty if it is not."""
+    error = _error_of(record, now)
+    if error is not None:
+        return str(error)
+    return "" if record.expires > now else "it has expired; its addresses are tried all the same"
+
+
+def _error_of(record: PeerRecord, now: float) -> P2PError | None:
+    """Return the error of the last delegation if none is valid now."""
     error: P2PError | None = None
     for endpoint in record.endpoints:
         try:
@@ -369,8 +396,8 @@ def _problem_of(record: PeerRecord, now: float) -> str:
         except P2PError as found:
             error = found
         else:
-            return "" if record.expires > now else "it has expired; its addresses are tried all the same"
-    return str(error or "")
+            return None
+    return error
 
 
 def _source_answers(lookup: Lookup) -> list[TraceSource]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import DelegationNotYetValid, P2PError
 from fastn_p2p_client.keys import id52_of
 
 from ...credentials import is_revocation, peek_record, verify_record
@@ -33,11 +33,13 @@ class FoundRecord(msgspec.Struct, frozen=True):
         sequence: milliseconds since 1970 at which it was signed; 0 if it could not be read.
         endpoints: number of endpoints that it names.
         problem: reason for which it was not used; empty if it was verified.
+        is_early: True if that is that it is not valid yet: a clock is wrong.
     """
 
     sequence: int
     endpoints: int
     problem: str = ""
+    is_early: bool = False
 
 
 class SourceResult:
@@ -189,7 +191,7 @@ class RecordFinder:
             record = verify_record(blob, now=self._wall())
         except P2PError as error:
             log.debug("%s has a useless record of %s: %s", source, id52_of(key), error)
-            return FoundRecord(0, 0, str(error))
+            return FoundRecord(0, 0, str(error), isinstance(error, DelegationNotYetValid))
         if bytes(record.identity) != key:
             return FoundRecord(record.sequence, len(record.endpoints), f"it is the record of {record.identity}")
         if self._book.note_record(key, blob):

@@ -23,9 +23,10 @@ class Attempt:
         ended: when it ended.
         connected: True if it has opened a connection.
         result: reason for which it failed; empty while there is no answer.
+        refused: True if the peer daemon has refused it.
     """
 
-    __slots__ = ("address", "began", "connected", "ended", "result")
+    __slots__ = ("address", "began", "connected", "ended", "refused", "result")
 
     def __init__(self, address: EndpointAddress, began: float) -> None:
         self.address = address
@@ -33,14 +34,15 @@ class Attempt:
         self.ended = 0.0
         self.connected = False
         self.result = ""
+        self.refused = False
 
     def succeed(self, now: float) -> None:
         """End the attempt with an open connection."""
         self.ended, self.connected = now, True
 
-    def fail(self, result: str, now: float) -> None:
+    def fail(self, result: str, now: float, *, refused: bool = False) -> None:
         """End the attempt with this error."""
-        self.ended, self.result = now, result
+        self.ended, self.result, self.refused = now, result, refused
 
 
 class Search:

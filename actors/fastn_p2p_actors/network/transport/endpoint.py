@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from fastn_p2p_client.errors import PeerUnreachable
 from ...daemon_settings.sections import NetworkMode
 from ..wire.messages import ALPN, CLOSE_PROTOCOL_ERROR, CLOSE_SHUTDOWN
 from .address_order import is_loopback, order_addresses
+from .iroh_errors import dial_error
 from .iroh_patches import install
 from .path_probe import PathProbe
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
@@ -56,8 +56,6 @@ _ROUND_TRIP: Final = 0.2
 """Seconds of a handshake in progress after which another one from the same address must prove the address."""
 _DISCOVERY_PORT: Final = 7842
 """UDP port of a relay's QUIC address discovery: the one that iroh sets for relays that are given at the start."""
-_CODE_LOCATION: Final = re.compile(r" \(\S+:\d+:\d+\)$")
-"""End of a line of iroh's errors: file, line and column."""
 
 
 class EndpointAddress(msgspec.Struct, frozen=True):
@@ -327,7 +325,7 @@ class NetworkEndpoint:
         """Open a connection to the endpoint. The handshake proves that the peer daemon holds the endpoint's key.
 
         Raises:
-            PeerUnreachable: the handshake failed, or took longer than 10 seconds.
+            PeerUnreachable: the handshake failed, or took longer than 10 seconds. ``RefusedByPeer`` if it was refused.
         """
         relay = address.relays[0] if address.relays and self._mode == NetworkMode.INTERNET else None
         if relay is None and address.relays and not address.addresses:
@@ -340,7 +338,7 @@ class NetworkEndpoint:
         except TimeoutError:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason="no answer to the handshake") from None
         except IrohError as error:
-            raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_error_text(error)) from error
+            raise dial_error(address.endpoint, error) from error
 
     def accept_into(
         self,
@@ -463,12 +461,6 @@ class NetworkEndpoint:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _error_text(error: IrohError) -> str:
-    """Return the cause of an error, without the lines of Rust code through which it came."""
-    *_, cause = ("the handshake failed", *filter(None, map(str.strip, error.message().splitlines())))
-    return _CODE_LOCATION.sub("", cause)[:200]
 
 
 def _unspecified(address: str) -> bool:

@@ -19,12 +19,12 @@ from iroh.iroh_ffi import (
     RelayMode,
 )
 
+from .iroh_errors import is_unsupported_protocol
+
 log = logging.getLogger(__name__)
 
 _ALPN: Final = b"fastn-p2p/probe"
 """Protocol that no daemon speaks: its refusal is an answer, and costs the peer daemon no connection."""
-_UNSUPPORTED: Final = "support any known protocol"
-"""Words of that refusal (TLS alert 120, RFC 7301)."""
 _CLOSE_AFTER: Final = 30.0
 """Seconds after the last probe at which its endpoint is closed."""
 
@@ -73,7 +73,7 @@ class PathProbe:
             raw = await asyncio.shield(self._binding)
             await raw.connect(EndpointAddr(EndpointId.from_bytes(endpoint), relay, list(addresses)), _ALPN)
         except IrohError as error:
-            return _UNSUPPORTED in error.message()
+            return is_unsupported_protocol(error)
         finally:
             self._running -= 1
             if not self._running:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import pytest
-from iroh.iroh_ffi import BiStream
+from iroh.iroh_ffi import BiStream, IrohError
 
 from fastn_p2p_actors.network.connections import call_channel
 from fastn_p2p_actors.network.connections.call_channel import MAX_QUEUED, CallChannel
@@ -57,6 +57,10 @@ class StubConnection:
 
     def close(self, code: int, reason: str) -> None:
         self.closed.append(reason)
+        self.arrived.set()
+
+    def fail(self, error: IrohError) -> None:
+        self.closed.append(error.message())
         self.arrived.set()
 
     def count_abuse(self, tokens: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.discovery.peer_trace import PeerTracer
+from fastn_p2p_actors.network.discovery.peer_trace import PeerTracer, _Causes
 from fastn_p2p_client.errors import (
     DelegationExpired,
     DelegationNotYetValid,
@@ -59,21 +59,27 @@ def test_each_reason_has_its_advice(problem: P2PError, sources: list[TraceSource
     router = SimpleNamespace(local_problem=lambda: "" if network else "this machine has no network")
     tracer = PeerTracer.__new__(PeerTracer)
     tracer._router, tracer._mode = cast(Any, router), "internet"
-    assert advice in tracer._advice(PeerTrace(peer=BOB, kind="ID52", id52=BOB, sources=sources), problem)
+    trace = PeerTrace(peer=BOB, kind="ID52", id52=BOB, sources=sources)
+    early = "set the clock" in advice
+    assert advice in tracer._advice(trace, problem, _Causes(refused=False, early=early))
 
 
 @pytest.mark.parametrize(
-    ("mode", "address", "result", "advice"),
+    ("mode", "address", "refused", "advice"),
     [
-        ("local", "10.2.0.30:4000", "", "--network internet"),
-        ("local", "127.0.0.1:4000", "", "whether its daemon runs"),
-        ("lan", "10.2.0.30:4000", "", "whether its daemon runs"),
-        ("lan", "10.2.0.30:4000", "aborted by peer: the server refused to accept a new connection", "blocked you"),
+        ("local", "10.2.0.30:4000", False, "--network internet"),
+        ("local", "127.0.0.1:4000", False, "whether its daemon runs"),
+        ("lan", "10.2.0.30:4000", False, "whether its daemon runs"),
+        ("lan", "10.2.0.30:4000", True, "blocked you"),
+        ("lan", "", False, "--network internet"),
+        ("internet", "", False, "whether its daemon runs"),
     ],
 )
-def test_the_mode_and_a_refusal_have_their_advice(mode: str, address: str, result: str, advice: str) -> None:
+def test_the_mode_and_a_refusal_have_their_advice(mode: str, address: str, refused: bool, advice: str) -> None:
+    """Without an address there is a relay."""
     tracer = PeerTracer.__new__(PeerTracer)
     tracer._router, tracer._mode = cast(Any, SimpleNamespace(local_problem=str)), mode
-    attempt = TraceAttempt(endpoint="", addresses=[address], relays=[], ms=1, result=result)
+    addresses, relays = ([address], []) if address else ([], ["https://relay.example/"])
+    attempt = TraceAttempt(endpoint="", addresses=addresses, relays=relays, ms=1, result="")
     trace = PeerTrace(peer=BOB, kind="ID52", id52=BOB, sources=[asked("", record())], attempts=[attempt])
-    assert advice in tracer._advice(trace, SILENT)
+    assert advice in tracer._advice(trace, SILENT, _Causes(refused=refused, early=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,12 +10,10 @@ from typing import Any, cast
 import pytest
 from iroh.iroh_ffi import EndpointId, IncomingAddr, SecretKey
 
-from fastn_p2p_actors.daemon_settings.sections import NetworkMode
 from fastn_p2p_actors.network.transport import endpoint, penalties
 from fastn_p2p_actors.network.transport.endpoint import NetworkEndpoint
 from fastn_p2p_actors.network.transport.peer_limits import HANDSHAKES
 from fastn_p2p_actors.network.wire.messages import CLOSE_PROTOCOL_ERROR
-from fastn_p2p_client.errors import PeerUnreachable
 
 RELAY = "http://198.51.100.1:3340/"
 DIRECT = IncomingAddr.IP(addr="192.0.2.7:4000")
@@ -174,24 +171,3 @@ async def test_a_known_peer_has_no_penalty(listener: Listener, monkeypatch: pyte
     listener.known.add(bytes(key.to_bytes()))
     assert await listener.complete(IncomingAddr.IP(addr="192.0.2.7:4001"), key) == "accepted"
     assert await listener.complete(relayed(key), key) == "accepted"
-
-
-async def test_the_error_of_a_dial_says_what_happened_and_not_where_in_the_code() -> None:
-    dialler, listener = [await NetworkEndpoint.bind(os.urandom(32), NetworkMode.LOCAL, None) for _ in range(2)]
-
-    async def refuse() -> None:
-        while (incoming := await listener._raw.accept_next()) is not None:
-            await incoming.refuse()
-
-    refusing = asyncio.create_task(refuse())
-    try:
-        for address, reason in (
-            (listener.address(), "aborted by peer: the server refused to accept a new connection"),
-            (dialler.address(), "Connecting to ourself is not supported"),
-        ):
-            with pytest.raises(PeerUnreachable) as failed:
-                await dialler.dial(address)
-            assert failed.value.reason == reason
-    finally:
-        refusing.cancel()
-        await asyncio.gather(dialler.close(), listener.close())
