@@ -3,7 +3,8 @@
 - ``lan_source``: the record source: announces, answers, asks.
 - ``messages``: the DNS messages.
 - ``multicast``: sends and receives on every interface, within a budget of processor time.
-- ``interfaces``: interfaces that take part, and notice of their changes.
+- ``packet_filter``: lets the kernel drop packets about other identities.
+- ``interfaces``: interfaces that take part.
 
 No engine of a library: a daemon must neither keep nor parse what others on a LAN say. ``messages.labels_in`` finds in
 microseconds that a packet is of no interest; nothing of it is kept. Measured with python-zeroconf 0.154: 5.6 MB and

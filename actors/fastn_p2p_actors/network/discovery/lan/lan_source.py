@@ -109,6 +109,8 @@ class LanSource:
         self._questions: dict[frozenset[Link], dict[bytes, None]] = {}
         """Labels to ask for with the next packet, by the links on which to ask."""
         self._timers: set[asyncio.TimerHandle] = set()
+        self._followed: set[bytes] = set()
+        """Labels whose packets the kernel lets pass."""
 
     @property
     def problem(self) -> str:
@@ -122,6 +124,7 @@ class LanSource:
 
     def open(self) -> None:
         """Take part in every LAN, now or as soon as there is one."""
+        self._multicast.set_labels(self._followed)
         self._multicast.open()
 
     def close(self) -> None:
@@ -167,7 +170,17 @@ class LanSource:
         self._searched.move_to_end(label)
         while len(self._searched) > _MAX_SEARCHED:
             self._searched.popitem(last=False)
+        self._follow(label)
         return searched
+
+    def _follow(self, label: bytes) -> None:
+        """Receive packets that name this label, and no longer those that are of no interest any more."""
+        if label in self._followed:
+            return
+        now = self._loop.time()
+        searched = {each for each, about in self._searched.items() if now < about.until or about.listeners}
+        self._followed = searched | self._published.keys()
+        self._multicast.set_labels(self._followed)
 
     def _links_of_query(self, number: int) -> frozenset[Link]:
         """Return the links for one query of a search: the first ones, then all, then those that were asked once."""
@@ -220,6 +233,7 @@ class LanSource:
             return
         if published is None:
             published = self._published[label] = _Published(identity, label)
+            self._follow(label)
         published.identity = identity
         published.record = identity.record
         published.packet = encode_announcement(label, published.instance, sealed)

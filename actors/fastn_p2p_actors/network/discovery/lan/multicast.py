@@ -8,13 +8,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
 from ....runtime.rate_limiter import Rate, TokenBucket
-from .interfaces import InterfaceWatch, Link, find_links
+from ..local_addresses import InterfaceWatch
+from .interfaces import Link, find_links
 from .messages import MAX_PACKET
+from .packet_filter import apply_filter
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ _BATCH: Final = 32
 """Packets that are read in one iteration of the event loop."""
 _READ_DELAY: Final = 0.05
 """Seconds for which nothing is read when the budget is spent, or packets come often."""
+_DEBOUNCE: Final = 0.1
+"""Seconds after a change of the interfaces during which further changes are waited for."""
 _RETRY: Final = 10.0
 """Seconds before sockets that could not be opened are tried again."""
 
@@ -75,6 +79,7 @@ class Multicast:
         self._resume: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._watch: InterfaceWatch | None = None
+        self._labels: Collection[bytes] | None = None
         self.links: frozenset[Link] = frozenset()
         self.first_links: frozenset[Link] = frozenset()
 
@@ -89,7 +94,7 @@ class Multicast:
 
     def open(self) -> None:
         """Open the sockets, and follow the interfaces from now on. Failed steps are tried again."""
-        self._watch = InterfaceWatch(self._update)
+        self._watch = InterfaceWatch(self._update, _DEBOUNCE)
         self._update()
 
     def close(self) -> None:
@@ -101,6 +106,18 @@ class Multicast:
             self._watch.close()
         for family in list(self._sockets):
             self._close_socket(family)
+
+    def set_labels(self, labels: Collection[bytes]) -> None:
+        """Receive no packets of other daemons that name none of these labels, from now on."""
+        self._labels = labels
+        for sock in self._sockets.values():
+            self._filter(sock)
+
+    def _filter(self, sock: socket.socket) -> None:
+        try:
+            apply_filter(sock, self._labels)
+        except OSError as error:
+            log.info("packets on the LAN are not filtered by the kernel: %s", error)
 
     def send(self, packet: bytes, links: Iterable[Link] | None = None) -> None:
         """Send the packet on these links, by default on all of them. A packet that does not leave is lost."""
@@ -181,6 +198,7 @@ class Multicast:
         except OSError as error:
             sock.close()
             return f"UDP port {PORT} cannot be opened: {os.strerror(error.errno or 0)}"
+        self._filter(sock)
         self._sockets[family] = sock
         if self._resume is None:
             self._loop.add_reader(sock, self._on_readable, sock)
