@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fastn_p2p_client.errors import P2PError
 
 from ..live_settings import LiveSettings
-from ..serving.registry import OnlineIdentity
+from ..serving.registry import OnlineIdentity, Publication
 from .directory_client import DirectoryClient
 from .directory_source import DirectorySource, OnNewer, OnPresent
 from .record_finder import RecordFinder
@@ -59,6 +59,12 @@ class DirectorySet:
         """Return the URLs of the directories that have a record of the identity from this daemon."""
         found = identity.publications
         return [url for url in self._sources if url in found and found[url].published]
+
+    def note_problem(self, identity: OnlineIdentity, problem: str) -> None:
+        """Note the reason for which the newest record of an identity is at no directory."""
+        for url in self._sources:
+            before = identity.publications.get(url)
+            identity.publications[url] = Publication(before.published if before is not None else 0.0, problem)
 
     async def look_up(self, key: bytes, seconds: float) -> None:
         """Ask every directory for the records of an identity. The address book keeps them.

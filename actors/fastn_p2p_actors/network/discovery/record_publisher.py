@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 HOST: Final = "this machine"
 """Name of the host directory among the places of a publication."""
-_DEBOUNCE: Final = 0.2
+_DEBOUNCE: Final = 0.1
 """Seconds after a change of an address during which further changes are waited for: they come in groups."""
 _CHECK_INTERVAL: Final = 30.0
 """Seconds between two checks of what is due."""
 _RETRY: Final = 1.0
-"""Seconds before a record that the vault did not sign is tried again."""
+"""Seconds before a record that the vault did not sign is tried again: when it is unlocked, records follow at once."""
 _INTERVAL: Final = 3600.0
 """Seconds between two publications of a record. Each is varied by up to a tenth."""
 _FIRST_WAIT: Final = 1.5
@@ -54,6 +54,10 @@ _PARALLEL: Final = 32
 # there before it publishes, and copies the entries of the others' endpoints into its record. It copies them from the
 # newest record only, because a daemon that withdraws its endpoint publishes a record without it. A directory that does
 # not answer in time is read before its packet is replaced. Cost: one lookup for each publication.
+#
+# While the vault is locked, nothing is signed. A packet that lacks endpoints of other daemons is not published then:
+# peers that use the directory would no longer find those. They reach the identity at them, and this daemon's endpoint
+# follows when the vault is unlocked. Directories are not asked until then. ``status`` says what the directory lacks.
 
 
 class RecordPublisher:
@@ -95,6 +99,8 @@ class RecordPublisher:
         self._published_at: EndpointAddress | None = None
         self._relay_connections = 0
         self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
+        self._is_locked = False
+        """True if the vault was locked when the last record was to be signed."""
         self._due = asyncio.Event()
         self._debounce_timer: asyncio.TimerHandle | None = None
         self._is_first = True
@@ -152,11 +158,14 @@ class RecordPublisher:
         to_directories = identity.listed and not self._is_first and len(self._directories) > 0
         if to_directories:
             self._next[identity.raw] = self._loop.time() + _INTERVAL * random.uniform(0.9, 1.1)
-            await self._directories.look_up(identity.raw, _LOOKUP_WAIT)
+            if not self._is_locked:
+                await self._directories.look_up(identity.raw, _LOOKUP_WAIT)
         try:
             await self.sign(identity)
-        except P2PError:
+        except P2PError as error:
             self._next.pop(identity.raw, None)
+            if to_directories:
+                self._directories.note_problem(identity, f"its newest record is not there: {error}")
             raise
         if self._registry.by_name(identity.name) is identity:
             self._publish(identity, to_directories=to_directories)
@@ -211,6 +220,9 @@ class RecordPublisher:
         known = peek_endpoints(peek_record(online.record).endpoints)
         if known.keys() >= peek_endpoints(self._others_of(online)).keys():
             return False
+        log.info(
+            "a directory has endpoints of other daemons of %s: they are copied into its next record", identity.name
+        )
         self.publish_soon(online)
         return True
 
@@ -248,16 +260,21 @@ class RecordPublisher:
         return identity.listed and len(self._directories) > 0 and now >= self._next.get(identity.raw, 0.0)
 
     async def _renew_all(self, identities: list[OnlineIdentity]) -> bool:
-        """Renew records. Return False if the vault did not sign one of them."""
+        """Renew records. Return False if the vault did not sign one of them. The log has a locked vault once."""
         complete = True
         for start in range(0, len(identities), _PARALLEL):
             batch = identities[start : start + _PARALLEL]
-            for outcome in await asyncio.gather(*map(self.renew, batch), return_exceptions=True):
+            outcomes = await asyncio.gather(*map(self.renew, batch), return_exceptions=True)
+            for outcome in outcomes:
                 if isinstance(outcome, P2PError):
-                    log.warning("cannot renew a record yet: %s", outcome)
                     complete = False
+                    if not self._is_locked:
+                        log.warning("cannot renew a record yet: %s", outcome)
                 elif isinstance(outcome, BaseException):
                     raise outcome
+            self._is_locked = any(isinstance(each, VaultLocked) for each in outcomes)
+            if self._is_locked:
+                break
         return complete
 
     async def _wait_for_first(self) -> None:

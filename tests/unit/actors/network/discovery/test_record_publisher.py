@@ -9,18 +9,21 @@ from typing import Any, cast
 
 import pytest
 
+from fastn_p2p_actors.credentials import read_record
 from fastn_p2p_actors.network.discovery import directory_set
 from fastn_p2p_actors.network.discovery.record_publisher import RecordPublisher
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Publication
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.errors import DaemonBusy, P2PError
+from fastn_p2p_client.errors import DaemonBusy, P2PError, VaultLocked
 from tests.support.fast_time import run_fast
 from tests.support.signer import ENDPOINT, NOW, Signer
 
 BOB = Signer("bob")
 RELAY = "https://relay.example/"
 HOME, CAFE, TRAIN = "192.0.2.1:4433", "198.51.100.7:4433", "203.0.113.9:4433"
+ANOTHER = b"\x07" * 32
+"""Endpoint of another daemon."""
 URL = "http://directory.example/pkarr"
 
 
@@ -29,21 +32,29 @@ class Directory:
 
     Attributes:
         taken: time, relays and addresses of each publication.
+        present: record of other daemons that is there; empty without one. It is not replaced by one without them.
+        lookups: number of searches.
     """
 
     name = URL
 
-    def __init__(self, client: Any, *_: Any) -> None:
+    def __init__(self, client: Any, _wall: Any, _on_newer: Any, on_present: Any) -> None:
+        self._on_present = on_present
+        self.present = b""
+        self.lookups = 0
         self._loop = asyncio.get_running_loop()
         self.taken: list[tuple[float, tuple[str, ...], tuple[str, ...]]] = []
         self.hangs = False
         self.withdrawn = 0
 
     async def search(self, _key: bytes, _found: Any) -> None:
+        self.lookups += 1
         if self.hangs:
             await asyncio.sleep(3600)
 
     def publish(self, identity: OnlineIdentity) -> None:
+        if self.present and self._on_present(identity, self.present):
+            return
         relays, addresses = Vault.signed[identity.record]
         self.taken.append((self._loop.time(), relays, addresses))
         identity.publications[URL] = Publication(NOW)
@@ -68,7 +79,9 @@ class Vault:
         if self.error is not None:
             raise self.error
         self._sequence += 1
-        record = BOB.record(sequence=self._sequence, relays=request.relays, addresses=request.addresses)
+        own = [BOB.delegation(), self._sequence, request.relays, request.addresses]
+        others = [[each.delegation, each.sequence, each.relays, each.addresses] for each in request.others]
+        record = BOB.record_of_endpoints(own, *others, sequence=self._sequence)
         self.signed[record] = request.relays, request.addresses
         return SimpleNamespace(record=record, body=b"packet %d" % self._sequence)
 
@@ -86,7 +99,7 @@ class Daemon:
         hosts = SimpleNamespace(
             publish=lambda *_: None, unpublish=lambda _: None, problem="", signed_records_of=lambda _: [], close=list
         )
-        book = SimpleNamespace(newest_signed_record=lambda _: None)
+        book = SimpleNamespace(newest_signed_record=lambda _: self.directory.present or None)
         settings = SimpleNamespace(relays=(RELAY,), directories=(URL,), on_change=lambda _: None)
         self.relay_connections = 0
         endpoint = SimpleNamespace(
@@ -104,6 +117,11 @@ class Daemon:
             wall=lambda: NOW,
         )
         self.directory: Directory = finder.sources[0]
+
+    def add_another(self) -> None:
+        """Put the record of another daemon of bob's into the directory."""
+        entry = [BOB.delegation(endpoint=ANOTHER), 1, ("https://other.example/",), (TRAIN,)]
+        self.directory.present = BOB.record_of_endpoints(entry)
 
     def _watch(self, on_change: Callable[[], object]) -> None:
         self._on_address = on_change
@@ -194,7 +212,7 @@ async def test_addresses_that_come_together_are_published_once() -> None:
     began = daemon.loop.time()
     for number in range(3):
         daemon.move(*(CAFE, TRAIN)[:number])
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.04)
     when, _, addresses = await daemon.published()
     assert when - began <= 1.0
     assert addresses == (CAFE, TRAIN)
@@ -229,6 +247,43 @@ async def test_a_vault_that_restarts_delays_a_record_by_a_second() -> None:
     when, *_ = await daemon.published()
     assert when - began <= 5 + 1.5
     daemon.publisher.close()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_locked_vault_leaves_the_record_of_another_daemon_in_place(
+    moved: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Peers would no longer find that daemon. The status says so, the log once, and no directory is asked meanwhile."""
+
+    async def lock_and_unlock() -> None:
+        daemon = Daemon((RELAY,))
+        await daemon.published()
+        daemon.add_another()
+        daemon.vault.error = VaultLocked(what="signing")
+        if moved:
+            daemon.move(CAFE)
+        else:
+            daemon.directory.publish(daemon.bob)  # the packet that waited until the directory answered
+        await asyncio.sleep(60)
+        lookups = daemon.directory.lookups
+        await asyncio.sleep(600)
+        assert not daemon.directory.taken
+        assert daemon.directory.lookups == lookups
+        publication = daemon.bob.publications[URL]
+        assert publication.published == NOW
+        assert "fastn-p2p vault unlock" in publication.problem
+        daemon.vault.error = None
+        unlocked_at = daemon.loop.time()
+        await asyncio.sleep(50)
+        when, _, addresses = daemon.directory.taken[-1]
+        assert when - unlocked_at <= 2.0
+        assert addresses == ((CAFE,) if moved else (HOME,))
+        assert ANOTHER in {each.delegation.endpoint for each in read_record(daemon.bob.record).endpoints}
+        assert not daemon.bob.publications[URL].problem
+        daemon.publisher.close()
+
+    run_fast(lock_and_unlock())
+    assert caplog.text.count("the vault is locked") == 1
 
 
 @scenario
