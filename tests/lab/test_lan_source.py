@@ -263,7 +263,7 @@ class TestInterfaces:
         self, lab: Lab, office: Segment, sources: Callable[[Host], SourceAt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Without netlink, as under some service managers, interfaces are polled."""
-        monkeypatch.setattr("fastn_p2p_actors.network.discovery.lan.interfaces._POLL", 0.05)
+        monkeypatch.setattr("fastn_p2p_actors.network.discovery.local_addresses._POLL", 0.05)
         monkeypatch.setattr(socket, "NETLINK_ROUTE", 250)  # no such protocol
         monkeypatch.delattr(socket, "if_nameindex")  # it uses netlink as well
         laptop = lab.host("laptop")

@@ -216,6 +216,35 @@ def test_the_callee_moves_twice(direct: RoamingHosts) -> None:
 
 
 @pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_an_address_changes_on_a_lan_with_ipv6_only(direct: RoamingHosts) -> None:
+    hosts = (direct.alice, direct.bob)
+    try:
+        for host in hosts:
+            host.interface.set_address(None, host.address6)
+        direct.settle()
+        with direct.calls() as load:
+            direct.alice.interface.set_address(None, direct.home.lan.network6[200])
+            measure(load, "caller's address, IPv6 only")
+    finally:
+        for host in hosts:
+            host.set_address()
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_interfaces_come_and_go(direct: RoamingHosts) -> None:
+    """A laptop is docked: it gets a second address, loses the first one, and then the other way round."""
+    with direct.calls() as load:
+        for _ in range(2):
+            before = direct.alice.interface
+            direct.alice.attach(direct.home.lan)
+            load.wait_call()
+            direct.alice.detach(before)
+            measure(load, "another interface")
+
+
+@pytest.mark.lab_long
 @pytest.mark.parametrize("seconds", [3, 40])
 @pytest.mark.parametrize("sleeper", ["callee", "caller"])
 @pytest.mark.timeout(180)
@@ -348,6 +377,19 @@ def test_a_peer_has_moved_while_the_other_was_down(relayed: RoamingHosts, moved:
         down.launch("--relay", RELAY)
         assert down.wait_ready(), down.report()
         measure(load, f"{moved} moved while the other daemon was down")
+
+
+@pytest.mark.lab_long
+@pytest.mark.timeout(120)
+def test_an_address_changes_while_the_relay_restarts(relayed: RoamingHosts) -> None:
+    assert relayed.relay is not None
+    with relayed.calls() as load:
+        relayed.relay.kill()
+        relayed.alice.set_address()
+        measure(load, "caller's address, relay killed")
+        relayed.bob.set_address()
+        relayed.relay.start()
+        measure(load, "callee's address, relay started")
 
 
 @pytest.mark.timeout(120)

@@ -38,6 +38,7 @@ from fastn_p2p_client.ipc.unix_sockets import set_opener
 from fastn_p2p_client.keys import id52_of
 
 from ..credentials.key_transfer import wipe
+from ..daemon_settings.sections import NetworkMode
 from ..runtime.actor import ActorContext
 from ..runtime.curve.curve_connection import vault_channel
 from ..runtime.mailbox import Mailbox, Sender, bind_mailbox
@@ -222,6 +223,8 @@ class Network:
         self._waits = OnlineWaits(mailbox, self._targets, probe)
         self._reconnect_list = ReconnectList(run / "reconnect.json", self._pool)
         self._silent = SilentConnections(self._endpoint, self._pool, router, self._finder)
+        if live.mode != NetworkMode.LOCAL:
+            self._silent.watch_interfaces()
         self._outside = OutsideAddresses(self._endpoint, live)
         self._measurement = RelayMeasurement(self._endpoint)
         self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)

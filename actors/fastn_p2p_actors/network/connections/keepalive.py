@@ -15,7 +15,11 @@ _UNANSWERED_PING_AFTER: Final = 1.0
 _ANSWER: Final = 0.5
 """Seconds for the answer to the ping, after which the connection is silent."""
 _DOUBT_ANSWER: Final = 0.25
-"""Seconds for the answer to a ping that is sent because the path may have changed."""
+"""Seconds for the answer to a ping that is sent because the path may have changed; or ``_DOUBT_ROUND_TRIPS``, if that
+is more. Answers that waited behind a file do not count: 8 MB made them take a second on a path of 1 ms."""
+_QUESTION_ANSWER: Final = 0.15
+"""The same while another connection may be used: it is probable that the path of this one is dead."""
+_DOUBT_ROUND_TRIPS: Final = 3
 _SLOWEST_ANSWER: Final = 2.0
 """Seconds for the answer at most, however long answers have taken."""
 _LATENCY_DECAY: Final = 0.9
@@ -46,7 +50,8 @@ class Keepalive:
     closing the connection would only lose the calls in flight. So that is done last.
 
     A pong is an answer. Many bytes count as one, because a pong may wait behind them; so do bytes that this process
-    has not read yet. An answer may take twice as long as earlier ones.
+    has not read yet. An answer may take twice as long as earlier ones. When the path may have changed, only a pong
+    counts: megabytes that came over the old path may wait in QUIC's buffers.
 
     Cost: two comparisons per request, and nothing per reply, because the timer is not restarted: it compares times
     when it fires. A busy connection sends a ping each second. An idle connection has no timer.
@@ -57,6 +62,7 @@ class Keepalive:
         awaits_reply: Return whether calls wait for replies.
         has_sessions: Return whether sessions stand.
         received: Return the number of bytes that have been read on all streams.
+        round_trip: Return the seconds that a packet takes to the peer and back, as QUIC measures them.
         has_unread: Return whether bytes have arrived on the call channel that have not been handled.
         send_ping: Send a ping.
         on_silent: The peer has become silent.
@@ -87,6 +93,8 @@ class Keepalive:
         "_pinged_at",
         "_received",
         "_received_before",
+        "_requires_pong",
+        "_round_trip",
         "_send_ping",
         "_stopped",
         "_timer",
@@ -103,6 +111,7 @@ class Keepalive:
         awaits_reply: Callable[[], object],
         has_sessions: Callable[[], object],
         received: Callable[[], int],
+        round_trip: Callable[[], float],
         has_unread: Callable[[], bool],
         send_ping: Callable[[], object],
         on_silent: Callable[[], object],
@@ -113,6 +122,7 @@ class Keepalive:
         self._awaits_reply = awaits_reply
         self._has_sessions = has_sessions
         self._received = received
+        self._round_trip = round_trip
         self._has_unread = has_unread
         self._send_ping = send_ping
         self._on_silent = on_silent
@@ -131,6 +141,8 @@ class Keepalive:
         """Seconds for the answer to that ping."""
         self._latency = 0.0
         """Seconds that answers take."""
+        self._requires_pong = False
+        """True from a doubt until the next pong: bytes are no answer."""
         self._received_before = 0
         """Bytes that had been read at the previous check."""
         self._demanded_at = -_DEMANDED
@@ -156,23 +168,28 @@ class Keepalive:
         """Send a ping, and watch whether it is answered."""
         self._send_ping()
         if not self.waits_for_pong and not self._stopped:
-            self._wait_for_pong(_ANSWER)
+            self._wait_for_pong(min(max(_ANSWER, 2 * self._latency), _SLOWEST_ANSWER))
 
     def question(self) -> None:
         """Find out soon whether the peer still answers. Until then the connection is in question."""
         self.is_in_question = not self._stopped
-        self.doubt()
+        self._doubt(_QUESTION_ANSWER)
 
     def doubt(self) -> None:
         """Find out soon whether the peer still answers, because the path may have changed."""
+        self._doubt(_DOUBT_ANSWER)
+
+    def _doubt(self, seconds: float) -> None:
         if self._stopped or self.is_silent:
             return
         self._send_ping()
+        self._requires_pong = True
+        seconds = min(max(seconds, _DOUBT_ROUND_TRIPS * self._round_trip()), _SLOWEST_ANSWER)
         if not self.waits_for_pong:
-            self._wait_for_pong(_DOUBT_ANSWER)
+            self._wait_for_pong(seconds)
             return
         waited = self._loop.time() - self._pinged_at
-        self._answer_timeout = min(self._answer_timeout, waited + self._answer_timeout_for(_DOUBT_ANSWER))
+        self._answer_timeout = min(self._answer_timeout, waited + seconds)
         self._check_in(max(0.0, self._answer_timeout - waited))
 
     def on_pong(self) -> None:
@@ -197,21 +214,18 @@ class Keepalive:
 
     def _on_answer(self, now: float) -> None:
         self._answered_at = now
-        self.waits_for_pong = False
+        self.waits_for_pong = self._requires_pong = False
         if self.is_silent or self.is_in_question:
             self.is_silent = self.is_in_question = False
             self._on_recovered()
 
     def _wait_for_pong(self, seconds: float) -> None:
-        """Give the peer so many seconds from now on, or more if its answers take longer."""
+        """Give the peer so many seconds from now on."""
         self.waits_for_pong = True
         self._pinged_at = self._loop.time()
-        self._answer_timeout = self._answer_timeout_for(seconds)
+        self._answer_timeout = seconds
         self._received_before = self._received()
         self._check_in(self._answer_timeout)
-
-    def _answer_timeout_for(self, seconds: float) -> float:
-        return min(max(seconds, 2 * self._latency), _SLOWEST_ANSWER)
 
     def _check(self) -> None:
         self._timer = None
@@ -240,7 +254,7 @@ class Keepalive:
         waited = now - self._pinged_at
         if now - self._check_at > _LATE or self._has_unread():
             self._pinged_at = now
-        elif received - before >= _FLOW:
+        elif received - before >= _FLOW and not self._requires_pong:
             self._on_answer(now)
             self._check_in(_PING_AFTER)
             return

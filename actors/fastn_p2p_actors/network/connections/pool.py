@@ -43,6 +43,8 @@ IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call or session after which a connection is closed."""
 SUPERSEDED_TIMEOUT: Final = 10.0
 """Seconds until an idle connection is closed, if calls use another connection to the same endpoint."""
+_AT_ONCE: Final = 0.5
+"""Seconds between two connections that the daemons may have opened at once, because neither saw that of the other."""
 _HELLO_WAIT: Final = 0.5
 """Seconds to wait for the hello of a connection that the peer daemon has opened, before it is dialled all the same. Its
 path may work in one direction only."""
@@ -204,15 +206,18 @@ class ConnectionPool:
     def on_hello(self, connection: PeerConnection) -> None:
         """A hello has arrived: close earlier connections with another process of the same endpoint, which has ended.
 
-        If it is the same process, find out whether the earlier ones still work: it may have moved.
+        If it is the same process, find out whether the earlier ones still work: it may have moved. It has, most
+        probably, if it has dialled, because a daemon does not dial while a connection answers.
         """
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is connection:
                 continue
             if other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
-            else:
+            elif connection.outgoing or connection.opened_at < other.opened_at + _AT_ONCE:
                 other.doubt()
+            else:
+                other.question()
         if connection.endpoint in self._dials:
             self._dials[connection.endpoint][0].on_hello(connection)
         self._choose(connection.endpoint)

@@ -21,9 +21,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.retry import Backoff
 
 from ...runtime.time_slices import in_time_slices
 from ..connections.connection import PeerConnection
@@ -31,13 +32,18 @@ from ..connections.network_path import NetworkPath
 from ..connections.pool import ConnectionPool
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..wire.messages import CLOSE_REPLACED
-from .record_finder import RecordFinder
+from .local_addresses import InterfaceWatch, find_addresses
+from .record_finder import Lookup, RecordFinder
 from .router import PeerRouter
 
 log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 1.0
 """Seconds between two attempts."""
+_FIRST_INTERVAL: Final = 0.25
+"""Seconds between the first two. Each later pause is twice as long: iroh notices an address of its own after 0.3 s."""
+_DEBOUNCE: Final = 0.02
+"""Seconds after a change of the machine's addresses during which further changes are waited for."""
 _CONFIRMATION: Final = 0.4
 """Seconds for the handshake over the old path when another path has answered; or three round trips, if that is more."""
 _CONTROLS: Final = 2
@@ -51,6 +57,13 @@ _SOON: Final = 0.02
 """Seconds between two looks at a connection that was pinged."""
 _HEAL: Final = 6.0
 """Seconds for a silent connection to heal when its path works again. After a cut of 8 seconds it took up to 4."""
+_HEAL_AFTER_MOVE: Final = 1.0
+"""The same if this machine has lost an address, or the peer answers from another one: QUIC finds its path again within
+half a second, or not at all."""
+_MOVE: Final = 3.0
+"""Seconds after the loss of an address in which connections become silent by it."""
+_HEAL_INTERVAL: Final = 0.1
+"""Seconds between two looks at a silent connection while another one answers."""
 _REFRESH: Final = 5.0
 """Seconds between two searches for newer records of the peer."""
 _HANDSHAKES: Final = 3
@@ -81,11 +94,25 @@ class SilentConnections:
         self._watches: dict[bytes, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._local = endpoint.address()
+        self._addresses: frozenset[str] = frozenset()
+        """Addresses of the machine."""
+        self._last_addresses = self._addresses
+        """The same, or the last ones if there are none now."""
+        self._interfaces: InterfaceWatch | None = None
         self._doubting: asyncio.Task[None] | None = None
+        self._moved_at = -_MOVE
+        """Time at which the machine has last lost an address."""
         endpoint.watch_address(self._on_address)
+
+    def watch_interfaces(self) -> None:
+        """Doubt every connection as soon as the machine's addresses change. iroh says so up to a second later."""
+        self._addresses = self._last_addresses = find_addresses()
+        self._interfaces = InterfaceWatch(self._on_interfaces, _DEBOUNCE)
 
     def close(self) -> None:
         """Stop looking for paths."""
+        if self._interfaces is not None:
+            self._interfaces.close()
         for task in (*self._watches.values(), *([self._doubting] if self._doubting is not None else [])):
             task.cancel()
 
@@ -118,6 +145,23 @@ class SilentConnections:
         if self._local.addresses == before.addresses:
             return
         log.info("the local addresses have changed")
+        self._doubt_soon()
+
+    def _on_interfaces(self) -> None:
+        """Doubt every connection if an address of the machine has come or gone.
+
+        While there is none, a cable is unplugged, and the same addresses may come back with it.
+        """
+        before, self._addresses = self._addresses, find_addresses()
+        if not self._addresses or self._addresses == before:
+            return
+        log.info("the addresses of this machine have changed: %s", ", ".join(sorted(self._addresses)))
+        if self._last_addresses - self._addresses:
+            self._moved_at = self._loop.time()
+        self._last_addresses = self._addresses
+        self._doubt_soon()
+
+    def _doubt_soon(self) -> None:
         if self._doubting is not None:
             self._doubting.cancel()
         self._doubting = self._loop.create_task(self._doubt_all())
@@ -133,6 +177,7 @@ class SilentConnections:
         search = _PathSearch(self._endpoint, self._pool)
         answered_at: float | None = None
         refreshed_at = 0.0
+        lookups: list[Lookup] = []
         try:
             while silent := self._pool.silent(endpoint):
                 now = self._loop.time()
@@ -144,18 +189,19 @@ class SilentConnections:
                     answered_at = answered_at or now
                     for connection in silent:
                         connection.requests.release_repeatable()
-                    if now - answered_at >= _HEAL:
-                        _close(silent, "the peer answers over another connection")
-                        return
-                    await asyncio.sleep(_CONFIRMATION)
+                    over = [
+                        each for each in silent if now - answered_at >= self._time_to_heal(each, chosen, answered_at)
+                    ]
+                    _close(over, "the peer answers over another connection")
+                    await asyncio.sleep(_HEAL_INTERVAL)
                     continue
                 answered_at = None
                 if now - refreshed_at >= _REFRESH:
                     refreshed_at = now
-                    for identity in silent[-1].introductions.shown(_IDENTITIES):
-                        self._finder.look_up(identity)
+                    lookups = [*map(self._finder.look_up, silent[-1].introductions.shown(_IDENTITIES))]
                 async with self._slots:
-                    is_dead = await search.run(self._address_of(silent[-1]), silent[-1])
+                    newer = [each.changed for each in lookups if not each.done]
+                    is_dead = await search.run(self._address_of(silent[-1]), silent[-1], newer)
                 if is_dead:
                     address, path = self._address_of(silent[-1]), silent[-1].path_now().address
                     search.close()
@@ -166,6 +212,16 @@ class SilentConnections:
             log.info("%s was not reached over another path: %s", endpoint.hex()[:10], error)
         finally:
             search.close()
+
+    def _time_to_heal(self, silent: PeerConnection, chosen: PeerConnection, answered_at: float) -> float:
+        """Return the seconds for a silent connection, since the peer answers over another one.
+
+        No connection that this daemon has dialled follows a peer that has moved: in QUIC, only who has dialled may move
+        (RFC 9000, section 9). Until it is closed, iroh sends what belongs to the other one to the old address, too.
+        """
+        if _is_elsewhere(silent, chosen):
+            return 0.0 if silent.outgoing else _HEAL_AFTER_MOVE
+        return _HEAL_AFTER_MOVE if answered_at < self._moved_at + _MOVE else _HEAL
 
     async def _connect(self, address: EndpointAddress) -> None:
         """Dial the endpoint. Return when it is connected, or another connection with it has become silent.
@@ -217,7 +273,11 @@ class _PathSearch:
         self._is_answered = False
         """True if a handshake over the old path has succeeded."""
         self._probe: asyncio.Task[bool] | None = None
-        self._confirmation = _FIRST_CONFIRMATION
+        self._probed: EndpointAddress | None = None
+        """Paths that the probe tries."""
+        self._intervals = Backoff(_FIRST_INTERVAL, _INTERVAL, jitter=0)
+        self._confirms_later_at = self._loop.time() + _INTERVAL
+        """Time from which another path that answers needs the longer confirmation."""
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -226,18 +286,22 @@ class _PathSearch:
         self._handshakes.clear()
         self._probe = None
 
-    async def run(self, address: EndpointAddress, silent: PeerConnection) -> bool:
-        """Try for a second, or until a connection is open. Return whether the path of the silent one is dead."""
-        ends = self._loop.time() + _INTERVAL
+    async def run(
+        self, address: EndpointAddress, silent: PeerConnection, newer: Sequence[asyncio.Future[None]]
+    ) -> bool:
+        """Try for a second at most, until a connection is open or a future says that there are newer addresses.
+
+        Returns:
+            Whether the path of the silent connection is dead.
+        """
+        ends = self._loop.time() + self._intervals.next_delay()
         used = silent.path_now()
         others = _without_path(address, used.address)
         self._is_answered = False
         self._handshake(address)
-        if await self._probe_answers(others, ends):
+        if await self._probe_answers(others, ends, newer):
             return await self._is_dead(address, others, silent, used)
-        await self._wait((), ends)
-        if not self._is_answered:
-            self._confirmation = _CONFIRMATION
+        await self._wait(newer, ends)
         return False
 
     async def _is_dead(
@@ -247,7 +311,8 @@ class _PathSearch:
 
         On a busy machine everything takes longer, so the other paths are timed once more beside each handshake.
         """
-        confirmation, self._confirmation = self._confirmation, _CONFIRMATION
+        confirmation = _CONFIRMATION if self._loop.time() >= self._confirms_later_at else _FIRST_CONFIRMATION
+        self._confirms_later_at = 0.0
         confirmation = max(confirmation, 3 * (used.rtt_ms or 0) / 1000)
         for _ in range(_UNANSWERED_HANDSHAKES):
             received = silent.received_datagrams(used.address)
@@ -261,25 +326,31 @@ class _PathSearch:
                 return True
         return True
 
-    async def _probe_answers(self, others: EndpointAddress, ends: float) -> bool:
+    async def _probe_answers(
+        self, others: EndpointAddress, ends: float, newer: Sequence[asyncio.Future[None]] = ()
+    ) -> bool:
         """Return whether the peer daemon answers over one of the other paths before any other event."""
+        if self._probe is not None and self._probed != others:
+            self._probe.cancel()
+            self._probe = None
+        self._probed = others
         probe = self._probe = self._probe or self._loop.create_task(self._endpoint.answers(others))
-        await self._wait((probe,), ends)
+        await self._wait((probe, *newer), ends)
         if not probe.done():
             return False
         self._probe = None
         return probe.result()
 
-    async def _wait(self, probes: Sequence[asyncio.Task[bool]], ends: float) -> None:
-        """Wait until a handshake has succeeded, a probe has ended, or the time is over."""
+    async def _wait(self, events: Sequence[asyncio.Future[Any]], ends: float) -> None:
+        """Wait until a handshake has succeeded, an event has come, or the time is over."""
         while not self._is_answered and (seconds := ends - self._loop.time()) > 0:
-            if pending := [*self._handshakes, *probes]:
+            if any(event.done() for event in events):
+                return
+            if pending := [*self._handshakes, *events]:
                 await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(seconds)
             self._count_handshakes()
-            if any(probe.done() for probe in probes):
-                return
 
     def _handshake(self, address: EndpointAddress) -> None:
         """Begin another handshake over the old path. The oldest makes room for it."""
@@ -304,6 +375,15 @@ def _without_path(address: EndpointAddress, used: str) -> EndpointAddress:
         tuple(relay for relay in address.relays if relay != used),
         tuple(each for each in address.addresses if each != used),
     )
+
+
+def _is_elsewhere(silent: PeerConnection, chosen: PeerConnection) -> bool:
+    """Return whether the peer daemon answers directly from another IP address of the same family."""
+    old, new = silent.path_now(), chosen.path_now()
+    if not old.path == new.path == "direct":
+        return False
+    hosts = [path.address.rpartition(":")[0] for path in (old, new)]
+    return hosts[0] != hosts[1] and ("[" in hosts[0]) == ("[" in hosts[1])
 
 
 def _close(connections: list[PeerConnection], reason: str) -> None:

@@ -53,6 +53,7 @@ class Watched:
         calls, sessions: whether calls wait, and sessions stand.
         answers: whether the peer answers pings.
         latency: seconds that its answers take.
+        round_trip: seconds that a packet takes there and back.
         unread: whether bytes have arrived that were not handled yet.
         pings, silences, recoveries: times of the pings, and of the reports.
         end: reason for which it was closed.
@@ -62,7 +63,7 @@ class Watched:
         self.loop = Loop()
         self.calls = self.sessions = self.answers = self.unread = False
         self.received = 0
-        self.latency = 0.0
+        self.latency = self.round_trip = 0.0
         self.pings: list[float] = []
         self.silences: list[float] = []
         self.recoveries: list[float] = []
@@ -72,6 +73,7 @@ class Watched:
             awaits_reply=lambda: self.calls,
             has_sessions=lambda: self.sessions,
             received=lambda: self.received,
+            round_trip=lambda: self.round_trip,
             has_unread=lambda: self.unread,
             send_ping=self._on_ping,
             on_silent=lambda: self.silences.append(self.elapsed),
@@ -208,6 +210,36 @@ def test_a_doubted_path_is_silent_after_a_quarter_of_a_second(watched: Watched) 
     watched.keepalive.doubt()
     watched.loop.run(0.3)
     assert watched.silences == [1.25]
+
+
+def test_a_doubted_path_gets_three_round_trips(watched: Watched) -> None:
+    watched.loop.now += 1
+    watched.round_trip = 0.3
+    watched.keepalive.doubt()
+    watched.loop.run(3)
+    assert watched.silences == [1.9]
+
+
+def test_a_doubted_path_gets_no_more_time_although_answers_waited_behind_a_file(watched: Watched) -> None:
+    watched.answers, watched.latency = True, 0.9
+    watched.keepalive.ping()
+    watched.loop.run(2)
+    watched.answers = False
+    watched.keepalive.doubt()
+    watched.loop.run(1)
+    assert watched.silences[-1] == 2.25
+
+
+def test_bytes_that_wait_here_are_no_answer_to_a_doubt(watched: Watched) -> None:
+    """QUIC's buffers may hold megabytes of a path that is dead."""
+    watched.loop.now += 1
+    watched.send_every(0.01, 100_000, 0.5)
+    watched.keepalive.doubt()
+    watched.loop.run(0.4)
+    assert watched.silences == [1.25]
+    watched.loop.run(0.2)
+    watched.answer()
+    assert not watched.keepalive.is_silent
 
 
 def test_a_doubted_path_that_answers_costs_one_ping(watched: Watched) -> None:

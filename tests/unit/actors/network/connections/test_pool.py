@@ -84,7 +84,7 @@ async def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
 ) -> None:
     """In either order of readiness. Identities that one connection has proved are known on the other."""
     pool = new_pool(own)
-    both = [StubConnection(other, outgoing=True), StubConnection(other, outgoing=False, at=1.0)]
+    both = [StubConnection(other, outgoing=True), StubConnection(other, outgoing=False, at=0.1)]
     hold(pool, *both)
     for each in order:
         greet(pool, both[each])
@@ -94,6 +94,19 @@ async def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
     assert chosen.introductions.connection is cast(Any, chosen)
     assert chosen.introductions is loser.introductions
     assert (chosen.end, loser.end) == ("", "")
+
+
+async def test_a_connection_that_a_moved_peer_has_dialled_is_used_at_once() -> None:
+    """Although this daemon has the lower key. The earlier one is in question until its peer answers."""
+    pool = new_pool(LOWER)
+    earlier, dialled = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False, at=60.0)
+    hold(pool, earlier, dialled)
+    greet(pool, earlier)
+    greet(pool, dialled)
+    assert used(pool, HIGHER) is dialled
+    earlier.is_in_question = False
+    pool.on_recovered(cast(Any, earlier))
+    assert used(pool, HIGHER) is earlier
 
 
 async def test_a_ready_connection_is_used_before_one_that_is_not() -> None:

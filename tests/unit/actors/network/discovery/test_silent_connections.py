@@ -11,6 +11,7 @@ import pytest
 
 from fastn_p2p_actors.network.connections.network_path import NetworkPath
 from fastn_p2p_actors.network.discovery import silent_connections
+from fastn_p2p_actors.network.discovery.record_finder import Lookup, SourceResult
 from fastn_p2p_actors.network.discovery.silent_connections import SilentConnections
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_client.errors import PeerUnreachable
@@ -26,11 +27,14 @@ class StubConnection:
     def __init__(self, *, silent: bool) -> None:
         self.endpoint = ENDPOINT
         self.name = "endpoint"
+        self.address = OLD
+        self.outgoing = False
         self.is_silent = silent
         self.is_pinged = False
         self.hello_is_late = False
         self.closed = False
         self.released = self.doubts = self.received = 0
+        self.is_healing = asyncio.Event()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready.set_result(None)
         self.introductions = SimpleNamespace(shown=lambda _: [b"identity"])
@@ -43,12 +47,14 @@ class StubConnection:
 
     def _release(self) -> None:
         self.released += 1
+        if self.released > 1:
+            self.is_healing.set()
 
     def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (OLD,), ()
 
     def path_now(self) -> NetworkPath:
-        return NetworkPath("direct", OLD, 1)
+        return NetworkPath("relayed" if "://" in self.address else "direct", self.address, 1)
 
     def received_datagrams(self, address: str) -> int:
         assert address == OLD
@@ -68,23 +74,27 @@ class Peer:
     Attributes:
         old_path_works: whether handshakes over the old path are answered.
         answers: whether one of the other paths is answered.
+        answers_from: address from which new connections are answered.
         slowness: seconds that each answer takes.
         answers_left: number of probes that are answered.
         probed: addresses that were probed.
         dialled: addresses that were dialled after the old connections were closed.
         lookups: identities whose records were looked for.
         tried_often: set after five handshakes.
+        is_probed: set after the first probe.
         path_is_free: cleared while no dial succeeds, because a connection holds the dead path.
     """
 
     def __init__(self) -> None:
         self.old_path_works = self.answers = False
+        self.answers_from = OLD
         self.slowness = 0.0
         self.answers_left = 1000
         self.probed: list[EndpointAddress] = []
         self.dialled: list[EndpointAddress] = []
         self.lookups: list[bytes] = []
         self.tried_often = asyncio.Event()
+        self.is_probed = asyncio.Event()
         self.path_is_free = asyncio.Event()
         self.path_is_free.set()
         self._handshakes = 0
@@ -106,16 +116,22 @@ class Peer:
             connect=self._connect,
             all=lambda: self.connections,
         )
-        known = SimpleNamespace(address=EndpointAddress(ENDPOINT, (RELAY, OWN_RELAY), (NEW, OLD)))
-        router = SimpleNamespace(known=lambda _identity, _peer: [known])
-        finder = SimpleNamespace(look_up=self.lookups.append)
+        self.known = EndpointAddress(ENDPOINT, (RELAY, OWN_RELAY), (NEW, OLD))
+        router = SimpleNamespace(known=lambda _identity, _peer: [SimpleNamespace(address=self.known)])
+        self.lookup = Lookup([SourceResult("a source")])
+        finder = SimpleNamespace(look_up=self._look_up)
         self.watch = SilentConnections(cast(Any, endpoint), cast(Any, pool), cast(Any, router), cast(Any, finder))
+
+    def _look_up(self, identity: bytes) -> Lookup:
+        self.lookups.append(identity)
+        return self.lookup
 
     def _watch(self, on_change: Callable[[], object]) -> None:
         self.on_address = on_change
 
     async def _probe(self, address: EndpointAddress) -> bool:
         self.probed.append(address)
+        self.is_probed.set()
         self.answers_left -= 1
         if not self.answers or self.answers_left < 0:
             await asyncio.Event().wait()
@@ -130,6 +146,7 @@ class Peer:
             await asyncio.Event().wait()
         await asyncio.sleep(self.slowness)
         self.connections.append(StubConnection(silent=False))
+        self.connections[-1].address = self.answers_from
         return self.connections[-1]
 
     async def _connect(self, address: EndpointAddress) -> Any:
@@ -145,7 +162,14 @@ class Peer:
 
 @pytest.fixture
 async def peer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peer]:
-    for name, seconds in (("_INTERVAL", 0.02), ("_CONFIRMATION", 0.02), ("_FIRST_CONFIRMATION", 0.01), ("_HEAL", 0.1)):
+    for name, seconds in (
+        ("_INTERVAL", 0.02),
+        ("_FIRST_INTERVAL", 0.02),
+        ("_CONFIRMATION", 0.02),
+        ("_FIRST_CONFIRMATION", 0.01),
+        ("_HEAL", 0.1),
+        ("_HEAL_INTERVAL", 0.01),
+    ):
         monkeypatch.setattr(silent_connections, name, seconds)
     peer = Peer()
     yield peer
@@ -172,6 +196,21 @@ async def test_a_connection_whose_hello_does_not_come_does_not_hold_the_dead_pat
     await peer.run()
     assert late.closed
     assert len(peer.dialled) == 1
+
+
+async def test_a_newer_address_is_probed_as_soon_as_it_is_known(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the probe of the older ones has ended."""
+    for name in ("_FIRST_INTERVAL", "_INTERVAL"):
+        monkeypatch.setattr(silent_connections, name, 3600.0)
+    running = asyncio.ensure_future(peer.run())
+    await peer.is_probed.wait()
+    newest = "203.0.113.1:7"
+    peer.known = EndpointAddress(ENDPOINT, (), (newest, OLD))
+    peer.answers = True
+    peer.lookup.notify()
+    await running
+    assert [each.addresses for each in peer.probed[:2]] == [(NEW,), (newest,)]
+    assert peer.connection.closed
 
 
 async def test_a_cut_link_is_waited_for(peer: Peer) -> None:
@@ -262,3 +301,75 @@ async def test_every_connection_is_doubted_when_a_local_address_changes(peer: Pe
         peer.on_address()
         await asyncio.sleep(0)
     assert peer.connection.doubts == 1
+
+
+async def set_addresses(peer: Peer, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Give the machine these addresses, as the kernel reports them."""
+    monkeypatch.setattr(silent_connections, "find_addresses", lambda: frozenset(addresses))
+    if peer.watch._interfaces is None:
+        peer.watch.watch_interfaces()
+    peer.watch._on_interfaces()
+    await asyncio.sleep(0)
+
+
+async def test_every_connection_is_doubted_when_an_address_of_the_machine_changes(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before iroh says so. Not while the cable is unplugged, but when it is back."""
+    doubts = []
+    for addresses in (["10.0.0.1"], ["10.0.0.1"], ["10.0.0.2"], [], ["10.0.0.2"]):
+        await set_addresses(peer, monkeypatch, *addresses)
+        doubts.append(peer.connection.doubts)
+    assert doubts == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "waits"), [(["10.0.0.2"], False), ([], True), (["10.0.0.1"], True), (["10.0.0.1", "fd00::1"], True)]
+)
+async def test_a_connection_whose_address_has_gone_gets_less_time_to_heal(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, addresses: list[str], waits: bool
+) -> None:
+    """When the peer answers over another one: a file transfer would wait. A cable that is back is no such case."""
+    monkeypatch.setattr(silent_connections, "_HEAL", 3600.0)
+    monkeypatch.setattr(silent_connections, "_HEAL_AFTER_MOVE", 0.0)
+    await set_addresses(peer, monkeypatch, "10.0.0.1")
+    await set_addresses(peer, monkeypatch)
+    await set_addresses(peer, monkeypatch, *addresses)
+    peer.old_path_works = True
+    running = asyncio.ensure_future(peer.run())
+    if waits:
+        await peer.connection.is_healing.wait()
+        assert not peer.connection.closed
+        peer.connection.is_silent = False
+    await running
+    assert peer.connection.closed is not waits
+
+
+@pytest.mark.parametrize(
+    ("address", "waits"), [(OLD, True), (NEW, False), ("[2001:db8::1]:7", True), ("https://relay.example/", True)]
+)
+async def test_a_connection_with_a_peer_that_answers_from_elsewhere_gets_less_time_to_heal(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, address: str, waits: bool
+) -> None:
+    """It has moved, and what it says about its end of the connection is lost."""
+    monkeypatch.setattr(silent_connections, "_HEAL", 3600.0)
+    monkeypatch.setattr(silent_connections, "_HEAL_AFTER_MOVE", 0.0)
+    peer.old_path_works, peer.answers_from = True, address
+    running = asyncio.ensure_future(peer.run())
+    if waits:
+        await peer.connection.is_healing.wait()
+        assert not peer.connection.closed
+        peer.connection.is_silent = False
+    await running
+    assert peer.connection.closed is not waits
+
+
+async def test_a_connection_that_cannot_follow_a_moved_peer_is_closed_at_once(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This daemon has dialled it."""
+    for name in ("_HEAL", "_HEAL_AFTER_MOVE"):
+        monkeypatch.setattr(silent_connections, name, 3600.0)
+    peer.old_path_works, peer.answers_from, peer.connection.outgoing = True, NEW, True
+    await peer.run()
+    assert peer.connection.closed
