@@ -147,8 +147,9 @@ class Client(ControlClient):
         """
         if TRACING:
             trace_point("1 program: call")
-        check_timeout(timeout)
-        timeout = min(timeout, MAX_CALL_TIMEOUT)
+        if not 0 < timeout <= MAX_CALL_TIMEOUT:
+            check_timeout(timeout)
+            timeout = MAX_CALL_TIMEOUT
         payload = _encode_payload(request)
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()

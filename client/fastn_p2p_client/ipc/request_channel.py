@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -42,7 +42,7 @@ _MAX_ID: Final = 0x7FFFFFFFFFFFFFFF
 """Largest correlation id. Ids with the highest bit set belong to the daemon, which delivers calls with them."""
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True, gc=False):
     """Header and payload of a reply."""
 
     header: bytes

@@ -235,7 +235,7 @@ class IncomingCalls:
         self._remove_from_process(served)
         if isinstance(answer, CallUnknown):
             binding.calls -= 1
-            served.denied_by.add(sender)
+            served.denied_by |= {sender}
             if served.is_abandoned:
                 served.done = True
                 served.release()

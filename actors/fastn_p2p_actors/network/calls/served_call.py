@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final, Protocol
 
 from fastn_p2p_client.errors import Overloaded, P2PError
@@ -146,7 +147,7 @@ class ServedCall:
         self.started = 0.0
         self.server: ServingProcess | None = None
         self.correlation = b""
-        self.denied_by: set[Sender] = set()
+        self.denied_by: Set[Sender] = frozenset()
         self.done = False
 
     @property

@@ -16,7 +16,7 @@ import zmq
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, Cancel, GetStatus, encode
-from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.ipc.request_channel import RequestChannel, Response
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD, SEND_QUEUE_BYTES
@@ -34,7 +34,7 @@ async def test_request_gets_its_reply_and_the_kernel_identifies_the_sender(tmp_p
     assert (sender.uid, sender.pid) == (os.getuid(), os.getpid())
     assert (header, payload) == (encode(GetStatus()), b"payload")
     assert box.send(sender, correlation, encode(Ack()), b"answer")
-    assert await asked == (encode(Ack()), b"answer")
+    assert await asked == Response(encode(Ack()), b"answer")
     link.close()
     async with asyncio.timeout(50):
         assert await seen.gone.get() is sender

@@ -15,7 +15,7 @@ import zmq
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InternalError, Overloaded
 from fastn_p2p_client.ipc.messages import ErrorReply, GetStatus, TicketText, encode
-from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
+from fastn_p2p_client.ipc.request_channel import RequestChannel, Response, check_reply, decode_answer
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_HEADER
@@ -49,7 +49,7 @@ async def test_against_a_router_of_libzmq(tmp_path: Path) -> None:
             route, correlation, header, received = await asyncio.to_thread(router.recv_multipart)
             assert (header, received) == (encode(GetStatus()), payload)
             router.send_multipart([route, correlation, b"answer", received])
-            assert await asked == (b"answer", payload)
+            assert await asked == Response(b"answer", payload)
         asked_many = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(10)]
         frames = []
         for number in range(10):
@@ -170,7 +170,7 @@ async def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_p
         await link.drain()
         accepted.sendall(encode_frames((1).to_bytes(8, "big"), b"answer", b"in time")[0])
         accepted.close()
-        assert await asked[0] == (b"answer", b"in time")
+        assert await asked[0] == Response(b"answer", b"in time")
         with pytest.raises(ConnectionLost):
             await asked[1]
         assert not link.connected.is_set()
