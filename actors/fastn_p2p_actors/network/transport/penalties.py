@@ -22,12 +22,12 @@ from ...runtime.rate_limiter import Rate, RateLimiter
 
 LITTLE_ABUSE: Final = 1.0
 """Tokens that a violation of the protocol takes: it has cost this process no more than the message."""
-MUCH_ABUSE: Final = 8.0
+MUCH_ABUSE: Final = 16.0
 """Tokens that it takes to have held too much memory, or to have ignored a rate limit."""
-OF_ENDPOINT: Final = Rate(0.25, 8)
+OF_ENDPOINT: Final = Rate(0.5, 16)
 """Tokens of an endpoint: one connection that held too much memory, and one more each half a minute. With two of them
 free, eight attackers kept the processors busy for two seconds, and calls beside them took 5 to 6 times as long."""
-OF_NETWORK: Final = Rate(16, 1024)
+OF_NETWORK: Final = Rate(32, 2048)
 """Tokens of all endpoints of a network together."""
 FIRST_PENALTY: Final = 2.0
 """Seconds of an endpoint's first penalty."""
