@@ -17,17 +17,20 @@ def test_the_result_and_a_descriptor_come_back_and_nothing_else_changes(tmp_path
 
     def work() -> tuple[bytes, int]:
         changed.append(1)
-        return b"x" * 1_000_000 + str(os.getppid()).encode(), os.open(tmp_path / "file", os.O_RDONLY)
+        ids = f"{os.getppid()} {os.getpid()}"
+        return b"x" * 1_000_000 + ids.encode(), os.open(tmp_path / "file", os.O_RDONLY)
 
     done = run_in_fork(work)
     assert done is not None
     result, descriptor = done
-    assert result == b"x" * 1_000_000 + str(os.getpid()).encode()
+    assert result[:1_000_000] == b"x" * 1_000_000
+    parent, fork = map(int, result[1_000_000:].split())
+    assert parent == os.getpid()
     assert os.read(descriptor, 100) == b"content"
     os.close(descriptor)
     assert changed == []
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(fork, os.WNOHANG)
 
 
 def test_without_a_descriptor() -> None:
