@@ -38,6 +38,8 @@ MIB: Final = 1024 * 1024
 MALLORY: Final = Signer("mallory")
 FRESH: Final = b"g" * 32
 """Transport key of an endpoint that has introduced no identity."""
+PUNISHED: Final = (b"u" * 32, b"v" * 32)
+"""Transport keys of endpoints that get a penalty for their abuse, which would be felt by the next test."""
 
 
 class Victim:
@@ -125,8 +127,12 @@ def test_unannounced_streams_end_their_connection_alone(victim: Victim) -> None:
     alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
     announced = b"".join(encode_frame(wire.SessionStream(1, 4 * number)) for number in range(1, 1000))
     with unharmed(victim.daemons.two):
-        talks = [Talk([Channel(HELLO), *(Bi(data, times=50) for data in alone), Until(closed=True)])]
-        talks += [Talk([Channel(HELLO), Channel(announced), Until(closed=True)])]
+        unannounced: list[AnyStep] = [Bi(data, times=50) for data in alone]
+        parts: tuple[list[AnyStep], ...] = (unannounced, [Channel(announced)])
+        talks = [
+            Talk([Channel(HELLO), *part, Until(closed=True)], secret)
+            for part, secret in zip(parts, PUNISHED, strict=True)
+        ]
         with hostile_peer(victim.target, talks) as accounts:
             assert [account.stuck for account in accounts] == ["", ""]
             assert all(account.closed for account in accounts)

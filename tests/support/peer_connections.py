@@ -29,10 +29,14 @@ class StubOwner:
         self.online = online if online is not None else {}
         self.introduced: list[bytes] = []
         self.revoked: dict[bytes, bytes] = {}
+        self.newest_records: dict[bytes, bytes] = {}
         self.is_starting = False
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         return self.online.get(identity)
+
+    def record_of(self, identity: bytes) -> bytes:
+        return self.newest_records.get(identity, b"")
 
     def awaits_identities(self) -> bool:
         return self.is_starting

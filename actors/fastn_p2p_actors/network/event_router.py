@@ -180,6 +180,10 @@ class EventRouter:
         found = self._registry.by_key(identity)
         return found.delegation if found is not None else None
 
+    def record_of(self, identity: bytes) -> bytes:
+        found = self._registry.by_key(identity)
+        return found.record if found is not None else b""
+
     def awaits_identities(self) -> bool:
         return self._grace.is_open()
 

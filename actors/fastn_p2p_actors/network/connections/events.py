@@ -69,6 +69,10 @@ class IdentityEvents(Protocol[ConnectionT]):
         """Return the signed delegation of a local identity, or None if it is not online."""
         ...
 
+    def record_of(self, identity: bytes) -> bytes:
+        """Return the newest record of a local identity; empty if it is not online."""
+        ...
+
     def awaits_identities(self) -> bool:
         """Return whether local identities may be about to come online, because a process of theirs has just started."""
         ...

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _MAX_REFUSED: Final = 64
 """Identities of one connection whose proofs were refused because of a clock, or because the owner has blocked them.
 They are requested again when the clock is set, or the identity is unblocked."""
+_MAX_REPEATED: Final = 128
+"""Identities that are proved again over the next connection with a peer daemon: it accepts as many records at once."""
 _MAX_WANTS: Final = 1024
 """Identities that one peer daemon has asked for and that are not online here. One more replaces the oldest."""
 _MAX_WANTS_IN_ALL: Final = 16_384
@@ -251,6 +253,17 @@ class IdentityExchange(Generic[ConnectionT]):
         """Send a new record of an identity that the peer daemon knows."""
         if self.sends_updates:
             self._connection.send(wire.PushRecord(record))
+
+    def repeat(self, earlier: IdentityExchange[ConnectionT]) -> None:
+        """Prove what was proved over an earlier connection with the same process, and send the newest records.
+
+        The path of the earlier one may be dead, and a record that was sent over it lost.
+        """
+        for identity in [*earlier._shown][-_MAX_REPEATED:]:
+            if identity not in self._shown and self._show(identity):
+                record = self._owner.record_of(identity)
+                if record:
+                    self.push_record(record)
 
     def went_offline(self, identity: bytes) -> None:
         """Withdraw an identity that was shown. It is shown again as soon as it is online."""

@@ -207,14 +207,17 @@ class ConnectionPool:
         """A hello has arrived: close earlier connections with another process of the same endpoint, which has ended.
 
         If it is the same process, find out whether the earlier ones still work: it may have moved. It has, most
-        probably, if it has dialled, because a daemon does not dial while a connection answers.
+        probably, if it has dialled, because a daemon does not dial while a connection answers. News that was sent over
+        the earlier ones may have been lost, so it is sent again.
         """
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is connection:
                 continue
             if other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
-            elif connection.outgoing or connection.opened_at < other.opened_at + _AT_ONCE:
+                continue
+            connection.identities.repeat(other.identities)
+            if connection.outgoing or connection.opened_at < other.opened_at + _AT_ONCE:
                 other.doubt()
             else:
                 other.question()

@@ -32,6 +32,38 @@ BOB = Signer("bob")
 KEY = bytes(BOB.key)
 
 
+# ── a further connection ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_identities_and_records_are_sent_again_over_a_further_connection() -> None:
+    """The record that was pushed over the earlier one may never have arrived."""
+    alice, carol = b"a" * 32, b"c" * 32
+    owner = StubOwner({alice: b"delegation of alice", carol: b"delegation of carol"})
+    earlier, later = new_connection(owner), new_connection(owner)
+    later.identities.sends_updates = True
+    for identity in (alice, carol):
+        earlier.identities.on_request(identity)
+    later.identities.on_request(carol)
+    pop_sent(later)
+    owner.newest_records = {alice: b"new record"}
+    later.identities.repeat(earlier.identities)
+    assert pop_sent(later) == [wire.Introduce(b"delegation of alice"), wire.PushRecord(b"new record")]
+    earlier.identities.on_request(b"g" * 32)
+    later.identities.repeat(earlier.identities)
+    assert pop_sent(later) == [], "each is sent once"
+
+
+async def test_few_identities_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_exchange, "_MAX_REPEATED", 2)
+    keys = [bytes([number]) * 32 for number in range(4)]
+    owner = StubOwner({key: key for key in keys})
+    earlier, later = new_connection(owner), new_connection(owner)
+    for key in keys:
+        earlier.identities.on_request(key)
+    later.identities.repeat(earlier.identities)
+    assert pop_sent(later) == [wire.Introduce(key) for key in keys[2:]], "those that were shown last"
+
+
 # ── asking an endpoint to show an identity ─────────────────────────────────────────────────────────
 
 

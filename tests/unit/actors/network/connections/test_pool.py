@@ -34,6 +34,8 @@ class StubConnection:
         self.is_silent = self.is_in_question = False
         self.doubts = 0
         self.last_received_at = 0.0
+        self.identities = self
+        self.repeated: list[object] = []
 
     @property
     def answers(self) -> bool:
@@ -41,6 +43,9 @@ class StubConnection:
 
     def path_now(self) -> NetworkPath:
         return NetworkPath("direct", self.address, 1)
+
+    def repeat(self, earlier: object) -> None:
+        self.repeated.append(earlier)
 
     def doubt(self) -> None:
         self.doubts += 1
@@ -75,6 +80,15 @@ def used(pool: ConnectionPool, endpoint: bytes) -> Any:
 def greet(pool: ConnectionPool, connection: StubConnection) -> None:
     connection.ready.set_result(None)
     pool.on_hello(cast(Any, connection))
+
+
+async def test_news_is_sent_again_over_a_further_connection_with_the_same_process() -> None:
+    pool = new_pool(LOWER)
+    first, ended, second = (StubConnection(HIGHER, outgoing=True, process=name) for name in (b"new", b"old", b"new"))
+    hold(pool, first, ended, second)
+    greet(pool, second)
+    assert second.repeated == [first]
+    assert ended.end
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
