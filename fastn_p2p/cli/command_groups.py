@@ -55,6 +55,7 @@ PROGRAM: Final = "fastn-p2p"
 COMMANDS: Final = (
     "daemon",
     "status",
+    "health",
     "config",
     "identity",
     "create-identity",

@@ -14,7 +14,7 @@
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
 - ``transport``: replace the transport key.
-- ``status``: state of the whole daemon.
+- ``status``: state of the whole daemon. ``health``: the parts of it that are not well.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from .contacts import (
     list_pending_peers,
     unblock_peer,
 )
+from .health import get_health
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
 from .identity_revocation import accept_successor, revoke_identity
 from .invitations import create_invitation, list_invitations, revoke_invitation
@@ -105,6 +106,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.RevokeInvitation: Command(revoke_invitation, changes=True),
     m.RestoreBackup: Command(restore_backup, changes=True),
     m.RotateTransport: Command(rotate_transport, changes=True),
+    m.GetHealth: Command(get_health, changes=False),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""
 COMMANDS_OF_IDENTITIES: Final = frozenset({m.ListIdentities, m.ListPeers, m.GetTicket})

@@ -76,9 +76,9 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
     """
     stored = await asyncio.to_thread(_read_stored, context.store, limit, only)
     processes, lock, report = await asyncio.gather(
-        _or_none(context.supervisor.processes(STATUS_TIMEOUT)),
-        _or_none(context.vault.request(GetLockState(), LockState, timeout=STATUS_TIMEOUT)),
-        _or_none(context.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
+        or_none(context.supervisor.processes(STATUS_TIMEOUT)),
+        or_none(context.vault.request(GetLockState(), LockState, timeout=STATUS_TIMEOUT)),
+        or_none(context.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
     )
     network = report.report if report is not None else None
     warnings: list[str] = []
@@ -193,7 +193,7 @@ def _truncate(warnings: list[str], limit: int) -> list[str]:
     return warnings if rest <= 0 else [*warnings[:limit], f"and {rest} more warnings"]
 
 
-async def _or_none(question: Awaitable[T]) -> T | None:
+async def or_none(question: Awaitable[T]) -> T | None:
     try:
         return await question
     except P2PError:
@@ -271,7 +271,7 @@ async def _descriptions(context: GatewayContext, names: list[str]) -> dict[str, 
 
     async def describe(name: str) -> BindingStates | None:
         async with slots:
-            return await _or_none(_describe(context, name))
+            return await or_none(_describe(context, name))
 
     tasks = {name: asyncio.ensure_future(describe(name)) for name in names}
     if tasks:
@@ -360,7 +360,7 @@ async def state_of(context: GatewayContext, name: str, binding: BindingFile, up:
         found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
         wanted = (binding.protocol, binding.instance)
         return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)
-    reply = await _or_none(_describe(context, name)) if up and not binding.stopped else None
+    reply = await or_none(_describe(context, name)) if up and not binding.stopped else None
     states = {(each.protocol, each.instance): each.state for each in reply.bindings} if reply is not None else {}
     state = states.get((binding.protocol, binding.instance))
     return state or _state(binding, None, up)

@@ -17,7 +17,7 @@ Times are milliseconds and sizes are bytes.
 - ``base``: the base classes, and messages of both conversations.
 - ``hello``: the first messages between a program and the gateway.
 - ``control``: the list of all messages between a program and the gateway. By what they are about: ``identities``,
-  ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``maintenance``.
+  ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``health``, ``maintenance``.
 - ``data``: between a program or identity process and the network process.
 
 All messages are imported from here. Their modules are imported at the first use of one of their names.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .bindings import *
     from .control import *
     from .data import *
+    from .health import *
     from .hello import *
     from .identities import *
     from .invitations import *
@@ -52,6 +53,7 @@ _MODULES: Final = (
     "access",
     "invitations",
     "maintenance",
+    "health",
     "control",
 )
 """Modules in the order in which a name is looked for: first those that a call needs, then by how often one is used."""

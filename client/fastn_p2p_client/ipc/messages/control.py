@@ -42,6 +42,7 @@ from .bindings import (
     StopProtocol,
     WatchBindings,
 )
+from .health import GetHealth, HealthReply
 from .hello import Hello, Welcome
 from .identities import (
     CreateIdentity,
@@ -109,6 +110,7 @@ ControlRequest: TypeAlias = (
     | RevokeInvitation
     | RestoreBackup
     | RotateTransport
+    | GetHealth
     | Cancel
 )
 """Messages that a program sends to the gateway."""
@@ -138,6 +140,7 @@ ControlReply: TypeAlias = (
     | InvitationList
     | RestoreReply
     | TransportReply
+    | HealthReply
     | Ack
     | LongReply
     | ErrorReply

@@ -1,0 +1,29 @@
+"""Control messages of ``fastn-p2p health``."""
+
+from __future__ import annotations
+
+from .base import Message, Record
+
+__all__ = ["GetHealth", "HealthProblem", "HealthReply"]
+
+
+class HealthProblem(Record, frozen=True):
+    """A part of the daemon that is not well."""
+
+    part: str
+    """Name of the process."""
+    code: str
+    """``daemon-busy``, ``vault-locked`` or ``identity-failed``, as the error of a request that needs the part."""
+    text: str
+
+
+class HealthReply(Message, frozen=True, tag=127):
+    """Problems of the daemon, the gravest first; none if it is well."""
+
+    problems: list[HealthProblem]
+
+
+class GetHealth(Message, frozen=True, tag=126):
+    """Ask whether all processes of the daemon are well."""
+
+    reply_type = HealthReply
