@@ -4,8 +4,9 @@ Problem: an iteration runs everything that is ready. 512 sessions of strangers w
 connections with 32 frames each, took up to 50 ms of one iteration, and every honest call waited for its end.
 
 Idea: work for strangers is done in steps: one frame, one block of a session, one accepted stream, one ended session.
-All connections together take at most 32 steps per iteration, and each at most its share at once. Further steps wait in
-a queue per connection. The queues are served round robin, so a call of another connection waits for one round, not for
+All connections together take at most 32 steps per iteration, and each at most its share at once. A connection that is
+alone may take all of them: then a wake-up of the next process brings it twice as many calls. Further steps wait in a
+queue per connection. The queues are served round robin, so a call of another connection waits for one round, not for
 all queues. A connection without a queue takes its steps at once, from a reserve: an honest stranger makes a call now
 and then, while others always have the next frame ready.
 
@@ -111,7 +112,8 @@ class StepBudget:
                 self._pause_until = self.rounds + _PAUSES_FOR
         self.is_paused = is_paused = len(ring) > 1 and self.rounds < self._pause_until
         steps = _STEPS_BESIDE_CALLS if is_paused else STEPS_PER_ROUND
-        self.share = max(1, steps // max(1, len(self._active), len(ring)))
+        connections = max(len(self._active), len(ring))
+        self.share = 2 * steps if connections <= 1 else max(1, steps // connections)
         self._active.clear()
         self.left = min(self.left, 0) + 2 * steps
         self.reserve = STEPS_PER_ROUND

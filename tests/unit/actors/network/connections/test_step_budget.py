@@ -58,6 +58,18 @@ async def test_an_iteration_does_a_bounded_number_of_steps_of_strangers() -> Non
     assert max(now.steps.values()) <= 2 * STEPS_PER_ROUND
 
 
+async def test_a_connection_that_is_alone_takes_all_steps_of_an_iteration() -> None:
+    now = _Iterations()
+    alone = now.connection()
+    await now.run(*(asyncio.create_task(now.step(alone, "")) for _ in range(_MANY)))
+    async with asyncio.timeout(60):
+        await alone.wait()
+    taken = 1
+    while alone.spend():
+        taken += 1
+    assert taken == 2 * STEPS_PER_ROUND
+
+
 async def test_a_call_does_not_wait_for_the_queues_of_other_connections() -> None:
     now = _Iterations()
     greedy, honest = [now.connection() for _ in range(8)], now.connection()
