@@ -16,10 +16,10 @@ looking at them while they load takes a tenth of a command's time."""
 def main() -> int:
     """Run the command of ``sys.argv`` and return its exit code."""
     gc.set_threshold(_GC_THRESHOLD)
+    defer_modules()
     if SUPERVISOR_ORDER in os.environ:
         code = _run_supervisor()
     else:
-        defer_modules()
         from .cli import main as run_command  # here, because most of a command's time is imports
 
         code = run_command()

@@ -1,8 +1,8 @@
-"""Modules that other modules import and commands rarely use: they are executed at the first use of one of their names.
+"""Modules that others import and that are rarely used: they are executed at the first use of one of their names.
 
 Most of a command's time is imports. ``import asyncio`` alone imports TLS, which takes a tenth of that time, and which
-no connection to the daemon needs. ``importlib.util.LazyLoader`` does not help: it executes a module at the second
-``import`` statement that names it.
+no connection to the daemon needs. In the daemon's processes they took 5 MB. ``importlib.util.LazyLoader`` does not
+help: it executes a module at the second ``import`` statement that names it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,29 @@ DEFERRED: Final = frozenset(
         "asyncio.sslproto",
         "asyncio.staggered",
         "bz2",
+        "csv",
+        "email",
+        "importlib.metadata._adapters",
+        "importlib.resources",
         "ipaddress",
         "linecache",
         "locale",
         "lzma",
         "msgspec.inspect",
+        "msgspec.toml",
+        "msgspec.yaml",
         "ntpath",
         "ssl",
+        "tarfile",
         "textwrap",
         "tokenize",
+        "zipfile",
     }
 )
-"""Their importers on the way of every command use none of their names while they are imported themselves."""
+"""Their importers on the way of every command and of the daemon use none of their names while they are imported
+themselves."""
+_HIDDEN: Final = {"msgspec": "typing_extensions"}
+"""Modules that another one only imports for Pythons older than ours, by that one."""
 
 _lock: Final = RLock()
 
@@ -65,13 +76,40 @@ class _Loader:
         module.__class__ = DeferredModule
 
 
+class _HidingLoader:
+    """Loader of a module that does not find one of its imports, and goes on without it."""
+
+    def __init__(self, loader: Any, hidden: str) -> None:
+        self._loader = loader
+        self._hidden = hidden
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self._loader.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        modules: dict[str, Any] = sys.modules
+        modules.setdefault(self._hidden, None)  # an import of it fails
+        try:
+            self._loader.exec_module(module)
+        finally:
+            if modules[self._hidden] is None:
+                del modules[self._hidden]
+
+
 class _Finder:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return where the module is, with the loader that defers it; None for all other modules."""
-        spec = PathFinder.find_spec(name, path, target) if name in DEFERRED else None
+        """Return where the module is, with the loader that defers it, or hides an import; None for all others."""
+        if name not in DEFERRED and name not in _HIDDEN:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
         if spec is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+            loader: Any = _Loader(spec.loader) if name in DEFERRED else _HidingLoader(spec.loader, _HIDDEN[name])
+            spec.loader = loader
         return spec
 
 

@@ -21,6 +21,7 @@ from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.process_setup import erase_variables, make_undumpable
 from fastn_p2p_actors.runtime.separate_users import SeparateUsers
 
+from .. import __version__
 from .exit_codes import ExitCode
 from .program_restart import SUPERVISOR_ORDER, restart_program
 
@@ -62,6 +63,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
             fixed_settings=self.fixed_settings,
             vault_page=self.vault_page,
             users=self.users,
+            version=__version__,
         )
         code = run(Home(Path(self.home)), self.network, config)
         return ExitCode.DAEMON if code == EXIT_FAILED else code

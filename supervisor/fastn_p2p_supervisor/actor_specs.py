@@ -62,6 +62,8 @@ class DaemonConfig:
     """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
     users: SeparateUsers | None = None
     """Users of the processes; None if all have that of the supervisor."""
+    version: str = "unknown"
+    """Version of the daemon. To read it from what is installed would take 2 MB."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
@@ -92,6 +94,7 @@ class ActorSpecs:
                 grant_key=self._grant_key,
                 network_mode=network.mode,
                 started_ms=started_ms,
+                version=config.version,
                 memory=config.identity_memory,
                 identities=(0, 0) if users is None else (users.first, users.last),
             ),

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from random import random
 from typing import Any, Final
@@ -173,7 +173,8 @@ class _Daemon:
             status = f"network {self._network.mode}, {online} {'identity' if online == 1 else 'identities'} online"
             if online < len(states):
                 status += f", {len(states) - online} not"
-        line = f"fastn-p2p {_version()} ready in {_age():.2f} s: home {self._home.path}, {status} (pid {os.getpid()})"
+        ready = f"fastn-p2p {self._config.version} ready in {_age():.2f} s"
+        line = f"{ready}: home {self._home.path}, {status} (pid {os.getpid()})"
         self._state = ProcessState.READY
         self._file.write()
         self._notifier.ready(status)
@@ -231,7 +232,7 @@ class _Daemon:
             "supervisor": own.pid,
             "state": self._state,
             "started_ms": self._started_ms,
-            "version": _version(),
+            "version": self._config.version,
             "python": sys.executable,
             "network": self._network.mode,
             "processes": [
@@ -265,16 +266,6 @@ def _print_line(line: str) -> None:
     with suppress(OSError):  # stderr is closed
         sys.stderr.write(plain(line) + "\n")
         sys.stderr.flush()
-
-
-@cache
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("fastn-p2p")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _age() -> float:

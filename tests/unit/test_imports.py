@@ -169,3 +169,25 @@ print(json.dumps(deferred))
 def test_deferred_modules_are_whole_when_they_are_used_also_in_threads() -> None:
     deferred = run_isolated(IN_THREADS, "")
     assert {"ssl", "asyncio.sslproto", "msgspec.inspect"} <= set(deferred)
+
+
+HIDDEN = """
+import json, sys
+from fastn_p2p.console.deferred_modules import defer_modules
+defer_modules()
+import importlib.metadata, msgspec
+loaded = sorted(sys.modules)
+import typing_extensions
+class Pair(typing_extensions.TypedDict):
+    first: int
+    second: typing_extensions.NotRequired[int]
+assert msgspec.json.decode(sys.argv[1], type=Pair) == {"first": 1}
+assert importlib.metadata.version("msgspec")
+assert msgspec.__loader__ is msgspec.__spec__.loader
+print(json.dumps(loaded))
+"""
+
+
+def test_msgspec_and_metadata_do_without_large_modules_until_one_is_used() -> None:
+    loaded = run_isolated(HIDDEN, '{"first": 1}')
+    assert {"typing_extensions", "email.message"}.isdisjoint(loaded)

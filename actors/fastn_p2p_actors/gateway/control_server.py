@@ -35,7 +35,6 @@ from ..runtime.connection_limits import ConnectionLimits
 from ..runtime.mailbox import Mailbox, Sender
 from .command_audit import record_command
 from .commands import COMMANDS, COMMANDS_OF_IDENTITIES, Command
-from .commands.status import daemon_version
 from .context import GatewayContext, WithPayload
 
 MAX_COMMANDS: Final = 1024
@@ -189,7 +188,7 @@ class ControlServer:
             sender.state = _ConnectedProgram(hello.program[:_MAX_PROGRAM])
         welcome = Welcome(
             version=PROTOCOL_VERSION,
-            daemon=daemon_version(),
+            daemon=self._context.settings.version,
             data_route=os.fsencode(self._context.home.mailbox("network")).decode(),
             max_payload=MAX_PAYLOAD,
             max_calls=MAX_CALLS_PER_CLIENT,

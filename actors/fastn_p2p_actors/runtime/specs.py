@@ -61,6 +61,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str
     started_ms: int
     """Start of the daemon in ``process_setup.boot_ms``."""
+    version: str = ""
     memory: int = 0
     """Bytes of data that a one-shot worker may have; 0 for no limit."""
     identities: tuple[int, int] = (0, 0)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import P2PError
@@ -54,15 +52,6 @@ _MAX_REASON: Final = 400
 """Characters of a program's reason for not serving a binding."""
 
 T = TypeVar("T")
-
-
-@cache
-def daemon_version() -> str:
-    """Return the version of the daemon's distribution."""
-    try:
-        return version("fastn-p2p")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 async def get_status(context: GatewayContext, message: GetStatus, _: bytes) -> StatusReply:
@@ -112,7 +101,7 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
     ready = {process.name for process in processes or [] if process.state == "ready"}
     states = await _states_of_unserved(context, network, stored.bindings, ready)
     return Status(
-        version=daemon_version(),
+        version=context.settings.version,
         home=str(context.home.path),
         network_mode=context.settings.network_mode,
         endpoint=network.endpoint if network else "",
