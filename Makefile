@@ -9,18 +9,20 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Tools that few targets need have an environment of their own, so that no other target pays for them.
+TOOLS := .venv-tools
 # -qq: errors only.
-PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+PIP := -m pip --disable-pip-version-check -qq install
 PROJECTS := pyproject.toml client/pyproject.toml
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lab check bench soak docs format venv clean
+.PHONY: help demo test lab check bench soak docs format requirements venv clean
 
 help: ## Show what can be made.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, a process killed and healed.
 	@$(BIN)/fastn-p2p demo $(ARGS)
@@ -51,11 +53,14 @@ docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
+requirements: $(TOOLS)/installers.stamp ## Write the hashes of all pins into requirements/, from the package index.
+	@$(TOOLS)/bin/python -m tests.requirements $(TOOLS)/bin/uv
+
 venv: $(VENV)/dev.stamp ## Only set up .venv.
 	@:
 
 clean: ## Remove .venv, caches and build output.
-	@rm -rf $(VENV) build dist client/build client/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(TOOLS) build dist client/build client/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@rm -rf ./*.egg-info client/*.egg-info actors/*.egg-info supervisor/*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -73,19 +78,24 @@ site.joinpath("fastn_p2p_checkout.pth").write_text("\n".join(paths) + "\n")
 endef
 export STATIC_PATHS
 
-$(BIN)/python:
+$(BIN)/python $(TOOLS)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no python3 found: set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: set PYTHON")'
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -m venv --clear $(dir $(@D))
 
 $(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECTS) | $(BIN)/python
 	@echo "setting up $(VENV) (runtime)" >&2
-	@$(PIP) install -r requirements/build.txt -r requirements/runtime.txt
-	@$(PIP) install --no-build-isolation --no-deps -e client -e .
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@$(BIN)/python $(PIP) --no-build-isolation --no-deps -e client -e .
 	@$(BIN)/python -c "$$STATIC_PATHS"
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt $(VENV)/runtime.stamp
 	@echo "setting up $(VENV) (tests and checks)" >&2
-	@$(PIP) install -r requirements/dev.txt
+	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(TOOLS)/installers.stamp: requirements/installers.txt | $(TOOLS)/bin/python
+	@echo "setting up $(TOOLS) (installers)" >&2
+	@$(TOOLS)/bin/python $(PIP) --require-hashes -r requirements/installers.txt
 	@touch $@

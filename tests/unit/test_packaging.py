@@ -8,6 +8,8 @@ import zipfile
 
 import pytest
 
+from tests.requirements import FOLDER, pins
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
 
@@ -98,14 +100,9 @@ def test_the_daemon_pins_the_client_it_was_built_with(wheels: dict[str, pathlib.
 
 def test_every_pinned_version_is_documented() -> None:
     """`docs/dependencies.md` lists what `requirements/` installs: the same packages, the same versions."""
-    pinned = [
-        line.replace("[nodejs]", "").split("==")
-        for file in sorted((ROOT / "requirements").glob("*.txt"))
-        for line in file.read_text().splitlines()
-        if line and not line.startswith(("#", "-r"))
-    ]
+    pinned = {(pin.name, pin.version) for file in FOLDER.glob("*.txt") for pin in pins(file)}
     table = (ROOT / "docs" / "dependencies.md").read_text().splitlines()
-    documented: list[list[str]] = []
+    documented: list[tuple[str, ...]] = []
     of_packages = False
     for row in table:
         cells = [cell.strip() for cell in row.split("|")[1:3]]
@@ -114,8 +111,15 @@ def test_every_pinned_version_is_documented() -> None:
         elif cells == ["package", "version"]:
             of_packages = True
         elif of_packages and cells[0] != "---":
-            documented.append(cells)
+            documented.append(tuple(cells))
     assert sorted(documented) == sorted(pinned)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.txt")), ids=lambda file: file.stem)
+def test_every_pin_has_the_hashes_of_its_artifacts(file: pathlib.Path) -> None:
+    """So pip installs what was tested. ``make requirements`` writes them."""
+    assert [pin.name for pin in pins(file) if "--hash=sha256:" not in pin.text] == []
+    assert "://" not in file.read_text(), "which index packages come from is a matter of the machine"
 
 
 def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
