@@ -40,7 +40,7 @@ def _run_supervisor() -> int:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except Exception as error:
-        from .cli import report
+        from .cli.error_report import report
 
         code = report(error)
     end_streams()

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+from ..console.output import PROGRAM
+
 
 class CommandGroup(NamedTuple):
     """A group of commands.
@@ -49,8 +51,6 @@ def command_group(
     modules = {name: f"{package}.{module}" for name, module in known.items()}
     return CommandGroup(text, modules, frozenset(unlisted), default)
 
-
-PROGRAM: Final = "fastn-p2p"
 
 COMMANDS: Final = (
     "daemon",

@@ -14,9 +14,9 @@ from typer.core import TyperGroup
 
 from ..console.exit_codes import TABLE
 from ..console.options import HomeOption
-from ..console.output import write_result
+from ..console.output import PROGRAM, write_result
 from ..console.parameters import Option, Parameter
-from .command_groups import PROGRAM, PROGRAM_GROUP, CommandGroup
+from .command_groups import PROGRAM_GROUP, CommandGroup
 
 CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
 """Base class of the parser's errors. Typer has no public name for it."""
@@ -42,8 +42,11 @@ def program_options(
     version: Annotated[
         bool, Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, Option("--quiet", help="Write no messages, only results and errors. May follow the command, too.")
+    ] = False,
 ) -> None:
-    """Accept options before the command."""
+    """Accept options before the command. ``main`` has taken ``--quiet`` out of the command line already."""
 
 
 def group_options(home: HomeOption = None) -> None:

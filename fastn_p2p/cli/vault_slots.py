@@ -25,7 +25,7 @@ from fastn_p2p_client.home import Home
 from ..console.confirmation import can_confirm
 from ..console.exit_codes import CommandLineError
 from ..console.keyring_keys import delete_keyring_key, new_keyring_key
-from ..console.output import is_terminal, put_raw, typed, write_message, write_result
+from ..console.output import is_terminal, put_json, put_raw, typed, write_message, write_result
 from ..console.passphrases import open_passphrase, open_pipe
 from ..console.present_secret import PresentSecret
 from ..console.vault_at_start import CREDENTIAL
@@ -39,7 +39,7 @@ _MISTAKES: Final = 3
 _WORDS_IN_A_LINE: Final = 4
 
 
-def add_passphrase(name: str, new_file: Path | None, present: PresentSecret) -> None:
+def add_passphrase(name: str, new_file: Path | None, present: PresentSecret, *, json: bool) -> None:
     """Add a passphrase. If it is the first slot, the keys are encrypted."""
     before = request_vault(present.home, GetVaultStatus())
     with contextlib.ExitStack() as stack:
@@ -47,9 +47,11 @@ def add_passphrase(name: str, new_file: Path | None, present: PresentSecret) -> 
         new = stack.enter_context(open_passphrase(new_file, "New passphrase", repeat=True))
         status = request_vault(present.home, AddSlot(SlotKind.PASSPHRASE, name), new, *old)
     write_message(_added_text(status) if before.encrypted else encrypted_text(status))
+    if json:
+        _put_slot(status)
 
 
-def add_recovery_code(name: str, present: PresentSecret, *, check: bool, replace: bool = False) -> None:
+def add_recovery_code(name: str, present: PresentSecret, *, check: bool, json: bool, replace: bool = False) -> None:
     """Make a recovery code, show it, and store it once its owner has typed two of its words.
 
     Args:
@@ -73,11 +75,13 @@ def add_recovery_code(name: str, present: PresentSecret, *, check: bool, replace
         with open_pipe(code.encode()) as new, open_pipe(secret.view) as descriptor:
             status = request_vault(home, AddSlot(SlotKind.RECOVERY_CODE, name, replace), new, descriptor)
         if not check:
-            _write_secret(home, code, status, secret)
+            _write_secret(home, code, status, secret, json=json)
     write_message("The recovery code opens the vault. It is not shown again.")
+    if check and json:
+        _put_slot(status)
 
 
-def add_credential(name: str, present: PresentSecret) -> None:
+def add_credential(name: str, present: PresentSecret, *, json: bool) -> None:
     """Add a random key, and write it to standard output, from where ``systemd-creds`` encrypts it."""
     if is_terminal():
         raise CommandLineError(
@@ -90,11 +94,11 @@ def add_credential(name: str, present: PresentSecret) -> None:
     with present.hold(before) as secret:
         with open_pipe(key.encode()) as new, open_pipe(secret.view) as descriptor:
             status = request_vault(home, AddSlot(SlotKind.CREDENTIAL, name), new, descriptor)
-        _write_secret(home, key, status, secret)
+        _write_secret(home, key, status, secret, json=json)
     write_message(_added_text(status))
 
 
-def add_keyring(name: str, present: PresentSecret) -> None:
+def add_keyring(name: str, present: PresentSecret, *, json: bool) -> None:
     """Add a random key, and have the keyring of the desktop keep it."""
     home, before = present.home, _encrypted_status(present.home)
     name = name or SlotKind.KEYRING.value
@@ -109,6 +113,8 @@ def add_keyring(name: str, present: PresentSecret) -> None:
                 delete_keyring_key(found, name)
             raise
     write_message(_added_text(status))
+    if json:
+        _put_slot(status)
 
 
 def _encrypted_status(home: Path | None) -> VaultStatus:
@@ -118,14 +124,23 @@ def _encrypted_status(home: Path | None) -> VaultStatus:
     return status
 
 
-def _write_secret(home: Path | None, new: str, status: VaultStatus, present: Secret) -> None:
+def _write_secret(home: Path | None, new: str, status: VaultStatus, present: Secret, *, json: bool) -> None:
     """Write the secret of the newest slot to standard output. If that fails, remove the slot: nothing can open it."""
     try:
-        put_raw(new.encode() + b"\n")
+        if json:
+            _put_slot(status, secret=new)
+        else:
+            put_raw(new.encode() + b"\n")
     except BaseException:
         with open_pipe(present.view) as descriptor:
             request_vault(home, RemoveSlot(status.slots[-1].name), descriptor)
         raise
+
+
+def _put_slot(status: VaultStatus, **more: str) -> None:
+    """Write the newest slot as JSON."""
+    added = status.slots[-1]
+    put_json({"name": added.name, "kind": added.kind, "created": added.created, **more})
 
 
 def _show(code: str) -> None:

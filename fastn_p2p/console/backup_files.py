@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
-from .exit_codes import CommandLineError, ExitCode
-from .output import write_message
+from .exit_codes import CommandFailed, CommandLineError, ExitCode
 from .parameters import Argument, Option
 
 if TYPE_CHECKING:
@@ -76,15 +75,15 @@ def check_new(file: Path, *, force: bool) -> None:
 
     Raises:
         CommandLineError: it is a directory, or its directory does not exist.
-        typer.Exit: it exists, and ``force`` was not given.
+        CommandFailed: it exists, and ``force`` was not given.
     """
     if file.is_dir():
         raise CommandLineError(f"{file} is a directory: give the name of a file in it")
     if not file.parent.is_dir():
         raise CommandLineError(f"{file.parent} is no directory: create it first")
     if os.path.lexists(file) and not force:
-        write_message(f"fastn-p2p: {file} exists already. Give another name, or replace it with --force")
-        raise SystemExit(ExitCode.EXISTS)
+        text = f"{file} exists already. Give another name, or replace it with --force"
+        raise CommandFailed(text, ExitCode.EXISTS, "file-exists", path=str(file))
 
 
 @contextlib.contextmanager
@@ -93,7 +92,7 @@ def new_private_file(file: Path, *, force: bool) -> Iterator[int]:
 
     Raises:
         StorageFailed: it cannot be written.
-        typer.Exit: it exists by now, and ``force`` was not given.
+        CommandFailed: it exists by now, and ``force`` was not given.
     """
     from fastn_p2p_actors.storage.atomic_files import error_text, sync_directory
     from fastn_p2p_client.errors import StorageFailed

@@ -7,11 +7,7 @@ Every code of ``fastn_p2p_client.errors.CODES`` has a line in ``EXITS``; a test 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
-
-
-class CommandLineError(Exception):
-    """The command line is invalid. The message says how to correct it. The exit code is ``ExitCode.USAGE``."""
+from typing import Any, Final
 
 
 class ExitCode(IntEnum):
@@ -37,6 +33,30 @@ class ExitCode(IntEnum):
     STORAGE = 74
     INTERRUPTED = 130
     PIPE = 141
+
+
+class CommandFailed(Exception):
+    """A command has failed. The message says why, and what to do next.
+
+    Args:
+        message: one line.
+        exit_code: exit code of the command.
+        code: stable name of the error, for ``--json``.
+        fields: details of the error by name, for ``--json``.
+    """
+
+    def __init__(self, message: str, exit_code: ExitCode, code: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.code = code
+        self.fields = fields
+
+
+class CommandLineError(CommandFailed):
+    """The command line is invalid. The message says how to correct it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE, "usage-error")
 
 
 TABLE: Final[dict[ExitCode, str]] = {

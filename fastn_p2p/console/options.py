@@ -30,6 +30,9 @@ HomeOption = Annotated[
 JsonOption = Annotated[bool, Option("--json", help="Print JSON on one line.")]
 
 
+ErrorsOption = Annotated[bool, Option("--json", help="Print an error as JSON.")]
+
+
 def identity_names(ctx: Invocation, incomplete: str) -> list[str]:
     """Return the names of identities for shell completion. Reads the home directory; sends nothing to the daemon."""
     from fastn_p2p_client.home import Home

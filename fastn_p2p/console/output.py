@@ -1,8 +1,8 @@
 """Output of all commands: results to standard output, messages to standard error.
 
-Names, addresses, messages and errors can come from peers. ``write_message``, ``write_result``, ``put_json``, ``table``
-and ``confirmed`` escape control characters in them (see ``fastn_p2p_client.plain_text``). No other module prints. If
-standard output is not a terminal, results are written unchanged, except the fields of tables.
+Names, addresses, messages and errors can come from peers. All functions but ``put_raw`` escape control characters in
+them (see ``fastn_p2p_client.plain_text``). No other module prints. If standard output is not a terminal, results are
+written unchanged, except the fields of tables.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
 from .exit_codes import ExitCode
 
+PROGRAM: Final = "fastn-p2p"
+
+_quiet = False
+
 
 class _Closed(io.TextIOBase):
-    """Standard output of a process that was started without one. Every write fails, also those of help and demo."""
+    """Standard output that is missing or has failed. Every write fails, also those of help and demo."""
 
     def write(self, _text: str) -> int:
         raise OSError("standard output is closed")
@@ -103,19 +107,38 @@ def put_raw(data: bytes) -> None:
         sys.stdout.buffer.flush()
     except OSError as error:
         _divert(sys.stdout)
+        sys.stdout = _Closed()
         if isinstance(error, BrokenPipeError):
             raise SystemExit(ExitCode.PIPE) from None
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
+def set_quiet(quiet: bool) -> None:
+    """Choose whether messages are omitted from now on. Results, problems and questions are written in any case."""
+    global _quiet
+    _quiet = quiet
+
+
 def write_message(text: str) -> None:
     """Write one line to standard error. Ignores a stream that cannot be written."""
-    _to_standard_error(plain(text) + "\n")
+    if not _quiet:
+        _to_standard_error(plain(text) + "\n")
 
 
 def write_lines(text: str) -> None:
     """Write several lines to standard error. Ignores a stream that cannot be written."""
+    if not _quiet:
+        _to_standard_error(plain_lines(text) + "\n")
+
+
+def write_error_lines(text: str) -> None:
+    """Write several lines about what is wrong to standard error, also after ``set_quiet``."""
     _to_standard_error(plain_lines(text) + "\n")
+
+
+def write_problem(text: str) -> None:
+    """Write one line about what is wrong to standard error, also after ``set_quiet``."""
+    _to_standard_error(plain(f"{PROGRAM}: {text}") + "\n")
 
 
 def confirmed(question: str) -> bool:

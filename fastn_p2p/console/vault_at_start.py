@@ -13,7 +13,7 @@ from fastn_p2p_client.home import Home
 
 from .confirmation import can_confirm
 from .exit_codes import CommandLineError
-from .output import write_message
+from .output import write_problem
 from .passphrases import open_passphrase
 from .present_secret import PRESENT
 
@@ -68,9 +68,9 @@ def _open_by_machine(home: Home) -> int | None:
             with opened as descriptor:
                 return open_vault_page(home, descriptor, by_machine=True)
         except WrongPassphrase:
-            write_message(f"fastn-p2p: {source} has another key than the vault: it does not open it")
+            write_problem(f"{source} has another key than the vault: it does not open it")
         except (CommandLineError, P2PError) as error:
-            write_message(f"fastn-p2p: {source} does not open the vault: {error}")
+            write_problem(f"{source} does not open the vault: {error}")
     return None
 
 
@@ -93,7 +93,7 @@ def _open_prompted(home: Home) -> int | None:
         except WrongPassphrase as error:
             if attempt == ATTEMPTS:
                 raise
-            write_message(f"fastn-p2p: {error.template.partition('.')[0]}")
+            write_problem(f"{error.template.partition('.')[0]}")
         except CommandLineError:
             return None  # the user pressed Enter
     return None

@@ -229,6 +229,13 @@ def _every_command(_: list[str]) -> Rows:
     ]
 
 
+def _json_results(_: list[str]) -> Rows:
+    aliases = {"create-identity", "identity-online", "identity-offline", "add-protocol", "remove-protocol"}
+    group = program()
+    group.commands = {name: group.commands[name] for name in COMMANDS if name not in aliases}
+    return [[f"`{name}`"] for name, _ in _commands(group)]
+
+
 _MESSAGE: Final = ("tag", "message", "fields", "meaning")
 _REQUEST: Final = ("tag", "message", "fields", "answered by")
 
@@ -253,6 +260,7 @@ GENERATED: Final[dict[str, Generated]] = {
         ("setting", "option", "variable", "default", "allowed", "a change applies", "meaning"), _settings
     ),
     "commands": Generated(("command", "what it does", "options"), _every_command),
+    "json results": Generated(("command", "standard output with `--json`"), _json_results),
     "exit codes": Generated(("exit code", "meaning"), _exit_codes),
     "messages of both": Generated(_MESSAGE, _messages(m.ErrorReply, m.Cancel, m.Ack, m.LongReply)),
     "control requests": Generated(_REQUEST, _messages(*typing.get_args(m.ControlRequest))),

@@ -2,8 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
-from ...console.output import write_message
+from ...console.options import (
+    AddedOption,
+    GrantOption,
+    HomeOption,
+    IdentityArgument,
+    InstanceOption,
+    JsonOption,
+    ProtocolOption,
+)
+from ...console.output import put_json, write_message
 from ...console.parameters import Option
 
 
@@ -28,6 +36,7 @@ def run(
     ] = False,
     grant: AddedOption = None,
     yes: GrantOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Add a protocol to an identity.
@@ -52,3 +61,5 @@ def run(
     )
     write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")
     show_permissions(home, identity, protocol, instance)
+    if json:
+        put_json({"identity": identity, "protocol": protocol, "instance": instance})

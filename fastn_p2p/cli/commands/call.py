@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
+    ErrorsOption,
     HomeOption,
     InstanceArgument,
     PeerArgument,
@@ -31,6 +32,7 @@ def run(
         bool,
         Option("--retry", help="Send the call again if a process or connection is lost. It is executed once."),
     ] = False,
+    json: ErrorsOption = False,
     home: HomeOption = None,
 ) -> None:
     """Call a protocol of a peer.

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
-from ...console.output import write_message
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, JsonOption, ProtocolArgument
+from ...console.output import put_json, write_message
 
 
 def run(
     identity: IdentityArgument,
     protocol: ProtocolArgument,
     instance: InstanceArgument = "default",
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Check the config of a protocol of an identity.
@@ -21,3 +22,5 @@ def run(
 
     state = request_daemon(home, CheckProtocol(identity, protocol, instance)).state
     write_message(f"The config of {protocol} ({instance}) of {identity} is valid. State: {state}.")
+    if json:
+        put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

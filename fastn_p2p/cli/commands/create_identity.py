@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.options import HomeOption, NameArgument
-from ...console.output import write_message, write_result
+from ...console.options import HomeOption, JsonOption, NameArgument
+from ...console.output import put_json, write_message, write_result
 from ...console.parameters import Option
 
 
@@ -12,6 +12,7 @@ def run(
     unlisted: Annotated[
         bool, Option("--unlisted", help="Do not publish where it is reached to directories and the LAN.")
     ] = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Create an identity and print its ID52."""
@@ -20,5 +21,8 @@ def run(
     from ...console.control_request import request_daemon
 
     identity = request_daemon(home, CreateIdentity(name, not unlisted)).identity
+    if json:
+        put_json(identity)
+        return
     write_message(f"Created {identity.name}. Its ID52, by which peers call it:")
     write_result(identity.id52)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Any
 
-from ...console.options import HomeOption
+from ...console.options import ErrorsOption, HomeOption
 from ...console.parameters import Option
 from ...console.passphrases import PassphraseFileOption
 
@@ -77,6 +77,7 @@ def run(
         ),
     ] = None,
     passphrase_file: PassphraseFileOption = None,
+    json: ErrorsOption = False,
 ) -> Any:
     """Run the daemon until Ctrl-C or SIGTERM.
 
@@ -88,7 +89,7 @@ def run(
     from fastn_p2p_client.home import Home
 
     from ...console.daemon_settings import resolve
-    from ...console.output import write_message
+    from ...console.output import write_problem
     from ...console.supervisor_start import SupervisorOrder
     from ...console.users_at_start import separate
     from ...console.vault_at_start import unlock_at_start
@@ -105,7 +106,7 @@ def run(
     found = Home.find(home)
     resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
     for warning in warnings_of(resolved):
-        write_message(f"fastn-p2p: {warning}")
+        write_problem(warning)
     users = separate(found, separate_users) if separate_users else None
     page = unlock_at_start(found, passphrase_file)
     limits = resolved.settings.limits

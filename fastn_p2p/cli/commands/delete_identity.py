@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from ...console.options import HomeOption, NameArgument, YesOption
-from ...console.output import write_message
+from ...console.options import HomeOption, JsonOption, NameArgument, YesOption
+from ...console.output import put_json, write_message
 
 
-def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> None:
+def run(name: NameArgument, yes: YesOption = False, json: JsonOption = False, home: HomeOption = None) -> None:
     """Delete an identity and everything it has.
 
     Deletes its key, its protocols and their files. This cannot be undone.
@@ -25,3 +25,5 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
 
     request_daemon(home, DeleteIdentity(name))
     write_message(f"Deleted {name}.")
+    if json:
+        put_json({"name": name})

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument
+from ...console.options import AsOption, HomeOption, InstanceArgument, JsonOption, PeerArgument
 from ...console.parameters import Option
 
 
@@ -15,6 +15,7 @@ def run(
     ],
     instance: InstanceArgument = "default",
     identity: AsOption = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Forward connections to a peer's Tunnel.
@@ -31,4 +32,4 @@ def run(
 
     from ...protocols.tunnel.forwarder import forward
 
-    raise SystemExit(forward(home, identity, peer, instance, address))
+    raise SystemExit(forward(home, identity, peer, instance, address, json))

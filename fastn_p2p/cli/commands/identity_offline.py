@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from ...console.options import HomeOption, NameArgument
-from ...console.output import write_message
+from ...console.options import HomeOption, JsonOption, NameArgument
+from ...console.output import put_json, write_message
 
 
-def run(name: NameArgument, home: HomeOption = None) -> None:
+def run(name: NameArgument, json: JsonOption = False, home: HomeOption = None) -> None:
     """Take an identity offline."""
     from fastn_p2p_client.ipc.messages import SetIdentityOnline
 
@@ -12,3 +12,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
 
     identity = request_daemon(home, SetIdentityOnline(name, False)).identity
     write_message(f"{identity.name} is offline.")
+    if json:
+        put_json(identity)

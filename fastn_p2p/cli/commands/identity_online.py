@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from ...console.options import HomeOption, NameArgument
-from ...console.output import write_message
+from ...console.options import HomeOption, JsonOption, NameArgument
+from ...console.output import put_json, write_message
 
 
-def run(name: NameArgument, home: HomeOption = None) -> None:
+def run(name: NameArgument, json: JsonOption = False, home: HomeOption = None) -> None:
     """Bring an identity online.
 
     From now on it can call and be called. It comes online again after a restart of the daemon.
@@ -15,3 +15,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
 
     identity = request_daemon(home, SetIdentityOnline(name, True)).identity
     write_message(f"{identity.name} is online as {identity.id52}.")
+    if json:
+        put_json(identity)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import HomeOption, identity_names
-from ...console.output import write_lines, write_result
+from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.output import put_json, write_lines, write_result
 from ...console.parameters import Argument, Option
 
 
@@ -17,6 +17,7 @@ def run(
         Path | None,
         Option("--dir", metavar="DIRECTORY", help="Directory of the package.  [default: photo-box-protocol]"),
     ] = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Write a package for a new protocol.
@@ -36,8 +37,11 @@ def run(
         raise CommandLineError(f"a protocol {names.protocol} is already installed. Choose another name")
     where = directory or Path(names.distribution)
     write(names, where)
-    write_result(str(where))
     install = install_command(daemon_python(Home.find(home)), where.absolute())
+    if json:
+        put_json({"directory": str(where), "protocol": names.protocol, "install": install})
+        return
+    write_result(str(where))
     identities = identity_names(context, "")
     identity = identities[0] if len(identities) == 1 else "IDENTITY"
     write_lines(

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from ...console.exit_codes import CommandLineError, ExitCode
 from ...console.options import AsOption, HomeOption, PeerArgument
-from ...console.output import put_json, write_message, write_result
+from ...console.output import put_json, write_message, write_problem, write_result
 from ...console.parameters import Option
 
 _MOST: Final = 10
@@ -54,6 +54,7 @@ def _ping(
     from fastn_p2p_client.ipc.messages import PingPeer, PingReply
 
     from ...console.formatting import format_latency
+    from ..error_report import error_json
 
     # The last two are no news for people who ping again, and a line like any other for a program.
     outcomes = PeerUnreachable, DeadlineExceeded, ConnectionLost, *((PeerUnknown, PeerOffline) if json else ())
@@ -69,9 +70,9 @@ def _ping(
 
     def show_error(error: P2PError) -> None:
         if json:
-            put_json({"error": error.code, "reason": str(error)})
+            put_json(error_json(error))
         else:
-            write_message(f"no answer: {error}")
+            write_problem(f"no answer: {error}")
 
     async def send_pings() -> P2PError | None:
         nonlocal sent
@@ -122,5 +123,5 @@ def _ping(
     from ...console.exit_codes import EXITS
 
     if not json:
-        write_message(f"{sent} sent, none answered. See which step fails: fastn-p2p explain {peer[:64]}")
+        write_problem(f"{sent} sent, none answered. See which step fails: fastn-p2p explain {peer[:64]}")
     return EXITS[last.code] if last is not None else ExitCode.TIMEOUT

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,7 @@ def run(
     * 1024,
     pending: Annotated[int, Option(metavar="KIB", min=128, help="KiB that may wait for one client.")] = 512,
     packets: Annotated[int, Option(metavar="NUMBER", min=1, help="Most packets in the directory.")] = 100_000,
+    json: Annotated[bool, Option("--json", help="Print the addresses as JSON, one on each line.")] = False,
 ) -> None:
     """Run a relay, a directory and address discovery for daemons, until Ctrl-C or SIGTERM.
 
@@ -80,7 +82,7 @@ def run(
         ),
     )
     try:
-        relay_server.run(config, _print_addresses)
+        relay_server.run(config, partial(_print_addresses, json=json))
     except relay_server.AddressUnusable as error:
         raise CommandLineError(str(error)) from None
     except InvalidAccessList as error:
@@ -103,8 +105,12 @@ def _address(option: str, text: str) -> Any:
     return ListenAddress(address.host, address.port)
 
 
-def _print_addresses(server: Any) -> None:
-    from ...console.output import write_result
+def _print_addresses(server: Any, *, json: bool) -> None:
+    from ...console.output import put_json, write_result
 
     for line in server.describe():
-        write_result(line)
+        if json:
+            service, _, url = line.rpartition(" ")
+            put_json({"service": service, "url": url})
+        else:
+            write_result(line)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
-from ...console.output import write_message
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, JsonOption, ProtocolArgument
+from ...console.output import put_json, write_message
 
 
 def run(
     identity: IdentityArgument,
     protocol: ProtocolArgument,
     instance: InstanceArgument = "default",
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Reload the config of a protocol of an identity.
@@ -26,3 +27,5 @@ def run(
             f"The new config of {protocol} ({instance}) of {identity} is valid and applies from the next start. "
             f"State: {state}."
         )
+    if json:
+        put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

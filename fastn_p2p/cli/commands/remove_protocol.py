@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption, YesOption
-from ...console.output import write_message
+from ...console.options import HomeOption, IdentityArgument, InstanceOption, JsonOption, ProtocolOption, YesOption
+from ...console.output import put_json, write_message
 from ...console.parameters import Option
 
 
@@ -15,6 +15,7 @@ def run(
     keep_data: Annotated[
         bool, Option("--keep-data", help="Keep its files. The instance has them again when it is added again.")
     ] = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Remove a protocol from an identity.
@@ -41,3 +42,5 @@ def run(
         )
     else:
         write_message(f"Removed {protocol} ({instance}) from {identity}.")
+    if json:
+        put_json({"identity": identity, "protocol": protocol, "instance": instance})

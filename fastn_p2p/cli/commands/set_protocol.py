@@ -2,8 +2,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.options import AddedOption, GrantOption, HomeOption, IdentityArgument, InstanceOption, ProtocolOption
-from ...console.output import write_message
+from ...console.options import (
+    AddedOption,
+    GrantOption,
+    HomeOption,
+    IdentityArgument,
+    InstanceOption,
+    JsonOption,
+    ProtocolOption,
+)
+from ...console.output import put_json, write_message
 from ...console.parameters import Option
 
 
@@ -31,6 +39,7 @@ def run(
         bool, Option("--reset-grants", help="Take back what was granted with --grant before.")
     ] = False,
     yes: GrantOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Change the config, access list or permissions of a protocol.
@@ -66,3 +75,5 @@ def run(
     write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
     if config is not None or grant or reset_grants or yes:
         show_permissions(home, identity, protocol, instance)
+    if json:
+        put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

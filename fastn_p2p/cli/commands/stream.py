@@ -5,6 +5,7 @@ from typing import Annotated
 from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
+    ErrorsOption,
     HomeOption,
     InstanceArgument,
     PeerArgument,
@@ -25,6 +26,7 @@ def run(
         bool,
         Option("--raw", help="Write received bytes to a terminal unchanged. The peer can then control the terminal."),
     ] = False,
+    json: ErrorsOption = False,
     home: HomeOption = None,
 ) -> None:
     """Open a stream to a protocol of a peer.

@@ -17,7 +17,7 @@ from fastn_p2p_client.ipc.messages import GetStatus, Status
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
-from ...console.output import is_terminal, put_json, put_raw, write_message
+from ...console.output import is_terminal, put_json, put_raw, write_problem
 from ...console.process_snapshot import read_process_file
 
 STATUS_TIMEOUT: Final = 3.0
@@ -96,7 +96,7 @@ def _next(home: Path | None, last: StatusSnapshot) -> StatusSnapshot:
         try:
             return collect_status(home)
         except P2PError as error:
-            write_message(f"fastn-p2p: {error}")
+            write_problem(str(error))
 
 
 def _show_live(home: Path | None, seen: StatusSnapshot) -> None:

@@ -14,8 +14,7 @@ from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, Protocol
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import ExitCode
-from ...console.output import write_message
+from ...console.exit_codes import CommandFailed, ExitCode
 
 _LAST: Final = 20
 """Earlier messages that a terminal shows first."""
@@ -79,11 +78,10 @@ def chat(
         with contextlib.suppress(BrokenPipeError):
             return asyncio.run(converse())
     except ApplicationError as error:
-        write_message(f"fastn-p2p: {error.message or error.kind}")
-        return _EXITS.get(error.kind, ExitCode.APPLICATION)
+        exit_code = _EXITS.get(error.kind, ExitCode.APPLICATION)
+        raise CommandFailed(error.message or error.kind, exit_code, "application-error", kind=error.kind) from None
     except (ProtocolNotFound, InstanceNotFound):
         option = "" if instance == DEFAULT_INSTANCE else f" --instance {instance}"
-        command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{option}"
-        write_message(f"fastn-p2p: your identity has no {PROTOCOL}. Add it: {command}")
-        return ExitCode.NOT_FOUND
+        text = f"your identity has no {PROTOCOL}. Add it: fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{option}"
+        raise CommandFailed(text, ExitCode.NOT_FOUND, "binding-not-found") from None
     return ExitCode.PIPE

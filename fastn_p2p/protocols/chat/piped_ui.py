@@ -15,7 +15,7 @@ from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
 from ...concurrency import run_all
 from ...console.async_stdio import StdinReader
 from ...console.formatting import utc_time
-from ...console.output import put_json, write_message, write_result
+from ...console.output import put_json, write_problem, write_result
 from .formatting import escape_line
 
 _MAX_LINE: Final = 4 * MAX_TEXT
@@ -84,7 +84,7 @@ class PipedConversation:
                 who = "me" if event.mine else self._conversation.name
                 write_result(f"{utc_time(event.at // 1000)}\t{escape_line(who)}\t{escape_line(event.text)}")
         elif isinstance(event, DeliveryProblem) and event.words:
-            write_message(f"fastn-p2p: {self._conversation.name} does not accept your messages yet: {event.words}")
+            write_problem(f"{self._conversation.name} does not accept your messages yet: {event.words}")
 
     async def _send_lines(self) -> None:
         await self._following.wait()

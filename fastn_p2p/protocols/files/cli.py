@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from fastn_p2p_client.client import Client
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import ExitCode
+from ...console.exit_codes import CommandFailed, ExitCode
 from .client import FilesClient
 from .errors import FileError
 from .events import TransferSummary
@@ -58,6 +59,9 @@ def with_files(
 
     Args:
         quiet: print nothing while the peer is not reached yet.
+
+    Raises:
+        CommandFailed: ``work`` raised a ``FileError``.
     """
 
     async def run() -> T:
@@ -70,7 +74,8 @@ def with_files(
     from fastn_p2p_actors.runtime.process_setup import tune_malloc
 
     tune_malloc()
-    return uvloop.run(run())
+    with _file_errors():
+        return uvloop.run(run())
 
 
 def with_own_files(
@@ -79,6 +84,7 @@ def with_own_files(
     """Run ``work`` with the files of a local identity, called as that identity: only it may access its inbox.
 
     Raises:
+        CommandFailed: ``work`` raised a ``FileError``.
         IdentityNotFound, IdentityAmbiguous, NoIdentityOnline: the identity does not exist, or must be named.
     """
 
@@ -87,12 +93,22 @@ def with_own_files(
             name, key = await client.resolve_identity(identity)
             return await work(FilesClient(client, name, key, instance))
 
-    return asyncio.run(run())
+    with _file_errors():
+        return asyncio.run(run())
 
 
-def report_error(error: FileError) -> ExitCode:
-    """Print the error of a command, and return its exit code."""
-    from ...console.output import write_message
+def failure(error: FileError, hint: str = "") -> CommandFailed:
+    """Return the error of a command in which the transfer of files has failed.
 
-    write_message(f"fastn-p2p: {error}")
-    return exit_code(error.kind)
+    Args:
+        hint: a further sentence for its message.
+    """
+    return CommandFailed(f"{error}{hint}", exit_code(error.kind), "application-error", kind=error.kind)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except FileError as error:
+        raise failure(error) from None

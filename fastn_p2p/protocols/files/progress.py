@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_size
-from ...console.output import put_json, write_message
+from ...console.output import put_json, write_error_lines, write_message
 from .events import (
     AlreadyPresent,
     Discovered,
@@ -80,12 +80,11 @@ def print_summary(summary: TransferSummary, seconds: float, *, json: bool) -> No
         put_json(end)
         return
     if summary.left_out:
-        write_message("Left out:")
-        for event in summary.left_out:
-            write_message(f"  {_event_text(event)}")
+        lines = ["Left out:", *(f"  {_event_text(event)}" for event in summary.left_out)]
         more = summary.omitted + len(summary.failures) - len(summary.left_out)
         if more:
-            write_message(f"  and {more} more, named above")
+            lines.append(f"  and {more} more")
+        write_error_lines("\n".join(map(plain, lines)))
     counts = [f"{format_count(summary.done, 'file')}, {format_size(summary.moved)} in {seconds:.1f} s"]
     if summary.moved and seconds > 0:
         counts[0] += f" ({format_size(round(summary.moved / seconds))}/s)"

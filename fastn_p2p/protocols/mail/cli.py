@@ -16,9 +16,8 @@ from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 
 from ...console.control_request import list_peers
-from ...console.exit_codes import ExitCode
+from ...console.exit_codes import CommandFailed, ExitCode
 from ...console.formatting import utc_time
-from ...console.output import write_message
 from .._shared.name_risks import risks_of
 from .._shared.path_names import check_component
 
@@ -47,7 +46,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
     """Run ``work`` with the mailbox of a local identity, in an event loop of its own. Raise the error that it raises.
 
     Raises:
-        typer.Exit: the identity has no such mailbox.
+        CommandFailed: the identity has no such mailbox, or Mail has refused the request.
     """
 
     async def run() -> T:
@@ -57,11 +56,17 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
             except (ProtocolNotFound, InstanceNotFound):
                 name, _ = await client.resolve_identity(identity)
                 option = "" if instance == DEFAULT_INSTANCE else f" --instance {instance}"
-                write_message(
-                    f"fastn-p2p: {name} has no mailbox {instance!r}. "
-                    f"Create it: fastn-p2p add-protocol {name} --protocol Mail{option}"
-                )
-                raise SystemExit(ExitCode.NOT_FOUND) from None
+                raise CommandFailed(
+                    f"{name} has no mailbox {instance!r}. "
+                    f"Create it: fastn-p2p add-protocol {name} --protocol Mail{option}",
+                    ExitCode.NOT_FOUND,
+                    "binding-not-found",
+                ) from None
+            except ApplicationError as error:
+                exit_code = EXITS.get(error.kind, ExitCode.APPLICATION)
+                raise CommandFailed(
+                    error.message or error.kind, exit_code, "application-error", kind=error.kind
+                ) from None
 
     return asyncio.run(run())
 
@@ -69,12 +74,6 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
 def petnames(home: Path | None) -> dict[str, str]:
     """Return the address book: ID52 -> petname."""
     return {peer.id52: peer.name for peer in list_peers(home)}
-
-
-def report_error(error: ApplicationError) -> ExitCode:
-    """Print the error, and return the exit code of the command."""
-    write_message(f"fastn-p2p: {error.message or error.kind}")
-    return EXITS.get(error.kind, ExitCode.APPLICATION)
 
 
 def save_attachments(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:

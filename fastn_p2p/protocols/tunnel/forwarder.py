@@ -24,8 +24,8 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.session.session import Session
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import CommandLineError, ExitCode
-from ...console.output import write_message, write_result
+from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
+from ...console.output import put_json, write_message, write_problem, write_result
 from .error_reporter import ErrorReporter
 from .service_address import ServiceAddress
 from .sockets import AddressInUse, Listener, open_listener
@@ -98,10 +98,16 @@ def _reason(error: Exception) -> str:
     return error.message if isinstance(error, ApplicationError) and error.message else str(error)
 
 
-def forward(home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress) -> ExitCode:
+def forward(
+    home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress, json: bool = False
+) -> ExitCode:
     """Forward connections to ``address`` until SIGTERM. Return the exit code.
 
+    Args:
+        json: print the address as JSON.
+
     Raises:
+        CommandFailed: another program listens there.
         CommandLineError: the address cannot be used.
         P2PError: the tunnel cannot work, now or later.
     """
@@ -109,22 +115,21 @@ def forward(home: Path | None, identity: str | None, peer: str, instance: str, a
 
     raise_file_limit()  # each connection is an open file
     tune_malloc()
-    code: ExitCode = uvloop.run(_forward(home, identity, peer, instance, address))
+    code: ExitCode = uvloop.run(_forward(home, identity, peer, instance, address, json=json))
     return code
 
 
 async def _forward(
-    home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress
+    home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress, *, json: bool
 ) -> ExitCode:
     loop = asyncio.get_running_loop()
-    errors = ErrorReporter(lambda line: write_message(f"fastn-p2p: {line}"), now=loop.time, call_later=loop.call_later)
+    errors = ErrorReporter(write_problem, now=loop.time, call_later=loop.call_later)
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
         listener = await open_listener(address)
     except AddressInUse as error:
-        write_message(f"fastn-p2p: --listen: {address}: {error.strerror}")
-        return ExitCode.EXISTS
+        raise CommandFailed(f"--listen: {address}: {error.strerror}", ExitCode.EXISTS, "address-in-use") from None
     except OSError as error:
         raise CommandLineError(f"--listen: {address}: {error.strerror}") from None
     async with Client(home, program="fastn-p2p forward") as client:
@@ -138,7 +143,10 @@ async def _forward(
             except _TEMPORARY as error:
                 errors.report_failure(f"{error}. Connections will work when this is over")
             write_message(f"Forwarding connections to instance {instance!r} of {peer}. Ctrl-C ends it. Address:")
-            write_result(str(listener.address))
+            if json:
+                put_json({"address": str(listener.address)})
+            else:
+                write_result(str(listener.address))
             if not _is_private(listener.address):
                 write_message("Every machine that can reach this address can use it.")
             await Forwarder(listener, connect, errors).run()

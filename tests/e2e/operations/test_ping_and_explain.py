@@ -89,7 +89,7 @@ def test_ping_of_an_unknown_name(daemons: TwoDaemons) -> None:
     assert (done.returncode, done.stdout) == (ExitCode.PEER, "")
     assert "nothing is known about nobody" in done.stderr
     error, summary = map(json.loads, daemons.one.cli("ping", "nobody", "--json").stdout.splitlines())
-    assert (error["error"], summary["summary"]["answered"]) == ("peer-unknown", 0)
+    assert (error["error"]["code"], summary["summary"]["answered"]) == ("peer-unknown", 0)
 
 
 # ── explain ──────────────────────────────────────────────────────────────────────────────────────

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p.cli.command_groups import PROGRAM, PROGRAM_GROUP, CommandGroup, find_command
+from fastn_p2p.cli.command_groups import PROGRAM_GROUP, CommandGroup, find_command
 from fastn_p2p.cli.plain_arguments import read_plain_arguments
 from fastn_p2p.cli.typer_commands import program
 from fastn_p2p.console.exit_codes import CommandLineError
+from fastn_p2p.console.output import PROGRAM
 from fastn_p2p.console.parameters import Option
 from fastn_p2p_client.errors import P2PError
 

@@ -49,10 +49,11 @@ def run(home: Path, command: str, *, stdin: str = "") -> subprocess.CompletedPro
 @pytest.mark.parametrize("command", NEEDS_A_DAEMON)
 def test_without_a_daemon_each_command_says_how_to_start_one(tmp_path: Path, command: str) -> None:
     done = run(tmp_path / "home", command)
-    assert done.stdout == ""
-    assert "fastn-p2p daemon" in done.stderr
-    assert str(tmp_path / "home") in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    message = done.stdout if "--json" in command else done.stderr
+    assert message == done.stdout + done.stderr
+    assert "fastn-p2p daemon" in message
+    assert str(tmp_path / "home") in message
+    assert len(message.splitlines()) == 1
     assert done.returncode == 3
     assert not (tmp_path / "home").exists(), "asking must create nothing"
 

@@ -89,7 +89,10 @@ def test_stream_without_standard_output(
 def test_forward(calls: list[tuple[Any, ...]], listen: str, address: ServiceAddress) -> None:
     assert main(["forward", "bob", "web", "--listen", listen, "--as", "alice", "--home", "/a"]) == 0
     assert main(["forward", "bob", "--listen", listen]) == 0
-    assert calls == [(Path("/a"), "alice", "bob", "web", address), (None, None, "bob", "default", address)]
+    assert calls == [
+        (Path("/a"), "alice", "bob", "web", address, False),
+        (None, None, "bob", "default", address, False),
+    ]
 
 
 @pytest.mark.parametrize(

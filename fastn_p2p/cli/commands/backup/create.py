@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ....console.backup_files import BackupFileArgument, WithoutPeersOption, WithoutProtocolsOption
-from ....console.options import HomeOption
+from ....console.options import HomeOption, JsonOption
 from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 
@@ -18,6 +18,7 @@ def run(
     without_protocols: WithoutProtocolsOption = False,
     force: Annotated[bool, Option("--force", help="Replace the file if it exists.")] = False,
     passphrase_file: PassphraseFileOption = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Write a backup: identities with their keys, protocols, configs and access lists, and the peers.
@@ -31,7 +32,7 @@ def run(
     from fastn_p2p_client.home import Home
 
     from ....console.backup_files import check_new, files_in_memory, new_private_file
-    from ....console.output import write_message
+    from ....console.output import put_json, write_message, write_problem
     from ....console.passphrases import open_passphrase
     from ....console.vault_request import request_vault
 
@@ -48,7 +49,9 @@ def run(
     ):
         request_vault(home, CreateBackup(names), passphrase, files, target)
     for problem in found.problems:
-        write_message(f"fastn-p2p: {problem}. It is not in the backup")
+        write_problem(f"{problem}. It is not in the backup")
     count = len(names) or status.identities
     what = "1 identity" if count == 1 else f"{count} identities"
     write_message(f"Backed up {what} to {file}. Keep the passphrase: without it the backup cannot be opened.")
+    if json:
+        put_json({"file": str(file), "identities": count, "problems": list(found.problems)})

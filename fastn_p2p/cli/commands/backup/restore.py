@@ -43,7 +43,7 @@ def run(
     from ....console.backup_files import open_backup, parse_renames
     from ....console.control_request import request_daemon
     from ....console.formatting import format_count
-    from ....console.output import put_json, write_message
+    from ....console.output import put_json, write_message, write_problem
 
     renames, peer_renames = parse_renames("--rename", rename), parse_renames("--rename-peer", rename_peer)
     opened = open_backup(home, file, passphrase_file, keep=True)
@@ -60,7 +60,7 @@ def run(
     )
     reply = request_daemon(home, message, opened.archive, timeout=600)
     for problem in reply.problems:
-        write_message(plain(f"fastn-p2p: {problem}"))
+        write_problem(problem)
     if json:
         put_json(
             {

@@ -19,11 +19,11 @@ def run(
 
     from ....console.backup_files import open_backup
     from ....console.formatting import format_count
-    from ....console.output import put_json, table, write_message, write_result
+    from ....console.output import put_json, table, write_problem, write_result
 
     contents = open_backup(home, file, passphrase_file, keep=False).contents
     for problem in contents.problems:
-        write_message(f"fastn-p2p: {problem}")
+        write_problem(problem)
     manifest = contents.manifest
     if json:
         put_json(

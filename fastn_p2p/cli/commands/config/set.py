@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ....console.options import HomeOption, SettingArgument
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption, SettingArgument
+from ....console.output import put_json, write_message, write_problem
 from ....console.parameters import Argument
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def run(
             help="The value; for a list, all its entries, or `none`. `default`: remove the setting from the file.",
         ),
     ],
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Write one setting to `config.toml`.
@@ -35,12 +36,15 @@ def run(
     found = Home.find(home)
     setting = find_setting(key)
     save_setting(found, setting, value)
-    write_message(_effect(found, setting))
+    effect = _effect(found, setting)
+    write_message(effect)
     resolved = resolve(found)
+    if json:
+        put_json({"key": setting.key, "value": resolved.value(setting), "effect": effect})
     if resolved.sources[setting.key] == ENVIRONMENT:
         write_message(f"In this shell {setting.environment} is set, which comes before the file.")
     for warning in warnings_of(resolved) if setting.section == "network" else ():
-        write_message(f"fastn-p2p: {warning}")
+        write_problem(warning)
 
 
 def _effect(home: Home, setting: Setting) -> str:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ....console.options import HomeOption, JsonOption
-from ....console.output import put_json, table, write_message
+from ....console.output import put_json, table, write_problem
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
@@ -31,4 +31,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
     ]
     table(("setting", "value", "from"), rows)
     for warning in warnings_of(resolved):
-        write_message(f"fastn-p2p: {warning}")
+        write_problem(warning)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import FilesInstanceOption, HomeOption, OfferArgument, OwnerOption
-from ....console.output import write_message
+from ....console.options import FilesInstanceOption, HomeOption, JsonOption, OfferArgument, OwnerOption
+from ....console.output import put_json, write_message
 from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(
     force: Annotated[bool, Option("--force", help="Replace existing files of the same names.")] = False,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Accept the files that a peer has offered.
@@ -36,8 +37,7 @@ def run(
     They arrive while the peer's `files put` waits, or when the peer runs it again. Hidden names, executable files and
     odd names must be accepted with --hidden.
     """
-    from ....protocols.files.cli import report_error, with_own_files
-    from ....protocols.files.errors import FileError
+    from ....protocols.files.cli import with_own_files
 
     chosen = names or []
     if chosen and not hidden:
@@ -54,10 +54,7 @@ def run(
         ]
         return reply, left
 
-    try:
-        reply, left = with_own_files(home, identity, instance, accept)
-    except FileError as error:
-        raise SystemExit(report_error(error)) from None
+    reply, left = with_own_files(home, identity, instance, accept)
     write_message(f"Offer {reply.offer} is {reply.state}.")
     if left and reply.state == "accepted":
         command = f"`fastn-p2p files accept {offer} PATH --hidden`"
@@ -66,3 +63,5 @@ def run(
             write_message(f"  {each}")
         if len(left) > _SHOWN:
             write_message(f"  and {len(left) - _SHOWN} more: `fastn-p2p files offers {offer}`")
+    if json:
+        put_json({"offer": reply.offer, "state": reply.state, "left_out": left})

@@ -35,7 +35,7 @@ def run(
     Content that has arrived is not sent again. After a broken connection the command resumes by itself; after an
     interruption, run it again.
     """
-    from ....protocols.files.cli import exit_code_of, report_error, with_files
+    from ....protocols.files.cli import exit_code_of, with_files
     from ....protocols.files.errors import FileError
     from ....protocols.files.events import FileLost, TransferSummary
     from ....protocols.files.progress import print_summary, progress_output
@@ -47,23 +47,21 @@ def run(
     except FileError as error:
         raise CommandLineError(str(error)) from None
     begun = time.monotonic()
-    seen: TransferSummary | None = None
 
     async def get(files: FilesClient) -> TransferSummary:
-        nonlocal seen
         with progress_output(json=json) as report:
             seen = TransferSummary(report)
-            return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
+            try:
+                return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
+            except FileError as error:
+                seen(FileLost(error.path, error.kind, f"{error.message}; the files after it were not tried"))
+                print_summary(seen, time.monotonic() - begun, json=json)
+                raise
 
     try:
         summary = with_files(home, identity, peer, instance, get, quiet=json)
     except KeyboardInterrupt:
         write_message("Interrupted. Run the same command again to resume.")
         raise
-    except FileError as error:
-        if seen is not None:
-            seen(FileLost(error.path, error.kind, f"{error.message}; the files after it were not tried"))
-            print_summary(seen, time.monotonic() - begun, json=json)
-        raise SystemExit(report_error(error)) from None
     print_summary(summary, time.monotonic() - begun, json=json)
     raise SystemExit(exit_code_of(summary))

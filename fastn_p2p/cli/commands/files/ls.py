@@ -26,7 +26,7 @@ def run(
     Columns: kind, size in bytes, time of change (UTC) and name; separated by tabs when piped.
     """
     from ....protocols._shared.path_names import join_path
-    from ....protocols.files.cli import report_error, with_files
+    from ....protocols.files.cli import with_files
     from ....protocols.files.errors import FileError
     from ....protocols.files.file_system.safe_paths import parts_of
 
@@ -53,10 +53,7 @@ def run(
         if unnamed > named:
             write_message(f"{unnamed - named} more entries have names that cannot be transferred")
 
-    try:
-        with_files(home, identity, peer, instance, show, quiet=json)
-    except FileError as error:
-        raise SystemExit(report_error(error)) from None
+    with_files(home, identity, peer, instance, show, quiet=json)
 
 
 def _named(entry: Entry, path: str) -> Entry:

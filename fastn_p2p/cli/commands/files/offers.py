@@ -27,7 +27,7 @@ def run(
     and odd ones, then those at the top level; a terminal shows the first of them. With an ID, the columns are kind,
     size, time, mode, risks and path of each entry. Columns are separated by tabs when piped; --json shows everything.
     """
-    from ....protocols.files.cli import report_error, with_own_files
+    from ....protocols.files.cli import with_own_files
     from ....protocols.files.errors import FileError
 
     async def show(files: FilesClient) -> None:
@@ -42,10 +42,7 @@ def run(
         else:
             await _show_all(files, offers)
 
-    try:
-        with_own_files(home, identity, instance, show)
-    except FileError as error:
-        raise SystemExit(report_error(error)) from None
+    with_own_files(home, identity, instance, show)
 
 
 async def _whole(files: FilesClient, offer: OfferSummary) -> dict[str, object]:

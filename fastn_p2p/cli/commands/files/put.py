@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ....console.exit_codes import CommandLineError, ExitCode
+from ....console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
 from ....console.output import write_message
 from ....console.parameters import Argument, Option
@@ -35,7 +35,7 @@ def run(
     They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume.
     After a broken connection the command resumes by itself.
     """
-    from ....protocols.files.cli import exit_code, exit_code_of, report_error, with_files
+    from ....protocols.files.cli import exit_code_of, failure, with_files
     from ....protocols.files.errors import FileError
     from ....protocols.files.progress import print_summary, progress_output
     from ....protocols.files.sending.offer_manifest import OfferManifest
@@ -46,24 +46,22 @@ def run(
         manifest = OfferManifest.scan(paths)
     except FileError as error:
         if error.kind in ("NotFound", "Unreadable"):
-            write_message(f"fastn-p2p: {error}")
-            raise SystemExit(ExitCode.STORAGE) from None
+            raise CommandFailed(str(error), ExitCode.STORAGE, "storage-failed", kind=error.kind) from None
         raise CommandLineError(str(error)) from None
     begun = time.monotonic()
 
     async def put(files: FilesClient) -> TransferSummary:
-        with progress_output(json=json) as report:
-            return await files.put(manifest, wait=timeout, report=report)
+        try:
+            with progress_output(json=json) as report:
+                return await files.put(manifest, wait=timeout, report=report)
+        except FileError as error:
+            hint = ". Run the same command again to resume" if error.kind == "OfferWaits" else ""
+            raise failure(error, hint) from None
 
     try:
         summary = with_files(home, identity, peer, instance, put, quiet=json)
     except KeyboardInterrupt:
         write_message("Interrupted. Run the same command again to resume.")
         raise
-    except FileError as error:
-        if error.kind == "OfferWaits":
-            write_message(f"fastn-p2p: {error}. Run the same command again to resume")
-            raise SystemExit(exit_code(error.kind)) from None
-        raise SystemExit(report_error(error)) from None
     print_summary(summary, time.monotonic() - begun, json=json)
     raise SystemExit(exit_code_of(summary))

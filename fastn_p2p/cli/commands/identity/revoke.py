@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import HomeOption, NameArgument, YesOption
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption, NameArgument, YesOption
+from ....console.output import put_json, write_message
 from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 
@@ -22,6 +22,7 @@ def run(
     ] = None,
     passphrase_file: PassphraseFileOption = None,
     yes: YesOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Revoke an identity whose key may be stolen.
@@ -53,6 +54,8 @@ def run(
     identity = request_daemon(home, RevokeIdentity(name, successor)).identity
     write_message(f"Revoked {name}, {_words(identity.successor)}. It stays offline.")
     write_message("Keep this daemon running: it tells peers, and publishes the revocation every hour.")
+    if json:
+        put_json(identity)
 
 
 def _restore(home: Path | None, name: str, backup: Path, passphrase_file: Path | None) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption
+from ....console.output import put_json, write_message
 from ....console.parameters import Argument, Option
 
 
@@ -16,6 +16,7 @@ def run(
         bool,
         Option("--access", help="Also take the permission back from those who were let in."),
     ] = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Revoke invitations: they let in nobody else.
@@ -28,6 +29,8 @@ def run(
 
     for id in ids:
         (revoked,) = request_daemon(home, RevokeInvitation(id, access)).invitations
+        if json:
+            put_json(revoked)
         write_message(f"Revoked invitation {revoked.id}: it lets in nobody else.")
         let_in = [each.name or each.id52 for each in revoked.bearers if not each.removed]
         if let_in:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ....console.exit_codes import ExitCode
-from ....console.options import HomeOption, MailboxOption, MailNumbersArgument, OwnerOption
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption, MailboxOption, MailNumbersArgument, OwnerOption
+from ....console.output import put_json, write_message, write_problem
 from ....console.parameters import Option
 
 
@@ -18,20 +18,19 @@ def run(
     ] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Delete mails."""
-    from fastn_p2p_client.errors import ApplicationError
+    from ....protocols.mail.cli import with_mail
 
-    from ....protocols.mail.cli import report_error, with_mail
-
-    try:
-        count = with_mail(
-            home, identity, instance, lambda mail: mail.withdraw(*numbers) if outbox else mail.delete(*numbers)
-        )
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    count = with_mail(
+        home, identity, instance, lambda mail: mail.withdraw(*numbers) if outbox else mail.delete(*numbers)
+    )
     write_message(f"Deleted {count} {'mail' if count == 1 else 'mails'}.")
-    if count < len(set(numbers)):
-        write_message(f"fastn-p2p: {len(set(numbers)) - count} of these numbers do not exist")
+    unknown = len(set(numbers)) - count
+    if json:
+        put_json({"deleted": count, "unknown": unknown})
+    if unknown:
+        write_problem(f"{unknown} of these numbers do not exist")
         raise SystemExit(ExitCode.NOT_FOUND)

@@ -23,9 +23,7 @@ def run(
     Columns: number, "new" or "-", sender, time received (UTC), bytes, attachments and subject; separated by tabs when
     piped.
     """
-    from fastn_p2p_client.errors import ApplicationError
-
-    from ....protocols.mail.cli import report_error, time_text, with_mail
+    from ....protocols.mail.cli import time_text, with_mail
 
     async def list_all(mail: MailClient) -> tuple[list[MailSummary], int]:
         found: list[MailSummary] = []
@@ -35,10 +33,7 @@ def run(
             if not page.more:
                 return found, page.bounced
 
-    try:
-        mails, bounced = with_mail(home, identity, instance, list_all)
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    mails, bounced = with_mail(home, identity, instance, list_all)
     if json:
         put_json(*mails)
     else:

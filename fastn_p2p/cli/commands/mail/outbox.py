@@ -23,9 +23,7 @@ def run(
     Columns: number, state, recipient, time of the state (UTC), bytes, subject and reason; separated by tabs when piped.
     A `waiting` mail is retried by itself; a `bounced` mail is sent again by `fastn-p2p mail retry`.
     """
-    from fastn_p2p_client.errors import ApplicationError
-
-    from ....protocols.mail.cli import petnames, report_error, time_text, with_mail
+    from ....protocols.mail.cli import petnames, time_text, with_mail
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced", "delivered") if everything else ("waiting", "bounced")
 
@@ -37,10 +35,7 @@ def run(
             if not page.more:
                 return found
 
-    try:
-        entries = with_mail(home, identity, instance, list_all)
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    entries = with_mail(home, identity, instance, list_all)
     if json:
         put_json(*entries)
         return

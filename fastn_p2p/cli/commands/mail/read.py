@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ....console.exit_codes import ExitCode
+from ....console.exit_codes import CommandFailed, ExitCode
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, make_directory
 from ....console.output import put_json, write_message, write_result
 from ....console.parameters import Argument, Option
@@ -30,16 +30,11 @@ def run(
 
     The body goes to standard output, everything else to standard error.
     """
-    from fastn_p2p_client.errors import ApplicationError
-
-    from ....protocols.mail.cli import report_error, time_text, whole_mail, with_mail
+    from ....protocols.mail.cli import time_text, whole_mail, with_mail
 
     if save is not None:
         make_directory(save, "--save")
-    try:
-        mail = with_mail(home, identity, instance, lambda each: each.read(number))
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    mail = with_mail(home, identity, instance, lambda each: each.read(number))
     summary, content = mail.summary, mail.letter
     if json:
         put_json(whole_mail(mail))
@@ -66,14 +61,17 @@ def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool)
         for path in save_attachments(attachments, directory, hidden=hidden):
             write_message(f"Saved {path}")
     except FileExistsError as error:
-        write_message(f"fastn-p2p: {error.filename} already exists, so nothing was saved. Choose another directory")
-        raise SystemExit(ExitCode.EXISTS) from None
+        raise CommandFailed(
+            f"{error.filename} already exists, so nothing was saved. Choose another directory",
+            ExitCode.EXISTS,
+            "file-exists",
+            path=str(error.filename),
+        ) from None
     except RiskyName as error:
-        write_message(f"fastn-p2p: {error}, so nothing was saved. Save it all the same with --hidden")
-        raise SystemExit(ExitCode.DENIED) from None
+        text = f"{error}, so nothing was saved. Save it all the same with --hidden"
+        raise CommandFailed(text, ExitCode.DENIED, "risky-name") from None
     except UnsafeName as error:
-        write_message(f"fastn-p2p: {error}, so nothing was saved")
-        raise SystemExit(ExitCode.HANDLER) from None
+        raise CommandFailed(f"{error}, so nothing was saved", ExitCode.HANDLER, "unsafe-name") from None
     except OSError as error:
-        write_message(f"fastn-p2p: cannot save in {directory}: {error.strerror}. Nothing was saved")
-        raise SystemExit(ExitCode.STORAGE) from None
+        text = f"cannot save in {directory}: {error.strerror}. Nothing was saved"
+        raise CommandFailed(text, ExitCode.STORAGE, "storage-failed", path=str(directory)) from None

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ....console.exit_codes import ExitCode
-from ....console.options import HomeOption, MailboxOption, OwnerOption
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption, MailboxOption, OwnerOption
+from ....console.output import put_json, write_message, write_problem
 from ....console.parameters import Argument
 
 
@@ -15,22 +15,21 @@ def run(
     ] = None,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Deliver waiting mails now, and send bounced ones again.
 
     The recipient recognises a mail that had arrived after all, so that it does not appear twice.
     """
-    from fastn_p2p_client.errors import ApplicationError
-
-    from ....protocols.mail.cli import report_error, with_mail
+    from ....protocols.mail.cli import with_mail
 
     chosen = sorted(set(numbers or []))
-    try:
-        count = with_mail(home, identity, instance, lambda mail: mail.retry(*chosen))
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    count = with_mail(home, identity, instance, lambda mail: mail.retry(*chosen))
     write_message(f"Retrying {count} {'mail' if count == 1 else 'mails'}.")
-    if count < len(chosen):
-        write_message(f"fastn-p2p: {len(chosen) - count} of these numbers neither wait nor have bounced")
+    unknown = len(chosen) - count
+    if json:
+        put_json({"retrying": count, "unknown": unknown})
+    if unknown:
+        write_problem(f"{unknown} of these numbers neither wait nor have bounced")
         raise SystemExit(ExitCode.NOT_FOUND)

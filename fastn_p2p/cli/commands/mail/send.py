@@ -42,11 +42,10 @@ def run(
     The body is read from standard input. The command stores the mail on disk and prints its id. The daemon delivers it
     when the peer is online, or bounces it: see `fastn-p2p mail outbox`.
     """
-    from fastn_p2p_client.errors import ApplicationError
     from fastn_p2p_client.mail.messages import MAX_SUBJECT
 
     from ....console.json_values import check_text
-    from ....protocols.mail.cli import report_error, with_mail
+    from ....protocols.mail.cli import with_mail
 
     for option, text in (("--subject", subject), ("--id", id), ("PEER", peer)):
         check_text(text, option)  # before a person types the body
@@ -55,15 +54,12 @@ def run(
     if len(id) > 64:
         raise CommandLineError(f"--id: it has {len(id)} characters; at most 64 are allowed")
     body, attachments = _body(), _attachments(attach or [])
-    try:
-        accepted = with_mail(
-            home,
-            identity,
-            instance,
-            lambda mail: mail.send(peer, subject, body, attachments, instance=peer_instance, id=id),
-        )
-    except ApplicationError as error:
-        raise SystemExit(report_error(error)) from None
+    accepted = with_mail(
+        home,
+        identity,
+        instance,
+        lambda mail: mail.send(peer, subject, body, attachments, instance=peer_instance, id=id),
+    )
     if json:
         put_json(accepted)
         return

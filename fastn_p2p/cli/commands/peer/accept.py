@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import HomeOption, to_contact
-from ....console.output import write_message, write_result
+from ....console.options import HomeOption, JsonOption, to_contact
+from ....console.output import put_json, write_message, write_result
 from ....console.parameters import Argument, Option
 
 
@@ -28,6 +28,7 @@ def run(
             "Can be repeated.",
         ),
     ] = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Accept a stranger that was refused, and print its ID52.
@@ -42,6 +43,9 @@ def run(
     bindings = tuple(_binding(home, each) for each in allow or ())
     before = request_daemon(home, ListPendingPeers()).knocks
     accepted = request_daemon(home, AcceptPeer(peer, name, bindings)).peer
+    if json:
+        put_json(accepted)
+        return
     write_message(f"Accepted {accepted.name}: it is in the address book. Its ID52:")
     write_result(accepted.id52)
     wanted = {

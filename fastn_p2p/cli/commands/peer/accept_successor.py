@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from ....console.options import ContactArgument, HomeOption
-from ....console.output import write_message
+from ....console.options import ContactArgument, HomeOption, JsonOption
+from ....console.output import put_json, write_message
 
 
 def run(
     name: ContactArgument,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Replace the key of a revoked peer by that of its successor.
@@ -23,3 +24,5 @@ def run(
         write_message(
             f"This peer was {reply.renamed_from} before. Access lists that name {reply.renamed_from} admit nobody by it"
         )
+    if json:
+        put_json(reply.peer)

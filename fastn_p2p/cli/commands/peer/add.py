@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-from ....console.options import HomeOption, identity_names
-from ....console.output import write_message, write_result
+from ....console.options import HomeOption, JsonOption, identity_names
+from ....console.output import put_json, write_message, write_result
 from ....console.parameters import Argument, Option
 
 _LOOKUP_MS: Final = 3000
@@ -31,6 +31,7 @@ def run(
             autocompletion=identity_names,
         ),
     ] = "",
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Add a peer to the address book and print its ID52.
@@ -41,6 +42,8 @@ def run(
 
     A ticket of `fastn-p2p invite` is redeemed: the peer must be reachable now, and lets you use what the ticket is for.
     """
+    from msgspec.structs import asdict
+
     from fastn_p2p_client.ipc.messages import AddPeer
     from fastn_p2p_client.peer_text import read_peer_text
 
@@ -49,6 +52,9 @@ def run(
 
     named = read_peer_text(text_argument(peer, "ticket"))
     reply = request_daemon(home, AddPeer(named.name, name, identity=identity))
+    if json:
+        put_json({**asdict(reply.peer), "renamed_from": reply.renamed_from, "let_in_to": reply.let_in_to})
+        return
     if reply.renamed_from:
         write_message(
             f"Renamed {reply.renamed_from} to {reply.peer.name}. Access lists still have the old name. "

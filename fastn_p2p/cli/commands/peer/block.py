@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption, to_contact
-from ....console.output import write_message
+from ....console.options import HomeOption, JsonOption, to_contact
+from ....console.output import put_json, write_message
 from ....console.parameters import Argument
 
 
@@ -16,6 +16,7 @@ def run(
             callback=to_contact,
         ),
     ],
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Block a peer: refuse it everywhere, as early as possible.
@@ -28,3 +29,5 @@ def run(
 
     request_daemon(home, BlockPeer(peer))
     write_message(f"Blocked {peer}. Undo it: fastn-p2p peer unblock {peer}")
+    if json:
+        put_json({"peer": peer})

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from ....console.options import ContactArgument, HomeOption
-from ....console.output import write_message
+from ....console.options import ContactArgument, HomeOption, JsonOption
+from ....console.output import put_json, write_message
 
 
 def run(
     peer: ContactArgument,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Remove a peer from the address book and from its groups. Says which access lists still name it."""
@@ -22,3 +23,5 @@ def run(
     if groups:
         write_message(f"It was in: {', '.join(groups)}. It is in no group now.")
     write_uses(home, name)
+    if json:
+        put_json({"name": name, "groups": groups})

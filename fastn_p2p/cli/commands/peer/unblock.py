@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from ....console.options import ContactArgument, HomeOption
-from ....console.output import write_message
+from ....console.options import ContactArgument, HomeOption, JsonOption
+from ....console.output import put_json, write_message
 
 
 def run(
     peer: ContactArgument,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Unblock a peer. Access lists decide again what it may use."""
@@ -15,3 +16,5 @@ def run(
 
     request_daemon(home, UnblockPeer(peer))
     write_message(f"{peer} is not blocked.")
+    if json:
+        put_json({"peer": peer})

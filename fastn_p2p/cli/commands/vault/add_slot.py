@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastn_p2p_actors.vault.owner_messages import SlotKind
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, JsonOption
 from ....console.parameters import Argument, Option
 from ....console.passphrases import CurrentPassphraseFileOption, PassphraseFileOption
 from ....console.present_secret import KeyringOption
@@ -22,6 +22,7 @@ def run(
         Option("--unchecked", help="Print a recovery code without asking for two of its words, for scripts."),
     ] = False,
     keyring: KeyringOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Add a slot: another way to unlock the vault. No key file changes.
@@ -37,12 +38,12 @@ def run(
     if unchecked and kind is not SlotKind.RECOVERY_CODE:
         raise CommandLineError("--unchecked is for a recovery code only. Leave it out")
     if kind is SlotKind.PASSPHRASE:
-        add_passphrase(name, passphrase_file, PresentSecret(home, current_passphrase_file, keyring))
+        add_passphrase(name, passphrase_file, PresentSecret(home, current_passphrase_file, keyring), json=json)
         return
     present = PresentSecret(home, current_passphrase_file or passphrase_file, keyring)
     if kind is SlotKind.RECOVERY_CODE:
-        add_recovery_code(name, present, check=not unchecked)
+        add_recovery_code(name, present, check=not unchecked, json=json)
     elif kind is SlotKind.CREDENTIAL:
-        add_credential(name, present)
+        add_credential(name, present, json=json)
     else:
-        add_keyring(name, present)
+        add_keyring(name, present, json=json)

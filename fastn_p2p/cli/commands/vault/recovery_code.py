@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, JsonOption
 from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
@@ -14,6 +14,7 @@ def run(
         bool, Option("--unchecked", help="Print it without asking for two of its words, for scripts.")
     ] = False,
     keyring: KeyringOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Make a recovery code, in place of the one before: twelve random words for paper.
@@ -24,4 +25,4 @@ def run(
     from ....console.present_secret import PresentSecret
     from ...vault_slots import add_recovery_code
 
-    add_recovery_code("", PresentSecret(home, passphrase_file, keyring), check=not unchecked, replace=True)
+    add_recovery_code("", PresentSecret(home, passphrase_file, keyring), check=not unchecked, json=json, replace=True)

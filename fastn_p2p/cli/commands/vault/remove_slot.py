@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption, slot_names
+from ....console.options import HomeOption, JsonOption, slot_names
 from ....console.parameters import Argument, Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
@@ -18,6 +18,7 @@ def run(
         bool, Option("--decrypt", help="Remove the last slot, and have the keys on disk in the clear again.")
     ] = False,
     keyring: KeyringOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Remove a slot: a way to unlock the vault. No key file changes.
@@ -31,9 +32,10 @@ def run(
 
     from ....console.exit_codes import CommandLineError
     from ....console.keyring_keys import delete_keyring_key
-    from ....console.output import write_message
+    from ....console.output import put_json, write_message
     from ....console.present_secret import PresentSecret
     from ....console.vault_request import request_vault
+    from ...vault_text import status_record
 
     before = request_vault(home, GetVaultStatus())
     if not before.encrypted:
@@ -54,3 +56,5 @@ def run(
             write_message(f"Its key is still in the keyring, and opens nothing: {error}")
     in_the_clear = "" if status.encrypted else " The keys on disk are in the clear."
     write_message(f"Removed the slot {slot}.{in_the_clear}")
+    if json:
+        put_json(status_record(status))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, JsonOption
 from ....console.passphrases import CurrentPassphraseFileOption, PassphraseFileOption
 from ....console.present_secret import KeyringOption
 
@@ -11,6 +11,7 @@ def run(
     passphrase_file: PassphraseFileOption = None,
     current_passphrase_file: CurrentPassphraseFileOption = None,
     keyring: KeyringOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Set the passphrase that encrypts the keys, or change it.
@@ -22,11 +23,11 @@ def run(
     from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, SetPassphrase
     from fastn_p2p_client.errors import VaultNotEncrypted
 
-    from ....console.output import write_message
+    from ....console.output import put_json, write_message
     from ....console.passphrases import open_passphrase
     from ....console.present_secret import PresentSecret
     from ....console.vault_request import request_vault
-    from ...vault_text import encrypted_text
+    from ...vault_text import encrypted_text, status_record
 
     before = request_vault(home, GetVaultStatus())
     if current_passphrase_file is not None and not before.encrypted:
@@ -37,3 +38,5 @@ def run(
         new = stack.enter_context(open_passphrase(passphrase_file, "New passphrase", repeat=True))
         status = request_vault(home, SetPassphrase(), new, *old)
     write_message("Changed the passphrase." if before.encrypted else encrypted_text(status))
+    if json:
+        put_json(status_record(status))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, JsonOption
 from ....console.parameters import Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
@@ -15,6 +15,7 @@ def run(
     ] = "",
     passphrase_file: PassphraseFileOption = None,
     keyring: KeyringOption = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Unlock the vault with a passphrase, a recovery code, or the key of another slot.
@@ -26,10 +27,10 @@ def run(
     from fastn_p2p_actors.vault.owner_messages import GetVaultStatus, UnlockVault
     from fastn_p2p_client.errors import VaultNotEncrypted
 
-    from ....console.output import write_message
+    from ....console.output import put_json, write_message
     from ....console.present_secret import PresentSecret
     from ....console.vault_request import request_vault
-    from ...vault_text import parse_seconds, vault_state
+    from ...vault_text import parse_seconds, status_record, vault_state
 
     seconds = parse_seconds(lasting)
     before = request_vault(home, GetVaultStatus())
@@ -38,3 +39,5 @@ def run(
     with PresentSecret(home, passphrase_file, keyring).open(before) as descriptor:
         status = request_vault(home, UnlockVault(seconds), descriptor)
     write_message(f"The vault is {vault_state(encrypted=True, locked=status.locked, until=status.until)}.")
+    if json:
+        put_json(status_record(status))

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .....console.options import HomeOption, to_contacts
-from .....console.output import write_message
+from .....console.options import HomeOption, JsonOption, to_contacts
+from .....console.output import put_json, write_message
 from .....console.parameters import Argument
 
 
@@ -13,6 +13,7 @@ def run(
         list[str] | None,
         Argument(metavar="[PEERS]", help="Petnames, ID52s, tickets, or fastn-p2p:// URIs.", callback=to_contacts),
     ] = None,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Create a group of peers.
@@ -32,3 +33,5 @@ def run(
         request_daemon(home, DeleteGroup(group))
         raise
     write_message(f"Created the group {group}. In access lists it is group:{group}.")
+    if json:
+        put_json({"group": group, "added": peers or []})
