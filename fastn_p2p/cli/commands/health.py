@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 from ...console.exit_codes import EXITS, CommandLineError, ExitCode
 from ...console.options import HomeOption, JsonOption
-from ...console.output import put_json, write_message, write_result
+from ...console.output import put_json, write_problem, write_result
 from ...console.parameters import Option
 
 
@@ -33,7 +33,7 @@ def run(
         put_json({"ok": not problems, "problems": [each._asdict() for each in problems]})
     elif problems:
         more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
-        write_message(f"fastn-p2p: {problems[0].text}{more}")
+        write_problem(f"{problems[0].text}{more}")
     else:
         write_result("ok")
     raise SystemExit(EXITS.get(problems[0].code, ExitCode.INTERNAL) if problems else ExitCode.OK)
