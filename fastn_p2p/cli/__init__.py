@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..console.exit_codes import ExitCode
-from ..console.output import PROGRAM, end_streams, set_quiet, reserve_standard_streams
+from ..console.output import PROGRAM, end_streams, reserve_standard_streams, set_quiet
 from ..console.program_restart import SUPERVISOR_ORDER
 from ..console.text_encoding import use_utf8
 from .command_groups import find_command
