@@ -19,7 +19,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lab check bench soak docs format requirements venv clean
+CHECKS := pyright mypy ruff imports packages
+.PHONY: help demo test lab check bench soak docs format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,12 +35,13 @@ lab: $(VENV)/dev.stamp ## Run all tests in networks of their own, long ones too.
 	@$(BIN)/python -m pytest -n auto tests/lab $(ARGS)
 
 check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes nothing.
-	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy
-	@$(BIN)/pyright
-	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pip --disable-pip-version-check check
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(CHECKS)
+
+pyright: ; @$(BIN)/pyright
+mypy: ; @$(BIN)/mypy
+ruff: ; @$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; } && $(BIN)/ruff check --quiet .
+imports: ; @$(BIN)/lint-imports --no-logo
+packages: ; @$(BIN)/python -m pip --disable-pip-version-check check
 
 bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks $(ARGS)
