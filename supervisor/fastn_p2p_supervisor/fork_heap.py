@@ -17,7 +17,7 @@ import ctypes
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final
 
@@ -52,10 +52,14 @@ class _MallocInfo(ctypes.Structure):
 
 
 class CodeRecorder:
-    """Context manager that records the code that runs in it, in this thread."""
+    """Context manager that records the code that runs in it, in this thread.
+
+    Attributes:
+        codes: the recorded code by its ``id``. A hash of code is one of all its instructions, which takes longer.
+    """
 
     def __init__(self) -> None:
-        self.codes: set[CodeType] = set()
+        self.codes: dict[int, CodeType] = {}
 
     def __enter__(self) -> CodeRecorder:
         sys.setprofile(self._on_event)
@@ -66,36 +70,55 @@ class CodeRecorder:
 
     def add_modules(self, names: Container[str]) -> None:
         """Add the code of all functions and methods of these modules."""
-        self.codes.update(each.__code__ for each in _functions() if each.__module__ in names)
+        self.add(each.__code__ for each in _functions() if each.__module__ in names)
+
+    def add(self, codes: Iterable[CodeType]) -> None:
+        """Add code that has not run."""
+        self.codes.update((id(each), each) for each in codes)
 
     def _on_event(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call":
-            self.codes.add(frame.f_code)
+            self.codes[id(frame.f_code)] = frame.f_code
 
 
-def arrange(codes: set[CodeType]) -> None:
-    """Arrange the heap for children that run this code. Call it once, after everything has been loaded. Empties the
-    set, because the gaps where the old code was are closed too."""
+def arrange(codes: dict[int, CodeType]) -> None:
+    """Arrange the heap for children that run this code, recorded by a ``CodeRecorder``.
+
+    Call it once, after everything has been loaded. Empties ``codes``, because the gaps where the old code was are
+    closed too. The garbage collector does not look again at what it has found to be no garbage.
+    """
     gc.collect()
+    functions = _functions()
+    gc.freeze()
     fill()
-    pack(codes)
+    pack(functions, codes)
+    functions.clear()
     codes.clear()
     gc.collect()
     fill()
 
 
-def pack(codes: Container[CodeType]) -> None:
-    """Give the functions of this code new copies of it, which are made one after the other."""
-    copies: dict[CodeType, CodeType] = {}
+def pack(functions: Iterable[FunctionType], codes: Container[int]) -> None:
+    """Give the functions new copies of the code whose ``id`` is in ``codes``, made one after the other."""
+    copies: dict[int, CodeType] = {}
+    replaced: list[CodeType] = []  # kept to the end, so that no other code gets its id
 
     def copy(code: CodeType) -> CodeType:
-        if code not in copies:
-            constants = tuple(copy(each) if isinstance(each, CodeType) else each for each in code.co_consts)
+        if (made := copies.get(id(code))) is not None:
+            return made
+        constants, inner = code.co_consts, False
+        if any(isinstance(each, CodeType) for each in constants):
+            constants = tuple(copy(each) if isinstance(each, CodeType) else each for each in constants)
             inner = any(new is not old for new, old in zip(constants, code.co_consts, strict=True))
-            copies[code] = code.replace(co_consts=constants) if inner or code in codes else code
-        return copies[code]
+        if inner or id(code) in codes:
+            replaced.append(code)
+            made = code.replace(co_consts=constants)
+        else:
+            made = code
+        copies[id(code)] = made
+        return made
 
-    for function in _functions():
+    for function in functions:
         code = copy(function.__code__)
         if code is not function.__code__:
             function.__code__ = code

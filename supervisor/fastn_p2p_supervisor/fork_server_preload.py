@@ -81,6 +81,9 @@ up no names, and so counts no references to them."""
 REQUEST_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to send a request after it has connected."""
 
+MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108  (the directory in it is private)
+"""Directory for temporary files whose file system is memory, where there is one."""
+
 MAX_TEMPORARY_PATH: Final = 60
 """Characters of the longest directory for temporary files in which there can be sockets."""
 
@@ -139,11 +142,16 @@ def _rehearse() -> None:
 
     from fastn_p2p_actors.identity.rehearsal import rehearse
 
-    parent = tempfile.gettempdir()
-    if len(parent) > MAX_TEMPORARY_PATH:
-        parent = "/tmp"  # noqa: S108  (the directory in it is private)
-    with tempfile.TemporaryDirectory(dir=parent) as directory:
+    with tempfile.TemporaryDirectory(dir=_find_directory()) as directory:
         uvloop.run(rehearse(Path(directory)))
+
+
+def _find_directory() -> str:
+    """Return the directory for the rehearsal's files. In memory it takes half the time, and waits for no disk."""
+    if os.access(MEMORY_DIRECTORY, os.W_OK | os.X_OK):
+        return MEMORY_DIRECTORY
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= MAX_TEMPORARY_PATH else "/tmp"  # noqa: S108  (the directory in it is private)
 
 
 def load() -> None:

@@ -10,8 +10,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 def run(code: str, **environment: str) -> Any:
@@ -65,7 +68,7 @@ some = [each for each in gc.get_objects() if isinstance(each, FunctionType) and 
 before = outer.__code__, other.__code__, pages(some)
 with fork_heap.CodeRecorder() as recorder:
     outer()
-recorder.codes.update(each.__code__ for each in some)
+recorder.add(each.__code__ for each in some)
 fork_heap.arrange(recorder.codes)
 print(json.dumps([
     outer(), names.check_name("alice", "an identity"), outer.__code__ is before[0], other.__code__ is before[1],
@@ -87,6 +90,7 @@ REHEARSAL = """
 import asyncio, json, logging, os, signal, sys, threading
 from fastn_p2p_supervisor import fork_server_preload
 
+fork_server_preload.MEMORY_DIRECTORY = os.environ.get("IN_MEMORY", "/dev/shm")
 descriptors = sorted(os.listdir("/proc/self/fd"))
 handlers = [signal.getsignal(number) for number in range(1, 32)]
 fork_server_preload.load()
@@ -102,9 +106,11 @@ print(json.dumps({
 """
 
 
-def test_the_rehearsal_loads_what_children_need_and_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("variables", [("IN_MEMORY",), ("IN_MEMORY", "TMPDIR")], ids=["in memory", "on a disk"])
+def test_the_rehearsal_loads_what_children_need_and_leaves_nothing_behind(variables: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as place:
-        found = run(REHEARSAL, TMPDIR=place)
+        where = {name: place if name == variables[-1] else f"{place}/there is none" for name in variables}
+        found = run(REHEARSAL, **where)
         assert list(Path(place).iterdir()) == []
     assert found["threads"] == 1
     assert "fastn_p2p.protocols.echo" in found["modules"], "an identity has answered a call"
