@@ -3,6 +3,7 @@
 - ``commands``: one module per command; ``command_groups`` imports it when it is used.
 - ``plain_arguments``: reads the command line if it is complete and valid; ``typer_commands``: if it is not, and help.
 - ``error_report``: how an error becomes a message and an exit code.
+- ``completion``: words for the shell, without typer.
 - ``status``, ``netcheck``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
@@ -26,8 +27,8 @@ from .plain_arguments import read_plain_arguments
 
 _QUIET: Final = "--quiet"
 _JSON: Final = "--json"
-_COMPLETION: Final = "_FASTN_P2P_COMPLETE"
-"""Environment variable by which a shell asks for completions; typer answers."""
+COMPLETE: Final = "__complete"
+"""Word by which the script of a shell asks for completions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_utf8()
         arguments = sys.argv[1:]
     reserve_standard_streams()
+    if arguments[:1] == [COMPLETE]:
+        from .completion import complete
+
+        complete(arguments[1:])
+        end_streams()
+        return ExitCode.OK
     options, values = _split(arguments)
     json = _JSON in options
     set_quiet(json or _QUIET in options)
@@ -83,7 +90,7 @@ def _run(arguments: Sequence[str], *, is_program: bool, json: bool) -> int:
 
 def _run_command(arguments: Sequence[str]) -> Any:
     """Run one command and return what it returns. Typer is imported for command lines that are not plain."""
-    command = None if _COMPLETION in os.environ else find_command(arguments)
+    command = find_command(arguments)
     values = command and read_plain_arguments(command)
     if command is not None and values is not None:
         return command.run(**values)

@@ -83,6 +83,7 @@ COMMANDS: Final = (
     "files",
     "mail",
     "relay",
+    "completion",
     "demo",
 )
 """Commands in the order of the help."""

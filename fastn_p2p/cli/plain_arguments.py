@@ -1,6 +1,6 @@
 """Reader of plain command lines: the arguments that a command declares, complete and valid.
 
-Typer reads all other ones: help, completion, errors, and parameters of rarer types. It does the same with a plain one,
+Typer reads all other ones: help, errors, and parameters of rarer types. It does the same with a plain one,
 but to import it and to build a command takes a fifth of the command's time. A test compares the two for every command.
 """
 
@@ -16,12 +16,12 @@ from ..console.parameters import Argument, Invocation, Option, Parameter
 from .command_groups import FoundCommand
 
 _CONVERTERS: Final[dict[Any, Callable[[str], Any]]] = {str: str, int: int, float: float, Path: Path}
-_ATTRIBUTES: Final = frozenset({"metavar", "help", "show_default", "autocompletion", "callback"})
+_ATTRIBUTES: Final = frozenset({"metavar", "help", "show_default", "callback"})
 _OF_VALUES: Final = frozenset({"min", "max"})
 """Attributes that matter only if a value is given. Typer checks it."""
 
 
-class _Declared(NamedTuple):
+class Declared(NamedTuple):
     """A parameter, as the annotation of a function declares it."""
 
     parameter: Parameter
@@ -32,6 +32,12 @@ class _Declared(NamedTuple):
     @property
     def is_flag(self) -> bool:
         return self.kind is bool and isinstance(self.parameter, Option) and not self.is_list
+
+    def options(self, name: str) -> tuple[str, ...]:
+        """Return the names of an option; none for an argument. ``name`` is that of the function's parameter."""
+        if not isinstance(self.parameter, Option):
+            return ()
+        return self.parameter.names or (f"--{name.replace('_', '-')}",)
 
 
 class _PlainInvocation:
@@ -48,7 +54,7 @@ def read_plain_arguments(command: FoundCommand) -> dict[str, Any] | None:
     Raises:
         P2PError, CommandLineError: the callback of a parameter rejects its value.
     """
-    declared = _declared(command.run)
+    declared = _plain_parameters(command.run)
     words = None if declared is None else _words(declared, command.arguments)
     if declared is None or words is None:
         return None
@@ -73,32 +79,35 @@ def read_plain_arguments(command: FoundCommand) -> dict[str, Any] | None:
     return values
 
 
-def _declared(run: Callable[..., Any]) -> dict[str, _Declared] | None:
-    """Return the parameters of a function by name; None if one of them is of a rarer type."""
+def declared_parameters(run: Callable[..., Any]) -> dict[str, Declared]:
+    """Return the parameters of a command's function by name."""
     hints = typing.get_type_hints(run, include_extras=True)
-    found: dict[str, _Declared] = {}
+    found: dict[str, Declared] = {}
     for name in run.__code__.co_varnames[: run.__code__.co_argcount]:
-        parameter = getattr(hints[name], "__metadata__", (None,))[0]
-        if not isinstance(parameter, Parameter) or not parameter.attributes.keys() <= _ATTRIBUTES | _OF_VALUES:
-            return None
         kind = hints[name].__origin__
         if isinstance(kind, UnionType):
             kind = next(each for each in kind.__args__ if each is not NoneType)
         is_list = typing.get_origin(kind) is list
-        each = _Declared(parameter, kind.__args__[0] if is_list else kind, is_list)
-        if each.kind not in _CONVERTERS and not each.is_flag:
-            return None
-        found[name] = each
+        found[name] = Declared(hints[name].__metadata__[0], kind.__args__[0] if is_list else kind, is_list)
     return found
 
 
-def _words(declared: dict[str, _Declared], arguments: Sequence[str]) -> dict[str, Any] | None:
+def _plain_parameters(run: Callable[..., Any]) -> dict[str, Declared] | None:
+    """Return the parameters of a function by name; None if one of them is of a rarer type."""
+    found = declared_parameters(run)
+    for each in found.values():
+        known = each.parameter.attributes.keys() <= _ATTRIBUTES | _OF_VALUES
+        if not known or (each.kind not in _CONVERTERS and not each.is_flag):
+            return None
+    return found
+
+
+def _words(declared: dict[str, Declared], arguments: Sequence[str]) -> dict[str, Any] | None:
     """Return the words of each parameter that is given: True for a flag, a list for several, else a text."""
     options = {
         option: name
         for name, each in declared.items()
-        if isinstance(each.parameter, Option)
-        for option in each.parameter.names or (f"--{name.replace('_', '-')}",)
+        for option in each.options(name)
         if "/" not in option  # typer reads flags that have an opposite
     }
     places = [name for name, each in declared.items() if isinstance(each.parameter, Argument)]
@@ -132,7 +141,7 @@ def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-"
 
 
-def _converted(declared: _Declared, found: str | list[str]) -> Any:
+def _converted(declared: Declared, found: str | list[str]) -> Any:
     """Return the value of words. Raises ValueError if they are not of its type."""
     convert = _CONVERTERS[declared.kind]
     return convert(found) if isinstance(found, str) else list(map(convert, found))

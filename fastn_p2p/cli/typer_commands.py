@@ -1,4 +1,4 @@
-"""Commands as typer builds them: for help, completion, errors, and command lines that are not plain."""
+"""Commands as typer builds them: for help, errors, and command lines that are not plain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _show_version(wanted: bool) -> None:
 
 def program() -> Any:
     """Return typer's command of the whole program."""
-    return build_group(PROGRAM_GROUP, program_options, epilog=_EXIT_CODES, completion=True)
+    return build_group(PROGRAM_GROUP, program_options, epilog=_EXIT_CODES)
 
 
 def program_options(
@@ -53,15 +53,12 @@ def group_options(home: HomeOption = None) -> None:
     """Accept ``--home`` before the command of the group."""
 
 
-def build_group(
-    group: CommandGroup, options: Any = group_options, *, epilog: str = "", completion: bool = False
-) -> Any:
+def build_group(group: CommandGroup, options: Any = group_options, *, epilog: str = "") -> Any:
     """Return typer's command of a group.
 
     Args:
         options: function with the options of the group itself.
         epilog: text below the help.
-        completion: whether to add the options that install shell completion.
     """
 
     class Group(TyperGroup):
@@ -81,7 +78,7 @@ def build_group(
         cls=Group,
         help=group.help,
         epilog=epilog,
-        add_completion=completion,
+        add_completion=False,
         rich_markup_mode=None,
         no_args_is_help=True,
     )

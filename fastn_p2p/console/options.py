@@ -32,48 +32,14 @@ JsonOption = Annotated[bool, Option("--json", help="Print JSON on one line.")]
 
 ErrorsOption = Annotated[bool, Option("--json", help="Print an error as JSON.")]
 
-
-def identity_names(ctx: Invocation, incomplete: str) -> list[str]:
-    """Return the names of identities for shell completion. Reads the home directory; sends nothing to the daemon."""
-    from fastn_p2p_client.home import Home
-
-    try:
-        found = sorted(each.name for each in Home.find(ctx.obj).identities.iterdir())
-    except OSError:
-        return []
-    return [name for name in found if name.startswith(incomplete)]
-
-
-def slot_names(ctx: Invocation, incomplete: str) -> list[str]:
-    """Return the names of the vault's slots for shell completion. Reads their file; sends nothing to the daemon."""
-    import json
-
-    from fastn_p2p_client.home import Home
-
-    try:
-        slots = json.loads(Home.find(ctx.obj).vault_slots.read_bytes())["slots"]
-        return [slot["name"] for slot in slots if slot["name"].startswith(incomplete)]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
-
-
-def setting_keys(incomplete: str) -> list[str]:
-    """Return the keys of settings for shell completion."""
-    from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
-
-    return [each.key for each in SETTINGS if each.key.startswith(incomplete)]
-
-
 SettingArgument = Annotated[
     str,
-    Argument(metavar="KEY", help="Key of the setting, such as network.relays.", autocompletion=setting_keys),
+    Argument(metavar="KEY", help="Key of the setting, such as network.relays."),
 ]
 
-NameArgument = Annotated[str, Argument(metavar="NAME", help="Name of the identity.", autocompletion=identity_names)]
+NameArgument = Annotated[str, Argument(metavar="NAME", help="Name of the identity.", complete="identity")]
 
-IdentityArgument = Annotated[
-    str, Argument(metavar="IDENTITY", help="Name of the identity.", autocompletion=identity_names)
-]
+IdentityArgument = Annotated[str, Argument(metavar="IDENTITY", help="Name of the identity.")]
 
 ProtocolOption = Annotated[str, Option("--protocol", metavar="PROTOCOL", help="Name of the protocol.")]
 
@@ -179,19 +145,32 @@ TargetProtocolArgument = Annotated[
 
 AsOption = Annotated[
     str | None,
-    Option("--as", "--identity", metavar="NAME", help="Identity that calls. Needed if several are online."),
+    Option(
+        "--as",
+        "--identity",
+        metavar="NAME",
+        help="Identity that calls. Needed if several are online.",
+        complete="identity",
+    ),
 ]
 
 OwnerOption = Annotated[
     str | None,
-    Option("--as", metavar="NAME", help="The identity that owns it; needed when several are online."),
+    Option(
+        "--as",
+        metavar="NAME",
+        help="The identity that owns it; needed when several are online.",
+        complete="identity",
+    ),
 ]
 
 FilesInstanceOption = Annotated[
     str, Option("--instance", metavar="INSTANCE", help="The instance of FileTransfer.", show_default=True)
 ]
 
-OfferArgument = Annotated[str, Argument(metavar="ID", help="The offer's ID, from `fastn-p2p files offers`.")]
+OfferArgument = Annotated[
+    str, Argument(metavar="ID", help="The offer's ID, from `fastn-p2p files offers`.", complete="offer")
+]
 
 EventsOption = Annotated[bool, Option("--json", help="Print events as JSON, one on each line.")]
 

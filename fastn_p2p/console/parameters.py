@@ -13,11 +13,14 @@ class Parameter:
 
     Args:
         names: names of an option; none for an argument.
+        complete: kind of its values, for shell completion (see ``fastn_p2p.cli.completion``). It need not be given if
+            ``metavar`` or the type says it.
         attributes: the keyword arguments of ``typer.Option`` or ``typer.Argument``.
     """
 
-    def __init__(self, *names: str, **attributes: Any) -> None:
+    def __init__(self, *names: str, complete: str = "", **attributes: Any) -> None:
         self.names = names
+        self.complete = complete
         self.attributes = attributes
 
 
@@ -30,7 +33,7 @@ class Argument(Parameter):
 
 
 class Invocation(Protocol):
-    """The part of ``typer.Context`` that callbacks and completions use. Typer passes it to a completion as ``ctx``."""
+    """The part of ``typer.Context`` that callbacks use."""
 
     obj: Any
     """Home that an option before the command has named."""

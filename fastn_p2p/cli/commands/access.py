@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.options import HomeOption, JsonOption, identity_names, to_contact
+from ...console.options import HomeOption, JsonOption, to_contact
 from ...console.output import put_json, table, write_message
 from ...console.parameters import Argument, Option
 
@@ -10,7 +10,7 @@ from ...console.parameters import Argument, Option
 def run(
     identity: Annotated[
         str | None,
-        Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+        Argument(metavar="[IDENTITY]", help="Name of the identity.", complete="identity"),
     ] = None,
     peer: Annotated[
         str,

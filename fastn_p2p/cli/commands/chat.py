@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import HomeOption, PeerArgument, identity_names
+from ...console.options import HomeOption, PeerArgument
 from ...console.parameters import Option
 
 
@@ -15,7 +15,7 @@ def run(
             "--as",
             metavar="NAME",
             help="Identity that writes. Needed if several are online.",
-            autocompletion=identity_names,
+            complete="identity",
         ),
     ] = None,
     instance: Annotated[

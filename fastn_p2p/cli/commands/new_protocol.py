@@ -3,15 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.options import HomeOption, JsonOption
 from ...console.output import put_json, write_lines, write_result
 from ...console.parameters import Argument, Option
 
 
 def run(
-    context: typer.Context,
     name: Annotated[str, Argument(metavar="NAME", help="Name of the protocol, for example PhotoBox.")],
     directory: Annotated[
         Path | None,
@@ -37,12 +34,13 @@ def run(
         raise CommandLineError(f"a protocol {names.protocol} is already installed. Choose another name")
     where = directory or Path(names.distribution)
     write(names, where)
-    install = install_command(daemon_python(Home.find(home)), where.absolute())
+    found = Home.find(home)
+    install = install_command(daemon_python(found), where.absolute())
     if json:
         put_json({"directory": str(where), "protocol": names.protocol, "install": install})
         return
     write_result(str(where))
-    identities = identity_names(context, "")
+    identities = [each.name for each in found.identities.iterdir()] if found.identities.is_dir() else []
     identity = identities[0] if len(identities) == 1 else "IDENTITY"
     write_lines(
         "Install it and add it to an identity. The daemon finds it without a restart:\n"

@@ -1,22 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastn_p2p_client.names import check_name
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.options import HomeOption, JsonOption
 from ...console.output import put_json, write_message, write_result
 from ...console.parameters import Argument, Option
-
-
-def _completions(ctx: Any, incomplete: str) -> list[str]:
-    """Return words and names of identities for shell completion."""
-    from fastn_p2p_actors.pairing.code import matching_words
-
-    names = [] if ctx.params.get("words") else identity_names(ctx, incomplete)
-    return names + (matching_words(incomplete) if incomplete else [])
 
 
 def run(
@@ -26,7 +18,7 @@ def run(
             metavar="[IDENTITY | WORD WORD WORD WORD | -]",
             help="Nothing, or the identity, to show new words. The four words that the other machine shows; - reads "
             "them from standard input.",
-            autocompletion=_completions,
+            complete="words",
         ),
     ] = None,
     name: Annotated[
@@ -39,7 +31,7 @@ def run(
             "--identity",
             metavar="NAME",
             help="Own identity. Needed if several are online.",
-            autocompletion=identity_names,
+            complete="identity",
         ),
     ] = "",
     qr: Annotated[

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Annotated
 
-from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.options import HomeOption, JsonOption
 from ...console.output import put_json, write_message, write_result
 from ...console.parameters import Argument, Option
 
@@ -15,7 +15,7 @@ def run(
         Argument(
             metavar="NAME",
             help="Name of the identity. Not needed if only one is online.",
-            autocompletion=identity_names,
+            complete="identity",
         ),
     ] = "",
     json: JsonOption = False,

@@ -182,6 +182,7 @@ ALONE = [
     "run: first call",
     "run: server",
     "run: stream",
+    "run: completion",
     "run: taking back",
     "run: async",
     "run: sync",
@@ -256,6 +257,8 @@ def test_on_one_machine(tmp_path: Path) -> None:
             )
             assert machine.run("run: stream") == "HELLO\n"
 
+        machine.run("run: completion")
+        assert machine.shell("complete -p fastn-p2p") == "complete -F _fastn_p2p fastn-p2p\n"
         machine.run("run: taking back")
         assert "backup" not in machine.shell("fastn-p2p status")
         assert machine.shell("fastn-p2p list-identities | cut -f 1,3") == "alice\tonline\nbob\tonline\n"

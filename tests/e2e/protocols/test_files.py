@@ -179,6 +179,28 @@ def test_how_commands_end_that_cannot_succeed(setup: FilesSetup) -> None:
         assert "Traceback" not in ended.stderr
 
 
+def test_paths_of_a_peer_are_completed_and_nothing_waits_for_a_daemon_that_hangs(setup: FilesSetup) -> None:
+    make_files(setup.root, {"photos/a": b"a", "plan": b"b", "$(touch x)": b"c", "pl\x1b[2Jn": b"d"})
+
+    def completed(word: str) -> str:
+        words = ["fastn-p2p", "files", "get", setup.daemons.bob, word]
+        done = subprocess.run(
+            [*CLI, "__complete", "zsh", *words], env=setup.daemons.one.env, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    eventually(lambda: completed("p") == "words\nphotos/\nplan\n", "the peer answers within the deadline")
+    eventually(lambda: completed("photos/") == "words\nphotos/a\n", "so for another directory")
+    eventually(lambda: completed("$") == "words\n$(touch x)\n", "so for any name")
+    pid = setup.daemons.one.pid("network")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert completed("p") == ""
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_full_disk_here_is_told_and_the_rest_is_got_later(setup: FilesSetup) -> None:
     make_files(setup.root, {"big": 3 * MIB})
     limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {setup.daemons.bob} big --to {setup.here}"]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +69,7 @@ def test_help_explains_every_exit_code(capsys: pytest.CaptureFixture[str]) -> No
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     text = helped(capsys, *command)
     assert text.startswith(f"Usage: fastn-p2p {' '.join(command)}")
-    assert command in (["demo"], ["relay"]) or "--home DIRECTORY" in text
+    assert command in (["completion"], ["demo"], ["relay"]) or "--home DIRECTORY" in text
     if re.search(r"^  (\[?PEERS?\b|-.*\bPEER\b)", text, re.MULTILINE):
         assert "fastn-p2p:// URI" in " ".join(text.split()), "a URI is accepted wherever a peer is"
 
@@ -104,30 +103,3 @@ def test_without_a_command_help_is_shown_as_a_usage_error(capsys: pytest.Capture
 def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["identity-onlin", "alice"]) == 2
     assert "'identity-online'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shell_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
-    monkeypatch.setenv("_FASTN_P2P_COMPLETE", f"complete_{shell}")
-    monkeypatch.setenv("COMP_WORDS", "fastn-p2p identity-o")
-    monkeypatch.setenv("COMP_CWORD", "1")
-    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "fastn-p2p identity-o")
-    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
-    assert main([]) == 0
-    out = capsys.readouterr().out
-    assert "identity-online" in out
-    assert "identity-offline" in out
-    assert "status" not in out
-
-
-def test_shell_completion_knows_the_identities(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("alice", "albert", "bob"):
-        (tmp_path / "identities" / name).mkdir(parents=True)
-    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
-    monkeypatch.setenv("_FASTN_P2P_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "fastn-p2p identity-online al")
-    monkeypatch.setenv("COMP_CWORD", "2")
-    assert main([]) == 0
-    assert capsys.readouterr().out.split() == ["albert", "alice"]

@@ -12,7 +12,12 @@ def run(
     file: BackupFileArgument,
     identity: Annotated[
         list[str] | None,
-        Option("--identity", metavar="NAME", help="Back up this identity. Repeat it for more. Default: all."),
+        Option(
+            "--identity",
+            metavar="NAME",
+            help="Back up this identity. Repeat it for more. Default: all.",
+            complete="identity",
+        ),
     ] = None,
     without_peers: WithoutPeersOption = False,
     without_protocols: WithoutProtocolsOption = False,

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def run(
     peer: PeerArgument,
     paths: Annotated[
-        list[str], Argument(metavar="PATH...", help="Files and directories of the peer; / stands for all.")
+        list[str],
+        Argument(
+            metavar="PATH...", help="Files and directories of the peer; / stands for all.", complete="remote path"
+        ),
     ],
     to: Annotated[
         Path, Option(metavar="DIRECTORY", help="The directory to write to; made when it is missing.")

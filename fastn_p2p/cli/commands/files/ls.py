@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    path: Annotated[str, Argument(metavar="PATH", help="A directory or file of the peer.", show_default=False)] = "",
+    path: Annotated[
+        str,
+        Argument(metavar="PATH", help="A directory or file of the peer.", show_default=False, complete="remote path"),
+    ] = "",
     instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def run(
     offer: Annotated[
-        str | None, Argument(metavar="[ID]", help="Show all entries of this offer.", show_default=False)
+        str | None,
+        Argument(metavar="[ID]", help="Show all entries of this offer.", show_default=False, complete="offer"),
     ] = None,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,

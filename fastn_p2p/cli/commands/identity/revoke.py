@@ -14,7 +14,11 @@ def run(
     name: NameArgument,
     successor: Annotated[
         str,
-        Option(metavar="ID52", help="Identity that takes its place: its ID52, or the name of another one here."),
+        Option(
+            metavar="ID52",
+            help="Identity that takes its place: its ID52, or the name of another one here.",
+            complete="identity",
+        ),
     ] = "",
     backup: Annotated[
         Path | None,

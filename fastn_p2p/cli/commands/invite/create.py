@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import HomeOption, JsonOption, identity_names
+from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, write_message, write_result
 from ....console.parameters import Argument, Option
 
@@ -16,7 +16,7 @@ def run(
         Argument(
             metavar="[IDENTITY]",
             help="Identity that invites. Not needed if only one is online.",
-            autocompletion=identity_names,
+            complete="identity",
         ),
     ] = "",
     bindings: Annotated[

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ....console.options import HomeOption, JsonOption, identity_names
+from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, table, write_message
 from ....console.parameters import Argument
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def run(
     identity: Annotated[
         str,
-        Argument(metavar="[IDENTITY]", help="Name of the identity.", autocompletion=identity_names),
+        Argument(metavar="[IDENTITY]", help="Name of the identity.", complete="identity"),
     ] = "",
     json: JsonOption = False,
     home: HomeOption = None,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-from ....console.options import HomeOption, JsonOption, identity_names
+from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, write_message, write_result
 from ....console.parameters import Argument, Option
 
@@ -28,7 +28,7 @@ def run(
             "--identity",
             metavar="NAME",
             help="Own identity that an invitation lets in. Needed if several are online.",
-            autocompletion=identity_names,
+            complete="identity",
         ),
     ] = "",
     json: JsonOption = False,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ....console.options import HomeOption, JsonOption, slot_names
+from ....console.options import HomeOption, JsonOption
 from ....console.parameters import Argument, Option
 from ....console.passphrases import PassphraseFileOption
 from ....console.present_secret import KeyringOption
@@ -11,7 +11,7 @@ from ....console.present_secret import KeyringOption
 def run(
     slot: Annotated[
         str,
-        Argument(metavar="SLOT", help="Name of the slot, as vault status lists it.", autocompletion=slot_names),
+        Argument(metavar="SLOT", help="Name of the slot, as vault status lists it."),
     ],
     passphrase_file: PassphraseFileOption = None,
     decrypt: Annotated[

@@ -1,8 +1,5 @@
-"""Arguments of ``fastn-p2p pair``, and the completion of words."""
+"""Arguments of ``fastn-p2p pair``."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -38,24 +35,3 @@ def test_wrong_arguments_are_told_before_anything_is_done(
 def test_without_a_daemon_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pair", "--home", str(tmp_path)]) == 3
     assert "fastn-p2p daemon" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("pair tun", ["tuna", "tundra", "tune", "tunnel"]),
-        ("pair tunnel bundle soni", ["sonic"]),
-        ("pair ali", ["alice", "align"]),
-    ],
-)
-def test_tab_completes_words_and_identities(typed: str, offered: list[str], tmp_path: Path) -> None:
-    (tmp_path / "identities" / "alice").mkdir(parents=True)
-    variables = {
-        "_FASTN_P2P_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"fastn-p2p {typed}",
-        "COMP_CWORD": str(len(typed.split())),
-        "FASTN_HOME": str(tmp_path),
-    }
-    program = [sys.executable, "-c", "from fastn_p2p.cli import main; main()"]
-    ended = subprocess.run(program, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
-    assert ended.stdout.split() == offered, ended.stderr
