@@ -20,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help demo test lab check bench soak docs format requirements venv clean $(CHECKS)
+.PHONY: help demo test lab check bench soak dist docs format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,10 @@ docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+dist: $(TOOLS)/installers.stamp $(TOOLS)/release.stamp ## Build wheels and sdists of the last commit, twice, and compare.
+	@$(TOOLS)/bin/python deploy/distributions.py $(TOOLS)/bin/uv
+	@$(TOOLS)/bin/twine --no-color check --strict dist/*
 
 requirements: $(TOOLS)/installers.stamp ## Write the hashes of all pins into requirements/, from the package index.
 	@$(TOOLS)/bin/python -m tests.requirements $(TOOLS)/bin/uv
@@ -97,7 +101,7 @@ $(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyr
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(TOOLS)/installers.stamp: requirements/installers.txt | $(TOOLS)/bin/python
-	@echo "setting up $(TOOLS) (installers)" >&2
-	@$(TOOLS)/bin/python $(PIP) --require-hashes -r requirements/installers.txt
+$(TOOLS)/%.stamp: requirements/%.txt | $(TOOLS)/bin/python
+	@echo "setting up $(TOOLS) ($*)" >&2
+	@$(TOOLS)/bin/python $(PIP) --require-hashes -r $<
 	@touch $@

@@ -1,13 +1,16 @@
 """Contents of the two wheels, built from the work tree."""
 
+import io
 import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
 
+from deploy.distributions import repack
 from tests.requirements import FOLDER, pins
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -26,17 +29,22 @@ def pip(*arguments: str | pathlib.Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    """The two wheels by distribution. They are built from a copy, as a build writes into its tree."""
-    base = tmp_path_factory.mktemp("wheels")
-    source = base / "source"
+def source(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A copy of what is packed, as a build writes into its tree."""
+    source = tmp_path_factory.mktemp("source")
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
     for folder in ("actors", "client", "fastn_p2p", "supervisor"):
         shutil.copytree(ROOT / folder, source / folder, ignore=skip)
     for file in ROOT.glob("*"):
         if file.is_file():
             shutil.copy(file, source)
-    out = base / "out"
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheels(source: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """The two wheels by distribution."""
+    out = tmp_path_factory.mktemp("wheels")
     pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, source / "client", source)
     return {file.name.split("-")[0]: file for file in out.glob("*.whl")}
 
@@ -120,6 +128,31 @@ def test_every_pin_has_the_hashes_of_its_artifacts(file: pathlib.Path) -> None:
     """So pip installs what was tested. ``make requirements`` writes them."""
     assert [pin.name for pin in pins(file) if "--hash=sha256:" not in pin.text] == []
     assert "://" not in file.read_text(), "which index packages come from is a matter of the machine"
+
+
+def test_pip_takes_the_client_of_a_checkout(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The metadata by which pip resolves dependencies names it; the wheel does not, as the test above says."""
+    hook = "import build_backend, sys; build_backend.prepare_metadata_for_build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", hook, tmp_path], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    assert f"Requires-Dist: fastn-p2p-client @ {(source / 'client').as_uri()}\n" in metadata.read_text()
+
+
+def test_sdists_of_other_machines_and_times_are_the_same(tmp_path: pathlib.Path) -> None:
+    contents = []
+    for time, mode, owner in ((1, 0o600, "ann"), (2, 0o664, "ben")):
+        file = tmp_path / f"{owner}.tar.gz"
+        with tarfile.open(file, "w:gz") as archive:
+            for name in ("b", "a")[:: 1 if time == 1 else -1]:
+                entry = tarfile.TarInfo(f"x-1/{name}")
+                entry.size, entry.mtime, entry.mode, entry.uname = 3, time, mode, owner
+                archive.addfile(entry, io.BytesIO(b"abc"))
+        repack(file, 1_000_000_000)
+        contents.append(file.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
