@@ -9,7 +9,7 @@ Layout
 
 ``cli``          the program ``fastn-p2p`` and its commands
 ``console``      code that commands share: output, exit codes, options, JSON
-``protocols``    the built-in protocols: ``echo``, ``tunnel``, ``chat``, ``files``, ``mail``
+``protocols``    the built-in protocols: ``echo``, ``tunnel``, ``web``, ``chat``, ``files``, ``mail``
 ``demo``         ``fastn-p2p demo``: its steps, its daemons and its output
 ``relay``        ``fastn-p2p relay``: relay, directory and address discovery in one process
 ``concurrency``  run coroutines together

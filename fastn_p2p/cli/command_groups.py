@@ -67,6 +67,8 @@ COMMANDS: Final = (
     "call",
     "stream",
     "forward",
+    "expose",
+    "open",
     "chat",
     "ticket",
     "pair",

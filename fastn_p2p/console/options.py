@@ -65,7 +65,7 @@ InstanceOption = Annotated[str, Option("--instance", "--alias", metavar="INSTANC
 
 _TARGETED: Final = frozenset({"call", "stream", "explain"})
 """Commands that use the protocol and the instance of a URI. The others use one protocol, or none."""
-_PROTOCOLS: Final = {"chat": "Chat", "files": "FileTransfer", "mail": "Mail", "forward": "Tunnel"}
+_PROTOCOLS: Final = {"chat": "Chat", "files": "FileTransfer", "mail": "Mail", "forward": "Tunnel", "open": "Web"}
 """Protocol of each other command that uses one."""
 
 

@@ -1,4 +1,6 @@
-"""Built-in protocols: ``echo``, ``tunnel``, ``chat``, ``files`` and ``mail``; ``_shared`` has what several of them use.
+"""Built-in protocols: ``echo``, ``tunnel``, ``web``, ``chat``, ``files`` and ``mail``.
+
+``_shared`` has what several of them use.
 
 The daemon finds them by their entry points, like any other.
 """

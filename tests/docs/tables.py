@@ -29,6 +29,7 @@ from fastn_p2p.protocols.files.progress import Ended
 from fastn_p2p.protocols.mail.cli import EXITS as MAIL_EXITS
 from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
+from fastn_p2p.protocols.web.protocol import Web
 from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.vault import access_policy
@@ -157,6 +158,8 @@ def _defaults(config: type[msgspec.Struct]) -> Callable[[list[str]], Rows]:
     def default(field: msgspec.structs.FieldInfo) -> str:
         if field.required:
             return "required"
+        if isinstance(field.default, tuple):
+            return ", ".join(field.default) or "none"
         return f"{field.default:.0f}" if isinstance(field.default, int | float) else str(field.default or "none")
 
     return lambda _: [[f"`{each.name}`", default(each)] for each in msgspec.structs.fields(config)]
@@ -280,6 +283,7 @@ GENERATED: Final[dict[str, Generated]] = {
     "reset codes": Generated(("code", "constant", "sent when", "seen as"), _codes(limits, "RESET_")),
     "session messages": Generated(("message", "sender", "reply"), _session_messages),
     "tunnel config": Generated(("config", "default", "meaning"), _defaults(Tunnel.Config)),
+    "web config": Generated(("config", "default", "meaning"), _defaults(Web.Config)),
     "mail config": Generated(("config", "default", "meaning"), _defaults(MailConfig)),
     "mail errors": Generated(
         ("kind", "exit", "meaning"), lambda _: [[f"`{kind}`", str(code.value)] for kind, code in MAIL_EXITS.items()]

@@ -15,6 +15,9 @@ import pytest
 import fastn_p2p_client
 
 CLIENT_NEEDS = ["msgspec", "zmq"]
+HTTP_NEEDS = [*CLIENT_NEEDS, "h11"]
+EXTRA = "fastn_p2p_client.http"
+"""Package whose modules need the extra ``http``."""
 HEAVY = {"iroh", "nacl", "pydantic", "rich", "typer", "uvloop"}
 
 # Imports every module of the client while nothing but the standard library and the names in argv[1]
@@ -33,7 +36,9 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import fastn_p2p_client
 
-names = [found.name for found in pkgutil.walk_packages(fastn_p2p_client.__path__, "fastn_p2p_client.")]
+chosen = sys.argv[2:] == ["http"]
+found = pkgutil.walk_packages(fastn_p2p_client.__path__, "fastn_p2p_client.")
+names = [each.name for each in found if each.name.startswith("fastn_p2p_client.http.") <= chosen]
 for name in names:
     if not name.endswith(".__main__"):
         importlib.import_module(name)
@@ -47,10 +52,10 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def run_isolated(code: str, argument: str) -> list[str]:
-    """Run `code` in a new interpreter with `argument` as argv[1]. Return the JSON list that it prints."""
+def run_isolated(code: str, *arguments: str) -> list[str]:
+    """Run `code` in a new interpreter with `arguments` as argv. Return the JSON list that it prints."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, argument], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-I", "-c", code, *arguments], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     names: list[str] = json.loads(done.stdout)
@@ -61,8 +66,13 @@ def test_client_imports_with_nothing_but_pyzmq_and_msgspec() -> None:
     imported = run_isolated(ONLY_ALLOWED, json.dumps(CLIENT_NEEDS))
 
     package = pathlib.Path(fastn_p2p_client.__file__).parent
-    files = {file for file in package.rglob("*.py") if file.name != "__init__.py"}
+    files = {file for file in package.rglob("*.py") if file.name != "__init__.py" and file.parent.name != "http"}
     assert len(imported) >= len(files), "a module of the client was not imported"
+
+
+def test_http_imports_with_what_its_extra_brings() -> None:
+    imported = run_isolated(ONLY_ALLOWED, json.dumps(HTTP_NEEDS), "http")
+    assert f"{EXTRA}.request_reader" in imported
 
 
 def test_blocker_refuses_what_is_not_allowed() -> None:

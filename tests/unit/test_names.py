@@ -68,7 +68,7 @@ SAME_IN_SEVERAL_FOLDERS = {
     "keys": {"client/fastn_p2p_client", "actors/fastn_p2p_actors/runtime/curve"},
     "mailbox": {"actors/fastn_p2p_actors/runtime", "actors/fastn_p2p_actors/runtime/curve"},
     "retry": {"client/fastn_p2p_client", "fastn_p2p/protocols/files"},
-    "sockets": {"client/fastn_p2p_client/ipc/transport/pyzmq", "fastn_p2p/protocols/tunnel"},
+    "sockets": {"client/fastn_p2p_client/ipc/transport/pyzmq", "fastn_p2p/protocols/_shared"},
 }
 """The same part of different wholes: the folder is the first half of the name. No further one is added."""
 

@@ -23,7 +23,7 @@ def run(
     Prints the address and forwards every connection to it, until Ctrl-C or SIGTERM. Continues when a daemon or the
     service behind the tunnel restarts. Until then it closes new connections and prints the reason.
     """
-    from ...protocols.tunnel.service_address import InvalidAddress, parse_address
+    from ...protocols._shared.service_address import InvalidAddress, parse_address
 
     try:
         address = parse_address(listen, any_port=True)

@@ -93,7 +93,7 @@ def run(
 
 
 def _address(option: str, text: str) -> Any:
-    from ...protocols.tunnel.service_address import InvalidAddress, parse_address
+    from ...protocols._shared.service_address import InvalidAddress, parse_address
     from ...relay.config import ListenAddress
 
     try:

@@ -3,4 +3,8 @@
 - ``change_signal``: a condition to wait on.
 - ``path_names``: file names and paths of a peer that are safe to use.
 - ``name_risks``: safe names that can still do harm, and are accepted by name only.
+- ``splice``: copy bytes between a socket and a session.
+- ``sockets``, ``service_address``: open sockets; parse addresses.
+- ``accept_loop``: accept connections from a listener.
+- ``error_reporter``: rate-limited error messages.
 """

@@ -26,20 +26,19 @@ from fastn_p2p_client.session.session import Session
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ...console.output import put_json, write_message, write_problem, write_result
-from .error_reporter import ErrorReporter
-from .service_address import ServiceAddress
-from .sockets import AddressInUse, Listener, open_listener
-from .splice import reset_socket, splice
+from .._shared.accept_loop import AcceptLoop
+from .._shared.error_reporter import ErrorReporter
+from .._shared.service_address import ServiceAddress
+from .._shared.sockets import AddressInUse, Listener, open_listener
+from .._shared.splice import reset_socket, splice
 
 PROTOCOL: Final = "Tunnel"
 _TEMPORARY: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)
 """Errors that may be over at the first connection, so that the command listens anyway."""
-_DESCRIPTOR_DELAY: Final = 0.5
-"""Seconds before the next accept after an error, usually too many open files. Ends early with a connection."""
 
 
-class Forwarder:
-    """Accepts connections from a listener and splices each with a new session. Closes the listener at the end.
+class Forwarder(AcceptLoop):
+    """Splices each connection of a listener with a new session.
 
     Args:
         connect: opens a session.
@@ -47,36 +46,8 @@ class Forwarder:
     """
 
     def __init__(self, listener: Listener, connect: Callable[[], Awaitable[Session]], errors: ErrorReporter) -> None:
-        self._listener = listener
+        super().__init__(listener, errors)
         self._connect = connect
-        self._errors = errors
-        self._connections: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Run until cancelled. Open connections are then reset."""
-        try:
-            while True:
-                try:
-                    connection = await self._listener.accept()
-                except OSError as error:
-                    self._errors.report_failure(f"cannot accept connections: {error.strerror}")
-                    await self._wait_for_free_descriptor()
-                    continue
-                task = asyncio.ensure_future(self._serve(connection))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
-        finally:
-            self._listener.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _wait_for_free_descriptor(self) -> None:
-        """Wait until a connection has ended, or for ``_DESCRIPTOR_DELAY`` seconds."""
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=_DESCRIPTOR_DELAY, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(_DESCRIPTOR_DELAY)
 
     async def _serve(self, connection: socket.socket) -> None:
         try:

@@ -11,9 +11,9 @@ from fastn_p2p_client.errors import ApplicationError, Overloaded
 from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
-from .service_address import InvalidAddress, ServiceAddress, parse_address
-from .sockets import open_connection
-from .splice import splice
+from .._shared.service_address import InvalidAddress, ServiceAddress, parse_address
+from .._shared.sockets import open_connection
+from .._shared.splice import splice
 
 
 class GetTunnelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

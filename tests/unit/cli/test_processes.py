@@ -25,6 +25,8 @@ NEEDS_A_DAEMON = [
     "call bob Echo --data '{}'",
     "stream bob Trial",
     "forward bob web --listen 127.0.0.1:0",
+    "expose 8000",
+    "open bob",
     "ticket",
     "ticket alice",
     "peer add fastn1abc --name bob",

@@ -11,8 +11,8 @@ import pytest
 
 from fastn_p2p.cli import main, stream
 from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p.protocols._shared.service_address import ServiceAddress
 from fastn_p2p.protocols.tunnel import forwarder
-from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
 
 
 @pytest.fixture

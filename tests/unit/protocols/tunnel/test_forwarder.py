@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p.protocols.tunnel.error_reporter import ErrorReporter
+from fastn_p2p.protocols._shared.error_reporter import ErrorReporter
+from fastn_p2p.protocols._shared.service_address import ServiceAddress
+from fastn_p2p.protocols._shared.sockets import AddressInUse, open_listener
 from fastn_p2p.protocols.tunnel.forwarder import Forwarder
-from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
-from fastn_p2p.protocols.tunnel.sockets import AddressInUse, open_listener
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, PeerOffline
 from fastn_p2p_client.limits import RESET_LOST
 from fastn_p2p_client.session.session import Session
@@ -153,7 +153,7 @@ async def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch
             raise OSError(24, "Too many open files")
         return await accept(listener)
 
-    monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_DELAY", 0.01)
+    monkeypatch.setattr("fastn_p2p.protocols._shared.accept_loop._DESCRIPTOR_DELAY", 0.01)
     monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_accept", lambda _, listener: reluctant(listener))
     async with forwarder(Far(), told) as address:
         assert await echoed(address, b"hi") == b"hi"

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from fastn_p2p.protocols._shared.splice import RESET_BROKEN
 from fastn_p2p.protocols.tunnel.protocol import GetTunnelState, Tunnel, TunnelState
-from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN
 from fastn_p2p_actors.installed_protocols import load
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, InvalidConfig, Overloaded, StreamReset
 from fastn_p2p_client.keys import PublicKey

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastn_p2p.protocols.tunnel.service_address import InvalidAddress, ServiceAddress, parse_address
+from fastn_p2p.protocols._shared.service_address import InvalidAddress, ServiceAddress, parse_address
 
 
 @pytest.mark.parametrize(

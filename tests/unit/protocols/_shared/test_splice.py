@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p.protocols.tunnel import splice as splicing
-from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN, splice
+from fastn_p2p.protocols._shared import splice as splicing
+from fastn_p2p.protocols._shared.splice import RESET_BROKEN, splice
 from fastn_p2p_client.errors import P2PError, StreamReset
 from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.testing import session_pair

@@ -63,6 +63,29 @@ def parse_address(text: str, *, any_port: bool = False) -> ServiceAddress:
     return ServiceAddress(host, port)
 
 
+def parse_service(text: str) -> ServiceAddress:
+    """Parse the address of an HTTP service: a port of 127.0.0.1, a URL, the path of a Unix socket, or an address.
+
+    Raises:
+        InvalidAddress: the text is none of these, or a URL of more than host and port.
+    """
+    if text.isascii() and text.isdigit():
+        return parse_address(f"127.0.0.1:{text}")
+    if text.startswith(("/", "./", "../", "~/")):
+        return _unix(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - the file need not exist
+    if "://" not in text:
+        return parse_address(text)
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() != "http":
+        raise InvalidAddress(f"{text!r} is not served over plain HTTP. Write http://HOST:PORT")
+    host, _, path = rest.partition("/")
+    if path or "?" in host or "#" in host or "@" in host:
+        raise InvalidAddress(
+            f"{text!r} has more than a host and a port. All paths are exposed: write http://{host or 'HOST'}"
+        )
+    return parse_address(host if re.search(r":\d+$", host) else f"{host}:80")
+
+
 def _unix(path: str) -> ServiceAddress:
     if not path or "\0" in path:
         raise InvalidAddress(f"{_UNIX} needs the path of a socket")

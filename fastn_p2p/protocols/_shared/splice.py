@@ -51,7 +51,7 @@ async def splice(session: Session, connection: socket.socket) -> P2PError | None
     Returns:
         The error that ended the session early; None if it was complete, or if the connection failed.
     """
-    return await _Splice(session, connection).run()
+    return await Splice(session, connection).run()
 
 
 def reset_socket(connection: socket.socket) -> None:
@@ -62,7 +62,7 @@ def reset_socket(connection: socket.socket) -> None:
     connection.close()
 
 
-class _Splice:
+class Splice:
     """Tasks of one splice. ``_from_socket`` copies from the connection to the session, ``_to_socket`` the other way."""
 
     def __init__(self, session: Session, connection: socket.socket) -> None:
@@ -204,6 +204,11 @@ class _Splice:
         send, connection = self._loop.sock_sendall, self._connection
         while chunk := await self._session.read():
             await send(connection, chunk)
+        await self._end_connection()
+
+    async def _end_connection(self) -> None:
+        """Pass the end of the session's bytes on, unless a reset follows it."""
+        connection = self._connection
         if not self._from_socket.done():
             await asyncio.wait([self._sent], timeout=_STOP_SECONDS)
         stop = _exception_of(self._from_socket) or _exception_of(self._sent)

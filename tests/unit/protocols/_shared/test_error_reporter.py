@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p.protocols.tunnel.error_reporter import FIRST_DELAY, LONGEST_DELAY, ErrorReporter
+from fastn_p2p.protocols._shared.error_reporter import FIRST_DELAY, LONGEST_DELAY, ErrorReporter
 
 
 class Clock:

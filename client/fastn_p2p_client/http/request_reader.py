@@ -1,0 +1,261 @@
+"""Read the requests of an HTTP/1.1 connection, and refuse what two programs could understand differently.
+
+h11 parses heads and chunks. What it accepts beyond the standard's strict form is refused here: a line that ends without
+CR, a folded line, Content-Length beside Transfer-Encoding, Transfer-Encoding in HTTP/1.0. A body that has a length is
+counted and passed on without a copy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from typing import Final, NamedTuple, TypeAlias
+
+import h11
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a request head, and of what is incomplete in a chunked body."""
+_BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)(?=.)", re.DOTALL)
+_FOLDED_LINE: Final = re.compile(rb"\r\n[ \t]")
+_AUTHORITY: Final = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE | re.DOTALL)
+_BODILESS: Final = (b"", b"0")
+
+
+class RequestRefused(Exception):
+    """A request that is not passed on. ``text`` says to its sender what is wrong."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+        self.text = text
+
+
+class RequestHead(NamedTuple):
+    """Head of a request. Names of headers are as they were sent; a target with a host was split into the two."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    """``1.1`` or ``1.0``."""
+    headers: list[tuple[bytes, bytes]]
+    upgrade: bytes = b""
+    """Protocol that the connection changes to if the service agrees, in lower case; empty without one."""
+
+    def value(self, name: bytes) -> bytes | None:
+        """Return the value of the first header with a name in lower case; None without one."""
+        return next((value for each, value in self.headers if each.lower() == name), None)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the elements of all headers with a name in lower case, whose values are lists, in lower case."""
+        parts = (part for each, value in self.headers if each.lower() == name for part in value.lower().split(b","))
+        return [part.strip() for part in parts if part.strip()]
+
+
+class RequestEnd(NamedTuple):
+    """End of a request, with its trailers."""
+
+    trailers: list[tuple[bytes, bytes]]
+
+
+RequestEvent: TypeAlias = RequestHead | bytes | memoryview | RequestEnd
+"""A head, a part of its body, or its end."""
+
+
+class RequestReader:
+    """Reader of the requests of one connection.
+
+    Args:
+        check: returns the head that replaces one, or raises ``RequestRefused``.
+
+    Attributes:
+        requests: heads so far.
+        chunked: whether the body of the last request has no length of its own.
+        is_between: whether no request has begun and not ended.
+    """
+
+    def __init__(self, check: Callable[[RequestHead], RequestHead] = lambda head: head) -> None:
+        self._check = check
+        self._buffer = bytearray()
+        self._chunks: h11.Connection | None = None
+        self._left = 0
+        self._is_upgrade = False
+        self._searched = 0
+        self.requests = 0
+        self.chunked = False
+        self.is_between = True
+
+    def feed(self, data: bytes) -> Iterator[RequestEvent]:
+        """Yield the events that bytes of the connection complete. After an upgrade, they wait for ``resume``.
+
+        Raises:
+            RequestRefused: no request can be read from here on.
+        """
+        view = memoryview(data)
+        while True:
+            if self._is_upgrade:
+                self._keep(view)
+                return
+            if self._left:
+                part = view[: self._left]
+                if not part:
+                    return
+                self._left -= len(part)
+                view = view[len(part) :]
+                yield part
+                if not self._left:
+                    yield self._end()
+            elif self._chunks is not None:
+                if not view or not (yield from self._read_chunks(self._chunks, view)):
+                    return
+                view = memoryview(b"")
+            else:
+                self._buffer += view
+                view = memoryview(b"")
+                head = self._read_head()
+                if head is None:
+                    return
+                yield head
+                if not self.chunked and not self._left:
+                    yield self._end()
+                view, self._buffer = memoryview(bytes(self._buffer)), bytearray()
+
+    def resume(self) -> Iterator[RequestEvent]:
+        """Yield what waited, because the service has not agreed to the upgrade. Raises as ``feed``."""
+        self._is_upgrade = False
+        data, self._buffer = bytes(self._buffer), bytearray()
+        return self.feed(data)
+
+    def release(self) -> bytes:
+        """Return the bytes behind an upgrade to which the service has agreed. They are no requests."""
+        data, self._buffer = bytes(self._buffer), bytearray()
+        return data
+
+    def _keep(self, view: memoryview) -> None:
+        self._buffer += view
+        if len(self._buffer) > MAX_HEAD:
+            raise RequestRefused(400, "more data follows an upgrade than can wait for the answer")
+
+    def _end(self, trailers: list[tuple[bytes, bytes]] | None = None) -> RequestEnd:
+        self.is_between = True
+        return RequestEnd(trailers or [])
+
+    def _read_head(self) -> RequestHead | None:
+        """Return the head at the beginning of the buffer, which then holds what follows; None if it is incomplete."""
+        buffer = self._buffer
+        while buffer.startswith(b"\r\n"):  # RFC 9112, 2.2: empty lines before a request
+            del buffer[:2]
+        if not buffer:
+            return None
+        start = max(0, self._searched - 3)  # a head that comes byte by byte is not searched anew for each
+        end = buffer.find(b"\r\n\r\n", start, MAX_HEAD)
+        self._searched = len(buffer) if end < 0 else 0
+        limit = end + 4 if end >= 0 else MAX_HEAD
+        if _BAD_LINE_END.search(buffer, start, limit) or _FOLDED_LINE.search(buffer, start, limit):
+            raise RequestRefused(400, "a line of the request's head is folded, or does not end with CR and LF")
+        if end < 0:
+            if len(buffer) >= MAX_HEAD:
+                raise RequestRefused(431, f"the request's head is larger than {MAX_HEAD} bytes")
+            if buffer[0] < 0x21 or buffer[0] > 0x7E:
+                raise RequestRefused(400, "this is no HTTP/1.1")
+            return None
+        raw = bytes(buffer[: end + 4])
+        del buffer[: end + 4]
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        connection.receive_data(raw)
+        try:
+            request = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise RequestRefused(error.error_status_hint, f"the request is invalid: {error}") from None
+        if not isinstance(request, h11.Request):
+            raise RequestRefused(400, "this is no request")
+        head = self._check(_head_of(request))
+        self.requests += 1
+        self.is_between = False
+        self._is_upgrade = bool(head.upgrade)
+        self.chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
+        if self.chunked:
+            self._chunks = connection
+        else:
+            self._left = int(next((value for name, value in request.headers if name == b"content-length"), b"0"))
+        return head
+
+    def _read_chunks(self, chunks: h11.Connection, view: memoryview) -> Generator[RequestEvent, None, bool]:
+        """Yield the parts of a chunked body. Return whether it is complete; the buffer then has what follows."""
+        chunks.receive_data(bytes(view))
+        while True:
+            try:
+                event = chunks.next_event()
+            except h11.RemoteProtocolError as error:
+                raise RequestRefused(error.error_status_hint, f"the request's body is invalid: {error}") from None
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self._buffer = bytearray(chunks.trailing_data[0])
+                self._chunks = None
+                yield self._end(list(event.headers.raw_items()))
+                return True
+            else:
+                return False
+
+
+def _head_of(request: h11.Request) -> RequestHead:
+    """Return the head that h11 has parsed, without what it leaves open.
+
+    Raises:
+        RequestRefused: two programs could find different ends of the request, or different hosts.
+    """
+    names = [name for name, _ in request.headers]
+    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version != b"1.1"):
+        raise RequestRefused(400, "the request has a Transfer-Encoding, and a length or a version that denies it")
+    if request.http_version not in (b"1.1", b"1.0"):
+        raise RequestRefused(505, "the version of HTTP must be 1.1")
+    if request.method == b"CONNECT":
+        raise RequestRefused(501, "this is no proxy for other hosts")
+    headers, target = request.headers.raw_items(), request.target
+    if not target.startswith(b"/") and target != b"*":
+        absolute = _AUTHORITY.fullmatch(target)
+        if absolute is None:
+            raise RequestRefused(400, "the request's target is neither a path nor a URL")
+        host, target = absolute[1], absolute[2]  # RFC 9112, 3.2.2: the target's host counts
+        headers = [(b"Host", host), *((name, value) for name, value in headers if name.lower() != b"host")]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    head = RequestHead(request.method, target, request.http_version, headers)
+    length = head.value(b"content-length") or b""
+    if (upgrades := head.values(b"upgrade")) and b"upgrade" in head.values(b"connection"):
+        if head.version == b"1.1" and len(upgrades) == 1 and length in _BODILESS and b"transfer-encoding" not in names:
+            return head._replace(upgrade=upgrades[0])
+        return without_upgrade(head)
+    return head
+
+
+def without_upgrade(head: RequestHead) -> RequestHead:
+    """Return the head without a wish to change the protocol, which a server may ignore."""
+    headers = [(name, value) for name, value in head.headers if name.lower() not in (b"upgrade", b"http2-settings")]
+    return head._replace(headers=with_connection_options(headers, without=b"upgrade"), upgrade=b"")
+
+
+def with_connection_options(headers: list[tuple[bytes, bytes]], *, without: bytes = b"") -> list[tuple[bytes, bytes]]:
+    """Return headers whose Connection names only options that concern the connection.
+
+    Others name headers to be removed on the way: a caller could have a proxy behind us remove what we have added.
+    """
+    kept = []
+    for name, value in headers:
+        if name.lower() == b"connection":
+            options = [part.strip().lower() for part in value.split(b",")]
+            value = b", ".join(each for each in options if each in _CONNECTION_OPTIONS and each != without)
+            if not value:
+                continue
+        kept.append((name, value))
+    return kept
+
+
+_CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
+
+
+def encode_head(head: RequestHead) -> bytes:
+    """Return the bytes of a head."""
+    lines = [b"%s %s HTTP/%s" % (head.method, head.target, head.version)]
+    lines += [b"%s: %s" % header for header in head.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"

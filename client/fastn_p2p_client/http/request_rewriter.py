@@ -1,0 +1,98 @@
+"""Pass the requests of a connection on, with other heads. Bodies that have a length are not touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import h11
+
+from .caller_headers import safe_trailers
+from .request_reader import RequestEvent, RequestHead, RequestReader, RequestRefused, encode_head
+
+_JOIN: Final = 16 * 1024
+"""Bytes up to which a part of a body is sent together with its head."""
+
+
+class RequestRewriter:
+    """Turns bytes of a client into bytes for a service.
+
+    Args:
+        check: returns the head that replaces one, or raises ``RequestRefused``.
+
+    Attributes:
+        reader: the reader of the requests.
+        refused: why nothing more is passed on; None as long as the requests are in order.
+        upgrade: whether the connection may become another protocol's: the answer of the service decides.
+    """
+
+    def __init__(self, check: Callable[[RequestHead], RequestHead]) -> None:
+        self.reader = RequestReader(check)
+        self.refused: RequestRefused | None = None
+        self.upgrade = False
+
+    def rewrite(self, data: bytes) -> list[bytes | memoryview]:
+        """Return what to send for bytes of the client: all that came before the first error.
+
+        The head of an upgrade is a piece of its own, the last one.
+        """
+        return self._encode(self.reader.feed(data))
+
+    def stay(self) -> list[bytes | memoryview]:
+        """Return what to send once the service has not agreed to an upgrade."""
+        self.upgrade = False
+        return self._encode(self.reader.resume())
+
+    def _encode(self, events: Iterator[RequestEvent]) -> list[bytes | memoryview]:
+        pieces: list[bytes | memoryview] = []
+        try:
+            for event in events:
+                if isinstance(event, RequestHead):
+                    pieces.append(encode_head(event))
+                    self.upgrade = bool(event.upgrade)
+                elif isinstance(event, bytes | memoryview):
+                    pieces += (b"%x\r\n" % len(event), event, b"\r\n") if self.reader.chunked else (event,)
+                elif self.reader.chunked:
+                    trailers = [b"%s: %s\r\n" % trailer for trailer in safe_trailers(event.trailers)]
+                    pieces.append(b"0\r\n" + b"".join(trailers) + b"\r\n")
+        except RequestRefused as refused:
+            self.refused = refused
+        return [*_joined(pieces[:-1]), pieces[-1]] if self.upgrade and pieces else _joined(pieces)
+
+
+def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Join small pieces: each one that is sent alone costs a system call."""
+    joined: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    for piece in pieces:
+        if len(piece) <= _JOIN:
+            small.append(piece)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small = []
+        joined.append(piece)
+    if small:
+        joined.append(b"".join(small) if len(small) > 1 else small[0])
+    return joined
+
+
+class UpgradeAnswer:
+    """Reader of a service's answer to an upgrade, the first answer of its connection."""
+
+    def __init__(self) -> None:
+        self._connection = h11.Connection(h11.CLIENT)
+        asked = [("Host", "service"), ("Connection", "upgrade"), ("Upgrade", "any")]
+        for event in (h11.Request(method="GET", target="/", headers=asked), h11.EndOfMessage()):
+            self._connection.send(event)
+
+    def feed(self, data: bytes) -> bool | None:
+        """Return whether the service has agreed; None as long as that is not known."""
+        self._connection.receive_data(data)
+        try:
+            while isinstance(event := self._connection.next_event(), h11.InformationalResponse):
+                if event.status_code == 101:
+                    return True
+        except h11.RemoteProtocolError:
+            return False
+        return False if isinstance(event, h11.Response) else None

@@ -1,0 +1,149 @@
+"""Web: give peers access to one HTTP service of this machine, which learns who calls."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import Overloaded
+from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
+from fastn_p2p_client.session.session import Session
+
+from .._shared.service_address import InvalidAddress, ServiceAddress, parse_address
+from .._shared.sockets import open_connection
+
+_HOST: Final = r"\A([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z|\A\Z"
+_UPGRADE: Final = r"\A[!#$%&'*+.^_`|~0-9A-Za-z/-]{1,64}\Z"
+_CARRY_REQUESTS: Final = re.compile(r"h2c?|http.*|tls.*", re.IGNORECASE)
+
+
+class GetWebState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Request without fields: get the state of the service's binding."""
+
+
+class WebState(msgspec.Struct, frozen=True):
+    """State of the binding. It does not say whether the service runs."""
+
+    connections: int
+    """Open connections of all peers."""
+    max_connections: int
+
+
+class Web(Protocol):
+    """Give peers access to one HTTP service of this machine.
+
+    Each session is one HTTP/1.1 connection to ``target``. Every request gets the headers ``Fastn-Peer`` and
+    ``Fastn-Peer-Name``, which name the verified caller. By default peers in the address book may use it.
+
+    Raises:
+        Overloaded: ``max_connections`` are open.
+    """
+
+    class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        target: str
+        """``127.0.0.1:8000``, ``[::1]:8000``, ``localhost:8000`` or ``unix:/run/web.sock``."""
+        host: Annotated[str, msgspec.Meta(pattern=_HOST, max_length=255)] = ""
+        """Value of Host for a service that accepts only its own; empty passes on that of the caller."""
+        upgrades: tuple[Annotated[str, msgspec.Meta(pattern=_UPGRADE)], ...] = ("websocket",)
+        """Protocols to which a connection may change. Requests for others go on as plain HTTP."""
+        max_connections: Annotated[int, msgspec.Meta(ge=1)] = 256
+        """Open connections of all peers together."""
+        connect_timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+        """Seconds that the service has to accept a connection."""
+
+    config: Config
+
+    def __init__(self, context: BindingContext) -> None:
+        super().__init__(context)
+        self._connections = 0
+
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        try:
+            return Permissions(connect=[str(parse_address(config.target))])
+        except InvalidAddress:  # on_check says what is wrong
+            return Permissions()
+
+    async def on_check(self) -> None:
+        """Check that the target is an address, and that no upgrade carries requests that would not be checked."""
+        self._target()
+        for each in self.config.upgrades:
+            if _CARRY_REQUESTS.fullmatch(each):
+                raise ValueError(
+                    f"upgrades: {each!r} carries requests whose callers could not be verified - at `$.upgrades`"
+                )
+
+    def _target(self) -> ServiceAddress:
+        """Return the address of the target.
+
+        Raises:
+            InvalidAddress: the target of the config is not an address.
+        """
+        try:
+            target = parse_address(self.config.target)
+        except InvalidAddress as error:
+            raise InvalidAddress(f"target: {error}") from None
+        if target.path and not target.path.startswith("/"):
+            raise InvalidAddress(f"target: the path of a Unix socket must be absolute, unlike {target.path!r}")
+        return target
+
+    @request
+    async def state(self, request: GetWebState) -> WebState:
+        """Return the number of connections. Does not connect to the service."""
+        return WebState(self._connections, self.config.max_connections)
+
+    @stream
+    async def connect(self, session: Session) -> None:
+        """Serve one connection of a peer."""
+        if self._connections >= self.config.max_connections:
+            raise Overloaded(what="connections to this service", limit=self.config.max_connections)
+        self._connections += 1
+        try:
+            await self._serve(session)
+        finally:
+            self._connections -= 1
+
+    async def _serve(self, session: Session) -> None:
+        from fastn_p2p_client.http.caller_headers import with_caller
+        from fastn_p2p_client.http.request_reader import RequestHead, RequestRefused, without_upgrade
+        from fastn_p2p_client.http.request_rewriter import RequestRewriter
+
+        from .http_splice import ServiceSplice
+
+        peer, host = session.peer, self.config.host
+        upgrades = {each.lower().encode() for each in self.config.upgrades}
+
+        def check(head: RequestHead) -> RequestHead:
+            if head.upgrade and head.upgrade not in upgrades:
+                head = without_upgrade(head)
+            if head.upgrade and rewriter.reader.requests:
+                raise RequestRefused(400, "an upgrade must be the first request of its connection")
+            return with_caller(head, peer, host=host)
+
+        rewriter = RequestRewriter(check)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                target = self._target()
+                connection = await (self.context.connect_unix(target.path) if target.path else open_connection(target))
+        except TimeoutError:
+            await self._answer_without_service(session, 504, "does not answer")
+        except OSError as error:
+            await self._answer_without_service(
+                session, 502, f"is not running ({(error.strerror or type(error).__name__).lower()})"
+            )
+        else:
+            session.accept()
+            await ServiceSplice(session, connection, rewriter).run()
+
+    async def _answer_without_service(self, session: Session, status: int, problem: str) -> None:
+        from fastn_p2p_client.http.error_response import error_response
+
+        if await session.read():
+            text = (
+                f"You have reached {self.context.identity}, but the service {self.context.instance!r} {problem}.\n"
+                "Ask its owner to start it, and load this page again. The connection there needs no change."
+            )
+            await session.write(error_response(status, text))

@@ -1,0 +1,139 @@
+"""A web service of one daemon, exposed and opened by the commands that a user types."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import signal
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fastn_p2p.console.exit_codes import ExitCode
+from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """Answers with the request's headers; a POST with the length of its body."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._answer(json.dumps(dict(self.headers)).encode())
+
+    def do_POST(self) -> None:
+        left = int(self.headers["Content-Length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 1 << 20)))
+        self._answer(self.headers["Content-Length"].encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Port of a service of this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield server.server_port
+        server.shutdown()
+        serving.join(60)
+
+
+@pytest.fixture(scope="module")
+def daemons() -> Iterator[TwoDaemons]:
+    with start_two_daemons(echo=False) as daemons:
+        run(daemons.one, "peer", "add", daemons.bob, "--name", "bob")
+        yield daemons
+
+
+def run(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = daemon.cli(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@contextmanager
+def opened(daemon: Daemon, *arguments: str) -> Iterator[str]:
+    """The URL of a running ``fastn-p2p open``, which ends in order."""
+    process = subprocess.Popen([*CLI, "open", *arguments], env=daemon.env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url
+        yield url
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def get(url: str, data: bytes | None = None) -> tuple[int, str]:
+    """Return status and body."""
+    try:
+        with urllib.request.urlopen(url, data, timeout=100) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
+    exposed = run(daemons.two, "expose", f"http://127.0.0.1:{port}", "--allow", "everyone")
+    assert "fastn-p2p remove-protocol bob --protocol Web --instance web" in exposed.stderr
+    with opened(daemons.one, "bob") as url:
+        status, body = get(url)
+        headers = json.loads(body)
+        assert (status, headers["Fastn-Peer"], headers.get("Fastn-Peer-Name")) == (200, daemons.alice, None)
+
+        run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
+        assert json.loads(get(url)[1])["Fastn-Peer-Name"] == "alice"
+
+        size = 30_000_000
+        assert get(url, bytes(size)) == (200, str(size))
+
+        taken = daemons.one.cli("open", "bob")
+        assert taken.returncode == ExitCode.EXISTS
+        assert "--port" in taken.stderr
+
+        run(daemons.two, "identity-offline", "bob")
+        status, body = get(url)
+        assert status == 502
+        assert "not online" in body
+        run(daemons.two, "identity-online", "bob")
+        assert eventually(lambda: get(url)[0] == 200, "it works again")
+    with opened(daemons.one, daemons.bob) as same:
+        assert same == url
+        run(daemons.two, "remove-protocol", "bob", "--protocol", "Web", "--instance", "web", "--yes")
+        assert get(same)[0] == 404
+
+
+def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: int) -> None:
+    run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
+    run(daemons.two, "expose", str(port), "--name", "mine", "--allow", daemons.bob)
+    refused = daemons.one.cli("open", "bob", "mine")
+    assert refused.returncode == ExitCode.DENIED, refused.stderr
+    run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", "peers")
+    with opened(daemons.one, "bob", "mine") as url:
+        assert get(url)[0] == 200
+        run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", daemons.bob)
+        eventually(lambda: get(url)[0] == 403, "it is refused")
+        assert "does not let you use Web (mine)" in get(url)[1]
