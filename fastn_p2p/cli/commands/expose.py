@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.options import HomeOption, JsonOption, OwnerOption
 from ...console.output import put_json, write_message
 from ...console.parameters import Argument, Option
 
@@ -19,15 +19,7 @@ def run(
         ),
     ],
     name: Annotated[str, Option("--name", metavar="NAME", help="Name under which peers open it.")] = "web",
-    identity: Annotated[
-        str | None,
-        Option(
-            "--as",
-            metavar="IDENTITY",
-            help="Identity that exposes it. Needed if several are online.",
-            autocompletion=identity_names,
-        ),
-    ] = None,
+    identity: OwnerOption = None,
     allow: Annotated[
         list[str] | None,
         Option(
