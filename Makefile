@@ -49,8 +49,9 @@ bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 soak: $(VENV)/dev.stamp ## Run 10 million calls and 100 GB of sessions, and check each byte. Half an hour.
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code.
+docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, and manual pages into build/man.
 	@$(BIN)/python -m tests.docs
+	@$(BIN)/python -m fastn_p2p.cli.manual build/man/man1
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -3,7 +3,7 @@
 - ``commands``: one module per command; ``command_groups`` imports it when it is used.
 - ``plain_arguments``: reads the command line if it is complete and valid; ``typer_commands``: if it is not, and help.
 - ``error_report``: how an error becomes a message and an exit code.
-- ``completion``: words for the shell, without typer.
+- ``completion``: words for the shell, without typer. ``manual``: manual pages, and a page of all commands.
 - ``status``, ``netcheck``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
