@@ -56,6 +56,8 @@ class Standing:
         serving = asyncio.create_task(server.serve())
         async with Client(caller.home, program="standing") as client:
             try:
+                async with asyncio.timeout(DEADLINE):
+                    await server.ready.wait()
                 await client.wait_until_online("alice", "bob", timeout=DEADLINE)
                 await asyncio.gather(self._call(client), self._talk(client))
             finally:

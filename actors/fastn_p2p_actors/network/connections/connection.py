@@ -285,6 +285,11 @@ class PeerConnection:
         return self._keepalive.is_silent
 
     @property
+    def silent_since(self) -> float:
+        """Time of the ping that was not answered in time (the event loop's clock)."""
+        return self._keepalive.silent_since
+
+    @property
     def answers(self) -> bool:
         """True if the peer daemon has said hello, and answers as far as is known."""
         keepalive = self._keepalive

@@ -72,6 +72,7 @@ class Keepalive:
     Attributes:
         last_received_at: when the peer was last heard (the event loop's clock). The connection sets it for every read.
         is_silent: True from a ping that was not answered in time until the next answer.
+        silent_since: when that ping was sent (the event loop's clock).
         is_in_question: True until the next answer, because another connection with the peer is silent.
         waits_for_pong: True from a ping until its answer.
     """
@@ -101,6 +102,7 @@ class Keepalive:
         "is_in_question",
         "is_silent",
         "last_received_at",
+        "silent_since",
         "waits_for_pong",
     )  # fmt: skip
 
@@ -129,6 +131,7 @@ class Keepalive:
         self._on_recovered = on_recovered
         self._close = close
         self.last_received_at = loop.time()
+        self.silent_since = 0.0
         self.is_silent = self.is_in_question = False
         self._expected_since = 0.0
         """Time of the first request since the peer was last heard."""
@@ -262,7 +265,7 @@ class Keepalive:
             self._close(f"the peer has answered no ping for {waited:.1f} s")
             return
         elif waited >= self._answer_timeout and not self.is_silent:
-            self.is_silent = True
+            self.is_silent, self.silent_since = True, self._pinged_at
             self._on_silent()
         if not self._stopped:
             self._send_ping()

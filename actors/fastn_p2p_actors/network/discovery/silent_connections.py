@@ -44,22 +44,27 @@ _FIRST_INTERVAL: Final = 0.25
 """Seconds between the first two. Each later pause is twice as long: iroh notices an address of its own after 0.3 s."""
 _DEBOUNCE: Final = 0.02
 """Seconds after a change of the machine's addresses during which further changes are waited for."""
-_CONFIRMATION: Final = 0.4
-"""Seconds for the handshake over the old path when another path has answered; or three round trips, if that is more."""
+_CONFIRMATION: Final = 0.2
+"""Seconds for the handshake over the old path when another path has answered; or three round trips, or a quarter of the
+time for which the connection is silent, if that is more. The longer it was, the more probably the link is just back."""
+_LONGEST_CONFIRMATION: Final = 1.0
+"""The same at most: the peer daemon dials as often."""
 _CONTROLS: Final = 2
 """Answers over the other path that must come in the time of that handshake: on a busy machine each takes longer."""
 _UNANSWERED_HANDSHAKES: Final = 3
 """Handshakes without an answer after which a path is dead although packets come over it: they get here, and those to
 the peer are lost. Fewer could be lost by chance."""
-_FIRST_CONFIRMATION: Final = 0.2
-"""The same at once after the connection became silent. Later, it is more probable that the link has just come back."""
 _SOON: Final = 0.02
 """Seconds between two looks at a connection that was pinged."""
 _HEAL: Final = 6.0
-"""Seconds for a silent connection to heal when its path works again. After a cut of 8 seconds it took up to 4."""
+"""Seconds for a silent connection to heal when its path works again. More after a longer silence."""
+_HEAL_MARGIN: Final = 1.0
+"""Seconds by which they are more than the silence lasted. After a cut of 8 seconds, it took 6 and more."""
 _HEAL_AFTER_MOVE: Final = 1.0
 """The same if this machine has lost an address, or the peer answers from another one: QUIC finds its path again within
 half a second, or not at all."""
+_SHORT_SILENCE: Final = 1.0
+"""Seconds within which a daemon whose machine has moved is heard again, because it sees that and dials."""
 _MOVE: Final = 3.0
 """Seconds after the loss of an address in which connections become silent by it."""
 _HEAL_INTERVAL: Final = 0.1
@@ -216,12 +221,18 @@ class SilentConnections:
     def _time_to_heal(self, silent: PeerConnection, chosen: PeerConnection, answered_at: float) -> float:
         """Return the seconds for a silent connection, since the peer answers over another one.
 
-        No connection that this daemon has dialled follows a peer that has moved: in QUIC, only who has dialled may move
-        (RFC 9000, section 9). Until it is closed, iroh sends what belongs to the other one to the old address, too.
+        A peer that soon answers from elsewhere has moved. No connection that this daemon has dialled follows it: in
+        QUIC, only who has dialled may move (RFC 9000, section 9). Until it is closed, iroh sends what belongs to the
+        other one to the old address, too.
+
+        After a longer silence, a link was cut. Another address proves nothing then: the peer may have several, and iroh
+        does not say that QUIC has followed a router which got another one. The connection is heard after as long as it
+        was silent at most, because QUIC doubles its pauses.
         """
-        if _is_elsewhere(silent, chosen):
+        lasted = answered_at - silent.silent_since
+        if lasted < _SHORT_SILENCE and _is_elsewhere(silent, chosen):
             return 0.0 if silent.outgoing else _HEAL_AFTER_MOVE
-        return _HEAL_AFTER_MOVE if answered_at < self._moved_at + _MOVE else _HEAL
+        return _HEAL_AFTER_MOVE if answered_at < self._moved_at + _MOVE else max(_HEAL, lasted + _HEAL_MARGIN)
 
     async def _connect(self, address: EndpointAddress) -> None:
         """Dial the endpoint. Return when it is connected, or another connection with it has become silent.
@@ -276,8 +287,6 @@ class _PathSearch:
         self._probed: EndpointAddress | None = None
         """Paths that the probe tries."""
         self._intervals = Backoff(_FIRST_INTERVAL, _INTERVAL, jitter=0)
-        self._confirms_later_at = self._loop.time() + _INTERVAL
-        """Time from which another path that answers needs the longer confirmation."""
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -311,20 +320,24 @@ class _PathSearch:
 
         On a busy machine everything takes longer, so the other paths are timed once more beside each handshake.
         """
-        confirmation = _CONFIRMATION if self._loop.time() >= self._confirms_later_at else _FIRST_CONFIRMATION
-        self._confirms_later_at = 0.0
-        confirmation = max(confirmation, 3 * (used.rtt_ms or 0) / 1000)
+        lasted = self._loop.time() - silent.silent_since
+        confirmation = max(_CONFIRMATION, 3 * (used.rtt_ms or 0) / 1000, min(lasted / 4, _LONGEST_CONFIRMATION))
         for _ in range(_UNANSWERED_HANDSHAKES):
             received = silent.received_datagrams(used.address)
             began = self._loop.time()
             self._handshake(address)
             answers = [await self._probe_answers(others, began + _INTERVAL) for _ in range(_CONTROLS)]
             await self._wait((), began + confirmation)
-            if self._is_answered or not silent.is_silent or not all(answers):
+            if self._is_answered or not silent.is_silent or not all(answers) or self._has_answer(address.endpoint):
                 return False
             if silent.received_datagrams(used.address) == received:
                 return True
         return True
+
+    def _has_answer(self, endpoint: bytes) -> bool:
+        """Return whether the peer daemon answers over a connection, perhaps one that it has dialled meanwhile."""
+        chosen = self._pool.open_to(endpoint)
+        return chosen is not None and chosen.answers
 
     async def _probe_answers(
         self, others: EndpointAddress, ends: float, newer: Sequence[asyncio.Future[None]] = ()

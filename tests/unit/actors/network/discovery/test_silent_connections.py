@@ -30,6 +30,7 @@ class StubConnection:
         self.address = OLD
         self.outgoing = False
         self.is_silent = silent
+        self.silent_since = asyncio.get_running_loop().time()
         self.is_pinged = False
         self.hello_is_late = False
         self.closed = False
@@ -159,15 +160,21 @@ class Peer:
         self.watch.on_silent(cast(Any, self.connection))
         await asyncio.wait(list(self.watch._watches.values()), timeout=60)
 
+    async def wait_healing(self, running: asyncio.Future[None]) -> None:
+        """Wait until the connection gets time to heal, or ``run`` has ended."""
+        healing = asyncio.ensure_future(self.connection.is_healing.wait())
+        await asyncio.wait((running, healing), return_when=asyncio.FIRST_COMPLETED)
+        healing.cancel()
+
 
 @pytest.fixture
 async def peer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Peer]:
     for name, seconds in (
         ("_INTERVAL", 0.02),
         ("_FIRST_INTERVAL", 0.02),
-        ("_CONFIRMATION", 0.02),
-        ("_FIRST_CONFIRMATION", 0.01),
+        ("_CONFIRMATION", 0.01),
         ("_HEAL", 0.1),
+        ("_HEAL_MARGIN", 0.0),
         ("_HEAL_INTERVAL", 0.01),
     ):
         monkeypatch.setattr(silent_connections, name, seconds)
@@ -338,7 +345,7 @@ async def test_a_connection_whose_address_has_gone_gets_less_time_to_heal(
     peer.old_path_works = True
     running = asyncio.ensure_future(peer.run())
     if waits:
-        await peer.connection.is_healing.wait()
+        await peer.wait_healing(running)
         assert not peer.connection.closed
         peer.connection.is_silent = False
     await running
@@ -357,11 +364,47 @@ async def test_a_connection_with_a_peer_that_answers_from_elsewhere_gets_less_ti
     peer.old_path_works, peer.answers_from = True, address
     running = asyncio.ensure_future(peer.run())
     if waits:
-        await peer.connection.is_healing.wait()
+        await peer.wait_healing(running)
         assert not peer.connection.closed
         peer.connection.is_silent = False
     await running
     assert peer.connection.closed is not waits
+
+
+@pytest.mark.parametrize("outgoing", [True, False], ids=["dialled here", "dialled by the peer"])
+@pytest.mark.parametrize("address", [OLD, NEW])
+async def test_a_connection_gets_longer_to_heal_than_it_was_silent(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, address: str, outgoing: bool
+) -> None:
+    """Also if the peer answers from elsewhere: it has several addresses, or its router got another one earlier."""
+    monkeypatch.setattr(silent_connections, "_HEAL", 0.0)
+    monkeypatch.setattr(silent_connections, "_HEAL_AFTER_MOVE", 0.0)
+    peer.connection.silent_since -= 600.0
+    peer.connection.outgoing, peer.old_path_works, peer.answers_from = outgoing, True, address
+    running = asyncio.ensure_future(peer.run())
+    await peer.wait_healing(running)
+    assert not peer.connection.closed
+    peer.connection.is_silent = False
+    await running
+    assert not peer.connection.closed
+
+
+async def test_a_path_is_not_dead_if_the_peer_dials_while_a_handshake_is_waited_for(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handshake of this daemon may go to an old address. After a long silence, the peer's own gets time to come."""
+    monkeypatch.setattr(silent_connections, "_INTERVAL", 5.0)
+    monkeypatch.setattr(silent_connections, "_HEAL", 3600.0)
+    peer.connection.silent_since -= 2.0
+    peer.answers = True
+    running = asyncio.ensure_future(peer.run())
+    await peer.is_probed.wait()
+    peer.connections.append(StubConnection(silent=False))
+    await peer.wait_healing(running)
+    assert not peer.connection.closed
+    assert not peer.dialled
+    peer.connection.is_silent = False
+    await running
 
 
 async def test_a_connection_that_cannot_follow_a_moved_peer_is_closed_at_once(
