@@ -257,8 +257,11 @@ class IdentityExchange(Generic[ConnectionT]):
     def repeat(self, earlier: IdentityExchange[ConnectionT]) -> None:
         """Prove what was proved over an earlier connection with the same process, and send the newest records.
 
-        The path of the earlier one may be dead, and a record that was sent over it lost.
+        The path of the earlier one may be dead, and a record that was sent over it lost. A daemon through which only
+        strangers speak gets nothing: it could have all of this sent for each connection that it opens.
         """
+        if not self._introductions.has_known:
+            return
         for identity in [*earlier._shown][-_MAX_REPEATED:]:
             if identity not in self._shown and self._show(identity):
                 record = self._owner.record_of(identity)

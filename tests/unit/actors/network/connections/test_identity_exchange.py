@@ -11,6 +11,7 @@ from fastn_p2p_actors.credentials import Delegation, read_delegation
 from fastn_p2p_actors.network.connections import identity_exchange
 from fastn_p2p_actors.network.connections.connection import PeerConnection
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
+from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
 from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS, NEWS
 from fastn_p2p_actors.network.wire import messages as wire
@@ -35,12 +36,36 @@ KEY = bytes(BOB.key)
 # ── a further connection ───────────────────────────────────────────────────────────────────────────
 
 
+def further_connections(owner: StubOwner, *, known: bool = True) -> tuple[PeerConnection, PeerConnection]:
+    """Return an earlier and a later connection with a daemon through which a known peer speaks, or only a stranger."""
+    introductions: ProvenIdentities[PeerConnection] = ProvenIdentities()
+    introductions.until[KEY] = NOW + DAY
+    if not known:
+        introductions.strangers[KEY] = None
+    earlier, later = new_connection(owner), new_connection(owner)
+    for connection in (earlier, later):
+        connection.share(introductions, Wants())
+        connection.identities.sends_updates = True
+    return earlier, later
+
+
+async def test_nothing_is_sent_again_to_strangers() -> None:
+    """For each connection that they open, they could have much sent. A request is still preceded by its source."""
+    alice = b"a" * 32
+    owner = StubOwner({alice: b"delegation of alice"})
+    owner.newest_records = {alice: b"new record"}
+    earlier, later = further_connections(owner, known=False)
+    earlier.identities.on_request(alice)
+    later.identities.repeat(earlier.identities)
+    assert pop_sent(later) == []
+    assert later.identities.pending_introduction(alice) == wire.Introduce(b"delegation of alice")
+
+
 async def test_identities_and_records_are_sent_again_over_a_further_connection() -> None:
     """The record that was pushed over the earlier one may never have arrived."""
     alice, carol = b"a" * 32, b"c" * 32
     owner = StubOwner({alice: b"delegation of alice", carol: b"delegation of carol"})
-    earlier, later = new_connection(owner), new_connection(owner)
-    later.identities.sends_updates = True
+    earlier, later = further_connections(owner)
     for identity in (alice, carol):
         earlier.identities.on_request(identity)
     later.identities.on_request(carol)
@@ -57,7 +82,7 @@ async def test_few_identities_are_sent_again(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(identity_exchange, "_MAX_REPEATED", 2)
     keys = [bytes([number]) * 32 for number in range(4)]
     owner = StubOwner({key: key for key in keys})
-    earlier, later = new_connection(owner), new_connection(owner)
+    earlier, later = further_connections(owner)
     for key in keys:
         earlier.identities.on_request(key)
     later.identities.repeat(earlier.identities)
