@@ -286,7 +286,7 @@ def test_the_outside_address_of_the_callee_changes(relayed: RoamingHosts) -> Non
 def test_a_link_that_is_cut_ends_no_call_although_a_relay_answers_first(
     relayed: RoamingHosts, seconds: float, router: str
 ) -> None:
-    """Nor if the caller's router got another address before: QUIC follows it, and the callee's iroh names the old one."""
+    """Nor if the caller's router got another address: QUIC follows it, and the callee's iroh names the old one."""
     if router == "another":
         with relayed.calls() as load:
             relayed.home.reboot_outside_address()

@@ -163,9 +163,7 @@ class RecordPublisher:
         try:
             await self.sign(identity)
         except P2PError as error:
-            self._next.pop(identity.raw, None)
-            if to_directories:
-                self._directories.note_problem(identity, f"its newest record is not there: {error}")
+            self._note_unsigned(identity, error)
             raise
         if self._registry.by_name(identity.name) is identity:
             self._publish(identity, to_directories=to_directories)
@@ -272,10 +270,19 @@ class RecordPublisher:
                         log.warning("cannot renew a record yet: %s", outcome)
                 elif isinstance(outcome, BaseException):
                     raise outcome
-            self._is_locked = any(isinstance(each, VaultLocked) for each in outcomes)
-            if self._is_locked:
+            locked = next((each for each in outcomes if isinstance(each, VaultLocked)), None)
+            self._is_locked = locked is not None
+            if locked is not None:
+                for identity in identities[start + _PARALLEL :]:
+                    self._note_unsigned(identity, locked)
                 break
         return complete
+
+    def _note_unsigned(self, identity: OnlineIdentity, error: P2PError) -> None:
+        """Note that the vault has not signed the newest record of an identity, which is due again."""
+        self._next.pop(identity.raw, None)
+        if identity.listed and not self._is_first:
+            self._directories.note_problem(identity, f"its newest record is not there: {error}")
 
     async def _wait_for_first(self) -> None:
         """Wait for a relay, so that the first record says how peers outside of this network reach the daemon."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.credentials import read_record
-from fastn_p2p_actors.network.discovery import directory_set
+from fastn_p2p_actors.network.discovery import directory_set, record_publisher
 from fastn_p2p_actors.network.discovery.record_publisher import RecordPublisher
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Publication
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
@@ -108,11 +108,11 @@ class Daemon:
             watch_address=self._watch,
             relay_connections=lambda: self.relay_connections,
         )
-        registry = Registry(self.bob)
+        self.registry = Registry(self.bob)
         self.publisher = RecordPublisher(
             *cast(
                 tuple[Any, Any, Any, Any, Any, Any, Any],
-                (endpoint, self.vault, registry, hosts, book, settings, finder),
+                (endpoint, self.vault, self.registry, hosts, book, settings, finder),
             ),
             wall=lambda: NOW,
         )
@@ -284,6 +284,24 @@ def test_a_locked_vault_leaves_the_record_of_another_daemon_in_place(
 
     run_fast(lock_and_unlock())
     assert caplog.text.count("the vault is locked") == 1
+
+
+def test_a_locked_vault_is_said_of_every_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those whose record the vault is not asked to sign any more."""
+    monkeypatch.setattr(record_publisher, "_PARALLEL", 1)
+
+    async def lock() -> None:
+        daemon = Daemon((RELAY,))
+        await daemon.published()
+        alice = daemon.registry["alice"] = OnlineIdentity("alice", Signer("alice").key, Sender(0, 1))
+        daemon.vault.error = VaultLocked(what="signing")
+        daemon.move(CAFE)
+        await asyncio.sleep(60)
+        for identity in (daemon.bob, alice):
+            assert "fastn-p2p vault unlock" in identity.publications[URL].problem
+        daemon.publisher.close()
+
+    run_fast(lock())
 
 
 @scenario
