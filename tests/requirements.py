@@ -21,7 +21,7 @@ _PIN: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^\]]*\])?==(?P
 
 
 class Pin(NamedTuple):
-    """One version of one package, as a requirements file names it."""
+    """Version of a package, as a requirements file names it."""
 
     name: str
     version: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -23,6 +23,13 @@ from .retry import CallRetry
 from .session.client_sessions import error_from_reply
 from .session.session import Session
 from .tickets import Ticket
+
+if TYPE_CHECKING:
+    from .admin.group_admin import GroupAdmin
+    from .admin.identity_admin import IdentityAdmin
+    from .admin.invitation_admin import InvitationAdmin
+    from .admin.peer_admin import PeerAdmin
+    from .admin.protocol_admin import ProtocolAdmin
 
 T = TypeVar("T")
 
@@ -68,6 +75,41 @@ class Client(ControlClient):
         HomeUnusable: the path of the home is not UTF-8, or its ``~`` cannot be resolved.
         InvalidName: there is no transport of this name.
     """
+
+    @property
+    def identities(self) -> IdentityAdmin:
+        """Identities of the daemon: create them, bring them online."""
+        from .admin.identity_admin import IdentityAdmin
+
+        return IdentityAdmin(self)
+
+    @property
+    def protocols(self) -> ProtocolAdmin:
+        """Protocols of the daemon: add them to identities, configure them."""
+        from .admin.protocol_admin import ProtocolAdmin
+
+        return ProtocolAdmin(self)
+
+    @property
+    def peers(self) -> PeerAdmin:
+        """The address book of the daemon."""
+        from .admin.peer_admin import PeerAdmin
+
+        return PeerAdmin(self)
+
+    @property
+    def groups(self) -> GroupAdmin:
+        """Groups of peers."""
+        from .admin.group_admin import GroupAdmin
+
+        return GroupAdmin(self)
+
+    @property
+    def invitations(self) -> InvitationAdmin:
+        """Invitations of the daemon."""
+        from .admin.invitation_admin import InvitationAdmin
+
+        return InvitationAdmin(self)
 
     @overload
     async def call(

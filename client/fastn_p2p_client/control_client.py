@@ -213,6 +213,14 @@ class ControlClient(LoopBound):
         reply: ReplyT = check_reply(decode_answer(_decoder(kind), answer.header), kind, "the daemon")
         return reply, answer.payload
 
+    async def status(self) -> m.Status:
+        """Return the state of the daemon.
+
+        Raises:
+            P2PError: the daemon did not answer, as in ``start``.
+        """
+        return (await self.control(m.GetStatus())).status
+
     async def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
         """Return name and key of an identity of this daemon.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastn_p2p_client.errors import DaemonNotRunning
-from fastn_p2p_client.ipc.messages import ListProtocols, ProtocolInfo
+from fastn_p2p_client.ipc.messages import ProtocolInfo
 from fastn_p2p_client.plain_text import plain
 
-from ..console.control_request import request_daemon
+from ..console.control_request import with_daemon
 from ..console.output import put_json, write_message, write_result
 
 
@@ -29,9 +30,9 @@ def show(home: Path | None, *, json: bool) -> None:
         write_message("No protocols are installed.")
 
 
-def _installed(home: Path | None) -> list[ProtocolInfo]:
+def _installed(home: Path | None) -> Sequence[ProtocolInfo]:
     try:
-        return request_daemon(home, ListProtocols(), timeout=120.0).protocols
+        return with_daemon(home, lambda client: client.protocols.list())
     except DaemonNotRunning:
         from fastn_p2p_actors.gateway.commands.protocols import describe_installed
         from fastn_p2p_actors.gateway.one_shot_workers import OneShotWorkers

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import GetAccess, ListGroups
 
-from .control_request import request_daemon
+from .control_request import with_daemon
 from .output import write_message
 
 
 def groups_of(home: Path | None, peer: str) -> list[str]:
     """Return the groups that a peer of the address book is in; none if the daemon does not say."""
     try:
-        return [each.name for each in request_daemon(home, ListGroups()).groups if peer in each.members]
+        return [each.name for each in with_daemon(home, lambda client: client.groups.list()) if peer in each.members]
     except P2PError:
         return []
 
@@ -22,7 +21,7 @@ def groups_of(home: Path | None, peer: str) -> list[str]:
 def write_uses(home: Path | None, entry: str) -> None:
     """Write which bindings still have the entry in their access lists, where it admits nobody now."""
     try:
-        bindings = request_daemon(home, GetAccess()).bindings
+        bindings = with_daemon(home, lambda client: client.protocols.access())
     except P2PError:
         return  # the change itself was carried out
     for each in bindings:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.errors import P2PError, PermissionsNeeded
-from fastn_p2p_client.ipc.messages import GetAccess
 from fastn_p2p_client.permissions import Permissions
 
-from .control_request import request_daemon
+from .control_request import with_daemon
 from .exit_codes import CommandLineError, ExitCode
 from .output import confirmed, typed, write_message
 
@@ -61,7 +60,7 @@ def permission_lines(values: list[str] | None) -> tuple[str, ...]:
 def show_permissions(home: Path | None, identity: str, protocol: str, instance: str) -> None:
     """Print what the code of a binding may use outside of its workspace. Prints nothing if that cannot be found out."""
     with suppress(P2PError):
-        for each in request_daemon(home, GetAccess(identity)).bindings:
+        for each in with_daemon(home, lambda client: client.protocols.access(identity)):
             if (each.protocol, each.instance) == (protocol, instance) and each.permissions:
                 for line in ("Its code may:", *(f"  {line}" for line in each.permissions)):
                     write_message(line)

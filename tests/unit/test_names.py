@@ -14,7 +14,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
-BLOCKING_TWINS = {"BindingServer", "Client", "MailClient", "Server", "Session"}
+BLOCKING_TWINS = {
+    "BindingServer",
+    "Client",
+    "GroupAdmin",
+    "IdentityAdmin",
+    "InvitationAdmin",
+    "MailClient",
+    "PeerAdmin",
+    "ProtocolAdmin",
+    "Server",
+    "Session",
+}
 WIRE = "actors/fastn_p2p_actors/network/wire/messages.py"
 """Classes there are written ``wire.X``, so they may have the names of messages of the local protocol."""
 

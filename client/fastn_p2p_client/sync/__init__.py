@@ -1,14 +1,14 @@
 """Blocking API: ``Client``, ``call``, ``connect``, ``Session``, ``Server`` and ``BindingServer`` without ``await``.
 
 All of it runs on one event loop in a thread of its own, which starts at the first use. Any thread may use it.
-``_server`` has the servers.
+``_server`` has the servers, and ``_admin`` what administers the daemon.
 """
 
 from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from .. import client as _async
 from ..affinity import caller_location
@@ -24,6 +24,9 @@ from ..session.session import Session as AsyncSession
 from ..shared_client import SHARED
 from ..tickets import Ticket
 from ._server import BindingServer, Server, listen, serve_all
+
+if TYPE_CHECKING:
+    from ._admin import GroupAdmin, IdentityAdmin, InvitationAdmin, PeerAdmin, ProtocolAdmin
 
 __all__ = ["BindingServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
@@ -94,6 +97,45 @@ class Client:
     ) -> tuple[ReplyT, bytes]:
         """As ``Client.control_with_payload``."""
         return run_blocking(self._client.control_with_payload(message, payload, timeout=timeout))
+
+    def status(self) -> m.Status:
+        """As ``Client.status``."""
+        return run_blocking(self._client.status())
+
+    @property
+    def identities(self) -> IdentityAdmin:
+        """As ``Client.identities``."""
+        from ._admin import IdentityAdmin
+
+        return IdentityAdmin(self._client.identities)
+
+    @property
+    def protocols(self) -> ProtocolAdmin:
+        """As ``Client.protocols``."""
+        from ._admin import ProtocolAdmin
+
+        return ProtocolAdmin(self._client.protocols)
+
+    @property
+    def peers(self) -> PeerAdmin:
+        """As ``Client.peers``."""
+        from ._admin import PeerAdmin
+
+        return PeerAdmin(self._client.peers)
+
+    @property
+    def groups(self) -> GroupAdmin:
+        """As ``Client.groups``."""
+        from ._admin import GroupAdmin
+
+        return GroupAdmin(self._client.groups)
+
+    @property
+    def invitations(self) -> InvitationAdmin:
+        """As ``Client.invitations``."""
+        from ._admin import InvitationAdmin
+
+        return InvitationAdmin(self._client.invitations)
 
     def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
         """As ``Client.resolve_identity``."""

@@ -30,11 +30,9 @@ def run(
     Identities of this daemon may use all bindings that allow `peers`. Blocked peers may use nothing. A second table has
     what the code of a binding may use outside of its workspace.
     """
-    from fastn_p2p_client.ipc.messages import GetAccess
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    bindings = request_daemon(home, GetAccess(identity or "", peer)).bindings
+    bindings = with_daemon(home, lambda client: client.protocols.access(identity or "", peer))
     if json:
         put_json(bindings)
         return

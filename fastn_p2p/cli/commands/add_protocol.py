@@ -44,18 +44,26 @@ def run(
     Use --instance to add several instances of one protocol. A protocol that is added with --program need not be
     installed where the daemon runs. A protocol that needs more than its own directory says so, and asks.
     """
-    from fastn_p2p_client.ipc.messages import AddProtocol
-
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
-    from ...console.control_request import request_daemon
+    from ...console.control_request import with_daemon
     from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
     access, added = tuple(allow or ()), permission_lines(grant)
     with_permissions(
-        lambda granted: request_daemon(
-            home, AddProtocol(identity, protocol, instance, access, program, granted, added), payload
+        lambda granted: with_daemon(
+            home,
+            lambda client: client.protocols.add(
+                identity,
+                protocol,
+                instance,
+                config=payload,
+                allow=access,
+                program=program,
+                granted=granted,
+                added=added,
+            ),
         ),
         yes=yes,
     )

@@ -16,11 +16,9 @@ def run(
     Reads config.json from disk and lets the protocol check it. Changes nothing. Also works while the identity is
     offline.
     """
-    from fastn_p2p_client.ipc.messages import CheckProtocol
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    state = request_daemon(home, CheckProtocol(identity, protocol, instance)).state
+    state = with_daemon(home, lambda client: client.protocols.check(identity, protocol, instance))
     write_message(f"The config of {protocol} ({instance}) of {identity} is valid. State: {state}.")
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

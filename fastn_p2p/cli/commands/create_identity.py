@@ -16,11 +16,9 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Create an identity and print its ID52."""
-    from fastn_p2p_client.ipc.messages import CreateIdentity
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    identity = request_daemon(home, CreateIdentity(name, not unlisted)).identity
+    identity = with_daemon(home, lambda client: client.identities.create(name, listed=not unlisted))
     if json:
         put_json(identity)
         return

@@ -19,11 +19,9 @@ def run(name: NameArgument, yes: YesOption = False, json: JsonOption = False, ho
             )
         confirm_deletion(f"This deletes the key of {name!r}, its protocols and their files. It cannot be undone.")
 
-    from fastn_p2p_client.ipc.messages import DeleteIdentity
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    request_daemon(home, DeleteIdentity(name))
+    with_daemon(home, lambda client: client.identities.delete(name))
     write_message(f"Deleted {name}.")
     if json:
         put_json({"name": name})

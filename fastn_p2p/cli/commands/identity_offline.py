@@ -6,11 +6,9 @@ from ...console.output import put_json, write_message
 
 def run(name: NameArgument, json: JsonOption = False, home: HomeOption = None) -> None:
     """Take an identity offline."""
-    from fastn_p2p_client.ipc.messages import SetIdentityOnline
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    identity = request_daemon(home, SetIdentityOnline(name, False)).identity
+    identity = with_daemon(home, lambda client: client.identities.set_online(name, False))
     write_message(f"{identity.name} is offline.")
     if json:
         put_json(identity)

@@ -9,11 +9,9 @@ def run(name: NameArgument, json: JsonOption = False, home: HomeOption = None) -
 
     From now on it can call and be called. It comes online again after a restart of the daemon.
     """
-    from fastn_p2p_client.ipc.messages import SetIdentityOnline
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    identity = request_daemon(home, SetIdentityOnline(name, True)).identity
+    identity = with_daemon(home, lambda client: client.identities.set_online(name))
     write_message(f"{identity.name} is online as {identity.id52}.")
     if json:
         put_json(identity)

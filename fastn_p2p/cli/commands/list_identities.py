@@ -14,9 +14,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Prints name, ID52, and whether its owner has brought it online. Piped output has tabs between fields.
     """
-    from ...console.control_request import list_identities
+    from ...console.control_request import with_daemon
 
-    identities = list_identities(home)
+    identities = with_daemon(home, lambda client: client.identities.list())
     if json:
         put_json(identities)
         return

@@ -15,11 +15,9 @@ def run(
 
     Reads config.json again. If it is invalid, the protocol keeps the config that it has.
     """
-    from fastn_p2p_client.ipc.messages import ReloadProtocol
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    state = request_daemon(home, ReloadProtocol(identity, protocol, instance)).state
+    state = with_daemon(home, lambda client: client.protocols.reload(identity, protocol, instance))
     if state == "serving":
         write_message(f"Reloaded {protocol} ({instance}) of {identity}. State: {state}.")
     else:

@@ -23,18 +23,25 @@ def run(
     Deletes the files of this instance. Asks for confirmation if there are any.
     """
     from fastn_p2p_client.errors import WorkspaceNotEmpty
-    from fastn_p2p_client.ipc.messages import RemoveProtocol
 
     from ...console.confirmation import can_confirm, confirm_deletion
-    from ...console.control_request import request_daemon
+    from ...console.control_request import with_daemon
+
+    def remove(*, keep_data: bool = False, if_empty: bool = False) -> None:
+        with_daemon(
+            home,
+            lambda client: client.protocols.remove(
+                identity, protocol, instance, keep_data=keep_data, if_empty=if_empty
+            ),
+        )
 
     try:
-        request_daemon(home, RemoveProtocol(identity, protocol, instance, keep_data, if_empty=not yes))
+        remove(keep_data=keep_data, if_empty=not yes)
     except WorkspaceNotEmpty as error:
         if not can_confirm():
             raise
         confirm_deletion(f"{protocol} ({instance}) of {identity} holds {error.holds}. This cannot be undone.")
-        request_daemon(home, RemoveProtocol(identity, protocol, instance))
+        remove()
     if keep_data:
         write_message(
             f"Removed {protocol} ({instance}) from {identity}. Its files are kept. To delete them, repeat the command "

@@ -49,10 +49,8 @@ def run(
     the new config, everything stays as it is. A config that needs further permissions asks for them; --yes alone
     grants what the present one needs.
     """
-    from fastn_p2p_client.ipc.messages import SetProtocol
-
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
-    from ...console.control_request import request_daemon
+    from ...console.control_request import with_daemon
     from ...console.exit_codes import CommandLineError
     from ...console.json_values import json_argument, parse_json
 
@@ -67,11 +65,21 @@ def run(
     access = tuple(allow) if allow else () if reset_allow else None
     added = permission_lines(grant)
     state = with_permissions(
-        lambda granted: request_daemon(
-            home, SetProtocol(identity, protocol, instance, access, granted, added, reset_grants), payload
+        lambda granted: with_daemon(
+            home,
+            lambda client: client.protocols.set(
+                identity,
+                protocol,
+                instance,
+                config=payload,
+                allow=access,
+                granted=granted,
+                added=added,
+                reset_added=reset_grants,
+            ),
         ),
         yes=yes,
-    ).state
+    )
     write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
     if config is not None or grant or reset_grants or yes:
         show_permissions(home, identity, protocol, instance)

@@ -12,11 +12,9 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Start a protocol that was stopped or has failed."""
-    from fastn_p2p_client.ipc.messages import StartProtocol
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    state = request_daemon(home, StartProtocol(identity, protocol, instance)).state
+    state = with_daemon(home, lambda client: client.protocols.start(identity, protocol, instance))
     write_message(f"Started {protocol} ({instance}) of {identity}. State: {state}.")
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

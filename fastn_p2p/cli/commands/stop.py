@@ -15,11 +15,9 @@ def run(
 
     It stays stopped, also after restarts, until `fastn-p2p protocol start`. Deletes nothing.
     """
-    from fastn_p2p_client.ipc.messages import StopProtocol
+    from ...console.control_request import with_daemon
 
-    from ...console.control_request import request_daemon
-
-    state = request_daemon(home, StopProtocol(identity, protocol, instance)).state
+    state = with_daemon(home, lambda client: client.protocols.stop(identity, protocol, instance))
     write_message(f"Stopped {protocol} ({instance}) of {identity}. State: {state}.")
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

@@ -29,12 +29,10 @@ def run(
     place of PEER. Prints on standard error how long it is valid and whether it only works on this machine; --json has
     both.
     """
-    from fastn_p2p_client.ipc.messages import GetTicket
-
-    from ...console.control_request import request_daemon
+    from ...console.control_request import with_daemon
     from ...console.formatting import expiry_time
 
-    reply = request_daemon(home, GetTicket(name))
+    reply = with_daemon(home, lambda client: client.identities.ticket(name))
     local = _is_local(reply.relays, reply.addresses)
     if json:
         put_json(

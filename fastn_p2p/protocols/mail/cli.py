@@ -15,7 +15,7 @@ from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 
-from ...console.control_request import list_peers
+from ...console.control_request import with_daemon
 from ...console.exit_codes import CommandFailed, ExitCode
 from ...console.formatting import utc_time
 from .._shared.name_risks import risks_of
@@ -73,7 +73,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
 
 def petnames(home: Path | None) -> dict[str, str]:
     """Return the address book: ID52 -> petname."""
-    return {peer.id52: peer.name for peer in list_peers(home)}
+    return {peer.id52: peer.name for peer in with_daemon(home, lambda client: client.peers.list())}
 
 
 def save_attachments(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:

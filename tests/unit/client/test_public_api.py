@@ -34,9 +34,19 @@ from fastn_p2p_client import (
     sync,
     testing,
 )
+from fastn_p2p_client.admin import group_admin, identity_admin, invitation_admin, peer_admin, protocol_admin
 from fastn_p2p_client.mail import sync as mail_sync
 from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
+from fastn_p2p_client.sync import _admin
 
+ADMINISTRATION = [
+    (identity_admin.IdentityAdmin, _admin.IdentityAdmin),
+    (protocol_admin.ProtocolAdmin, _admin.ProtocolAdmin),
+    (peer_admin.PeerAdmin, _admin.PeerAdmin),
+    (group_admin.GroupAdmin, _admin.GroupAdmin),
+    (invitation_admin.InvitationAdmin, _admin.InvitationAdmin),
+]
+"""Classes that administer the daemon, each with its blocking twin."""
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync, chat]
 
 
@@ -79,6 +89,9 @@ def exported_things() -> Iterator[tuple[str, Any]]:
     for module in PUBLIC_MODULES:
         for name in module.__all__:
             yield f"{module.__name__}.{name}", getattr(module, name)
+    for twins in ADMINISTRATION:  # what a client has as properties
+        for cls in twins:
+            yield f"{cls.__module__}.{cls.__name__}", cls
 
 
 def members(cls: type) -> dict[str, Any]:
@@ -125,7 +138,11 @@ def documented() -> Iterator[tuple[str, Callable[..., Any], str]]:
         text = inspect.getdoc(function) or ""
         if text.startswith("As ``") or attribute in PLUMBING or cls.endswith(("Conformance", "Session.__init__")):
             continue
-        if attribute == "__init__":
+        if cls.endswith("Admin"):
+            if attribute == "__init__":
+                continue  # programs get them from a client
+            text = f"{inspect.getdoc(pydoc.locate(cls))}\n{text}"
+        elif attribute == "__init__":
             if "__dataclass_fields__" in vars(pydoc.locate(cls)) or cls.endswith(".Session"):
                 continue  # its fields say it; programs open no session by themselves
             text = f"{inspect.getdoc(pydoc.locate(cls))}\n{text}"
@@ -207,11 +224,22 @@ def test_the_blocking_client_has_the_same_members() -> None:
 
 @pytest.mark.parametrize("name", [name for name in methods(Client) if name != "home"])
 def test_methods_of_the_blocking_client_take_the_same(name: str) -> None:
-    awaited, blocking = members(Client)[name], vars(sync.Client)[ENTERING.get(name, name)]
+    awaited = function_of(members(Client)[name])
+    blocking = function_of(vars(sync.Client)[ENTERING.get(name, name)])
     assert described(blocking) == described(awaited)
     assert not inspect.iscoroutinefunction(blocking)
     returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
     assert returned[0] == returned[1]
+
+
+@pytest.mark.parametrize(("awaiting", "blocking"), ADMINISTRATION)
+def test_methods_that_administer_the_daemon_take_the_same(awaiting: type, blocking: type) -> None:
+    assert set(methods(awaiting)) == set(methods(blocking))
+    for name in set(methods(awaiting)) - {"__init__"}:
+        twins = vars(awaiting)[name], vars(blocking)[name]
+        assert described(twins[0]) == described(twins[1])
+        assert len({inspect.signature(each).return_annotation for each in twins}) == 1
+        assert not inspect.iscoroutinefunction(twins[1])
 
 
 def test_the_blocking_session_has_the_same_members() -> None:

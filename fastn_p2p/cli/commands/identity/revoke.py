@@ -47,15 +47,13 @@ def run(
             "Nothing was revoked.",
         )
 
-    from fastn_p2p_client.ipc.messages import RevokeIdentity
-
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
 
     if backup is not None:
         _restore(home, name, backup, passphrase_file)
     elif passphrase_file is not None:
         raise CommandLineError("--passphrase-file is the passphrase of a backup: give --backup, too")
-    identity = request_daemon(home, RevokeIdentity(name, successor)).identity
+    identity = with_daemon(home, lambda client: client.identities.revoke(name, successor))
     write_message(f"Revoked {name}, {_words(identity.successor)}. It stays offline.")
     write_message("Keep this daemon running: it tells peers, and publishes the revocation every hour.")
     if json:

@@ -61,13 +61,14 @@ def run(
 
     import msgspec
 
-    from fastn_p2p_client.ipc.messages import CreateInvitation
-
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
     from ....console.formatting import expiry_time
 
     seconds = max(60, round(days * _DAY))
-    reply = request_daemon(home, CreateInvitation(identity, wanted, uses, seconds, name))
+    reply = with_daemon(
+        home,
+        lambda client: client.invitations.create(wanted, identity=identity, uses=uses, seconds=seconds, name=name),
+    )
     made = reply.invitation
     if json:
         put_json({"ticket": reply.ticket, **msgspec.structs.asdict(made)})

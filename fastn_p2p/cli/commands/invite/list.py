@@ -23,12 +23,11 @@ def run(
     Prints id, identity, bindings, state, uses, end, and the bearers that were let in. The states are open, used-up,
     expired and revoked. A bearer in brackets has lost its permission.
     """
-    from fastn_p2p_client.ipc.messages import ListInvitations
 
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
     from ....console.formatting import utc_minute
 
-    invitations = request_daemon(home, ListInvitations(identity)).invitations
+    invitations = with_daemon(home, lambda client: client.invitations.list(identity))
     if json:
         put_json(invitations)
         return

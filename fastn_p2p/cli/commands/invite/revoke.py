@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ....console.options import HomeOption, JsonOption
 from ....console.output import put_json, write_message
 from ....console.parameters import Argument, Option
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.ipc.messages import InvitationInfo
 
 
 def run(
@@ -23,12 +26,12 @@ def run(
 
     Peers that have redeemed it keep their permission, unless --access is given. Then their sessions end, too.
     """
-    from fastn_p2p_client.ipc.messages import RevokeInvitation
+    from ....console.control_request import with_daemon
 
-    from ....console.control_request import request_daemon
+    def revoke(id: str) -> InvitationInfo:
+        return with_daemon(home, lambda client: client.invitations.revoke(id, access=access))
 
-    for id in ids:
-        (revoked,) = request_daemon(home, RevokeInvitation(id, access)).invitations
+    for revoked in map(revoke, ids):
         if json:
             put_json(revoked)
         write_message(f"Revoked invitation {revoked.id}: it lets in nobody else.")

@@ -36,13 +36,11 @@ def run(
     Adds it to the address book, and unblocks it. All bindings that allow `peers` admit it then. Use --allow for those
     that have an access list of their own.
     """
-    from fastn_p2p_client.ipc.messages import AcceptPeer, GetAccess, ListPendingPeers
-
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
 
     bindings = tuple(_binding(home, each) for each in allow or ())
-    before = request_daemon(home, ListPendingPeers()).knocks
-    accepted = request_daemon(home, AcceptPeer(peer, name, bindings)).peer
+    before = with_daemon(home, lambda client: client.peers.pending())
+    accepted = with_daemon(home, lambda client: client.peers.accept(peer, name, allow=bindings))
     if json:
         put_json(accepted)
         return
@@ -54,7 +52,7 @@ def run(
         if pending.id52 == accepted.id52
         for each in pending.wanted
     }
-    for binding in request_daemon(home, GetAccess("", accepted.name)).bindings:
+    for binding in with_daemon(home, lambda client: client.protocols.access(peer=accepted.name)):
         key = (binding.identity, binding.protocol, binding.instance)
         if key in wanted and binding.admits[0].problem:
             write_message(
@@ -69,13 +67,13 @@ def _binding(home: Path | None, text: str) -> str:
     Raises:
         CommandLineError: the text is no binding, or the identity is missing and there are several.
     """
-    from ....console.control_request import list_identities
+    from ....console.control_request import with_daemon
 
     parts = text.split("/")
     if not all(parts) or len(parts) > 3:
         raise CommandLineError(f"--allow: {text!r} is no binding. Give PROTOCOL, IDENTITY/PROTOCOL, or all three parts")
     if len(parts) == 1:
-        identities = [each.name for each in list_identities(home)]
+        identities = [each.name for each in with_daemon(home, lambda client: client.identities.list())]
         if len(identities) != 1:
             raise CommandLineError(f"--allow: name the identity, because there is not exactly one: IDENTITY/{text}")
         parts = [identities[0], *parts]

@@ -14,11 +14,9 @@ def run(
     Ask the owner first: a thief of the key can name a successor, too. Access lists by petname and groups then admit the
     successor. A blocked peer stays blocked.
     """
-    from fastn_p2p_client.ipc.messages import AcceptSuccessor
+    from ....console.control_request import with_daemon
 
-    from ....console.control_request import request_daemon
-
-    reply = request_daemon(home, AcceptSuccessor(name))
+    reply = with_daemon(home, lambda client: client.peers.accept_successor(name))
     write_message(f"{reply.peer.name} is now {reply.peer.id52}.")
     if reply.renamed_from:
         write_message(

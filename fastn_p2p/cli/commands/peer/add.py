@@ -44,14 +44,13 @@ def run(
     """
     from msgspec.structs import asdict
 
-    from fastn_p2p_client.ipc.messages import AddPeer
     from fastn_p2p_client.peer_text import read_peer_text
 
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
     from ....console.json_values import text_argument
 
     named = read_peer_text(text_argument(peer, "ticket"))
-    reply = request_daemon(home, AddPeer(named.name, name, identity=identity))
+    reply = with_daemon(home, lambda client: client.peers.add(named.name, name, identity=identity))
     if json:
         put_json({**asdict(reply.peer), "renamed_from": reply.renamed_from, "let_in_to": reply.let_in_to})
         return

@@ -23,11 +23,9 @@ def run(
 
     Its calls, streams and connections end. It stays in the address book under its name.
     """
-    from fastn_p2p_client.ipc.messages import BlockPeer
+    from ....console.control_request import with_daemon
 
-    from ....console.control_request import request_daemon
-
-    request_daemon(home, BlockPeer(peer))
+    with_daemon(home, lambda client: client.peers.block(peer))
     write_message(f"Blocked {peer}. Undo it: fastn-p2p peer unblock {peer}")
     if json:
         put_json({"peer": peer})

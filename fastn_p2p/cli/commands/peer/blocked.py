@@ -6,12 +6,10 @@ from ....console.output import put_json, table, write_message
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
     """List the peers that are blocked: since when, name and ID52."""
-    from fastn_p2p_client.ipc.messages import ListBlocked
-
-    from ....console.control_request import request_daemon
+    from ....console.control_request import with_daemon
     from ....console.formatting import utc_minute
 
-    blocked = request_daemon(home, ListBlocked()).blocked
+    blocked = with_daemon(home, lambda client: client.peers.blocked())
     if json:
         put_json(blocked)
         return

@@ -14,9 +14,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Prints name, ID52, number of known endpoints, and when the peer was added. Piped output has tabs between fields.
     """
-    from ....console.control_request import list_peers
+    from ....console.control_request import with_daemon
 
-    peers = list_peers(home)
+    peers = with_daemon(home, lambda client: client.peers.list())
     if json:
         put_json(peers)
         return

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ....console.options import ContactArgument, HomeOption, JsonOption
 from ....console.output import put_json, write_message
 from ....console.parameters import Argument
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.client import Client
+    from fastn_p2p_client.ipc.messages import PeerInfo
 
 
 def run(
@@ -17,14 +21,15 @@ def run(
 
     Access lists keep the old name. Change them with `fastn-p2p protocol set`.
     """
-    from fastn_p2p_client.ipc.messages import AddPeer
+    from ....console.control_request import with_daemon
 
-    from ....console.control_request import find_peer, request_daemon
+    async def rename(client: Client) -> tuple[PeerInfo, PeerInfo]:
+        known = await client.peers.get(peer)
+        return known, await client.peers.rename(known.id52, new)
 
-    known = find_peer(home, peer)
-    renamed = request_daemon(home, AddPeer(known.id52, new))
+    known, renamed = with_daemon(home, rename)
     write_message(
         f"Renamed {known.name} to {new}. Access lists still have the old name. Change them: fastn-p2p protocol set"
     )
     if json:
-        put_json(renamed.peer)
+        put_json(renamed)

@@ -10,11 +10,9 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Unblock a peer. Access lists decide again what it may use."""
-    from fastn_p2p_client.ipc.messages import UnblockPeer
+    from ....console.control_request import with_daemon
 
-    from ....console.control_request import request_daemon
-
-    request_daemon(home, UnblockPeer(peer))
+    with_daemon(home, lambda client: client.peers.unblock(peer))
     write_message(f"{peer} is not blocked.")
     if json:
         put_json({"peer": peer})

@@ -14,11 +14,9 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Add peers to a group, with effect at once."""
-    from fastn_p2p_client.ipc.messages import ChangeGroup
+    from .....console.control_request import with_daemon
 
-    from .....console.control_request import request_daemon
-
-    request_daemon(home, ChangeGroup(group, tuple(peers)))
+    with_daemon(home, lambda client: client.groups.add(group, *peers))
     write_message(f"Added {', '.join(peers)} to {group}.")
     if json:
         put_json({"group": group, "added": peers})

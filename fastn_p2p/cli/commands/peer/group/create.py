@@ -20,18 +20,9 @@ def run(
 
     Let it use a protocol: `fastn-p2p add-protocol IDENTITY --protocol PROTOCOL --allow group:GROUP`.
     """
-    from fastn_p2p_client.errors import P2PError
-    from fastn_p2p_client.ipc.messages import ChangeGroup, CreateGroup, DeleteGroup
+    from .....console.control_request import with_daemon
 
-    from .....console.control_request import request_daemon
-
-    request_daemon(home, CreateGroup(group))
-    try:
-        if peers:
-            request_daemon(home, ChangeGroup(group, tuple(peers)))
-    except P2PError:
-        request_daemon(home, DeleteGroup(group))
-        raise
+    with_daemon(home, lambda client: client.groups.create(group, *(peers or ())))
     write_message(f"Created the group {group}. In access lists it is group:{group}.")
     if json:
         put_json({"group": group, "added": peers or []})

@@ -13,12 +13,10 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Delete a group. Its members stay in the address book. Says which access lists still name the group."""
-    from fastn_p2p_client.ipc.messages import DeleteGroup
-
     from .....console.access_uses import write_uses
-    from .....console.control_request import request_daemon
+    from .....console.control_request import with_daemon
 
-    request_daemon(home, DeleteGroup(group))
+    with_daemon(home, lambda client: client.groups.delete(group))
     write_message(f"Deleted the group {group}.")
     write_uses(home, f"group:{group}")
     if json:

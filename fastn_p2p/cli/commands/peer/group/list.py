@@ -6,11 +6,9 @@ from .....console.output import put_json, table, write_message
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
     """List the groups of peers, with their members."""
-    from fastn_p2p_client.ipc.messages import ListGroups
+    from .....console.control_request import with_daemon
 
-    from .....console.control_request import request_daemon
-
-    groups = request_daemon(home, ListGroups()).groups
+    groups = with_daemon(home, lambda client: client.groups.list())
     if json:
         put_json(groups)
         return

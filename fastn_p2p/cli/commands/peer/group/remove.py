@@ -14,11 +14,9 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Remove peers from a group, with effect at once. Their open streams end if nothing else admits them."""
-    from fastn_p2p_client.ipc.messages import ChangeGroup
+    from .....console.control_request import with_daemon
 
-    from .....console.control_request import request_daemon
-
-    request_daemon(home, ChangeGroup(group, (), tuple(peers)))
+    with_daemon(home, lambda client: client.groups.remove(group, *peers))
     write_message(f"Removed {', '.join(peers)} from {group}.")
     if json:
         put_json({"group": group, "removed": peers})
