@@ -29,7 +29,7 @@ import msgspec
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
-from fastn_p2p_client.ipc.transport.native.connection import release_read_buffer
+from fastn_p2p_client.ipc.transport.native.connection import release_read_buffers
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire
@@ -334,7 +334,7 @@ class ActorContext:
             self._heap_timer = self._loop.call_later(HEAP_RECHECK_SECONDS, self._check_heap)
 
     def _run_trim(self, trim: Callable[[], None]) -> None:
-        release_read_buffer()
+        release_read_buffers()
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the identity is at its limit
             _ = self._loop.run_in_executor(None, trim)
 

@@ -19,7 +19,7 @@ from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
 from ....limits import HANDSHAKE_IVL_MS, MAX_CHUNK, SEND_QUEUE, SEND_QUEUE_BYTES
 from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
-from .decoder import UNLIMITED, ZmtpDecoder
+from .decoder import UNLIMITED, ZmtpDecoder, release_spare_buffers
 
 _BURST: Final = 64
 """Messages of one connection that are delivered before other tasks of the loop run: they take about a millisecond."""
@@ -76,9 +76,10 @@ class _ReadBuffer(threading.local):
 _read_buffer: Final = _ReadBuffer()
 
 
-def release_read_buffer() -> None:
-    """Return the memory of this thread's read buffer to the kernel. The next reads take it again."""
+def release_read_buffers() -> None:
+    """Free this thread's read buffer, and the spare ones for chunks. The next reads take memory again."""
     _read_buffer.pages.madvise(mmap.MADV_DONTNEED)
+    release_spare_buffers()
 
 
 class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):

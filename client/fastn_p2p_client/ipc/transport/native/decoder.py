@@ -40,6 +40,12 @@ _MAX_SPARE: Final = 2
 
 _spare: Final[list[memoryview]] = []
 
+
+def release_spare_buffers() -> None:
+    """Free the buffers for chunks that are kept for the next ones."""
+    _spare.clear()
+
+
 log = logging.getLogger(__name__)
 
 

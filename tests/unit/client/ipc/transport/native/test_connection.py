@@ -13,7 +13,7 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ZERO_COPY_MIN, Payload, SocketType, encode, ready
-from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection, release_read_buffer
+from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection, release_read_buffers
 from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 
@@ -102,7 +102,7 @@ async def test_the_read_buffer_is_released_and_used_again() -> None:
         assert await two.take(1) == [message]
         buffer = two.connection.get_buffer(-1)
         assert any(buffer)
-        release_read_buffer()
+        release_read_buffers()
         assert not any(buffer)
     one.connection.close()
     await two.end()
