@@ -42,7 +42,6 @@ MODULES: Final = (
     "fastn_p2p_actors.runtime.site_packages",
     "fastn_p2p_actors.runtime.actor",
     "fastn_p2p_actors.runtime.mailbox",
-    "fastn_p2p_actors.runtime.curve.mailbox",
     "fastn_p2p_actors.identity",
     "fastn_p2p_actors.runtime.grants",
     "fastn_p2p_actors.credentials.sodium",
@@ -50,11 +49,10 @@ MODULES: Final = (
     "fastn_p2p_actors.credentials.key_transfer",
     "fastn_p2p_actors.credentials.invitation",
     "fastn_p2p_actors.credentials.record_packet",
-    "fastn_p2p_actors.vault.messages",
-    "fastn_p2p_actors.vault.audit_reporter",
-    "fastn_p2p_actors.backup.archive",
-    "fastn_p2p_actors.network.admin_messages",
+    "fastn_p2p_actors.vault.actor",
+    "fastn_p2p_actors.gateway",
 )
+"""The network process loads its own modules itself: they need iroh."""
 
 _NOT_REHEARSED: Final = (
     "threading",
@@ -159,6 +157,8 @@ def load() -> None:
 
     Without the rehearsal children work as well, and need more memory.
     """
+    from fastn_p2p_actors.runtime import process_setup
+
     logging.getLogger().setLevel(logging.INFO)  # the level that most children have
     for module in MODULES:
         with contextlib.suppress(Exception):  # the child that needs it imports it again and reports the error
@@ -173,6 +173,7 @@ def load() -> None:
             _rehearse()
     gc.collect()
     fill()
+    process_setup.trim_heap()  # 0.7 MB that the rehearsals took
 
 
 def has_one_thread() -> bool:
