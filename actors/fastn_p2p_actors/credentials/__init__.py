@@ -8,7 +8,8 @@
 - ``signed_revocation``: the last statement of an identity, which ends all its delegations and records.
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.
-- ``meeting_key``, ``password_exchange``: what a pairing derives from its words; ``secret_box``: encryption.
+- ``meeting_key``, ``password_exchange``: what a pairing derives from its words.
+- ``secret_box``, ``public_key_box``: encryption with a shared key, and between two key pairs.
 - ``key_transfer``: one secret key on its way to another process, sealed for its receiver.
 - ``curve_client``: encryption of the connections to the vault.
 - ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.

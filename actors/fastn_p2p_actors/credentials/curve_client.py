@@ -6,26 +6,15 @@ Order of a connection: send ``hello``, receive the reply, send ``initiate``, rec
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
-from nacl.bindings import (
-    crypto_box,
-    crypto_box_afternm,
-    crypto_box_beforenm,
-    crypto_box_keypair,
-    crypto_box_open,
-    crypto_box_open_afternm,
-    randombytes,
-)
-from nacl.exceptions import CryptoError
+from .public_key_box import KEY_BYTES, make_keys, open_box, seal_box, shared_key
+from .public_key_box import OVERHEAD as _BOX
 
-_KEY: Final = 32
-"""Bytes of a key."""
 _COUNTER: Final = 8
 _COOKIE: Final = 96
 _LONG_NONCE: Final = 16
-_BOX: Final = 16
-"""Bytes by which a box is longer than its content."""
 _HELLO: Final = b"\x05HELLO\x01\x00" + bytes(72)
 _WELCOME: Final = b"\x07WELCOME"
 _INITIATE: Final = b"\x08INITIATE"
@@ -56,8 +45,9 @@ class CurveClient:
         self._server = server
         self._public = public
         self._secret = secret
-        self._short_public, self._short_secret = crypto_box_keypair()
-        self._server_short = b""
+        self._short_public, self._short_secret = make_keys()
+        self._hello_key = b""
+        """Key of the server's key and the own short-lived one together."""
         self._shared = b""
         """Key of both short-lived keys together."""
         self._sent = 0
@@ -66,7 +56,8 @@ class CurveClient:
     def hello(self) -> bytes:
         """Return the first command."""
         nonce = self._next_nonce()
-        signature = crypto_box(bytes(64), b"CurveZMQHELLO---" + nonce, self._server, self._short_secret)
+        self._hello_key = shared_key(self._server, self._short_secret)
+        signature = seal_box(bytes(64), b"CurveZMQHELLO---" + nonce, self._hello_key)
         return _HELLO + self._short_public + nonce + signature
 
     def initiate(self, welcome: bytes, metadata: bytes) -> bytes:
@@ -81,20 +72,22 @@ class CurveClient:
         """
         start = len(_WELCOME)
         nonce, box = welcome[start : start + _LONG_NONCE], welcome[start + _LONG_NONCE :]
-        if not welcome.startswith(_WELCOME) or len(box) != _KEY + _COOKIE + _BOX:
+        if not welcome.startswith(_WELCOME) or len(box) != KEY_BYTES + _COOKIE + _BOX:
             raise CurveFailed(f"the server replied with {welcome[:16]!r}")
+        content = open_box(box, b"WELCOME-" + nonce, self._hello_key)
+        if content is None:
+            raise CurveFailed("the server does not have its key")
+        server_short, cookie = content[:KEY_BYTES], content[KEY_BYTES:]
         try:
-            content = crypto_box_open(box, b"WELCOME-" + nonce, self._server, self._short_secret)
-        except CryptoError as error:
-            raise CurveFailed("the server does not have its key") from error
-        self._server_short, cookie = content[:_KEY], content[_KEY:]
-        self._shared = crypto_box_beforenm(self._server_short, self._short_secret)
-        vouch_nonce = randombytes(_LONG_NONCE)
-        vouched = self._short_public + self._server
-        vouch = crypto_box(vouched, b"VOUCH---" + vouch_nonce, self._server_short, self._secret)
+            self._shared = shared_key(server_short, self._short_secret)
+            vouch_key = shared_key(server_short, self._secret)
+        except ValueError as error:
+            raise CurveFailed("the server sends a key that nobody can have") from error
+        vouch_nonce = secrets.token_bytes(_LONG_NONCE)
+        vouch = seal_box(self._short_public + self._server, b"VOUCH---" + vouch_nonce, vouch_key)
         counter = self._next_nonce()
         proof = self._public + vouch_nonce + vouch + metadata
-        return _INITIATE + cookie + counter + crypto_box_afternm(proof, b"CurveZMQINITIATE" + counter, self._shared)
+        return _INITIATE + cookie + counter + seal_box(proof, b"CurveZMQINITIATE" + counter, self._shared)
 
     def finish(self, ready: bytes) -> None:
         """Check the server's reply to the second command.
@@ -110,7 +103,7 @@ class CurveClient:
         """Return a frame as it is sent. ``more``: further frames of the same message follow."""
         counter = self._next_nonce()
         flagged = (b"\x01" if more else b"\x00") + content
-        return _MESSAGE + counter + crypto_box_afternm(flagged, b"CurveZMQMESSAGEC" + counter, self._shared)
+        return _MESSAGE + counter + seal_box(flagged, b"CurveZMQMESSAGEC" + counter, self._shared)
 
     def open(self, frame: bytes) -> tuple[bytes, bool]:
         """Return the content of a received frame, and whether further ones of the same message follow.
@@ -130,10 +123,9 @@ class CurveClient:
         counter = int.from_bytes(sealed[:_COUNTER], "big")
         if counter <= self._received:
             raise CurveFailed("a frame that comes again")
-        try:
-            content = crypto_box_open_afternm(sealed[_COUNTER:], prefix + sealed[:_COUNTER], self._shared)
-        except (CryptoError, ValueError) as error:
-            raise CurveFailed("a frame that does not come from the server") from error
+        content = open_box(sealed[_COUNTER:], prefix + sealed[:_COUNTER], self._shared)
+        if content is None:
+            raise CurveFailed("a frame that does not come from the server")
         self._received = counter
         return content
 

@@ -114,7 +114,7 @@ def test_the_rehearsal_loads_what_children_need_and_leaves_nothing_behind(variab
         assert list(Path(place).iterdir()) == []
     assert found["threads"] == 1
     assert "fastn_p2p.protocols.echo" in found["modules"], "an identity has answered a call"
-    assert {"iroh", "typer", "rich"}.isdisjoint(found["modules"])
+    assert {"iroh", "nacl.bindings", "typer", "rich"}.isdisjoint(found["modules"])
     assert found["log handlers"] == 0
     assert found["loop"] is False
     assert found["signals"] is True
