@@ -145,6 +145,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.path / "config.toml"
 
     @property
+    def format_file(self) -> Path:
+        """File with the number of the home's format, in one line. Homes of the first versions have none."""
+        return self.path / "format"
+
+    @property
     def process_file(self) -> Path:
         """File in which the supervisor lists its processes (JSON). It can be read when no process answers."""
         return self.path / "run" / "processes.json"

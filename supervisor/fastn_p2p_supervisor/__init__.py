@@ -4,6 +4,7 @@ It binds no socket that a program can reach, parses no data of programs or peers
 
 - ``daemon``: from the start of the command to its exit code. Begin here.
 - ``home_lock``: directories of the home, the lock that allows one daemon, stale sockets.
+- ``home_format``: the number of the home's format, and the steps from older ones.
 - ``user_names``, ``home_owners``: users of their own for the processes, and the home given to them and back.
 - ``actor_specs``: the actors, with their settings and keys.
 - ``process_tree``: all children: start and stop order, one-for-one restarts, requests of the gateway.

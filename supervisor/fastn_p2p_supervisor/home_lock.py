@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_actors.runtime.separate_users import SeparateUsers
+from fastn_p2p_actors.storage.atomic_files import remove_file
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
 from fastn_p2p_client.private_paths import check_own_directory, check_parents
+
+from .home_format import check_format, migrate
 
 PRIVATE: Final = 0o700
 
@@ -32,7 +35,8 @@ class HomeLock:
 
     @classmethod
     def acquire(cls, home: Home, users: SeparateUsers | None = None) -> HomeLock:
-        """Create missing directories, take the lock, and remove the sockets of an earlier daemon.
+        """Take the lock, create missing directories, bring the home to the format of this version, and remove the
+        sockets of an earlier daemon.
 
         The kernel releases the lock when the process ends in any way.
 
@@ -42,36 +46,44 @@ class HomeLock:
 
         Raises:
             DaemonAlreadyRunning: another daemon holds the lock.
-            HomeUnusable: another user owns the home, others may write to it or to a directory above it, or it cannot be
-                written.
+            HomeUnusable: another user owns the home, others may write to it or to a directory above it, it has the
+                format of a newer version, or it cannot be written.
+            StorageFailed: it cannot be brought to the format of this version.
         """
         at = home.path
-        try:
-            if users is None:
-                _own_directory(home.path)
-            else:
-                _acquire_directory(home)
-            at = home.lock
-            lock = _lock(home)
-            directories = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
-            if users is None:
-                if home.users_file.exists():
-                    from .home_owners import join  # hardly a daemon needs it, and it takes 0.3 MB
+        with ExitStack() as failed:
+            try:
+                if users is None:
+                    _own_directory(home.path)
+                else:
+                    _acquire_directory(home)
+                at = home.lock
+                lock = _lock(home)
+                failed.callback(os.close, lock)
+                check_format(home)
+                directories = (home.path / "run", home.logs, home.identities, home.peers, home.vault)
+                if users is None:
+                    if home.users_file.exists():
+                        from .home_owners import join  # hardly a daemon needs it, and it takes 0.3 MB
 
-                    join(home)
-                for at in directories:
-                    _own_directory(at)
-                    at.chmod(PRIVATE)
-            else:
-                for at in directories:
-                    at.mkdir(mode=PRIVATE, exist_ok=True)
-                from .home_owners import separate
+                        join(home)
+                    migrate(home)
+                    for at in directories:
+                        _own_directory(at)
+                        at.chmod(PRIVATE)
+                else:
+                    if migrate(home):
+                        remove_file(home.users_file)  # so that new files, too, get their users
+                    for at in directories:
+                        at.mkdir(mode=PRIVATE, exist_ok=True)
+                    from .home_owners import separate
 
-                separate(home, users)
-            at = home.sockets
-            _prepare_socket_directory(home)
-        except OSError as error:
-            raise HomeUnusable(path=str(at), reason=error.strerror or str(error)) from error
+                    separate(home, users)
+                at = home.sockets
+                _prepare_socket_directory(home)
+            except OSError as error:
+                raise HomeUnusable(path=str(at), reason=error.strerror or str(error)) from error
+            failed.pop_all()
         return cls(home, lock)
 
     def release(self) -> None:

@@ -156,6 +156,8 @@ def _separate_owner(home: Home, users: SeparateUsers, parts: tuple[str, ...]) ->
             )
         case ("run",) | ("logs",):
             return Owner(0, users.programs, PASSABLE)
+        case ("migrated", *_):
+            return Owner(0, 0)
         case _:
             return Owner(0, users.programs, _READABLE)
 

@@ -87,6 +87,7 @@ def run(
     """
     from fastn_p2p_actors.daemon_settings.resolution import warnings_of
     from fastn_p2p_client.home import Home
+    from fastn_p2p_supervisor.home_format import check_format
 
     from ...console.daemon_settings import resolve
     from ...console.output import write_problem
@@ -104,6 +105,7 @@ def run(
         "limits.sandbox": sandbox,
     }
     found = Home.find(home)
+    check_format(found)  # first: a newer version may have settings and slots that this one rejects with other words
     resolved = resolve(found, {key: value for key, value in given.items() if value is not None})
     for warning in warnings_of(resolved):
         write_problem(warning)

@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 from fastn_p2p_client.limits import MAX_NAME, UNIX_PATH_MAX
+from fastn_p2p_supervisor.home_format import FORMAT
 from tests.support.daemons import CLI, Daemon, eventually
 
 HI = {"message": "hi"}
@@ -112,6 +113,21 @@ def test_a_home_given_as_an_option_and_relative(tmp_path: Path) -> None:
 
 
 # ── unusable ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_home_of_a_newer_version(tmp_path: Path) -> None:
+    """Rejected before anything is read or made in it, with what to do."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "format").write_text("99\n")
+    (home / "config.toml").write_text("[a-section-of-later]\n")
+    done = Daemon(home, tmp_path).cli("daemon")
+    assert done.returncode == ExitCode.STORAGE
+    assert done.stderr == (
+        f"fastn-p2p: {home} cannot be used by the daemon: it has format 99, of a newer version of fastn-p2p; this "
+        f"version has format {FORMAT}. Install the newer version again, or put back a copy of the home from before\n"
+    )
+    assert sorted(each.name for each in home.iterdir()) == ["config.toml", "format"]
 
 
 def assert_daemon_refuses(daemon: Daemon, reason: str) -> None:

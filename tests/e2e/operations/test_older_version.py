@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fastn_p2p_supervisor.home_format import FORMAT
 from tests.support.daemons import Daemon, eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -192,6 +193,7 @@ def test_a_home_of_the_older_version(sides: list[Side]) -> None:
     newer = Daemon(older.home.path, Path(older.env["FASTN_HOST_DIRECTORY"]))
     try:
         newer.start()
+        assert newer.home.format_file.read_text() == f"{FORMAT}\n"
         found = [("identity", "list"), ("peer", "list"), ("mail", "list", "--as", "alice")]
         assert [ran(newer, *each) for each in found] == listed
         states = {each.protocol: each.state for each in newer.status().identities[0].bindings}

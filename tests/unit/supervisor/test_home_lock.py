@@ -30,6 +30,7 @@ def test_everything_is_made_and_private(path: Path) -> None:
     home = Home(path / "a" / "b")
     lock = HomeLock.acquire(home)
     assert sorted(path.name for path in home.path.iterdir()) == [
+        "format",
         "identities",
         "lock",
         "logs",
