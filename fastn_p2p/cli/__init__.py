@@ -7,6 +7,7 @@
 - ``status``, ``netcheck``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
+- ``service_units``, ``service_options``: behind ``service``.
 - ``vault_slots``, ``vault_text``, ``audit_reader``: behind ``vault`` and ``log audit``.
 """
 

@@ -56,6 +56,7 @@ COMMANDS: Final = (
     "daemon",
     "status",
     "health",
+    "service",
     "config",
     "identity",
     "create-identity",

@@ -89,6 +89,13 @@ def test_wheels_hold_every_module_of_the_tree(wheels: dict[str, pathlib.Path]) -
     assert packed == in_tree
 
 
+def test_the_daemon_brings_its_units(wheels: dict[str, pathlib.Path]) -> None:
+    """``fastn-p2p service install`` writes them."""
+    in_tree = ROOT / "deploy" / "systemd"
+    units = {f"fastn_p2p/cli/systemd/{file.relative_to(in_tree)}" for file in in_tree.rglob("*") if file.is_file()}
+    assert units <= set(wheel_files(wheels["fastn_p2p"]))
+
+
 def test_packages_are_typed(wheels: dict[str, pathlib.Path]) -> None:
     packed = {path for wheel in wheels.values() for path in wheel_files(wheel)}
     assert {f"{package}/py.typed" for package in PACKAGES} <= packed
