@@ -20,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help demo test lab check bench soak dist docs format requirements venv clean $(CHECKS)
+.PHONY: help demo test lab check bench soak dist docs site format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,9 +49,15 @@ bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 soak: $(VENV)/dev.stamp ## Run 10 million calls and 100 GB of sessions, and check each byte. Half an hour.
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, and manual pages into build/man.
+docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, manual pages (build/man) and the site (build/site).
 	@$(BIN)/python -m tests.docs
 	@$(BIN)/python -m fastn_p2p.cli.manual build/man/man1
+	@$(MAKE) -s site
+
+site: $(VENV)/dev.stamp $(TOOLS)/docs.stamp # The documentation site, in build/site.
+	@$(BIN)/python -m tests.docs.site build
+	@cd build && ../$(TOOLS)/bin/zensical build --strict -f zensical.toml
+	@! grep -rlE '<(script|img|link)[^>]+(src|href)="?https?:|unpkg[^"]*shim' build/site --include=*.html
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -9,8 +9,8 @@ __all__ = ["INSTALLATION", "ROOT", "TEXT", "TEXTS", "block"]
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = (
-    "README.md", "docs/installing.md", "docs/protocols.md", "docs/python.md", "docs/writing-protocols.md",
-    "docs/files.md", "docs/mail.md", "docs/tunnels.md", "docs/chat.md",
+    "README.md", "docs/tutorial.md", "docs/installing.md", "docs/protocols.md", "docs/python.md",
+    "docs/writing-protocols.md", "docs/files.md", "docs/mail.md", "docs/tunnels.md", "docs/chat.md",
 )  # fmt: skip
 """Pages whose marked blocks are run, in a reader's order."""
 TEXTS = {name: (ROOT / name).read_text() for name in RUN}

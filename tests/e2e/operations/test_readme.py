@@ -149,8 +149,8 @@ class Machine:
         eventually(lambda: not is_alive(process.pid), f"{command[-1]} is gone")
 
     @contextmanager
-    def daemon(self) -> Iterator[None]:
-        with self.another_terminal("stays: daemon") as process:
+    def daemon(self, marker: str = "stays: daemon") -> Iterator[None]:
+        with self.another_terminal(marker) as process:
             assert process.stderr is not None
             line = process.stderr.readline()
             assert " ready in " in line, line + process.stderr.read()
@@ -198,6 +198,22 @@ ALONE = [
     "run: stream program",
 ]
 """Commands that the reader runs on one machine, in the order of the pages."""
+TUTORIAL = [
+    "run: path",
+    "run: tutorial, version",
+    "run: tutorial, home",
+    "stays: tutorial, daemon",
+    "run: tutorial, identities",
+    "run: tutorial, call",
+    "run: tutorial, peer",
+    "run: tutorial, share",
+    "run: tutorial, access",
+    "run: tutorial, mail",
+    "run: tutorial, read",
+    "run: tutorial, program",
+    "run: tutorial, status",
+    "run: tutorial, clean",
+]
 BOB = [
     "run: path",
     "stays: daemon",
@@ -227,8 +243,8 @@ ALICE = [
 def test_every_marked_block_is_run_in_its_order() -> None:
     markers = re.findall(r"^<!-- ((?:run|stays): .*) -->$", TEXT, re.MULTILINE)
     programs = {"run: protocol", "run: stream protocol"}  # modules, which the reader puts into files
-    assert set(markers) == {*ALONE, *BOB, *ALICE, *INSTALLATION, *programs}
-    for order in (ALONE, BOB, ALICE, INSTALLATION):
+    assert set(markers) == {*ALONE, *TUTORIAL, *BOB, *ALICE, *INSTALLATION, *programs}
+    for order in (ALONE, TUTORIAL, BOB, ALICE, INSTALLATION):
         assert [marker for marker in markers if marker in order] == order
 
 
@@ -290,6 +306,27 @@ def test_on_one_machine(tmp_path: Path) -> None:
         assert machine.python("run: stream program", ticket) == "5 bytes\n"
         assert (machine.home / "shouted.txt").read_bytes() == b"HELLO"
     assert machine.ran == ALONE
+
+
+def test_the_tutorial(tmp_path: Path) -> None:
+    home = str(tmp_path / "home" / "fastn-tutorial")
+    with machines(tmp_path, "home", FASTN_HOME=home) as (machine,):
+        assert machine.run("run: tutorial, version").startswith("fastn-p2p ")
+        machine.run("run: tutorial, home")
+        assert machine.shell("echo $FASTN_HOME") == f"{home}\n"
+        with machine.daemon("stays: tutorial, daemon"):
+            machine.run("run: tutorial, identities")
+            assert machine.run("run: tutorial, call") == block("output: tutorial, call")
+            machine.run("run: tutorial, peer")
+            assert machine.run("run: tutorial, share").endswith("Milk, bread, apples\n")
+            assert "alice" in machine.run("run: tutorial, access")
+            machine.run("run: tutorial, mail")
+            eventually(lambda: "Dinner" in machine.shell("fastn-p2p mail list --as bob"), "the mail has come")
+            assert machine.run("run: tutorial, read").endswith("At eight?\n")
+            assert machine.python("run: tutorial, program") == "Echo: from a program\n"
+            assert "FileTransfer" in machine.run("run: tutorial, status")
+        machine.run("run: tutorial, clean")
+        assert machine.ran == TUTORIAL
 
 
 def save(machine: Machine, marker: str, file: str) -> None:
