@@ -6,8 +6,8 @@ A record proves itself, so it may come from anywhere: an address book, a LAN, a 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -317,7 +317,7 @@ def _is_address(text: str) -> bool:
     bracketed = host.startswith("[") and host.endswith("]")
     try:
         if bracketed:
-            return "%" not in host and bool(ipaddress.IPv6Address(host[1:-1]))
-        return bool(ipaddress.IPv4Address(host))
+            return "%" not in host and bool(IPv6Address(host[1:-1]))
+        return bool(IPv4Address(host))
     except ValueError:
         return False
