@@ -5,6 +5,7 @@
 - ``error_report``: how an error becomes a message and an exit code.
 - ``completion``: words for the shell, without typer. ``manual``: manual pages, and a page of all commands.
 - ``status``, ``netcheck``, ``stream``: behind the commands of these names.
+- ``status``, ``netcheck``, ``doctor``, ``bug_report``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
 - ``service_units``, ``service_options``: behind ``service``.

@@ -57,6 +57,8 @@ COMMANDS: Final = (
     "status",
     "health",
     "service",
+    "doctor",
+    "bug-report",
     "config",
     "identity",
     "create-identity",

@@ -61,7 +61,8 @@ class CommandLineError(CommandFailed):
 
 TABLE: Final[dict[ExitCode, str]] = {
     ExitCode.OK: "done",
-    ExitCode.APPLICATION: "application error: the remote handler refused the request; netcheck: something is wrong",
+    ExitCode.APPLICATION: "application error: the remote handler refused the request; netcheck, doctor: something is "
+    "wrong",
     ExitCode.USAGE: "usage error: the command or the request is invalid",
     ExitCode.DAEMON: "the daemon is not running, busy, of another version, or has failed",
     ExitCode.PEER: "the peer is unknown, unreachable or offline",

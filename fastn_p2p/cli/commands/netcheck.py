@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
-from ...console.output import put_json, write_message, write_result
 from ...console.parameters import Option
 
 
@@ -20,20 +18,7 @@ def run(
     """
     import asyncio
 
-    from ..netcheck.check import PROBLEM
+    from ..netcheck.check import show_checks
     from ..netcheck.run import run_checks
 
-    checks = asyncio.run(run_checks(home))
-    if json:
-        put_json(*checks)
-    else:
-        for check in checks:
-            target = f" {check.target}" if check.target else ""
-            took = "" if check.ms is None else f" ({check.ms:.1f} ms)"
-            write_result(f"{check.state:<8} {check.name}{target}: {check.text}{took}")
-            if check.advice:
-                write_result(f"{'':<8} → {check.advice}")
-    wrong = sum(check.state == PROBLEM for check in checks)
-    if wrong and not json:
-        write_message(f"{wrong} of {len(checks)} checks found something wrong.")
-    raise SystemExit(ExitCode.APPLICATION if wrong else ExitCode.OK)
+    raise SystemExit(show_checks(asyncio.run(run_checks(home)), json=json))

@@ -1,0 +1,109 @@
+"""``health``, ``doctor`` and ``bug-report``: what is wrong with a daemon, for probes, owners and helpers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_client.ipc.messages import AddPeer
+from tests.support.daemons import Daemon, eventually
+from tests.support.processes import signal_if_alive
+from tests.support.two_daemons import TwoDaemons
+
+
+def test_a_daemon_that_is_well(daemons: TwoDaemons) -> None:
+    done = daemons.one.cli("health")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.OK, "ok\n", "")
+    done = daemons.one.cli("health", "--json", "--live")
+    assert (done.returncode, msgspec.json.decode(done.stdout)) == (ExitCode.OK, {"ok": True, "problems": []})
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "home", tmp_path / "hosts")
+    done = daemon.cli("health", "--json")
+    found = msgspec.json.decode(done.stdout)
+    assert (done.returncode, found["ok"]) == (ExitCode.DAEMON, False)
+    assert [each["code"] for each in found["problems"]] == ["daemon-not-running"]
+    done = daemon.cli("health")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (ExitCode.DAEMON, "", 1)
+
+
+@pytest.mark.parametrize("actor", ["gateway", "network"])
+def test_a_process_that_hangs(daemons: TwoDaemons, actor: str) -> None:
+    one = daemons.one
+    eventually(lambda: one.cli("health").returncode == ExitCode.OK, "all processes are ready")
+    pid = one.pid(actor)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = one.cli("health", "--timeout", "3")
+        assert done.returncode == ExitCode.DAEMON, done.stderr
+        assert actor in done.stderr
+        assert done.stderr.count("\n") == 1
+    finally:
+        signal_if_alive(pid, signal.SIGCONT)
+    eventually(lambda: one.cli("health").returncode == ExitCode.OK, "the daemon recovers")
+
+
+def test_the_time_is_limited(daemons: TwoDaemons) -> None:
+    for timeout in ("0", "nan", "-1"):
+        assert daemons.one.cli("health", "--timeout", timeout).returncode == ExitCode.USAGE
+    assert daemons.one.cli("health", "--timeout", "0.000001").returncode == ExitCode.TIMEOUT
+
+
+# ── doctor ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_doctor(daemons: TwoDaemons, tmp_path: Path) -> None:
+    done = daemons.one.cli("doctor", "--local", "--json")
+    checks = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    found = {each["name"]: each["state"] for each in checks}
+    assert found["daemon"] == found["home"] == found["sockets"] == found["settings"] == found["secrets"] == "ok"
+    assert found["vault"] == "warning"  # not encrypted
+    assert done.returncode == (ExitCode.APPLICATION if "problem" in found.values() else ExitCode.OK)
+
+    stopped = Daemon(tmp_path / "home", tmp_path / "hosts")
+    done = stopped.cli("doctor", "--local")
+    assert "unknown  daemon: none is running" in done.stdout
+    assert not stopped.home.path.exists()
+    stopped.home.path.mkdir(mode=0o700)
+    stopped.home.config_file.write_text("[network]\nmodes = 1\n")
+    done = stopped.cli("doctor")
+    assert done.returncode == ExitCode.APPLICATION
+    assert "problem  settings: " in done.stdout
+
+
+# ── bug-report ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bug_report_has_no_names_keys_addresses_and_messages(daemons: TwoDaemons, tmp_path: Path) -> None:
+    one = daemons.one
+    secret = "a message of its own"
+    with one.client() as client:
+        client.control(AddPeer(daemons.bob, "bobby"))
+        client.call("alice", "bobby", "Echo", request={"message": secret})
+    file = tmp_path / "report.txt"
+    assert one.cli("bug-report", "--local", "--output", str(file)).returncode == ExitCode.USAGE  # no terminal
+    done = one.cli("bug-report", "--local", "--yes", "--output", str(file))
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.OK, f"{file}\n", "")
+    assert file.stat().st_mode & 0o777 == 0o600
+    report = file.read_text()
+    status = one.status()
+    private = {"alice", "bobby", secret, daemons.alice, daemons.bob, status.endpoint, str(one.home.path)}
+    assert [each for each in private if each in report] == []
+    for part in (
+        "== doctor ==",
+        "== Settings ==",
+        "== status ==",
+        "== logs/network.log ==",
+        "<peer-1>",
+        "<identity-1>",
+    ):
+        assert part in report
+    assert one.cli("bug-report", "--local", "--yes", "--output", str(file)).returncode == ExitCode.EXISTS
+    stopped = Daemon(tmp_path / "home", tmp_path / "hosts")
+    assert stopped.cli("bug-report", "--local", "--yes", "--output", str(tmp_path / "other")).returncode == ExitCode.OK
