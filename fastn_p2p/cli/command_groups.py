@@ -59,6 +59,7 @@ COMMANDS: Final = (
     "service",
     "doctor",
     "bug-report",
+    "metrics",
     "config",
     "identity",
     "create-identity",

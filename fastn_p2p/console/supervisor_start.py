@@ -37,6 +37,8 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
     fixed_settings: tuple[str, ...]
     vault_page: int
     """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
+    metrics: str
+    """Address at which metrics are served; empty for none."""
     users: SeparateUsers | None
     """Users of the processes; None to have one user for all."""
 
@@ -64,6 +66,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
             vault_page=self.vault_page,
             users=self.users,
             version=__version__,
+            metrics=self.metrics,
         )
         code = run(Home(Path(self.home)), self.network, config)
         return ExitCode.DAEMON if code == EXIT_FAILED else code

@@ -64,6 +64,8 @@ class DaemonConfig:
     """Users of the processes; None if all have that of the supervisor."""
     version: str = "unknown"
     """Version of the daemon. To read it from what is installed would take 2 MB."""
+    metrics: str = ""
+    """Address at which metrics are served; empty for none."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
@@ -97,6 +99,7 @@ class ActorSpecs:
                 version=config.version,
                 memory=config.identity_memory,
                 identities=(0, 0) if users is None else (users.first, users.last),
+                metrics=config.metrics,
             ),
         }
         self.core = [

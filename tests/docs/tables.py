@@ -31,6 +31,7 @@ from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p.protocols.web.protocol import Web
 from fastn_p2p_actors.daemon_settings.catalogue import SETTINGS
+from fastn_p2p_actors.gateway.metrics.metric_catalogue import METRICS, exposed_names
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.vault import access_policy
 from fastn_p2p_client import errors, limits
@@ -142,6 +143,13 @@ def _supervisor(_: list[str]) -> Rows:
         [f"`{request.__name__}`", *("yes" if request in allowed else "no" for allowed in ALLOWED_REQUESTS.values())]
         for requests in ALLOWED_REQUESTS.values()
         for request in sorted(requests, key=lambda each: each.__name__)
+    ]
+
+
+def _metrics(_: list[str]) -> Rows:
+    return [
+        [f"`{exposed_names(name)[0].removesuffix('_bucket')}`", each.kind, _code(each.labels), each.text]
+        for name, each in METRICS.items()
     ]
 
 
@@ -262,6 +270,7 @@ GENERATED: Final[dict[str, Generated]] = {
     "settings": Generated(
         ("setting", "option", "variable", "default", "allowed", "a change applies", "meaning"), _settings
     ),
+    "metrics": Generated(("metric", "kind", "labels", "meaning"), _metrics),
     "commands": Generated(("command", "what it does", "options"), _every_command),
     "json results": Generated(("command", "standard output with `--json`"), _json_results),
     "exit codes": Generated(("exit code", "meaning"), _exit_codes),

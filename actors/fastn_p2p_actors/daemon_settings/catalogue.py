@@ -8,11 +8,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from .metrics_address import parse_metrics_address
 from .sections import DaemonSettings, NetworkMode
 from .server_urls import url_problem
 
 NONE: Final = "none"
-"""Word that stands for an empty list, on the command line and in the environment."""
+"""Word that stands for an empty list or address, on the command line and in the environment."""
+METRICS_ADDRESS: Final = "metrics.address"
 _SWITCH: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
     **dict.fromkeys(("false", "off", "no", "0"), False),
@@ -81,6 +83,11 @@ class Setting(NamedTuple):
             problem = url_problem(url)
             if problem:
                 raise InvalidSettings(self._message(_shown(url), source, problem))
+        if self.key == METRICS_ADDRESS and converted:
+            try:
+                parse_metrics_address(converted)
+            except ValueError as error:
+                raise InvalidSettings(self._message(_shown(converted), source, str(error))) from None
         return tuple(dict.fromkeys(converted)) if self.is_list else converted
 
     def parsed(self, words: Sequence[str], source: str) -> Any:
@@ -94,6 +101,8 @@ class Setting(NamedTuple):
         if len(words) != 1:
             raise InvalidSettings(self._message(" ".join(words), source, "it is one value"))
         text = words[0]
+        if self.key == METRICS_ADDRESS and text == NONE:
+            return ""
         kind = _types()[self.key]
         if kind is bool:
             return self.checked(_SWITCH.get(text.lower(), text), source)
@@ -161,6 +170,13 @@ SETTINGS: Final = (
         "--sandbox, --no-sandbox",
         "true or false",
         "confine each process to the files, sockets and system calls that it needs or was granted",
+    ),
+    Setting(
+        METRICS_ADDRESS,
+        "FASTN_METRICS",
+        "--metrics",
+        "HOST:PORT with an address of loopback, or unix:PATH; empty for none",
+        "address at which metrics are served for Prometheus, by HTTP below `/metrics`",
     ),
 )
 """Every setting, in the order of ``config show``."""

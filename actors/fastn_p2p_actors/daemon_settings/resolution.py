@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from .catalogue import SETTINGS, Setting
 from .config_file import read_config
-from .sections import DaemonSettings, LimitsSection, NetworkMode, NetworkSection
+from .sections import DaemonSettings, LimitsSection, MetricsSection, NetworkMode, NetworkSection
 from .server_urls import has_path, is_unencrypted_and_public
 
 COMMAND_LINE: Final = "command line"
@@ -106,4 +106,8 @@ def _build(values: Mapping[str, Any]) -> DaemonSettings:
     def section(name: str) -> dict[str, Any]:
         return {setting.name: values[setting.key] for setting in SETTINGS if setting.section == name}
 
-    return DaemonSettings(network=NetworkSection(**section("network")), limits=LimitsSection(**section("limits")))
+    return DaemonSettings(
+        network=NetworkSection(**section("network")),
+        limits=LimitsSection(**section("limits")),
+        metrics=MetricsSection(**section("metrics")),
+    )

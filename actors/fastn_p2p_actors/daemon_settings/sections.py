@@ -79,8 +79,16 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     """Confine the daemon's processes to what they need, if the kernel can."""
 
 
+class MetricsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[metrics]``."""
+
+    address: str = ""
+    """Address at which metrics are served, as ``metrics_address`` reads it; empty for none."""
+
+
 class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a daemon, every section."""
 
     network: NetworkSection = NetworkSection()
     limits: LimitsSection = LimitsSection()
+    metrics: MetricsSection = MetricsSection()

@@ -16,6 +16,7 @@ the network process's mailbox.
 - ``command_audit``: reports to the audit log which program has changed what.
 - ``disk_guard``: takes an identity offline whose protocols fill the disk.
 - ``leftovers``: files of a deleted identity that only its own user may delete.
+- ``metrics``: the page for Prometheus, and its server.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from functools import partial
 from typing import Final
 
@@ -30,12 +32,14 @@ from fastn_p2p_client.errors import P2PError
 
 from ..runtime.actor import ActorContext
 from ..runtime.sandbox.roles import gateway_sandbox
+from ..runtime.specs import GatewaySettings
 from ..storage.atomic_files import set_on_leftover
 from ..storage.shared_directories import share_with
 from .commands.backup import finish_restores
 from .commands.bindings import roll_back_uncommitted
 from .commands.identities import bring_offline_for_disk, hosts_foreign_code
 from .commands.identity_revocation import finish_revocations
+from .commands.metrics_text import metrics_page
 from .commands.transport import finish_rotation
 from .context import GatewayContext
 from .control_server import ControlServer
@@ -52,8 +56,11 @@ _BATCH: Final = 256
 
 async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
+    settings = actor.load_settings(GatewaySettings)
+    listener, metrics_problem = _bind_metrics(settings.metrics)
     actor.enter_sandbox(lambda: gateway_sandbox(actor.home))
     context = GatewayContext(actor)
+    context.metrics_problem = metrics_problem
     if any(context.settings.identities):
         share_with(*context.settings.identities)
         _complete_permissions(context)
@@ -67,6 +74,12 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_rotation(context))
     bring_offline, runs_foreign_code = partial(bring_offline_for_disk, context), partial(hosts_foreign_code, context)
     context.spawn(DiskGuard(actor.home.identities, bring_offline, runs_foreign_code).watch())
+    metrics = None
+    if listener is not None:
+        from .metrics.metrics_server import MetricsServer
+
+        metrics = MetricsServer(listener, partial(metrics_page, context))
+        await metrics.open()
     restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
         await actor.stop_requested.wait()
@@ -74,8 +87,25 @@ async def serve(actor: ActorContext) -> None:
         await context.audit.close()
     finally:
         restoring.cancel()
+        if metrics is not None:
+            metrics.close()
         server.close()
         context.close()
+
+
+def _bind_metrics(address: str) -> tuple[socket.socket | None, str]:
+    """Return the socket of the metrics, if there are any, and the reason why it could not be bound."""
+    if not address:
+        return None, ""
+    from ..daemon_settings.metrics_address import parse_metrics_address
+    from .metrics.metrics_server import bind_metrics
+
+    try:
+        return bind_metrics(parse_metrics_address(address)), ""
+    except (OSError, ValueError) as error:
+        problem = f"metrics are not served at {address}: {getattr(error, 'strerror', None) or error}"
+        logging.getLogger(__name__).error("%s", problem)
+        return None, problem
 
 
 def _complete_permissions(context: GatewayContext) -> None:

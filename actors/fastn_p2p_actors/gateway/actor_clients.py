@@ -34,7 +34,7 @@ from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, de
 
 from ..identity.messages import IdentityActorReply
 from ..identity.resource_limits import memory_limit, process_limit
-from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkReportReply
+from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkFiguresReply, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
 from ..runtime.curve.curve_connection import vault_channel
@@ -72,6 +72,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | InvitationText
     | InvitationList
     | NetworkReportReply
+    | NetworkFiguresReply
 )
 _identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)
 

@@ -53,6 +53,7 @@ class GatewayContext:
         transport_lock: held while the transport key is replaced.
         is_confining: whether the daemon's processes are confined, where the kernel can do that.
         filled_disk: warnings about identities that were taken offline because they filled the disk, by name.
+        metrics_problem: reason why metrics are not served, although the settings want it; empty if there is none.
         workers: runs protocol code in one-shot workers.
     """
 
@@ -70,6 +71,7 @@ class GatewayContext:
         self.restore_lock = asyncio.Lock()
         self.transport_lock = asyncio.Lock()
         self.is_confining = actor.spec.sandbox
+        self.metrics_problem = ""
         self.filled_disk: dict[str, str] = {}
         limits = WorkerLimits(self.settings.memory, self.is_confining, str(actor.home.path))
         self.workers = OneShotWorkers(SupervisedWorkers(actor), limits)

@@ -78,6 +78,7 @@ from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .discovery.targets import TargetFinder
 from .event_router import EventRouter
+from .figures import read_figures
 from .invitation_exchange import InvitationExchange
 from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
@@ -312,6 +313,7 @@ class Network:
             revocations=revocations,
             invitations=invitations,
             reconnect_list=self._reconnect_list,
+            figures=partial(read_figures, self._outgoing, self._incoming, self._sessions, self._pool, payloads),
         )
         registry.check_usable = book.check_own
         revocations.open()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, Forbidden
@@ -22,12 +24,15 @@ from .admin_messages import (
     DeletePeer,
     EndInvitation,
     GetInvitations,
+    GetNetworkFigures,
     GetNetworkReport,
     GetPeers,
     InvitationRequest,
     ListIdentity,
     MakeInvitation,
     MeasureRoundTrip,
+    NetworkFigures,
+    NetworkFiguresReply,
     NetworkReport,
     NetworkReportReply,
     PrepareRestart,
@@ -80,6 +85,7 @@ class Admin:
         revocations: RevocationExchange,
         invitations: InvitationExchange,
         reconnect_list: ReconnectList,
+        figures: Callable[[], Awaitable[NetworkFigures]],
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -99,6 +105,7 @@ class Admin:
         self._revocations = revocations
         self._invitations = invitations
         self._reconnect_list = reconnect_list
+        self._figures = figures
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -172,6 +179,8 @@ class Admin:
             return await self._contacts.handle(message)
         if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
+        if isinstance(message, GetNetworkFigures):
+            return NetworkFiguresReply(await self._figures())
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
 
     async def _handle_invitation(self, message: InvitationRequest) -> Message:

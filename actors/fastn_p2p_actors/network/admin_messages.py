@@ -231,6 +231,50 @@ class RestoreInvitation(Message, frozen=True, tag=134):
     invitation: SavedInvitation
 
 
+class GetNetworkFigures(Message, frozen=True, tag=135):
+    """Requests the figures for metrics. Answered by ``NetworkFiguresReply``."""
+
+
+class CallFigures(msgspec.Struct, frozen=True):
+    """Calls in one direction, as ``CallCounters`` has them."""
+
+    ended: int
+    in_flight: int
+    durations: list[int]
+    seconds: float
+    errors: dict[str, int]
+
+
+class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of the network process. Totals are from its start."""
+
+    made: CallFigures
+    """Calls of local programs."""
+    served: CallFigures
+    """Calls that local processes serve."""
+    sessions_opened: int
+    sessions_arrived: int
+    open_sessions: int
+    """Sessions that local programs have opened and that are open."""
+    served_sessions: int
+    sent: int
+    """Bytes of streams to peers, also those of ended connections."""
+    received: int
+    connections_opened: int
+    connections_accepted: int
+    dials: int
+    paths: dict[str, int]
+    """Open connections by path: ``direct``, ``relayed`` or ``unknown``."""
+    silent: int
+    """Open connections over which the peer daemon does not answer."""
+    waiting: dict[str, tuple[int, int]]
+    """Bytes of payloads that wait, and their limit, by whose they are: ``strangers``, ``peers`` or ``programs``."""
+
+
+class NetworkFiguresReply(Message, frozen=True, tag=152):
+    figures: NetworkFigures
+
+
 class AccessEvaluation(Message, frozen=True, tag=151):
     """For each access list its entries, or the one entry about the peer."""
 
@@ -289,6 +333,7 @@ NetworkRequest: TypeAlias = (
     | DeletePeer
     | GetPeers
     | GetNetworkReport
+    | GetNetworkFigures
     | ReloadNetworkSettings
     | ListIdentity
     | MeasureRoundTrip

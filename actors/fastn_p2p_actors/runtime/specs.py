@@ -66,6 +66,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of data that a one-shot worker may have; 0 for no limit."""
     identities: tuple[int, int] = (0, 0)
     """First and last user of identities; both 0 if they have the user of the gateway."""
+    metrics: str = ""
+    """Address at which metrics are served; empty for none."""
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):

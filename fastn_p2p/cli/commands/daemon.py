@@ -66,6 +66,13 @@ def run(
             help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: sandbox]",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS",
+            help="Serve /metrics for Prometheus: HOST:PORT on loopback, or unix:PATH.  [env: FASTN_METRICS]",
+        ),
+    ] = None,
     separate_users: Annotated[
         str | None,
         Option(
@@ -103,6 +110,7 @@ def run(
         "limits.memory": memory,
         "limits.connections": connections,
         "limits.sandbox": sandbox,
+        "metrics.address": metrics,
     }
     found = Home.find(home)
     check_format(found)  # first: a newer version may have settings and slots that this one rejects with other words
@@ -120,5 +128,6 @@ def run(
         sandbox=limits.sandbox,
         fixed_settings=resolved.fixed,
         vault_page=-1 if page is None else page,
+        metrics=resolved.settings.metrics.address,
         users=users,
     )

@@ -17,6 +17,7 @@ TESTED: Final[Mapping[str, str]] = {
     "httpcore": "1.0.9",
     "iroh": "1.2.0",
     "msgspec": "0.22.0",
+    "prometheus-client": "0.26.0",
     "prompt_toolkit": "3.0.53",
     "PyNaCl": "1.6.2",
     "pyzmq": "27.3.0",

@@ -1,9 +1,12 @@
-"""``health``, ``doctor`` and ``bug-report``: what is wrong with a daemon, for probes, owners and helpers."""
+"""``health``, ``doctor``, ``bug-report``, ``metrics``: what is wrong with a daemon, for probes, owners and helpers."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -107,3 +110,42 @@ def test_bug_report_has_no_names_keys_addresses_and_messages(daemons: TwoDaemons
     assert one.cli("bug-report", "--local", "--yes", "--output", str(file)).returncode == ExitCode.EXISTS
     stopped = Daemon(tmp_path / "home", tmp_path / "hosts")
     assert stopped.cli("bug-report", "--local", "--yes", "--output", str(tmp_path / "other")).returncode == ExitCode.OK
+
+
+# ── metrics ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_metrics_of_a_daemon_and_of_a_gateway_that_was_restarted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    daemon = Daemon(tmp_path / "home", tmp_path / "hosts", FASTN_METRICS=f"unix:{path}")
+
+    def scrape() -> str:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(str(path))
+            connected.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return b"".join(iter(partial(connected.recv, 2**16), b"")).decode()
+        return ""
+
+    daemon.start()
+    try:
+        alice = daemon.identity("alice")
+        with daemon.client() as client:
+            for _ in range(3):
+                client.call("alice", alice, "Echo", request={"message": "hi"})
+            with pytest.raises(Exception, match="Nope"):
+                client.call("alice", alice, "Nope", request={})
+        page = scrape()
+        assert page.startswith("HTTP/1.1 200")
+        assert 'fastn_p2p_calls_total{direction="made"} 4.0' in page
+        assert 'fastn_p2p_call_errors_total{code="protocol-not-found",direction="made"} 1.0' in page
+        assert 'fastn_p2p_call_duration_seconds_count{direction="served"} 3.0' in page
+        printed = daemon.cli("metrics").stdout
+        names = [line.split()[2] for line in printed.splitlines() if line.startswith("# TYPE")]
+        assert all(f"# TYPE {name} " in page for name in names)
+        pid = daemon.kill_actor("gateway")
+        daemon.wait_actor("gateway", not_pid=pid)
+        page = eventually(scrape, "the next gateway serves metrics")
+        assert 'fastn_p2p_process_restarts_total{process="gateway"} 1.0' in page
+        assert daemon.status().warnings == []
+    finally:
+        daemon.clean_up()

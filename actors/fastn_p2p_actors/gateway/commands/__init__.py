@@ -15,6 +15,7 @@
 - ``settings``: reload of ``config.toml``.
 - ``transport``: replace the transport key.
 - ``status``: state of the whole daemon. ``health``: the parts of it that are not well.
+- ``metrics_text``: figures for Prometheus.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from .health import get_health
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
 from .identity_revocation import accept_successor, revoke_identity
 from .invitations import create_invitation, list_invitations, revoke_invitation
+from .metrics_text import get_metrics
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
@@ -107,6 +109,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.RestoreBackup: Command(restore_backup, changes=True),
     m.RotateTransport: Command(rotate_transport, changes=True),
     m.GetHealth: Command(get_health, changes=False),
+    m.GetMetrics: Command(get_metrics, changes=False),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""
 COMMANDS_OF_IDENTITIES: Final = frozenset({m.ListIdentities, m.ListPeers, m.GetTicket})

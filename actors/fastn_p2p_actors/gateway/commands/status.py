@@ -95,6 +95,8 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         if process.refused
     ]
     warnings += context.filled_disk.values()
+    if context.metrics_problem:
+        warnings.append(context.metrics_problem)
     now_ms = boot_ms()
     warnings += _previous_exit_warning(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []

@@ -24,6 +24,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
+from ..call_counters import APPLICATION, CallCounters
 from ..connections.payload_memory import MOST_SERVED_OF_STRANGERS, PayloadMemory
 from ..serving.expected_programs import ExpectedPrograms, Program
 from ..serving.load_balancer import ServingProcess
@@ -50,6 +51,9 @@ class IncomingCalls:
         expected: holds retried calls that a program may have executed before this process started.
         payloads: memory for payloads.
         on_denied: called with a binding and the key of a caller that its access list does not admit.
+
+    Attributes:
+        counters: what has become of all calls so far. The durations are those of the processes that served them.
     """
 
     def __init__(
@@ -70,10 +74,14 @@ class IncomingCalls:
         self._grace = grace
         self._expected = expected
         self._payloads = payloads
+        self.counters = CallCounters()
         self._deadlines: DeadlineTimer[ServedCall] = DeadlineTimer(self._loop, self._expire)
         self._next_number = 0
         self._served: dict[bytes, ServedCall] = {}
         self._idle: asyncio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._served)
 
     def close(self) -> None:
         """Stop the timer of the deadlines."""
@@ -205,6 +213,7 @@ class IncomingCalls:
         served.release()
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
+        self.counters.refuse(error.code)
         served.origin.on_error(error)
 
     def _reject(self, served: ServedCall, error: P2PError) -> None:
@@ -214,6 +223,7 @@ class IncomingCalls:
         else:
             served.done = True
             served.release()
+            self.counters.refuse(error.code)
             served.origin.on_rejected(error)
 
     def on_answer(
@@ -244,14 +254,18 @@ class IncomingCalls:
             return
         served.done = True
         served.release()
-        binding.answered(server, now - served.started, now)
+        seconds = now - served.started
+        self.counters.answer(seconds)
+        binding.answered(server, seconds, now)
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
             return
         binding.errors += 1
         if isinstance(answer, ApplicationErrorReply):
+            self.counters.fail(APPLICATION)
             served.origin.on_application_error(answer.kind, answer.message, payload)
         else:
+            self.counters.fail(answer.code)
             served.origin.on_error(answer.error())
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -291,6 +305,7 @@ class IncomingCalls:
     def cancel(self, served: ServedCall) -> None:
         """Stop a call: its caller no longer waits. Tell the process that has it."""
         served.done = True
+        self.counters.unanswered += 1
         served.release()
         server = served.server
         if server is not None:
@@ -302,4 +317,5 @@ class IncomingCalls:
 
     def _expire(self, served: ServedCall) -> None:
         self.cancel(served)
+        self.counters.fail(DeadlineExceeded.code)
         served.origin.on_error(DeadlineExceeded(seconds=round(served.seconds, 3)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from fastn_p2p_client.errors import (
@@ -26,6 +27,7 @@ from fastn_p2p_client.names import check_name
 from fastn_p2p_client.retry import NOT_EXECUTED
 
 from ...runtime.mailbox import Mailbox, Sender
+from ..call_counters import APPLICATION, CallCounters
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
 from ..connections.payload_memory import Account, PayloadMemory
@@ -45,6 +47,7 @@ class _OutgoingCall:
 
     Attributes:
         state: calls in flight of the same program.
+        began: time at which it began, in seconds of ``time.monotonic()``.
         seconds: timeout.
         target: key of the callee, once the call was sent.
         call_id: idempotency key of a retried call that was sent; empty otherwise.
@@ -63,6 +66,7 @@ class _OutgoingCall:
         "_is_returning",
         "_payload",
         "_reserved",
+        "began",
         "call_id",
         "cancel",
         "connecting_to",
@@ -91,6 +95,7 @@ class _OutgoingCall:
         self.state = state
         self.correlation = correlation
         self.seconds = seconds
+        self.began = monotonic()  # the clock of the event loop, which has a resolution of 1 ms
         self.may_repeat = may_repeat
         self._payload = b""
         self._reserved = 0
@@ -172,6 +177,8 @@ class _OutgoingCall:
         self._finish(_REPLY, payload)
 
     def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
+        if not self.done:
+            self._calls.counters.fail(APPLICATION)
         self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
     def on_error(self, error: P2PError) -> None:
@@ -179,6 +186,8 @@ class _OutgoingCall:
             self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
         elif isinstance(error, PeerOffline) and self.endpoint != THIS_DAEMON:
             self._calls.targets.on_offline(self.target, self.endpoint)
+        if not self.done:
+            self._calls.counters.fail(error.code)
         self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:
@@ -187,6 +196,7 @@ class _OutgoingCall:
     def abandon(self) -> None:
         """Stop the call without an answer, because its program no longer waits."""
         if self._close():
+            self._calls.counters.unanswered += 1
             self._stop()
 
     def expire(self) -> None:
@@ -206,6 +216,7 @@ class _OutgoingCall:
 
     def _finish(self, header: bytes, payload: bytes) -> None:
         if self._close():
+            self._calls.counters.answer(monotonic() - self.began)
             self._calls.mailbox.answer(self.sender, self.correlation, header, payload)
 
     def _close(self) -> bool:
@@ -237,6 +248,9 @@ class OutgoingCalls:
         targets: finds where each call goes.
         incoming: serves calls whose target is a local binding.
         payloads: memory for payloads of calls that wait.
+
+    Attributes:
+        counters: what has become of all calls so far.
     """
 
     def __init__(
@@ -251,6 +265,7 @@ class OutgoingCalls:
         self.targets = targets
         self.incoming = incoming
         self._payloads = payloads
+        self.counters = CallCounters()
         self.attempts = EarlierAttempts(self._loop.time)
         self._deadlines: DeadlineTimer[_OutgoingCall] = DeadlineTimer(self._loop, _OutgoingCall.expire)
         self._idle: asyncio.Event | None = None
@@ -258,6 +273,9 @@ class OutgoingCalls:
     def now(self) -> float:
         """Return the event loop's time, in seconds."""
         return self._loop.time()
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
 
     def close(self) -> None:
         """Stop the timer of the deadlines."""
@@ -294,11 +312,12 @@ class OutgoingCalls:
             if len(message.call_id) > MAX_CALL_ID:
                 raise BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")
         except P2PError as error:
+            self.counters.refuse(error.code)
             self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds, message.call_id != b"")
-        self._deadlines.add(call, self._loop.time() + seconds)
+        self._deadlines.add(call, call.began + seconds)
         self.targets.find(call, message, payload)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:

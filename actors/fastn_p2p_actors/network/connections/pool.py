@@ -79,6 +79,8 @@ class ConnectionPool:
         wants: local identities that peer daemons wait for.
         own_endpoint: public key of the local endpoint.
         dials: handshakes that were started, for tests and ``status``.
+        opened, accepted: connections that this daemon, or the peer daemon, has dialled, so far.
+        ended_sent, ended_received: bytes of connections that have ended.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class ConnectionPool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
+        self.opened = self.accepted = 0
+        self.ended_sent = self.ended_received = 0
 
     def __len__(self) -> int:
         return self._count
@@ -197,6 +201,10 @@ class ConnectionPool:
         connection.share(self.introductions.of(connection.endpoint), self.wants)
         self._connections.setdefault(connection.endpoint, group).append(connection)
         self._count += 1
+        if outgoing:
+            self.opened += 1
+        else:
+            self.accepted += 1
         connection.start(self._hello)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
@@ -283,6 +291,8 @@ class ConnectionPool:
         if group is not None and connection in group:
             group.remove(connection)
             self._count -= 1
+            self.ended_sent += connection.sent
+            self.ended_received += connection.received
             if group:
                 self._choose(connection.endpoint)
             else:

@@ -52,6 +52,7 @@ class SessionManager:
 
     Attributes:
         revocation: ends sessions whose permission is revoked.
+        opened, arrived: sessions that local programs have opened, and that peers have, so far.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SessionManager:
         self._memory = SessionMemory(payloads)
         self._openings = OpeningDeadlines(self)
         self._offers = SessionOffers(mailbox, registry, book, grace, self._memory, self.revocation, on_denied)
+        self.opened = self.arrived = 0
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._served_by = self._offers.served_by
         self._programs: Counter[Sender] = Counter()
@@ -78,6 +80,11 @@ class SessionManager:
 
     def __len__(self) -> int:
         return len(self._opened_by)
+
+    @property
+    def served(self) -> int:
+        """Number of sessions that local processes serve."""
+        return len(self._served_by)
 
     def close(self) -> None:
         """Stop the timer of the deadlines. Processes and peers see the end of their connections."""
@@ -93,6 +100,7 @@ class SessionManager:
         except P2PError as error:
             self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
+        self.opened += 1
         relay = self._opened_by[leg.key] = SessionRelay(leg, message.credit)
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
@@ -194,6 +202,7 @@ class SessionManager:
 
     def on_arrival(self, incoming: IncomingSession) -> None:
         """Open a session for a peer."""
+        self.arrived += 1
         relay = SessionRelay(incoming, incoming.window)
         incoming.set_output(relay.from_opener)
         relay.at_end.append(incoming.close)

@@ -42,7 +42,7 @@ from .bindings import (
     StopProtocol,
     WatchBindings,
 )
-from .health import GetHealth, HealthReply
+from .health import GetHealth, GetMetrics, HealthReply
 from .hello import Hello, Welcome
 from .identities import (
     CreateIdentity,
@@ -111,6 +111,7 @@ ControlRequest: TypeAlias = (
     | RestoreBackup
     | RotateTransport
     | GetHealth
+    | GetMetrics
     | Cancel
 )
 """Messages that a program sends to the gateway."""

@@ -1,10 +1,10 @@
-"""Control messages of ``fastn-p2p health``."""
+"""Control messages of ``fastn-p2p health`` and ``fastn-p2p metrics``."""
 
 from __future__ import annotations
 
-from .base import Message, Record
+from .base import Ack, Message, Record
 
-__all__ = ["GetHealth", "HealthProblem", "HealthReply"]
+__all__ = ["GetHealth", "GetMetrics", "HealthProblem", "HealthReply"]
 
 
 class HealthProblem(Record, frozen=True):
@@ -27,3 +27,9 @@ class GetHealth(Message, frozen=True, tag=126):
     """Ask whether all processes of the daemon are well."""
 
     reply_type = HealthReply
+
+
+class GetMetrics(Message, frozen=True, tag=128):
+    """Get the metrics of the daemon. The payload of the reply is the page in the text format of Prometheus."""
+
+    reply_type = Ack

@@ -32,6 +32,7 @@ class StubConnection:
         self.end = ""
         self.closed = False
         self.is_silent = self.is_in_question = False
+        self.sent = self.received = 0
         self.doubts = 0
         self.last_received_at = 0.0
         self.identities = self

@@ -1,0 +1,1 @@
+"""Tests of ``fastn_p2p_actors.gateway.metrics``."""
