@@ -4,12 +4,12 @@
 - ``plain_arguments``: reads the command line if it is complete and valid; ``typer_commands``: if it is not, and help.
 - ``error_report``: how an error becomes a message and an exit code.
 - ``completion``: words for the shell, without typer. ``manual``: manual pages, and a page of all commands.
-- ``status``, ``netcheck``, ``stream``: behind the commands of these names.
 - ``status``, ``netcheck``, ``doctor``, ``bug_report``, ``stream``: behind the commands of these names.
 - ``protocol_list``, ``protocol_template``, ``python_environment``: behind ``protocol list`` and ``protocol new``.
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
 - ``service_units``, ``service_options``: behind ``service``.
 - ``vault_slots``, ``vault_text``, ``audit_reader``: behind ``vault`` and ``log audit``.
+- ``log_reader``: behind ``logs``. ``rotated_file``: reads log files over their rotation.
 """
 
 from __future__ import annotations

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
 from ..console.exit_codes import CommandLineError
+from .rotated_file import RotatedFile
 
-_OLD_FILES: Final = 9
-"""Numbers of old files that are looked for. The vault keeps fewer."""
-_POLL: Final = 0.2
+POLL: Final = 0.2
 """Seconds between two looks for further lines."""
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -50,82 +47,20 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         OSError: a file cannot be read.
     """
-    files = _open_files(path)
-    try:
-        for opened in files:
-            yield from _lines(opened)
-    finally:
-        _close(files)
+    with RotatedFile(path) as file:
+        yield from _parsed(file)
 
 
 def follow_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of all files, and then each further line as soon as it is written. Never ends."""
-    files = _open_files(path)
-    try:
+    with RotatedFile(path) as file:
         while True:
-            for opened in files:
-                yield from _lines(opened)
-            _close(files[:-1])
-            del files[:-1]
-            if not files or not _is_current(files[0], path):
-                files += _newer(_open_files(path), files)
-            if len(files) < 2:
-                time.sleep(_POLL)
-    finally:
-        _close(files)
+            yield from _parsed(file)
+            time.sleep(POLL)
 
 
-def _open_files(path: Path) -> list[BinaryIO]:
-    """Open all files, the oldest first.
-
-    The newest one is opened first: if the log is rotated meanwhile, a file is found twice, and none is missed.
-    """
-    found: dict[tuple[int, int], BinaryIO] = {}
-    try:
-        for number in range(_OLD_FILES + 1):
-            with suppress(FileNotFoundError):
-                opened = path.with_name(f"{path.name}.{number}" if number else path.name).open("rb")
-                if found.setdefault(_identity(opened), opened) is not opened:
-                    opened.close()
-    except BaseException:
-        _close(found.values())
-        raise
-    return list(reversed(found.values()))
-
-
-def _newer(files: list[BinaryIO], known: list[BinaryIO]) -> list[BinaryIO]:
-    """Return the files that are newer than the known one, and close the others."""
-    identities = [_identity(each) for each in files]
-    first = next((identities.index(each) + 1 for each in map(_identity, known) if each in identities), 0)
-    _close(files[:first])
-    return files[first:]
-
-
-def _identity(opened: BinaryIO) -> tuple[int, int]:
-    found = os.fstat(opened.fileno())
-    return found.st_dev, found.st_ino
-
-
-def _close(files: Iterable[BinaryIO]) -> None:
-    for each in files:
-        each.close()
-
-
-def _is_current(opened: BinaryIO, path: Path) -> bool:
-    """Return False once the file was rotated."""
-    try:
-        return os.path.samestat(os.fstat(opened.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lines(opened: BinaryIO) -> Iterator[dict[str, Any]]:
-    while True:
-        start = opened.tell()
-        data = opened.readline()
-        if not data.endswith(b"\n"):
-            opened.seek(start)  # the rest of it is being written
-            return
+def _parsed(file: RotatedFile) -> Iterator[dict[str, Any]]:
+    for data in file.read():
         try:
             line = msgspec.json.decode(data, type=dict[str, Any])
         except UNDECODABLE:

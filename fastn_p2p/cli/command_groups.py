@@ -83,6 +83,7 @@ COMMANDS: Final = (
     "backup",
     "transport",
     "log",
+    "logs",
     "ping",
     "explain",
     "netcheck",

@@ -41,7 +41,13 @@ from fastn_p2p_supervisor.process_tree import ALLOWED_REQUESTS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CODE: Final = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
-ENVIRONMENT_OF_OTHERS: Final = ("XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "FORCE_COLOR", "CREDENTIALS_DIRECTORY")
+ENVIRONMENT_OF_OTHERS: Final = (
+    "XDG_RUNTIME_DIR",
+    "NOTIFY_SOCKET",
+    "JOURNAL_STREAM",
+    "FORCE_COLOR",
+    "CREDENTIALS_DIRECTORY",
+)
 
 Rows = list[list[str]]
 

@@ -13,6 +13,8 @@ from fastn_p2p_client.plain_text import plain, plain_lines
 
 from .sampled_log import SampledFileHandler
 
+STREAM_VARIABLE: Final = "JOURNAL_STREAM"
+"""Environment variable of a service whose standard error leads to the journal of systemd."""
 LEVEL_VARIABLE: Final = "FASTN_LOG"
 """Environment variable with the level: ``DEBUG``, ``INFO`` (default), ``WARNING`` or ``ERROR``."""
 
@@ -43,11 +45,17 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
 
     The file appears with the first line. It is rotated at 5 MB, and three old files are kept. During a flood, lines are
     left out and counted, so that the files reach back a day. A full disk or a missing directory costs log lines, and
-    nothing else.
+    nothing else. Under systemd, the journal gets the same lines.
     """
     wanted = os.environ.get(LEVEL_VARIABLE, "INFO").strip().upper()
     level = logging.getLevelNamesMapping().get(wanted)
     handler = make_handler(home, name)
+    stream = os.environ.get(STREAM_VARIABLE)
+    if stream:
+        from .journal import find_journal
+
+        journal = find_journal(name, stream)
+        handler.mirror = None if journal is None else journal.write
     logging.raiseExceptions = False
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -63,7 +71,7 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     return logger
 
 
-def make_handler(home: Home, name: str) -> logging.Handler:
+def make_handler(home: Home, name: str) -> SampledFileHandler:
     """Return the handler that writes the log file of a process."""
     handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

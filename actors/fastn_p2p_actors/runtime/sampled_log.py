@@ -81,6 +81,9 @@ class SampledFileHandler(RotatingFileHandler):
         kept: old files that are kept.
         now: return monotonic seconds.
         later: call a function after so many seconds.
+
+    Attributes:
+        mirror: gets the level and the text, without time, of each line that is written; None for nobody.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class SampledFileHandler(RotatingFileHandler):
         super().__init__(path, maxBytes=file_bytes, backupCount=kept, encoding="utf-8", delay=True)
         self._now = now
         self._later = later
+        self.mirror: Callable[[int, str], None] | None = None
         total = file_bytes * kept
         self._own = Rate(total * _OWN_PER_DAY / MAX_KINDS / DAY, total * _OWN_BURST / MAX_KINDS)
         self._shared = TokenBucket(Rate(total * _SHARED_PER_DAY / DAY, total * _SHARED_BURST), now())
@@ -129,6 +133,8 @@ class SampledFileHandler(RotatingFileHandler):
             if len(line) > MAX_LINE:
                 line = f"{line[:MAX_LINE]} … ({len(line) - MAX_LINE:,} more characters)"
             size = self._write(line)
+            if self.mirror is not None:
+                self.mirror(record.levelno, line.partition(" ")[2])
             if own:
                 sample.bucket.spend(now, size)
             else:
@@ -194,7 +200,10 @@ class SampledFileHandler(RotatingFileHandler):
             lasting = True
             count, sample.left_out = sample.left_out, 0
             seconds = max(1, round(self._now() - sample.since))
-            self._write(self.left_out_line(sample.logger, sample.level, count, seconds, sample.words))
+            line = self.left_out_line(sample.logger, sample.level, count, seconds, sample.words)
+            self._write(line)
+            if self.mirror is not None:
+                self.mirror(sample.level, line.partition(" ")[2])
         return lasting
 
     def left_out_line(self, kind: str, level: int, count: int, seconds: int, words: str) -> str:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ...console.options import HomeOption
-from ...console.output import put_raw, write_message
+from ...console.options import HomeOption, JsonOption
+from ...console.output import put_json, put_raw, write_message
 from ...console.parameters import Option
 
 
@@ -15,6 +15,7 @@ def run(
     local: Annotated[bool, Option("--local", help="Leave out the network, which `netcheck` checks.")] = False,
     force: Annotated[bool, Option("--force", help="Replace the file if it exists.")] = False,
     yes: Annotated[bool, Option("--yes", help="Write the file without showing it.")] = False,
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Write a report for whoever is asked for help: versions, doctor, settings, status and logs in one text file.
@@ -45,4 +46,7 @@ def run(
             raise SystemExit(ExitCode.INTERRUPTED)
     with new_private_file(file, force=force) as target, open(target, "wb", closefd=False) as opened:
         opened.write(report)
-    write_result(str(file))
+    if json:
+        put_json({"file": str(file)})
+    else:
+        write_result(str(file))

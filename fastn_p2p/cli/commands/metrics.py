@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 from ...console.options import HomeOption
-from ...console.output import put_raw
+from ...console.output import put_json, put_raw
+from ...console.parameters import Option
 
 
-def run(home: HomeOption = None) -> None:
+def run(
+    json: Annotated[bool, Option("--json", help="Print JSON, one value on each line.")] = False,
+    home: HomeOption = None,
+) -> None:
     """Print the metrics of the daemon in the text format of Prometheus.
 
     The setting `metrics.address` serves the same for Prometheus.
@@ -18,4 +24,12 @@ def run(home: HomeOption = None) -> None:
         async with Client(home, program="fastn-p2p metrics") as client:
             return (await client.control_with_payload(GetMetrics(), timeout=10.0))[1]
 
-    put_raw(asyncio.run(read()))
+    page = asyncio.run(read())
+    if not json:
+        put_raw(page)
+        return
+    from prometheus_client.parser import text_string_to_metric_families
+
+    families = text_string_to_metric_families(page.decode())
+    samples = (sample for family in families for sample in family.samples)
+    put_json(*({"name": each.name, "labels": each.labels, "value": each.value} for each in samples))
