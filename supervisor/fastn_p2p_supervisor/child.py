@@ -74,6 +74,9 @@ class ChildObserver(Protocol):
     def end_worker(self, child: Child, number: int) -> None:
         """Kill the worker that the child has started with the request of this number."""
 
+    def on_ready(self, child: Child) -> None:
+        """Handle the readiness of a child's process."""
+
     def on_crash_loop(self, child: Child) -> None:
         """Handle a crash loop: the child is not restarted any more."""
 
@@ -427,6 +430,7 @@ class Child:
             if self.state == ProcessState.STARTING:
                 self._was_ready = True
                 self._enter(ProcessState.READY)
+                self._observer.on_ready(self)
                 self.started_once.set()
                 self._resolve_outcome("")
         elif isinstance(message, wire.Heartbeat):

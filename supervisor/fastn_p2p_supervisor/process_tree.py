@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
+from fastn_p2p_actors.runtime.log_files import LEVEL_VARIABLE, set_level
 from fastn_p2p_actors.runtime.process_setup import boot_ms, own_memory
 from fastn_p2p_actors.runtime.separate_users import ProcessAccount
 from fastn_p2p_actors.runtime.specs import ActorSpec
@@ -51,6 +52,7 @@ ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
             wire.RunWorker,
             wire.RestartNetwork,
             wire.LimitIdentity,
+            wire.ChangeLogLevel,
         }
     ),
     "network": frozenset({wire.OpenConfig, wire.OpenSocket}),
@@ -116,6 +118,8 @@ class ProcessTree:
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
         self._stopping = False
+        self._log_level = ""
+        """Level that was set while the daemon runs; empty for that of the start."""
         self._start_slots = asyncio.Semaphore(PARALLEL_STARTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tick = clock()
@@ -364,11 +368,25 @@ class ProcessTree:
                 child = self.identities.get(check_name(name, "an identity"))
                 if child is not None:
                     child.set_limits(request)
+            case wire.ChangeLogLevel(level):
+                self._change_log_level(level)
             case wire.RestartNetwork():
                 await self.restart_core("network")
             case wire.GetProcesses():
                 return wire.ProcessList(self.report())
         return Ack()
+
+    def _change_log_level(self, level: str) -> None:
+        """Change the level of this process, of all children, and of those that start later."""
+        set_level(level)
+        os.environ[LEVEL_VARIABLE] = self._log_level = level
+        for child in self._all_children():
+            child.send(wire.SetLogLevel(level), child.pid)
+
+    def on_ready(self, child: Child) -> None:
+        """Tell a new process the level, if it was changed since the fork server has started."""
+        if self._log_level:
+            child.send(wire.SetLogLevel(self._log_level), child.pid)
 
     # ── ticks ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,6 +15,7 @@ from .server_urls import url_problem
 NONE: Final = "none"
 """Word that stands for an empty list or address, on the command line and in the environment."""
 METRICS_ADDRESS: Final = "metrics.address"
+LOG_LEVEL: Final = "log.level"
 _SWITCH: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
     **dict.fromkeys(("false", "off", "no", "0"), False),
@@ -103,6 +104,8 @@ class Setting(NamedTuple):
         text = words[0]
         if self.key == METRICS_ADDRESS and text == NONE:
             return ""
+        if self.key == LOG_LEVEL:
+            return self.checked(text.upper(), source)
         kind = _types()[self.key]
         if kind is bool:
             return self.checked(_SWITCH.get(text.lower(), text), source)
@@ -177,6 +180,14 @@ SETTINGS: Final = (
         "--metrics",
         "HOST:PORT with an address of loopback, or unix:PATH; empty for none",
         "address at which metrics are served for Prometheus, by HTTP below `/metrics`",
+    ),
+    Setting(
+        LOG_LEVEL,
+        "FASTN_LOG",
+        "--log-level",
+        "DEBUG, INFO, WARNING or ERROR",
+        "lowest level of the lines that the log files get",
+        is_live=True,
     ),
 )
 """Every setting, in the order of ``config show``."""

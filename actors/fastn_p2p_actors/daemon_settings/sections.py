@@ -86,9 +86,20 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True):
     """Address at which metrics are served, as ``metrics_address`` reads it; empty for none."""
 
 
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class LogSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[log]``."""
+
+    level: LogLevel = "INFO"
+    """Lowest level of the lines that the log files get."""
+
+
 class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a daemon, every section."""
 
     network: NetworkSection = NetworkSection()
     limits: LimitsSection = LimitsSection()
     metrics: MetricsSection = MetricsSection()
+    log: LogSection = LogSection()

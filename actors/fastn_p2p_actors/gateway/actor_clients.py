@@ -202,6 +202,10 @@ class SupervisorClient:
         )
         await self._request(request, REQUEST_SECONDS)
 
+    async def change_log_level(self, level: str) -> None:
+        """Log lines of this level and above in all processes. Raises DaemonBusy."""
+        await self._request(control_channel.ChangeLogLevel(level), REQUEST_SECONDS)
+
     async def processes(self, timeout: float = REQUEST_SECONDS) -> list[control_channel.ProcessInfo]:
         """Return every process of the daemon. Raises DaemonBusy."""
         reply = await self._request(control_channel.GetProcesses(), timeout)

@@ -150,7 +150,7 @@ class Admin:
         if isinstance(message, ReloadNetworkSettings):
             fixed = await self._settings.reload()
             await self._endpoint.set_relays(self._settings.live.relays)
-            return SettingsReply(fixed)
+            return SettingsReply(fixed, self._settings.log_level)
         if isinstance(message, ListIdentity):
             await self._publisher.set_listed(message.identity, listed=message.listed)
             return Ack()

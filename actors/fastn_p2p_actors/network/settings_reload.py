@@ -10,8 +10,9 @@ from typing import Any, Final, TypeAlias
 
 from fastn_p2p_client.errors import StorageDamaged
 
-from ..daemon_settings.catalogue import SETTINGS, InvalidSettings
+from ..daemon_settings.catalogue import LOG_LEVEL, SETTINGS, InvalidSettings
 from ..daemon_settings.config_file import read_config
+from ..daemon_settings.sections import LogSection
 from ..runtime.specs import NetworkSettings
 from ..storage.atomic_files import error_text
 from .live_settings import LiveSettings
@@ -19,6 +20,7 @@ from .live_settings import LiveSettings
 log = logging.getLogger(__name__)
 
 _LIVE: Final = tuple(setting for setting in SETTINGS if setting.is_live)
+_OF_NETWORK: Final = tuple(setting for setting in _LIVE if setting.section == "network")
 
 
 OpenFile: TypeAlias = Callable[[], Awaitable[int]]
@@ -42,6 +44,8 @@ class SettingsReload:
         self._open_file = open_file
         self._start = start
         self.live = LiveSettings(start.network)
+        self.log_level = ""
+        """Level of log lines that the file asks for; empty if an option or a variable sets it."""
         self.problem = ""
         """Reason why the file does not count; empty if it does."""
 
@@ -69,7 +73,8 @@ class SettingsReload:
         except OSError as error:
             raise StorageDamaged(path=str(self._file), reason=error_text(error)) from error
         self.problem = ""
-        self.live.change(**{setting.name: self._value(setting.key, found) for setting in _LIVE})
+        self.live.change(**{setting.name: self._value(setting.key, found) for setting in _OF_NETWORK})
+        self.log_level = "" if LOG_LEVEL in self._start.fixed else found.get(LOG_LEVEL, LogSection().level)
         return tuple(setting.key for setting in _LIVE if setting.key in self._start.fixed)
 
     def _value(self, key: str, found: dict[str, Any]) -> Any:

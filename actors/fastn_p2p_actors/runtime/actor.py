@@ -36,7 +36,7 @@ from . import control_channel as wire
 from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
-from .log_files import configure_logging, confine_logging, create_log_file
+from .log_files import configure_logging, confine_logging, create_log_file, set_level
 from .sandbox.replaced_files import ReplacedFiles
 from .sandbox.sandbox import CompiledSandbox, Sandbox, compile_in_fork, enter, enter_compiled
 from .sandbox.seccomp import deny_io_uring
@@ -357,6 +357,8 @@ class ActorContext:
             return
         if isinstance(message, wire.Shutdown):
             self.stop_requested.set()
+        elif isinstance(message, wire.SetLogLevel):
+            set_level(message.level)
         else:
             response = self._pending.get(message.id)
             if response is not None and not response.done():

@@ -105,8 +105,15 @@ class LimitIdentity(_Message, frozen=True, tag=19):
     open_files: int
 
 
+class ChangeLogLevel(_Message, frozen=True, tag=22):
+    """Log lines of this level and above in all processes of the daemon, from now on. The reply is ``Ack``."""
+
+    level: str
+
+
 Request: TypeAlias = (
-    LimitIdentity
+    ChangeLogLevel
+    | LimitIdentity
     | StartIdentity
     | StopIdentity
     | EnsureOnline
@@ -250,7 +257,13 @@ class Shutdown(_Message, frozen=True, tag=21):
     """Drain, then exit; the same as SIGTERM."""
 
 
-FromSupervisor: TypeAlias = ChildResponse | Shutdown
+class SetLogLevel(_Message, frozen=True, tag=23):
+    """Log lines of this level and above from now on."""
+
+    level: str
+
+
+FromSupervisor: TypeAlias = ChildResponse | Shutdown | SetLogLevel
 
 
 # ── packets ──────────────────────────────────────────────────────────────────────────────────────

@@ -71,6 +71,13 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     return logger
 
 
+def set_level(level: str) -> None:
+    """Log lines of this level and above in this process from now on. An unknown level changes nothing."""
+    number = logging.getLevelNamesMapping().get(level)
+    if number is not None:
+        logging.getLogger().setLevel(number)
+
+
 def make_handler(home: Home, name: str) -> SampledFileHandler:
     """Return the handler that writes the log file of a process."""
     handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)

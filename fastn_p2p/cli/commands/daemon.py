@@ -73,6 +73,13 @@ def run(
             help="Serve /metrics for Prometheus: HOST:PORT on loopback, or unix:PATH.  [env: FASTN_METRICS]",
         ),
     ] = None,
+    log_level: Annotated[
+        str | None,
+        Option(
+            metavar="LEVEL",
+            help="Lowest level of log lines: DEBUG, INFO, WARNING, ERROR.  [env: FASTN_LOG; default: INFO]",
+        ),
+    ] = None,
     separate_users: Annotated[
         str | None,
         Option(
@@ -111,6 +118,7 @@ def run(
         "limits.connections": connections,
         "limits.sandbox": sandbox,
         "metrics.address": metrics,
+        "log.level": log_level and log_level.upper(),
     }
     found = Home.find(home)
     check_format(found)  # first: a newer version may have settings and slots that this one rejects with other words
@@ -128,6 +136,7 @@ def run(
         sandbox=limits.sandbox,
         fixed_settings=resolved.fixed,
         vault_page=-1 if page is None else page,
+        log_level=resolved.settings.log.level,
         metrics=resolved.settings.metrics.address,
         users=users,
     )

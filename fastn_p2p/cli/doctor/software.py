@@ -14,6 +14,7 @@ from ..netcheck.check import OK, PROBLEM, WARNING, Check
 
 TESTED: Final[Mapping[str, str]] = {
     "blake3": "1.0.11",
+    "h11": "0.16.0",
     "httpcore": "1.0.9",
     "iroh": "1.2.0",
     "msgspec": "0.22.0",

@@ -112,7 +112,7 @@ def test_bug_report_has_no_names_keys_addresses_and_messages(daemons: TwoDaemons
     assert stopped.cli("bug-report", "--local", "--yes", "--output", str(tmp_path / "other")).returncode == ExitCode.OK
 
 
-# ── metrics ──────────────────────────────────────────────────────────────────────────────────────
+# ── metrics and levels of logs ─────────────────────────────────────────────────────────────────────
 
 
 def test_metrics_of_a_daemon_and_of_a_gateway_that_was_restarted(tmp_path: Path) -> None:
@@ -126,6 +126,8 @@ def test_metrics_of_a_daemon_and_of_a_gateway_that_was_restarted(tmp_path: Path)
             return b"".join(iter(partial(connected.recv, 2**16), b"")).decode()
         return ""
 
+    daemon.home.path.mkdir(mode=0o700)
+    daemon.home.config_file.write_text('[log]\nlevel = "ERROR"\n')
     daemon.start()
     try:
         alice = daemon.identity("alice")
@@ -147,6 +149,17 @@ def test_metrics_of_a_daemon_and_of_a_gateway_that_was_restarted(tmp_path: Path)
         page = eventually(scrape, "the next gateway serves metrics")
         assert 'fastn_p2p_process_restarts_total{process="gateway"} 1.0' in page
         assert daemon.status().warnings == []
+
+        assert daemon.cli("logs").stdout == ""
+        done = daemon.cli("config", "set", "log.level", "info")
+        assert "uses it now" in done.stderr
+        daemon.wait_actor("network", not_pid=daemon.kill_actor("network"))
+
+        def logging_actors() -> set[str]:
+            lines = daemon.cli("logs", "--json", "--level", "info").stdout.splitlines()
+            return {msgspec.json.decode(line)["actor"] for line in lines}
+
+        eventually(lambda: {"supervisor", "network"} <= logging_actors(), "running and new processes log more")
     finally:
         daemon.clean_up()
 

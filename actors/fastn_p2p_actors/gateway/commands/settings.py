@@ -9,4 +9,7 @@ from ..context import GatewayContext
 
 
 async def reload_settings(context: GatewayContext, _message: ReloadSettings, _: bytes) -> SettingsReply:
-    return await context.network.request(ReloadNetworkSettings(), SettingsReply)
+    reply = await context.network.request(ReloadNetworkSettings(), SettingsReply)
+    if reply.log_level:
+        await context.supervisor.change_log_level(reply.log_level)
+    return reply

@@ -22,6 +22,8 @@ class SettingsReply(Message, frozen=True, tag=53):
 
     fixed: tuple[str, ...] = ()
     """Keys that the file cannot change, because the daemon was started with an option or an environment variable."""
+    log_level: str = ""
+    """Level of the log lines from the file, in the reply of the network process; empty if something else sets it."""
 
 
 class RestoreReply(Message, frozen=True, tag=123):

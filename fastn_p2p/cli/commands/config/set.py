@@ -25,7 +25,8 @@ def run(
 ) -> None:
     """Write one setting to `config.toml`.
 
-    Relays and directories take effect on the running daemon at once, and every other setting at its next start.
+    Relays, directories and the log level take effect on the running daemon at once, every other setting at its next
+    start.
     Comments and other settings in the file stay as they are.
     """
     from fastn_p2p_actors.daemon_settings.resolution import ENVIRONMENT, warnings_of

@@ -65,3 +65,15 @@ async def test_an_invalid_file_changes_nothing(file: Path) -> None:
     await reload.reload()
     assert not reload.live.relays
     assert not reload.problem
+
+
+async def test_a_reload_has_the_level_of_the_file(file: Path) -> None:
+    reload = reloading(file, NetworkSection())
+    await reload.reload()
+    assert reload.log_level == "INFO"
+    file.write_text('[log]\nlevel = "DEBUG"\n')
+    await reload.reload()
+    assert reload.log_level == "DEBUG"
+    fixed = reloading(file, NetworkSection(), "log.level")
+    assert await fixed.reload() == ("log.level",)
+    assert fixed.log_level == ""
