@@ -221,18 +221,26 @@ class SilentConnections:
     def _time_to_heal(self, silent: PeerConnection, chosen: PeerConnection, answered_at: float) -> float:
         """Return the seconds for a silent connection, since the peer answers over another one.
 
-        A peer that soon answers from elsewhere has moved. No connection that this daemon has dialled follows it: in
-        QUIC, only who has dialled may move (RFC 9000, section 9). Until it is closed, iroh sends what belongs to the
-        other one to the old address, too.
+        A peer that soon answers from elsewhere has moved; later, one whose record does not name the old address any
+        more. No connection that this daemon has dialled follows it: in QUIC, only who has dialled may move (RFC 9000,
+        section 9). Until it is closed, iroh sends what belongs to the other one to the old address, too.
 
-        After a longer silence, a link was cut. Another address proves nothing then: the peer may have several, and iroh
-        does not say that QUIC has followed a router which got another one. The connection is heard after as long as it
-        was silent at most, because QUIC doubles its pauses.
+        Else a link was cut. Another address proves nothing then: the peer may have several, and iroh does not say that
+        QUIC has followed a router which got another one. The connection is heard after as long as it was silent at
+        most, because QUIC doubles its pauses.
         """
         lasted = answered_at - silent.silent_since
-        if lasted < _SHORT_SILENCE and _is_elsewhere(silent, chosen):
-            return 0.0 if silent.outgoing else _HEAL_AFTER_MOVE
+        if _is_elsewhere(silent, chosen):
+            if silent.outgoing and (lasted < _SHORT_SILENCE or not self._is_in_record(silent)):
+                return 0.0
+            if lasted < _SHORT_SILENCE:
+                return _HEAL_AFTER_MOVE
         return _HEAL_AFTER_MOVE if answered_at < self._moved_at + _MOVE else max(_HEAL, lasted + _HEAL_MARGIN)
+
+    def _is_in_record(self, connection: PeerConnection) -> bool:
+        """Return whether a record of the peer daemon names the IP address over which it was reached."""
+        host = _host(connection.path_now().address)
+        return any(_host(address) == host for known in self._known(connection) for address in known.addresses)
 
     async def _connect(self, address: EndpointAddress) -> None:
         """Dial the endpoint. Return when it is connected, or another connection with it has become silent.
@@ -260,17 +268,21 @@ class SilentConnections:
         This daemon's own relays come last: if that of the peer is gone, the peer may have chosen one of these.
         """
         in_use, in_use_relays = connection.addresses()
-        known = [
-            candidate.address
-            for identity in connection.introductions.shown(_IDENTITIES)
-            for candidate in self._router.known(identity, "")
-            if candidate.address.endpoint == connection.endpoint
-        ]
+        known = self._known(connection)
         relays = dict.fromkeys(
             [relay for each in known for relay in each.relays] + [*in_use_relays, *self._endpoint.relays]
         )
         addresses = dict.fromkeys([address for each in known for address in each.addresses] + list(in_use))
         return EndpointAddress(connection.endpoint, tuple(relays), tuple(addresses))
+
+    def _known(self, connection: PeerConnection) -> list[EndpointAddress]:
+        """Return what the records of the peer daemon's identities say of it."""
+        return [
+            candidate.address
+            for identity in connection.introductions.shown(_IDENTITIES)
+            for candidate in self._router.known(identity, "")
+            if candidate.address.endpoint == connection.endpoint
+        ]
 
 
 class _PathSearch:
@@ -395,8 +407,12 @@ def _is_elsewhere(silent: PeerConnection, chosen: PeerConnection) -> bool:
     old, new = silent.path_now(), chosen.path_now()
     if not old.path == new.path == "direct":
         return False
-    hosts = [path.address.rpartition(":")[0] for path in (old, new)]
+    hosts = _host(old.address), _host(new.address)
     return hosts[0] != hosts[1] and ("[" in hosts[0]) == ("[" in hosts[1])
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
 def _close(connections: list[PeerConnection], reason: str) -> None:

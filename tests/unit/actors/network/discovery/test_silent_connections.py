@@ -389,6 +389,21 @@ async def test_a_connection_gets_longer_to_heal_than_it_was_silent(
     assert not peer.connection.closed
 
 
+async def test_a_connection_that_cannot_follow_a_moved_peer_is_closed_when_its_record_says_so(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a long silence."""
+    monkeypatch.setattr(silent_connections, "_HEAL", 3600.0)
+    peer.connection.silent_since -= 600.0
+    peer.connection.outgoing, peer.old_path_works, peer.answers_from = True, True, NEW
+    running = asyncio.ensure_future(peer.run())
+    await peer.wait_healing(running)
+    assert not peer.connection.closed
+    peer.known = EndpointAddress(ENDPOINT, (), (NEW,))
+    await running
+    assert peer.connection.closed
+
+
 async def test_a_path_is_not_dead_if_the_peer_dials_while_a_handshake_is_waited_for(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
