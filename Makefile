@@ -2,6 +2,7 @@
 # and git: each target sets up .venv by itself, and does nothing when it is up to date.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHONS ?= 3.11 3.12 3.13 3.14
 ARGS ?=
 
 # The tests start thousands of short processes: each would compile every module again.
@@ -20,16 +21,26 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help demo test lab check bench soak dist docs site format requirements venv clean $(CHECKS)
+.PHONY: help demo test test-all lint lab check bench soak dist docs site format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, a process killed and healed.
 	@$(BIN)/fastn-p2p demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests. ARGS go to pytest: make test ARGS='tests/unit -x'.
 	@$(BIN)/python -m pytest -n auto -m 'not lab_long' $(ARGS)
+
+test-all: ## Run the tests with each Python of PYTHONS that this machine has, each in an environment of its own.
+	@failed=; for version in $(PYTHONS); do \
+	    python=$$(for each in "$$(command -v python$$version)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python \
+	        "$$HOME"/.local/share/uv/python/cpython-$$version.*/bin/python; do \
+	        "$$each" -c '' 2>/dev/null && echo "$$each" && break; done); \
+	    if [ -z "$$python" ]; then echo "Python $$version: not on this machine"; continue; fi; \
+	    echo "Python $$version: $$python"; \
+	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed with Python$$failed"; exit 1; }
 
 lab: $(VENV)/dev.stamp ## Run all tests in networks of their own, long ones too. Needs root and /dev/net/tun.
 	@$(BIN)/python -m pytest -n auto tests/lab $(ARGS)
@@ -62,6 +73,13 @@ site: $(VENV)/dev.stamp $(TOOLS)/docs.stamp # The documentation site, in build/s
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
+lint: $(TOOLS)/lint.stamp ## Check containers, compose file, workflows and shell scripts.
+	@$(TOOLS)/bin/hadolint deploy/container/*.Containerfile
+	@$(TOOLS)/bin/yamllint --strict .github deploy
+	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/container/compose.yml
+	@$(TOOLS)/bin/shellcheck --exclude=SC2206 .ci/run  # empty words are meant to vanish
+
 dist: $(TOOLS)/installers.stamp $(TOOLS)/release.stamp ## Build wheels and sdists of the last commit, twice, and compare.
 	@$(TOOLS)/bin/python deploy/distributions.py $(TOOLS)/bin/uv
 	@$(TOOLS)/bin/twine --no-color check --strict dist/*
@@ -73,7 +91,7 @@ venv: $(VENV)/dev.stamp ## Only set up .venv.
 	@:
 
 clean: ## Remove .venv, caches and build output.
-	@rm -rf $(VENV) $(TOOLS) build dist client/build client/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist client/build client/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@rm -rf ./*.egg-info client/*.egg-info actors/*.egg-info supervisor/*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
