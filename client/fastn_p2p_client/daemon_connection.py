@@ -9,12 +9,12 @@ from typing import Final
 
 import msgspec
 
-from .errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
+from .errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError, VersionMismatch
 from .home import Home
 from .ipc import messages as m
 from .ipc.request_channel import RequestChannel, decode_answer
 from .ipc.transport.base import TransportName
-from .limits import PROTOCOL_VERSION
+from .limits import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 from .session.client_sessions import ClientSessions
 
 _HELLO_TIMEOUT: Final = 10.0
@@ -167,7 +167,7 @@ class DaemonConnection:
     async def _send_hello(self) -> None:
         if self.gateway is None:
             return
-        hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))
+        hello = m.encode(m.Hello(OLDEST_PROTOCOL_VERSION, self._program, PROTOCOL_VERSION))
         try:
             answer = await self.gateway.request_encoded(hello, b"", _HELLO_TIMEOUT)
             reply = decode_answer(_hello_reply, answer.header)
@@ -178,7 +178,9 @@ class DaemonConnection:
             return  # the channel reconnects, and that starts the next hello
         if isinstance(reply, m.ErrorReply):
             self._rejection = reply.error()
-        elif isinstance(reply, m.Welcome):
+        elif not OLDEST_PROTOCOL_VERSION <= reply.version <= PROTOCOL_VERSION:
+            self._rejection = VersionMismatch(ours=PROTOCOL_VERSION, theirs=reply.version)
+        else:
             self._rejection = None
             self._open_network(Path(os.fsdecode(reply.data_route.encode())))  # also where file names are not UTF-8
             self._welcomed.set()

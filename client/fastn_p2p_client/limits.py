@@ -7,7 +7,9 @@ unless a name says otherwise.
 from typing import Final
 
 PROTOCOL_VERSION: Final = 1
-"""Version of the local protocol. The daemon rejects another one with ``VersionMismatch``."""
+"""Newest version of the local protocol that this version speaks. Both sides use the newest that both speak."""
+OLDEST_PROTOCOL_VERSION: Final = 1
+"""Oldest version of the local protocol that is still spoken. Without a common one there is ``VersionMismatch``."""
 
 # Messages
 MAX_HEADER: Final = 64 * 1024

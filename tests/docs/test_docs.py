@@ -80,7 +80,7 @@ def test_answers_that_are_named_exist() -> None:
 
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
 EXAMPLES: Final = {
-    "Hello": m.encode(m.Hello(1, "my-program")),
+    "Hello": m.encode(m.Hello(1, "my-program", 1)),
     "Call": m.encode(m.Call("alice", "bob", "Echo", "default", 10_000)),
     "payload": REQUEST,
     "Ping": encode_frame(wire.Ping()),

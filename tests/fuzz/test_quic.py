@@ -131,9 +131,17 @@ def test_another_alpn_gets_no_connection(victim: QuicVictim) -> None:
 
 
 def test_another_wire_version_is_told_so(victim: QuicVictim) -> None:
-    other = encode_frame(wire.Hello(WIRE_VERSION + 1, b"hostile1", MAX_PAYLOAD, 100))
+    """A peer that speaks an older one beside it is served."""
+    other, both = (
+        encode_frame(wire.Hello(version, b"hostile1", MAX_PAYLOAD, 100, newest=WIRE_VERSION + 1))
+        for version in (WIRE_VERSION + 1, WIRE_VERSION)
+    )
     with hostile_peer(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
-        assert "version" in account.closed
+        versions = f"one daemon has wire version {WIRE_VERSION}, the other {WIRE_VERSION + 1}. Upgrade the older one"
+        assert versions in account.closed
+    talk = Talk([Channel(both + introduction() + request(1, victim.key)), Until(frames=1)])
+    with hostile_peer(victim.target, [talk]) as (account,):
+        assert account.answers == [[3, 1]]
 
 
 def test_bulk_streams_of_garbage_end_that_connection_alone(victim: QuicVictim) -> None:

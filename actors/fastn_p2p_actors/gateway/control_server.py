@@ -29,7 +29,8 @@ from fastn_p2p_client.ipc.messages import (
     Welcome,
     encode,
 )
-from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
+from fastn_p2p_client.ipc.version_range import VersionRange
+from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 
 from ..runtime.connection_limits import ConnectionLimits
 from ..runtime.mailbox import Mailbox, Sender
@@ -45,6 +46,8 @@ MAX_WATCHERS_PER_PROGRAM: Final = 64
 """Protocols that one program can follow."""
 HANDLED_BY_SERVER: Final = (Hello, Cancel)
 """Messages that the server handles itself; all others are in ``COMMANDS``."""
+VERSIONS: Final = VersionRange(OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
+"""Versions of the local protocol that the server speaks."""
 _MAX_PROGRAM: Final = 64
 """Characters of a program's name that are kept."""
 
@@ -182,12 +185,14 @@ class ControlServer:
         return Forbidden(role=f"a protocol of {identity}" if identity else "a protocol", request=command)
 
     def _welcome(self, sender: Sender, correlation: bytes, hello: Hello) -> None:
-        if hello.version != PROTOCOL_VERSION:
-            raise VersionMismatch(ours=hello.version, theirs=PROTOCOL_VERSION)
+        program = VersionRange.of_hello(hello.version, hello.newest)
+        version = VERSIONS.common(program)
+        if version is None:
+            raise VersionMismatch(ours=program.nearest(VERSIONS), theirs=VERSIONS.nearest(program))
         if not isinstance(sender.state, _ConnectedProgram):
             sender.state = _ConnectedProgram(hello.program[:_MAX_PROGRAM])
         welcome = Welcome(
-            version=PROTOCOL_VERSION,
+            version=version,
             daemon=self._context.settings.version,
             data_route=os.fsencode(self._context.home.mailbox("network")).decode(),
             max_payload=MAX_PAYLOAD,

@@ -12,12 +12,14 @@ import pytest
 import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_actors.network.wire.messages import WIRE_VERSION
 from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 from fastn_p2p_client.limits import PROTOCOL_VERSION
+from tests.support.daemons import Daemon
 from tests.support.requests import STRANGER, assert_same_error
 from tests.support.two_daemons import TwoDaemons
 
@@ -39,10 +41,11 @@ async def test_a_program_of_another_version(daemons: TwoDaemons) -> None:
         assert_same_error(refusal.error(), e.BadMessage(reason="say Hello first"))
 
 
+@pytest.mark.parametrize("refuses", [True, False], ids=["refuses", "welcomes"])
 async def test_a_daemon_of_another_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refuses: bool
 ) -> None:
-    """A stub that only knows version 7: all three name both versions."""
+    """A stub that only knows version 7, and says so or uses it: all three name both versions."""
     home = Home(tmp_path)
     expected = e.VersionMismatch(ours=PROTOCOL_VERSION, theirs=7)
     monkeypatch.setenv("FASTN_HOME", str(tmp_path))
@@ -53,7 +56,8 @@ async def test_a_daemon_of_another_version(
         lock.flush()
 
         def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
-            mailbox.send(sender, correlation, m.encode(m.ErrorReply.of(expected)))
+            answer = m.ErrorReply.of(expected) if refuses else m.Welcome(7, "7.0", str(tmp_path / "none"), 1, 1)
+            mailbox.send(sender, correlation, m.encode(answer))
 
         home.control_socket.parent.mkdir(parents=True, exist_ok=True)
         mailbox = Mailbox(home.control_socket, refuse)
@@ -70,3 +74,27 @@ async def test_a_daemon_of_another_version(
         finally:
             mailbox.close()
     assert capsys.readouterr() == ("", f"fastn-p2p: {expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("oldest", "served"), [(1, True), (2, False)], ids=["speaks both", "speaks the later one alone"]
+)
+def test_a_peer_of_a_later_wire_version(daemons: TwoDaemons, tmp_path: Path, oldest: int, served: bool) -> None:
+    """Either daemon calls the other one, or both are told both versions."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fastn_p2p_actors.network.wire.messages as wire\n"
+        f"wire.OLDEST_WIRE_VERSION, wire.WIRE_VERSION = {oldest}, {WIRE_VERSION + 1}\n"
+    )
+    hosts = Path(daemons.one.env["FASTN_HOST_DIRECTORY"])
+    later = Daemon(tmp_path / "home", hosts, PYTHONPATH=str(tmp_path))
+    try:
+        carol = later.start().identity("carol")
+        for daemon, name, peer in ((daemons.one, "alice", carol), (later, "carol", daemons.alice)):
+            done = daemon.cli("call", peer, "Echo", "--as", name, "--timeout", "20", input='{"message": "hi"}')
+            if served:
+                assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
+            else:
+                assert done.returncode == ExitCode.PEER
+                assert f"one daemon has wire version {WIRE_VERSION}, the other {WIRE_VERSION + 1}" in done.stderr
+    finally:
+        later.clean_up()

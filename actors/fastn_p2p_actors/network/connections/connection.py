@@ -17,6 +17,7 @@ from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded
 from fastn_p2p_client.ipc.messages import ConnectionStatus
+from fastn_p2p_client.ipc.version_range import VersionRange
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
 from ..transport.iroh_errors import ConnectionEnd, connection_end
@@ -25,7 +26,7 @@ from ..transport.peer_limits import PeerLimit, PeerLimits
 from ..transport.penalties import MUCH_ABUSE, Penalties
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
-from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION
+from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, OLDEST_WIRE_VERSION, WIRE_VERSION
 from .address_report import AddressReport
 from .bulk_streams import MAX_BULK_STREAMS, BulkStreams
 from .call_channel import CallChannel
@@ -58,6 +59,8 @@ HELLO_TIMEOUT: Final = 10.0
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the peer daemon open. QUIC tells it that streams have ended only once an eighth
 of them has, and that must not make it wait below ``MAX_SESSIONS_PER_PEER`` sessions."""
+VERSIONS: Final = VersionRange(OLDEST_WIRE_VERSION, WIRE_VERSION)
+"""Versions of the wire protocol that this daemon speaks."""
 _PING: Final = encode_frame(wire.Ping())
 
 
@@ -389,8 +392,10 @@ class PeerConnection:
     # ── incoming messages ────────────────────────────────────────────────────────────────────────
 
     def on_hello(self, hello: wire.Hello) -> None:
-        if hello.version != WIRE_VERSION:
-            self.close(CLOSE_VERSION, f"the peer has wire version {hello.version}, this daemon {WIRE_VERSION}")
+        peer = VersionRange.of_hello(hello.version, hello.newest)
+        if VERSIONS.common(peer) is None:
+            old, new = sorted((VERSIONS.nearest(peer), peer.nearest(VERSIONS)))
+            self.close(CLOSE_VERSION, f"one daemon has wire version {old}, the other {new}. Upgrade the older one")
         elif not hello.process:
             raise BadMessage(reason="the hello has no process id")
         elif not self.ready.done():

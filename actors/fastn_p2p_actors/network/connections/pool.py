@@ -21,7 +21,7 @@ from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
 from ..transport.penalties import Penalties
 from ..wire import messages as wire
-from ..wire.messages import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION
+from ..wire.messages import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, OLDEST_WIRE_VERSION, WIRE_VERSION
 from .connection import PeerConnection
 from .endpoint_dial import EndpointDial
 from .events import ConnectionEvents
@@ -112,7 +112,14 @@ class ConnectionPool:
         """Done when connections to an endpoint whose connections are silent have changed."""
         process = secrets.token_bytes(8)
         self._hello = wire.Hello(
-            WIRE_VERSION, process, MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True, news=True, invitations=True
+            OLDEST_WIRE_VERSION,
+            process,
+            MAX_PAYLOAD,
+            MAX_CALLS_PER_PEER,
+            pauses=True,
+            news=True,
+            invitations=True,
+            newest=WIRE_VERSION,
         )
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()

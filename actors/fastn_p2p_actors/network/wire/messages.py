@@ -20,6 +20,8 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Message
 
 ALPN: Final = b"fastn-p2p/1"
 WIRE_VERSION: Final = 1
+"""Newest version of the wire protocol that this version speaks. Both daemons use the newest that both speak."""
+OLDEST_WIRE_VERSION: Final = 1
 BULK_THRESHOLD: Final = 64 * 1024
 """Bytes of payload above which a frame gets a stream of its own, so that no other frame waits behind it."""
 
@@ -35,6 +37,7 @@ class Hello(Message, frozen=True, tag=0):
     """First frame of each side on the call channel."""
 
     version: int
+    """Oldest version that the sender speaks."""
     process: bytes
     """8 random bytes, made at each start of the network process. Another value for the same endpoint means that the
     earlier process has ended, and every connection with it."""
@@ -46,6 +49,8 @@ class Hello(Message, frozen=True, tag=0):
     """True if the sender understands ``ObservedAddress``, ``PushRecord`` and ``IdentityOffline``."""
     invitations: bool = False
     """True if the sender understands ``RedeemInvitation``."""
+    newest: int = 0
+    """Newest version that the sender speaks; 0 if that is ``version``."""
 
 
 class Introduce(Message, frozen=True, tag=1):

@@ -19,7 +19,7 @@ class RequestFor(Protocol[ReplyT_co]):
 
 
 class Welcome(Message, frozen=True, tag=40):
-    """The daemon speaks this version. The network process listens at ``data_route`` (a path)."""
+    """Both sides use this version from now on. The network process listens at ``data_route`` (a path)."""
 
     version: int
     daemon: str
@@ -30,9 +30,12 @@ class Welcome(Message, frozen=True, tag=40):
 
 
 class Hello(Message, frozen=True, tag=10):
-    """First message on ``control.sock``. The gateway rejects another version with the error ``version-mismatch``."""
+    """First message on ``control.sock``. Without a common version the gateway replies ``version-mismatch``."""
 
     reply_type = Welcome
     version: int
+    """Oldest version that the program speaks."""
     program: str = ""
     """Name of the program in ``status``, at most 64 characters."""
+    newest: int = 0
+    """Newest version that the program speaks; 0 if that is ``version``."""

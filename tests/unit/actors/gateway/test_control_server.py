@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from fastn_p2p_actors.gateway import control_server
 from fastn_p2p_actors.gateway.commands import COMMANDS, Command
 from fastn_p2p_actors.gateway.control_server import HANDLED_BY_SERVER, MAX_COMMANDS_PER_PROGRAM
 from fastn_p2p_actors.network.admin_messages import CreateTicket, GetPeers, SavePeer
@@ -24,6 +25,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.version_range import VersionRange
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 from tests.support.event_loop import run_pending
 from tests.support.stub_actors import Program, running_gateway, temporary_home
@@ -64,6 +66,38 @@ async def test_rejects_commands_before_hello_and_other_versions(home: Home) -> N
         assert await stranger.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
         stranger.link.close()
         assert await gateway.request(m.ListIdentities(), m.IdentityList) == m.IdentityList([])
+
+
+@pytest.mark.parametrize(
+    ("daemon", "program", "outcome"),
+    [
+        ((1, 1), (1, 0), 1),  # a program of before there were ranges
+        ((1, 3), (1, 0), 1),
+        ((1, 3), (2, 2), 2),
+        ((1, 3), (2, 9), 3),
+        ((1, 1), (1, 2), 1),
+        ((2, 3), (1, 0), VersionMismatch(ours=1, theirs=2)),
+        ((1, 1), (2, 3), VersionMismatch(ours=2, theirs=1)),
+        ((1, 1), (2, 0), VersionMismatch(ours=2, theirs=1)),
+        ((4, 5), (1, 3), VersionMismatch(ours=3, theirs=4)),
+    ],
+)
+async def test_the_newest_common_version_is_used(
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    daemon: tuple[int, int],
+    program: tuple[int, int],
+    outcome: int | VersionMismatch,
+) -> None:
+    async with running_gateway(home) as gateway:
+        monkeypatch.setattr(control_server, "VERSIONS", VersionRange(*daemon))
+        hello = m.Hello(program[0], "test", program[1])
+        if isinstance(outcome, int):
+            assert (await gateway.program.request(hello, m.Welcome)).version == outcome
+        else:
+            with pytest.raises(VersionMismatch) as caught:
+                await gateway.program.request(hello, m.Welcome)
+            assert (caught.value.ours, caught.value.theirs) == (outcome.ours, outcome.theirs)
 
 
 @pytest.mark.parametrize(
