@@ -18,7 +18,7 @@ def python_reference() -> str:
     lines = [
         "# Python API",
         "",
-        "The public modules of the distribution `fastn-p2p-client`. [python.md](python.md) shows how they are used.",
+        "The public modules of `fastn-p2p-client`. [Use it from Python](python.md) shows how they are used.",
         "",
     ]
     for name in MODULES:
@@ -75,7 +75,7 @@ def docstring(member: Any) -> str:
 
 def _docstring_lines(member: Any) -> Iterator[str]:
     section, in_code, previous = "", False, ""
-    for line in (inspect.getdoc(member) or "").splitlines():
+    for line in (inspect.getdoc(member) or "").partition("\nLayout\n---")[0].splitlines():
         text = re.sub(r"``(.+?)``", r"`\1`", line)
         if in_code and line and not line.startswith("    "):
             yield from ("```", "")

@@ -74,3 +74,10 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     blocks = re.findall(r"^(?:<!-- (.*) -->\n)?```(?:sh|console|python)\n(.*)", page.read_text(), re.MULTILINE)
     unmarked = [first for marker, first in blocks if not re.match(r"(run|stays|not run|example|output): \S", marker)]
     assert unmarked == []
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "coming-from.md").read_text())
+    assert len(named) > 10
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (DOCS.parent / path).read_text(), re.MULTILINE), name
