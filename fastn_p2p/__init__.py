@@ -12,6 +12,7 @@ Layout
 ``protocols``    the built-in protocols: ``echo``, ``tunnel``, ``web``, ``chat``, ``files``, ``mail``
 ``demo``         ``fastn-p2p demo``: its steps, its daemons and its output
 ``relay``        ``fastn-p2p relay``: relay, directory and address discovery in one process
+``pytest_plugin``  fixture of pytest: two connected daemons
 ``concurrency``  run coroutines together
 ``sqlite_store`` a SQLite database on a thread of its own, with group commit
 
