@@ -76,8 +76,9 @@ def local_names(function: Callable[..., Any]) -> dict[str, Any]:
     wanted = set(_NAME.findall(" ".join(texts)))
     found: dict[str, Any] = {}
     for names in calling_functions():
-        for name in wanted & names.keys():
-            if may_be_type(names[name]):  # while a class is being defined, its methods are local names too
+        for name in wanted:  # from Python 3.13 on, ``names`` is no dict, and its keys are a list
+            # While a class is being defined, its methods are local names too.
+            if name in names and may_be_type(names[name]):
                 found.setdefault(name, names[name])
     return found
 

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import functools
 import types
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import pytest
 
-from fastn_p2p_client import BindingServer, Server, sync
+from fastn_p2p_client import BindingServer, Server, callables, sync
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.handlers import InvalidHandler, RequestHandler, StreamHandler
 from fastn_p2p_client.session.session import Session
@@ -284,3 +284,29 @@ def test_rejects_callables_that_cannot_serve_sessions(function: Handler, reason:
     ):
         with pytest.raises(InvalidHandler, match=reason):
             register(function)
+
+
+class LocalNames(Mapping[str, Any]):
+    """Local names of a function as Python 3.13 has them: no dict, and the keys are a list."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> Any:
+        return self._names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def keys(self) -> Any:
+        return list(self._names)
+
+
+def test_annotations_find_local_names_of_newer_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(request: Order) -> None: ...  # noqa: F821
+
+    monkeypatch.setattr(callables, "calling_functions", lambda: iter([LocalNames({"Order": int, "other": str})]))
+    assert callables.local_names(handler) == {"Order": int}
