@@ -30,13 +30,11 @@ HOSTILE: Final = [
     "2;touch pwned;",
     "3\\back\\",
     "4!!h!x",
-    "5 *?[x]{a,b}",
-    "6~x ~",
-    "7 #hash",
+    "5 *?[x]{a,b} ~ #",
+    "6~x",
     "8ü日本 é",
-    "9:=@x:y",
+    "9:=@x:y^%$HOME",
     "A&b|c>d<e(f)",
-    "B^x%y$HOME",
     "C--x=$y",
 ]
 """Names that a peer has chosen, each with a first character of its own."""
