@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.daemon import run
+from fastn_p2p_supervisor.home_format import FORMAT
 from fastn_p2p_supervisor.restart_policy import Timeouts
 from tests.support.daemons import DEADLINE
 from tests.support.processes import signal_if_alive
@@ -85,7 +86,9 @@ class StubDaemon:
         """The line on stderr that says so."""
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
-        assert " ready in " in line, line + self.process.stderr.read()
+        if " ready in " not in line:
+            self.process.kill()
+            raise AssertionError(line + self.process.stderr.read())
         return line
 
     def end(self, within: float = DEADLINE) -> tuple[int, str]:
@@ -165,6 +168,8 @@ def stub_daemon(
     """A daemon for `home`; processes that are left of it in the end are killed.
 
     `timeouts` are fields of `Timeouts`, and `heartbeat`."""
+    if identities:
+        Home(home).format_file.write_text(f"{FORMAT}\n")  # else it counts as the home of an older version
     for name in identities:
         directory = home / "identities" / name
         directory.mkdir(parents=True)
