@@ -98,7 +98,7 @@ def migrate(home: Home, steps: Sequence[Callable[[Migration], None]] = STEPS) ->
         OSError: a file cannot be read.
     """
     found = _read(home, len(steps))
-    if found is None and not (home.identities.exists() or home.vault.exists()):
+    if found is None and not (home.identities.is_dir() or home.vault.is_dir()):
         _write(home, len(steps))
         return False
     found = found or 0
@@ -114,7 +114,7 @@ def _read(home: Home, newest: int) -> int | None:
     path = home.format_file
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise HomeUnusable(path=str(path), reason=error.strerror or str(error)) from error

@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[TwoDaemons], Case]] = {
     "a protocol that is not installed": lambda w: Case(
         add("Nope"),
         e.ProtocolNotInstalled(
-            protocol="Nope", installed=["Chat", "Conformance", "Echo", "FileTransfer", "Mail", "Trial", "Tunnel"]
+            protocol="Nope", installed=["Chat", "Conformance", "Echo", "FileTransfer", "Mail", "Trial", "Tunnel", "Web"]
         ),
         "installed: Chat, ",
     ),

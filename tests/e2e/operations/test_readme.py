@@ -243,6 +243,7 @@ ALICE = [
 def test_every_marked_block_is_run_in_its_order() -> None:
     markers = re.findall(r"^<!-- ((?:run|stays): .*) -->$", TEXT, re.MULTILINE)
     programs = {"run: protocol", "run: stream protocol"}  # modules, which the reader puts into files
+    programs.add("run: pytest")  # tests/e2e/programs/test_pytest_plugin.py runs it
     assert set(markers) == {*ALONE, *TUTORIAL, *BOB, *ALICE, *INSTALLATION, *programs}
     for order in (ALONE, TUTORIAL, BOB, ALICE, INSTALLATION):
         assert [marker for marker in markers if marker in order] == order

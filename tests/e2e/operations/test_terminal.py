@@ -230,7 +230,8 @@ ONLY_WORDS = (
     *("delete-identity", "list-identities", "add-protocol", "remove-protocol", "check", "reload", "start", "stop"),
     *("new-protocol", "set-identity", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
     *("relay", "config", "ping", "explain", "netcheck", "access", "log", "pair", "invite", "vault"),
-    *("backup", "transport"),
+    *("backup", "transport", "health", "doctor", "bug-report", "service", "logs", "metrics", "expose", "open"),
+    "completion",
 )
 ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table: tests/unit/client/test_plain_text.py")
 

@@ -16,7 +16,7 @@ from fastn_p2p.cli.error_report import report
 from fastn_p2p.console import control_request
 from fastn_p2p.console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from fastn_p2p_client.errors import ApplicationError, IdentityNotFound, VaultLocked
-from fastn_p2p_client.ipc.messages import IdentityInfo, IdentityReply
+from fastn_p2p_client.ipc.messages import IdentityInfo
 
 
 def commands(group: CommandGroup, *path: str) -> Iterator[tuple[str, Any]]:
@@ -113,7 +113,7 @@ def test_an_error_goes_to_standard_error_where_json_cannot_be_written(tmp_path: 
 def created(monkeypatch: pytest.MonkeyPatch) -> IdentityInfo:
     """Let ``create-identity`` create this identity."""
     identity = IdentityInfo("alice", "a" * 52, online=False, created="2026-11-30T00:00:00Z")
-    monkeypatch.setattr(control_request, "request_daemon", lambda _home, _message: IdentityReply(identity))
+    monkeypatch.setattr(control_request, "with_daemon", lambda _home, _action: identity)
     return identity
 
 

@@ -17,19 +17,19 @@ class HealthProblem(Record, frozen=True):
     text: str
 
 
-class HealthReply(Message, frozen=True, tag=127):
+class HealthReply(Message, frozen=True, tag=118):
     """Problems of the daemon, the gravest first; none if it is well."""
 
     problems: list[HealthProblem]
 
 
-class GetHealth(Message, frozen=True, tag=126):
+class GetHealth(Message, frozen=True, tag=117):
     """Ask whether all processes of the daemon are well."""
 
     reply_type = HealthReply
 
 
-class GetMetrics(Message, frozen=True, tag=128):
+class GetMetrics(Message, frozen=True, tag=119):
     """Get the metrics of the daemon. The payload of the reply is the page in the text format of Prometheus."""
 
     reply_type = Ack
