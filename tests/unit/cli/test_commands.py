@@ -16,6 +16,7 @@ from fastn_p2p.cli import main
 from fastn_p2p.cli.commands import call
 from fastn_p2p.console import access_uses, confirmation, control_request
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
+from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, IdentityExists, InternalError, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
@@ -49,11 +50,11 @@ class Daemon:
         return self.reply
 
 
-class StubClient:
+class StubClient(Client):
     """Client of such a daemon."""
 
     def __init__(self, daemon: Daemon, home: Path | None, **_: Any) -> None:
-        self._daemon = daemon
+        self._stub = daemon
         self._home = home
 
     async def __aenter__(self) -> Self:
@@ -61,8 +62,8 @@ class StubClient:
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def control(self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = 60.0) -> Any:
-        return self._daemon.ask(self._home, message, payload)
+    async def control(self, message: Any, payload: bytes = b"", *, timeout: float = 60.0) -> Any:
+        return self._stub.ask(self._home, message, payload)
 
 
 @pytest.fixture
@@ -70,12 +71,12 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     fake = Daemon()
     monkeypatch.setattr(control_request, "Client", partial(StubClient, fake))
     for module in (access_uses, confirmation):  # they only tell of what else there is
-        monkeypatch.setattr(module, "request_daemon", _no_answer)
+        monkeypatch.setattr(module, "with_daemon", _no_answer)
     monkeypatch.setattr(call, "_call", fake.call)
     return fake
 
 
-def _no_answer(home: Path | None, _message: m.ControlRequest) -> Any:
+def _no_answer(home: Path | None, _action: object) -> Any:
     raise DaemonNotRunning(home=str(home))
 
 
