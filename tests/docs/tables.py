@@ -69,7 +69,7 @@ def sources() -> Iterator[str]:
     for folder in CODE:
         for file in (ROOT / folder).rglob("*.py"):
             yield file.read_text()
-    yield from (file.read_text() for file in ROOT.glob("deploy/**/*") if file.is_file())
+    yield from (file.read_text() for file in ROOT.glob("deploy/**/*") if file.is_file() and file.suffix != ".pyc")
 
 
 def field_annotations(cls: type[Any]) -> dict[str, str]:
