@@ -9,15 +9,17 @@ from .console.deferred_modules import defer_modules
 from .console.program_restart import SUPERVISOR_ORDER
 
 _GC_THRESHOLD: Final = 50_000
-"""New objects after which the garbage collector looks at the young ones; 700 by default. Modules are no garbage, and
-looking at them while they load takes a tenth of a command's time."""
+"""New objects after which the garbage collector looks at the young ones. Modules are no garbage, and looking at them
+while they load takes a tenth of a command's time."""
 
 
 def main() -> int:
     """Run the command of ``sys.argv`` and return its exit code."""
+    usual = gc.get_threshold()
     gc.set_threshold(_GC_THRESHOLD)
     defer_modules()
     if SUPERVISOR_ORDER in os.environ:
+        gc.set_threshold(*usual)  # garbage of the daemon's processes would fill megabytes between two looks
         code = _run_supervisor()
     else:
         from .cli import main as run_command  # here, because most of a command's time is imports
