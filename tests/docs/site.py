@@ -24,6 +24,7 @@ OF_OTHER_FOLDERS: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "examples/README.md": "examples.md",
     "examples/pinboard/README.md": "pinboard.md",
     "examples/javascript/README.md": "javascript.md",
 }

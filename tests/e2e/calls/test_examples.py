@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p_client import ApplicationError, BadRequest, sync
-from tests.support.daemons import Daemon
+from fastn_p2p_client import ApplicationError, BadRequest, Client, sync
+from fastn_p2p_client.chat import ChatClient
+from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.processes import child
-from tests.support.two_daemons import TwoDaemons
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
@@ -117,6 +119,11 @@ def test_the_examples_need_a_daemon(tmp_path: Path) -> None:
         ("pyzmq_client.py", "serve", "alice", "Shout"),
         ("request_response.py", "client", "bob"),
         ("request_response.py", "server", "alice"),
+        ("chat_bot.py", "alice"),
+        ("sensor_fleet.py", "sense", "bob", "attic"),
+        ("sensor_fleet.py", "collect", "alice"),
+        ("file_drop.py", "alice"),
+        ("worker_pool.py", "work", "alice"),
     ):
         done = subprocess.run(
             [sys.executable, EXAMPLES / name, *arguments], env=env, capture_output=True, text=True, timeout=100
@@ -134,3 +141,84 @@ def test_the_pyzmq_example_imports_nothing_of_ours() -> None:
     third_party = imported - sys.stdlib_module_names
     assert third_party == {"msgspec", "zmq"}
     assert sync.__name__ not in source
+
+
+def test_the_chat_bot_answers_each_message_once(daemons: TwoDaemons) -> None:
+    know_each_other(daemons)
+    add_binding(daemons.one, "alice", "Chat")
+    add_binding(daemons.two, "bob", "Chat")
+    say(daemons, "2 3 4")
+    for _ in range(2):  # the second bot finds nothing to answer
+        with serving(daemons.two, "chat_bot.py", "bob"):
+            eventually(lambda: "The sum is 9." in heard(daemons), "the bot has answered")
+    with serving(daemons.two, "chat_bot.py", "bob"):
+        say(daemons, "hello")
+        eventually(lambda: len(heard(daemons)) == 2, "the bot has answered")
+    assert heard(daemons) == ["The sum is 9.", "Send me numbers, and I add them."]
+
+
+def say(daemons: TwoDaemons, text: str) -> None:
+    async def send() -> None:
+        async with Client(daemons.one.home) as client:
+            await (await ChatClient(client, "alice").with_peer("bob")).send(text)
+
+    asyncio.run(send())
+
+
+def heard(daemons: TwoDaemons) -> list[str]:
+    """Return what bob has written to alice."""
+
+    async def read() -> list[str]:
+        async with Client(daemons.one.home) as client:
+            lines = await (await ChatClient(client, "alice").with_peer("bob")).history()
+            return [line.text for line in lines if not line.mine]
+
+    return asyncio.run(read())
+
+
+def know_each_other(daemons: TwoDaemons) -> None:
+    with daemons.one.client() as one, daemons.two.client() as two:
+        one.peers.add(daemons.bob, "bob")
+        two.peers.add(daemons.alice, "alice")
+
+
+def test_sensors_mail_their_readings(daemons: TwoDaemons) -> None:
+    with daemons.two.client() as client:
+        client.groups.create("sensors")
+        for name in ("attic", "cellar"):
+            client.peers.add(daemons.one.identity(name), name)
+            client.groups.add("sensors", name)
+            add_binding(daemons.one, name, "Mail")
+        add_binding(daemons.two, "bob", "Mail", "default", "group:sensors")
+    done = run(daemons.one, "sensor_fleet.py", "sense", daemons.bob, "attic", "cellar")
+    assert (done.returncode, done.stderr) == (0, "")
+    with serving(daemons.two, "sensor_fleet.py", "collect", "bob") as collector:
+        assert collector.stdout is not None
+        readings = {collector.stdout.readline().split()[0] for _ in range(2)}
+        assert readings == {"attic", "cellar"}
+
+
+def test_the_file_drop_takes_files_of_everybody(daemons: TwoDaemons, tmp_path: Path) -> None:
+    (inbox := tmp_path / "inbox").mkdir()
+    (tmp_path / "report.txt").write_text("All is well.")
+    add_binding(daemons.two, "bob", "FileTransfer", "default", "everyone", inbox=str(inbox))
+    with serving(daemons.two, "file_drop.py", "bob"):
+        put = [*CLI, "files", "put", daemons.bob, str(tmp_path / "report.txt"), "--as", "alice"]
+        done = subprocess.run(put, env=daemons.one.env, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    assert (inbox / "report.txt").read_text() == "All is well."
+
+
+def test_a_killed_worker_loses_no_job(daemons: TwoDaemons) -> None:
+    with (
+        serving(daemons.two, "worker_pool.py", "work", "bob") as first,
+        serving(daemons.two, "worker_pool.py", "work", "bob"),
+    ):
+        eventually(lambda: binding_of(daemons.two, "bob", "Square").programs == 2, "both serve")
+        submit = [sys.executable, str(EXAMPLES / "worker_pool.py"), "submit", daemons.bob, "200", "alice"]
+        with child(subprocess.Popen(submit, env=daemons.one.env, stdout=subprocess.PIPE, text=True)) as submitting:
+            eventually(lambda: binding_of(daemons.two, "bob", "Square").in_flight, "they work")
+            first.kill()
+            output = submitting.communicate(timeout=60)[0]
+        assert output.startswith(f"{sum(n * n for n in range(200))} {{")
+        assert submitting.returncode == 0
