@@ -15,7 +15,7 @@ import pytest
 import fastn_p2p_client
 
 CLIENT_NEEDS = ["msgspec", "zmq"]
-HTTP_NEEDS = [*CLIENT_NEEDS, "h11"]
+HTTP_NEEDS = [*CLIENT_NEEDS, "anyio", "certifi", "h11", "httpcore", "httpx", "idna", "typing_extensions", "wsproto"]
 EXTRA = "fastn_p2p_client.http"
 """Package whose modules need the extra ``http``."""
 HEAVY = {"iroh", "nacl", "pydantic", "rich", "typer", "uvloop"}

@@ -84,6 +84,11 @@ class RequestReader:
         self.chunked = False
         self.is_between = True
 
+    @property
+    def unread(self) -> int:
+        """Bytes that a body with a length still has to bring."""
+        return self._left
+
     def feed(self, data: bytes) -> Iterator[RequestEvent]:
         """Yield the events that bytes of the connection complete. After an upgrade, they wait for ``resume``.
 

@@ -135,6 +135,11 @@ class SessionState(LoopBound):
         return self._read_ended and self._write_ended
 
     @property
+    def has_input(self) -> bool:
+        """True if ``read`` would not wait: there are bytes, or the peer's direction has ended."""
+        return bool(self._chunks) or self._complete or self._read_error is not None
+
+    @property
     def _is_finished(self) -> bool:
         """True if this program has finished with both directions."""
         return (self._eof_sent or self._write_error is not None) and (self._complete or self._read_error is not None)

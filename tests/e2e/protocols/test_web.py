@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import signal
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_client.http import AsyncPeerTransport, SyncPeerTransport
 from tests.support.daemons import CLI, Daemon, eventually
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, start_two_daemons, until_awaited
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
@@ -137,3 +144,58 @@ def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: 
         run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", daemons.bob)
         eventually(lambda: get(url)[0] == 403, "it is refused")
         assert "does not let you use Web (mine)" in get(url)[1]
+
+
+# ── programs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def guestbook(daemon: Daemon) -> Iterator[None]:
+    """The example with FastAPI, which serves as bob, and ends in order."""
+    process = subprocess.Popen([sys.executable, ROOT / "examples/fastapi_app.py", "bob"], env=daemon.env)
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_fastapi_on_the_air_and_httpx(daemons: TwoDaemons) -> None:
+    run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
+    with guestbook(daemons.two):
+        transport = AsyncPeerTransport("alice", home=daemons.one.home)
+        async with httpx.AsyncClient(mounts={"p2p://": transport}, timeout=60) as client:
+
+            async def is_there() -> bool:
+                try:
+                    return (await client.get("p2p://bob/guestbook/")).status_code == 200
+                except httpx.ConnectError:
+                    return False
+
+            assert await until_awaited(is_there, "the application is on the air")
+            said = await client.post("p2p://bob/guestbook", json="hello", headers={"Fastn-Peer": "forged"})
+            assert (said.status_code, said.json()) == (201, "alice: hello")
+            assert (await client.get("p2p://bob/guestbook/me?x=1")).json() == [daemons.alice, "alice"]
+            answers = await asyncio.gather(*(client.get("p2p://bob/guestbook/me") for _ in range(20)))
+            assert {answer.status_code for answer in answers} == {200}
+            async with client.stream("GET", "p2p://bob/guestbook/events") as stream:
+                lines = [line async for line in stream.aiter_lines() if line]
+            assert lines == ["data: The guestbook is open.", "data: alice: hello"]
+            missing = await client.get("p2p://bob/guestbook/missing")
+            assert (missing.status_code, missing.json()) == (404, {"detail": "Not Found"})
+            with pytest.raises(httpx.ConnectError, match="has no instance 'nothing'"):
+                await client.get("p2p://bob/nothing/")
+            with pytest.raises(httpx.UnsupportedProtocol):
+                await client.get("p2p://bob")
+
+        def blocking() -> list[str]:
+            with httpx.Client(mounts={"p2p://": SyncPeerTransport(home=daemons.one.home)}, timeout=60) as client:
+                client.put("p2p://bob/guestbook/", content=bytes(3_000_000))
+                answer: list[str] = client.get("p2p://bob/guestbook/").json()
+                return answer
+
+        assert await asyncio.to_thread(blocking) == ["The guestbook is open.", "alice: hello"]
+        with opened(daemons.one, "bob", "guestbook") as url:
+            assert json.loads(get(url)[1])[1] == "alice: hello"
