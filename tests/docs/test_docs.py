@@ -33,7 +33,13 @@ from .page_tables import code, read, table, tables
 from .tables import ROOT, sources
 
 PAGES: Final = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), ROOT / "client/README.md"]
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        ROOT / "client/README.md",
+        ROOT / "deploy/README.md",
+    ]
 )
 FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "examples", "requirements")
 
