@@ -40,6 +40,7 @@ from . import (
     steps,
     streams,
     tunnel,
+    web,
 )
 from .memory import Growth, growing
 from .quiet import QUIET_TIMEOUT, wait_until_quiet
@@ -57,6 +58,7 @@ _NAMES: Final = (
     "streams",
     "files",
     "tunnel",
+    "web",
     "mail",
     "layers",
     "identities",
@@ -74,6 +76,7 @@ _JUDGED: Final = {
     "streams": ("stream", "stream-stock", "stream-from", "eight", "beside", "open", "open-many", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
+    "web": ("web-requests", "web-upload", "web-download", "growth"),
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
     "attacks": ("attacks",),
@@ -83,7 +86,7 @@ _JUDGED: Final = {
 }
 _SHARING: Final = {"calls", "serving", "mail", "identities", "restarts", "commands"}
 """Measures that share a pair of daemons."""
-_CARRYING: Final = {"streams", "files", "tunnel"}
+_CARRYING: Final = {"streams", "files", "tunnel", "web"}
 _FILE: Final = 1024**3
 _QUICK_FILE: Final = _FILE // 4
 _FILE_ROUNDS: Final = 5
@@ -117,6 +120,7 @@ class _Bench:
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
+            "web": self._web,
             "mail": self._mail,
             "layers": self._layers,
             "identities": self._identities,
@@ -182,6 +186,11 @@ class _Bench:
 
     async def _tunnel(self, own: AsyncExitStack) -> Outcome:
         return await tunnel.measure(
+            self._carrying(), own, self._growth, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
+
+    async def _web(self, own: AsyncExitStack) -> Outcome:
+        return await web.measure(
             self._carrying(), own, self._growth, self.conditions.rounds, self.conditions.seconds, on_progress=_show
         )
 

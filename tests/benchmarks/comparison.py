@@ -51,9 +51,9 @@ class Side:
 
     async def run(self, kind: Kind, seconds: float) -> None:
         """Run a phase."""
-        before = self._used()
+        before = self.used()
         flows = await self.worker.do(kind.command, list[Flow], streams=kind.streams, seconds=seconds, warm_up=WARM_UP)
-        for name, used in self._used().items():
+        for name, used in self.used().items():
             self._cpu[name, kind] += used - before[name]
         self._carried[kind] += sum(flow.total for flow in flows)
         self._pieces[kind] += sum(flow.pieces for flow in flows)
@@ -66,7 +66,8 @@ class Side:
         """Bytes that one read of the receiver brings."""
         return self._carried[kind] / self._pieces[kind]
 
-    def _used(self) -> dict[str, float]:
+    def used(self) -> dict[str, float]:
+        """Return the CPU seconds of the processes so far."""
         return {name: sum(map(cpu_seconds, pids)) for name, pids in self.pids.items()}
 
 

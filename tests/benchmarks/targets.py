@@ -82,6 +82,16 @@ TARGETS: Final = {
             0.8,
             more_is_better=True,
         ),
+        Target(
+            "web-requests",
+            "requests/s to a web service with 64 in flight, against calls/s with 64 in flight",
+            "×",
+            0.5,
+            0.5,
+            more_is_better=True,
+        ),
+        Target("web-upload", "bytes/s of an upload, against a tunnel", "×", 0.8, 0.8, more_is_better=True),
+        Target("web-download", "bytes/s of a download, against a tunnel", "×", 0.8, 0.8, more_is_better=True),
         Target("open", "open a session to the first byte, against a warm call, p50", "×", 1.5, 1.5),
         Target(
             "open-many",

@@ -17,7 +17,7 @@ from .results import Outcome, Table, ratio
 from .system import System, clean_environment
 from .worker import Worker, line_of
 
-__all__ = ["measure"]
+__all__ = ["measure", "tunnel_side"]
 
 _NAMES: Final = {"session": "session", "tunnel": "TCP through the tunnel"}
 _READY_TIMEOUT: Final = 15.0
@@ -33,30 +33,14 @@ async def measure(
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
     on_progress("tunnel: starting")
-    service, client = await _worker(stack, "server"), await _worker(stack, "client")
-    target = msgspec.json.encode({"target": f"127.0.0.1:{await service.greeting(int)}"})
-    await system.two.control(m.AddProtocol("bob", "Tunnel", "bench", ("everyone",)), target)
-    forward = await system.command(
-        "forward", system.bob, "bench", "--listen", "127.0.0.1:0", "--as", "alice", stdout=PIPE
-    )
-    stack.push_async_callback(forward.stop)
-    address = await line_of(forward.process, "forward", _READY_TIMEOUT)
-    await client.greeting()
-    await client.do("meet", port=int(address.rpartition(b":")[2]))
-    growth.watch({"forward": forward.pid})
-
-    roles = await system.roles()
-    carrying = {name: pids for name, pids in roles.items() if name != "program"}
-    session = Side("session", system.program, roles)
-    tunnel = Side(
-        "tunnel", client, {"client": [client.pid], "forward": [forward.pid], **carrying, "service": [service.pid]}
-    )
+    session = Side("session", system.program, await system.roles())
+    tunnel = await tunnel_side(system, stack, growth, "bench")
     for number in range(rounds):
         on_progress(f"tunnel: round {number + 1} of {rounds}")
         for kind in (TO, FROM):
             for side in (session, tunnel) if number % 2 == 0 else (tunnel, session):
                 await side.run(kind, seconds)
-    growth.forget(forward.pid)
+    growth.forget(*tunnel.pids["forward"])
     ours, base = tunnel.rates[TO], session.rates[TO]
     sides = {_NAMES[side.name]: side for side in (session, tunnel)}
     return Outcome(
@@ -74,6 +58,25 @@ async def measure(
             ),
             cpu_table("CPU seconds for 1 GiB through the tunnel", {_NAMES["tunnel"]: tunnel}, (TO, FROM)),
         ],
+    )
+
+
+async def tunnel_side(system: System, stack: AsyncExitStack, growth: Growth, instance: str) -> Side:
+    """Start a TCP service, a tunnel to it, ``forward`` and a client. The caller forgets the growth of ``forward``."""
+    service, client = await _worker(stack, "server"), await _worker(stack, "client")
+    target = msgspec.json.encode({"target": f"127.0.0.1:{await service.greeting(int)}"})
+    await system.two.control(m.AddProtocol("bob", "Tunnel", instance, ("everyone",)), target)
+    forward = await system.command(
+        "forward", system.bob, instance, "--listen", "127.0.0.1:0", "--as", "alice", stdout=PIPE
+    )
+    stack.push_async_callback(forward.stop)
+    address = await line_of(forward.process, "forward", _READY_TIMEOUT)
+    await client.greeting()
+    await client.do("meet", port=int(address.rpartition(b":")[2]))
+    growth.watch({"forward": forward.pid})
+    carrying = {name: pids for name, pids in (await system.roles()).items() if name != "program"}
+    return Side(
+        "tunnel", client, {"client": [client.pid], "forward": [forward.pid], **carrying, "service": [service.pid]}
     )
 
 

@@ -1,0 +1,115 @@
+"""Web: requests through ``fastn-p2p open`` and Web against calls, and bodies against a tunnel, in turn."""
+
+from __future__ import annotations
+
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.ipc import messages as m
+
+from .comparison import FROM, TO, WARM_UP, Side, cpu_table, rates, speed
+from .load import Phase
+from .memory import Growth
+from .results import Outcome, Table, ratio
+from .system import System, clean_environment
+from .tunnel import tunnel_side
+from .worker import Worker, line_of
+
+__all__ = ["measure"]
+
+_MANY: Final = 64
+_READY_TIMEOUT: Final = 15.0
+_NAMES: Final = {"tunnel": "TCP through a tunnel", "web": "HTTP through open"}
+
+
+async def measure(
+    system: System,
+    stack: AsyncExitStack,
+    growth: Growth,
+    rounds: int,
+    seconds: float,
+    on_progress: Callable[[str], Any],
+) -> Outcome:
+    """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
+    on_progress("web: starting")
+    tunnel = await tunnel_side(system, stack, growth, "beside-web")
+    web = await _web_side(system, stack, growth)
+    calls: list[Phase] = []
+    requests: list[Phase] = []
+    cost = dict.fromkeys(web.pids, 0.0)
+
+    async def call() -> None:
+        calls.append(await system.program.do("load", Phase, in_flight=_MANY, seconds=seconds, warm_up=WARM_UP))
+
+    async def request() -> None:
+        before = web.used()
+        requests.append(await web.worker.do("load", Phase, in_flight=_MANY, seconds=seconds, warm_up=WARM_UP))
+        for name, used in web.used().items():
+            cost[name] += used - before[name]
+
+    for number in range(rounds):
+        on_progress(f"web: round {number + 1} of {rounds}")
+        steps: list[Callable[[], Any]] = [
+            call,
+            request,
+            *(lambda kind=kind, side=side: side.run(kind, seconds) for kind in (TO, FROM) for side in (tunnel, web)),
+        ]
+        for step in steps if number % 2 == 0 else reversed(steps):
+            await step()
+    for name in ("forward", "open"):
+        growth.forget(*(tunnel if name == "forward" else web).pids[name])
+    answered, called = ([phase.rate for phase in phases] for phases in (requests, calls))
+    shown = f"{median(answered):,.0f} requests/s / {median(called):,.0f} calls/s"
+    up, down = web.rates[TO], web.rates[FROM]
+    sides = {_NAMES[side.name]: side for side in (tunnel, web)}
+    return Outcome(
+        statements=[
+            ratio("web-requests", answered, called, shown),
+            ratio("web-upload", up, tunnel.rates[TO], rates(up, tunnel.rates[TO])),
+            ratio("web-download", down, tunnel.rates[FROM], rates(down, tunnel.rates[FROM])),
+        ],
+        tables=[
+            Table(
+                "Web, MB/s",
+                ["", *sides],
+                [
+                    ["upload", *(speed(side.rates[TO]) for side in sides.values())],
+                    ["download", *(speed(side.rates[FROM]) for side in sides.values())],
+                ],
+                "One body that has a length, and one answer without. Medians over the rounds, and the slowest and the "
+                "fastest round.",
+            ),
+            Table(
+                "CPU milliseconds for 1,000 requests",
+                ["process", "requests with 64 in flight"],
+                [[name, f"{used * 1e6 / sum(each.total for each in requests):.0f}"] for name, used in cost.items()],
+                "Each request goes over one of 64 connections that are kept, as those of a browser. Client and service "
+                "are as small as they can be.",
+            ),
+            cpu_table("CPU seconds for 1 GiB of bodies", sides, (TO, FROM)),
+        ],
+    )
+
+
+async def _web_side(system: System, stack: AsyncExitStack, growth: Growth) -> Side:
+    service, client = [
+        await Worker.start(f"HTTP {role}", "http_traffic", role, environment=clean_environment())
+        for role in ("server", "client")
+    ]
+    for worker in (service, client):
+        stack.push_async_callback(worker.stop)
+    target = msgspec.json.encode({"target": f"127.0.0.1:{await service.greeting(int)}"})
+    await system.two.control(m.AddProtocol("bob", "Web", "web", ("everyone",)), target)
+    opened = await system.command("open", system.bob, "--port", "0", "--as", "alice", stdout=PIPE)
+    stack.push_async_callback(opened.stop)
+    url = (await line_of(opened.process, "open", _READY_TIMEOUT)).strip().rstrip(b"/")
+    await client.greeting()
+    await client.do("meet", port=int(url.rpartition(b":")[2]))
+    growth.watch({"open": opened.pid})
+    carrying = {name: pids for name, pids in (await system.roles()).items() if name != "program"}
+    return Side("web", client, {"client": [client.pid], "open": [opened.pid], **carrying, "service": [service.pid]})
