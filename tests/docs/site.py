@@ -26,7 +26,7 @@ OF_OTHER_FOLDERS: Final = {
     "CONTRIBUTING.md": "contributing.md",
     "examples/README.md": "examples.md",
     "examples/pinboard/README.md": "pinboard.md",
-    "examples/javascript/README.md": "javascript.md",
+    "clients/javascript/README.md": "javascript.md",
 }
 """Path in the repository → name on the site."""
 GENERATED: Final = {"command-line.md": markdown, "python-api.md": python_reference}

@@ -39,9 +39,21 @@ PAGES: Final = sorted(
         *ROOT.glob("examples/**/*.md"),
         ROOT / "client/README.md",
         ROOT / "deploy/README.md",
+        *ROOT.glob("clients/*/*.md"),
     ]
 )
-FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "examples", "requirements")
+FOLDERS: Final = (
+    "client",
+    "actors",
+    "supervisor",
+    "fastn_p2p",
+    "tests",
+    "docs",
+    "deploy",
+    "examples",
+    "requirements",
+    "clients",
+)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

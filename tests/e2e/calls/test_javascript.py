@@ -1,4 +1,4 @@
-"""The example in JavaScript, written by what docs/protocol.md says: it calls, serves, and comes back like any program.
+"""The client for JavaScript, written by what docs/protocol.md says: it calls, serves, and comes back like any program.
 
 Tests that need Node.js are skipped where there is none, or where npm cannot install the two packages."""
 
@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastn_p2p_client import sync
+from fastn_p2p_client import Client, sync
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
@@ -30,49 +30,49 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
+from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import Daemon, eventually
 from tests.support.two_daemons import TwoDaemons, binding_of, wait_idle
 
 ROOT = Path(__file__).resolve().parents[3]
-EXAMPLE = ROOT / "examples" / "javascript"
+PACKAGE = ROOT / "clients" / "javascript"
 OLDEST_NODE = 20
 
 
 def installed_packages() -> Path:
     """A ``node_modules`` of what the lock file names: installed once for each environment, and used again."""
-    lock = (EXAMPLE / "package-lock.json").read_bytes()
+    lock = (PACKAGE / "package-lock.json").read_bytes()
     place = Path(sys.prefix) / "javascript" / hashlib.sha256(lock).hexdigest()[:16]
     if not place.exists():
         place.parent.mkdir(exist_ok=True)
         shutil.rmtree(fresh := place.with_suffix(".fresh"), ignore_errors=True)
         fresh.mkdir()
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(EXAMPLE / name, fresh)
+            shutil.copy(PACKAGE / name, fresh)
         npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=10000"]
         try:
             done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=100, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip("npm could not install the packages of examples/javascript within 100 s")
+            pytest.skip("npm could not install the packages of clients/javascript within 100 s")
         if done.returncode:
-            pytest.skip(f"npm could not install the packages of examples/javascript: {done.stderr[:200]}")
+            pytest.skip(f"npm could not install the packages of clients/javascript: {done.stderr[:200]}")
         fresh.rename(place)
     return place / "node_modules"
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example with its packages, as after ``npm ci``. Ask for it before the daemons: it may skip the test."""
+    """The package's examples, as after ``npm ci``. Ask for it before the daemons: it may skip the test."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("there is no Node.js with npm on this machine")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version.lstrip("v").split(".")[0]) < OLDEST_NODE:
-        pytest.skip(f"this is Node.js {version}; the example needs {OLDEST_NODE}")
+        pytest.skip(f"this is Node.js {version}; the client needs {OLDEST_NODE}")
     packages = installed_packages()
-    directory = tmp_path_factory.mktemp("javascript")
-    for module in EXAMPLE.glob("*.mjs"):
-        shutil.copy(module, directory)
+    directory = tmp_path_factory.mktemp("javascript") / "package"
+    shutil.copytree(PACKAGE, directory, ignore=shutil.ignore_patterns("node_modules"))
     (directory / "node_modules").symlink_to(packages)
-    return directory
+    return directory / "examples"
 
 
 class Program:
@@ -272,9 +272,7 @@ def test_a_session_between_two_of_it(example: Path, daemons: TwoDaemons) -> None
 
 
 TROUBLE = """
-import { Client } from "./client.mjs";
-import { ApplicationError } from "./errors.mjs";
-import { serve } from "./server.mjs";
+import { ApplicationError, Client, serve } from "fastn-p2p-client";
 
 await serve(new Client(), "bob", "Trouble", { request: (request) => {
   if (request === "raise") throw new TypeError("the details");
@@ -304,6 +302,63 @@ def test_a_handler_that_fails_is_told_as_any_other(example: Path, daemons: TwoDa
         program.stop()
 
 
+@pytest.fixture(scope="module")
+def conformance(example: Path, daemons: TwoDaemons) -> Iterator[Program]:
+    """bob's Conformance, served by ``conformance.mjs``."""
+    program = Program(example / "conformance.mjs", "bob", daemon=daemons.two)
+    try:
+        program.says("serving")
+        yield program
+    finally:
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
+@pytest.mark.parametrize("caller", ["alice", "bob"])
+async def test_it_conforms(
+    conformance: Program, daemons: TwoDaemons, caller: str, check: Callable[[ProtocolClient], Awaitable[None]]
+) -> None:
+    """alice calls from another daemon, bob from the same one."""
+    async with Client(daemons.one.home if caller == "alice" else daemons.two.home) as client:
+        await check(ProtocolClient(client, caller, daemons.bob, "Conformance"))  # does not raise
+
+
+TYPED = """
+import { ApplicationError, Client, PeerOffline, serve, type Session } from "fastn-p2p-client";
+
+const client = new Client();
+const reply = await client.call<{ echoed: string }>("alice", "bob", "Echo", { message: "hi" }, { timeout: 5 });
+const length: number = reply.echoed.length;
+const session: Session = await client.open("alice", "bob", "Shout");
+for await (const chunk of session) await session.write(chunk.subarray(length));
+await serve(client, "alice", "Timer", { request: (request, { signal }) => signal.aborted ? null : request });
+try { client.close(); } catch (error) {
+  if (error instanceof PeerOffline) console.log(error.fields.peer.length, error.retryable);
+  if (error instanceof ApplicationError) console.log(error.kind.length, error.data);
+}
+// @ts-expect-error: it has no such field
+new PeerOffline({ name: "bob" });
+"""
+
+
+def test_typescript_takes_its_types(example: Path) -> None:
+    (example / "typed.mts").write_text(TYPED)
+    tsc = [str(example.parent / "node_modules/.bin/tsc"), "--noEmit", "--strict", "--target", "es2022"]
+    tsc += ["--module", "nodenext", "--lib", "es2023,dom", str(example / "typed.mts")]
+    done = subprocess.run(tsc, cwd=example, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_package_has_what_it_needs_and_no_more(example: Path) -> None:
+    pack = ["npm", "pack", "--dry-run", "--json", "--ignore-scripts"]
+    done = subprocess.run(pack, cwd=PACKAGE, capture_output=True, text=True, timeout=100, check=True)
+    (packed,) = json.loads(done.stdout)
+    modules = {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.mjs") if "node_modules" not in path.parts
+    }
+    assert {each["path"] for each in packed["files"]} == {*modules, "index.d.ts", "package.json", "README.md"}
+
+
 def until_answered(client: sync.Client, daemons: TwoDaemons, request: object) -> object:
     """The reply to the first call that is answered after a restart."""
 
@@ -327,7 +382,7 @@ def test_it_knows_every_error_of_the_page() -> None:
         (name, code, fields.replace("`", "").replace("none", ""), retryable == "yes")
         for code, name, fields, retryable in rows
     ]
-    source = (EXAMPLE / "errors.mjs").read_text()
+    source = (PACKAGE / "errors.mjs").read_text()
     defined = [
         (name, code, fields, bool(retryable))
         for name, code, fields, retryable in re.findall(
@@ -338,11 +393,26 @@ def test_it_knows_every_error_of_the_page() -> None:
     assert documented
 
 
+def test_its_types_have_every_export() -> None:
+    """Errors with their fields; of other modules, the names that ``index.mjs`` exports."""
+    types = (PACKAGE / "index.d.ts").read_text()
+    typed = {"str": "string", "int": "number", "float": "number", "list[str]": "string[]"}
+    for name, fields in re.findall(
+        r'^export const (\w+) = define\("[a-z-]+", "(.*?)"', (PACKAGE / "errors.mjs").read_text(), re.MULTILINE
+    ):
+        members = [field.split(": ") for field in fields.split(", ") if field]
+        body = "; ".join(f"{field}: {typed[kind]}" for field, kind in members)
+        assert f"export class {name} extends P2PError<{f'{{ {body} }}' if body else '{}'}> {{}}\n" in types
+    for name in re.findall(r"\w+", " ".join(re.findall(r"export \{(.*?)\}", (PACKAGE / "index.mjs").read_text()))):
+        assert re.search(rf"^export (class|function|const) {name}\b", types, re.MULTILINE)
+
+
 def test_packages_are_pinned_and_name_no_registry() -> None:
-    package = json.loads((EXAMPLE / "package.json").read_text())
-    lock = json.loads((EXAMPLE / "package-lock.json").read_text())
-    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package["dependencies"].values())
-    assert lock["packages"][""]["dependencies"] == package["dependencies"]
+    package = json.loads((PACKAGE / "package.json").read_text())
+    lock = json.loads((PACKAGE / "package-lock.json").read_text())
+    for kind in ("dependencies", "devDependencies"):
+        assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package[kind].values())
+        assert lock["packages"][""][kind] == package[kind]
     page = (ROOT / "docs" / "dependencies.md").read_text()
     for path, each in lock["packages"].items():
         assert "resolved" not in each

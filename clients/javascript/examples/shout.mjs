@@ -2,8 +2,7 @@
 //
 // Returns the bytes of a session with ASCII letters in upper case, until the peer has ended its direction.
 
-import { Client } from "./client.mjs";
-import { serve } from "./server.mjs";
+import { Client, serve } from "fastn-p2p-client";
 
 const [identity] = process.argv.slice(2);
 if (!identity) {

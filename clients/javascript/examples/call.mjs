@@ -2,7 +2,7 @@
 //
 // The request and the reply are JSON. An error is printed to standard error as JSON; the exit code is then 1.
 
-import { Client } from "./client.mjs";
+import { Client } from "fastn-p2p-client";
 
 const [identity, peer, protocol, request = "null"] = process.argv.slice(2);
 if (!protocol) {

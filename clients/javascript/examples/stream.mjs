@@ -3,7 +3,7 @@
 // Sends standard input to the peer and writes received bytes to standard output. If a direction ends early, prints the
 // error to standard error; the exit code is then 1.
 
-import { Client } from "./client.mjs";
+import { Client } from "fastn-p2p-client";
 
 const [identity, peer, protocol] = process.argv.slice(2);
 if (!protocol) {

@@ -1,14 +1,14 @@
 // Client of a fastn-p2p daemon: sends Hello, calls protocols of peers, and opens sessions.
 
-import { encode } from "@msgpack/msgpack";
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Connection, Tag, unpack } from "./connection.mjs";
+import { Connection, Tag } from "./connection.mjs";
 import { BadReply, ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
 import { id52 } from "./keys.mjs";
+import { pack, unpack } from "./payload.mjs";
 import { Session, WINDOW } from "./session.mjs";
 
 const VERSION = 1;
@@ -40,7 +40,7 @@ export class Client {
     const { instance = "default", command = "" } = options;
     return this.#request(options, (left) => [
       [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0],
-      { payload: encode(request), accept: ({ payload }) => replyFrom(payload, protocol) },
+      { payload: pack(request), accept: ({ payload }) => replyFrom(payload, protocol) },
     ]);
   }
 
@@ -50,7 +50,7 @@ export class Client {
     return this.#request(options, (left, network) => [
       [Tag.OpenSession, identity, peer, protocol, instance, left, WINDOW],
       {
-        payload: encode(initial),
+        payload: pack(initial),
         accept: ({ fields: [credit, key, petname] }, id) =>
           new Session(network, id, { credit, peer: id52(key), petname }),
       },

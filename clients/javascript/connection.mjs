@@ -3,7 +3,8 @@
 import { decode, encode } from "@msgpack/msgpack";
 import { Dealer } from "zeromq";
 
-import { ApplicationError, BadMessage, ConnectionLost, P2PError, PayloadTooLarge } from "./errors.mjs";
+import { ApplicationError, ConnectionLost, P2PError, PayloadTooLarge } from "./errors.mjs";
+import { unpack } from "./payload.mjs";
 
 /** Tags of the messages that these modules use. */
 export const Tag = {
@@ -188,14 +189,5 @@ export class Connection {
     this.#receivers.clear();
     for (const receiver of receivers) receiver.onLost(new ConnectionLost({ what: this.#path }));
     this.#end();
-  }
-}
-
-/** Decodes a payload; an empty one is null. Peers send payloads, so this throws BadMessage if one is not msgpack. */
-export function unpack(payload) {
-  try {
-    return payload.length ? decode(payload) : null;
-  } catch (error) {
-    throw new BadMessage({ reason: `the payload is not msgpack: ${error.message}` });
   }
 }

@@ -1,26 +1,28 @@
 // Serve a protocol: register handlers with the daemon, and again after a restart of a process of it.
 
-import { encode } from "@msgpack/msgpack";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Tag, unpack } from "./connection.mjs";
+import { Tag } from "./connection.mjs";
 import { ApplicationError, BadRequest, CommandNotFound, ConnectionLost, Forbidden, HandlerFailed, P2PError } from "./errors.mjs";
 import { id52 } from "./keys.mjs";
-import { RESET_FAILED, Session, WINDOW } from "./session.mjs";
+import { pack, unpack } from "./payload.mjs";
+import { RESET_FAILED, Session } from "./session.mjs";
 
 const PAUSE = 100; // ms before the next attempt to register
 const MAX_KIND = 128; // characters: a header is limited
 const MAX_TEXT = 4096;
-const NO_KEY = new Uint8Array(0);
 const ATTEMPT = 8; // index of the field of DeliverCall that counts earlier attempts
 
 /**
  * Serves `protocol` as `identity` until `signal` aborts. Then finishes the requests in flight and returns.
  *
  * `handlers.request(request, context)` returns the reply, or throws ApplicationError. `context` has `peer` (the caller's
- * ID52), `petname` ("" if it has none), `timeout` (seconds) and `signal`, which aborts when the caller no longer waits.
+ * ID52), `petname` ("" if it has none), its `path`, the `identity` and `instance` that are called, the `command`, the
+ * `callId`, `timeout` (seconds) and `signal`, which aborts when the caller no longer waits.
  * `handlers.commands` has such a function for each command of the protocol.
- * `handlers.session(session, initial)` serves a Session. It is closed when the handler returns, and reset when it throws.
+ * `handlers.session(session, initial)` serves a Session. It is accepted by `session.accept()`, or when it is first read
+ * or written. A handler that throws before has rejected it. It is closed when the handler returns, and reset when it
+ * throws later.
  * Every handler is optional.
  *
  * `onReady` is called after each registration. Rejects if the first registration fails. Later errors that can pass are
@@ -112,14 +114,15 @@ class Requests {
     }
   }
 
-  async #reply([peer, petname, , , , deadline, command], payload, signal) {
+  async #reply([peer, petname, identity, , instance, deadline, command, callId, , path], payload, signal) {
     const handle = command ? this.#command(command) : this.#handler("request");
     const request = this.#decoded(payload);
-    const context = { peer: id52(peer), petname, timeout: deadline / 1000, signal };
-    return encode((await handle(request, context)) ?? null);
+    const timeout = deadline / 1000;
+    const context = { peer: id52(peer), petname, path, identity, instance, command, callId, timeout, signal };
+    return pack((await handle(request, context)) ?? null);
   }
 
-  async #serveSession(id, [peer, petname, , , , , credit], payload) {
+  async #serveSession(id, [peer, petname, , , , , credit, path], payload) {
     let handle, initial;
     try {
       handle = this.#handler("session");
@@ -128,12 +131,16 @@ class Requests {
       this.#connection.send(id, ...this.#errorReply(error));
       return;
     }
-    const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname });
-    this.#connection.send(id, [Tag.SessionOpened, WINDOW, NO_KEY, ""]);
+    const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname, path, accepted: false });
     try {
       await handle(session, initial);
+      session.accept();
       await session.close();
     } catch (error) {
+      if (session.reject(error)) {
+        this.#connection.send(id, ...this.#errorReply(error));
+        return;
+      }
       if (!(error instanceof P2PError)) console.error(error); // a defect of the handler
       await session.close(RESET_FAILED);
     }
@@ -164,7 +171,7 @@ class Requests {
     if (error instanceof ApplicationError) {
       const { kind, message, data } = error;
       try {
-        return [[Tag.ApplicationErrorReply, String(kind).slice(0, MAX_KIND), message.slice(0, MAX_TEXT)], encode(data)];
+        return [[Tag.ApplicationErrorReply, String(kind).slice(0, MAX_KIND), message.slice(0, MAX_TEXT)], pack(data)];
       } catch (unfit) {
         error = unfit; // msgpack cannot encode the data
       }

@@ -10,6 +10,7 @@ const CHUNK_COST = 64; // credit for each chunk, in addition to its bytes
 export const RESET_CLOSED = 2 ** 32;
 export const RESET_FAILED = 2 ** 32 + 1;
 const RESET_LOST = 2 ** 32 + 2;
+const NO_KEY = new Uint8Array(0);
 
 /**
  * `for await (const chunk of session)` reads until the peer has ended its direction. It throws StreamReset or
@@ -24,21 +25,40 @@ export class Session {
   #incoming = { ended: false, error: undefined };
   #outgoing = { ended: false, error: undefined, eof: false };
   #changed = new Signal();
+  #accepted;
 
-  /** `peer` is the peer's ID52, `petname` its name in the address book or "". */
-  constructor(connection, id, { credit, peer, petname }) {
+  /** `peer` is the peer's ID52, `petname` its name in the address book or "", `path` how it is connected. */
+  constructor(connection, id, { credit, peer, petname, path = "", accepted = true }) {
     this.#connection = connection;
     this.#id = id;
     this.#credit = credit;
     this.peer = peer;
     this.petname = petname;
+    this.path = path;
+    this.#accepted = accepted;
     connection.attach(id, this);
+  }
+
+  /** Accepts the session, in a handler: the opener may then use it. */
+  accept() {
+    if (this.#accepted) return;
+    this.#accepted = true;
+    this.#send([Tag.SessionOpened, WINDOW, NO_KEY, ""]);
+  }
+
+  /** Ends a session that was not accepted yet, and returns true; otherwise returns false. */
+  reject(error) {
+    if (this.#accepted) return false;
+    this.#accepted = true;
+    this.onLost(error);
+    return true;
   }
 
   // ── this side's direction ───────────────────────────────────────────────────────────────────
 
   /** Sends bytes. Do not change them afterwards. Resolves when there was credit for all of them. */
   async write(bytes) {
+    this.accept();
     for (let at = 0; at < bytes.length; ) {
       await this.#until(() => this.#outgoing.ended || this.#credit > CHUNK_COST);
       this.#checkOutgoing();
@@ -51,6 +71,7 @@ export class Session {
 
   /** Ends this direction. Resolves when the end was forwarded. */
   async end() {
+    this.accept();
     this.#checkOutgoing();
     this.#outgoing.eof = true;
     this.#send([Tag.EndOfStream]);
@@ -61,6 +82,7 @@ export class Session {
   /** Resets this direction: the peer gets StreamReset with this code. */
   reset(code) {
     if (this.#outgoing.ended) return;
+    this.accept();
     this.#send([Tag.ResetStream, code]);
     this.#end(this.#outgoing, new SessionClosed({ what: "this direction was reset" }));
   }
@@ -68,6 +90,7 @@ export class Session {
   // ── the peer's direction ─────────────────────────────────────────────────────────────────────
 
   async *[Symbol.asyncIterator]() {
+    this.accept();
     try {
       for (;;) {
         await this.#until(() => this.#chunks.length || this.#incoming.ended);

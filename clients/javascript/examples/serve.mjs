@@ -4,9 +4,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Client } from "./client.mjs";
-import { ApplicationError, BadRequest } from "./errors.mjs";
-import { serve } from "./server.mjs";
+import { ApplicationError, BadRequest, Client, serve } from "fastn-p2p-client";
 
 const [identity] = process.argv.slice(2);
 if (!identity) {
