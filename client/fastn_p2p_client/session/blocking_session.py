@@ -55,6 +55,11 @@ class Session:
         return self._session.peer
 
     @property
+    def has_input(self) -> bool:
+        """As ``Session.has_input``."""
+        return self._session.has_input
+
+    @property
     def protocol(self) -> str:
         """Name of the protocol that the session was opened with."""
         return self._session.protocol
