@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.http import AsyncPeerTransport, SyncPeerTransport
@@ -144,6 +147,119 @@ def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: 
         run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", daemons.bob)
         eventually(lambda: get(url)[0] == 403, "it is refused")
         assert "does not let you use Web (mine)" in get(url)[1]
+
+
+# ── browsers ─────────────────────────────────────────────────────────────────────────────────────
+
+CHROMIUM = shutil.which("chromium")
+OWN_PAGE = """<!doctype html><script type=module>
+const posted = await (await fetch("/echo", {method: "POST", body: "posted"})).text();
+const events = await new Promise(done => {
+    const all = [], source = new EventSource("/events");
+    source.onmessage = event => { all.push(event.data); if (all.length == 3) { source.close(); done(all); } };
+});
+const socket = new WebSocket(`ws://${location.host}/socket`);
+const talked = await new Promise(done => {
+    socket.onopen = () => socket.send("talked");
+    socket.onmessage = event => done(event.data);
+});
+await fetch("/result", {method: "POST", body: JSON.stringify({posted, events, talked})});
+</script>"""
+OTHER_PAGE = """<!doctype html><script type=module>
+const there = "TARGET", tried = {};
+const fetched = options => fetch(there + "harm", options).then(answer => answer.type, error => "refused");
+tried.post = await fetched({method: "POST", mode: "no-cors", body: "harm"});
+tried.read = await fetched({});
+tried.image = await new Promise(done => {
+    const image = new Image(); image.onload = () => done("shown"); image.onerror = () => done("refused");
+    image.src = there + "harm";
+});
+tried.socket = await new Promise(done => {
+    const socket = new WebSocket(there.replace("http", "ws") + "socket");
+    socket.onopen = () => done("open"); socket.onerror = () => done("refused");
+});
+await fetch("/result", {method: "POST", body: JSON.stringify(tried)});
+</script>"""
+
+
+class Site:
+    """A site with a page, whose script posts its result."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.result: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.seen: list[tuple[str, str, str | None]] = []
+        """Method, path and caller of each request."""
+        self.port = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Site]:
+        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.seen.append((request.method, request.path, request.headers.get("Fastn-Peer-Name")))
+        if request.path == "/result":
+            self.result.set_result(await request.read())
+        elif request.path == "/echo":
+            return web.Response(body=await request.read())
+        elif request.path == "/events":
+            events = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await events.prepare(request)
+            for number in range(3):
+                await events.write(b"data: %d\n\n" % number)
+            await asyncio.Event().wait()  # the page ends it
+        elif request.path == "/socket":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_str(await socket.receive_str())
+            return socket
+        return web.Response(text=self.page, content_type="text/html")
+
+
+@asynccontextmanager
+async def browser(url: str, profile: Path) -> AsyncIterator[None]:
+    """A headless browser that has opened a page."""
+    assert CHROMIUM is not None
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+        "--remote-debugging-port=0", f"--user-data-dir={profile}", url,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+async def test_a_browser_uses_the_service_and_pages_of_other_sites_do_not(daemons: TwoDaemons, tmp_path: Path) -> None:
+    run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
+    async with Site(OWN_PAGE).serving() as own, Site(OTHER_PAGE).serving() as other:
+        await asyncio.to_thread(run, daemons.two, "expose", str(own.port), "--name", "site")
+        with opened(daemons.one, "bob", "site") as url:
+            named = url.replace("127.0.0.1", "site.bob.localhost")
+            async with asyncio.timeout(90), browser(named, tmp_path / "own"):
+                result = json.loads(await own.result)
+            assert result == {"posted": "posted", "events": ["0", "1", "2"], "talked": "talked"}
+            assert {caller for _, _, caller in own.seen} == {"alice"}
+
+            own.seen.clear()
+            other.page = OTHER_PAGE.replace("TARGET", named)
+            async with asyncio.timeout(90), browser(f"http://evil.localhost:{other.port}/", tmp_path / "other"):
+                result = json.loads(await other.result)
+            assert result.pop("post") in ("opaque", "refused")  # a page cannot see that it was refused
+            assert result == {"read": "refused", "image": "refused", "socket": "refused"}
+            assert own.seen == []
 
 
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────
