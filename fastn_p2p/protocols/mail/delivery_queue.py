@@ -108,9 +108,9 @@ class DeliveryQueue:
             for parcel, reason in rejected:
                 _bounce(connection, now, reason, "number = ?", parcel.sequence)
             connection.execute(
-                "UPDATE route SET trouble = ?, refused = NULL "
-                "WHERE recipient = ? AND instance = ? AND (trouble <> ?1 OR refused IS NOT NULL)",
-                ("", *recipient),
+                "UPDATE route SET trouble = '', refused = NULL "
+                "WHERE recipient = ? AND instance = ? AND (trouble <> '' OR refused IS NOT NULL)",
+                recipient,
             )
 
         await self._database.write(change, lambda _: self._changed.notify())
@@ -126,9 +126,9 @@ class DeliveryQueue:
         def change(connection: sqlite3.Connection) -> FailedTime:
             tried, since = connection.execute(
                 "UPDATE route SET trouble = ?, tried = tried + ?, "
-                "refused = CASE WHEN ? THEN COALESCE(refused, tried + ?2) END "
+                "refused = CASE WHEN ? THEN COALESCE(refused, tried + ?) END "
                 "WHERE recipient = ? AND instance = ? RETURNING tried, refused",
-                (error, spent, rejected, *recipient),
+                (error, spent, rejected, spent, *recipient),
             ).fetchone()
             connection.execute(
                 "UPDATE outbox SET since = ? WHERE state = 0 AND recipient = ? AND instance = ? AND since IS NULL",

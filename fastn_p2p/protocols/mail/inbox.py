@@ -202,9 +202,9 @@ class _DeliveryTransaction:
             )
             if not self._before:
                 connection.execute(
-                    "DELETE FROM incoming WHERE sender = ?1 AND stream IN (SELECT stream FROM incoming "
-                    "WHERE sender = ?1 ORDER BY touched DESC LIMIT -1 OFFSET ?2)",
-                    (self._sender, MAX_STREAMS),
+                    "DELETE FROM incoming WHERE sender = ? AND stream IN (SELECT stream FROM incoming "
+                    "WHERE sender = ? ORDER BY touched DESC LIMIT -1 OFFSET ?)",
+                    (self._sender, self._sender, MAX_STREAMS),
                 )
         if self._added.messages:
             for owner in (self._sender, TOTAL_USAGE):

@@ -126,9 +126,9 @@ def read_usage(connection: sqlite3.Connection, owner: bytes) -> StorageUsage:
 def add_usage(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> StorageUsage:
     """Add mails and bytes, which may be negative, to the usage of ``owner``; return the new usage."""
     row = connection.execute(
-        "INSERT INTO room VALUES (?1, ?2, ?3) "
-        "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3 RETURNING messages, bytes",
-        (owner, messages, size),
+        "INSERT INTO room VALUES (?, ?, ?) ON CONFLICT (owner) "
+        "DO UPDATE SET messages = messages + ?, bytes = bytes + ? RETURNING messages, bytes",
+        (owner, messages, size, messages, size),
     ).fetchone()
     return StorageUsage(*row)
 

@@ -73,7 +73,7 @@ def nested(depth: int) -> list[Any]:
 
 
 UNSENDABLE: list[Any] = [
-    object(), 1 << 70, {1: {2: 1 + 2j}}, "\ud800", (each for each in "x"), nested(5000),
+    object(), 1 << 70, {1: {2: 1 + 2j}}, "\ud800", (each for each in "x"), nested(100_000),
     Unspeakable(), Exits(), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(),
     asyncio.CancelledError(),
     OfTheProgram(reason="x"), ApplicationError("Odd", "", object()), ApplicationError(Unspeakable(), ""),

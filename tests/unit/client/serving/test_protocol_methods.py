@@ -166,7 +166,7 @@ class Decorated(Protocol):
         return word
 
     partial = request("partial")(functools.partialmethod(_say, "e"))
-    called = request("called")(functools.partial(prefixed, "f"))
+    called = request("called")(staticmethod(functools.partial(prefixed, "f")))
     callable = request("callable")(Callable())
 
 

@@ -117,6 +117,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
     ) -> None:
         self._on_held = on_held
         self._loop = asyncio.get_running_loop()
+        self._is_asyncio: Final = isinstance(self._loop, asyncio.BaseEventLoop)  # as opposed to uvloop
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
         self._inherited: Final = Descriptor.of(sock.fileno())
@@ -156,7 +157,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     async def _start(self) -> None:
         try:
-            if isinstance(self._loop, asyncio.BaseEventLoop):  # its other method imports TLS
+            if self._is_asyncio:  # its other method imports TLS
                 await self._loop.create_unix_connection(lambda: self, sock=self._socket)
             else:  # uvloop's method of that name does not keep the socket while it waits
                 await self._loop.connect_accepted_socket(lambda: self, self._socket)
@@ -305,11 +306,18 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
                 transport.write(data)
             elif self._waiting:
                 self._waiting_bytes -= _write_piece(transport, self._waiting)
+                self._pause_if_full(transport)
             elif not self._credited:
                 self._has_large = False
                 return
             if self._credited and not self._paused:
                 self._credited_bytes -= _write_piece(transport, self._credited)
+                self._pause_if_full(transport)
+
+    def _pause_if_full(self, transport: asyncio.Transport) -> None:
+        """Let asyncio's transport call ``pause_writing``, which ``writelines`` of Python 3.12 does not do."""
+        if self._is_asyncio and not transport.is_closing():
+            transport.set_write_buffer_limits(high=0 if self._drain_waiters else _PIECE)
 
     def _answer_ping(self, context: bytes) -> None:
         if self._transport is not None and len(self._waiting) < SEND_QUEUE:
