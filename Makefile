@@ -60,9 +60,9 @@ bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 soak: $(VENV)/dev.stamp ## Run 10 million calls and 100 GB of sessions, and check each byte. Half an hour.
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, manual pages (build/man) and the site (build/site).
+docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, manual pages and the site (build/site).
 	@$(BIN)/python -m tests.docs
-	@$(BIN)/python -m fastn_p2p.cli.manual build/man/man1
+	@$(BIN)/python -m fastn_p2p.cli.manual fastn_p2p/cli/man
 	@$(MAKE) -s site
 
 site: $(VENV)/dev.stamp $(TOOLS)/docs.stamp # The documentation site, in build/site.

@@ -179,8 +179,10 @@ def _roff(text: str) -> str:
 
 
 def write_manual_pages(directory: Path) -> None:
-    """Write the manual pages into a directory, which is made if it does not exist."""
+    """Write the manual pages into a directory, which is made if it does not exist. Remove pages of other groups."""
     directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("*.1"):
+        old.unlink()
     for name, text in manual_pages().items():
         (directory / name).write_text(text)
 

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from deploy.distributions import repack
 from tests.requirements import FOLDER, pins
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+BESIDE = re.compile(r"[^/]+\.(dist-info|data)/")
+"""What a wheel has beside its packages."""
 PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
 
 
@@ -68,7 +71,7 @@ def test_two_wheels_for_any_platform(wheels: dict[str, pathlib.Path]) -> None:
 def test_no_top_level_name_but_ours(wheels: dict[str, pathlib.Path]) -> None:
     """No other distribution has a package of these names, though one is called ``supervisor``."""
     top_levels = {
-        name: sorted({path.split("/")[0] for path in wheel_files(wheel) if ".dist-info/" not in path})
+        name: sorted({path.split("/")[0] for path in wheel_files(wheel) if not BESIDE.match(path)})
         for name, wheel in wheels.items()
     }
     assert top_levels == {
@@ -94,6 +97,14 @@ def test_the_daemon_brings_its_units(wheels: dict[str, pathlib.Path]) -> None:
     in_tree = ROOT / "deploy" / "systemd"
     units = {f"fastn_p2p/cli/systemd/{file.relative_to(in_tree)}" for file in in_tree.rglob("*") if file.is_file()}
     assert units <= set(wheel_files(wheels["fastn_p2p"]))
+
+
+def test_the_daemon_brings_its_manual_pages(wheels: dict[str, pathlib.Path]) -> None:
+    """They go to ``share/man/man1`` of the environment, where ``man`` and pipx look."""
+    pages = {f"share/man/man1/{file.name}" for file in (ROOT / "fastn_p2p/cli/man").iterdir()}
+    packed = [path for path in wheel_files(wheels["fastn_p2p"]) if path.endswith(".1")]
+    assert {path.partition(".data/data/")[2] for path in packed} == pages
+    assert len(packed) == len(pages) > 1
 
 
 def test_packages_are_typed(wheels: dict[str, pathlib.Path]) -> None:

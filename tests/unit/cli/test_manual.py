@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p import __version__
+from fastn_p2p import __version__, cli
 from fastn_p2p.cli.command_groups import COMMANDS
 from fastn_p2p.cli.manual import CommandManual, groups, manual_pages, markdown, write_manual_pages
 from fastn_p2p.console.exit_codes import TABLE
@@ -19,6 +19,8 @@ LINTERS = {
     "man": ["man", "--warnings", "--local-file", "--encoding=UTF-8"],
 }
 """Program → its command; it prints what is wrong with a page."""
+
+INSTALLED = Path(cli.__file__).parent / "man"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,10 @@ def test_every_group_has_a_page_and_every_command_is_in_one(pages: dict[str, str
     for page, group in zip(pages.values(), groups(), strict=True):
         for each in group.commands:
             assert each.words.replace("-", "\\-") in page
+
+
+def test_the_installed_pages_are_what_the_commands_say(pages: dict[str, str]) -> None:
+    assert {file.name: file.read_text() for file in INSTALLED.iterdir()} == pages, "run: make docs"
 
 
 def every_command() -> list[CommandManual]:

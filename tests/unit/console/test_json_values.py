@@ -80,7 +80,14 @@ def test_the_deepest_reply_that_can_be_decoded_can_be_printed(kind: bytes) -> No
 
 @pytest.mark.parametrize(
     "data",
-    [b"1" + 30 * b"0", b'{"a": [-99999999999999999999]}', b"{", b'"\\ud800"', 2000 * b"[", 100_000 * b"[" + 100_000 * b"]"],
+    [
+        b"1" + 30 * b"0",
+        b'{"a": [-99999999999999999999]}',
+        b"{",
+        b'"\\ud800"',
+        2000 * b"[",
+        100_000 * b"[" + 100_000 * b"]",
+    ],
 )
 def test_a_request_that_cannot_be_sent_is_refused(data: bytes) -> None:
     with pytest.raises(CommandLineError, match=r"^--data "):
