@@ -58,6 +58,7 @@ bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks $(ARGS)
 
 soak: $(VENV)/dev.stamp ## Run 10 million calls and 100 GB of sessions, and check each byte. Half an hour.
+	@$(BIN)/python -m pytest -n 0 -m lab_long tests/e2e
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code, manual pages and the site (build/site).
