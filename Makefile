@@ -21,7 +21,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help demo test test-all lint lab check bench soak dist docs site format requirements venv clean $(CHECKS)
+.PHONY: help demo test test-all lint lab check bench soak dist docs site pictures format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,6 +70,9 @@ site: $(VENV)/dev.stamp $(TOOLS)/docs.stamp # The documentation site, in build/s
 	@$(BIN)/python -m tests.docs.site build
 	@cd build && ../$(TOOLS)/bin/zensical build --strict -f zensical.toml
 	@! grep -rlE '<(script|img|link)[^>]+(src|href)="?https?:|unpkg[^"]*shim' build/site --include=*.html
+
+pictures: $(VENV)/dev.stamp ## Write the pictures of terminals in docs/pictures, from two daemons that run.
+	@$(BIN)/python -m tests.docs.pictures $(ARGS)
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

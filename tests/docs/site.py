@@ -58,6 +58,7 @@ def _with_links(file: Path, text: str, names: dict[Path, str]) -> str:
             return found[0]
         return words if words.startswith("`") else f"{words} (`{path.relative_to(ROOT)}`)"
 
+    text = re.sub(r"(!\[[^\]]*\]\()(?:\.\./)*(?:docs/)?", r"\1", text)  # pictures lie beside the pages
     parts = re.split(r"(^```.*?^```\n)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if number % 2 else _LINK.sub(link, part) for number, part in enumerate(parts))
 
@@ -89,6 +90,7 @@ def write_site(directory: Path) -> None:
     shutil.copy(DOCS / "site.toml", directory / "zensical.toml")
     for file in (*DOCS.glob("*.svg"), DOCS / "site.css"):
         shutil.copy(file, where)
+    shutil.copytree(DOCS / "pictures", where / "pictures")
     for name, text in pages().items():
         (where / name).write_text(text)
 

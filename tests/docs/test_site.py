@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 import pytest
 
@@ -34,7 +35,16 @@ def test_the_sources_of_the_site_are_written(tmp_path: Path) -> None:
     assert written >= {*SITE, "site.css"}
     assert "old.md" not in written
     for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", "".join(SITE.values())):
-        assert name in written
+        assert (tmp_path / "pages" / name).is_file()
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.glob("pictures/*.svg")), ids=lambda path: path.stem)
+def test_a_picture_names_no_other_host_and_no_place_of_this_one(picture: Path) -> None:
+    text = picture.read_text()
+    ElementTree.fromstring(text)
+    assert set(re.findall(r"https?://[^\s\"]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"/(tmp|root|home|work)/|@import|<image|<script", text)
+    assert f'"{picture.stem}": (' in Path(__file__).with_name("pictures.py").read_text()
 
 
 def test_the_reference_has_every_public_name() -> None:

@@ -51,6 +51,14 @@ class Tty:
         return [row.rstrip() for row in self._screen.display]
 
     @property
+    def cells(self) -> list[list[pyte.screens.Char]]:
+        """Return the characters of the screen with their colors, row by row."""
+        return [
+            [row[column] for column in range(self._screen.columns)]
+            for row in map(self._screen.buffer.__getitem__, range(self._screen.lines))
+        ]
+
+    @property
     def scrolled(self) -> list[str]:
         """Return the rows that have left the screen at the top, oldest first."""
         above = self._screen.history.top
