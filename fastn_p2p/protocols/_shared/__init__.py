@@ -5,6 +5,7 @@
 - ``name_risks``: safe names that can still do harm, and are accepted by name only.
 - ``splice``: copy bytes between a socket and a session.
 - ``sockets``, ``service_address``: open sockets; parse addresses.
-- ``accept_loop``: accept connections from a listener.
+- ``target_service``: the one service of this machine that a binding makes reachable.
+- ``accept_loop``: accept connections from a listener, until SIGTERM.
 - ``error_reporter``: rate-limited error messages.
 """

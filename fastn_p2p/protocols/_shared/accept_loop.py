@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from abc import ABC, abstractmethod
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from .error_reporter import ErrorReporter
 from .sockets import Listener
@@ -55,3 +57,18 @@ class AcceptLoop(ABC):
             await asyncio.wait(self._connections, timeout=_DESCRIPTOR_DELAY, return_when=asyncio.FIRST_COMPLETED)
         else:
             await asyncio.sleep(_DESCRIPTOR_DELAY)
+
+
+async def run_until_sigterm(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM, or until ``work`` ends. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import msgspec
@@ -11,9 +10,8 @@ from fastn_p2p_client.errors import ApplicationError, Overloaded
 from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
-from .._shared.service_address import InvalidAddress, ServiceAddress, parse_address
-from .._shared.sockets import open_connection
 from .._shared.splice import splice
+from .._shared.target_service import connect_target, target_address, target_permissions
 
 
 class GetTunnelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,28 +54,11 @@ class Tunnel(Protocol):
 
     @classmethod
     def permissions(cls, config: Config) -> Permissions:
-        try:
-            return Permissions(connect=[str(parse_address(config.target))])
-        except InvalidAddress:  # on_check says what is wrong
-            return Permissions()
+        return target_permissions(config.target)
 
     async def on_check(self) -> None:
         """Check that the target is an address."""
-        self._target()
-
-    def _target(self) -> ServiceAddress:
-        """Return the address of the target.
-
-        Raises:
-            InvalidAddress: the target of the config is not an address.
-        """
-        try:
-            target = parse_address(self.config.target)
-        except InvalidAddress as error:
-            raise InvalidAddress(f"target: {error}") from None
-        if target.path and not target.path.startswith("/"):
-            raise InvalidAddress(f"target: the path of a Unix socket must be absolute, unlike {target.path!r}")
-        return target
+        target_address(self.config.target)
 
     @request
     async def state(self, request: GetTunnelState) -> TunnelState:
@@ -92,11 +73,7 @@ class Tunnel(Protocol):
         self._connections += 1
         try:
             try:
-                async with asyncio.timeout(self.config.connect_timeout):
-                    target = self._target()
-                    connection = await (
-                        self.context.connect_unix(target.path) if target.path else open_connection(target)
-                    )
+                connection = await connect_target(self.context, self.config.target, self.config.connect_timeout)
             except TimeoutError:
                 raise _unreachable("it did not answer in time") from None
             except OSError as error:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ from fastn_p2p_client.session.session import Session
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ...console.output import put_json, write_message, write_problem, write_result
-from .._shared.accept_loop import AcceptLoop
+from .._shared.accept_loop import AcceptLoop, run_until_sigterm
 from .._shared.error_reporter import ErrorReporter
 from .._shared.service_address import ServiceAddress
 from .._shared.sockets import AddressInUse, Listener, open_listener
@@ -184,8 +183,6 @@ async def _open(
 ) -> ExitCode:
     loop = asyncio.get_running_loop()
     errors = ErrorReporter(write_problem, now=loop.time, call_later=loop.call_later)
-    stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
     async with Client(home, program="fastn-p2p open") as client:
         name, key = await client.resolve_identity(identity)
         peer_name, peer_key = await _find(client, peer)
@@ -231,15 +228,9 @@ async def _open(
 
             await LoopbackServer(listener, connect, OriginGuard(hosts, url), errors, users).run()
 
-        tasks = asyncio.ensure_future(serve()), asyncio.ensure_future(stop.wait())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0].done():
-                tasks[0].result()
+            await run_until_sigterm(serve())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             listener.close()
     return ExitCode.OK
 

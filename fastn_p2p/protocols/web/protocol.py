@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Annotated, Final
 
@@ -12,8 +11,7 @@ from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
-from .._shared.service_address import InvalidAddress, ServiceAddress, parse_address
-from .._shared.sockets import open_connection
+from .._shared.target_service import connect_target, target_address, target_permissions
 
 _HOST: Final = r"\A([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z|\A\Z"
 _UPGRADE: Final = r"\A[!#$%&'*+.^_`|~0-9A-Za-z/-]{1,64}\Z"
@@ -62,33 +60,16 @@ class Web(Protocol):
 
     @classmethod
     def permissions(cls, config: Config) -> Permissions:
-        try:
-            return Permissions(connect=[str(parse_address(config.target))])
-        except InvalidAddress:  # on_check says what is wrong
-            return Permissions()
+        return target_permissions(config.target)
 
     async def on_check(self) -> None:
         """Check that the target is an address, and that no upgrade carries requests that would not be checked."""
-        self._target()
+        target_address(self.config.target)
         for each in self.config.upgrades:
             if _CARRY_REQUESTS.fullmatch(each):
                 raise ValueError(
                     f"upgrades: {each!r} carries requests whose callers could not be verified - at `$.upgrades`"
                 )
-
-    def _target(self) -> ServiceAddress:
-        """Return the address of the target.
-
-        Raises:
-            InvalidAddress: the target of the config is not an address.
-        """
-        try:
-            target = parse_address(self.config.target)
-        except InvalidAddress as error:
-            raise InvalidAddress(f"target: {error}") from None
-        if target.path and not target.path.startswith("/"):
-            raise InvalidAddress(f"target: the path of a Unix socket must be absolute, unlike {target.path!r}")
-        return target
 
     @request
     async def state(self, request: GetWebState) -> WebState:
@@ -125,9 +106,7 @@ class Web(Protocol):
 
         rewriter = RequestRewriter(check)
         try:
-            async with asyncio.timeout(self.config.connect_timeout):
-                target = self._target()
-                connection = await (self.context.connect_unix(target.path) if target.path else open_connection(target))
+            connection = await connect_target(self.context, self.config.target, self.config.connect_timeout)
         except TimeoutError:
             await self._answer_without_service(session, 504, "does not answer")
         except OSError as error:
