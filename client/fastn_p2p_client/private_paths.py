@@ -20,6 +20,19 @@ _ALL_UIDS: Final = 0xFFFFFFFF
 """Number of user ids in the initial user namespace, user_namespaces(7)."""
 
 
+def directory_closed_to_owner(path: Path) -> Path | None:
+    """Return the directory on the way to a path, or at its end, that this user owns and its mode closes to them."""
+    own = os.geteuid()
+    for each in (*reversed(path.parents), path):
+        try:
+            found = each.stat()
+        except OSError:
+            return None
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == own != 0 and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            return each
+    return None
+
+
 def check_own_directory(path: Path, owners: Collection[int] = ()) -> None:
     """Check that only this user may change a directory. A missing one passes if its parents do.
 

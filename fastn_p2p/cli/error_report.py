@@ -101,9 +101,18 @@ def _payload(error: Any) -> tuple[str, ...]:
 def _os_error_text(error: OSError) -> str:
     if not isinstance(error.filename, str | bytes) or error.strerror is None:
         return str(error)
-    refused = isinstance(error, PermissionError) and os.geteuid() != 0
-    hint = ". If the daemon's processes have users of their own, this takes sudo" if refused else ""
-    return f"{os.fsdecode(error.filename)}: {error.strerror}{hint}"
+    path, hint = os.fsdecode(error.filename), ""
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        from pathlib import Path
+
+        from fastn_p2p_client.private_paths import directory_closed_to_owner
+
+        closed = directory_closed_to_owner(Path(path).absolute())
+        if closed is None:
+            hint = ". If the daemon's processes have users of their own, this takes sudo"
+        else:
+            hint = f". The mode of {closed} keeps its owner out: chmod u+rwx {closed}"
+    return f"{path}: {error.strerror}{hint}"
 
 
 def _usage_error(error: Any) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from tests.requirements import FOLDER, pins
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BESIDE = re.compile(r"[^/]+\.(dist-info|data)/")
-"""What a wheel has beside its packages."""
+"""Files of a wheel beside its packages."""
 PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
 
 

@@ -93,12 +93,12 @@ class IdentityAmbiguous(LocalError):
     """No identity was named, and several are online."""
 
     code = "identity-ambiguous"
-    template = "several identities are online: {online}. Name the one that makes the call: --as NAME"
+    template = "several identities are online: {online}. Name one of them: --as NAME"
     online: list[str]
 
     def __str__(self) -> str:
         online = ", ".join(self.online)
-        return f"several identities are online: {online}. Name the one that makes the call: --as NAME"
+        return f"several identities are online: {online}. Name one of them: --as NAME"
 
 
 class NoIdentityOnline(LocalError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from ..errors import HomeUnusable
+from ..private_paths import directory_closed_to_owner
 
 Opener: TypeAlias = Callable[[Path], Awaitable[socket.socket]]
 """Return a connected, non-blocking stream socket. Raises OSError."""
@@ -86,5 +87,7 @@ def connect_to(sock: socket.socket, path: Path) -> None:
     try:
         sock.connect(str(path))
     except PermissionError:
-        raise HomeUnusable(path=str(path), reason=NOT_ALLOWED) from None
+        closed = directory_closed_to_owner(path)
+        reason = NOT_ALLOWED if closed is None else f"the mode of {closed} keeps its owner out: chmod u+rwx {closed}"
+        raise HomeUnusable(path=str(path), reason=reason) from None
     check_listener(sock, path)

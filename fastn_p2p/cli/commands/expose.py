@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from ...console.exit_codes import CommandLineError
+from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ...console.options import HomeOption, JsonOption, OwnerOption
 from ...console.output import put_json, write_message
 from ...console.parameters import Argument, Option
@@ -71,8 +71,12 @@ def run(
                     AddProtocol(owner, _PROTOCOL, name, tuple(allow or ()), granted=granted), config, timeout=60
                 )
             except BindingExists as error:
-                error.add_note(f"Choose another --name, or end that first: {remove}")
-                raise
+                raise CommandFailed(
+                    f"{owner} exposes a service as {name} already. Choose another --name, or end that first: {remove}",
+                    ExitCode.EXISTS,
+                    error.code,
+                    **error.fields(),
+                ) from None
             write_message(f"{target} is exposed to {', '.join(allow or ['peers'])} as {name} of {owner}.")
             write_message(f"Peers open it: fastn-p2p open PEER{'' if name == 'web' else f' {name}'}")
             write_message(f"It stays until: {remove}")

@@ -6,6 +6,8 @@ from ...console.options import HomeOption
 from ...console.output import put_json, put_raw, write_message
 from ...console.parameters import Option
 
+_PROCESSES: Final = ("supervisor", "vault", "network", "gateway")
+"""Processes of every daemon: one that has had nothing to say has no log."""
 _FOLLOWED: Final = 10
 """Records before the present that ``--follow`` shows."""
 
@@ -42,13 +44,14 @@ def run(
     from fastn_p2p_client.home import Home
     from fastn_p2p_client.plain_text import plain, plain_lines
 
-    from ...console.exit_codes import CommandLineError
+    from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
     from ..audit_reader import parse_since
     from ..log_reader import LogRecord, LogSelection, follow_records, parse_level, read_records
 
     if lines is not None and lines < 0:
         raise CommandLineError("--lines must be 0 or more")
-    directory = Home.find(home).logs
+    place = Home.find(home)
+    directory = place.logs
     wanted = LogSelection(tuple(actor or ()), parse_since(since), parse_level(level))
     shown = 0
 
@@ -75,5 +78,22 @@ def run(
         show(followed)
     records = read_records(directory, wanted)
     show(records if most is None else deque(records, most))
-    if not shown:
-        write_message(f"There is no such line in {directory}")
+    if shown:
+        return
+    if not (written := sorted(file.stem for file in directory.glob("*.log"))):
+        raise CommandFailed(
+            f"there are no logs in {directory}: no daemon has run with this home. Start one: fastn-p2p daemon",
+            ExitCode.NOT_FOUND,
+            "no-logs",
+            directory=str(directory),
+        )
+    known = {*written, *_PROCESSES, *(each.name for each in place.identities.glob("*"))}
+    for name in wanted.actors:
+        if not any(map(LogSelection((name,)).has_actor, known)):
+            raise CommandFailed(
+                f"there is no process or identity {name!r}. There are: {', '.join(sorted(known))}",
+                ExitCode.NOT_FOUND,
+                "no-logs",
+                directory=str(directory),
+            )
+    write_message(f"There is no such line in {directory}")

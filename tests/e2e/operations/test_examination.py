@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from contextlib import suppress
@@ -176,4 +177,15 @@ def test_logs_of_all_processes(daemons: TwoDaemons) -> None:
     done = daemons.one.cli("logs", "--actor", "supervisor", "--lines", "2")
     assert [line.split()[2] for line in done.stdout.splitlines()] == ["supervisor"] * 2
     assert daemons.one.cli("logs", "--level", "loud").returncode == ExitCode.USAGE
-    assert "no such line" in daemons.one.cli("logs", "--actor", "nobody").stderr
+    assert "no such line" in daemons.one.cli("logs", "--actor", "vault", "--since", "2999-01-01T00:00").stderr
+
+
+def test_logs_that_do_not_exist_are_named(daemons: TwoDaemons, tmp_path: Path) -> None:
+    done = daemons.one.cli("logs", "--actor", "nobody")
+    assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
+    assert re.match(
+        r"fastn-p2p: there is no process or identity 'nobody'\. There are: .*gateway, .*network", done.stderr
+    )
+    done = daemons.one.cli("logs", "--home", str(tmp_path))
+    assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
+    assert "no daemon has run with this home. Start one: fastn-p2p daemon" in done.stderr

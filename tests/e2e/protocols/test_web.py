@@ -109,6 +109,12 @@ def get(url: str, data: bytes | None = None) -> tuple[int, str]:
 def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
     exposed = run(daemons.two, "expose", f"http://127.0.0.1:{port}", "--allow", "everyone")
     assert "fastn-p2p remove-protocol bob --protocol Web --instance web" in exposed.stderr
+    again = daemons.two.cli("expose", "9")
+    assert (again.returncode, again.stdout) == (ExitCode.EXISTS, "")
+    assert again.stderr == (
+        "fastn-p2p: bob exposes a service as web already. Choose another --name, or end that first: "
+        "fastn-p2p remove-protocol bob --protocol Web --instance web\n"
+    )
     with opened(daemons.one, "bob") as url:
         status, body = get(url)
         headers = json.loads(body)

@@ -11,7 +11,7 @@ import pytest
 from fastn_p2p_client import private_paths
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.private_paths import check_own_directory, check_parents
+from fastn_p2p_client.private_paths import check_own_directory, check_parents, directory_closed_to_owner
 
 NOBODY: Final = 65534
 
@@ -109,3 +109,15 @@ def test_a_user_namespace_does_not_have_the_machines_root(monkeypatch: pytest.Mo
     assert not private_paths._is_unmapped(1000)
     shown["/proc/self/uid_map"] = "0 0 4294967295\n"
     assert not private_paths._is_unmapped(NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every directory")
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o500])
+def test_a_directory_that_keeps_its_owner_out_is_found(tmp_path: Path, mode: int) -> None:
+    (home := tmp_path / "home").mkdir()
+    assert directory_closed_to_owner(home / "logs" / "a.log") is None
+    home.chmod(mode)
+    try:
+        assert directory_closed_to_owner(home / "logs" / "a.log") == home
+    finally:
+        home.chmod(0o700)
