@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
@@ -34,6 +34,9 @@ class LogRecord(msgspec.Struct, frozen=True):
     message: str
     trace: str = ""
     """Traceback, in several lines; empty without one."""
+
+
+_json: Final = msgspec.json.Decoder(LogRecord)
 
 
 class LogSelection(msgspec.Struct, frozen=True):
@@ -115,21 +118,33 @@ class _ActorLog:
 
     def read(self) -> Iterator[LogRecord]:
         """Yield each record that was written since the last call. Lines that follow a record belong to it."""
-        begun: tuple[bytes, ...] | None = None
+        begun: LogRecord | None = None
         trace: list[bytes] = []
         for line in self._file.read():
-            found = _LINE.fullmatch(line)
+            found = self._parse(line)
             if found is None:
                 trace.append(line)
                 continue
             if begun is not None:
-                yield self._record(begun, trace)
+                yield self._complete(begun, trace)
             # A file that was cut is read again: what is older than the last record was read before.
-            begun, trace = (found.groups() if found[1].decode() >= self._last else None), []
+            begun, trace = (found if found.time >= self._last else None), []
         if begun is not None:
-            yield self._record(begun, trace)
+            yield self._complete(begun, trace)
 
-    def _record(self, begun: tuple[bytes, ...], trace: list[bytes]) -> LogRecord:
-        at, level, logger, message = (part.decode(errors="replace") for part in begun)
-        self._last = at
-        return LogRecord(at, level, self._actor, logger, message, b"".join(trace).decode(errors="replace").rstrip("\n"))
+    def _parse(self, line: bytes) -> LogRecord | None:
+        """Return the record that begins with a line, of either format; None if none does."""
+        found = _LINE.fullmatch(line)
+        if found is not None:
+            at, level, logger, message = (part.decode(errors="replace") for part in found.groups())
+            return LogRecord(at, level, self._actor, logger, message)
+        if line.startswith(b'{"time":'):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                return msgspec.structs.replace(_json.decode(line), actor=self._actor)
+        return None
+
+    def _complete(self, begun: LogRecord, trace: list[bytes]) -> LogRecord:
+        self._last = begun.time
+        if not trace:
+            return begun
+        return msgspec.structs.replace(begun, trace=b"".join(trace).decode(errors="replace").rstrip("\n"))

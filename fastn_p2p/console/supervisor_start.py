@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
-from fastn_p2p_actors.runtime.log_files import LEVEL_VARIABLE
+from fastn_p2p_actors.runtime.log_files import FORMAT_VARIABLE, LEVEL_VARIABLE
 from fastn_p2p_actors.runtime.process_setup import erase_variables, make_undumpable
 from fastn_p2p_actors.runtime.separate_users import SeparateUsers
 
@@ -39,6 +39,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
     vault_page: int
     """Descriptor of the page with the vault's master key; -1 if the vault starts locked, or is not encrypted."""
     log_level: str
+    log_format: str
     metrics: str
     """Address at which metrics are served; empty for none."""
     users: SeparateUsers | None
@@ -61,6 +62,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
         from fastn_p2p_supervisor.daemon import EXIT_FAILED, run
 
         os.environ[LEVEL_VARIABLE] = self.log_level  # for all processes
+        os.environ[FORMAT_VARIABLE] = self.log_format
         config = DaemonConfig(
             identity_memory=self.identity_memory,
             program_connections=self.program_connections,

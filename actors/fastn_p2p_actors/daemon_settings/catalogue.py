@@ -189,6 +189,13 @@ SETTINGS: Final = (
         "lowest level of the lines that the log files get",
         is_live=True,
     ),
+    Setting(
+        "log.format",
+        "FASTN_LOG_FORMAT",
+        "--log-format",
+        "text or json",
+        "format of the log files: lines of text, or one JSON object on each line",
+    ),
 )
 """Every setting, in the order of ``config show``."""
 

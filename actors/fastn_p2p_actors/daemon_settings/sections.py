@@ -87,6 +87,7 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LogFormat: TypeAlias = Literal["text", "json"]
 
 
 class LogSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +95,8 @@ class LogSection(msgspec.Struct, frozen=True, kw_only=True):
 
     level: LogLevel = "INFO"
     """Lowest level of the lines that the log files get."""
+    format: LogFormat = "text"
+    """Format of the lines in the log files."""
 
 
 class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):

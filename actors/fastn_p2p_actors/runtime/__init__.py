@@ -9,7 +9,8 @@
 - ``mailbox``, ``mailbox_memory``: the Unix socket that an actor reads, and the memory limit of its connections.
 - ``heap_watch``: returns free heap memory to the kernel.
 - ``connection_limits``, ``rate_limiter``: limits of programs, and token buckets.
-- ``log_files``, ``sampled_log``, ``journal``: one log file per process, sampling during floods, the journal of systemd.
+- ``log_files``, ``json_log``: one log file per process, as text or JSON.
+- ``sampled_log``, ``journal``: sampling during floods, the journal of systemd.
 - ``last_exit``, ``time_slices``: how the daemon ended last; long loops split over event loop iterations.
 - ``site_packages``: packages installed, replaced or removed while a process runs.
 - ``worker_process``: start of a one-shot worker.

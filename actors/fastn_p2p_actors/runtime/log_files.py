@@ -17,6 +17,8 @@ STREAM_VARIABLE: Final = "JOURNAL_STREAM"
 """Environment variable of a service whose standard error leads to the journal of systemd."""
 LEVEL_VARIABLE: Final = "FASTN_LOG"
 """Environment variable with the level: ``DEBUG``, ``INFO`` (default), ``WARNING`` or ``ERROR``."""
+FORMAT_VARIABLE: Final = "FASTN_LOG_FORMAT"
+"""Environment variable with the format of the files: ``text`` (default) or ``json``."""
 
 FILE_BYTES: Final = 5 * 1024 * 1024
 FILES_KEPT: Final = 3
@@ -81,7 +83,13 @@ def set_level(level: str) -> None:
 def make_handler(home: Home, name: str) -> SampledFileHandler:
     """Return the handler that writes the log file of a process."""
     handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if os.environ.get(FORMAT_VARIABLE, "").strip().lower() == "json":
+        from .json_log import JsonFormatter, line_without_time
+
+        handler.setFormatter(JsonFormatter(name))
+        handler.without_time = line_without_time
+    else:
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
 
 

@@ -84,6 +84,7 @@ class SampledFileHandler(RotatingFileHandler):
 
     Attributes:
         mirror: gets the level and the text, without time, of each line that is written; None for nobody.
+        without_time: return a formatted line without its time.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class SampledFileHandler(RotatingFileHandler):
         self._now = now
         self._later = later
         self.mirror: Callable[[int, str], None] | None = None
+        self.without_time: Callable[[str], str] = lambda line: line.partition(" ")[2]
         total = file_bytes * kept
         self._own = Rate(total * _OWN_PER_DAY / MAX_KINDS / DAY, total * _OWN_BURST / MAX_KINDS)
         self._shared = TokenBucket(Rate(total * _SHARED_PER_DAY / DAY, total * _SHARED_BURST), now())
@@ -134,7 +136,7 @@ class SampledFileHandler(RotatingFileHandler):
                 line = f"{line[:MAX_LINE]} … ({len(line) - MAX_LINE:,} more characters)"
             size = self._write(line)
             if self.mirror is not None:
-                self.mirror(record.levelno, line.partition(" ")[2])
+                self.mirror(record.levelno, self.without_time(line))
             if own:
                 sample.bucket.spend(now, size)
             else:
@@ -203,7 +205,7 @@ class SampledFileHandler(RotatingFileHandler):
             line = self.left_out_line(sample.logger, sample.level, count, seconds, sample.words)
             self._write(line)
             if self.mirror is not None:
-                self.mirror(sample.level, line.partition(" ")[2])
+                self.mirror(sample.level, self.without_time(line))
         return lasting
 
     def left_out_line(self, kind: str, level: int, count: int, seconds: int, words: str) -> str:

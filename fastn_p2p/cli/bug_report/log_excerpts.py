@@ -6,10 +6,15 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from fastn_p2p_client.home import Home
+
+from ..log_reader import LogRecord
 
 _FILES: Final = 20
 """Log files in a report: those written to last."""
@@ -54,7 +59,7 @@ def without_protocols(lines: Iterable[str]) -> Iterator[str]:
     Of a traceback, the places in files and the types of exceptions stay.
     """
     of_protocol = False
-    for line in lines:
+    for line in _as_text(lines):
         found = _LINE.match(line)
         if found is not None:
             of_protocol = not found["logger"].startswith(("fastn_p2p_", "identity-", "asyncio"))
@@ -63,3 +68,15 @@ def without_protocols(lines: Iterable[str]) -> Iterator[str]:
             yield frame[0]
         elif (exception := _EXCEPTION.fullmatch(line)) is not None:
             yield f"{exception[1]}: …" if exception[2] else line
+
+
+def _as_text(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log; for those of ``log.format = "json"`` the lines that the text format has."""
+    for line in lines:
+        if not line.startswith('{"time":'):
+            yield line
+            continue
+        with suppress(msgspec.DecodeError):
+            record = msgspec.json.decode(line, type=LogRecord)
+            yield f"{record.time} {record.level} {record.logger}: {record.message}"
+            yield from record.trace.splitlines()

@@ -80,6 +80,13 @@ def run(
             help="Lowest level of log lines: DEBUG, INFO, WARNING, ERROR.  [env: FASTN_LOG; default: INFO]",
         ),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        Option(
+            metavar="FORMAT",
+            help="Format of the log files: text, or json for programs.  [env: FASTN_LOG_FORMAT; default: text]",
+        ),
+    ] = None,
     separate_users: Annotated[
         str | None,
         Option(
@@ -119,6 +126,7 @@ def run(
         "limits.sandbox": sandbox,
         "metrics.address": metrics,
         "log.level": log_level and log_level.upper(),
+        "log.format": log_format and log_format.lower(),
     }
     found = Home.find(home)
     check_format(found)  # first: a newer version may have settings and slots that this one rejects with other words
@@ -137,6 +145,7 @@ def run(
         fixed_settings=resolved.fixed,
         vault_page=-1 if page is None else page,
         log_level=resolved.settings.log.level,
+        log_format=resolved.settings.log.format,
         metrics=resolved.settings.metrics.address,
         users=users,
     )

@@ -70,3 +70,12 @@ def test_levels() -> None:
     assert parse_level("warning") == "WARNING"
     with pytest.raises(CommandLineError, match="no level"):
         parse_level("loud")
+
+
+def test_lines_of_text_and_of_json_are_the_same_records(tmp_path: Path) -> None:
+    """The format of the log was changed between two starts."""
+    json = b'{"time":"2026-01-31T12:00:02.000Z","level":"ERROR","actor":"x","logger":"a.b","message":"two"}'
+    (tmp_path / "vault.log").write_bytes(line(1, "one").encode() + json + b"\n{broken\n" + line(3, "three").encode())
+    found = list(read_records(tmp_path, ALL))
+    assert [each.message for each in found] == ["one", "two", "three"]
+    assert found[1].actor == "vault"
