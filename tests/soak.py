@@ -1,7 +1,8 @@
-"""Soak: millions of calls and many gigabytes through two daemons, with every byte checked.
+"""Soak: two daemons under load for long, with every byte checked.
 
-By default it takes half an hour. It prints a line every ten seconds, and at the end what each process has grown by. It
-fails if a byte was wrong, a call was lost or a process was restarted.
+By default it runs the rounds of ``soak_rounds`` for two hours. With ``--calls`` or ``--gigabytes`` it makes so many
+calls and carries so many bytes, prints a line every ten seconds, and at the end what each process has grown by. It
+fails if a byte was wrong, a call was lost, or a process was restarted; the rounds also if one has grown or slowed down.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 import uvloop
 
 from fastn_p2p_client.client import Client
+from tests.soak_rounds import soak_rounds
 from tests.support.protocols import BLOCK
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
@@ -162,11 +164,19 @@ async def soak(daemons: TwoDaemons, calls: int, gigabytes: float) -> None:
 def main() -> int:
     """Run the soak. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--calls", type=int, default=10_000_000, help="calls (default: %(default)s)")
+    minutes = float(os.environ.get("SOAK_MINUTES", "120"))
     parser.add_argument(
-        "--gigabytes", type=float, default=100.0, help="bytes of sessions, in GB (default: %(default)s)"
+        "--minutes", type=float, default=minutes, help="minutes of rounds ($SOAK_MINUTES; default: %(default)g)"
     )
+    parser.add_argument("--calls", type=int, default=0, help="calls instead of rounds, such as 10000000")
+    parser.add_argument("--gigabytes", type=float, default=0.0, help="GB of sessions instead of rounds, such as 100")
     options = parser.parse_args()
+    if not options.calls and not options.gigabytes:
+        with start_two_daemons() as daemons:
+            problems = uvloop.run(soak_rounds(daemons, options.minutes))
+        for problem in problems:
+            print(problem)
+        return 1 if problems else 0
     with start_two_daemons() as daemons:
         uvloop.run(soak(daemons, 1000, 0.01))  # what is loaded and cached at first is no growth
         before = Sizes(daemons)

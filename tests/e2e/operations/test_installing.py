@@ -58,3 +58,4 @@ def test_one_line_of_the_readme_installs_the_command(
     for protocol in ("Chat", "Echo", "FileTransfer", "Mail", "Tunnel"):
         assert f"\n{protocol}  " in f"\n{done.stdout}"
     assert "BROKEN" not in done.stdout
+    assert list(home.rglob("share/man/man1/fastn-p2p-mail.1")), "man finds no page"
