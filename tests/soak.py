@@ -164,9 +164,11 @@ async def soak(daemons: TwoDaemons, calls: int, gigabytes: float) -> None:
 def main() -> int:
     """Run the soak. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    minutes = float(os.environ.get("SOAK_MINUTES", "120"))
     parser.add_argument(
-        "--minutes", type=float, default=minutes, help="minutes of rounds ($SOAK_MINUTES; default: %(default)g)"
+        "--minutes",
+        type=float,
+        default=os.environ.get("SOAK_MINUTES", "120"),
+        help="minutes of rounds ($SOAK_MINUTES; default: %(default)s)",
     )
     parser.add_argument("--calls", type=int, default=0, help="calls instead of rounds, such as 10000000")
     parser.add_argument("--gigabytes", type=float, default=0.0, help="GB of sessions instead of rounds, such as 100")
