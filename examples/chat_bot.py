@@ -35,18 +35,17 @@ async def reply_to(conversation: Conversation) -> None:
 
 
 async def main(identity: str) -> None:
-    async with Client() as client, asyncio.TaskGroup() as tasks:
+    async with Client() as client:
         chat = ChatClient(client, identity)
-        peers = await client.peers.list()
-        for peer in peers:
-            tasks.create_task(reply_to(await chat.with_peer(peer.id52)))
-        print(f"serving chat as {identity} for {len(peers)} peers. Ctrl-C ends it", flush=True)
+        conversations = [await chat.with_peer(peer.id52) for peer in await client.peers.list()]
+        print(f"serving chat as {identity} for {len(conversations)} peers. Ctrl-C ends it", flush=True)
+        await asyncio.gather(*map(reply_to, conversations))
 
 
 if __name__ == "__main__":
     try:
         asyncio.run(main(*sys.argv[1:2]))
-    except* P2PError as errors:
-        sys.exit(str(errors.exceptions[0]))
-    except* KeyboardInterrupt:
+    except P2PError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
         pass

@@ -41,19 +41,20 @@ def work(identity: str) -> None:
 
 async def submit(peer: str, jobs: str, identity: str | None = None) -> None:
     """Submit all jobs at once and print the results' sum, and how many each worker has done."""
-    async with Client() as client, asyncio.TaskGroup() as group:
-        calls = [
-            group.create_task(client.call(identity, peer, "Square", request=number, returns=Done, retry=True))
-            for number in range(int(jobs))
-        ]
-    done = [call.result() for call in calls]
+    async with Client() as client:
+        done = await asyncio.gather(
+            *(
+                client.call(identity, peer, "Square", request=number, returns=Done, retry=True)
+                for number in range(int(jobs))
+            )
+        )
     print(sum(each.result for each in done), dict(Counter(each.worker for each in done)))
 
 
 if __name__ == "__main__":
     try:
         work(sys.argv[2]) if sys.argv[1] == "work" else asyncio.run(submit(*sys.argv[2:5]))
-    except* P2PError as errors:
-        sys.exit(str(errors.exceptions[0]))
-    except* KeyboardInterrupt:
+    except P2PError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
         pass
