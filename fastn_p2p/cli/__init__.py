@@ -9,6 +9,7 @@
 - ``pairing``, ``qr_code``: behind ``pair`` and ``ticket``. ``trace_text``: the output of ``explain``.
 - ``service_units``, ``service_options``: behind ``service``.
 - ``vault_slots``, ``vault_text``, ``audit_reader``: behind ``vault`` and ``log audit``.
+- ``json_schema``, ``json_records``: behind ``schema``.
 - ``log_reader``: behind ``logs``. ``rotated_file``: reads log files over their rotation.
 """
 

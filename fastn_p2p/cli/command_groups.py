@@ -90,6 +90,7 @@ COMMANDS: Final = (
     "files",
     "mail",
     "relay",
+    "schema",
     "completion",
     "demo",
 )

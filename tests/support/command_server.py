@@ -31,6 +31,8 @@ from typing import Final
 
 import msgspec
 
+from .json_lines import check_json_lines
+
 __all__ = ["CLOSED", "run_command"]
 
 CLOSED: Final = "&-"
@@ -57,6 +59,8 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command until it ends, as ``subprocess.run`` does with ``capture_output`` and ``text``.
 
+    Lines of JSON are checked against the types that the command declares.
+
     Args:
         arguments: of ``fastn-p2p``.
         env: environment of the process.
@@ -72,10 +76,12 @@ def run_command(
     closed = [1] if stdout == CLOSED else []
     if server.variables != _read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
         assert not stdout, f"{arguments[0]} is run by a shell if its standard output matters"
-        return subprocess.run(
+        done = subprocess.run(
             command, env=env, input=input, stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
+        check_json_lines(arguments, done.stdout)
+        return done
     with ExitStack() as stack:
         order = stack.enter_context(os.fdopen(os.memfd_create("order"), "w+b"))
         variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
@@ -95,6 +101,7 @@ def run_command(
     _, written, stderr, status = (bytes(pipe.data) for pipe in pipes)
     assert len(status) == 2 * _STATUS.size, f"the process that waits for the end of {command} has ended"
     (code,) = _STATUS.unpack_from(status, _STATUS.size)
+    check_json_lines(arguments, _text(written))
     return subprocess.CompletedProcess(command, code, _text(written), _text(stderr))
 
 

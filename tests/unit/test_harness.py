@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command_server import run_command
 from tests.support.daemons import eventually, is_alive
+from tests.support.json_lines import check_json_lines
 
 START = """
 import signal, subprocess, sys
@@ -102,3 +103,13 @@ def test_a_forked_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
         run_command(arguments, {**os.environ, "FASTN_HOME": str(tmp_path)}, input=None, timeout=0.3)
     forked = [each.pid for each in psutil.Process().children(recursive=True)]
     eventually(lambda: sum(map(is_alive, forked)) == 1, "nothing is left but the server of commands")
+
+
+def test_json_of_a_command_is_checked_against_its_types(tmp_path: Path) -> None:
+    error = '{"error": {"code": "usage-error", "message": "wrong", "exit": 2, "fields": {}}}'
+    check_json_lines(
+        ["--home", str(tmp_path), "peer", "remove", "bob", "--json"], f'{{"name": "b", "groups": []}}\n{error}'
+    )
+    for line in ('{"name": "b"}', '{"name": "b", "groups": [], "more": 1}', '{"name": "b", "groups": "c"}', "[]"):
+        with pytest.raises(AssertionError, match="peer remove"):
+            check_json_lines(["peer", "remove", "bob", "--json"], line)

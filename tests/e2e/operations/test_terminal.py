@@ -231,6 +231,7 @@ ONLY_WORDS = (
     *("new-protocol", "set-identity", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
     *("relay", "config", "ping", "explain", "netcheck", "access", "log", "pair", "invite", "vault"),
     *("backup", "transport", "health", "doctor", "bug-report", "service", "logs", "metrics", "expose", "open"),
+    "schema",
     "completion",
 )
 ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table: tests/unit/client/test_plain_text.py")

@@ -69,7 +69,7 @@ def test_help_explains_every_exit_code(capsys: pytest.CaptureFixture[str]) -> No
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     text = helped(capsys, *command)
     assert text.startswith(f"Usage: fastn-p2p {' '.join(command)}")
-    assert command in (["completion"], ["demo"], ["relay"]) or "--home DIRECTORY" in text
+    assert command in (["schema"], ["completion"], ["demo"], ["relay"]) or "--home DIRECTORY" in text
     if re.search(r"^  (\[?PEERS?\b|-.*\bPEER\b)", text, re.MULTILINE):
         assert "fastn-p2p:// URI" in " ".join(text.split()), "a URI is accepted wherever a peer is"
 

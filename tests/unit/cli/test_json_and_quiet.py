@@ -13,6 +13,7 @@ import pytest
 from fastn_p2p.cli import main
 from fastn_p2p.cli.command_groups import PROGRAM_GROUP, CommandGroup
 from fastn_p2p.cli.error_report import report
+from fastn_p2p.cli.json_schema import RESULTS, result_types
 from fastn_p2p.console import control_request
 from fastn_p2p.console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from fastn_p2p_client.errors import ApplicationError, IdentityNotFound, VaultLocked
@@ -34,6 +35,50 @@ ALL = dict(commands(PROGRAM_GROUP))
 @pytest.mark.parametrize("command", ALL)
 def test_every_command_takes_json(command: str) -> None:
     assert "json" in ALL[command].__annotations__
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_each_command_declares_the_types_of_its_lines(command: str) -> None:
+    """Commands without a result take ``ErrorsOption``."""
+    run = ALL[command]
+    has_result = run.__annotations__["json"] != "ErrorsOption"
+    assert (len(result_types(run.__module__)) > 1) is (has_result or command == "call")
+
+
+def test_no_type_is_declared_for_a_command_that_does_not_exist() -> None:
+    modules = {run.__module__.removeprefix("fastn_p2p.cli.commands.") for run in ALL.values()}
+    assert modules >= RESULTS.keys()
+
+
+def test_schema_shows_one_command_or_a_group_or_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*words: str) -> Any:
+        assert main(["schema", *words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    one = shown("peer", "list")
+    assert one["anyOf"] == [
+        {"type": "array", "items": {"$ref": "#/$defs/PeerInfo"}},
+        {"$ref": "#/$defs/ErrorLine"},
+    ]
+    assert {"name", "id52"} <= one["$defs"]["PeerInfo"]["properties"].keys()
+    assert shown("peer")["peer list"] == one
+    assert shown().keys() == ALL.keys()
+
+
+def test_schema_is_shown_on_several_lines_without_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "mail", "list"]) == 0
+    assert '\n  "title": "A line of: fastn-p2p mail list --json",\n' in capsys.readouterr().out
+
+
+def test_schema_refuses_what_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "peer", "bogus"]) == ExitCode.USAGE
+    assert "no command 'peer bogus'" in capsys.readouterr().err
+
+
+def test_other_commands_do_not_import_the_records() -> None:
+    code = "import sys; from fastn_p2p.cli import main; main(['config', 'path', '--json']); "
+    code += "sys.exit('fastn_p2p.cli.json_records' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def reported(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, Any]:
