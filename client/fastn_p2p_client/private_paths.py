@@ -33,6 +33,14 @@ def directory_closed_to_owner(path: Path) -> Path | None:
     return None
 
 
+def unusable_reason(error: OSError, path: Path) -> str:
+    """Return why a path cannot be used, with the command that opens a directory whose mode keeps this user out."""
+    closed = directory_closed_to_owner(path) if isinstance(error, PermissionError) else None
+    if closed is None:
+        return error.strerror or str(error)
+    return f"the mode of {closed} keeps its owner out: chmod u+rwx {closed}"
+
+
 def check_own_directory(path: Path, owners: Collection[int] = ()) -> None:
     """Check that only this user may change a directory. A missing one passes if its parents do.
 
@@ -49,7 +57,7 @@ def check_own_directory(path: Path, owners: Collection[int] = ()) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HomeUnusable(path=str(path), reason=error.strerror or str(error)) from error
+        raise HomeUnusable(path=str(path), reason=unusable_reason(error, path)) from error
     if found.st_uid != os.getuid() and found.st_uid not in owners:
         raise HomeUnusable(path=str(path), reason=f"it belongs to uid {found.st_uid}, this is uid {os.getuid()}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

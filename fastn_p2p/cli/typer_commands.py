@@ -112,7 +112,8 @@ def _with_typer_parameter(hint: Any) -> Any:
     if not isinstance(declared, Parameter):
         return hint
     make = typer.Option if isinstance(declared, Option) else typer.Argument
-    return Annotated[hint.__origin__, make(*declared.names, **declared.attributes)]
+    attributes = {"readable": False, **declared.attributes}  # the command says what to do about a path, and typer not
+    return Annotated[hint.__origin__, make(*declared.names, **attributes)]
 
 
 def _with_default(args: Sequence[str], group: CommandGroup) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Final
 from fastn_p2p_actors.storage.atomic_files import make_directory, remove_file, write_atomically
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.private_paths import unusable_reason
 
 _LARGEST: Final = 16
 """Bytes of the longest number."""
@@ -117,7 +118,7 @@ def _read(home: Home, newest: int) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise HomeUnusable(path=str(path), reason=error.strerror or str(error)) from error
+        raise HomeUnusable(path=str(path), reason=unusable_reason(error, path)) from error
     with os.fdopen(descriptor, "rb") as file:
         text = file.read(_LARGEST + 1).strip() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
     if not text.isdigit() or len(text) > _LARGEST:

@@ -13,7 +13,7 @@ from fastn_p2p_actors.runtime.separate_users import SeparateUsers
 from fastn_p2p_actors.storage.atomic_files import remove_file
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
-from fastn_p2p_client.private_paths import check_own_directory, check_parents
+from fastn_p2p_client.private_paths import check_own_directory, check_parents, unusable_reason
 
 from .home_format import check_format, migrate
 
@@ -82,7 +82,7 @@ class HomeLock:
                 at = home.sockets
                 _prepare_socket_directory(home)
             except OSError as error:
-                raise HomeUnusable(path=str(at), reason=error.strerror or str(error)) from error
+                raise HomeUnusable(path=str(at), reason=unusable_reason(error, at)) from error
             failed.pop_all()
         return cls(home, lock)
 

@@ -103,3 +103,12 @@ def test_without_a_command_help_is_shown_as_a_usage_error(capsys: pytest.Capture
 def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["identity-onlin", "alice"]) == 2
     assert "'identity-online'" in capsys.readouterr().err
+
+
+def test_the_parser_does_not_judge_the_home() -> None:
+    """A command says what to do about a home that cannot be read."""
+    for words in EVERY_COMMAND:
+        found = program()
+        for name in words:
+            found = found.commands[name]
+        assert not [each for each in found.params if each.name == "home" and each.type.readable], words

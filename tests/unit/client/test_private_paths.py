@@ -11,7 +11,12 @@ import pytest
 from fastn_p2p_client import private_paths
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.private_paths import check_own_directory, check_parents, directory_closed_to_owner
+from fastn_p2p_client.private_paths import (
+    check_own_directory,
+    check_parents,
+    directory_closed_to_owner,
+    unusable_reason,
+)
 
 NOBODY: Final = 65534
 
@@ -121,3 +126,9 @@ def test_a_directory_that_keeps_its_owner_out_is_found(tmp_path: Path, mode: int
         assert directory_closed_to_owner(home / "logs" / "a.log") == home
     finally:
         home.chmod(0o700)
+
+
+def test_the_reason_names_the_command_that_opens_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(private_paths, "directory_closed_to_owner", lambda _: tmp_path)
+    assert unusable_reason(PermissionError(13, "Permission denied"), tmp_path / "a").endswith(f"chmod u+rwx {tmp_path}")
+    assert unusable_reason(OSError(28, "No space left on device"), tmp_path / "a") == "No space left on device"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,13 @@ def test_a_full_disk_is_said_and_the_next_start_tries_again(home: Home, monkeypa
     assert read(home) == OLD
     migrate(home, (double, number))
     assert read(home) == NEW
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every directory")
+def test_a_home_that_keeps_its_owner_out_is_named_with_the_command_that_opens_it(home: Home) -> None:
+    home.path.chmod(0)
+    try:
+        with pytest.raises(HomeUnusable, match=re.escape(f"chmod u+rwx {home.path}")):
+            check_format(home)
+    finally:
+        home.path.chmod(0o700)
