@@ -68,7 +68,7 @@ TABLE: Final[dict[ExitCode, str]] = {
     ExitCode.PEER: "the peer is unknown, unreachable or offline",
     ExitCode.DENIED: "not allowed, or invalid credentials",
     ExitCode.TIMEOUT: "timed out",
-    ExitCode.NOT_FOUND: "not found: identity, binding, protocol, instance, command, group, peer name or slot",
+    ExitCode.NOT_FOUND: "not found: identity, binding, protocol, instance, command, group, peer name, slot or unit",
     ExitCode.EXISTS: "already exists",
     ExitCode.OVERLOADED: "limit reached",
     ExitCode.LOST: "the connection was lost; the call may have been executed",

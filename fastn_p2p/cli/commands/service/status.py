@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption, JsonOption
-from ....console.output import put_json, write_result
+from ....console.output import put_json, write_message, write_result
 from ...service_options import RootOption, SystemOption, UserOption, scope_of
 
 
@@ -14,8 +15,10 @@ def run(
 ) -> None:
     """Show whether the daemon's units are installed, enabled and active.
 
-    A unit is `current`, `missing`, `edited`, or `outdated`: written for another version, home or installation.
+    A unit is `current`, `missing`, `edited`, or `outdated`: written for another version, home or installation. The exit
+    code is 7 if one is missing.
     """
+    import shlex
     import shutil
     import subprocess
 
@@ -29,7 +32,12 @@ def run(
     if json:
         units = {str(unit.path): unit.state for unit in service.units}
         put_json({"service": service.name, "units": units, "enabled": service.is_enabled, "active": active})
-        return
-    for unit in service.units:
-        write_result(f"{unit.state:<8} {unit.path}")
-    write_result(f"{'enabled' if service.is_enabled else 'not enabled'}, {active}")
+    else:
+        for unit in service.units:
+            write_result(f"{unit.state:<8} {unit.path}")
+        write_result(f"{'enabled' if service.is_enabled else 'not enabled'}, {active}")
+    if any(unit.state == "missing" for unit in service.units):
+        options = ["--system"] if system else []
+        options += [f"--{name}={value}" for name, value in (("root", root), ("home", home)) if value is not None]
+        write_message(f"Not installed. Next: {shlex.join(['fastn-p2p', 'service', 'install', *options])}")
+        raise SystemExit(ExitCode.NOT_FOUND)

@@ -150,8 +150,21 @@ def test_an_enabled_service_is_disabled_first(capsys: pytest.CaptureFixture[str]
 
 
 def test_status_of_what_is_not_installed(capsys: pytest.CaptureFixture[str], root: Path) -> None:
-    found = service(capsys, "status", "--root", root)
+    found = service(capsys, "status", "--root", root, code=ExitCode.NOT_FOUND)
     assert (*found["units"].values(), found["enabled"], found["active"]) == ("missing", False, "unknown")
+    assert main(["service", "status", "--root", str(root), "--home", "/srv/my p2p"]) == ExitCode.NOT_FOUND
+    shown = capsys.readouterr()
+    assert shown.out.startswith("missing ")
+    assert shown.err == f"Not installed. Next: fastn-p2p service install --root={root} '--home=/srv/my p2p'\n"
+    service(capsys, "install", "--root", root, "--home", "/srv/my p2p")
+    assert main(["service", "status", "--root", str(root), "--home", "/srv/my p2p"]) == ExitCode.OK
+
+
+def test_one_missing_file_of_several_is_reported(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    service(capsys, "install", "--system", "--root", root)
+    (root / "etc/sysusers.d/fastn-p2p.conf").unlink()
+    assert main(["service", "status", "--system", "--root", str(root)]) == ExitCode.NOT_FOUND
+    assert "fastn-p2p service install --system" in capsys.readouterr().err
 
 
 def test_a_machine_without_systemd_is_told_what_to_do(
