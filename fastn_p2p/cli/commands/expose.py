@@ -1,13 +1,18 @@
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ...console.options import HomeOption, JsonOption, OwnerOption
-from ...console.output import put_json, write_message
+from ...console.output import put_json, write_message, write_problem
 from ...console.parameters import Argument, Option
 
+if TYPE_CHECKING:
+    from ...protocols._shared.service_address import ServiceAddress
+
 _PROTOCOL: Final = "Web"
+_CONNECT_TIMEOUT: Final = 2.0
+"""Seconds for the service to accept a connection. It is a service of this machine or near it."""
 
 
 def run(
@@ -46,9 +51,11 @@ def run(
     from ...protocols._shared.service_address import InvalidAddress, parse_service
 
     try:
-        target = str(parse_service(service))
+        address = parse_service(service)
     except InvalidAddress as error:
         raise CommandLineError(str(error)) from None
+
+    target = str(address)
 
     import asyncio
 
@@ -77,6 +84,7 @@ def run(
                     error.code,
                     **error.fields(),
                 ) from None
+            await _warn_without_service(address)
             write_message(f"{target} is exposed to {', '.join(allow or ['peers'])} as {name} of {owner}.")
             write_message(f"Peers open it: fastn-p2p open PEER{'' if name == 'web' else f' {name}'}")
             write_message(f"It stays until: {remove}")
@@ -84,3 +92,17 @@ def run(
                 put_json({"identity": owner, "protocol": _PROTOCOL, "instance": name, "target": target})
 
     asyncio.run(add())
+
+
+async def _warn_without_service(address: ServiceAddress) -> None:
+    """Warn if nothing listens at the address: the service may be started later."""
+    import asyncio
+
+    from ...protocols._shared.sockets import open_connection
+
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            (await open_connection(address)).close()
+    except OSError as error:  # also TimeoutError, which has no strerror
+        reason = error.strerror or "it does not accept connections"
+        write_problem(f"nothing answers at {address} yet ({reason}). Peers see an error until the service is started")

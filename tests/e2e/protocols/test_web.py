@@ -109,6 +109,7 @@ def get(url: str, data: bytes | None = None) -> tuple[int, str]:
 def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
     exposed = run(daemons.two, "expose", f"http://127.0.0.1:{port}", "--allow", "everyone")
     assert "fastn-p2p remove-protocol bob --protocol Web --instance web" in exposed.stderr
+    assert "nothing answers" not in exposed.stderr
     again = daemons.two.cli("expose", "9")
     assert (again.returncode, again.stdout) == (ExitCode.EXISTS, "")
     assert again.stderr == (
@@ -140,6 +141,15 @@ def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
         assert same == url
         run(daemons.two, "remove-protocol", "bob", "--protocol", "Web", "--instance", "web", "--yes")
         assert get(same)[0] == 404
+
+
+def test_a_service_that_is_not_there_yet_is_exposed_with_a_warning(daemons: TwoDaemons, tmp_path: Path) -> None:
+    warning = f"fastn-p2p: nothing answers at unix:{tmp_path}/none.sock yet (No such file or directory)."
+    exposed = run(daemons.two, "expose", f"{tmp_path}/none.sock", "--name", "later")
+    assert warning in exposed.stderr
+    exposed = run(daemons.two, "expose", f"{tmp_path}/none.sock", "--name", "later2", "--json")
+    assert exposed.stderr.startswith(warning)
+    assert json.loads(exposed.stdout)["instance"] == "later2"
 
 
 def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: int) -> None:
