@@ -86,6 +86,9 @@ def each_message(size: int = 10) -> list[tuple[m.Message, bytes]]:
     return [
         (m.SessionData(), bytes(size)),
         (m.SessionData(), b""),
+        (m.SharedData(0, size), b""),
+        (m.ShareMemory(), b""),
+        (m.ShareMemory(is_mapped=True), b""),
         (m.EndOfStream(), b""),
         (m.Ack(), b""),
         (m.WindowUpdate(1), b""),

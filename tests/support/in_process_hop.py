@@ -16,6 +16,7 @@ from fastn_p2p_client.ipc.messages import Message, SessionMessage, encode
 from fastn_p2p_client.session import session, session_state
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.session.session_state import Payload
+from fastn_p2p_client.session.shared_memory import Chunk
 from tests.support.event_loop import run_pending
 
 __all__ = ["CHUNK", "COST", "WINDOW", "Hop", "MessageQueue", "RelayedHop", "small_windows"]
@@ -121,9 +122,9 @@ class _QueueLeg:
     def __init__(self, queue: MessageQueue) -> None:
         self._queue = queue
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         assert header == encode(message)
-        self._queue.send(header, payload)
+        self._queue.send(header, bytes(payload))
 
 
 class RelayedHop(Hop):

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import pytest
 
-__all__ = ["END_SECONDS", "child", "open_files", "resident", "signal_if_alive"]
+__all__ = ["END_SECONDS", "child", "open_files", "resident", "shared_memories", "signal_if_alive"]
 
 Child = TypeVar("Child", subprocess.Popen[str], subprocess.Popen[bytes])
 
@@ -56,6 +56,14 @@ def resident(pid: int) -> int:
     """Return the bytes of memory that the process holds, without those that it shares. Every user may ask."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def shared_memories(pid: int) -> int:
+    """Return how many memories of sessions the process has mapped. Skips the test as ``open_files`` does."""
+    try:
+        return Path(f"/proc/{pid}/maps").read_text().count("/memfd:fastn-p2p-session")
+    except PermissionError:
+        pytest.skip("only root may read the mappings of a process that is undumpable")
 
 
 def signal_if_alive(pid: int, number: signal.Signals) -> None:

@@ -99,7 +99,7 @@ class IdentityActor:
         self._home = Path(os.path.realpath(context.home.path))
         self._code_files: frozenset[str] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dispatcher = Dispatcher(self._answer, self._send_session_message)
+        self._dispatcher = Dispatcher(self._answer, self._send_session_message, self._receive_descriptor)
         self._network = RequestChannel(
             context.home.mailbox("network"),
             "network",
@@ -275,6 +275,9 @@ class IdentityActor:
 
     def _send_session_message(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
         self._network.send(correlation, header, payload, credited=True)
+
+    async def _receive_descriptor(self, token: bytes) -> int:
+        return await self._network.receive_descriptor(token)
 
     # ── gateway ──────────────────────────────────────────────────────────────────────────────────────
 

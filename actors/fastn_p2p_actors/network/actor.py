@@ -23,12 +23,15 @@ from fastn_p2p_client.ipc.messages import (
     Cancel,
     EndOfStream,
     ErrorReply,
+    GetMemory,
     Message,
     OpenSession,
     Reply,
     ResetStream,
     SessionData,
     SessionOpened,
+    SharedData,
+    ShareMemory,
     StopSending,
     WaitForPeer,
     WindowUpdate,
@@ -102,6 +105,8 @@ _SESSION_MESSAGES: Final = frozenset(
     {
         SessionOpened,
         SessionData,
+        SharedData,
+        ShareMemory,
         EndOfStream,
         Ack,
         WindowUpdate,
@@ -415,6 +420,8 @@ class Network:
             self._waits.on_cancel(sender, correlation)
         elif kind is WaitForPeer:
             self._waits.on_wait(sender, correlation, message)
+        elif kind is GetMemory:
+            self._sessions.sharing.on_get(sender, correlation, message)
         elif kind is OpenSession:
             self._sessions.on_open(sender, correlation, message, payload)
         else:

@@ -238,6 +238,17 @@ class RequestChannel(LoopBound):
             raise DaemonBusy(actor=self._actor)
         await self._transport.drain()
 
+    async def receive_descriptor(self, token: bytes) -> int:
+        """Return a descriptor that the process behind the mailbox has ready for this token. The caller closes it.
+
+        Raises:
+            OSError: it gives none, or the connection failed.
+            P2PError: the path of the socket is not safe.
+        """
+        from .descriptors import receive_descriptor
+
+        return await receive_descriptor(self._find(), token)
+
     def _receive(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         found = self._pending.pop(correlation, None)
         if found is not None:

@@ -50,6 +50,7 @@ from ..ipc.messages import (
 )
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from ..peer import Peer, from_message
+from ..session.shared_memory import ReceiveDescriptor
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
 from .idempotency import IdempotencyCache
@@ -80,14 +81,20 @@ class Dispatcher:
         send: sends one answer to the network process: correlation id, header, payload. Must not raise.
         send_session_message: sends one message of a session; raises P2PError if the connection is lost. By default
             ``send``.
+        receive_descriptor: receives the descriptor of a session's shared memory; None if sessions share none.
     """
 
-    def __init__(self, send: Send, send_session_message: Send | None = None) -> None:
+    def __init__(
+        self,
+        send: Send,
+        send_session_message: Send | None = None,
+        receive_descriptor: ReceiveDescriptor | None = None,
+    ) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._bindings = ServedBindings()
         self._starts = StartQueue(self._loop)
-        self._sessions = SessionDispatcher(send, send_session_message or send, self._starts)
+        self._sessions = SessionDispatcher(send, send_session_message or send, self._starts, receive_descriptor)
         self._running: dict[bytes, _Running] = {}
         """By correlation id, or by the key of a call with a ``call_id``."""
         self._idempotency = IdempotencyCache(self._loop.time)

@@ -52,7 +52,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         self._registrations: list[BindingRegistration] = []
         self._is_initial_set_complete = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._dispatcher = Dispatcher(self._send_reply, self._send_session_message)
+        self._dispatcher = Dispatcher(self._send_reply, self._send_session_message, self._receive_descriptor)
         super().__init__(
             RequestChannel(
                 partial(client.home.find_mailbox, "network"),
@@ -243,6 +243,9 @@ class Registrar(RegistrationLoop[BindingRegistration]):
 
     def _send_session_message(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
         self._channel.send(correlation, header, payload, credited=True)
+
+    async def _receive_descriptor(self, token: bytes) -> int:
+        return await self._channel.receive_descriptor(token)
 
     async def _drain(self) -> None:
         self._ready.clear()

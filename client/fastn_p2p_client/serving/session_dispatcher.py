@@ -24,6 +24,7 @@ from ..ipc.messages import UNDECODABLE, DeliverSession, Message
 from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from ..peer import from_message
 from ..session.session import Session
+from ..session.shared_memory import ReceiveDescriptor
 from .binding import ServedBinding, encode_error, encode_exception
 from .start_queue import StartQueue
 
@@ -40,16 +41,24 @@ class SessionDispatcher:
         tasks: handlers that run, and their bindings.
     """
 
-    def __init__(self, send: Send, send_session_message: Send, starts: StartQueue) -> None:
+    def __init__(
+        self,
+        send: Send,
+        send_session_message: Send,
+        starts: StartQueue,
+        receive_descriptor: ReceiveDescriptor | None = None,
+    ) -> None:
         """
         Args:
             send: sends the answer to the opening of a session. Must not raise.
             send_session_message: sends one message of a session. Raises P2PError if the connection is lost.
             starts: queue in which handlers wait for their start, together with those of requests.
+            receive_descriptor: see ``SessionState``.
         """
         self._send = send
         self._send_session_message = send_session_message
         self._starts = starts
+        self._receive_descriptor = receive_descriptor
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, Session] = {}
         self._handlers: dict[bytes, asyncio.Task[None]] = {}
@@ -82,6 +91,7 @@ class SessionDispatcher:
             credit=message.credit,
             window=message.window,
             on_end=lambda: self._sessions.pop(correlation, None),
+            receive_descriptor=self._receive_descriptor if message.shares_memory else None,
         )
         self._starts.on_read()
         task = self._loop.create_task(self._serve(correlation, session, binding, message.peer, payload))

@@ -71,6 +71,7 @@ class ClientSessions:
             protocol=message.protocol,
             instance=message.instance,
             on_end=partial(self._sessions.pop, correlation, None),
+            receive_descriptor=lambda token: channel.receive_descriptor(token),
         )
         channel.send(correlation, m.encode(message), payload)
         self._sessions[correlation] = _Open(ref(session), session.waits)
@@ -99,7 +100,7 @@ class ClientSessions:
         if session.opened.done():
             session.on_message(message, payload)
         elif isinstance(message, m.SessionOpened):
-            session.set_peer(from_message(message))
+            session.set_peer(from_message(message), message.shares_memory)
             session.on_message(message, payload)
         else:
             session.opened.set_exception(error_from_reply(message, payload))

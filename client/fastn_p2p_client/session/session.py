@@ -20,10 +20,11 @@ from typing import Any, Final
 
 from ..affinity import LoopBound, caller_location, running_loop, used_elsewhere
 from ..errors import P2PError, SessionClosed, StreamReset
-from ..ipc.messages import ResetStream, SessionData, StopSending, encode
+from ..ipc.messages import ResetStream, SessionData, SharedData, StopSending, encode
 from ..limits import CHUNK_COST, MAX_CHUNK, MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST
 from ..peer import Peer
 from .session_state import Send, SessionState
+from .shared_memory import SMALLEST
 
 _CHUNK: Final = encode(SessionData())
 _YIELD_EVERY: Final = 32
@@ -142,12 +143,13 @@ class Session(SessionState):
                 waits.reader = None
         chunk, start = self._chunks[0], self._offset
         if len(chunk) - start > limit:
-            part = chunk[start : start + limit]
+            part = bytes(chunk[start : start + limit])
             self._offset += limit
             self._credit_read_bytes(limit)
         else:
             self._chunks.popleft()
-            part = chunk[start:] if start else chunk
+            rest = chunk[start:] if start else chunk
+            part = bytes(rest)  # of bytes, bytes() makes no copy
             self._offset = 0
             self._credit_read_bytes(len(part) + CHUNK_COST)
         self.bytes_read += len(part)
@@ -205,13 +207,22 @@ class Session(SessionState):
             if self._write_error is not None:
                 raise self._write_error
             part = rest[: min(MAX_CHUNK, self._credit - CHUNK_COST)]
-            self._send(_CHUNK, part)
+            self._send_chunk(part)
             self._credit -= len(part) + CHUNK_COST
             self.bytes_written += len(part)
             rest = rest[len(part) :]
             self._writes += 1
             if self._writes % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+
+    def _send_chunk(self, chunk: memoryview) -> None:
+        """Send a chunk through the shared memory if there is one. No frame of ``write``, which an error keeps, has it
+        as a variable."""
+        memory = None if self.waits.sharing is None else self.waits.sharing.memory
+        if memory is not None and len(chunk) >= SMALLEST:
+            self._send(encode(SharedData(memory.write(chunk), len(chunk))))
+        else:
+            self._send(_CHUNK, chunk)
 
     async def send_eof(self) -> None:
         """Finish the writing direction: the peer's reader sees its end after all bytes. Reading goes on.

@@ -17,16 +17,21 @@ from ..ipc.messages import (
     Ack,
     EndOfStream,
     ErrorReply,
+    MemoryReady,
     Message,
     ResetStream,
     SessionData,
     SessionOpened,
+    SharedData,
+    ShareMemory,
     StopSending,
     WindowUpdate,
     encode,
 )
 from ..limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 from ..peer import Peer
+from .memory_request import MemoryRequest
+from .shared_memory import Chunk, ReceiveDescriptor
 
 Payload: TypeAlias = bytes | memoryview
 Send: TypeAlias = Callable[[bytes, Payload], object]
@@ -52,16 +57,19 @@ class Waits:
         opened: done when the session is open, or failed.
         reader: done when there is something to read.
         writer: done when the credit or the state of the writing direction has changed.
+        sharing: the memory that the session shares. It is here because with 30 attributes the dicts of sessions share
+            no keys, and each takes 1.3 KB more.
         closed: the session itself, from when the program has finished with it until both directions have ended.
     """
 
-    __slots__ = ("closed", "opened", "reader", "writer")
+    __slots__ = ("closed", "opened", "reader", "sharing", "writer")
 
     def __init__(self, opened: asyncio.Future[None]) -> None:
         self.opened = opened
         self.reader: asyncio.Future[None] | None = None
         self.writer: asyncio.Future[None] | None = None
         self.closed: object = None
+        self.sharing: MemoryRequest | None = None
 
 
 class SessionState(LoopBound):
@@ -80,6 +88,7 @@ class SessionState(LoopBound):
         credit: int | None = None,
         window: int | None = None,
         on_end: Callable[[], object] = lambda: None,
+        receive_descriptor: ReceiveDescriptor | None = None,
     ) -> None:
         """For ``connect`` and for the dispatchers of handlers, not for programs.
 
@@ -87,6 +96,8 @@ class SessionState(LoopBound):
             credit: bytes that the caller takes at first, on the handler's side; None on the caller's side.
             window: bytes that this side takes before they are read; ``SESSION_WINDOW`` at most and by default.
             on_end: called once, when both directions have ended.
+            receive_descriptor: receives the descriptor of the memory that the network process has ready; None if it
+                shares none.
         """
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         """The event loop that it belongs to; None in a forked child."""
@@ -108,7 +119,8 @@ class SessionState(LoopBound):
         self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.waits = Waits(self.opened)
         # The reading direction
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[Chunk] = deque()
+        """Views are of the shared memory."""
         self._offset = 0
         """Bytes of the first chunk that have been read already."""
         self._window = self._granted = min(max(window or SESSION_WINDOW, _SMALLEST_WINDOW), SESSION_WINDOW)
@@ -128,6 +140,8 @@ class SessionState(LoopBound):
         self._aborted_with: int | None = None
         """Code of a session that was aborted before it was accepted."""
         self._writes = 0
+        if receive_descriptor is not None:
+            self.waits.sharing = MemoryRequest(receive_descriptor, self._send_share)
 
     @property
     def is_over(self) -> bool:
@@ -195,9 +209,13 @@ class SessionState(LoopBound):
         """Handle the next message with the session's id."""
         if type(message) is SessionData:
             self._on_chunk(payload)
+        elif type(message) is SharedData:
+            self._on_shared_chunk(message)
         elif isinstance(message, WindowUpdate):
             self._credit = min(self._credit + max(message.size, 0), SESSION_WINDOW)
             self._wake_writer()
+            if self.waits.sharing is not None:
+                self.waits.sharing.carried(self.bytes_written)
         elif isinstance(message, EndOfStream):
             self._send(_ACK)
             self._complete = True
@@ -213,14 +231,19 @@ class SessionState(LoopBound):
                 self._on_write_end()
         elif isinstance(message, ErrorReply):
             self.fail(message.error())
+        elif isinstance(message, MemoryReady):
+            if self.waits.sharing is not None:
+                self.waits.sharing.on_ready(message.token)
         elif isinstance(message, SessionOpened) and not self.opened.done():
             self._credit = message.credit
             self._wake_writer()
             self.opened.set_result(None)
 
-    def set_peer(self, peer: Peer) -> None:
-        """Set the peer once the network process has named it."""
+    def set_peer(self, peer: Peer, shares_memory: bool) -> None:
+        """Set the peer once the network process has named it, and has said whether it has memory to share."""
         self._peer = peer
+        if not shares_memory:
+            self.waits.sharing = None
 
     def fail(self, error: P2PError) -> None:
         """End both directions with this error, unless they were complete."""
@@ -232,23 +255,40 @@ class SessionState(LoopBound):
         self._on_read_end()
         self._on_write_end()
 
-    def _on_chunk(self, payload: bytes) -> None:
+    def _on_chunk(self, payload: Chunk) -> None:
         if self._read_ended:
             return
         self._granted -= len(payload) + CHUNK_COST
         if self._granted < 0 or not payload:
-            error = BadMessage(reason="session data beyond the window, or without bytes")
-            self._send(encode(ErrorReply.of(error)))
-            self.fail(error)
+            self._on_bad_data("session data beyond the window, or without bytes")
         elif self._read_error is None:
             self._chunks.append(payload)
             self._wake_reader()
+
+    def _on_bad_data(self, reason: str) -> None:
+        error = BadMessage(reason=reason)
+        self._send(encode(ErrorReply.of(error)))
+        self.fail(error)
 
     def _on_stop(self, code: int) -> None:
         if not self._write_ended and self._write_error is None:
             self._write_error = error_for_reset_code(code)
             self._send(encode(ResetStream(code)))
             self._on_write_end()
+
+    # ── memory that the session shares with the network process ──────────────────────────────────
+
+    def _send_share(self, is_mapped: bool) -> None:
+        if not self.is_over:
+            self._send(encode(ShareMemory(is_mapped)))
+
+    def _on_shared_chunk(self, message: SharedData) -> None:
+        memory = None if self.waits.sharing is None else self.waits.sharing.memory
+        chunk = None if memory is None else memory.read(message.start, message.size)
+        if chunk is None:
+            self._on_bad_data("session data outside of the shared memory")
+        else:
+            self._on_chunk(chunk)
 
     # ── credit and ends ──────────────────────────────────────────────────────────────────────────
 
@@ -258,6 +298,8 @@ class SessionState(LoopBound):
             self._granted += self._consumed
             self._send(encode(WindowUpdate(self._consumed)))
             self._consumed = 0
+            if self.waits.sharing is not None:
+                self.waits.sharing.carried(self.bytes_read)
 
     async def _wait_writable(self) -> None:
         """Wait until the credit or the state of the writing direction has changed."""
@@ -290,6 +332,9 @@ class SessionState(LoopBound):
 
     def _both_ended(self) -> None:
         self.waits.closed = None
+        if self.waits.sharing is not None:
+            self.waits.sharing.end()
+            self.waits.sharing = None
         self._on_end()
 
     def _wake_reader(self) -> None:

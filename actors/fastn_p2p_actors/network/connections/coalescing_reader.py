@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
 
+from fastn_p2p_client.session.shared_memory import Chunk
+
 from ..transport.stream_calls import read_now
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ _WORTH_IT: Final = 128 * 1024
 class ReadableStream(Protocol):
     """Members of a stream that a reader uses."""
 
-    async def read(self, limit: int, /) -> bytes: ...
-    def read_now(self, limit: int, /) -> bytes: ...
+    async def read(self, limit: int, room: memoryview | None = None, /) -> Chunk: ...
+    def read_now(self, limit: int, room: memoryview | None = None, /) -> Chunk: ...
 
 
 class CoalescingReader:
@@ -65,8 +67,11 @@ class CoalescingReader:
         self._error: IrohError | None = None
         """Error that was raised while there were bytes to return first."""
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, room: memoryview | None = None) -> Chunk:
         """Wait for bytes, and return at most ``limit``; none at the end of the stream.
+
+        Args:
+            room: memory of ``limit`` bytes that gets the bytes; then its filled part is returned.
 
         Raises:
             IrohError: the stream was reset, or its connection has ended.
@@ -74,23 +79,30 @@ class CoalescingReader:
         if self._error is not None:
             raise self._error
         self.waiting = first = limit if self._fast else min(limit, SMALL_READ)
-        data = await self._stream.read(first)
+        data = await (self._stream.read(first) if room is None else self._stream.read(first, room))
         self.waiting = 0
         if len(data) == first < limit:
-            data += self._read_available(limit - first)
+            data = self._read_more(data, limit, room)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
             await self._sleep(_BATCH_DELAY)
-            data += self._read_available(limit - len(data))
+            data = self._read_more(data, limit, room)
         self._measure_rate(len(data))
         return data
 
-    def _read_available(self, limit: int) -> bytes:
-        """Return the bytes that have arrived, without waiting; keep an error for the next read."""
+    def _read_more(self, data: Chunk, limit: int, room: memoryview | None) -> Chunk:
+        """Return the data and the bytes that have arrived, without waiting; keep an error for the next read."""
+        size = len(data)
         try:
-            return self._stream.read_now(limit)
+            if room is None:
+                more = self._stream.read_now(limit - size)
+            else:
+                more = self._stream.read_now(limit - size, room[size:])
         except IrohError as error:
             self._error = error
-            return b""
+            return data
+        if room is not None and isinstance(data, memoryview) and isinstance(more, memoryview):
+            return room[: size + len(more)]
+        return b"".join((data, more)) if more else data
 
     def _measure_rate(self, size: int) -> None:
         self._bytes += size
@@ -108,7 +120,7 @@ async def read_some(stream: RecvStream, limit: int) -> bytes:
     Raises:
         IrohError: the stream was reset, or its connection has ended.
     """
-    data = await stream.read(SMALL_READ)
+    data: bytes = await stream.read(SMALL_READ)
     if len(data) == SMALL_READ < limit:
         data += read_now(stream, limit - SMALL_READ)
     return data

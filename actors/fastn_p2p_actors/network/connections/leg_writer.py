@@ -7,13 +7,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, StopSending, WindowUpdate, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK
+from fastn_p2p_client.session.shared_memory import Chunk
 
 from ..transport.iroh_errors import stream_code
 from .quic_stream import QuicStream
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 _WATCH_AFTER: Final = 0.05
 """Seconds after which an open stream is watched for a stop by its reader. Short streams are not worth the cost."""
 
-Emit: TypeAlias = Callable[[bytes, Message, bytes], None]
+Emit: TypeAlias = Callable[[bytes, Message, Chunk], None]
 """Receives header, message and payload of every message of a leg."""
 Traffic: TypeAlias = Callable[[int, int], None]
 """Counts bytes (sent, received)."""
@@ -58,7 +59,7 @@ class LegWriter(ABC):
         self._emit = emit
         self._traffic = traffic
         self._pacer = pacer
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[Chunk] = deque()
         self.queued = 0
         self._eof = False
         self._finished = False
@@ -102,7 +103,8 @@ class LegWriter(ABC):
         session."""
         if not self._queue or len(self._queue[0]) > limit:
             return b""
-        data, cost = self._next_block(limit)
+        block, cost = self._next_block(limit)
+        data = bytes(block)  # before there is credit for it
         self._grant(cost)
         return data
 
@@ -142,25 +144,25 @@ class LegWriter(ABC):
         except IrohError as error:
             self._write_failed(error)
 
-    async def _write_out(self, stream: SendStream, data: bytes) -> None:
+    async def _write_out(self, stream: SendStream, data: Chunk) -> None:
         """Write all bytes, and yield to the event loop: QUIC accepts a large block without waiting."""
         pacer = self._pacer
         if not pacer.is_active:
-            await stream.write_all(data)
+            await cast(Any, stream).write_all(data)
             await asyncio.sleep(0)
             return
         for start in range(0, len(data), BLOCK):
             block = data[start : start + BLOCK]
             if pacer.is_active:
                 await pacer.wait(len(block))
-            await stream.write_all(block)
+            await cast(Any, stream).write_all(block)
 
     def _grant(self, cost: int) -> None:
         self.queued -= cost
         credit = WindowUpdate(cost)
         self._emit(encode(credit), credit, b"")
 
-    def _next_block(self, limit: int = MAX_CHUNK) -> tuple[bytes, int]:
+    def _next_block(self, limit: int = MAX_CHUNK) -> tuple[Chunk, int]:
         """Remove and return the next block and its cost. Small chunks are merged, large ones are not."""
         queue = self._queue
         block = queue.popleft()
@@ -246,7 +248,7 @@ class LegWriter(ABC):
         task.add_done_callback(self._closing.discard)
 
 
-def discard(header: bytes, message: Message, payload: bytes) -> None:
+def discard(header: bytes, message: Message, payload: Chunk) -> None:
     """Discard a message: the relay has not begun, or it has ended and must not be kept in memory by its leg."""
 
 

@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
+from fastn_p2p_client.session.shared_memory import Chunk, SharedMemory
 
 from ..transport.iroh_errors import stream_code
 from .backpressure import Backpressure
@@ -37,8 +38,8 @@ from .stream_pacing import StreamPacer
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
 
-_CHUNK: Final = SessionData()
-_CHUNK_HEADER: Final = encode(_CHUNK)
+CHUNK: Final = SessionData()
+CHUNK_HEADER: Final = encode(CHUNK)
 
 
 class RemoteLeg(LegWriter):
@@ -56,6 +57,7 @@ class RemoteLeg(LegWriter):
     Attributes:
         peer_paused: True if the peer was asked to write nothing.
         paused_at: when it was asked.
+        memory: memory that the local leg shares, once its process has mapped it: bytes are read into it.
         on_flow: called when bytes were read, or may be read again.
     """
 
@@ -82,6 +84,7 @@ class RemoteLeg(LegWriter):
         self._coalescing_reader: CoalescingReader | None = None
         self.peer_paused = False
         self.paused_at = 0.0
+        self.memory: SharedMemory | None = None
         self.on_flow: Callable[[RemoteLeg], None] | None = None
         self._window = credit
         self._drained = False
@@ -142,11 +145,12 @@ class RemoteLeg(LegWriter):
         self._stream = self._coalescing_reader = None
         self._aborted = self._reading_stopped = self._finished = True  # so ``close`` has nothing left to do
         self._early_data = b""
+        self.memory = None
         self._queue.clear()
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Receive a message of the local leg."""
         if type(message) is SessionData:
             self.queued += len(payload) + CHUNK_COST
@@ -173,6 +177,7 @@ class RemoteLeg(LegWriter):
         self._stop_reading_once(RESET_LOST)
         if not self._eof:  # a stream that is merely dropped looks complete to the peer
             self._stop_sending(RESET_LOST)
+        self.memory = None
         self._emit = discard
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
@@ -193,10 +198,12 @@ class RemoteLeg(LegWriter):
                     self._drained = False
                     await self._steps.wait()
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
+                data: Chunk
                 if self._early_data:
                     data, self._early_data = self._early_data[:limit], self._early_data[limit:]
                 else:
-                    data = await reader.read(limit)
+                    memory = self.memory
+                    data = await reader.read(limit, None if memory is None or skip else memory.room(limit))
                     if self._steps is not None:
                         self._steps.charge_read(len(data))
                     self._traffic(0, len(data))
@@ -217,9 +224,9 @@ class RemoteLeg(LegWriter):
             else:
                 self._emit_reset(code)
 
-    def _emit_data(self, data: bytes) -> None:
+    def _emit_data(self, data: Chunk) -> None:
         self._credit -= len(data) + CHUNK_COST
-        self._emit(_CHUNK_HEADER, _CHUNK, data)
+        self._emit(CHUNK_HEADER, CHUNK, data)
         if self.on_flow is not None:
             self.on_flow(self)
 

@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk, SharedMemory
 
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
@@ -106,10 +107,15 @@ class OutgoingSession:
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Receive a message of the local leg."""
         if self._leg is not None:
             self._leg.receive(header, message, payload)
+
+    def share(self, memory: SharedMemory | None) -> None:
+        """Read the peer's bytes into this memory of the local leg from now on; None to stop it."""
+        if self._leg is not None:
+            self._leg.memory = memory
 
     def close(self) -> None:
         """End the session; cancel its request if the peer has not answered it."""
@@ -209,7 +215,7 @@ class IncomingSession:
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Receive a message of the local leg: first the answer to the request, then data."""
         if self._leg is not None:
             self._leg.receive(header, message, payload)
@@ -224,7 +230,7 @@ class IncomingSession:
             )
             self._loop.call_soon(self._accept, self._leg)
         elif isinstance(message, ApplicationErrorReply):
-            self._answer(wire.ApplicationErrorReply(self.request.id, message.kind, message.message), payload)
+            self._answer(wire.ApplicationErrorReply(self.request.id, message.kind, message.message), bytes(payload))
         elif isinstance(message, ErrorReply):
             if not self.is_refused:
                 self._answer(wire.ErrorReply(self.request.id, message.code, message.fields))
@@ -236,6 +242,11 @@ class IncomingSession:
     def queued(self) -> int:
         """Bytes that wait to be written to the peer, also while there is no stream."""
         return 0 if self._leg is None else self._leg.queued
+
+    def share(self, memory: SharedMemory | None) -> None:
+        """Read the peer's bytes into this memory of the local leg from now on; None to stop it."""
+        if self._leg is not None:
+            self._leg.memory = memory
 
     def close(self) -> None:
         """End the session."""

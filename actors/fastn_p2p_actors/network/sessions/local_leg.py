@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from fastn_p2p_client.ipc.messages import Message
+from fastn_p2p_client.ipc.messages import Message, SessionData, SharedData, encode
+from fastn_p2p_client.session.shared_memory import SMALLEST, Chunk, SharedMemory
 
 from ...runtime.mailbox import Mailbox, Sender
 
@@ -26,18 +27,31 @@ def is_daemon_id(correlation: bytes) -> bool:
 class LocalLeg:
     """Leg of a local process: the opener, or the server."""
 
-    __slots__ = ("_mailbox", "correlation", "sender")
+    __slots__ = ("_mailbox", "correlation", "has_token", "is_mapped", "memory", "sender")
 
     def __init__(self, mailbox: Mailbox, sender: Sender, correlation: bytes) -> None:
         self._mailbox = mailbox
         self.sender = sender
         self.correlation = correlation
+        self.memory: SharedMemory | None = None
+        """Memory of the session, once its process has taken it."""
+        self.has_token = False
+        """True once the session was given a token for its memory, which happens once."""
+        self.is_mapped = False
+        """True once the process has mapped the memory, and bytes for it may be written there."""
 
     @property
     def key(self) -> tuple[Sender, bytes]:
         """Key in the tables of sessions."""
         return self.sender, self.correlation
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def read(self, message: SharedData) -> memoryview | None:
+        """Return a view of a chunk that the process has written to the memory of the session; None if it has not."""
+        return None if self.memory is None else self.memory.read(message.start, message.size)
+
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Send a message of the relay to the process."""
+        memory = self.memory if self.is_mapped and type(message) is SessionData else None
+        if memory is not None and (isinstance(payload, memoryview) or len(payload) >= SMALLEST):
+            header, payload = encode(SharedData(memory.write(payload), len(payload))), b""
         self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)

@@ -12,19 +12,31 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import ErrorReply, Message, OpenSession, SessionOpened, WindowUpdate, encode
+from fastn_p2p_client.ipc.messages import (
+    ErrorReply,
+    Message,
+    OpenSession,
+    SessionOpened,
+    SharedData,
+    ShareMemory,
+    WindowUpdate,
+    encode,
+)
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_MESSAGE, MAX_SESSIONS_PER_CLIENT, SEND_QUEUE_BYTES, SESSION_WINDOW
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.session.shared_memory import Chunk
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
 from ..connections.network_path import LOCAL, NetworkPath
 from ..connections.payload_memory import CALL_COST, PayloadMemory
+from ..connections.remote_leg import CHUNK, CHUNK_HEADER
 from ..connections.session_handshake import IncomingSession, OutgoingSession
 from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from .local_leg import LocalLeg, is_daemon_id
+from .memory_sharing import MemorySharing
 from .opening import OpeningDeadlines
 from .relay import SessionRelay
 from .revocation import SessionRevocation
@@ -73,6 +85,7 @@ class SessionManager:
         self._openings = OpeningDeadlines(self)
         self._offers = SessionOffers(mailbox, registry, book, grace, self._memory, self.revocation, on_denied)
         self.opened = self.arrived = 0
+        self.sharing = MemorySharing(mailbox)
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._served_by = self._offers.served_by
         self._programs: Counter[Sender] = Counter()
@@ -139,7 +152,9 @@ class SessionManager:
 
     def _set_peer_info(self, relay: SessionRelay, key: bytes, path: NetworkPath) -> None:
         """Add key, name and path of the peer to the ``SessionOpened`` that the opener will get."""
-        relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *path)
+        relay.answer = lambda opened: SessionOpened(
+            opened.credit, key, self._book.name_of(key), *path, shares_memory=path is not LOCAL
+        )
 
     def open_at_peer(
         self,
@@ -172,14 +187,25 @@ class SessionManager:
         relay = (self._served_by if is_server else self._opened_by).get((sender, correlation))
         if relay is None:
             return
+        if type(message) is ShareMemory:
+            self.sharing.on_share(relay, relay.server if is_server else relay.opener, message)
+            return
+        data: Chunk = payload
+        if type(message) is SharedData:
+            leg = relay.server if is_server else relay.opener
+            chunk = leg.read(message) if isinstance(leg, LocalLeg) else None
+            if chunk is None:
+                relay.fail(BadMessage(reason="session data outside of the shared memory"))
+                return
+            header, message, data = CHUNK_HEADER, CHUNK, chunk
         if type(message) is WindowUpdate and sender.backlog > _MAX_BACKLOG and self._grants_unread_credit(sender):
             relay.fail(BadMessage(reason="credit for bytes that were not read"))
         elif is_server:
             if not relay.opened:
                 sender.answered_at = time.monotonic()
-            relay.from_server(header, message, payload)
+            relay.from_server(header, message, data)
         else:
-            relay.from_opener(header, message, payload)
+            relay.from_opener(header, message, data)
 
     def _grants_unread_credit(self, sender: Sender) -> bool:
         """Return whether more bytes wait for the process than its sessions' windows allow.

@@ -30,6 +30,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk
 
 _CANCEL: Final = encode(Cancel())
 
@@ -42,7 +43,7 @@ def process_lost_error() -> P2PError:
 class Leg(Protocol):
     """Leg of a relayed session: a local process or a peer daemon."""
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Send a message to this side. Must not raise. Nothing follows ``ErrorReply`` or ``Cancel``."""
         ...
 
@@ -78,7 +79,7 @@ class SessionRelay:
         self.opened = False
         self.done = False
 
-    def from_opener(self, header: bytes, message: Message, payload: bytes) -> None:
+    def from_opener(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Handle a message of the opener."""
         if isinstance(message, Cancel):
             self.on_opener_lost()
@@ -90,7 +91,7 @@ class SessionRelay:
         elif self.server is not None and self.opened and not self.done:
             self._pass_on(self.server, header, message, payload, 0)
 
-    def from_server(self, header: bytes, message: Message, payload: bytes) -> None:
+    def from_server(self, header: bytes, message: Message, payload: Chunk) -> None:
         """Handle a message of the server."""
         if isinstance(message, SessionOpened):
             if not self.opened and not self.done:
@@ -136,7 +137,7 @@ class SessionRelay:
         answer = self.answer(opened)
         self.opener.receive(encode(answer), answer, b"")
 
-    def _pass_on(self, leg: Leg, header: bytes, message: Message, payload: bytes, direction: int) -> None:
+    def _pass_on(self, leg: Leg, header: bytes, message: Message, payload: Chunk, direction: int) -> None:
         """Pass a message on to ``leg``, if the rules allow it.
 
         Args:
@@ -178,7 +179,7 @@ class SessionRelay:
         if all(self._ended):
             self._finish()
 
-    def _end_with(self, leg: Leg | None, header: bytes, message: Message, payload: bytes) -> None:
+    def _end_with(self, leg: Leg | None, header: bytes, message: Message, payload: Chunk) -> None:
         if not self.done:
             if leg is not None:
                 leg.receive(header, message, payload)

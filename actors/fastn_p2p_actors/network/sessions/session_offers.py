@@ -119,7 +119,7 @@ class SessionOffers:
         )
         if isinstance(relay.opener, IncomingSession):
             relay.opener.backpressure = self._memory.backpressure_of(server.sender)
-            offer = replace(offer, window=relay.opener.window)
+            offer = replace(offer, window=relay.opener.window, shares_memory=True)
         header = encode(offer)
         if server.sender.is_behind:
             overload = self._memory.queue(relay, server.sender, len(header) + len(payload))

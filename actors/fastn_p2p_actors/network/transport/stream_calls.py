@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh import iroh_ffi
 
+from fastn_p2p_client.session.shared_memory import Chunk
+
 from .rust_futures import PollFunction, address_of, poller
 
 if TYPE_CHECKING:
@@ -74,12 +76,18 @@ def _raise_error() -> None:
     ffi._uniffi_check_call_status(_to_error, status)
 
 
-def _read_result(future: int) -> bytes:
-    """Return the bytes of a finished read."""
+def _read_result(future: int, room: memoryview | None = None) -> Chunk:
+    """Return the bytes of a finished read: the filled part of ``room`` if there is one."""
     buffer = _complete_read(future, _status_address)
     if _status.code:
         _raise_error()
-    data = ctypes.string_at(buffer.data + _LENGTH_BYTES, buffer.len - _LENGTH_BYTES)
+    source, size = buffer.data + _LENGTH_BYTES, buffer.len - _LENGTH_BYTES
+    data: Chunk
+    if room is None or not 0 < size <= len(room):
+        data = ctypes.string_at(source, size)
+    else:
+        ctypes.memmove(ctypes.byref(ctypes.c_char.from_buffer(room)), source, size)
+        data = room[:size]
     _free_buffer(buffer, _status_address)
     return data
 
@@ -91,19 +99,24 @@ def _finish(future: int) -> None:
         _raise_error()
 
 
-def _start_write(stream: SendStream, data: bytes) -> int:
-    if type(data) is not bytes:
-        data = bytes(data)
+def _start_write(stream: SendStream, data: Chunk) -> int:
     size = len(data)
+    source: Any = data
+    if type(data) is not bytes:
+        is_shared = isinstance(data, memoryview) and not data.readonly  # then the bytes are copied from where they are
+        source = ctypes.byref(ctypes.c_char.from_buffer(data)) if is_shared else bytes(data)
     buffer = _new_buffer(size + _LENGTH_BYTES, _status_address)
     ctypes.memmove(buffer.data, size.to_bytes(_LENGTH_BYTES, "big"), _LENGTH_BYTES)
-    ctypes.memmove(buffer.data + _LENGTH_BYTES, data, size)
+    ctypes.memmove(buffer.data + _LENGTH_BYTES, source, size)
     buffer.len = size + _LENGTH_BYTES
     return _new_write(_clone_sending(stream._handle, _status_address), buffer)  # type: ignore[no-any-return]
 
 
-async def read(stream: RecvStream, limit: int) -> bytes:
+async def read(stream: RecvStream, limit: int, room: memoryview | None = None) -> Chunk:
     """Wait for bytes, and return at most ``limit``; none at the end of the stream. Cancelling it loses no bytes.
+
+    Args:
+        room: memory of ``limit`` bytes that gets the bytes; then its filled part is returned.
 
     Raises:
         IrohError: the stream was reset, or its connection has ended.
@@ -114,14 +127,14 @@ async def read(stream: RecvStream, limit: int) -> bytes:
     try:
         if not polling.poll(_poll_read, future, waker):
             await polling.wait(_poll_read, future, waker)
-        return _read_result(future)
+        return _read_result(future, room)
     finally:
         _free_read(future)
         polling.release(waker)
 
 
-def read_now(stream: RecvStream, limit: int) -> bytes:
-    """Return at most ``limit`` of the bytes that have arrived; there may be none.
+def read_now(stream: RecvStream, limit: int, room: memoryview | None = None) -> Chunk:
+    """Return at most ``limit`` of the bytes that have arrived; there may be none. ``room`` is that of ``read``.
 
     Raises:
         IrohError: the stream was reset, which the next read would report as its end, or its connection has ended.
@@ -130,13 +143,13 @@ def read_now(stream: RecvStream, limit: int) -> bytes:
     waker = polling.waker()
     future = _new_read(_clone_receiving(stream._handle, _status_address), limit)
     try:
-        return _read_result(future) if polling.poll(_poll_read, future, waker) else b""
+        return _read_result(future, room) if polling.poll(_poll_read, future, waker) else b""
     finally:
         _free_read(future)
         polling.release(waker)
 
 
-async def write_all(stream: SendStream, data: bytes) -> None:
+async def write_all(stream: SendStream, data: Chunk) -> None:
     """Write all bytes.
 
     Raises:
@@ -189,7 +202,7 @@ class StreamReader:
         if not future or not self._poller.poll(_poll_read, future, self._waker):
             return None
         try:
-            return _read_result(future)
+            return bytes(_read_result(future))
         finally:
             self._future = 0
             _free_read(future)

@@ -16,6 +16,8 @@ __all__ = [
     "DeliverCall",
     "DeliverSession",
     "EndOfStream",
+    "GetMemory",
+    "MemoryReady",
     "OpenSession",
     "RegisterBinding",
     "RegisterIdentity",
@@ -24,6 +26,8 @@ __all__ = [
     "SessionData",
     "SessionMessage",
     "SessionOpened",
+    "ShareMemory",
+    "SharedData",
     "StopSending",
     "UnregisterBinding",
     "UnregisterIdentity",
@@ -113,10 +117,23 @@ class SessionOpened(Message, frozen=True, tag=64):
     """Address of the peer; see ``DeliverCall``."""
     rtt_ms: int | None = None
     """Milliseconds of round-trip time; see ``DeliverCall``."""
+    shares_memory: bool = False
+    """True if the network process answers ``ShareMemory``. A callee leaves it False."""
 
 
 class SessionData(Message, frozen=True, tag=65):
     """The next bytes of this direction, as the payload. They must be within the credit."""
+
+
+class SharedData(Message, frozen=True, tag=58):
+    """The next bytes of this direction, in the memory of the session instead of the payload. They must be within the
+    credit, and stay unchanged until credit for them is granted.
+
+    ``start`` counts from the begin of the sender's half.
+    """
+
+    start: int
+    size: int
 
 
 class EndOfStream(Message, frozen=True, tag=66):
@@ -142,6 +159,25 @@ class StopSending(Message, frozen=True, tag=69):
 
 
 # ── program or identity process → network process ────────────────────────────────────────────────
+
+
+class ShareMemory(Message, frozen=True, tag=83):
+    """Ask for memory that this session is to share with the network process, with the id of the session.
+
+    Answered by ``MemoryReady``, or not at all. Once the program has mapped the memory, it sends this message again with
+    ``is_mapped``. From then on the network process may send ``SharedData``.
+    """
+
+    is_mapped: bool = False
+
+
+class GetMemory(Message, frozen=True, tag=85):
+    """Take the memory of a session over a connection that was made for this message alone.
+
+    Answered by ``Ack``, with the descriptor of the memory beside its bytes, or by ``ErrorReply``.
+    """
+
+    token: bytes
 
 
 class RegisterIdentity(Message, frozen=True, tag=70):
@@ -249,11 +285,21 @@ class DeliverSession(Message, frozen=True, tag=81):
     """Milliseconds of round-trip time; see ``DeliverCall``."""
     window: int = SESSION_WINDOW
     """Bytes that the callee should take before it grants more. Unknown peers with many sessions get fewer."""
+    shares_memory: bool = False
+    """True if the network process answers ``ShareMemory``."""
+
+
+class MemoryReady(Message, frozen=True, tag=84):
+    """Answer to ``ShareMemory`` with the id of the session: the memory can be taken with this token, once."""
+
+    token: bytes
 
 
 SessionMessage: TypeAlias = (
     SessionOpened
     | SessionData
+    | SharedData
+    | MemoryReady
     | EndOfStream
     | Ack
     | WindowUpdate
@@ -281,6 +327,9 @@ DataRequest: TypeAlias = (
     | OpenSession
     | SessionOpened
     | SessionData
+    | SharedData
+    | ShareMemory
+    | GetMemory
     | EndOfStream
     | Ack
     | WindowUpdate
@@ -301,6 +350,8 @@ DataMessage: TypeAlias = (
     | DeliverSession
     | SessionOpened
     | SessionData
+    | SharedData
+    | MemoryReady
     | EndOfStream
     | WindowUpdate
     | ResetStream

@@ -250,6 +250,16 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
             self.cork()
         return True
 
+    def send_descriptor(self, correlation: bytes, header: bytes, descriptor: int) -> bool:
+        """Send a message without a payload, with a descriptor beside it. Return False if it cannot leave at once."""
+        if not self.up or self.unsent_bytes:
+            return False
+        message, _ = encode(correlation, header, b"")
+        try:
+            return socket.send_fds(self._socket, [message], [descriptor]) == len(message)
+        except OSError:
+            return False
+
     def _send_credited(self, data: bytes, large: Payload | None) -> None:
         if large is None:
             self._credited.append(data)

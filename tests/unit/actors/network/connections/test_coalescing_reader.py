@@ -9,6 +9,7 @@ import pytest
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_actors.network.connections.coalescing_reader import FAST, WINDOW, CoalescingReader
+from fastn_p2p_client.session.shared_memory import Chunk
 from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeReceive, broken
 
@@ -42,7 +43,7 @@ class ReaderSetup:
         self.stream.feed(data)
         assert await self.inflow.read(len(MUCH)) == data
 
-    async def meanwhile(self, first: bytes) -> asyncio.Task[bytes]:
+    async def meanwhile(self, first: bytes) -> asyncio.Task[Chunk]:
         """Begin a read that finds ``first``."""
         self.stream.feed(first)
         reading = asyncio.ensure_future(self.inflow.read(LIMIT))

@@ -28,6 +28,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk
 from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream, broken
 
@@ -47,12 +48,12 @@ class LegSetup:
         if attached:
             self.leg.attach(self.stream.halves())
 
-    def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
+    def _hear(self, header: bytes, message: Message, payload: Chunk) -> None:
         assert header == encode(message)
         self.messages.append(message)
         if isinstance(message, Ack):
             self.done.set()
-        self.data += payload
+        self.data += bytes(payload)
 
     def _count(self, sent: int, received: int) -> None:
         self.sent += sent

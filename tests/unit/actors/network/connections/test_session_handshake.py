@@ -35,6 +35,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk
 from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream
 
@@ -61,10 +62,10 @@ class Connection:
     def sessions(self) -> SessionCarrier:
         return cast(SessionCarrier, self)
 
-    def emit(self, header: bytes, message: Message, payload: bytes) -> None:
+    def emit(self, header: bytes, message: Message, payload: Chunk) -> None:
         assert header == encode(message)
         self.notices.append(message)
-        self.data += payload
+        self.data += bytes(payload)
 
     def request(
         self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes

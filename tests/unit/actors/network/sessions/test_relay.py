@@ -26,6 +26,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk
 
 DENIED = ErrorReply.of(Denied(peer="p", protocol="Echo", instance="default"))
 LAST = (ErrorReply, Cancel, ApplicationErrorReply)
@@ -38,7 +39,7 @@ class StubLeg:
         self.received: list[Message] = []
         self.bytes = 0
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         assert header == encode(message)
         assert not any(isinstance(said, LAST) for said in self.received), "nothing is said after the last word"
         self.received.append(message)

@@ -14,6 +14,7 @@ from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, SessionOpened, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
+from fastn_p2p_client.session.shared_memory import Chunk
 from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream
 
@@ -24,7 +25,7 @@ class _Program:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    def receive(self, header: bytes, message: Message, payload: bytes) -> None:
+    def receive(self, header: bytes, message: Message, payload: Chunk) -> None:
         self.messages.append(message)
 
 
