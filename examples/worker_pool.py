@@ -42,6 +42,7 @@ def work(identity: str) -> None:
 async def submit(peer: str, jobs: str, identity: str | None = None) -> None:
     """Submit all jobs at once and print the results' sum, and how many each worker has done."""
     async with Client() as client:
+        await client.start()  # fails at once if no daemon runs; the calls would wait for one
         done = await asyncio.gather(
             *(
                 client.call(identity, peer, "Square", request=number, returns=Done, retry=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p_client import ApplicationError, BadRequest, Client, sync
+from fastn_p2p_client import ApplicationError, BadRequest, Client, DaemonNotRunning, sync
 from fastn_p2p_client.chat import ChatClient
 from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.processes import child
@@ -207,6 +208,15 @@ def test_the_file_drop_takes_files_of_everybody(daemons: TwoDaemons, tmp_path: P
         done = subprocess.run(put, env=daemons.one.env, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
     assert (inbox / "report.txt").read_text() == "All is well."
+
+
+def test_jobs_are_not_submitted_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call with ``retry`` would wait for a daemon."""
+    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
+    monkeypatch.setattr(Client, "call", lambda *_, **__: pytest.fail("a call was made"))
+    submit = runpy.run_path(str(EXAMPLES / "worker_pool.py"))["submit"]
+    with pytest.raises(DaemonNotRunning):
+        asyncio.run(submit("bob", "2"))
 
 
 def test_a_killed_worker_loses_no_job(daemons: TwoDaemons) -> None:
