@@ -177,7 +177,8 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
             assert_daemon_refuses(Daemon(disk / "home", tmp_path / "hosts"), "Read-only file system")
     else:
         (tmp_path / "closed").mkdir(mode=0o500)
-        assert_daemon_refuses(Daemon(tmp_path / "closed" / "home", tmp_path / "hosts"), "Permission denied")
+        remedy = f"chmod u+rwx {tmp_path / 'closed'}"
+        assert_daemon_refuses(Daemon(tmp_path / "closed" / "home", tmp_path / "hosts"), remedy)
 
 
 # ── full ─────────────────────────────────────────────────────────────────────────────────────────
