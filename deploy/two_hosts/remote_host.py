@@ -60,7 +60,7 @@ class HostFailed(Exception):
 
 
 class RemoteHost:
-    """One of the two machines. Use it as a context manager: leaving it removes what was made there.
+    """Machine that is reached over ssh. Leaving its context removes what was made there.
 
     Attributes:
         name: ssh's name of it, such as ``alice@one.example``.
