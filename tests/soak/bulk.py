@@ -1,19 +1,12 @@
-"""Soak: two daemons under load for long, with every byte checked.
-
-By default it runs the rounds of ``soak_rounds`` for two hours. With ``--calls`` or ``--gigabytes`` it makes so many
-calls and carries so many bytes, prints a line every ten seconds, and at the end what each process has grown by. It
-fails if a byte was wrong, a call was lost, or a process was restarted; the rounds also if one has grown or slowed down.
-"""
+"""So many calls, and so many bytes over sessions, each byte checked; what each process has grown by."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import itertools
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +15,8 @@ from typing import Final
 import uvloop
 
 from fastn_p2p_client.client import Client
-from tests.soak_rounds import soak_rounds
 from tests.support.protocols import BLOCK
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.two_daemons import TwoDaemons
 
 _IN_FLIGHT: Final = 256
 """Calls at once."""
@@ -161,31 +153,10 @@ async def soak(daemons: TwoDaemons, calls: int, gigabytes: float) -> None:
         await carry_bytes(client, daemons.bob, int(gigabytes * 1e9))
 
 
-def main() -> int:
-    """Run the soak. Return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=os.environ.get("SOAK_MINUTES", "120"),
-        help="minutes of rounds ($SOAK_MINUTES; default: %(default)s)",
-    )
-    parser.add_argument("--calls", type=int, default=0, help="calls instead of rounds, such as 10000000")
-    parser.add_argument("--gigabytes", type=float, default=0.0, help="GB of sessions instead of rounds, such as 100")
-    options = parser.parse_args()
-    if not options.calls and not options.gigabytes:
-        with start_two_daemons() as daemons:
-            problems = uvloop.run(soak_rounds(daemons, options.minutes))
-        for problem in problems:
-            print(problem)
-        return 1 if problems else 0
-    with start_two_daemons() as daemons:
-        uvloop.run(soak(daemons, 1000, 0.01))  # what is loaded and cached at first is no growth
-        before = Sizes(daemons)
-        uvloop.run(soak(daemons, options.calls, options.gigabytes))
-        time.sleep(_EVERY)  # memory is given back within seconds
-        return 0 if before.print_growth(Sizes(daemons)) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run_bulk(daemons: TwoDaemons, calls: int, gigabytes: float) -> bool:
+    """Run both parts, and print the growth. Return whether no process was restarted."""
+    uvloop.run(soak(daemons, 1000, 0.01))  # what is loaded and cached at first is no growth
+    before = Sizes(daemons)
+    uvloop.run(soak(daemons, calls, gigabytes))
+    time.sleep(_EVERY)  # memory is given back within seconds
+    return before.print_growth(Sizes(daemons))
