@@ -153,11 +153,11 @@ class Client(ControlClient):
     ) -> Any:
         """Call a protocol of ``peer`` and return its reply.
 
-        With ``retry``, the call is sent again until the timeout in three cases: the process or connection that had it
-        was lost, the handler's process or identity has not started yet, or the error is ``retryable``. One serving
-        process executes a retried call once, however often it arrives. If that process ends, it may have executed the
-        call; another process then executes it again, under the same ``call_id``. Another daemon that serves the peer
-        does not: ``OutcomeUnknown`` ends the call instead.
+        With ``retry``, the call is sent again until the timeout in four cases: the process or connection that had it
+        was lost, the handler's process or identity has not started yet, a delegation does not hold by one of the
+        clocks, or the error is ``retryable``. One serving process executes a retried call once, however often it
+        arrives. If that process ends, it may have executed the call; another process then executes it again, under the
+        same ``call_id``. Another daemon that serves the peer does not: ``OutcomeUnknown`` ends the call instead.
 
         Args:
             identity: name of the local identity that calls; None for the only one online.

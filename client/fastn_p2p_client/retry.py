@@ -13,6 +13,8 @@ from .errors import (
     ConnectionLost,
     DaemonNotRunning,
     DeadlineExceeded,
+    DelegationExpired,
+    DelegationNotYetValid,
     Denied,
     HandlerFailed,
     IdentityOffline,
@@ -45,6 +47,8 @@ _MIN_TIME_LEFT: Final = 0.05
 NOT_EXECUTED: Final = (
     CommandNotFound,
     DaemonNotRunning,
+    DelegationExpired,
+    DelegationNotYetValid,
     Denied,
     IdentityOffline,
     InstanceNotFound,

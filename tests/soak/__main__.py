@@ -21,6 +21,9 @@ from tests.soak.page import PAGE
 from tests.soak.rounds import soak_rounds
 from tests.support.two_daemons import start_two_daemons
 
+_SHOWN = 10
+"""Problems that are printed at most."""
+
 
 def main() -> int:
     """Run the soak. Return the exit code."""
@@ -43,8 +46,10 @@ def main() -> int:
             return 0 if run_bulk(two, options.calls, options.gigabytes) else 1
     with start_soak_daemons() as daemons:
         problems = uvloop.run(soak_rounds(daemons, options.minutes, options.rate, options.page))
-    for problem in problems:
+    for problem in problems[:_SHOWN]:
         print(problem)
+    if len(problems) > _SHOWN:
+        print(f"and {len(problems) - _SHOWN} more")
     return 1 if problems else 0
 
 

@@ -64,7 +64,7 @@ def page_of(
 ) -> str:
     """Return the page. ``problems`` are those that ended the soak."""
     problems = list(problems) or problems_of(rounds)
-    verdict = "\n".join(f"- {each}" for each in problems) or (
+    verdict = "\n".join(f"- {each}" for each in problems[:10]) or (
         "Memory, descriptors and latency are flat. No call with `retry` was lost, and no mail."
         if len(rounds) > JUDGED
         else f"None: {JUDGED + 1} rounds are needed."

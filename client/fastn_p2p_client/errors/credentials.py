@@ -22,6 +22,7 @@ class DelegationExpired(CredentialError):
     """A ticket or delegation is too old."""
 
     code = "delegation-expired"
+    transient = True
     template = (
         "the ticket or delegation of {identity} expired on {when} ({seconds} s ago). Ask the peer for a new one: "
         "fastn-p2p ticket NAME. If it is new, check the clocks of both machines"
@@ -40,6 +41,7 @@ class DelegationNotYetValid(CredentialError):
     """A delegation starts in ``seconds`` seconds."""
 
     code = "delegation-not-yet-valid"
+    transient = True
     template = (
         "the delegation of {identity} starts in {seconds} s. Check the clocks of both machines: fastn-p2p netcheck"
     )

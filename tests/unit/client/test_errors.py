@@ -210,8 +210,8 @@ def test_payload_as_converts_to_the_type_that_the_handler_gave() -> None:
 def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
     at_once = {"ConnectionLost", "DaemonBusy", "Overloaded", "StreamReset"}
     afterwards = {
-        "DaemonNotRunning", "HandlerFailed", "IdentityOffline", "InstanceNotFound", "NoIdentityOnline", "PeerOffline",
-        "ProtocolNotFound",
+        "DaemonNotRunning", "DelegationExpired", "DelegationNotYetValid", "HandlerFailed", "IdentityOffline",
+        "InstanceNotFound", "NoIdentityOnline", "PeerOffline", "ProtocolNotFound",
     }  # fmt: skip
 
     def transient(connected_before: bool) -> set[str]:

@@ -291,22 +291,25 @@ class IdentityExchange(Generic[ConnectionT]):
         Raises:
             P2PError: it has not been; the reason is that of its last introduction, if that was refused.
         """
-        if not self._introductions.is_proven(source, self._wall()):
-            raise self._introductions.rejection_of(source)
+        now = self._wall()
+        if not self._introductions.is_proven(source, now):
+            raise self._introductions.rejection_of(source, now)
 
     def hold(self, source: bytes, size: int, retry: Callable[[], None]) -> bool:
         """Hold a request whose source is not proved until its introduction arrives; return whether it is held.
 
-        Requests are held only if introductions of this endpoint were evicted here, or dropped by the rate limit. Then
-        the peer daemon believes that it has proved the source, and does not do so again without a request.
+        Requests are held only if introductions of this endpoint were evicted here, or dropped by the rate limit, or if
+        that of the source has expired: the peer daemon was suspended, or a clock was set. Then the peer daemon believes
+        that it has proved the source, and does not do so again without a request.
 
         Args:
             size: bytes of the request's payload.
             retry: called when the introduction arrives, or does not arrive in time.
         """
         held = self._held.get(source)
+        expired = source not in self._refused and self._introductions.has_expired(source, self._wall())
         if (
-            not (self._introductions.evictions or self._is_limited)
+            not (self._introductions.evictions or self._is_limited or expired)
             or len(source) != KEY_BYTES
             or self._introductions.is_proven(source, self._wall())
             or (held is not None and held.has_timed_out)

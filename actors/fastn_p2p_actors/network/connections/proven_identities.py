@@ -17,7 +17,8 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from fastn_p2p_client.errors import BadMessage, EpochRetired, P2PError
+from fastn_p2p_client.errors import BadMessage, DelegationExpired, EpochRetired, P2PError
+from fastn_p2p_client.keys import id52_of
 
 from ...credentials import CLOCK_SKEW, Delegation
 
@@ -122,11 +123,17 @@ class ProvenIdentities(Generic[ConnectionT]):
             del self._rejections[next(iter(self._rejections))]
         self._rejections[key] = error
 
-    def rejection_of(self, key: bytes) -> P2PError:
-        """Return why the identity may not speak."""
+    def has_expired(self, key: bytes, now: float) -> bool:
+        """Return whether the identity was proved, and its last delegation has ended at Unix time ``now``."""
+        return self.until.get(key, now + 1) <= now
+
+    def rejection_of(self, key: bytes, now: float) -> P2PError:
+        """Return why the identity may not speak at Unix time ``now``."""
         own = self._rejections.get(key)
         if own is not None:
             return own
+        if self.has_expired(key, now):
+            return DelegationExpired(identity=id52_of(key), seconds=int(now - self.until[key] + CLOCK_SKEW))
         unread = self._rejections.get(b"")
         if unread is None:
             return BadMessage(reason="the caller has not been introduced")

@@ -161,9 +161,9 @@ async def test_reasons_are_kept_for_some_identities_only() -> None:
     connection = new_connection()
     for number in range(1000):
         connection.introductions.reject(number.to_bytes(32, "big"), Overloaded(what="introductions", limit=number))
-    last = connection.introductions.rejection_of((999).to_bytes(32, "big"))
+    last = connection.introductions.rejection_of((999).to_bytes(32, "big"), NOW)
     assert isinstance(last, Overloaded)
-    assert connection.introductions.rejection_of(bytes(32)).code == "bad-message"
+    assert connection.introductions.rejection_of(bytes(32), NOW).code == "bad-message"
 
 
 # ── identities that are not online yet ─────────────────────────────────────────────────────────────
@@ -286,6 +286,49 @@ async def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_show
     assert (owner.requests, owner.sessions) == ([1], [3])
     connection.handle(request(4), b"")
     assert owner.requests == [1, 4]
+    connection.close(0, "enough")
+
+
+async def test_a_request_of_an_identity_whose_delegation_has_expired_waits_until_it_is_shown_again() -> None:
+    """The daemon of the caller was suspended, or this machine's clock was set: the caller believes that it is known."""
+    now = NOW
+    owner = Served()
+    connection = new_connection(cast(Any, owner), wall=lambda: now)
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    now += 3 * DAY
+    connection.handle(request(1), b"")
+    assert pop_sent(connection) == [wire.RequestIntroduction(KEY)]
+    connection.handle(wire.Introduce(BOB.delegation(not_before=int(now), not_after=int(now) + DAY)), b"")
+    assert owner.requests == [1]
+    connection.close(0, "enough")
+
+
+async def test_a_request_of_an_identity_that_has_expired_by_this_clock_is_refused_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked for another introduction once, and again when the clock is set."""
+    now = NOW
+    owner = Served()
+    connection = new_connection(cast(Any, owner), wall=lambda: now)
+    shown = wire.Introduce(BOB.delegation())
+    connection.handle(shown, b"")
+    now += 3 * DAY
+
+    def refuse(_connection: PeerConnection, _blob: bytes) -> Delegation:
+        raise DelegationExpired(identity=BOB.key.id52, seconds=5)
+
+    monkeypatch.setattr(owner, "check_introduction", refuse)
+    connection.handle(request(1), b"")
+    connection.handle(wire.Introduce(BOB.delegation(epoch=2)), b"")
+    connection.handle(request(2), b"")
+    asked, *refused = pop_sent(connection)
+    assert asked == wire.RequestIntroduction(KEY)
+    assert [(each.id, each.code) for each in refused if isinstance(each, wire.ErrorReply)] == [
+        (1, "delegation-expired"),
+        (2, "delegation-expired"),
+    ]
+    connection.identities.request_refused()
+    assert pop_sent(connection) == [wire.RequestIntroduction(KEY)]
     connection.close(0, "enough")
 
 
@@ -468,7 +511,7 @@ async def test_tells_a_daemon_that_introduces_a_revoked_identity() -> None:
     owner.check_introduction = refuse  # type: ignore[method-assign, assignment]
     connection.handle(wire.Introduce(BOB.delegation()), b"")
     assert pop_sent(connection) == [wire.PushRecord(b"revocation")]
-    assert connection.introductions.rejection_of(KEY) is error
+    assert connection.introductions.rejection_of(KEY, NOW) is error
     assert KEY not in connection.introductions.until
 
 

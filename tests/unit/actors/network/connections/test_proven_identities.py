@@ -81,8 +81,8 @@ def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> N
     registry.revoke_older(second)
     new.add(second)
     assert [len(each.until) for each in (old, new, other)] == [0, 1, 1]
-    assert old.rejection_of(second.identity).code == "epoch-retired"
-    assert old.rejection_of(key(1)).code == "bad-message", "the reason of another identity is not told"
+    assert old.rejection_of(second.identity, 0).code == "epoch-retired"
+    assert old.rejection_of(key(1), 0).code == "bad-message", "the reason of another identity is not told"
 
 
 def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connection() -> None:
