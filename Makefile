@@ -57,7 +57,7 @@ packages: ; @$(BIN)/python -m pip --disable-pip-version-check check
 bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks $(ARGS)
 
-soak: $(VENV)/dev.stamp ## Run two hours of calls, sessions and kills: nothing may grow or slow down. SOAK_MINUTES=10 for less.
+soak: $(VENV)/dev.stamp ## Run two hours of load and faults: nothing may grow, slow down or be lost. SOAK_MINUTES=10 for less.
 	@$(BIN)/python -m pytest -n 0 -m lab_long tests/e2e
 	@$(BIN)/python -m tests.soak $(ARGS)
 

@@ -46,7 +46,7 @@ time.time = shifted
 
 @dataclass
 class SoakSide:
-    """One of the daemons.
+    """Daemon of a soak, and what can be done to it.
 
     Attributes:
         host: its network; None where there is no laboratory.
