@@ -27,7 +27,7 @@ The public API is this package and seven modules:
 All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
 ``session``, ``serving``, ``admin``, ``client``, ``control_client``, ``daemon_connection``, ``shared_client`` and
 ``retry`` implement the API; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,
-``permissions`` and ``call_context`` are its vocabulary;
+``permissions``, ``call_context`` and ``request_id`` are its vocabulary;
 ``affinity``, ``callables``, ``durations``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 

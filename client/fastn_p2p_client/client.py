@@ -13,12 +13,13 @@ import msgspec
 
 from .affinity import running_loop
 from .control_client import ControlClient, check_timeout, time_left
-from .errors import BadReply, ConnectionLost, DaemonBusy, DeadlineExceeded, P2PError, PayloadTooLarge
+from .errors import ApplicationError, BadReply, ConnectionLost, DaemonBusy, DeadlineExceeded, P2PError, PayloadTooLarge
 from .ipc import messages as m
 from .ipc.latency_trace import TRACING, trace_point
-from .ipc.request_channel import decode_answer
+from .ipc.request_channel import RequestChannel, decode_answer
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, MAX_INITIAL, SESSION_WINDOW
+from .request_id import check_request_id, full_id, new_request_id
 from .retry import CallRetry
 from .session.client_sessions import error_from_reply
 from .session.session import Session
@@ -42,8 +43,10 @@ _REPLY: Final = m.encode(m.Reply())
 
 
 @lru_cache(maxsize=256)
-def _call_header(identity: str, peer: str, protocol: str, instance: str, deadline_ms: int, command: str) -> bytes:
-    return _encode_header(m.Call(identity, peer, protocol, instance, deadline_ms, command))
+def _call_header(
+    identity: str, peer: str, protocol: str, instance: str, deadline_ms: int, command: str, request_id: str
+) -> bytes:
+    return _encode_header(m.Call(identity, peer, protocol, instance, deadline_ms, command, request_id=request_id))
 
 
 @lru_cache(maxsize=256)
@@ -124,6 +127,7 @@ class Client(ControlClient):
         returns: type[T],
         timeout: float = ...,
         retry: bool = ...,
+        request_id: str = ...,
     ) -> T: ...
     @overload
     async def call(
@@ -137,6 +141,7 @@ class Client(ControlClient):
         command: str = ...,
         timeout: float = ...,
         retry: bool = ...,
+        request_id: str = ...,
     ) -> Any: ...
     async def call(
         self,
@@ -150,6 +155,7 @@ class Client(ControlClient):
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
         retry: bool = False,
+        request_id: str = "",
     ) -> Any:
         """Call a protocol of ``peer`` and return its reply.
 
@@ -170,6 +176,9 @@ class Client(ControlClient):
             returns: type of the reply; the reply is checked against it.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
             retry: True to send the call again after passing errors, as described above.
+            request_id: name of the call for its handler, for errors and for the logs of both daemons, at most 64 ASCII
+                letters, digits and ``-._+/=``. It need not be unique. Without one the client makes one, which is in
+                the error of a call that fails.
 
         Returns:
             The reply as a ``returns``; without ``returns``, plain values.
@@ -179,6 +188,7 @@ class Client(ControlClient):
             BadReply: the reply is not a ``returns``.
             ConnectionLost: a process or connection ended with the call in flight; it may have been executed.
             DeadlineExceeded: there was no reply in time; the call may have been executed.
+            InvalidName: ``request_id`` is too long or has other characters; nothing was sent.
             OutcomeUnknown: with ``retry``, one of several daemons of the peer got the call and does not answer; it may
                 have been executed.
             PayloadTooLarge: the request is too large; nothing was sent.
@@ -197,14 +207,17 @@ class Client(ControlClient):
             loop = self._claim()
         deadline = loop.time() + timeout
         target = identity or "", str(peer), protocol, instance
+        if request_id:
+            check_request_id(request_id)
         if not retry:
-            return await self._call(target, command, payload, returns, deadline, timeout)
-        retries = CallRetry(deadline, timeout)
+            return await self._call(target, command, payload, returns, deadline, timeout, request_id)
+        retries = CallRetry(deadline, timeout, request_id)
         while True:
             try:
                 return await self._call(
-                    target, command, payload, returns, deadline, timeout, retries.call_id, retries.attempt
-                )
+                    target, command, payload, returns, deadline, timeout, retries.request_id,
+                    retries.call_id, retries.attempt,
+                )  # fmt: skip
             except P2PError as error:
                 await retries.wait_or_raise(error)
 
@@ -216,45 +229,59 @@ class Client(ControlClient):
         returns: Any,
         deadline: float,
         timeout: float,
+        request_id: str,
         call_id: bytes = b"",
         attempt: int = 0,
     ) -> Any:
         """Make one attempt. ``target`` is identity, peer, protocol and instance, as in ``messages.Call``."""
-        answer = None
-        while answer is None:
-            channel = self._daemon.network
-            left = timeout
-            if channel is None or not channel.connected.is_set():
-                channel = await self._daemon.reach_network(deadline, timeout)
-                left = time_left(deadline, timeout)
-            elif attempt:
-                left = time_left(deadline, timeout)
-            milliseconds = int((left - (_ADVANCE if left > 10 * _ADVANCE else left / 10)) * 1000)
-            if call_id:
-                header = _encode_header(m.Call(*target, milliseconds, command, call_id, attempt))
+        channel: RequestChannel | None = None
+        correlation = b""
+        try:
+            answer = None
+            while answer is None:
+                channel = self._daemon.network
+                left = timeout
+                if channel is None or not channel.connected.is_set():
+                    channel = await self._daemon.reach_network(deadline, timeout)
+                    left = time_left(deadline, timeout)
+                elif attempt:
+                    left = time_left(deadline, timeout)
+                milliseconds = int((left - (_ADVANCE if left > 10 * _ADVANCE else left / 10)) * 1000)
+                if call_id:
+                    header = _encode_header(m.Call(*target, milliseconds, command, call_id, attempt, request_id))
+                else:
+                    header = _call_header(*target, milliseconds, command, request_id or channel.call_ids)
+                correlation = channel.new_id()
+                try:
+                    answer = await channel.request_encoded(header, payload, left, correlation)
+                except DaemonBusy:
+                    continue  # the connection ended before anything was sent
+                except DeadlineExceeded:
+                    raise DeadlineExceeded(seconds=timeout) from None
+                except ConnectionLost:
+                    if not call_id:
+                        self._daemon.check_running()
+                    raise
+            if TRACING:
+                trace_point("8 program: reply")
+            if answer.header == _REPLY:
+                try:
+                    return _decoder(returns).decode(answer.payload)
+                except m.UNDECODABLE as error:
+                    raise BadReply(protocol=target[2], reason=str(error)) from error
+            error_reply = error_from_reply(decode_answer(_decoder(m.DataMessage), answer.header), answer.payload)
+            if (
+                isinstance(error_reply, DeadlineExceeded)
+                and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE
+            ):
+                raise DeadlineExceeded(seconds=timeout)  # the deadline of this call, not of one that the handler made
+            raise error_reply
+        except (P2PError, ApplicationError) as error:
+            if request_id or not correlation or channel is None:
+                error.request_id = request_id
             else:
-                header = _call_header(*target, milliseconds, command)
-            try:
-                answer = await channel.request_encoded(header, payload, left)
-            except DaemonBusy:
-                continue  # the connection ended before anything was sent
-            except DeadlineExceeded:
-                raise DeadlineExceeded(seconds=timeout) from None
-            except ConnectionLost:
-                if not call_id:
-                    self._daemon.check_running()
-                raise
-        if TRACING:
-            trace_point("8 program: reply")
-        if answer.header == _REPLY:
-            try:
-                return _decoder(returns).decode(answer.payload)
-            except m.UNDECODABLE as error:
-                raise BadReply(protocol=target[2], reason=str(error)) from error
-        error_reply = error_from_reply(decode_answer(_decoder(m.DataMessage), answer.header), answer.payload)
-        if isinstance(error_reply, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
-            raise DeadlineExceeded(seconds=timeout)  # the deadline of this call, not of one that the handler made
-        raise error_reply
+                error.request_id = full_id(channel.call_ids, correlation)
+            raise
 
     async def connect(
         self,
@@ -265,6 +292,7 @@ class Client(ControlClient):
         initial: Any = None,
         *,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        request_id: str = "",
     ) -> Session:
         """Open a session with a protocol of ``peer``. The handler has accepted it when this returns.
 
@@ -280,6 +308,7 @@ class Client(ControlClient):
             instance: name of the protocol's instance at the peer.
             initial: value for the handler, encoded like a request; at most 64 KiB.
             timeout: seconds until the handler must have accepted, at most 3600. The session has no time limit.
+            request_id: name of the session, as for ``call``. ``Session.request_id`` has the one that the client makes.
 
         Returns:
             An open session. Use it in ``async with``, or close it.
@@ -288,6 +317,7 @@ class Client(ControlClient):
             ApplicationError: the handler rejected the session on purpose.
             ConnectionLost: a process or connection ended before the session was open.
             DeadlineExceeded: the handler did not accept in time.
+            InvalidName: ``request_id`` is too long or has other characters; nothing was sent.
             PayloadTooLarge: ``initial`` is too large; nothing was sent.
             UsedElsewhere: the client belongs to another event loop or process; nothing was sent.
             LocalError: this daemon cannot open it, for instance ``IdentityOffline``.
@@ -301,14 +331,27 @@ class Client(ControlClient):
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()
-        deadline = loop.time() + timeout
+        request_id = check_request_id(request_id) if request_id else new_request_id()
+        try:
+            session = await self._connect(
+                (identity or "", str(peer), protocol, instance), payload, loop.time() + timeout, timeout, request_id
+            )
+        except (P2PError, ApplicationError) as error:
+            error.request_id = request_id
+            raise
+        session._set_client(self)
+        return session
+
+    async def _connect(
+        self, target: tuple[str, str, str, str], payload: bytes, deadline: float, timeout: float, request_id: str
+    ) -> Session:
         while True:
             channel = await self._daemon.reach_network(deadline, timeout)
             left = time_left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            message = m.OpenSession(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
+            message = m.OpenSession(*target, int(advanced * 1000), SESSION_WINDOW, request_id)
             try:
-                session = await self._sessions.open(channel, message, payload, left)
+                return await self._sessions.open(channel, message, payload, left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
@@ -316,8 +359,6 @@ class Client(ControlClient):
             except ConnectionLost:
                 self._daemon.check_running()
                 raise
-            session._set_client(self)
-            return session
 
     async def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
         """Wait until ``peer`` can be called. Returns at once if the peer is online already.

@@ -26,6 +26,8 @@ MAX_NAME: Final = 64
 DEFAULT_INSTANCE: Final = "default"
 MAX_CALL_ID: Final = 16
 """Bytes of a call id, the idempotency key of a call with ``retry=True``."""
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request id. A longer one is replaced."""
 
 # Calls
 DEFAULT_CALL_TIMEOUT: Final = 10.0

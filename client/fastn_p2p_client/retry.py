@@ -114,16 +114,19 @@ class CallRetry:
     Args:
         deadline: time of the event loop.
         timeout: seconds that ``DeadlineExceeded`` names.
+        request_id: name of the call that its program has chosen; empty for none.
 
     Attributes:
+        request_id: name of the call; by default ``call_id`` in hexadecimal.
         call_id: idempotency key: the same random bytes in all attempts.
         attempt: number of attempts before this one that may have been executed.
     """
 
-    __slots__ = ("_backoff", "_deadline", "_lost", "_timeout", "attempt", "call_id")
+    __slots__ = ("_backoff", "_deadline", "_lost", "_timeout", "attempt", "call_id", "request_id")
 
-    def __init__(self, deadline: float, timeout: float) -> None:
+    def __init__(self, deadline: float, timeout: float, request_id: str = "") -> None:
         self.call_id = os.urandom(MAX_CALL_ID)
+        self.request_id = request_id or self.call_id.hex()
         self.attempt = 0
         self._deadline = deadline
         self._timeout = timeout
@@ -144,6 +147,8 @@ class CallRetry:
         delay = self._backoff.next_delay()
         if asyncio.get_running_loop().time() + delay + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:
-                raise DeadlineExceeded(seconds=self._timeout) from error
+                late = DeadlineExceeded(seconds=self._timeout)
+                late.request_id = self.request_id
+                raise late from error
             raise error
         await asyncio.sleep(delay)

@@ -1,22 +1,28 @@
 // Client of a fastn-p2p daemon: sends Hello, calls protocols of peers, and opens sessions.
 
+import { randomBytes } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Connection, Tag } from "./connection.mjs";
-import { BadReply, ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
+import {
+  ApplicationError, BadReply, ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError,
+} from "./errors.mjs";
 import { id52 } from "./keys.mjs";
 import { pack, unpack } from "./payload.mjs";
 import { Session, WINDOW } from "./session.mjs";
 
 const VERSION = 1;
 const NO_CALL_ID = new Uint8Array(0);
+const ID_PREFIX = randomBytes(6).toString("hex"); // of the request ids of this process
 const TIMEOUT = 10; // seconds, unless the caller gives another one
 const ADVANCE = 20; // ms by which the network's timeout is shorter, so that it can reply with the reason
 const RESTART_TIMEOUT = 10_000; // ms in which a running daemon restarts a process
 const PAUSE = { first: 10, longest: 100 }; // ms between attempts to connect
+
+let requests = 0;
 
 export class Client {
   #home;
@@ -34,12 +40,13 @@ export class Client {
    * Calls `peer` (a petname, an ID52 or a ticket) as `identity` ("" for the only one online). Returns the reply.
    *
    * Rejects with ApplicationError for an error of the handler, and with P2PError if the call fails. If `signal` aborts,
-   * the call is cancelled and rejects with the reason of the signal.
+   * the call is cancelled and rejects with the reason of the signal. `requestId` is the name of the call in the logs of
+   * both daemons, at most 64 ASCII letters, digits and -._+/=; `requestId` of an error has it, also if none was given.
    */
   async call(identity, peer, protocol, request = null, options = {}) {
     const { instance = "default", command = "" } = options;
-    return this.#request(options, (left) => [
-      [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0],
+    return this.#request(options, (left, _network, requestId) => [
+      [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0, requestId],
       { payload: pack(request), accept: ({ payload }) => replyFrom(payload, protocol) },
     ]);
   }
@@ -47,22 +54,23 @@ export class Client {
   /** Opens a Session, with the same arguments and errors. `initial` is the initial data for the handler. */
   async open(identity, peer, protocol, initial = null, options = {}) {
     const { instance = "default" } = options;
-    return this.#request(options, (left, network) => [
-      [Tag.OpenSession, identity, peer, protocol, instance, left, WINDOW],
+    return this.#request(options, (left, network, requestId) => [
+      [Tag.OpenSession, identity, peer, protocol, instance, left, WINDOW, requestId],
       {
         payload: pack(initial),
         accept: ({ fields: [credit, key, petname] }, id) =>
-          new Session(network, id, { credit, peer: id52(key), petname }),
+          new Session(network, id, { credit, peer: id52(key), petname, requestId }),
       },
     ]);
   }
 
   /**
-   * Sends a request to the network process. `prepare(left, network)` returns the message and the options of
-   * `Connection.request`; `left` is the remaining time in ms.
+   * Sends a request to the network process. `prepare(left, network, requestId)` returns the message and the options
+   * of `Connection.request`; `left` is the remaining time in ms.
    */
-  async #request({ timeout = TIMEOUT, signal }, prepare) {
+  async #request({ timeout = TIMEOUT, signal, requestId = "" }, prepare) {
     signal?.throwIfAborted();
+    const name = requestId || `${ID_PREFIX}-${(++requests).toString(16)}`;
     const end = Date.now() + timeout * 1000;
     const expired = new AbortController();
     const timer = setTimeout(() => expired.abort(new DeadlineExceeded({ seconds: timeout })), timeout * 1000);
@@ -70,8 +78,11 @@ export class Client {
     signal?.addEventListener("abort", cancel);
     try {
       const network = await unlessAborted(this.#network.connection(), expired.signal);
-      const [message, options] = prepare(Math.max(1, end - Date.now() - ADVANCE), network);
+      const [message, options] = prepare(Math.max(1, end - Date.now() - ADVANCE), network, name);
       return await network.request(message, { ...options, signal: expired.signal });
+    } catch (error) {
+      if (error instanceof P2PError || error instanceof ApplicationError) error.requestId = name;
+      throw error;
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", cancel);

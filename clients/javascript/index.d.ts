@@ -10,6 +10,8 @@ export interface CallOptions {
   timeout?: number;
   /** Cancels the request when it aborts. */
   signal?: AbortSignal;
+  /** Name of the call in the logs of both daemons; the client makes one if it is not given. */
+  requestId?: string;
 }
 
 export class Client {
@@ -34,6 +36,7 @@ export class Session implements AsyncIterable<Uint8Array> {
   readonly peer: string;
   readonly petname: string;
   readonly path: string;
+  readonly requestId: string;
   /** In a handler: accepts the session, as the first read or write does. */
   accept(): void;
   write(bytes: Uint8Array): Promise<void>;
@@ -57,6 +60,8 @@ export interface CallContext {
   instance: string;
   command: string;
   callId: Uint8Array;
+  /** Name of the call in logs. The caller may have chosen it. */
+  requestId: string;
   /** Seconds that the caller still waited when the call came. */
   timeout: number;
   /** Aborts when the caller no longer waits. */
@@ -95,6 +100,7 @@ export class ApplicationError extends Error {
   constructor(kind: string, message: string, data?: unknown);
   kind: string;
   data: unknown;
+  requestId?: string;
 }
 
 /** An error of the system. */
@@ -104,6 +110,8 @@ export class P2PError<Fields = Record<string, unknown>> extends Error {
   code: string;
   fields: Fields;
   retryable: boolean;
+  /** Name of the call that failed. */
+  requestId?: string;
 }
 
 /** Code to class. */

@@ -18,7 +18,7 @@ const ATTEMPT = 8; // index of the field of DeliverCall that counts earlier atte
  *
  * `handlers.request(request, context)` returns the reply, or throws ApplicationError. `context` has `peer` (the caller's
  * ID52), `petname` ("" if it has none), its `path`, the `identity` and `instance` that are called, the `command`, the
- * `callId`, `timeout` (seconds) and `signal`, which aborts when the caller no longer waits.
+ * `callId`, the `requestId` (the name of the call in logs, which the caller may have chosen), `timeout` (seconds) and `signal`, which aborts when the caller no longer waits.
  * `handlers.commands` has such a function for each command of the protocol.
  * `handlers.session(session, initial)` serves a Session. It is accepted by `session.accept()`, or when it is first read
  * or written. A handler that throws before has rejected it. It is closed when the handler returns, and reset when it
@@ -114,15 +114,15 @@ class Requests {
     }
   }
 
-  async #reply([peer, petname, identity, , instance, deadline, command, callId, , path], payload, signal) {
+  async #reply([peer, petname, identity, , instance, deadline, command, callId, , path, , , requestId = ""], payload, signal) {
     const handle = command ? this.#command(command) : this.#handler("request");
     const request = this.#decoded(payload);
     const timeout = deadline / 1000;
-    const context = { peer: id52(peer), petname, path, identity, instance, command, callId, timeout, signal };
+    const context = { peer: id52(peer), petname, path, identity, instance, command, callId, requestId, timeout, signal };
     return pack((await handle(request, context)) ?? null);
   }
 
-  async #serveSession(id, [peer, petname, , , , , credit, path], payload) {
+  async #serveSession(id, [peer, petname, , , , , credit, path, , , , , requestId = ""], payload) {
     let handle, initial;
     try {
       handle = this.#handler("session");
@@ -131,7 +131,7 @@ class Requests {
       this.#connection.send(id, ...this.#errorReply(error));
       return;
     }
-    const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname, path, accepted: false });
+    const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname, path, requestId, accepted: false });
     try {
       await handle(session, initial);
       session.accept();

@@ -27,14 +27,15 @@ export class Session {
   #changed = new Signal();
   #accepted;
 
-  /** `peer` is the peer's ID52, `petname` its name in the address book or "", `path` how it is connected. */
-  constructor(connection, id, { credit, peer, petname, path = "", accepted = true }) {
+  /** `peer` is the peer's ID52, `petname` its name in the address book or "", `path` how it is connected, `requestId` the session's name. */
+  constructor(connection, id, { credit, peer, petname, path = "", requestId = "", accepted = true }) {
     this.#connection = connection;
     this.#id = id;
     this.#credit = credit;
     this.peer = peer;
     this.petname = petname;
     this.path = path;
+    this.requestId = requestId;
     this.#accepted = accepted;
     connection.attach(id, this);
   }

@@ -25,6 +25,7 @@ class _Report(NamedTuple):
         message: one line.
         notes: further lines.
         fields: details by name, for JSON.
+        request_id: id of the call or session that has failed; empty for none.
     """
 
     code: str
@@ -32,10 +33,12 @@ class _Report(NamedTuple):
     exit_code: ExitCode
     fields: Mapping[str, Any] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    request_id: str = ""
 
     def json(self) -> dict[str, Any]:
         """Return the value of ``error`` in JSON."""
-        return {"code": self.code, "message": self.message, "exit": int(self.exit_code), "fields": dict(self.fields)}
+        value = {"code": self.code, "message": self.message, "exit": int(self.exit_code), "fields": dict(self.fields)}
+        return {**value, "request_id": self.request_id} if self.request_id else value
 
 
 def report(error: Exception, *, json: bool = False) -> ExitCode:
@@ -76,12 +79,13 @@ def _report_of(error: Exception) -> _Report:
         notes = [*getattr(error, "__notes__", ())]
         if isinstance(error, DaemonNotRunning):
             notes += _last_exit(error.home)
-        return _Report(error.code, str(error), exit_code, error.fields(), tuple(notes))
+        return _Report(error.code, str(error), exit_code, error.fields(), tuple(notes), error.request_id)
     if isinstance(error, ApplicationError):
         fields = {"kind": error.kind, "message": error.message, "payload": error.payload}
         return _Report(
-            "application-error", f"application error: {error}", ExitCode.APPLICATION, fields, _payload(error)
-        )
+            "application-error", f"application error: {error}", ExitCode.APPLICATION, fields, _payload(error),
+            error.request_id,
+        )  # fmt: skip
     if isinstance(error, CommandFailed):
         return _Report(error.code, str(error), error.exit_code, error.fields)
     if isinstance(error, UnicodeEncodeError):

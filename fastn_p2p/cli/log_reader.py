@@ -18,7 +18,9 @@ from .audit_reader import POLL
 from .rotated_file import RotatedFile
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_LINE: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ([A-Z]+) ([^\s:]+): (.*)\n", re.DOTALL)
+_LINE: Final = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ([A-Z]+) ([^\s:\[]+)(?:\[([^\s:\]]*)\])?: (.*)\n", re.DOTALL
+)
 
 
 class LogRecord(msgspec.Struct, frozen=True):
@@ -34,6 +36,8 @@ class LogRecord(msgspec.Struct, frozen=True):
     message: str
     trace: str = ""
     """Traceback, in several lines; empty without one."""
+    request_id: str = ""
+    """Call or session that the record is about; empty for none."""
 
 
 _json: Final = msgspec.json.Decoder(LogRecord)
@@ -46,17 +50,21 @@ class LogSelection(msgspec.Struct, frozen=True):
         actors: names of processes or identities; all if there are none.
         since: earliest time, as in a record; empty for none.
         level: lowest level.
+        request_id: call or session; empty for all records.
     """
 
     actors: tuple[str, ...] = ()
     since: str = ""
     level: str = LEVELS[0]
+    request_id: str = ""
 
     def has_actor(self, actor: str) -> bool:
         return not self.actors or actor in self.actors or actor.removeprefix("identity-") in self.actors
 
     def has(self, record: LogRecord) -> bool:
         level = LEVELS.index(record.level) if record.level in LEVELS else len(LEVELS)
+        if self.request_id and record.request_id != self.request_id:
+            return False
         return record.time >= self.since and level >= LEVELS.index(self.level)
 
 
@@ -136,8 +144,8 @@ class _ActorLog:
         """Return the record that begins with a line, of either format; None if none does."""
         found = _LINE.fullmatch(line)
         if found is not None:
-            at, level, logger, message = (part.decode(errors="replace") for part in found.groups())
-            return LogRecord(at, level, self._actor, logger, message)
+            at, level, logger, request_id, message = (part.decode(errors="replace") for part in found.groups(b""))
+            return LogRecord(at, level, self._actor, logger, message, request_id=request_id)
         if line.startswith(b'{"time":'):
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return msgspec.structs.replace(_json.decode(line), actor=self._actor)

@@ -27,11 +27,13 @@ def stream(
     initial: Any,
     timeout: float,
     raw: bool,
+    request_id: str,
 ) -> ExitCode:
     """Open a session and copy until both directions have ended. Return the exit code.
 
     Args:
         raw: write received bytes to a terminal unchanged; otherwise control characters are escaped.
+        request_id: name of the session in logs; empty to have one made.
 
     Raises:
         ApplicationError, P2PError: from ``Client.connect``; later ``StreamReset`` or ``ConnectionLost``.
@@ -47,7 +49,9 @@ def stream(
 
     async def run_session() -> None:
         async with Client(home, program="fastn-p2p stream") as client:
-            opening = client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
+            opening = client.connect(
+                identity, peer, protocol, instance, initial, timeout=timeout, request_id=request_id
+            )
             session = await connecting(client, identity, peer, opening)
             async with session:
                 await connect_stdio(

@@ -8,6 +8,7 @@ import time
 import msgspec
 
 from fastn_p2p_client.plain_text import plain, plain_lines
+from fastn_p2p_client.request_id import logged_request_id
 
 from .sampled_log import MAX_LINE
 
@@ -57,6 +58,7 @@ class JsonFormatter(logging.Formatter):
                 "logger": plain(record.name),
                 "message": message,
                 "trace": trace,
+                "request_id": plain(logged_request_id(record)),
             }
         ).decode()
 
@@ -66,7 +68,8 @@ def line_without_time(line: str) -> str:
     if not line.startswith(_PREFIX):
         return line.partition(" ")[2]
     fields = msgspec.json.decode(line)
-    text = f"{fields['level']} {fields['logger']}: {fields['message']}"
+    request = f"[{found}]" if (found := fields.get("request_id")) else ""
+    text = f"{fields['level']} {fields['logger']}{request}: {fields['message']}"
     return f"{text}\n{fields['trace']}" if fields["trace"] else text
 
 

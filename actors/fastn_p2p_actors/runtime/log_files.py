@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain, plain_lines
+from fastn_p2p_client.request_id import logged_request_id
 
 from .sampled_log import SampledFileHandler
 
@@ -27,6 +28,8 @@ FILES_KEPT: Final = 3
 class _Formatter(logging.Formatter):
     """Format of a log line: ``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC.
 
+    A line about a call or session has its request id after the logger: ``INFO network[5f0c2b9a1d3e-7]: …``.
+
     A message is one line. Control characters are escaped in messages and tracebacks, because parts of both may come
     from peers and must not reach the reader's terminal.
     """
@@ -36,6 +39,8 @@ class _Formatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        request_id = logged_request_id(record)
+        record.request = f"[{request_id}]" if request_id else ""
         return plain(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
@@ -89,7 +94,7 @@ def make_handler(home: Home, name: str) -> SampledFileHandler:
         handler.setFormatter(JsonFormatter(name))
         handler.without_time = line_without_time
     else:
-        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s%(request)s: %(message)s"))
     return handler
 
 

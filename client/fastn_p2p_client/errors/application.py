@@ -20,7 +20,10 @@ class ApplicationError(Exception):
     Attributes:
         kind, message: as above.
         payload: the object that the handler gave. In the caller it is plain values; see ``payload_as``.
+        request_id: id of the call or session that ended with it; empty where it was not received from a peer.
     """
+
+    request_id = ""
 
     def __init__(self, kind: str, message: str, payload: Any = None) -> None:
         super().__init__(kind, message, payload)

@@ -22,6 +22,7 @@ class P2PError(Exception):
         transient: True if the error passes by itself, for instance once a process has restarted; see ``is_transient``.
         see: template of a last sentence, which names the command that tells more.
         detail: more about it, in words for people; empty if there is no more. Part of the text, and no field.
+        request_id: id of the call or session that ended with it, also in the logs of both daemons; empty for others.
     """
 
     code: ClassVar[str] = ""
@@ -31,6 +32,7 @@ class P2PError(Exception):
     see: ClassVar[str] = ""
     _names: ClassVar[tuple[str, ...]] = ()
     detail = ""
+    request_id = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -75,7 +77,8 @@ class P2PError(Exception):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (error_from, (self.code, self.fields(), self.detail))
+        state = {"request_id": self.request_id} if self.request_id else None
+        return (error_from, (self.code, self.fields(), self.detail), state)
 
 
 class UsageError(P2PError):

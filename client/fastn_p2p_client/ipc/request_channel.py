@@ -25,6 +25,7 @@ from ..errors import (
     PayloadTooLarge,
 )
 from ..limits import MAX_PAYLOAD, SEND_QUEUE, SEND_QUEUE_BYTES
+from ..request_id import NUMBERED, new_prefix
 from .deadlines import DeadlineTimer
 from .messages import UNDECODABLE, Cancel, ErrorReply, LongReply, encode
 from .reconnecting import ReconnectingConnection
@@ -65,6 +66,7 @@ class RequestChannel(LoopBound):
         on_disconnect: called when a connection has ended.
 
     Attributes:
+        call_ids: id of the calls to which the program gives none. It ends with ``*``, for the correlation id.
         connected: set while the channel is connected.
         socket_error: error that stops the channel from connecting: another user's process could be behind the socket.
     """
@@ -89,6 +91,7 @@ class RequestChannel(LoopBound):
         self._connect_callback = on_connect
         self._disconnect_callback = on_disconnect
         self._next_id = 0
+        self.call_ids = new_prefix() + NUMBERED
         self._pending: dict[bytes, tuple[asyncio.Future[Response], float]] = {}
         self._closed = False
         self.connected = asyncio.Event()
@@ -163,11 +166,17 @@ class RequestChannel(LoopBound):
             raise self.socket_error or DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
-    async def request_encoded(self, header: bytes, payload: Payload, timeout: float) -> Response:
-        """Send a request with an encoded header over the current connection, and return its reply. See ``request``."""
+    async def request_encoded(
+        self, header: bytes, payload: Payload, timeout: float, correlation: bytes = b""
+    ) -> Response:
+        """Send a request with an encoded header over the current connection, and return its reply. See ``request``.
+
+        Args:
+            correlation: what ``new_id`` has returned for this request; by default it is called here.
+        """
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
-        correlation = self.new_id()
+        correlation = correlation or self.new_id()
         self.send(correlation, header, payload)
         future: asyncio.Future[Response] = self._loop.create_future()
         self._pending[correlation] = (future, timeout)

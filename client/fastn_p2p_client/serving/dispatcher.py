@@ -50,6 +50,7 @@ from ..ipc.messages import (
 )
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from ..peer import Peer, from_message
+from ..request_id import DAEMON_ID, SERVED_REQUEST, full_id
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
@@ -66,12 +67,26 @@ _encode_payload: Final = msgspec.msgpack.Encoder().encode
 class _Running:
     """A request whose handler runs. A later request may have the same key, so it is compared by identity."""
 
-    __slots__ = ("binding", "seconds", "task")
+    __slots__ = ("_correlation", "_message", "binding", "seconds", "task")
 
-    def __init__(self, binding: ServedBinding, seconds: float) -> None:
+    def __init__(self, binding: ServedBinding, seconds: float, message: DeliverCall, correlation: bytes) -> None:
         self.binding = binding
         self.seconds = seconds
+        self._message: DeliverCall | None = message
+        self._correlation = correlation
         self.task: asyncio.Task[None]
+
+    @property
+    def request_id(self) -> str:
+        return "" if self._message is None else _request_id_of(self._message, self._correlation)
+
+    def on_end(self) -> None:
+        """The handler has ended: what it leaves behind does not belong to the request."""
+        self._message = None
+
+
+def _request_id_of(message: DeliverCall, correlation: bytes) -> str:
+    return full_id(message.request_id, correlation[DAEMON_ID:]) or message.call_id.hex()
 
 
 class Dispatcher:
@@ -156,7 +171,7 @@ class Dispatcher:
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
         self._starts.on_read()
-        running = self._running[key] = _Running(binding, seconds)
+        running = self._running[key] = _Running(binding, seconds, message, correlation)
         running.task = self._loop.create_task(self._handle(key, running, message, payload, deadline))
         self._deadlines.add(key, deadline)
 
@@ -239,6 +254,7 @@ class Dispatcher:
         self, key: bytes, running: _Running, message: DeliverCall, payload: bytes, deadline: float
     ) -> None:
         binding = running.binding
+        SERVED_REQUEST.set(running)
         try:
             if not self._starts.has_time():
                 await self._starts.wait(message.peer)
@@ -248,10 +264,10 @@ class Dispatcher:
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
             if binding.concurrency_limit is None:
-                reply = await self._call(handler, decoded, message, deadline)
+                reply = await self._call(handler, decoded, message, deadline, running)
             else:
                 async with binding.concurrency_limit:
-                    reply = await self._call(handler, decoded, message, deadline)
+                    reply = await self._call(handler, decoded, message, deadline, running)
             answer = _encode_payload(reply)
             if len(answer) > MAX_PAYLOAD:
                 raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
@@ -260,8 +276,10 @@ class Dispatcher:
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
             if self._running.get(key) is not running:
+                running.on_end()
                 return
             header, answer = encode_exception(error, binding)
+        running.on_end()
         if TRACING:
             trace_point("5 handler: answer")
         if self._running.get(key) is running:
@@ -276,7 +294,9 @@ class Dispatcher:
             else:
                 self._send(key, header, answer)
 
-    def _call(self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float) -> Awaitable[Any]:
+    def _call(
+        self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
+    ) -> Awaitable[Any]:
         if not handler.extras:
             return handler.call(decoded)
         extras: list[Any] = []
@@ -284,7 +304,7 @@ class Dispatcher:
             if kind is Peer:
                 extras.append(from_message(message))
             elif kind is CallContext:
-                extras.append(CallContext(message.command, message.call_id, deadline))
+                extras.append(CallContext(message.command, message.call_id, deadline, running.request_id))
             else:
                 extras.append(handler.context)
         return handler.call(decoded, *extras)

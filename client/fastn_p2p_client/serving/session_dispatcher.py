@@ -23,6 +23,7 @@ from ..errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloa
 from ..ipc.messages import UNDECODABLE, DeliverSession, Message
 from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from ..peer import from_message
+from ..request_id import SERVED_REQUEST
 from ..session.session import Session
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import ServedBinding, encode_error, encode_exception
@@ -32,6 +33,15 @@ log = logging.getLogger(__name__)
 
 Send: TypeAlias = Callable[[bytes, bytes, Any], object]
 """Sends a message: correlation id, header, payload."""
+
+
+class _ServedSession:
+    """``ServedRequest`` of a session."""
+
+    __slots__ = ("request_id",)
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
 
 
 class SessionDispatcher:
@@ -92,6 +102,7 @@ class SessionDispatcher:
             window=message.window,
             on_end=lambda: self._sessions.pop(correlation, None),
             receive_descriptor=self._receive_descriptor if message.shares_memory else None,
+            request_id=message.request_id,
         )
         self._starts.on_read()
         task = self._loop.create_task(self._serve(correlation, session, binding, message.peer, payload))
@@ -128,6 +139,8 @@ class SessionDispatcher:
     async def _serve(
         self, correlation: bytes, session: Session, binding: ServedBinding, peer: bytes, payload: bytes
     ) -> None:
+        served = _ServedSession(session.request_id)
+        SERVED_REQUEST.set(served)
         try:
             if not self._starts.has_time():
                 await self._starts.wait(peer)
@@ -146,6 +159,8 @@ class SessionDispatcher:
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
             self._on_error(correlation, session, binding, error)
+        finally:
+            served.request_id = ""
 
     def _on_error(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
         if session.is_over:

@@ -70,6 +70,11 @@ class Session:
         return self._session.instance
 
     @property
+    def request_id(self) -> str:
+        """Name of the session in logs and errors of both sides."""
+        return self._session.request_id
+
+    @property
     def bytes_read(self) -> int:
         """Bytes that the program has read so far."""
         return self._session.bytes_read

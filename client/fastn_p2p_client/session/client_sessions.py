@@ -72,6 +72,7 @@ class ClientSessions:
             instance=message.instance,
             on_end=partial(self._sessions.pop, correlation, None),
             receive_descriptor=lambda token: channel.receive_descriptor(token),
+            request_id=message.request_id,
         )
         channel.send(correlation, m.encode(message), payload)
         self._sessions[correlation] = _Open(ref(session), session.waits)

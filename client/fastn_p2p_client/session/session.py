@@ -59,6 +59,8 @@ class Session(SessionState):
         peer: the verified peer at the other end.
         protocol: name of the protocol that the session was opened with, for instance ``"FileTransfer"``.
         instance: name of the protocol's instance.
+        request_id: name of the session in logs and errors of both sides. The opener may have chosen it, so it proves
+            nothing; it is short and safe to print. Empty if the daemon is older.
         bytes_read, bytes_written: bytes that the program has read and written so far.
     """
 
@@ -84,6 +86,11 @@ class Session(SessionState):
 
     def _after_fork(self) -> None:
         self._loop = None
+
+    @property
+    def request_id(self) -> str:
+        """Name of the session in logs and errors of both sides."""
+        return self.waits.request_id
 
     @property
     def peer(self) -> Peer:

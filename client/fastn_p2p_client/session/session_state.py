@@ -57,15 +57,17 @@ class Waits:
         opened: done when the session is open, or failed.
         reader: done when there is something to read.
         writer: done when the credit or the state of the writing direction has changed.
-        sharing: the memory that the session shares. It is here because with 30 attributes the dicts of sessions share
-            no keys, and each takes 1.3 KB more.
+        request_id: id of the session. It and the next one are here because with 30 attributes the dicts of sessions
+            share no keys, and each takes 1.3 KB more.
+        sharing: the memory that the session shares.
         closed: the session itself, from when the program has finished with it until both directions have ended.
     """
 
-    __slots__ = ("closed", "opened", "reader", "sharing", "writer")
+    __slots__ = ("closed", "opened", "reader", "request_id", "sharing", "writer")
 
-    def __init__(self, opened: asyncio.Future[None]) -> None:
+    def __init__(self, opened: asyncio.Future[None], request_id: str) -> None:
         self.opened = opened
+        self.request_id = request_id
         self.reader: asyncio.Future[None] | None = None
         self.writer: asyncio.Future[None] | None = None
         self.closed: object = None
@@ -89,6 +91,7 @@ class SessionState(LoopBound):
         window: int | None = None,
         on_end: Callable[[], object] = lambda: None,
         receive_descriptor: ReceiveDescriptor | None = None,
+        request_id: str = "",
     ) -> None:
         """For ``connect`` and for the dispatchers of handlers, not for programs.
 
@@ -98,6 +101,7 @@ class SessionState(LoopBound):
             on_end: called once, when both directions have ended.
             receive_descriptor: receives the descriptor of the memory that the network process has ready; None if it
                 shares none.
+            request_id: id of the session.
         """
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         """The event loop that it belongs to; None in a forked child."""
@@ -117,7 +121,7 @@ class SessionState(LoopBound):
         self.opened: asyncio.Future[None] = self._loop.create_future()
         """Done when the session is open, or failed."""
         self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.waits = Waits(self.opened)
+        self.waits = Waits(self.opened, request_id)
         # The reading direction
         self._chunks: deque[Chunk] = deque()
         """Views are of the shared memory."""

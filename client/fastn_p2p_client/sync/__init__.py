@@ -154,6 +154,7 @@ class Client:
         returns: type[T],
         timeout: float = ...,
         retry: bool = ...,
+        request_id: str = ...,
     ) -> T: ...
     @overload
     def call(
@@ -167,6 +168,7 @@ class Client:
         command: str = ...,
         timeout: float = ...,
         retry: bool = ...,
+        request_id: str = ...,
     ) -> Any: ...
     def call(
         self,
@@ -180,6 +182,7 @@ class Client:
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
         retry: bool = False,
+        request_id: str = "",
     ) -> Any:
         """As ``Client.call``."""
         return run_blocking(
@@ -193,6 +196,7 @@ class Client:
                 returns=returns,
                 timeout=timeout,
                 retry=retry,
+                request_id=request_id,
             )
         )
 
@@ -205,9 +209,16 @@ class Client:
         initial: Any = None,
         *,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        request_id: str = "",
     ) -> Session:
         """As ``Client.connect``."""
-        return _opened(run_blocking(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+        return _opened(
+            run_blocking(
+                self._client.connect(
+                    identity, peer, protocol, instance, initial, timeout=timeout, request_id=request_id
+                )
+            )
+        )
 
     def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
         """As ``Client.wait_until_online``."""

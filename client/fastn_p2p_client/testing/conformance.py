@@ -103,6 +103,7 @@ class Left(msgspec.Struct):
     """Seconds until the deadline."""
     command: str
     call_id: bytes
+    request_id: str
 
 
 class Talk(msgspec.Struct):
@@ -154,7 +155,7 @@ class Conformance(Protocol):
     @request("left")
     async def left(self, _: None, call: CallContext) -> Left:
         """Return what the handler knows of its call."""
-        return Left(call.remaining(), call.command, call.call_id)
+        return Left(call.remaining(), call.command, call.call_id, call.request_id)
 
     @request("left.in-thread")
     def left_in_thread(self, _: None, call: CallContext) -> Left:
@@ -162,7 +163,7 @@ class Conformance(Protocol):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return Left(call.remaining(), call.command, call.call_id)
+            return Left(call.remaining(), call.command, call.call_id, call.request_id)
         raise ApplicationError("NoThread", "a handler that is not async ran in the event loop")
 
     @request("meet")
@@ -307,6 +308,9 @@ async def _check_contexts(client: ProtocolClient) -> None:
         _check(0 < left.seconds <= _TIMEOUT, f"of {_TIMEOUT} s the handler was told {left.seconds} s")
         _check_equal("the command that the handler is told", left.command, command)
         _check_equal("the call id of a call without retries", left.call_id, b"")
+        named = await client.call(command=command, timeout=_TIMEOUT, returns=Left, request_id="conformance.1")
+        _check_equal("the request id that the handler is told", named.request_id, "conformance.1")
+        _check(left.request_id not in ("", named.request_id), "a call without a request id was given none")
 
 
 async def _check_concurrency(client: ProtocolClient) -> None:

@@ -19,6 +19,7 @@ from ..keys import PublicKey
 from ..limits import DEFAULT_CALL_TIMEOUT, MAX_INITIAL, MAX_PAYLOAD, SESSION_WINDOW
 from ..peer import Peer
 from ..protocol import BindingContext, Protocol
+from ..request_id import new_request_id
 from ..serving.binding import ServedBinding
 from ..serving.dispatcher import Dispatcher
 from ..serving.protocol_lifecycle import ProtocolLifecycle
@@ -115,6 +116,7 @@ class _InMemoryDaemon:
         command: str = "",
         returns: Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        request_id: str = "",
     ) -> Any:
         payload = _encode(request)
         if len(payload) > MAX_PAYLOAD:
@@ -124,7 +126,7 @@ class _InMemoryDaemon:
         caller = self._peer
         deliver = m.DeliverCall(
             bytes(caller.key), caller.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
-            command, b"", 0, caller.path, caller.address, caller.rtt_ms,
+            command, b"", 0, caller.path, caller.address, caller.rtt_ms, request_id or new_request_id(),
         )  # fmt: skip
         self._dispatcher.deliver(correlation, deliver, payload)
         try:
@@ -148,18 +150,19 @@ class _InMemoryDaemon:
         payload = _encode(initial)
         if len(payload) > MAX_INITIAL:
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
-        correlation = self._next_id()
+        correlation, request_id = self._next_id(), new_request_id()
         session = self._sessions[correlation] = Session(
             partial(self._send_to_handler, correlation),
             protocol=protocol,
             instance=instance,
             peer=Peer(KEY, None, "local"),
+            request_id=request_id,
             on_end=lambda: self._sessions.pop(correlation, None),
         )
         caller = self._peer
         offer = m.DeliverSession(
             bytes(caller.key), caller.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
-            SESSION_WINDOW, caller.path, caller.address, caller.rtt_ms,
+            SESSION_WINDOW, caller.path, caller.address, caller.rtt_ms, request_id=request_id,
         )  # fmt: skip
         self._dispatcher.open_session(correlation, offer, payload)
         try:

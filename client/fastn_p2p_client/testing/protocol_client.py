@@ -18,6 +18,8 @@ class CallOptions(TypedDict, total=False):
     """Command of the protocol; empty by default."""
     timeout: float
     """Seconds until the call ends with ``DeadlineExceeded``; 10 by default."""
+    request_id: str
+    """Name of the call for the handler; without it the client makes one."""
 
 
 class SupportsCalls(Protocol):
@@ -37,6 +39,7 @@ class SupportsCalls(Protocol):
         command: str = "",
         returns: Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        request_id: str = "",
     ) -> Any:
         """Call a protocol of a peer and return its reply.
 
@@ -48,6 +51,7 @@ class SupportsCalls(Protocol):
             command: the command; empty for none.
             returns: the type that the reply is decoded to.
             timeout: seconds until the call ends with ``DeadlineExceeded``.
+            request_id: name of the call for the handler; empty to have one made.
 
         Raises:
             ApplicationError: the handler has rejected the request.
@@ -104,7 +108,8 @@ class ProtocolClient:
             request: a msgspec Struct, a dataclass or JSON-like values.
             returns: the type that the reply is decoded to and checked against.
             options: ``command`` is the command of the protocol, empty by default. ``timeout`` is the number of seconds
-                until the call ends with ``DeadlineExceeded``, 10 by default.
+                until the call ends with ``DeadlineExceeded``, 10 by default. ``request_id`` is the name of the call for
+                its handler.
 
         Raises:
             ApplicationError: the handler has rejected the request.

@@ -26,8 +26,8 @@ function tooLong(length) {
   return new ApplicationError("TooLong", `${length} are too many`, { length, limit: 3 });
 }
 
-function left(_, { timeout, command, callId }) {
-  return { seconds: timeout, command, call_id: callId };
+function left(_, { timeout, command, callId, requestId }) {
+  return { seconds: timeout, command, call_id: callId, request_id: requestId };
 }
 
 async function hold(name, { signal }) {

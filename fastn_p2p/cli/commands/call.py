@@ -32,6 +32,9 @@ def run(
         bool,
         Option("--retry", help="Send the call again if a process or connection is lost. It is executed once."),
     ] = False,
+    request_id: Annotated[
+        str, Option("--request-id", metavar="ID", help="Name of the call in the logs of both daemons.")
+    ] = "",
     json: ErrorsOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -49,7 +52,7 @@ def run(
         request = request_from(_standard_input(), "standard input")
     else:
         request = request_from(json_argument(data, "--data"), "--data")
-    put_json(_call(home, identity, peer, protocol, instance, command, request, timeout, retry))
+    put_json(_call(home, identity, peer, protocol, instance, command, request, timeout, retry, request_id))
 
 
 def _standard_input() -> bytes:
@@ -72,6 +75,7 @@ def _call(
     request: Any,
     timeout: float,
     retry: bool,
+    request_id: str,
 ) -> Any:
     import asyncio
 
@@ -82,7 +86,15 @@ def _call(
     async def make_call() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
             call = client.call(
-                identity, peer, protocol, instance, request, command=command, timeout=timeout, retry=retry
+                identity,
+                peer,
+                protocol,
+                instance,
+                request,
+                command=command,
+                timeout=timeout,
+                retry=retry,
+                request_id=request_id,
             )
             return await connecting(client, identity, peer, call)
 

@@ -27,6 +27,9 @@ def run(
         ),
     ] = "",
     level: Annotated[str, Option("--level", metavar="LEVEL", help="Lowest level, such as WARNING.")] = "DEBUG",
+    request: Annotated[
+        str, Option("--request", metavar="ID", help="Only lines about the call with this request id.")
+    ] = "",
     lines: Annotated[
         int | None, Option("--lines", "-n", metavar="N", help="Only the last N lines. With --follow: 10.")
     ] = None,
@@ -52,7 +55,7 @@ def run(
         raise CommandLineError("--lines must be 0 or more")
     place = Home.find(home)
     directory = place.logs
-    wanted = LogSelection(tuple(actor or ()), parse_since(since), parse_level(level))
+    wanted = LogSelection(tuple(actor or ()), parse_since(since), parse_level(level), request)
     shown = 0
 
     def show(records: Iterable[LogRecord]) -> None:
@@ -62,7 +65,8 @@ def run(
             if json:
                 put_json(each)
                 continue
-            text = plain(f"{each.time} {each.level} {each.actor} {each.logger}: {each.message}")
+            about = f"[{each.request_id}]" if each.request_id else ""
+            text = plain(f"{each.time} {each.level} {each.actor} {each.logger}{about}: {each.message}")
             trace = f"{plain_lines(each.trace)}\n" if each.trace else ""
             put_raw(f"{text}\n{trace}".encode("utf-8", "backslashreplace"))
 

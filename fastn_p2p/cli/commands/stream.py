@@ -26,6 +26,9 @@ def run(
         bool,
         Option("--raw", help="Write received bytes to a terminal unchanged. The peer can then control the terminal."),
     ] = False,
+    request_id: Annotated[
+        str, Option("--request-id", metavar="ID", help="Name of the stream in the logs of both daemons.")
+    ] = "",
     json: ErrorsOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -43,4 +46,4 @@ def run(
 
     from ..stream import stream
 
-    raise SystemExit(stream(home, identity, peer, protocol, instance, initial, timeout, raw))
+    raise SystemExit(stream(home, identity, peer, protocol, instance, initial, timeout, raw, request_id))

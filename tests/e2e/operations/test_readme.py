@@ -186,6 +186,7 @@ ALONE = [
     "run: taking back",
     "run: async",
     "run: sync",
+    "run: request id",
     "run: administer",
     "run: declare",
     "run: serve all",
@@ -282,6 +283,7 @@ def test_on_one_machine(tmp_path: Path) -> None:
         assert machine.shell("fastn-p2p list-identities | cut -f 1,3") == "alice\tonline\nbob\tonline\n"
         assert machine.python("run: async", ticket) == "Echo: hi\nMessageEmpty {'length': 0, 'max_length': 500}\n"
         assert machine.python("run: sync", ticket) == "Echo: hi\nEcho: 0\nEcho: 1\nEcho: 2\n"
+        assert machine.python("run: request id", ticket) == "order-4711 MessageEmpty\n"
         assert re.fullmatch(r"[0-9a-v]{52} serving\n\[.*\] \w+\n", machine.python("run: administer"))
         machine.run("run: declare")
         assert "waiting for a program" in machine.shell("fastn-p2p status")

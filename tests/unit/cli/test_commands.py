@@ -17,7 +17,14 @@ from fastn_p2p.cli.commands import call
 from fastn_p2p.console import access_uses, confirmation, control_request
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, IdentityExists, InternalError, P2PError
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    DaemonNotRunning,
+    IdentityExists,
+    InternalError,
+    P2PError,
+    PeerOffline,
+)
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import DaemonConfig
 
@@ -233,7 +240,7 @@ def test_call_prints_the_reply_as_one_line_of_json(
     stdin(monkeypatch, '{"message": "Hello P2P!"}\n')
     daemon.reply = {"echoed": "Grüße\nP2P", "raw": b"\x00\xff", "at": [1, 2.5, None]}
     assert main(["call", "bob", "Echo"]) == 0
-    assert daemon.called == [(None, None, "bob", "Echo", "default", "", {"message": "Hello P2P!"}, 10.0, False)]
+    assert daemon.called == [(None, None, "bob", "Echo", "default", "", {"message": "Hello P2P!"}, 10.0, False, "")]
     out, err = capsys.readouterr()
     assert err == ""
     assert out == '{"echoed":"Grüße\\nP2P","raw":"AP8=","at":[1,2.5,null]}\n'
@@ -242,8 +249,11 @@ def test_call_prints_the_reply_as_one_line_of_json(
 def test_call_with_everything(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> None:
     stdin(monkeypatch, "[1, 2]")
     daemon.reply = None
-    assert main(["call", ID52, "Echo", "backup", "--as", "bob", "--timeout", "2.5", "--home", "/a"]) == 0
-    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", "", [1, 2], 2.5, False)]
+    assert (
+        main(["call", ID52, "Echo", "backup", "--as", "bob", "--timeout", "2.5", "--home", "/a", "--request-id", "7f"])
+        == 0
+    )
+    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", "", [1, 2], 2.5, False, "7f")]
 
 
 def test_call_takes_data_from_the_command_line_and_leaves_standard_input_alone(
@@ -260,6 +270,14 @@ def test_prints_application_errors_on_standard_error(capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     assert err == ("fastn-p2p: application error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n')
+
+
+def test_an_error_as_json_has_the_request_id(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:
+    for error in (ApplicationError("MessageTooLong", ""), PeerOffline(peer="bob")):
+        error.request_id = "7f3a"
+        daemon.reply = error
+        main(["call", "bob", "Echo", "--data", "{}", "--json"])
+        assert json.loads(capsys.readouterr().out)["error"]["request_id"] == "7f3a"
 
 
 def test_escapes_control_characters_of_peers(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:

@@ -39,15 +39,15 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_stream(calls: list[tuple[Any, ...]]) -> None:
     assert main(["stream", "bob", "Chat"]) == 0
-    assert calls == [(None, None, "bob", "Chat", "default", None, 10.0, False)]
+    assert calls == [(None, None, "bob", "Chat", "default", None, 10.0, False, "")]
 
 
 def test_stream_with_everything(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
     file = tmp_path / "initial.json"
     file.write_text('{"room": "kitchen"}')
-    options = ["--data", f"@{file}", "--as", "alice", "--timeout", "2.5", "--home", "/a"]
+    options = ["--data", f"@{file}", "--as", "alice", "--timeout", "2.5", "--home", "/a", "--request-id", "7f"]
     assert main(["stream", "bob", "Chat", "backup", *options]) == 0
-    assert calls == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False)]
+    assert calls == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False, "7f")]
 
 
 @pytest.mark.parametrize(

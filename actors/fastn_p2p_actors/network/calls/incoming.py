@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
+from fastn_p2p_client.request_id import DAEMON_ID, full_id
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
@@ -33,6 +35,8 @@ from ..serving.registry import RegisteredBinding, Registry
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
 from .served_call import DEADLINE_MARGIN, ReplyTarget, ServedCall
+
+log = logging.getLogger(__name__)
 
 _CANCEL: Final = encode(Cancel())
 _DAEMON_ID: Final = 1 << 63
@@ -146,12 +150,12 @@ class IncomingCalls:
         if request.call_id and self._expected.is_behind and not server.hosted:
             self._list_program(server)
         self._next_number = number = self._next_number + 1
-        served.correlation = correlation = (_DAEMON_ID | number).to_bytes(8, "big")
+        served.correlation = correlation = (_DAEMON_ID | number).to_bytes(DAEMON_ID, "big") + served.id[1]
         deadline_ms = request.deadline_ms if not served.started else self._remaining_ms(served)
         header = encode(
             DeliverCall(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
-                deadline_ms, request.command, request.call_id, attempt, *served.origin.path,
+                deadline_ms, request.command, request.call_id, attempt, *served.origin.path, served.id[0],
             )
         )  # fmt: skip
         size = served.size
@@ -214,6 +218,7 @@ class IncomingCalls:
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         self.counters.refuse(error.code)
+        log.info("a call was not served: %s", error, extra={"request_id": full_id(*served.id)})
         served.origin.on_error(error)
 
     def _reject(self, served: ServedCall, error: P2PError) -> None:
@@ -224,6 +229,7 @@ class IncomingCalls:
             served.done = True
             served.release()
             self.counters.refuse(error.code)
+            log.debug("a call was rejected: %s", error, extra={"request_id": full_id(*served.id)})
             served.origin.on_rejected(error)
 
     def on_answer(

@@ -6,6 +6,7 @@ A call has a task of its own only while its peer is being connected to.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -24,6 +25,7 @@ from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, Call, ErrorReply, Reply, encode
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.request_id import full_id, safe_id
 from fastn_p2p_client.retry import NOT_EXECUTED
 
 from ...runtime.mailbox import Mailbox, Sender
@@ -37,6 +39,8 @@ from ..discovery.targets import TargetFinder
 from ..serving.registry import OnlineIdentity
 from .earlier_attempts import THIS_DAEMON, EarlierAttempts
 from .incoming import IncomingCalls
+
+log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
 
@@ -56,6 +60,7 @@ class _OutgoingCall:
         connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
         search: record of the attempts to reach the peer.
         cancel: stops the call at the place that it has reached.
+        id: request id and number, as ``safe_id`` returns them.
         may_repeat: true if the program calls again, under the same id, when the connection ends.
     """
 
@@ -73,6 +78,7 @@ class _OutgoingCall:
         "correlation",
         "done",
         "endpoint",
+        "id",
         "may_repeat",
         "search",
         "seconds",
@@ -89,6 +95,7 @@ class _OutgoingCall:
         correlation: bytes,
         seconds: float,
         may_repeat: bool,
+        request_id: tuple[str, bytes],
     ) -> None:
         self._calls = calls
         self.sender = sender
@@ -97,6 +104,7 @@ class _OutgoingCall:
         self.seconds = seconds
         self.began = monotonic()  # the clock of the event loop, which has a resolution of 1 ms
         self.may_repeat = may_repeat
+        self.id = request_id
         self._payload = b""
         self._reserved = 0
         self._is_returning = False
@@ -145,7 +153,7 @@ class _OutgoingCall:
         self.target, self.endpoint = target, connection.endpoint
         requests = connection.requests
         try:
-            number = requests.call(self, source.raw, target, message, message.deadline_ms, payload)
+            number = requests.call(self, source.raw, target, message, message.deadline_ms, payload, *self.id)
         except P2PError as error:
             self.on_error(error)
             return
@@ -188,6 +196,7 @@ class _OutgoingCall:
             self._calls.targets.on_offline(self.target, self.endpoint)
         if not self.done:
             self._calls.counters.fail(error.code)
+            log.info("a call has failed: %s", error, extra={"request_id": full_id(*self.id)})
         self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:
@@ -316,7 +325,15 @@ class OutgoingCalls:
             self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds, message.call_id != b"")
+        call = state[correlation] = _OutgoingCall(
+            self,
+            sender,
+            state,
+            correlation,
+            seconds,
+            message.call_id != b"",
+            safe_id(message.request_id, correlation, message.call_id),
+        )
         self._deadlines.add(call, call.began + seconds)
         self.targets.find(call, message, payload)
 

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import Overloaded, P2PError
+from fastn_p2p_client.request_id import safe_id
 
 from ..connections.connection import PeerConnection
 from ..connections.network_path import NetworkPath
@@ -30,11 +31,12 @@ _CANCELS_PER_STEP: Final = 8
 class _RemoteCaller:
     """``ReplyTarget`` for a call of a peer."""
 
-    __slots__ = ("connection", "number")
+    __slots__ = ("connection", "id", "number")
 
-    def __init__(self, connection: PeerConnection, number: int) -> None:
+    def __init__(self, connection: PeerConnection, number: int, request_id: tuple[str, bytes]) -> None:
         self.connection = connection
         self.number = number
+        self.id = request_id
 
     @property
     def path(self) -> NetworkPath:
@@ -118,7 +120,7 @@ class PeerCalls:
         if request.id in requests.cancelled_early:
             del requests.cancelled_early[request.id]
             return
-        origin = _RemoteCaller(connection, request.id)
+        origin = _RemoteCaller(connection, request.id, safe_id(request.request_id, request.number, request.call_id))
         if self._grace.is_open() and not self._is_registered(request):
             self._hold_request(origin, request, payload)
             return

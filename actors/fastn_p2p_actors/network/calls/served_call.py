@@ -29,6 +29,11 @@ class ReplyTarget(Protocol):
         ...
 
     @property
+    def id(self) -> tuple[str, bytes]:
+        """Request id and number, as ``safe_id`` returns them."""
+        ...
+
+    @property
     def account(self) -> Account:
         """Account on which memory for the caller is reserved."""
         ...
@@ -59,6 +64,7 @@ class _DisconnectedCaller:
     __slots__ = ("account",)
 
     path = LOCAL
+    id = "", b""
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -89,6 +95,7 @@ class ServedCall:
 
     Attributes:
         source, target: keys of the caller and the callee.
+        id: request id and number, as ``safe_id`` returns them.
         payload: kept only while the call may be sent to another process.
         account: on which the call and its payload are reserved.
         reserved: bytes reserved there.
@@ -110,6 +117,7 @@ class ServedCall:
         "denied_by",
         "done",
         "expires",
+        "id",
         "is_abandoned",
         "origin",
         "payload",
@@ -137,6 +145,7 @@ class ServedCall:
         self.source = source
         self.target = target
         self.request = request
+        self.id = origin.id
         self.payload = payload
         self.account = origin.account
         self.reserved = 0

@@ -132,8 +132,13 @@ class ConnectionRequests(Generic[ConnectionT]):
         call: Call,
         deadline_ms: int,
         payload: bytes,
+        request_id: str,
+        id_number: bytes = b"",
     ) -> int:
         """Send a call, and return its number, for ``cancel``. ``waiting`` gets its outcome exactly once.
+
+        Args:
+            request_id, id_number: as ``safe_id`` returns them.
 
         Raises:
             Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
@@ -142,7 +147,7 @@ class ConnectionRequests(Generic[ConnectionT]):
         head = encode_head(
             wire.Request(
                 number, source, target, call.protocol, call.instance, deadline_ms,
-                call.command, call.call_id, call.attempt,
+                call.command, call.call_id, call.attempt, request_id, id_number,
             ),
             len(payload),
         )  # fmt: skip

@@ -207,7 +207,9 @@ class ConnectionSessions:
         if self._outgoing >= MAX_SESSIONS_PER_PEER:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         number = self._connection.requests.next_number()
-        request = wire.OpenSession(number, source, target, message.protocol, message.instance, message.deadline_ms)
+        request = wire.OpenSession(
+            number, source, target, message.protocol, message.instance, message.deadline_ms, message.request_id
+        )
         self._connection.requests.send(source, encode_frame(request, payload))
         self._outgoing += 1
         self._legs.add(session)

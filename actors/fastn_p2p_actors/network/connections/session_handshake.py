@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import SESSION_WINDOW
+from fastn_p2p_client.request_id import full_id, safe_id
 from fastn_p2p_client.session.shared_memory import Chunk, SharedMemory
 
 from ..wire import messages as wire
@@ -183,12 +184,14 @@ class IncomingSession:
     Attributes:
         window: bytes of either direction that may be on their way between this process and the one that serves.
         backpressure: backpressure of the local process that serves, once the session was sent to it.
+        request_id: id of the session.
         is_refused: True if no local process was asked: the binding does not exist, or does not admit the peer.
     """
 
     def __init__(self, sessions: SessionCarrier, request: wire.OpenSession, payload: bytes) -> None:
         self._sessions = sessions
         self.request = request
+        self.request_id = full_id(*safe_id(request.request_id, b""))
         self.payload = payload
         self.window = sessions.reserve_window()
         self.backpressure: Backpressure | None = None

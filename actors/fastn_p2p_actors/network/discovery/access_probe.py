@@ -12,6 +12,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import DeadlineExceeded, Denied, InstanceNotFound, P2PError, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import Call
+from fastn_p2p_client.request_id import new_request_id
 
 from ..connections.connection import PeerConnection
 
@@ -55,7 +56,7 @@ async def request_access(
     milliseconds = int(seconds * 1000)
     call = Call("", "", protocol, instance, milliseconds, _COMMAND)
     try:
-        number = connection.requests.call(probe, source, target, call, milliseconds, _PAYLOAD)
+        number = connection.requests.call(probe, source, target, call, milliseconds, _PAYLOAD, new_request_id())
     except P2PError as error:
         return error
     try:

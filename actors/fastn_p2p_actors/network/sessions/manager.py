@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import (
     ErrorReply,
@@ -24,6 +26,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_MESSAGE, MAX_SESSIONS_PER_CLIENT, SEND_QUEUE_BYTES, SESSION_WINDOW
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.request_id import full_id, safe_id
 from fastn_p2p_client.session.shared_memory import Chunk
 
 from ...runtime.mailbox import Mailbox, Sender
@@ -114,7 +117,9 @@ class SessionManager:
             self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         self.opened += 1
-        relay = self._opened_by[leg.key] = SessionRelay(leg, message.credit)
+        request_id = full_id(*safe_id(message.request_id, correlation))
+        message = replace(message, request_id=request_id)
+        relay = self._opened_by[leg.key] = SessionRelay(leg, message.credit, request_id)
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
         relay.at_end.append(lambda: self._count_out(sender))
@@ -147,7 +152,7 @@ class SessionManager:
         self._set_peer_info(relay, target, LOCAL)
         self._offers.offer(
             relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
-            message.credit, payload, LOCAL,
+            message.credit, payload, LOCAL, message.request_id,
         )  # fmt: skip
 
     def _set_peer_info(self, relay: SessionRelay, key: bytes, path: NetworkPath) -> None:

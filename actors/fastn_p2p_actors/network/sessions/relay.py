@@ -11,6 +11,7 @@ its credit, sends an empty chunk, or grants credit for bytes that it has not rec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -31,6 +32,8 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.session.shared_memory import Chunk
+
+log = logging.getLogger(__name__)
 
 _CANCEL: Final = encode(Cancel())
 
@@ -54,6 +57,7 @@ class SessionRelay:
     Args:
         opener: leg of the side that opens the session.
         credit: bytes that the opener takes at first.
+        request_id: id for the log, if it is to have the error with which the session is not opened; else empty.
 
     Attributes:
         server: leg of the serving side; None until it is chosen.
@@ -64,9 +68,13 @@ class SessionRelay:
         done: true after the end.
     """
 
-    __slots__ = ("_credit", "_ended", "_eof", "answer", "at_end", "at_opened", "done", "opened", "opener", "server")
+    __slots__ = (
+        "_credit", "_ended", "_eof", "_request_id", "answer", "at_end", "at_opened", "done", "opened", "opener",
+        "server",
+    )  # fmt: skip
 
-    def __init__(self, opener: Leg, credit: int) -> None:
+    def __init__(self, opener: Leg, credit: int, request_id: str = "") -> None:
+        self._request_id = request_id
         self.opener = opener
         self.server: Leg | None = None
         self.answer: Callable[[SessionOpened], SessionOpened] = _unchanged
@@ -181,6 +189,8 @@ class SessionRelay:
 
     def _end_with(self, leg: Leg | None, header: bytes, message: Message, payload: Chunk) -> None:
         if not self.done:
+            if self._request_id and not self.opened and isinstance(message, ErrorReply):
+                log.info("a session was not opened: %s", message.error(), extra={"request_id": self._request_id})
             if leg is not None:
                 leg.receive(header, message, payload)
             self._finish()

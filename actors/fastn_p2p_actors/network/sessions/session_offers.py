@@ -74,7 +74,7 @@ class SessionOffers:
             return
         self.offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            incoming.window, incoming.payload, incoming.path,
+            incoming.window, incoming.payload, incoming.path, incoming.request_id,
         )  # fmt: skip
 
     def offer(
@@ -88,6 +88,7 @@ class SessionOffers:
         credit: int,
         payload: bytes,
         path: NetworkPath,
+        request_id: str,
     ) -> None:
         """Offer a session to the least busy process of its binding, or fail it.
 
@@ -97,6 +98,7 @@ class SessionOffers:
             credit: bytes that the opener takes at first.
             payload: bytes that the opener sends with its request.
             path: path over which the opener is connected.
+            request_id: id of the session.
         """
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, RegisteredBinding):
@@ -115,8 +117,9 @@ class SessionOffers:
         self._next_number = number = self._next_number + 1
         leg = LocalLeg(self._mailbox, server.sender, daemon_id(number))
         offer = DeliverSession(
-            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *path
-        )
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *path,
+            request_id=request_id,
+        )  # fmt: skip
         if isinstance(relay.opener, IncomingSession):
             relay.opener.backpressure = self._memory.backpressure_of(server.sender)
             offer = replace(offer, window=relay.opener.window, shares_memory=True)

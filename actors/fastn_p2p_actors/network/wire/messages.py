@@ -63,8 +63,8 @@ class Introduce(Message, frozen=True, tag=1):
 class Request(Message, frozen=True, tag=2):
     """A call.
 
-    ``source`` and ``target`` are public keys, 32 bytes each. ``deadline_ms`` is the time that is left. The last three
-    fields have the meaning that they have in ``fastn_p2p_client.ipc.messages.Call``.
+    ``source`` and ``target`` are public keys, 32 bytes each. ``deadline_ms`` is the time that is left. The fields from
+    ``command`` to ``request_id`` have the meaning that they have in ``fastn_p2p_client.ipc.messages.Call``.
     """
 
     id: int
@@ -76,6 +76,9 @@ class Request(Message, frozen=True, tag=2):
     command: str = ""
     call_id: bytes = b""
     attempt: int = 0
+    request_id: str = ""
+    number: bytes = b""
+    """Bytes that ``*`` at the end of ``request_id`` stands for, at most 8."""
 
 
 class Reply(Message, frozen=True, tag=3):
@@ -130,6 +133,7 @@ class OpenSession(Message, frozen=True, tag=10):
     protocol: str
     instance: str
     deadline_ms: int
+    request_id: str = ""
 
 
 class SessionAccepted(Message, frozen=True, tag=11):

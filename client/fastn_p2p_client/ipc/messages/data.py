@@ -58,6 +58,10 @@ class Call(Message, frozen=True, tag=60):
     """Idempotency key, 16 random bytes, of a call that may be sent again: the callee executes it once. Else empty."""
     attempt: int = 0
     """Number of times that it was sent before, with the same ``call_id``, and may have been executed."""
+    request_id: str = ""
+    """Name of the call in logs and errors, at most ``MAX_REQUEST_ID`` characters. If it is empty, the name is
+    ``call_id`` in hexadecimal, or else one that the network process makes. A ``*`` at its end stands for the
+    correlation id in hexadecimal without the leading zeros; that id has at most 8 bytes then."""
 
 
 class Reply(Message, frozen=True, tag=61):
@@ -101,6 +105,8 @@ class OpenSession(Message, frozen=True, tag=63):
     instance: str
     deadline_ms: int
     credit: int
+    request_id: str = ""
+    """Name of the session in logs and errors; see ``Call``."""
 
 
 class SessionOpened(Message, frozen=True, tag=64):
@@ -258,6 +264,9 @@ class DeliverCall(Message, frozen=True, tag=80):
     """Address of the peer daemon, or URL of the relay; empty if there is none."""
     rtt_ms: int | None = None
     """Milliseconds of round-trip time as last measured; None if it is not known."""
+    request_id: str = ""
+    """Name of the call in logs. A ``*`` at its end stands for the bytes of the correlation id after the eighth, in
+    hexadecimal without the leading zeros."""
 
 
 class DeliverSession(Message, frozen=True, tag=81):
@@ -287,6 +296,8 @@ class DeliverSession(Message, frozen=True, tag=81):
     """Bytes that the callee should take before it grants more. Unknown peers with many sessions get fewer."""
     shares_memory: bool = False
     """True if the network process answers ``ShareMemory``."""
+    request_id: str = ""
+    """Name of the session in logs; see ``Call``."""
 
 
 class MemoryReady(Message, frozen=True, tag=84):

@@ -39,13 +39,28 @@ def record(message: str, logger: str = "fastn_p2p_actors.network", error: Except
 def test_a_record_is_one_object_with_the_fields_of_the_command(home: Home) -> None:
     (line,) = written(home, record("lost\n\x1b[2J \ud800", error=ValueError("why\x07")))
     found = json.loads(line)
-    assert list(found) == ["time", "level", "actor", "logger", "message", "trace"]
+    assert list(found) == ["time", "level", "actor", "logger", "message", "trace", "request_id"]
     assert (found["actor"], found["level"]) == ("network", "WARNING")
     assert found["message"] == "lost\\n\\x1b[2J \\ud800"
     assert found["trace"] == "ValueError: why\\x07"
     (read,) = read_records(home.logs, LogSelection())
     assert [getattr(read, name) for name in found] == list(found.values())
     assert line_without_time(line).startswith("WARNING fastn_p2p_actors.network: lost")
+
+
+@pytest.mark.parametrize("form", ["JSON", "text"])
+def test_the_records_of_one_request_are_found(home: Home, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTN_LOG_FORMAT", form)
+    about = record("refused [8]: no")
+    about.request_id = "7f3a"
+    lines = written(home, about, record("[7f3a]: not about it"))
+    read = list(read_records(home.logs, LogSelection()))
+    assert [each.request_id for each in read] == ["7f3a", ""]
+    assert {each.logger for each in read} == {"fastn_p2p_actors.network"}
+    assert list(read_records(home.logs, LogSelection(request_id="7f3a"))) == read[:1]
+    assert read[0].message == "refused [8]: no"
+    without_time = line_without_time(lines[0])
+    assert without_time == "WARNING fastn_p2p_actors.network[7f3a]: refused [8]: no"
 
 
 @pytest.mark.parametrize("text", ["x", '"', "\x1b", "\u00e9"])

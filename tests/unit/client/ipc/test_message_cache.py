@@ -30,7 +30,18 @@ def cache() -> MessageCache:
     return MessageCache(msgspec.msgpack.Decoder(DataRequest | DataMessage))
 
 
-@pytest.mark.parametrize("message", [CALL, DELIVERY, Reply(), SessionData()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "message",
+    [
+        CALL,
+        DELIVERY,
+        msgspec.structs.replace(CALL, request_id="7f3a*"),
+        msgspec.structs.replace(DELIVERY, request_id="7f3a*"),
+        Reply(),
+        SessionData(),
+    ],
+    ids=repr,
+)
 def test_messages_that_repeat_are_decoded_once(cache: MessageCache, message: Message) -> None:
     first = cache[encode(message)]
     assert first == message
@@ -42,12 +53,23 @@ def test_messages_that_repeat_are_decoded_once(cache: MessageCache, message: Mes
     [
         msgspec.structs.replace(CALL, call_id=bytes(16)),
         msgspec.structs.replace(DELIVERY, call_id=bytes(16)),
+        msgspec.structs.replace(CALL, request_id="7f3a"),
+        msgspec.structs.replace(DELIVERY, request_id="7f3a"),
         msgspec.structs.replace(CALL, peer="p" * MAX_CACHED_BYTES),
         ErrorReply("overloaded", {"limit": 1}),
         WindowUpdate(1),
         Cancel(),
     ],
-    ids=["call with an id", "delivery with an id", "long ticket", "mutable fields", "numbers", "seldom"],
+    ids=[
+        "call id",
+        "delivered call id",
+        "request id",
+        "delivered request id",
+        "long ticket",
+        "mutable fields",
+        "numbers",
+        "seldom",
+    ],
 )
 def test_other_messages_are_not_kept(cache: MessageCache, message: Message) -> None:
     assert cache[encode(message)] == message

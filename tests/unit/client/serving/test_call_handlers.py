@@ -10,10 +10,12 @@ import weakref
 from typing import Any
 
 import msgspec
+import pytest
 
 from fastn_p2p_client.call_context import CallContext
 from fastn_p2p_client.errors import BadRequest, CommandNotFound
 from fastn_p2p_client.protocol import Peer
+from fastn_p2p_client.request_id import served_request_id
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.dispatchers import KEY, DispatcherSetup, echo, typed
 from tests.support.event_loop import run_pending
@@ -54,6 +56,40 @@ async def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     assert (call.command, call.call_id, call.cancelled) == ("a.b", b"0123456789abcdef", False)
     assert 0 < call.remaining() <= 5
     assert (peer.path, peer.address, peer.rtt_ms, peer.is_local) == ("relayed", "https://relay", 12, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "correlation", "expected"),
+    [
+        ({"request_id": "7f3a"}, b"12345678", "7f3a"),
+        ({"request_id": "7f3a*"}, b"12345678" + (255).to_bytes(8, "big"), "7f3aff"),
+        ({"call_id": b"\x01" * 16}, b"12345678", "01" * 16),
+        ({}, b"12345678", ""),
+    ],
+)
+async def test_the_request_id_is_in_the_context_and_in_logs_until_the_handler_ends(
+    fields: dict[str, Any], correlation: bytes, expected: str
+) -> None:
+    seen: list[str] = []
+    late = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def look_later() -> None:
+        await late.wait()
+        seen.append(served_request_id())
+
+    async def handle(request: None, call: CallContext) -> None:
+        seen.extend((call.request_id, served_request_id(), await asyncio.to_thread(served_request_id)))
+        tasks.append(asyncio.create_task(look_later()))
+
+    setup = DispatcherSetup(None)
+    setup.binding.handlers[""] = RequestHandler(handle)
+    setup.deliver(id=correlation, **fields)
+    assert (await setup.answer())[0] == correlation
+    late.set()
+    await tasks[0]
+    assert seen == [expected, expected, expected, ""]
+    assert served_request_id() == ""
 
 
 async def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_has_ended() -> None:
