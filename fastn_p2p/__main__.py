@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 from .console.deferred_modules import defer_modules
+from .console.early_signals import hold_signals, release_signals
 from .console.program_restart import SUPERVISOR_ORDER
 
 _GC_THRESHOLD: Final = 50_000
@@ -15,6 +16,7 @@ while they load takes a tenth of a command's time."""
 
 def main() -> int:
     """Run the command of ``sys.argv`` and return its exit code."""
+    hold_signals()
     usual = gc.get_threshold()
     gc.set_threshold(_GC_THRESHOLD)
     defer_modules()
@@ -36,9 +38,12 @@ def _run_supervisor() -> int:
 
     reserve_standard_streams()
     try:
+        release_signals("daemon")
         from .console.supervisor_start import run_ordered
 
         code = run_ordered()
+    except SystemExit as end:
+        code = int(end.code or ExitCode.OK)
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except Exception as error:

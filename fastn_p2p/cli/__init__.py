@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ..console.early_signals import release_signals
 from ..console.exit_codes import ExitCode
 from ..console.output import PROGRAM, end_streams, reserve_standard_streams, set_quiet
 from ..console.program_restart import SUPERVISOR_ORDER
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
     reserve_standard_streams()
     if arguments[:1] == [COMPLETE]:
+        release_signals("")
         from .completion import complete
 
         complete(arguments[1:])
@@ -94,6 +96,7 @@ def _run(arguments: Sequence[str], *, is_program: bool, json: bool) -> int:
 def _run_command(arguments: Sequence[str]) -> Any:
     """Run one command and return what it returns. Typer is imported for command lines that are not plain."""
     command = find_command(arguments)
+    release_signals(" ".join(command.path[1:]) if command else "")
     values = command and read_plain_arguments(command)
     if command is not None and values is not None:
         return command.run(**values)

@@ -10,6 +10,7 @@
 - ``daemon_settings``: the settings with which a daemon would start here.
 - ``passphrases``, ``vault_request``, ``present_secret``: secrets for the vault, and requests to it.
 - ``deferred_modules``: modules that are executed when they are used.
+- ``early_signals``: signals that arrive while the program starts.
 - ``program_restart``, ``supervisor_start``: restart this program; the supervisor without the command line.
 - ``vault_at_start``, ``keyring_keys``: the vault's secret at the start of the daemon; keys in the desktop's keyring.
 - ``users_at_start``: users of the daemon's processes, and the home given to them.

@@ -11,7 +11,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 from tests.chaos.process_killer import ProcessKiller
 from tests.soak.daemons import SoakDaemons, SoakSide
-from tests.soak.load import MailTraffic
+from tests.soak.load import Load, MailTraffic
 from tests.support.two_daemons import until_awaited
 
 __all__ = ["Faults"]
@@ -24,6 +24,8 @@ _MAILS: Final = 3
 """Mails in each state of a disk."""
 _HEALED: Final = 120.0
 """Seconds in which a call must be answered again after a fault: a machine that has other work is slow."""
+
+_Fault = Callable[[SoakSide, int], Awaitable[None]]
 
 
 class Faults:
@@ -39,16 +41,17 @@ class Faults:
         self._mail = mail
         self.killer = ProcessKiller({"bob": daemons.two.daemon}, random.Random(1))
 
-    async def pass_all(self, number: int) -> None:
-        """Have each fault that this machine can have, and wait after each until a call is answered."""
+    async def pass_all(self, number: int, load: Load) -> None:
+        """Have each fault that this machine can have, and wait after each until a call is answered. Tell the load."""
         side = self._daemons.one if number % 2 else self._daemons.two
-        kinds: list[Callable[[SoakSide, int], Awaitable[None]]] = [self._jump, self._kill]
+        kinds: list[tuple[str, _Fault]] = [("clock", self._jump), ("kills", self._kill)]
         if side.has_disk:
-            kinds.insert(0, self._fill)
+            kinds.insert(0, ("disk", self._fill))
         if side.host is not None:
-            kinds.insert(0, self._roam)
-        for kind in kinds:
-            await kind(side, number)
+            kinds.insert(0, ("address", self._roam))
+        for name, have in kinds:
+            load.fault = name
+            await have(side, number)
             await self.healed()
 
     async def healed(self) -> None:

@@ -34,6 +34,8 @@ class Load:
         errors: of sessions, and of calls without ``retry``, by code; there may be some while ``is_disturbed``.
         lost: calls with ``retry`` that ended with an error, and errors when nothing was disturbed.
         longest: seconds of the longest call.
+        longest_in: the fault during which it began.
+        fault: the fault of the moment.
     """
 
     def __init__(self, client: Client, peer: str, rate: float) -> None:
@@ -44,6 +46,7 @@ class Load:
         self.errors: Counter[str] = Counter()
         self.lost: list[str] = []
         self.longest = 0.0
+        self.longest_in = self.fault = "no fault"
         self.is_disturbed = False
         self.stopped = False
 
@@ -78,13 +81,15 @@ class Load:
 
     async def _call(self, *, retry: bool, timeout: float) -> None:
         message = f"{self.calls} {'x' * random.randrange(900)}"
-        began = time.monotonic()
+        began, fault = time.monotonic(), self.fault
         reply = await self._client.call(
             "alice", self._peer, "Echo", request={"message": message}, retry=retry, timeout=timeout
         )
         if reply != {"echoed": f"Echo: {message}"}:
             raise RuntimeError(f"{message!r} was answered with {reply!r}")
-        self.longest = max(self.longest, time.monotonic() - began)
+        lasted = time.monotonic() - began
+        if lasted > self.longest:
+            self.longest, self.longest_in = lasted, fault
         self.calls += 1
 
     async def _session(self) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -34,29 +32,7 @@ _IN_A_ROW: Final = 3
 """Rounds after each of which a growth must show before it ends the soak."""
 _DELIVERY: Final = 600.0
 """Seconds in which the last accepted mail must have arrived: the longest pause between two attempts, and more."""
-_ECHO: Final = "import os\nwhile data := os.read(0, 1): os.write(1, data)"
-_WIDTHS: Final = (5, 8, 8, 10, 11, 9, 9, 9, 5, 0)
-
-
-class _Reference:
-    """Another process that sends back each byte: how long that takes says how busy the machine is."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-I", "-S", "-c", _ECHO]
-        self._program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-
-    def measure(self) -> float:
-        """Return the seconds of one byte there and back."""
-        assert self._program.stdin is not None
-        assert self._program.stdout is not None
-        began = time.perf_counter()
-        self._program.stdin.write(b"x")
-        self._program.stdout.read(1)
-        return time.perf_counter() - began
-
-    def close(self) -> None:
-        """End it."""
-        self._program.communicate()
+_WIDTHS: Final = (5, 8, 15, 10, 11, 9, 9, 9, 5, 0)
 
 
 class _Rounds:
@@ -65,7 +41,6 @@ class _Rounds:
         self._client = client
         self._mail = mail
         self._rate = rate
-        self._reference = _Reference()
         self._pids = daemons.one.daemon.pids()
         self.faults = Faults(daemons, client, mail)
         self.found: list[Round] = []
@@ -80,7 +55,7 @@ class _Rounds:
         await asyncio.wait([running], timeout=_QUIET)
         load.is_disturbed = True
         if not running.done():
-            faults = asyncio.create_task(self.faults.pass_all(len(self.found)))
+            faults = asyncio.create_task(self.faults.pass_all(len(self.found), load))
             await asyncio.wait([running, faults], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 faults.cancel()
@@ -94,12 +69,12 @@ class _Rounds:
         await self._note(load, dict(errors))
 
     async def _note(self, load: Load, errors: dict[str, int]) -> None:
-        calls, references = [], []
+        calls = []
         for _ in range(_LONE_CALLS):
             began = time.perf_counter()
             await self._client.call("alice", self._daemons.bob, "Echo", request={"message": "lone"})
             calls.append(time.perf_counter() - began)
-            references.append(self._reference.measure())
+        hundredths = statistics.quantiles(calls, n=100)
         pids = self._daemons.one.daemon.pids()
         if pids != self._pids:
             self.lost.append("a process of the first daemon was restarted")
@@ -107,18 +82,16 @@ class _Rounds:
             Round(
                 memory={name: pss([pid]) / 2**20 for name, pid in pids.items()},
                 descriptors={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
-                p50=statistics.median(calls) * 1000,
-                p99=statistics.quantiles(calls, n=100)[98] * 1000,
-                reference=statistics.median(references) * 1000,
+                p10=hundredths[9] * 1000,
+                p50=hundredths[49] * 1000,
+                p99=hundredths[98] * 1000,
                 calls=load.calls,
                 errors=errors,
                 longest=load.longest,
+                longest_in=load.longest_in,
                 load=os.getloadavg()[0],
             )
         )
-
-    def close(self) -> None:
-        self._reference.close()
 
 
 async def soak_rounds(daemons: SoakDaemons, minutes: float, rate: float, page: Path) -> list[str]:
@@ -148,23 +121,20 @@ async def soak_rounds(daemons: SoakDaemons, minutes: float, rate: float, page: P
                 )
             )
 
-        try:
-            while time.monotonic() < began + minutes * 60 and not problems:
-                await rounds.run_one()
-                _print_row(cells_of(len(rounds.found), rounds.found[-1]))
-                growth = problems_of(rounds.found)
-                grown = grown + 1 if growth else 0
-                problems = [*rounds.lost, *(growth if grown >= _IN_A_ROW else ())]
-                if len(rounds.found) > JUDGED:
-                    write_page(problems)
-            problems = problems or problems_of(rounds.found)
-            problems += await _missing_mails(mail)
+        while time.monotonic() < began + minutes * 60 and not problems:
+            await rounds.run_one()
+            _print_row(cells_of(len(rounds.found), rounds.found[-1]))
+            growth = problems_of(rounds.found)
+            grown = grown + 1 if growth else 0
+            problems = [*rounds.lost, *(growth if grown >= _IN_A_ROW else ())]
             if len(rounds.found) > JUDGED:
                 write_page(problems)
-            else:
-                print(f"no verdict on growth: {JUDGED + 1} rounds are needed")
-        finally:
-            rounds.close()
+        problems = problems or problems_of(rounds.found)
+        problems += await _missing_mails(mail)
+        if len(rounds.found) > JUDGED:
+            write_page(problems)
+        else:
+            print(f"no verdict on growth: {JUDGED + 1} rounds are needed")
     return problems
 
 
