@@ -8,8 +8,10 @@ written unchanged, except the fields of tables.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
@@ -96,7 +98,7 @@ def put_raw(data: bytes) -> None:
     """Write bytes to standard output and flush it.
 
     Raises:
-        SystemExit: the reader of the pipe is gone; the exit code is ``ExitCode.PIPE``.
+        SystemExit: the reader of the pipe, or the terminal, is gone; the exit code is ``ExitCode.PIPE``.
         OSError: standard output cannot be written.
     """
     if not has_output():
@@ -106,11 +108,32 @@ def put_raw(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
+        is_gone = isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and _is_device(sys.stdout))
         _divert(sys.stdout)
         sys.stdout = _Closed()
-        if isinstance(error, BrokenPipeError):
+        if is_gone:
             raise SystemExit(ExitCode.PIPE) from None
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def end_with_reader() -> None:
+    """End the process with ``ExitCode.PIPE`` as soon as the reader of the pipe, or the terminal, is gone.
+
+    For commands that only watch: they may have nothing to write for hours, and nothing to finish.
+    """
+    import _thread
+    import select
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(output, 0)  # no event but the end of the other side
+        while not poll.poll():
+            continue
+        os._exit(ExitCode.PIPE)
+
+    if has_output():
+        output = sys.stdout.fileno()
+        _thread.start_new_thread(wait, ())
 
 
 def set_quiet(quiet: bool) -> None:
@@ -196,6 +219,11 @@ def _to_standard_error(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         _divert(sys.stderr)
+
+
+def _is_device(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal, also one that is gone."""
+    return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
 
 
 def _divert(stream: TextIO) -> None:

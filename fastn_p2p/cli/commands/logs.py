@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from ...console.options import HomeOption
-from ...console.output import put_json, put_raw, write_message
+from ...console.output import end_with_reader, put_json, put_raw, write_message
 from ...console.parameters import Option
 
 _PROCESSES: Final = ("supervisor", "vault", "network", "gateway")
@@ -72,6 +72,7 @@ def run(
 
     most = lines if lines is not None or not follow or since else _FOLLOWED
     if follow:
+        end_with_reader()
         followed = follow_records(directory, wanted)
         if most is not None:
             before = deque(read_records(directory, wanted), most)

@@ -17,7 +17,7 @@ from fastn_p2p_client.ipc.messages import GetStatus, Status
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
-from ...console.output import is_terminal, put_json, put_raw, write_problem
+from ...console.output import end_with_reader, is_terminal, put_json, put_raw, write_problem
 from ...console.process_snapshot import read_process_file
 
 STATUS_TIMEOUT: Final = 3.0
@@ -70,6 +70,7 @@ def show_forever(home: Path | None, *, json: bool) -> None:
     Raises:
         P2PError: no daemon runs at the start. If it ends later, this is shown until a daemon runs again.
     """
+    end_with_reader()
     seen = collect_status(home)
     if is_terminal() and not json and os.environ.get("TERM") not in (None, "", "dumb"):
         _show_live(home, seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from fastn_p2p.cli.command_groups import COMMANDS, UNLISTED
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p.protocols.files.framing import FrameStream
 from fastn_p2p.protocols.files.messages import DirectoryPage, Entry, Skipped, WalkEntries
 from fastn_p2p_client import Client, sync
@@ -24,7 +26,7 @@ from fastn_p2p_client.ipc.messages import AddPeer
 from fastn_p2p_client.mail import Attachment
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.session.session import Session
-from tests.support.daemons import CLI, eventually
+from tests.support.daemons import CLI, DEADLINE, eventually
 from tests.support.terminals import Tty, on_terminal
 from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons
 
@@ -243,3 +245,39 @@ def test_every_command_was_thought_of() -> None:
         "identity",
         "protocol",
     }
+
+
+WATCHING: tuple[tuple[str, ...], ...] = (
+    ("status", "--watch"),
+    ("status", "--watch", "--json"),
+    ("logs", "--follow"),
+    ("log", "audit", "--follow"),
+    ("peer", "pending", "--watch"),
+    ("peer", "pending", "--watch", "--json"),
+)
+
+
+@pytest.mark.parametrize("command", WATCHING, ids=" ".join)
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+def test_a_watching_command_ends_with_its_reader(
+    daemons: TwoDaemons, command: tuple[str, ...], is_terminal: bool
+) -> None:
+    """Also one that has nothing to write, and one that is no job of the terminal and so gets no SIGHUP."""
+    ours, theirs = os.openpty() if is_terminal else os.pipe()
+    try:
+        process = subprocess.Popen(
+            [*CLI, *command],
+            env={**daemons.one.env, "TERM": "xterm"},
+            stdin=theirs if is_terminal else subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(theirs)
+    with process:
+        if "pending" not in command:
+            assert os.read(ours, 1)
+        os.close(ours)
+        _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == ExitCode.PIPE
+    assert errors.decode() in ("", "No stranger was refused. Waiting for the first.\n")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ....console.options import HomeOption
-from ....console.output import put_json, write_message, write_result
+from ....console.output import end_with_reader, put_json, write_message, write_result
 from ....console.parameters import Option
 
 
@@ -30,6 +30,8 @@ def run(
 
     from ...audit_reader import follow_lines, parse_since, read_lines
 
+    if follow:
+        end_with_reader()
     path = Home.find(home).audit_log
     earliest = parse_since(since)
     found = 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from ....console.options import HomeOption, JsonOption
-from ....console.output import put_json, table, write_message
+from ....console.output import end_with_reader, put_json, table, write_message
 from ....console.parameters import Option
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def run(
     show(reply.knocks)
     if not reply.knocks and not json:
         write_message("No stranger was refused." if not watch else "No stranger was refused. Waiting for the first.")
+    if watch:
+        end_with_reader()
     while watch:
         known = {each.id52 for each in reply.knocks}
         reply = request_daemon(home, ListPendingPeers(reply.revision, _WAIT_MS))
