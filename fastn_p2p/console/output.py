@@ -131,7 +131,7 @@ def end_with_reader() -> None:
             continue
         os._exit(ExitCode.PIPE)
 
-    if has_output():
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
         output = sys.stdout.fileno()
         _thread.start_new_thread(wait, ())
 
