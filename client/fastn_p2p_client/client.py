@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
+from sys import modules
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import msgspec
@@ -19,6 +20,7 @@ from .ipc.latency_trace import TRACING, trace_point
 from .ipc.request_channel import RequestChannel, decode_answer
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, MAX_INITIAL, SESSION_WINDOW
+from .otel import OTEL, has_provider
 from .request_id import check_request_id, full_id, new_request_id
 from .retry import CallRetry
 from .session.client_sessions import error_from_reply
@@ -209,14 +211,41 @@ class Client(ControlClient):
         target = identity or "", str(peer), protocol, instance
         if request_id:
             check_request_id(request_id)
+        if OTEL in modules and has_provider():
+            from .otel.spans import REQUEST, calling
+
+            request_id = request_id or new_request_id()
+            with calling(target, command or REQUEST, request_id) as traceparent:
+                return await self._retried(
+                    target, command, payload, returns, deadline, timeout, request_id, retry, traceparent
+                )
         if not retry:
             return await self._call(target, command, payload, returns, deadline, timeout, request_id)
+        return await self._retried(target, command, payload, returns, deadline, timeout, request_id, retry)
+
+    async def _retried(
+        self,
+        target: tuple[str, str, str, str],
+        command: str,
+        payload: bytes,
+        returns: Any,
+        deadline: float,
+        timeout: float,
+        request_id: str,
+        retry: bool,
+        traceparent: str = "",
+    ) -> Any:
+        """Make attempts until one succeeds; only one without ``retry``."""
+        if not retry:
+            return await self._call(
+                target, command, payload, returns, deadline, timeout, request_id, traceparent=traceparent
+            )
         retries = CallRetry(deadline, timeout, request_id)
         while True:
             try:
                 return await self._call(
                     target, command, payload, returns, deadline, timeout, retries.request_id,
-                    retries.call_id, retries.attempt,
+                    retries.call_id, retries.attempt, traceparent,
                 )  # fmt: skip
             except P2PError as error:
                 await retries.wait_or_raise(error)
@@ -232,6 +261,7 @@ class Client(ControlClient):
         request_id: str,
         call_id: bytes = b"",
         attempt: int = 0,
+        traceparent: str = "",
     ) -> Any:
         """Make one attempt. ``target`` is identity, peer, protocol and instance, as in ``messages.Call``."""
         channel: RequestChannel | None = None
@@ -247,8 +277,9 @@ class Client(ControlClient):
                 elif attempt:
                     left = time_left(deadline, timeout)
                 milliseconds = int((left - (_ADVANCE if left > 10 * _ADVANCE else left / 10)) * 1000)
-                if call_id:
-                    header = _encode_header(m.Call(*target, milliseconds, command, call_id, attempt, request_id))
+                if call_id or traceparent:
+                    message = m.Call(*target, milliseconds, command, call_id, attempt, request_id, traceparent)
+                    header = _encode_header(message)
                 else:
                     header = _call_header(*target, milliseconds, command, request_id or channel.call_ids)
                 correlation = channel.new_id()
@@ -332,10 +363,16 @@ class Client(ControlClient):
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()
         request_id = check_request_id(request_id) if request_id else new_request_id()
+        deadline = loop.time() + timeout
+        target = identity or "", str(peer), protocol, instance
         try:
-            session = await self._connect(
-                (identity or "", str(peer), protocol, instance), payload, loop.time() + timeout, timeout, request_id
-            )
+            if OTEL in modules and has_provider():
+                from .otel.spans import SESSION, calling
+
+                with calling(target, SESSION, request_id) as traceparent:
+                    session = await self._connect(target, payload, deadline, timeout, request_id, traceparent)
+            else:
+                session = await self._connect(target, payload, deadline, timeout, request_id)
         except (P2PError, ApplicationError) as error:
             error.request_id = request_id
             raise
@@ -343,13 +380,19 @@ class Client(ControlClient):
         return session
 
     async def _connect(
-        self, target: tuple[str, str, str, str], payload: bytes, deadline: float, timeout: float, request_id: str
+        self,
+        target: tuple[str, str, str, str],
+        payload: bytes,
+        deadline: float,
+        timeout: float,
+        request_id: str,
+        traceparent: str = "",
     ) -> Session:
         while True:
             channel = await self._daemon.reach_network(deadline, timeout)
             left = time_left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            message = m.OpenSession(*target, int(advanced * 1000), SESSION_WINDOW, request_id)
+            message = m.OpenSession(*target, int(advanced * 1000), SESSION_WINDOW, request_id, traceparent)
             try:
                 return await self._sessions.open(channel, message, payload, left)
             except DaemonBusy:

@@ -16,8 +16,7 @@ import fastn_p2p_client
 
 CLIENT_NEEDS = ["msgspec", "zmq"]
 HTTP_NEEDS = [*CLIENT_NEEDS, "anyio", "certifi", "h11", "httpcore", "httpx", "idna", "typing_extensions", "wsproto"]
-EXTRA = "fastn_p2p_client.http"
-"""Package whose modules need the extra ``http``."""
+OTEL_NEEDS = [*CLIENT_NEEDS, "opentelemetry", "typing_extensions"]
 HEAVY = {"iroh", "nacl", "pydantic", "rich", "typer", "uvloop"}
 
 # Imports every module of the client while nothing but the standard library and the names in argv[1]
@@ -36,9 +35,9 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import fastn_p2p_client
 
-chosen = sys.argv[2:] == ["http"]
+extras = {"http", "otel"} - set(sys.argv[2:])
 found = pkgutil.walk_packages(fastn_p2p_client.__path__, "fastn_p2p_client.")
-names = [each.name for each in found if each.name.startswith("fastn_p2p_client.http.") <= chosen]
+names = [each.name for each in found if not (each.name.count(".") > 1 and each.name.split(".")[1] in extras)]
 for name in names:
     if not name.endswith(".__main__"):
         importlib.import_module(name)
@@ -66,13 +65,21 @@ def test_client_imports_with_nothing_but_pyzmq_and_msgspec() -> None:
     imported = run_isolated(ONLY_ALLOWED, json.dumps(CLIENT_NEEDS))
 
     package = pathlib.Path(fastn_p2p_client.__file__).parent
-    files = {file for file in package.rglob("*.py") if file.name != "__init__.py" and file.parent.name != "http"}
+    files = {
+        file
+        for file in package.rglob("*.py")
+        if file.name != "__init__.py" and file.parent.name not in ("http", "otel")
+    }
     assert len(imported) >= len(files), "a module of the client was not imported"
 
 
 def test_http_imports_with_what_its_extra_brings() -> None:
     imported = run_isolated(ONLY_ALLOWED, json.dumps(HTTP_NEEDS), "http")
-    assert f"{EXTRA}.request_reader" in imported
+    assert "fastn_p2p_client.http.request_reader" in imported
+
+
+def test_spans_import_with_what_their_extra_brings() -> None:
+    assert "fastn_p2p_client.otel.spans" in run_isolated(ONLY_ALLOWED, json.dumps(OTEL_NEEDS), "otel")
 
 
 def test_blocker_refuses_what_is_not_allowed() -> None:
@@ -96,6 +103,26 @@ def test_blocker_refuses_what_is_not_allowed() -> None:
 
 def test_importing_fastn_p2p_loads_nothing_heavy() -> None:
     assert HEAVY.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p"))
+
+
+def test_a_program_without_opentelemetry_loads_none() -> None:
+    """Also when it calls and serves: the environment of the tests has it installed."""
+    code = """
+import asyncio, json, sys
+from fastn_p2p_client import Client
+from fastn_p2p_client.testing import Conformance, check_requests, serve
+
+async def main():
+    async with serve(Conformance) as client:
+        assert await client.call(1) == 1
+    try:
+        await Client("/nowhere").call("alice", "bob", "Echo")
+    except Exception as error:
+        print(json.dumps([type(error).__name__, *(name for name in sys.modules if name.startswith("opentelemetry"))]))
+
+asyncio.run(main())
+"""
+    assert run_isolated(code) == ["DaemonNotRunning"]
 
 
 def test_importing_the_client_loads_nothing_of_the_daemon() -> None:

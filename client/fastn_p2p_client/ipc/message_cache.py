@@ -42,7 +42,7 @@ class MessageCache(dict[bytes, Any]):
         message = self._decode(header)
         kind = type(message)
         if kind is Call or kind is DeliverCall:
-            repeats = not message.call_id and message.request_id[-1:] in ("", NUMBERED)
+            repeats = not (message.call_id or message.traceparent) and message.request_id[-1:] in ("", NUMBERED)
         else:
             repeats = kind is Reply or kind is SessionData
         if repeats and len(header) <= MAX_CACHED_BYTES:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from sys import modules
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +50,7 @@ from ..ipc.messages import (
     encode,
 )
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
+from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
 from ..request_id import DAEMON_ID, SERVED_REQUEST, full_id
 from ..session.shared_memory import ReceiveDescriptor
@@ -297,8 +299,6 @@ class Dispatcher:
     def _call(
         self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
     ) -> Awaitable[Any]:
-        if not handler.extras:
-            return handler.call(decoded)
         extras: list[Any] = []
         for kind in handler.extras:
             if kind is Peer:
@@ -307,7 +307,12 @@ class Dispatcher:
                 extras.append(CallContext(message.command, message.call_id, deadline, running.request_id))
             else:
                 extras.append(handler.context)
-        return handler.call(decoded, *extras)
+        called = handler.call(decoded, *extras)
+        if OTEL in modules and has_provider():
+            from ..otel.spans import served
+
+            return served(message, running.request_id, called)
+        return called
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
         """Send the outcome under every correlation id that waits for it."""

@@ -17,11 +17,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from sys import modules
 from typing import Any, TypeAlias
 
 from ..errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloaded, StreamReset
 from ..ipc.messages import UNDECODABLE, DeliverSession, Message
 from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
+from ..otel import OTEL, has_provider
 from ..peer import from_message
 from ..request_id import SERVED_REQUEST
 from ..session.session import Session
@@ -105,7 +107,7 @@ class SessionDispatcher:
             request_id=message.request_id,
         )
         self._starts.on_read()
-        task = self._loop.create_task(self._serve(correlation, session, binding, message.peer, payload))
+        task = self._loop.create_task(self._serve(correlation, session, binding, message, payload))
         self.tasks[task] = binding
         binding.sessions += 1
         self._handlers[correlation] = task
@@ -137,13 +139,13 @@ class SessionDispatcher:
             del self._handlers[correlation]
 
     async def _serve(
-        self, correlation: bytes, session: Session, binding: ServedBinding, peer: bytes, payload: bytes
+        self, correlation: bytes, session: Session, binding: ServedBinding, message: DeliverSession, payload: bytes
     ) -> None:
         served = _ServedSession(session.request_id)
         SERVED_REQUEST.set(served)
         try:
             if not self._starts.has_time():
-                await self._starts.wait(peer)
+                await self._starts.wait(message.peer)
             handler = binding.streams
             if handler is None:
                 raise BadRequest(protocol=binding.protocol, reason="it takes no sessions")
@@ -153,7 +155,12 @@ class SessionDispatcher:
                     initial = handler.decode(payload)
                 except UNDECODABLE as error:
                     raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-            await handler.serve(session, initial)
+            serving = handler.serve(session, initial)
+            if OTEL in modules and has_provider():
+                from ..otel.spans import served as in_span
+
+                serving = in_span(message, session.request_id, serving)
+            await serving
             await session.close()
         except BaseException as error:  # a handler that exits ends its own session, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():

@@ -20,6 +20,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import MAX_REQUEST_ID
+from fastn_p2p_client.otel import safe_traceparent
 from fastn_p2p_client.request_id import check_request_id, full_id, is_request_id, new_request_id, safe_id
 
 NUMBER = (255).to_bytes(8, "big")
@@ -76,7 +77,7 @@ def test_an_error_keeps_its_id_when_it_is_pickled() -> None:
 
 KEY = bytes(32)
 NEWEST: list[Any] = [
-    Call("alice", "bob", "Echo", "default", 1, request_id="7f3a*"),
+    Call("alice", "bob", "Echo", "default", 1, request_id="7f3a*", traceparent="00"),
     OpenSession("alice", "bob", "Echo", "default", 1, 1, "7f3a"),
     DeliverCall(KEY, "", "bob", "Echo", "default", 1, request_id="7f3a*"),
     DeliverSession(KEY, "", "bob", "Echo", "default", 1, 1, request_id="7f3a"),
@@ -96,8 +97,24 @@ def test_other_versions_understand_a_message(message: Any) -> None:
     )
     assert decoded.request_id == ""
     assert (
-        msgspec.structs.replace(decoded, **{n: getattr(message, n) for n in ("request_id", "number") if n in names})
+        msgspec.structs.replace(
+            decoded, **{n: getattr(message, n) for n in ("request_id", "number", "traceparent") if n in names}
+        )
         == message
     )
     newer = msgspec.msgpack.encode([*fields, "a field of a later version"])
     assert msgspec.msgpack.decode(newer, type=type(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "is_kept"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0\n", False),
+        ("x" * 60_000, False),
+    ],
+    ids=["a parent", "none", "a line", "long"],
+)
+def test_only_a_parent_of_a_span_is_passed_on(text: str, is_kept: bool) -> None:
+    assert safe_traceparent(text) == (text if is_kept else "")

@@ -22,6 +22,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
+from fastn_p2p_client.otel import safe_traceparent
 from fastn_p2p_client.request_id import DAEMON_ID, full_id
 
 from ...runtime.mailbox import Mailbox, Sender
@@ -156,6 +157,7 @@ class IncomingCalls:
             DeliverCall(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
                 deadline_ms, request.command, request.call_id, attempt, *served.origin.path, served.id[0],
+                request.traceparent and safe_traceparent(request.traceparent),
             )
         )  # fmt: skip
         size = served.size

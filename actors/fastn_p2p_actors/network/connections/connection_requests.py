@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import Call
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME
+from fastn_p2p_client.otel import safe_traceparent
 
 from ..transport.peer_limits import REFUSED_REQUESTS, PeerLimit
 from ..wire import messages as wire
@@ -148,6 +149,7 @@ class ConnectionRequests(Generic[ConnectionT]):
             wire.Request(
                 number, source, target, call.protocol, call.instance, deadline_ms,
                 call.command, call.call_id, call.attempt, request_id, id_number,
+                call.traceparent and safe_traceparent(call.traceparent),
             ),
             len(payload),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import OpenSession
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
+from fastn_p2p_client.otel import safe_traceparent
 
 from ..transport.peer_limits import OPENS, PeerLimit
 from ..wire import messages as wire
@@ -208,8 +209,9 @@ class ConnectionSessions:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         number = self._connection.requests.next_number()
         request = wire.OpenSession(
-            number, source, target, message.protocol, message.instance, message.deadline_ms, message.request_id
-        )
+            number, source, target, message.protocol, message.instance, message.deadline_ms, message.request_id,
+            safe_traceparent(message.traceparent),
+        )  # fmt: skip
         self._connection.requests.send(source, encode_frame(request, payload))
         self._outgoing += 1
         self._legs.add(session)

@@ -152,7 +152,7 @@ class SessionManager:
         self._set_peer_info(relay, target, LOCAL)
         self._offers.offer(
             relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
-            message.credit, payload, LOCAL, message.request_id,
+            message.credit, payload, LOCAL, message.request_id, message.traceparent,
         )  # fmt: skip
 
     def _set_peer_info(self, relay: SessionRelay, key: bytes, path: NetworkPath) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import ConnectionLost, Denied, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import DeliverSession, encode
+from fastn_p2p_client.otel import safe_traceparent
 
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
@@ -74,7 +75,7 @@ class SessionOffers:
             return
         self.offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            incoming.window, incoming.payload, incoming.path, incoming.request_id,
+            incoming.window, incoming.payload, incoming.path, incoming.request_id, request.traceparent,
         )  # fmt: skip
 
     def offer(
@@ -89,6 +90,7 @@ class SessionOffers:
         payload: bytes,
         path: NetworkPath,
         request_id: str,
+        traceparent: str,
     ) -> None:
         """Offer a session to the least busy process of its binding, or fail it.
 
@@ -99,6 +101,7 @@ class SessionOffers:
             payload: bytes that the opener sends with its request.
             path: path over which the opener is connected.
             request_id: id of the session.
+            traceparent: span of the opener; empty for none.
         """
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, RegisteredBinding):
@@ -118,7 +121,7 @@ class SessionOffers:
         leg = LocalLeg(self._mailbox, server.sender, daemon_id(number))
         offer = DeliverSession(
             source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *path,
-            request_id=request_id,
+            request_id=request_id, traceparent=safe_traceparent(traceparent),
         )  # fmt: skip
         if isinstance(relay.opener, IncomingSession):
             relay.opener.backpressure = self._memory.backpressure_of(server.sender)

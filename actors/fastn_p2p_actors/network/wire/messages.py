@@ -79,6 +79,7 @@ class Request(Message, frozen=True, tag=2):
     request_id: str = ""
     number: bytes = b""
     """Bytes that ``*`` at the end of ``request_id`` stands for, at most 8."""
+    traceparent: str = ""
 
 
 class Reply(Message, frozen=True, tag=3):
@@ -134,6 +135,7 @@ class OpenSession(Message, frozen=True, tag=10):
     instance: str
     deadline_ms: int
     request_id: str = ""
+    traceparent: str = ""
 
 
 class SessionAccepted(Message, frozen=True, tag=11):

@@ -62,6 +62,8 @@ class Call(Message, frozen=True, tag=60):
     """Name of the call in logs and errors, at most ``MAX_REQUEST_ID`` characters. If it is empty, the name is
     ``call_id`` in hexadecimal, or else one that the network process makes. A ``*`` at its end stands for the
     correlation id in hexadecimal without the leading zeros; that id has at most 8 bytes then."""
+    traceparent: str = ""
+    """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
 
 
 class Reply(Message, frozen=True, tag=61):
@@ -107,6 +109,8 @@ class OpenSession(Message, frozen=True, tag=63):
     credit: int
     request_id: str = ""
     """Name of the session in logs and errors; see ``Call``."""
+    traceparent: str = ""
+    """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
 
 
 class SessionOpened(Message, frozen=True, tag=64):
@@ -267,6 +271,8 @@ class DeliverCall(Message, frozen=True, tag=80):
     request_id: str = ""
     """Name of the call in logs. A ``*`` at its end stands for the bytes of the correlation id after the eighth, in
     hexadecimal without the leading zeros."""
+    traceparent: str = ""
+    """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
 
 
 class DeliverSession(Message, frozen=True, tag=81):
@@ -298,6 +304,8 @@ class DeliverSession(Message, frozen=True, tag=81):
     """True if the network process answers ``ShareMemory``."""
     request_id: str = ""
     """Name of the session in logs; see ``Call``."""
+    traceparent: str = ""
+    """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
 
 
 class MemoryReady(Message, frozen=True, tag=84):
