@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from itertools import count
 from typing import Final, cast
 
@@ -144,6 +145,10 @@ class _Client:
         """Small requests over connections that are kept, each with a path of its own."""
         return await load(self._request, in_flight, seconds, warm_up)
 
+    async def load_varied(self, in_flight: int, seconds: float, warm_up: float) -> Phase:
+        """The same, each with a header of its own."""
+        return await load(partial(self._request, varies=True), in_flight, seconds, warm_up)
+
     async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
         """Upload."""
         return await asyncio.gather(*(self._carry(order("read", seconds, warm_up)) for _ in range(streams)))
@@ -159,13 +164,15 @@ class _Client:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    async def _request(self) -> None:
+    async def _request(self, *, varies: bool = False) -> None:
         if self._idle:
             connection = self._idle.pop()
         else:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(_Answers, "127.0.0.1", self._port)
-        await connection.request(f"GET /items/{next(self._numbers)}?page=1 HTTP/1.1\r\n{self._headers}\r\n".encode())
+        number = next(self._numbers)
+        own = f"X-Request-Id: {number}\r\n" if varies else ""
+        await connection.request(f"GET /items/{number}?page=1 HTTP/1.1\r\n{self._headers}{own}\r\n".encode())
         self._idle.append(connection)
 
     async def _carry(self, wanted: Order) -> Flow:
@@ -202,7 +209,8 @@ class _Client:
 
 async def _request() -> None:
     client = _Client()
-    await obey({command.__name__: command for command in (client.meet, client.load, client.pour, client.draw)})
+    commands = (client.meet, client.load, client.load_varied, client.pour, client.draw)
+    await obey({command.__name__: command for command in commands})
 
 
 if __name__ == "__main__":

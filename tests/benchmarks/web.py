@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -40,30 +41,30 @@ async def measure(
     tunnel = await tunnel_side(system, stack, growth, "beside-web")
     web = await _web_side(system, stack, growth)
     calls: list[Phase] = []
-    requests: list[Phase] = []
-    cost = dict.fromkeys(web.pids, 0.0)
+    requests: dict[str, list[Phase]] = {"load": [], "load_varied": []}
+    cost = {kind: dict.fromkeys(web.pids, 0.0) for kind in requests}
 
     async def call() -> None:
         calls.append(await system.program.do("load", Phase, in_flight=_MANY, seconds=seconds, warm_up=WARM_UP))
 
-    async def request() -> None:
+    async def request(kind: str) -> None:
         before = web.used()
-        requests.append(await web.worker.do("load", Phase, in_flight=_MANY, seconds=seconds, warm_up=WARM_UP))
+        requests[kind].append(await web.worker.do(kind, Phase, in_flight=_MANY, seconds=seconds, warm_up=WARM_UP))
         for name, used in web.used().items():
-            cost[name] += used - before[name]
+            cost[kind][name] += used - before[name]
 
     for number in range(rounds):
         on_progress(f"web: round {number + 1} of {rounds}")
         steps: list[Callable[[], Any]] = [
             call,
-            request,
+            *(partial(request, kind) for kind in requests),
             *(lambda kind=kind, side=side: side.run(kind, seconds) for kind in (TO, FROM) for side in (tunnel, web)),
         ]
         for step in steps if number % 2 == 0 else reversed(steps):
             await step()
     for name in ("forward", "open"):
         growth.forget(*(tunnel if name == "forward" else web).pids[name])
-    answered, called = ([phase.rate for phase in phases] for phases in (requests, calls))
+    answered, varied, called = ([phase.rate for phase in phases] for phases in (*requests.values(), calls))
     shown = f"{median(answered):,.0f} requests/s / {median(called):,.0f} calls/s"
     up, down = web.rates[TO], web.rates[FROM]
     sides = {_NAMES[side.name]: side for side in (tunnel, web)}
@@ -85,15 +86,26 @@ async def measure(
                 "fastest round.",
             ),
             Table(
-                "CPU milliseconds for 1,000 requests",
-                ["process", "requests with 64 in flight"],
-                [[name, f"{used * 1e6 / sum(each.total for each in requests):.0f}"] for name, used in cost.items()],
-                "Each request goes over one of 64 connections that are kept, as those of a browser. Client and service "
-                "are as small as they can be.",
+                "CPU milliseconds for 1,000 requests with 64 in flight",
+                ["process", "same headers", "a header of its own"],
+                [
+                    *(
+                        [name, *(_per_thousand(cost[kind][name], requests[kind]) for kind in requests)]
+                        for name in web.pids
+                    ),
+                    ["requests/s", f"{median(answered):,.0f}", f"{median(varied):,.0f}"],
+                ],
+                "Each request goes over one of 64 connections that are kept, as those of a browser, to an exposed "
+                "service; client and service are as small as they can be. A client sends the same headers with each "
+                "request, or one that no request before had, so that all of them have to be parsed at both ends.",
             ),
             cpu_table("CPU seconds for 1 GiB of bodies", sides, (TO, FROM)),
         ],
     )
+
+
+def _per_thousand(used: float, phases: list[Phase]) -> str:
+    return f"{used * 1e6 / sum(each.total for each in phases):.0f}"
 
 
 async def _web_side(system: System, stack: AsyncExitStack, growth: Growth) -> Side:

@@ -7,6 +7,7 @@ variable. So names are compared by their letters and digits alone.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ..peer import Peer
@@ -16,12 +17,21 @@ PEER: Final = b"Fastn-Peer"
 PEER_NAME: Final = b"Fastn-Peer-Name"
 _SEPARATORS: Final = re.compile(rb"[^a-z0-9]+")
 _RESERVED: Final = re.compile(rb"fastnpeer.*|xforwarded.*|forwarded|xrealip|proxy")
+_MAX_CACHED: Final = 64
+"""Bytes of a name whose result is kept."""
 _OF_FRAMING: Final = frozenset({b"transfer-encoding", b"content-length", b"host", b"trailer"})
 
 
 def is_reserved(name: bytes) -> bool:
     """Return whether only this side may say what a header of this name says."""
+    return _is_reserved(name) if len(name) <= _MAX_CACHED else _matches(name)
+
+
+def _matches(name: bytes) -> bool:
     return _RESERVED.fullmatch(_SEPARATORS.sub(b"", name.lower())) is not None
+
+
+_is_reserved: Final = lru_cache(256)(_matches)
 
 
 def caller_headers(peer: Peer) -> list[tuple[bytes, bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 import h11
 
@@ -12,6 +12,9 @@ from .request_reader import RequestEvent, RequestHead, RequestReader, RequestRef
 
 _JOIN: Final = 16 * 1024
 """Bytes up to which a part of a body is sent together with its head."""
+
+Pieces: TypeAlias = list[bytes | memoryview]
+"""Bytes to send one after the other."""
 
 
 class RequestRewriter:
@@ -30,25 +33,31 @@ class RequestRewriter:
         self.reader = RequestReader(check)
         self.refused: RequestRefused | None = None
         self.upgrade = False
+        self._last_headers = b""
+        """Headers that were sent with the last request."""
 
-    def rewrite(self, data: bytes) -> list[bytes | memoryview]:
+    def rewrite(self, data: bytes) -> Pieces:
         """Return what to send for bytes of the client: all that came before the first error.
 
         The head of an upgrade is a piece of its own, the last one.
         """
+        if self._last_headers and (line := self.reader.repeated(data)) is not None:
+            return [line + self._last_headers]
         return self._encode(self.reader.feed(data))
 
-    def stay(self) -> list[bytes | memoryview]:
+    def stay(self) -> Pieces:
         """Return what to send once the service has not agreed to an upgrade."""
         self.upgrade = False
         return self._encode(self.reader.resume())
 
-    def _encode(self, events: Iterator[RequestEvent]) -> list[bytes | memoryview]:
-        pieces: list[bytes | memoryview] = []
+    def _encode(self, events: Iterator[RequestEvent]) -> Pieces:
+        pieces: Pieces = []
         try:
             for event in events:
                 if isinstance(event, RequestHead):
-                    pieces.append(encode_head(event))
+                    head = encode_head(event)
+                    self._last_headers = head[head.index(b"\r\n") :]
+                    pieces.append(head)
                     self.upgrade = bool(event.upgrade)
                 elif isinstance(event, bytes | memoryview):
                     pieces += (b"%x\r\n" % len(event), event, b"\r\n") if self.reader.chunked else (event,)
@@ -60,10 +69,10 @@ class RequestRewriter:
         return [*_joined(pieces[:-1]), pieces[-1]] if self.upgrade and pieces else _joined(pieces)
 
 
-def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+def _joined(pieces: Pieces) -> Pieces:
     """Join small pieces: each one that is sent alone costs a system call."""
-    joined: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = []
+    joined: Pieces = []
+    small: Pieces = []
     for piece in pieces:
         if len(piece) <= _JOIN:
             small.append(piece)

@@ -28,7 +28,7 @@ RESET_BROKEN: Final = 1
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 _STUCK_TIMEOUT: Final = 30.0
 """Seconds without a byte after which the last bytes of a broken connection are abandoned."""
-_DISCARD_SECONDS: Final = 5.0
+DISCARD_SECONDS: Final = 5.0
 """Seconds for which bytes of a client are discarded after the end of the reply was sent to it."""
 _TRANSIT_SECONDS: Final = 1.0
 """Seconds that the last bytes get to arrive before a reset that would overtake them."""
@@ -154,7 +154,7 @@ class Splice:
         self._tasks.append(discarding)
         await self._while_moving(self._to_socket)
         if is_closed:
-            await asyncio.wait([discarding], timeout=_DISCARD_SECONDS)
+            await asyncio.wait([discarding], timeout=DISCARD_SECONDS)
             self._connection.close()
         else:
             await self._while_moving(self._wait_until_sent())
@@ -222,10 +222,14 @@ class Splice:
             await asyncio.sleep(_POLL_SECONDS)
 
     def _unsent(self) -> int:
-        """Return the bytes that the remote end of the connection has not acknowledged (SIOCOUTQ of tcp(7))."""
-        if self._connection.family == socket.AF_UNIX or self._connection.fileno() < 0:
-            return 0
-        return int(struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+        return unsent_bytes(self._connection)
+
+
+def unsent_bytes(connection: socket.socket) -> int:
+    """Return the bytes that the remote end of a connection has not acknowledged (SIOCOUTQ of tcp(7))."""
+    if connection.family == socket.AF_UNIX or connection.fileno() < 0:
+        return 0
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
 
 
 def _exception_of(task: asyncio.Future[Any]) -> BaseException | None:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.http.error_response import error_response
-from fastn_p2p_client.http.request_reader import RequestRefused
-from fastn_p2p_client.http.request_rewriter import RequestRewriter, UpgradeAnswer
+from fastn_p2p_client.http.request_reader import RequestReader, RequestRefused
+from fastn_p2p_client.http.request_rewriter import Pieces, RequestRewriter, UpgradeAnswer
 from fastn_p2p_client.session.session import Session
 
 from .._shared.splice import RESET_BROKEN, Splice, reset_socket
@@ -24,15 +24,40 @@ _LINGER_SECONDS: Final = 2.0
 """Seconds for which bytes of a client are discarded after an error, so that it can read the answer."""
 
 
-class _HttpSplice(Splice):
-    """Base of both ends."""
+def can_answer(reader: RequestReader, answered: int) -> bool:
+    """Return whether an answer of ours would not stand in the middle of one of the service.
 
-    def __init__(self, session: Session, connection: socket.socket, rewriter: RequestRewriter) -> None:
+    Answers are not parsed. A client that waits for each answer has read all of them when it sends a request.
+
+    Args:
+        answered: requests that had been passed on when the last byte of an answer came.
+    """
+    passed_on = reader.requests if reader.is_between else reader.requests - 1
+    return passed_on <= answered <= (reader.requests if reader.is_between else passed_on)
+
+
+class _HttpSplice(Splice):
+    """Base of both ends.
+
+    Args:
+        pieces: what is sent to the session first.
+        answered: see ``can_answer``.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        connection: socket.socket,
+        rewriter: RequestRewriter,
+        pieces: Pieces,
+        *,
+        answered: int = 0,
+    ) -> None:
+        self._pieces = pieces
         self._rewriter = rewriter
         self._answer: UpgradeAnswer | None = None
         self._agreed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._answered = 0
-        """Requests that had been passed on when the last byte of an answer came."""
+        self._answered = answered
         super().__init__(session, connection)
 
     async def _until_the_end(self) -> P2PError | None:
@@ -47,18 +72,9 @@ class _HttpSplice(Splice):
         """Answer a request that was not passed on, and end both connections."""
         raise NotImplementedError
 
-    def _can_answer(self) -> bool:
-        """Return whether an answer of ours would not stand in the middle of one of the service.
-
-        Answers are not parsed. A client that waits for each answer has read all of them when it sends a request.
-        """
-        reader = self._rewriter.reader
-        passed_on = reader.requests if reader.is_between else reader.requests - 1
-        return passed_on <= self._answered <= (reader.requests if reader.is_between else passed_on)
-
     async def _pass_requests(
         self,
-        pieces: list[bytes | memoryview],
+        pieces: Pieces,
         read: Callable[[], Awaitable[bytes]],
         send: Callable[[bytes | memoryview], Awaitable[Any]],
     ) -> None:
@@ -107,7 +123,7 @@ class _HttpSplice(Splice):
 
 
 class ServiceSplice(_HttpSplice):
-    """Splice on the machine of the service: the session brings requests."""
+    """Splice on the machine of the service: the session brings requests. ``pieces`` are sent to the session first."""
 
     async def _session_to_socket(self) -> None:
         send, connection = self._loop.sock_sendall, self._connection
@@ -116,6 +132,8 @@ class ServiceSplice(_HttpSplice):
 
     async def _socket_to_session(self) -> None:
         session = self._session
+        for piece in self._pieces:
+            await session.write(piece)
         while data := await self._receive():
             await session.write(data)
             self._passed_on_at = self._loop.time()
@@ -127,7 +145,7 @@ class ServiceSplice(_HttpSplice):
         self._from_socket.cancel()
         await asyncio.gather(self._from_socket, return_exceptions=True)
         reset_socket(self._connection)
-        if self._can_answer():
+        if can_answer(self._rewriter.reader, self._answered):
             await self._session.write(error_response(refused.status, refused.text))
             await self._session.close()
         else:
@@ -139,6 +157,7 @@ class ClientSplice(_HttpSplice):
 
     Args:
         pieces: what is sent to the session first.
+        is_fresh: whether no request of this connection was sent to the peer yet.
 
     Attributes:
         upgrade_head: head of a request for an upgrade that needs a session of its own, because this one has carried
@@ -150,12 +169,14 @@ class ClientSplice(_HttpSplice):
         session: Session,
         connection: socket.socket,
         rewriter: RequestRewriter,
-        pieces: list[bytes | memoryview],
+        pieces: Pieces,
+        *,
+        is_fresh: bool = True,
+        answered: int = 0,
     ) -> None:
-        self._pieces = pieces
-        self._is_fresh = True
+        self._is_fresh = is_fresh
         self.upgrade_head: bytes | memoryview | None = None
-        super().__init__(session, connection, rewriter)
+        super().__init__(session, connection, rewriter, pieces, answered=answered)
 
     async def _until_the_end(self) -> P2PError | None:
         try:
@@ -194,7 +215,7 @@ class ClientSplice(_HttpSplice):
         self._to_socket.cancel()
         await asyncio.gather(self._to_socket, return_exceptions=True)
         self._session.abort(RESET_BROKEN)
-        if self._can_answer():
+        if can_answer(self._rewriter.reader, self._answered):
             await answer(self._connection, refused.status, refused.text)
         else:
             reset_socket(self._connection)

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastn_p2p_actors.runtime.process_setup import raise_file_limit, tune_malloc
 from fastn_p2p_client.client import Client
@@ -27,7 +27,7 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
-from fastn_p2p_client.http.request_rewriter import RequestRewriter
+from fastn_p2p_client.http.request_rewriter import Pieces, RequestRewriter
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.peer_text import name_or_id52
 from fastn_p2p_client.session.session import Session
@@ -40,8 +40,10 @@ from .._shared.error_reporter import ErrorReporter
 from .._shared.service_address import ServiceAddress
 from .._shared.sockets import AddressInUse, Listener, open_listener
 from .._shared.splice import reset_socket
+from .client_channel import ClientChannel
 from .http_splice import ClientSplice, answer
 from .origin_guard import OriginGuard
+from .shared_session import SharedSession
 from .socket_owner import user_of_client
 
 PROTOCOL: Final = "Web"
@@ -79,7 +81,7 @@ class LoopbackServer(AcceptLoop):
     """Serves the connections of a listener with sessions of a peer, and answers errors as web pages.
 
     Args:
-        connect: opens a session.
+        connect: opens a session with initial data.
         guard: checks each request.
         users: uids that may connect; None for every user of this machine.
     """
@@ -87,15 +89,23 @@ class LoopbackServer(AcceptLoop):
     def __init__(
         self,
         listener: Listener,
-        connect: Callable[[], Awaitable[Session]],
+        connect: Callable[[Any], Awaitable[Session]],
         guard: OriginGuard,
         errors: ErrorReporter,
         users: frozenset[int] | None,
     ) -> None:
         super().__init__(listener, errors)
         self._connect = connect
+        self._shared = SharedSession(connect)
         self._guard = guard
         self._users = users
+
+    async def run(self) -> None:
+        """Run until cancelled. Open connections are then reset."""
+        try:
+            await super().run()
+        finally:
+            await self._shared.close()
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
@@ -113,7 +123,7 @@ class LoopbackServer(AcceptLoop):
         """Serve a connection. A session is opened when the first request has come: browsers connect in advance."""
         loop = asyncio.get_running_loop()
         rewriter = RequestRewriter(self._guard.check)
-        pieces: list[bytes | memoryview] = []
+        pieces: Pieces = []
         while not pieces:
             data = await loop.sock_recv(connection, _RECEIVE)
             if not data:
@@ -125,18 +135,24 @@ class LoopbackServer(AcceptLoop):
                 return
         while pieces:
             try:
-                session = await self._connect()
+                multiplexer = None if rewriter.upgrade else await self._shared.get()
+                session = await self._connect(None) if multiplexer is None else multiplexer.session
             except (P2PError, ApplicationError) as error:
                 self._errors.report_failure(f"a request was not passed on: {error}")
                 status = next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
                 await answer(connection, status, str(error), has_body=bytes(pieces[0][:5]) != b"HEAD ")
                 return
             self._errors.report_success()
-            splice = ClientSplice(session, connection, rewriter, pieces)
-            ended = await splice.run()
+            if multiplexer is not None:
+                channel = ClientChannel(multiplexer, rewriter, self._connect)
+                pieces = await channel.run(connection, pieces)
+                ended = channel.error
+            else:
+                splice = ClientSplice(session, connection, rewriter, pieces)
+                ended = await splice.run()
+                pieces = [] if splice.upgrade_head is None else [splice.upgrade_head]
             if isinstance(ended, ConnectionLost):
                 self._errors.report_failure(f"a connection was reset: {ended.what} went away")
-            pieces = [] if splice.upgrade_head is None else [splice.upgrade_head]
 
 
 def open_service(
@@ -223,8 +239,8 @@ async def _open(
             if browser:
                 await asyncio.to_thread(_show, named)
 
-            async def connect() -> Session:
-                return await client.connect(name, peer, PROTOCOL, instance, timeout=_CONNECT_TIMEOUT)
+            async def connect(initial: Any) -> Session:
+                return await client.connect(name, peer, PROTOCOL, instance, initial, timeout=_CONNECT_TIMEOUT)
 
             await LoopbackServer(listener, connect, OriginGuard(hosts, url), errors, users).run()
 

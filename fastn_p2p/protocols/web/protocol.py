@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+import socket
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from fastn_p2p_client.errors import Overloaded
+from fastn_p2p_client.http.channel_server import ChannelInitial, ChannelServer
+from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.protocol import BindingContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
 from .._shared.target_service import connect_target, target_address, target_permissions
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.http.request_rewriter import RequestRewriter
 
 _HOST: Final = r"\A([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\Z|\A\Z"
 _UPGRADE: Final = r"\A[!#$%&'*+.^_`|~0-9A-Za-z/-]{1,64}\Z"
@@ -33,8 +39,9 @@ class WebState(msgspec.Struct, frozen=True):
 class Web(Protocol):
     """Give peers access to one HTTP service of this machine.
 
-    Each session is one HTTP/1.1 connection to ``target``. Every request gets the headers ``Fastn-Peer`` and
-    ``Fastn-Peer-Name``, which name the verified caller. By default peers in the address book may use it.
+    Each session is one HTTP/1.1 connection to ``target``, or carries several as channels. Every request gets the
+    headers ``Fastn-Peer`` and ``Fastn-Peer-Name``, which name the verified caller. By default peers in the address
+    book may use it.
 
     Raises:
         Overloaded: ``max_connections`` are open.
@@ -57,6 +64,7 @@ class Web(Protocol):
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._connections = 0
+        self._channels: ChannelServer | None = None
 
     @classmethod
     def permissions(cls, config: Config) -> Permissions:
@@ -77,25 +85,42 @@ class Web(Protocol):
         return WebState(self._connections, self.config.max_connections)
 
     @stream
-    async def connect(self, session: Session) -> None:
-        """Serve one connection of a peer."""
-        if self._connections >= self.config.max_connections:
-            raise Overloaded(what="connections to this service", limit=self.config.max_connections)
-        self._connections += 1
+    async def connect(self, session: Session, initial: ChannelInitial | None) -> None:
+        """Serve one connection of a peer, or several that share the session as channels."""
+        if initial is not None:
+            await self._shared_sessions().serve(session, initial)
+            return
+        self._reserve()
         try:
             await self._serve(session)
         finally:
-            self._connections -= 1
+            self._release()
 
-    async def _serve(self, session: Session) -> None:
+    def _reserve(self) -> None:
+        if self._connections >= self.config.max_connections:
+            raise Overloaded(what="connections to this service", limit=self.config.max_connections)
+        self._connections += 1
+
+    def _release(self) -> None:
+        self._connections -= 1
+
+    def _shared_sessions(self) -> ChannelServer:
+        if self._channels is None:
+            from .shared_connections import SharedConnections
+
+            self._channels = SharedConnections(
+                self._rewriter_for, self._connect_service, self._reserve, self._release
+            ).server
+        return self._channels
+
+    def _rewriter_for(self, peer: Peer, *, can_upgrade: bool = False) -> RequestRewriter:
+        """Return a rewriter of the requests of a connection of a peer."""
         from fastn_p2p_client.http.caller_headers import with_caller
         from fastn_p2p_client.http.request_reader import RequestHead, RequestRefused, without_upgrade
         from fastn_p2p_client.http.request_rewriter import RequestRewriter
 
-        from .http_splice import ServiceSplice
-
-        peer, host = session.peer, self.config.host
-        upgrades = {each.lower().encode() for each in self.config.upgrades}
+        host = self.config.host
+        upgrades = {each.lower().encode() for each in self.config.upgrades} if can_upgrade else set()
 
         def check(head: RequestHead) -> RequestHead:
             if head.upgrade and head.upgrade not in upgrades:
@@ -105,24 +130,40 @@ class Web(Protocol):
             return with_caller(head, peer, host=host)
 
         rewriter = RequestRewriter(check)
+        return rewriter
+
+    async def _connect_service(self) -> socket.socket:
+        """Return a connection to the service.
+
+        Raises:
+            RequestRefused: there is none; says so to the caller.
+        """
+        from fastn_p2p_client.http.request_reader import RequestRefused
+
         try:
-            connection = await connect_target(self.context, self.config.target, self.config.connect_timeout)
+            return await connect_target(self.context, self.config.target, self.config.connect_timeout)
         except TimeoutError:
-            await self._answer_without_service(session, 504, "does not answer")
+            status, problem = 504, "does not answer"
         except OSError as error:
-            await self._answer_without_service(
-                session, 502, f"is not running ({(error.strerror or type(error).__name__).lower()})"
-            )
+            status, problem = 502, f"is not running ({(error.strerror or type(error).__name__).lower()})"
+        raise RequestRefused(
+            status,
+            f"You have reached {self.context.identity}, but the service {self.context.instance!r} {problem}.\n"
+            "Ask its owner to start it, and load this page again. The connection there needs no change.",
+        )
+
+    async def _serve(self, session: Session) -> None:
+        from fastn_p2p_client.http.error_response import error_response
+        from fastn_p2p_client.http.request_reader import RequestRefused
+
+        from .http_splice import ServiceSplice
+
+        rewriter = self._rewriter_for(session.peer, can_upgrade=True)
+        try:
+            connection = await self._connect_service()
+        except RequestRefused as refused:
+            if await session.read():
+                await session.write(error_response(refused.status, refused.text))
         else:
             session.accept()
-            await ServiceSplice(session, connection, rewriter).run()
-
-    async def _answer_without_service(self, session: Session, status: int, problem: str) -> None:
-        from fastn_p2p_client.http.error_response import error_response
-
-        if await session.read():
-            text = (
-                f"You have reached {self.context.identity}, but the service {self.context.instance!r} {problem}.\n"
-                "Ask its owner to start it, and load this page again. The connection there needs no change."
-            )
-            await session.write(error_response(status, text))
+            await ServiceSplice(session, connection, rewriter, []).run()

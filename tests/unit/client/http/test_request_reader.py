@@ -16,6 +16,7 @@ from fastn_p2p_client.http.request_reader import (
     RequestRefused,
     encode_head,
 )
+from fastn_p2p_client.http.request_rewriter import RequestRewriter
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 SIZED = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
@@ -52,6 +53,53 @@ def test_any_split_of_pipelined_requests_gives_the_same(cuts: list[int]) -> None
         (b"PUT", b"/c", b"abcde", [(b"Trail", b"yes")]),
         (b"GET", b"/a", b"", []),
     ]
+
+
+SHAPES = [
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nAccept: */*, a b\r\nCookie: a=b; c=d\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost:x\r\nX-Empty:\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost:  x  \r\nX: \t1\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x:80\r\nA:b:c\r\nA: d\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /%s HTTP/1.0\r\nHost: x\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nAccept: x\r\n\r\n",
+    b"get /%s HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT /%s HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://y/%s HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nX: \xff\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n",
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nX : a\r\n\r\n",
+    b"GET /%s\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+]
+
+
+def outcome_of(*pieces: bytes) -> object:
+    """Return what is read of requests, or the status with which one is refused."""
+    rewriter, sent = RequestRewriter(lambda head: head), b""
+    for piece in pieces:
+        sent += b"".join(rewriter.rewrite(piece))
+    return sent, rewriter.refused.status if rewriter.refused else 0, rewriter.reader.requests
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_head_that_comes_at_once_or_again_is_read_as_h11_reads_it(shape: bytes) -> None:
+    requests = [shape % name for name in (b"one", b"two?x=%41", b"three")]
+    byte_by_byte = [bytes([byte]) for byte in b"".join(requests)]
+    assert outcome_of(*requests) == outcome_of(*byte_by_byte) == outcome_of(b"".join(requests))
+
+
+def test_headers_count_as_repeated_only_behind_a_request_of_their_own() -> None:
+    headers = GET[GET.index(b"\r\n") :]
+    rewriter = RequestRewriter(lambda head: head._replace(headers=[(b"Host", b"y")]))
+    other = GET.replace(b"Host: x", b"Host: z").replace(b"GET", b"POST")
+    for sent in (GET, GET, other[:9], other[9:], GET, SIZED[:-5] + GET[:5], GET, GET):
+        rewriter.rewrite(sent)
+    assert rewriter.refused is None
+    assert rewriter.reader.requests == 7
+    pieces = b"".join(rewriter.rewrite(b"GET /a\r\nX: y HTTP/1.1" + headers))
+    assert (pieces, rewriter.refused is not None) == (b"", True)
 
 
 REFUSED = {
