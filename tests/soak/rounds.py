@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,9 @@ _IN_A_ROW: Final = 3
 """Rounds after each of which a growth must show before it ends the soak."""
 _DELIVERY: Final = 600.0
 """Seconds in which the last accepted mail must have arrived: the longest pause between two attempts, and more."""
+_POOLED: Final = "anon_inode:[eventfd]"
+"""Descriptors of a pool that keeps its largest size: a fault makes many futures of iroh wait at once."""
+_MOST_POOLED: Final = 256
 _WIDTHS: Final = (5, 8, 15, 10, 11, 9, 9, 9, 5, 0)
 
 
@@ -78,10 +82,13 @@ class _Rounds:
         pids = self._daemons.one.daemon.pids()
         if pids != self._pids:
             self.lost.append("a process of the first daemon was restarted")
+        descriptors = {name: _descriptors(pid) for name, pid in pids.items()}
+        if descriptors["network"].count(_POOLED) > _MOST_POOLED:
+            self.lost.append(f"the network process has more than {_MOST_POOLED} eventfds")
         self.found.append(
             Round(
                 memory={name: pss([pid]) / 2**20 for name, pid in pids.items()},
-                descriptors={name: len(list(Path(f"/proc/{pid}/fd").iterdir())) for name, pid in pids.items()},
+                descriptors={name: len(held) - held.count(_POOLED) for name, held in descriptors.items()},
                 p10=hundredths[9] * 1000,
                 p50=hundredths[49] * 1000,
                 p99=hundredths[98] * 1000,
@@ -92,6 +99,15 @@ class _Rounds:
                 load=os.getloadavg()[0],
             )
         )
+
+
+def _descriptors(pid: int) -> list[str]:
+    """Return what each descriptor of a process is."""
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(str(each.readlink()))
+    return found
 
 
 async def soak_rounds(daemons: SoakDaemons, minutes: float, rate: float, page: Path) -> list[str]:
