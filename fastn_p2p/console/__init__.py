@@ -6,6 +6,7 @@
 - ``json_values``, ``formatting``, ``text_encoding``: JSON in and out; sizes, times, durations; UTF-8 in every locale.
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.
+- ``identity_restart``: a message if an identity's process was replaced.
 - ``confirmation``: ask before something is deleted.
 - ``daemon_settings``: the settings with which a daemon would start here.
 - ``passphrases``, ``vault_request``, ``present_secret``: secrets for the vault, and requests to it.

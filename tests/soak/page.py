@@ -98,8 +98,8 @@ def page_of(
         "## Rounds",
         "Longest is the longest call, and the fault during which it began. PSS and descriptors are of all processes\n"
         "of the first daemon. The eventfds of a pool that keeps its largest size are not counted; more than 256 are a\n"
-        "failure. After the faults, 300 lone calls follow each other: p10, p50 and p99. Load is the kernel's average over\n"
-        "a minute. Other work of the machine delays calls, so the verdict compares the best p10.",
+        "failure. After the faults, 300 lone calls follow each other: p10, p50 and p99. Load is the kernel's average\n"
+        "over a minute. Other work of the machine delays calls, so the verdict compares the best p10.",
         _table(HEADER, [cells_of(number, each) for number, each in enumerate(rounds, 1)]),
         "## Conditions",
         _table(("", ""), conditions),

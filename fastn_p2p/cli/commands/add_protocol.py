@@ -46,28 +46,30 @@ def run(
     """
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
+    from ...console.identity_restart import tells_restart
     from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
     access, added = tuple(allow or ()), permission_lines(grant)
-    with_permissions(
-        lambda granted: with_daemon(
-            home,
-            lambda client: client.protocols.add(
-                identity,
-                protocol,
-                instance,
-                config=payload,
-                allow=access,
-                program=program,
-                granted=granted,
-                added=added,
+    with tells_restart(home, identity):
+        with_permissions(
+            lambda granted: with_daemon(
+                home,
+                lambda client: client.protocols.add(
+                    identity,
+                    protocol,
+                    instance,
+                    config=payload,
+                    allow=access,
+                    program=program,
+                    granted=granted,
+                    added=added,
+                ),
             ),
-        ),
-        yes=yes,
-    )
-    write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")
+            yes=yes,
+        )
+        write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")
     show_permissions(home, identity, protocol, instance)
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance})

@@ -64,6 +64,7 @@ def run(
     from fastn_p2p_client.ipc.messages import AddProtocol
     from fastn_p2p_client.permissions import Permissions
 
+    from ...console.identity_restart import tells_restart
     from ...console.json_values import to_json
 
     config = to_json({"target": target, **({"host": host} if host else {})})
@@ -73,21 +74,23 @@ def run(
         async with Client(home, program="fastn-p2p expose") as client:
             owner, _ = await client.resolve_identity(identity)
             remove = f"fastn-p2p remove-protocol {owner} --protocol {_PROTOCOL} --instance {name}"
-            try:
-                await client.control(
-                    AddProtocol(owner, _PROTOCOL, name, tuple(allow or ()), granted=granted), config, timeout=60
-                )
-            except BindingExists as error:
-                raise CommandFailed(
-                    f"{owner} exposes a service as {name} already. Choose another --name, or end that first: {remove}",
-                    ExitCode.EXISTS,
-                    error.code,
-                    **error.fields(),
-                ) from None
-            await _warn_without_service(address)
-            write_message(f"{target} is exposed to {', '.join(allow or ['peers'])} as {name} of {owner}.")
-            write_message(f"Peers open it: fastn-p2p open PEER{'' if name == 'web' else f' {name}'}")
-            write_message(f"It stays until: {remove}")
+            with tells_restart(home, owner):
+                try:
+                    await client.control(
+                        AddProtocol(owner, _PROTOCOL, name, tuple(allow or ()), granted=granted), config, timeout=60
+                    )
+                except BindingExists as error:
+                    raise CommandFailed(
+                        f"{owner} exposes a service as {name} already. Choose another --name, or end that first: "
+                        f"{remove}",
+                        ExitCode.EXISTS,
+                        error.code,
+                        **error.fields(),
+                    ) from None
+                await _warn_without_service(address)
+                write_message(f"{target} is exposed to {', '.join(allow or ['peers'])} as {name} of {owner}.")
+                write_message(f"Peers open it: fastn-p2p open PEER{'' if name == 'web' else f' {name}'}")
+                write_message(f"It stays until: {remove}")
             if json:
                 put_json({"identity": owner, "protocol": _PROTOCOL, "instance": name, "target": target})
 

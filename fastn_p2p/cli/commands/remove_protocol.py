@@ -26,6 +26,7 @@ def run(
 
     from ...console.confirmation import can_confirm, confirm_deletion
     from ...console.control_request import with_daemon
+    from ...console.identity_restart import tells_restart
 
     def remove(*, keep_data: bool = False, if_empty: bool = False) -> None:
         with_daemon(
@@ -35,19 +36,20 @@ def run(
             ),
         )
 
-    try:
-        remove(keep_data=keep_data, if_empty=not yes)
-    except WorkspaceNotEmpty as error:
-        if not can_confirm():
-            raise
-        confirm_deletion(f"{protocol} ({instance}) of {identity} holds {error.holds}. This cannot be undone.")
-        remove()
-    if keep_data:
-        write_message(
-            f"Removed {protocol} ({instance}) from {identity}. Its files are kept. To delete them, repeat the command "
-            "without --keep-data."
-        )
-    else:
-        write_message(f"Removed {protocol} ({instance}) from {identity}.")
+    with tells_restart(home, identity):
+        try:
+            remove(keep_data=keep_data, if_empty=not yes)
+        except WorkspaceNotEmpty as error:
+            if not can_confirm():
+                raise
+            confirm_deletion(f"{protocol} ({instance}) of {identity} holds {error.holds}. This cannot be undone.")
+            remove()
+        if keep_data:
+            write_message(
+                f"Removed {protocol} ({instance}) from {identity}. Its files are kept. To delete them, repeat the "
+                "command without --keep-data."
+            )
+        else:
+            write_message(f"Removed {protocol} ({instance}) from {identity}.")
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance})

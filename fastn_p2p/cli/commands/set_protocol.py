@@ -52,6 +52,7 @@ def run(
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
     from ...console.exit_codes import CommandLineError
+    from ...console.identity_restart import tells_restart
     from ...console.json_values import json_argument, parse_json
 
     if allow and reset_allow:
@@ -64,23 +65,24 @@ def run(
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
     added = permission_lines(grant)
-    state = with_permissions(
-        lambda granted: with_daemon(
-            home,
-            lambda client: client.protocols.set(
-                identity,
-                protocol,
-                instance,
-                config=payload,
-                allow=access,
-                granted=granted,
-                added=added,
-                reset_added=reset_grants,
+    with tells_restart(home, identity):
+        state = with_permissions(
+            lambda granted: with_daemon(
+                home,
+                lambda client: client.protocols.set(
+                    identity,
+                    protocol,
+                    instance,
+                    config=payload,
+                    allow=access,
+                    granted=granted,
+                    added=added,
+                    reset_added=reset_grants,
+                ),
             ),
-        ),
-        yes=yes,
-    )
-    write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
+            yes=yes,
+        )
+        write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
     if config is not None or grant or reset_grants or yes:
         show_permissions(home, identity, protocol, instance)
     if json:

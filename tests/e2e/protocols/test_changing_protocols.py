@@ -164,3 +164,13 @@ async def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daem
             await serving
     config = json.loads((daemons.two.home.identities / "bob/protocols/Limited/default/config.json").read_text())
     assert (config["config"], config["allow"]) == ({"limit": 2}, [daemons.bob])
+
+
+def test_a_command_that_restarts_the_identity_says_so(daemons: TwoDaemons) -> None:
+    """Its process gets a sandbox with the new permissions; sessions of all of its protocols end with the old one."""
+    tunnel = ("--protocol", "Tunnel", "--instance")
+    words = "bob's process was restarted, because its permissions have changed."
+    assert words in bob(daemons, "add-protocol", "bob", *tunnel, "restarts", "--config", '{"target": "127.0.0.1:9"}')
+    assert words in bob(daemons, "set-protocol", "bob", *tunnel, "restarts", "--config", '{"target": "127.0.0.1:7"}')
+    assert words not in bob(daemons, "add-protocol", "bob", "--protocol", "Echo", "--instance", "restarts")
+    assert words in bob(daemons, "remove-protocol", "bob", *tunnel, "restarts", "--yes")
