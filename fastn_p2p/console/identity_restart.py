@@ -13,8 +13,8 @@ from .process_snapshot import read_process_file
 
 
 @contextmanager
-def tells_restart(home: Path | None, identity: str) -> Iterator[None]:
-    """Say at the end whether the process of an identity was replaced meanwhile, as one with other permissions is."""
+def report_restart(home: Path | None, identity: str) -> Iterator[None]:
+    """Print a message at the end if the process of an identity was replaced meanwhile, to get other permissions."""
     found = Home.find(home)
     before = _pid(found, identity)
     yield

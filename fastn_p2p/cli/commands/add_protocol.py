@@ -46,13 +46,13 @@ def run(
     """
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
-    from ...console.identity_restart import tells_restart
+    from ...console.identity_restart import report_restart
     from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
     access, added = tuple(allow or ()), permission_lines(grant)
-    with tells_restart(home, identity):
+    with report_restart(home, identity):
         with_permissions(
             lambda granted: with_daemon(
                 home,

@@ -64,7 +64,7 @@ def run(
     from fastn_p2p_client.ipc.messages import AddProtocol
     from fastn_p2p_client.permissions import Permissions
 
-    from ...console.identity_restart import tells_restart
+    from ...console.identity_restart import report_restart
     from ...console.json_values import to_json
 
     config = to_json({"target": target, **({"host": host} if host else {})})
@@ -74,7 +74,7 @@ def run(
         async with Client(home, program="fastn-p2p expose") as client:
             owner, _ = await client.resolve_identity(identity)
             remove = f"fastn-p2p remove-protocol {owner} --protocol {_PROTOCOL} --instance {name}"
-            with tells_restart(home, owner):
+            with report_restart(home, owner):
                 try:
                     await client.control(
                         AddProtocol(owner, _PROTOCOL, name, tuple(allow or ()), granted=granted), config, timeout=60

@@ -26,7 +26,7 @@ def run(
 
     from ...console.confirmation import can_confirm, confirm_deletion
     from ...console.control_request import with_daemon
-    from ...console.identity_restart import tells_restart
+    from ...console.identity_restart import report_restart
 
     def remove(*, keep_data: bool = False, if_empty: bool = False) -> None:
         with_daemon(
@@ -36,7 +36,7 @@ def run(
             ),
         )
 
-    with tells_restart(home, identity):
+    with report_restart(home, identity):
         try:
             remove(keep_data=keep_data, if_empty=not yes)
         except WorkspaceNotEmpty as error:

@@ -52,7 +52,7 @@ def run(
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
     from ...console.exit_codes import CommandLineError
-    from ...console.identity_restart import tells_restart
+    from ...console.identity_restart import report_restart
     from ...console.json_values import json_argument, parse_json
 
     if allow and reset_allow:
@@ -65,7 +65,7 @@ def run(
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
     added = permission_lines(grant)
-    with tells_restart(home, identity):
+    with report_restart(home, identity):
         state = with_permissions(
             lambda granted: with_daemon(
                 home,

@@ -167,7 +167,7 @@ async def test_a_program_that_serves_goes_on_with_what_is_set_or_refuses_it(daem
 
 
 def test_a_command_that_restarts_the_identity_says_so(daemons: TwoDaemons) -> None:
-    """Its process gets a sandbox with the new permissions; sessions of all of its protocols end with the old one."""
+    """A sandbox cannot grow or shrink: sessions of all protocols of the identity end with its process."""
     tunnel = ("--protocol", "Tunnel", "--instance")
     words = "bob's process was restarted, because its permissions have changed."
     assert words in bob(daemons, "add-protocol", "bob", *tunnel, "restarts", "--config", '{"target": "127.0.0.1:9"}')
