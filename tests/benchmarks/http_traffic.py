@@ -30,6 +30,7 @@ _ANSWER: Final = (
     "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n"
     f"Content-Length: {len(MESSAGE)}\r\n\r\n{MESSAGE}"
 ).encode()
+_ANSWER_END: Final = f"\r\n\r\n{MESSAGE}".encode()
 _FLOW_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close\r\n\r\n"
 _HEADERS: Final = (
     "User-Agent: benchmark/1.0\r\nAccept: text/html,application/json;q=0.9,*/*;q=0.8\r\n"
@@ -118,9 +119,9 @@ class _Answers(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        if self._waiting is None or self._waiting.done() or len(self._data) < len(_ANSWER):
+        if self._waiting is None or self._waiting.done() or not self._data.endswith(_ANSWER_END):
             return
-        if self._data == _ANSWER:
+        if self._data.startswith(b"HTTP/1.1 200 "):
             self._waiting.set_result(None)
         else:
             self._waiting.set_exception(RuntimeError(f"another answer: {self._data!r}"))

@@ -13,6 +13,7 @@ Layout
 ``request_reader``     read requests, and refuse what two programs could understand differently
 ``request_rewriter``   pass requests on with other heads
 ``multiplexer``        connections that share one session, as channels of it
+``stream_channel``     a channel that is read and written with await
 ``channel_server``     the sessions with channels that a binding serves
 ``caller_headers``     the headers that name the caller
 ``error_response``     answers that do not come from the service

@@ -19,6 +19,7 @@ from ..session.session import Session
 from .caller_headers import with_caller
 from .error_response import error_response
 from .request_reader import RequestEnd, RequestEvent, RequestHead, RequestReader, RequestRefused, without_upgrade
+from .stream_channel import StreamChannel
 
 WEBSOCKET: Final = b"websocket"
 MAX_DISCARDED: Final = 1 << 20
@@ -41,7 +42,7 @@ class AsgiConnection:
         state: state that the application has made at its start.
     """
 
-    def __init__(self, app: Any, session: Session, state: dict[str, Any]) -> None:
+    def __init__(self, app: Any, session: Session | StreamChannel, state: dict[str, Any]) -> None:
         self._app = app
         self._session = session
         self._state = state
@@ -51,7 +52,7 @@ class AsgiConnection:
         self._refused: RequestRefused | None = None
 
     def _check(self, head: RequestHead) -> RequestHead:
-        if head.upgrade and head.upgrade != WEBSOCKET:
+        if head.upgrade and (head.upgrade != WEBSOCKET or not isinstance(self._session, Session)):
             head = without_upgrade(head)
         return with_caller(head, self._session.peer)
 
@@ -61,7 +62,7 @@ class AsgiConnection:
             while (head := await self.next_event()) is not None:
                 if not isinstance(head, RequestHead):
                     continue
-                if head.upgrade:
+                if head.upgrade and isinstance(self._session, Session):
                     from .websocket_exchange import WebSocketExchange
 
                     await WebSocketExchange(self._app, self._scope(head), self._session, head, self._reader).run()
@@ -78,8 +79,8 @@ class AsgiConnection:
             self._session.abort(RESET_LOST)  # the caller has gone
 
     @property
-    def session(self) -> Session:
-        """Session that the connection is."""
+    def session(self) -> Session | StreamChannel:
+        """Session, or channel of one, that the connection is."""
         return self._session
 
     @property

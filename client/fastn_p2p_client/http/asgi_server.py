@@ -11,11 +11,16 @@ from typing import Any, Final, TypeAlias
 
 from ..home import Home
 from ..ipc.transport.base import TransportName
+from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED
 from ..peer import Peer
 from ..serving.server import Server
 from ..serving.termination import run_until_signal
 from ..session.session import Session
 from .asgi_connection import AsgiConnection
+from .channel_server import ChannelInitial, ChannelServer
+from .error_response import error_response
+from .multiplexer import Multiplexer, SessionChannel
+from .stream_channel import StreamChannel
 
 __all__ = ["AsgiServer", "serve_asgi"]
 
@@ -65,6 +70,8 @@ class AsgiServer:
         """
         self._app = app
         self._state: dict[str, Any] = {}
+        self._channels = ChannelServer(self._accept, self._move)
+        self._tasks: dict[SessionChannel, asyncio.Future[None]] = {}
         self._server = Server(identity, home, transport=transport)
         self._server.handle_streams(PROTOCOL, self._handle, instance=instance, access=access)
         self._server.handle_requests(PROTOCOL, _answer, instance=instance, access=access)
@@ -99,9 +106,39 @@ class AsgiServer:
         """Have ``serve`` return once the requests in flight have ended."""
         self._server.close()
 
-    async def _handle(self, session: Session) -> None:
+    async def _handle(self, session: Session, initial: ChannelInitial | None) -> None:
+        if initial is not None:
+            await self._channels.serve(session, initial)
+            return
         session.accept()
         await AsgiConnection(self._app, session, self._state).run()
+
+    def _accept(self, multiplexer: Multiplexer, number: int, is_full: bool) -> SessionChannel:
+        channel = StreamChannel(multiplexer, number)
+        if is_full or len(self._tasks) >= MAX_SESSIONS_PER_BINDING:
+            if not multiplexer.is_congested:
+                channel.send(error_response(503, "Too many connections are open."))
+                channel.end()
+            channel.reset()
+            return channel
+        task = self._tasks[channel] = asyncio.ensure_future(self._serve(channel))
+        task.add_done_callback(lambda _: self._tasks.pop(channel))
+        return channel
+
+    async def _serve(self, channel: StreamChannel) -> None:
+        try:
+            await AsgiConnection(self._app, channel, self._state).run()
+        except BaseException as error:
+            channel.abort(RESET_FAILED)
+            if not isinstance(error, Exception):
+                raise
+            _log.exception("a connection has failed")
+
+    async def _move(self, channel: SessionChannel, session: Session) -> None:
+        task = self._tasks.get(channel)
+        if task is not None and isinstance(channel, StreamChannel):
+            channel.move_to(session)
+            await task
 
 
 async def _answer(_request: dict[str, Any], _peer: Peer) -> dict[str, Any]:
