@@ -25,6 +25,7 @@ _BUSY_AFTER: Final = 0.5
 """Seconds of waiting after which a process counts as busy. With a shorter timeout the error is ``DeadlineExceeded``,
 because the time was too short to know."""
 
+_latest_waiting: Final[list[m.WaitingItem]] = []
 _hello_reply: Final = msgspec.msgpack.Decoder(m.Welcome | m.ErrorReply)
 
 
@@ -182,6 +183,7 @@ class DaemonConnection:
             self._rejection = VersionMismatch(ours=PROTOCOL_VERSION, theirs=reply.version)
         else:
             self._rejection = None
+            _latest_waiting[:] = reply.waiting
             self._open_network(Path(os.fsdecode(reply.data_route.encode())))  # also where file names are not UTF-8
             self._welcomed.set()
 
@@ -199,3 +201,8 @@ class DaemonConnection:
             transport=self._transport,
         )
         self.network.open()
+
+
+def latest_waiting() -> list[m.WaitingItem]:
+    """Return what has waited for the owner when a daemon answered the last hello of this process; for commands."""
+    return _latest_waiting

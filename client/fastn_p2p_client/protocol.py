@@ -68,6 +68,10 @@ class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Config of a protocol without config: the empty JSON object."""
 
 
+def _ignore_waiting(_count: int) -> None:
+    """Without a daemon nobody is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class BindingContext:
     """Binding of a protocol, as its code sees it."""
@@ -86,6 +90,9 @@ class BindingContext:
     """Instance of the protocol's ``Config``; for plain handlers the JSON value that the owner gave."""
     home: Home | None = None
     """Home of the daemon; None stands for ``$FASTN_HOME``."""
+    report_waiting: Callable[[int], None] = _ignore_waiting
+    """Function that tells the daemon how much waits for the owner here, such as unread mails. Commands on a terminal
+    mention it. Call it inside the event loop when the number changes. Without a daemon it does nothing."""
 
     @property
     def client(self) -> Client:

@@ -58,10 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_quiet(json or _QUIET in options)
     options = [word for word in options if word != _QUIET]
     code = _run([*options, *values], is_program=is_program, json=json)
+    if code == ExitCode.OK:
+        _mention_what_waits(arguments)
     unwritten = end_streams()
     if unwritten is None or code != ExitCode.OK:
         return code
     return ExitCode.PIPE if isinstance(unwritten, BrokenPipeError) else report(unwritten)
+
+
+def _mention_what_waits(arguments: Sequence[str]) -> None:
+    """Write on a terminal what waits for the owner, if the command has talked to a daemon and something waits."""
+    connection = sys.modules.get("fastn_p2p_client.daemon_connection")
+    if connection is None or sys.stderr is None or not sys.stderr.isatty():
+        return
+    items = connection.latest_waiting()
+    if items:
+        from ..console.waiting_notice import write_waiting_notice
+
+        write_waiting_notice(arguments, items)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

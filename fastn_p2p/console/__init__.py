@@ -7,6 +7,7 @@
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.
 - ``identity_restart``: a message if an identity's process was replaced.
+- ``waiting_notice``: one line after a command about mails, file offers and access requests.
 - ``confirmation``: ask before something is deleted.
 - ``daemon_settings``: the settings with which a daemon would start here.
 - ``passphrases``, ``vault_request``, ``present_secret``: secrets for the vault, and requests to it.

@@ -7,6 +7,7 @@ every control command can be repeated.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -28,13 +29,21 @@ from fastn_p2p_client.ipc.messages import (
     PingReply,
     SettingsReply,
     TicketText,
+    WaitingItem,
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
 
 from ..identity.messages import IdentityActorReply
 from ..identity.resource_limits import memory_limit, process_limit
-from ..network.admin_messages import AccessEvaluation, AuthenticateGateway, NetworkFiguresReply, NetworkReportReply
+from ..network.admin_messages import (
+    WAITING,
+    AccessEvaluation,
+    AuthenticateGateway,
+    NetworkFiguresReply,
+    NetworkReportReply,
+    WaitingList,
+)
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
 from ..runtime.curve.curve_connection import vault_channel
@@ -74,6 +83,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | NetworkReportReply
     | NetworkFiguresReply
 )
+_waiting: Final = msgspec.msgpack.Decoder(WaitingList)
 _identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)
 
 T = TypeVar("T")
@@ -121,25 +131,30 @@ def vault(home: Home, settings: GatewaySettings) -> ActorClient:
     return ActorClient(vault_channel(home.mailbox("vault"), settings.vault), "vault", _vault_reply)
 
 
-def network(home: Home, settings: GatewaySettings) -> ActorClient:
-    """Return a client of the network process. It sends the gateway's grant first, at each connection."""
+def network(
+    home: Home, settings: GatewaySettings, on_waiting: Callable[[tuple[WaitingItem, ...]], object]
+) -> ActorClient:
+    """Return a client of the network process. It sends the gateway's grant first, at each connection.
+
+    Args:
+        on_waiting: called with what waits for the owner, at each connection and after changes.
+    """
     manage = encode(AuthenticateGateway(make_grant(settings.grant_key, GATEWAY_SUBJECT)))
 
     def on_connect() -> None:
         # At once: requests that wait for the connection are sent after this.
         channel.send(_AUTHENTICATION, manage)
 
-    channel = RequestChannel(
-        home.mailbox("network"), "network", on_connect=on_connect, on_message=_on_authentication_reply
-    )
+    def on_message(correlation: bytes, header: bytes, _: bytes) -> None:
+        if correlation == WAITING:
+            on_waiting(_waiting.decode(header).items)
+        elif correlation == _AUTHENTICATION:
+            reply = decode_answer(_network_reply, header)
+            if isinstance(reply, ErrorReply):
+                log.error("the network process rejected the gateway: %s", reply.error())
+
+    channel = RequestChannel(home.mailbox("network"), "network", on_connect=on_connect, on_message=on_message)
     return ActorClient(channel, "network", _network_reply)
-
-
-def _on_authentication_reply(correlation: bytes, header: bytes, _: bytes) -> None:
-    if correlation == _AUTHENTICATION:
-        reply = decode_answer(_network_reply, header)
-        if isinstance(reply, ErrorReply):
-            log.error("the network process rejected the gateway: %s", reply.error())
 
 
 class IdentityClient(ActorClient):

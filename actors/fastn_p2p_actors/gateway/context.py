@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import Ack, PeerInfo, PeerList
+from fastn_p2p_client.ipc.messages import Ack, PeerInfo, PeerList, WaitingItem
 
 from ..identity.one_shot_worker import WorkerLimits
 from ..network.admin_messages import GetPeers
@@ -54,6 +54,7 @@ class GatewayContext:
         is_confining: whether the daemon's processes are confined, where the kernel can do that.
         filled_disk: warnings about identities that were taken offline because they filled the disk, by name.
         metrics_problem: reason why metrics are not served, although the settings want it; empty if there is none.
+        waiting: what waits for the owner, as the network process has said.
         workers: runs protocol code in one-shot workers.
     """
 
@@ -64,7 +65,8 @@ class GatewayContext:
         self.permissions = PermissionStore(actor.home)
         self.supervisor = SupervisorClient(actor)
         self.vault = actor_clients.vault(actor.home, self.settings)
-        self.network = actor_clients.network(actor.home, self.settings)
+        self.network = actor_clients.network(actor.home, self.settings, self._on_waiting)
+        self.waiting: tuple[WaitingItem, ...] = ()
         self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
@@ -78,6 +80,9 @@ class GatewayContext:
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
+
+    def _on_waiting(self, items: tuple[WaitingItem, ...]) -> None:
+        self.waiting = items
 
     @asynccontextmanager
     async def identity_lock(self, identity: str) -> AsyncIterator[None]:

@@ -197,6 +197,7 @@ class ControlServer:
             data_route=os.fsencode(self._context.home.mailbox("network")).decode(),
             max_payload=MAX_PAYLOAD,
             max_calls=MAX_CALLS_PER_CLIENT,
+            waiting=self._context.waiting if sender.identity is None else (),
         )
         self._mailbox.send(sender, correlation, encode(welcome))
 

@@ -258,9 +258,11 @@ class IdentityActor:
     def _new_binding(self, protocol: str, instance: str, code: str) -> HostedBinding:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
         identity = self._identity
-        return HostedBinding(
+        hosted = HostedBinding(
             identity.name, identity.key, protocol, instance, workspace, code, self._context.home, self._attribution
         )
+        hosted.on_waiting = lambda: self._spawn(self._registration.report_waiting(hosted))
+        return hosted
 
     def _active(self) -> list[HostedBinding]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
@@ -350,6 +352,8 @@ class IdentityActor:
             hosted.failed(error)
             raise
         hosted.state = "serving"
+        if hosted.waiting:
+            hosted.on_waiting()
 
     async def _deactivate(self, message: Deactivate) -> None:
         hosted = self._hosted.get((message.protocol, message.instance))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class HostedBinding:
         binding: the binding for the dispatcher, once it is active; else None.
         access: the effective access list, once it is active; never empty then.
         state: ``starting``, ``serving`` or ``failed: …``.
+        waiting: how much waits for the owner, as the protocol says.
+        on_waiting: called when ``waiting`` has changed while the binding is active.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class HostedBinding:
         self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
         self.state = "starting"
-        context = BindingContext(identity, key, protocol, instance, workspace, None, home)
+        self.waiting = 0
+        self.on_waiting: Callable[[], object] = lambda: None
+        context = BindingContext(identity, key, protocol, instance, workspace, None, home, self._set_waiting)
         self._runner = AttributingRunner(attribution, (protocol, instance))
         self._declare = partial(declared_permissions, protocol, code)
         self._life = ProtocolLifecycle(context, partial(load, protocol, code), self._runner)
@@ -65,6 +70,12 @@ class HostedBinding:
     @property
     def name(self) -> tuple[str, str]:
         return self.protocol, self.instance
+
+    def _set_waiting(self, count: int) -> None:
+        if count != self.waiting:
+            self.waiting = count
+            if self.binding is not None:
+                self.on_waiting()
 
     def describe(self) -> BindingState:
         return BindingState(self.protocol, self.instance, self.access, self.state)

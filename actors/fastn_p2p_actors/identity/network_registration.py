@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, VaultLocked
-from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, UnregisterIdentity
+from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, ReportWaiting, UnregisterIdentity
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.registration_loop import RegistrationLoop
 
@@ -72,6 +72,12 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
         except P2PError as error:
             log.debug("%s was not unregistered: %s", self._identity, error)
 
+    async def report_waiting(self, binding: HostedBinding) -> None:
+        """Send how much waits for the owner in a binding. Never raises: it is sent again after each registration."""
+        message = ReportWaiting(self._identity, binding.protocol, binding.instance, binding.waiting)
+        with suppress(P2PError):
+            await self._request(message)
+
     def _registration_of(self, binding: HostedBinding) -> RegisterBinding:
         return RegisterBinding(self._identity, binding.protocol, binding.instance, binding.access, self._grant)
 
@@ -114,6 +120,8 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
 
     def _on_accepted(self, binding: HostedBinding) -> None:
         binding.state = "serving"
+        if binding.waiting:
+            binding.on_waiting()
 
     def _on_rejected(self, binding: HostedBinding, error: P2PError) -> None:
         binding.failed(error)

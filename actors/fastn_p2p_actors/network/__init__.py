@@ -6,6 +6,7 @@
 - ``admin``, ``admin_messages``: requests of the gateway; ``report`` collects the state for
   ``status``. ``figures`` and ``call_counters``: numbers for metrics.
 - ``contact_requests``: requests of the gateway about ``contacts``: pending peers, groups, invitations, blocked peers.
+- ``waiting_items``: mails, offers and strangers that wait for the owner, for the notice of commands.
 - ``calls``: calls of local programs, and calls that local processes serve.
 - ``sessions``: sessions, each a relay between two legs.
 - ``discovery``: from a name to a connection; records of peers and of the identities that are online, and their sources.

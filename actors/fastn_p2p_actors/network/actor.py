@@ -97,6 +97,7 @@ from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
 from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
+from .waiting_items import WaitingItems
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +241,7 @@ class Network:
         )
         records.on_published = lambda identity: self._pool.wants.push_record(identity.raw, identity.record)
         self._publisher.on_offline = lambda identity: self._pool.wants.went_offline(identity.raw)
+        waiting = self._waiting = WaitingItems(mailbox, registry, self._pending)
         self._registrations = RegistrationRequests(
             self._settings.grant_key,
             registry=registry,
@@ -251,6 +253,7 @@ class Network:
             pool=self._pool,
             revocation=self._sessions.revocation,
             audit=self._audit,
+            waiting=waiting,
         )
         revocations = self._revocations = RevocationExchange(
             registry=registry,
@@ -275,6 +278,7 @@ class Network:
             introductions=self._introductions,
             pool=self._pool,
             revocation=self._sessions.revocation,
+            waiting=waiting,
         )
         await asyncio.to_thread(contacts.load)
         invitations = InvitationExchange(
@@ -318,6 +322,7 @@ class Network:
             revocations=revocations,
             invitations=invitations,
             reconnect_list=self._reconnect_list,
+            waiting=waiting,
             figures=partial(read_figures, self._outgoing, self._incoming, self._sessions, self._pool, payloads),
         )
         registry.check_usable = book.check_own
@@ -341,6 +346,7 @@ class Network:
         self._incoming.close()
         self._sessions.close()
         self._waits.close()
+        self._waiting.close()
         self._revocations.close()
         self._publisher.close()
         self._finder.close()

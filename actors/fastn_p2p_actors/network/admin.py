@@ -58,6 +58,7 @@ from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
 from .settings_reload import SettingsReload
 from .transport.endpoint import NetworkEndpoint
+from .waiting_items import WaitingItems
 
 
 class Admin:
@@ -85,6 +86,7 @@ class Admin:
         revocations: RevocationExchange,
         invitations: InvitationExchange,
         reconnect_list: ReconnectList,
+        waiting: WaitingItems,
         figures: Callable[[], Awaitable[NetworkFigures]],
         lan: LanSource | None = None,
     ) -> None:
@@ -105,11 +107,13 @@ class Admin:
         self._revocations = revocations
         self._invitations = invitations
         self._reconnect_list = reconnect_list
+        self._waiting = waiting
         self._figures = figures
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
         self._gateways.discard(sender)
+        self._waiting.remove(sender)
 
     async def handle(self, sender: Sender, message: Message) -> Message:
         """Return the reply to one request.
@@ -122,6 +126,7 @@ class Admin:
         if isinstance(message, AuthenticateGateway):
             check_grant(self._grant_key, GATEWAY_SUBJECT, message.grant)
             self._gateways.add(sender)
+            self._waiting.add(sender)
             return Ack()
         if sender not in self._gateways:
             raise Forbidden(role="a program", request=type(message).__name__)

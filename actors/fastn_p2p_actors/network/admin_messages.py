@@ -9,7 +9,15 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import AccessEntry, ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
+from fastn_p2p_client.ipc.messages import (
+    AccessEntry,
+    ConnectionStatus,
+    DataRequest,
+    IdentityStatus,
+    Message,
+    PeerInfo,
+    WaitingItem,
+)
 
 from ..storage.invitation_file import SavedInvitation
 
@@ -315,6 +323,16 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class NetworkReportReply(Message, frozen=True, tag=150):
     report: NetworkReport
+
+
+WAITING: Final = b"waiting"
+"""Correlation id of ``WaitingList``, which answers no request."""
+
+
+class WaitingList(Message, frozen=True, tag=153):
+    """Things that wait for the owner. Sent to the gateway after it has authenticated itself, and after changes."""
+
+    items: tuple[WaitingItem, ...]
 
 
 ContactRequest: TypeAlias = (

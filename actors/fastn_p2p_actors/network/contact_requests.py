@@ -41,6 +41,7 @@ from .contacts.pending_peers import PendingPeers
 from .serving.access_list import AccessList
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
+from .waiting_items import WaitingItems
 from .wire.messages import CLOSE_SHUTDOWN
 
 MAX_WAIT: Final = 30.0
@@ -64,6 +65,7 @@ class ContactRequests:
         introductions: IntroductionRegistry[PeerConnection],
         pool: ConnectionPool,
         revocation: SessionRevocation,
+        waiting: WaitingItems,
     ) -> None:
         self._registry = registry
         self._book = book
@@ -72,6 +74,7 @@ class ContactRequests:
         self._introductions = introductions
         self._pool = pool
         self._revocation = revocation
+        self._waiting = waiting
         self.warnings: list[str] = []
         self._changed = asyncio.Event()
         pending.on_change = self._on_pending
@@ -155,6 +158,7 @@ class ContactRequests:
     def _on_pending(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        self._waiting.changed()
 
     async def _get_pending(self, message: GetPendingPeers) -> PendingPeerList:
         seconds = min(message.wait_ms / 1000, MAX_WAIT)

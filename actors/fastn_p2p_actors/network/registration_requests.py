@@ -11,6 +11,7 @@ from fastn_p2p_client.ipc.messages import (
     Message,
     RegisterBinding,
     RegisterIdentity,
+    ReportWaiting,
     UnregisterBinding,
     UnregisterIdentity,
 )
@@ -30,8 +31,11 @@ from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.revocation import SessionRevocation
+from .waiting_items import WaitingItems
 
-RegistrationRequest: TypeAlias = RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity
+RegistrationRequest: TypeAlias = (
+    RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity | ReportWaiting
+)
 
 _MAX_ADMITTED: Final = 16_384
 """Pairs of a peer and a binding that are remembered. An older one may be reported again."""
@@ -53,11 +57,13 @@ class RegistrationRequests:
         pool: ConnectionPool,
         revocation: SessionRevocation,
         audit: AuditReporter,
+        waiting: WaitingItems,
     ) -> None:
         self._audit = audit
         self._admitted: dict[tuple[bytes, str, str, str], None] = {}
         """Peers that were admitted, with the binding: each is reported once."""
         self._grant_key = grant_key
+        self._waiting = waiting
         self._registry = registry
         self._book = book
         self._publisher = publisher
@@ -70,6 +76,7 @@ class RegistrationRequests:
     def on_sender_gone(self, sender: Sender) -> None:
         """Remove what the process had registered. Calls to it are held for a while, because it may come back."""
         if self._registry.remove_sender(sender):
+            self._waiting.changed()
             self._grace.reopen()
             self._expected.changed()
 
@@ -93,10 +100,17 @@ class RegistrationRequests:
             if not self._registry.unregister(message.identity, message.protocol, message.instance, sender):
                 self._identity_of(message.identity, sender)
             self._expected.changed()
+            self._waiting.changed()
+        elif isinstance(message, ReportWaiting):
+            binding = self._identity_of(message.identity, sender).bindings.get((message.protocol, message.instance))
+            if binding is not None:
+                binding.waiting = max(0, message.count)
+                self._waiting.changed()
         else:
             identity = self._identity_of(message.identity, sender)
             await self._publisher.bring_offline(identity)
             await self._revocation.identity_offline(identity)
+            self._waiting.changed()
         return Ack()
 
     async def _register_binding(self, sender: Sender, message: RegisterBinding) -> None:

@@ -14,13 +14,14 @@ from fastn_p2p_client.ipc.messages import (
     OpenSession,
     RegisterBinding,
     RegisterIdentity,
+    ReportWaiting,
     UnregisterBinding,
     UnregisterIdentity,
     WaitForPeer,
 )
 
 _ACTING = (Call, OpenSession, WaitForPeer)
-_NAMING = (*_ACTING, RegisterIdentity, RegisterBinding, UnregisterBinding, UnregisterIdentity)
+_NAMING = (*_ACTING, RegisterIdentity, RegisterBinding, UnregisterBinding, UnregisterIdentity, ReportWaiting)
 
 M = TypeVar("M", bound=msgspec.Struct)
 

@@ -65,6 +65,7 @@ class FileTransfer(Protocol):
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._inbox = OfferInbox(context.workspace / "offers", self.config, lambda offer: offer in self._arriving)
+        self._inbox.on_waiting = context.report_waiting
         self._arriving: dict[str, _ArrivingOffer] = {}
         self._pool = WorkPool()
         self._checkpoints = Checkpoints()
@@ -82,6 +83,7 @@ class FileTransfer(Protocol):
 
     async def on_activate(self) -> None:
         await asyncio.to_thread(self._inbox.open)
+        self._inbox.count_waiting()
 
     async def on_reload(self) -> None:
         self._inbox.settings = self.config

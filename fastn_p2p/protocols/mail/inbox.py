@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
-from fastn_p2p_client.errors import ApplicationError
+from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import (
     REWOUND,
@@ -34,6 +36,8 @@ MAX_STREAMS: Final = 64
 MEMORY: Final = 90 * 86_400_000
 """Milliseconds (90 days) for which idle streams and deleted mails are remembered: no mail is on its way for so long."""
 
+_COUNT_DELAY: Final = 0.2
+"""Seconds between a change and the count of unread mails."""
 _COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -49,6 +53,7 @@ class Inbox:
 
     Attributes:
         arrived: notified when mails have arrived.
+        on_unread: called with the number of unread mails, soon after it may have changed.
     """
 
     def __init__(self, database: SqliteStore, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
@@ -56,6 +61,8 @@ class Inbox:
         self._config = config
         self._now = now
         self.arrived = ChangeSignal()
+        self.on_unread: Callable[[int], object] = lambda _: None
+        self._counting: asyncio.Task[None] | None = None
 
     # ── for senders ──────────────────────────────────────────────────────────────────────────────
 
@@ -78,7 +85,28 @@ class Inbox:
                     break
             return transaction.finish(now)
 
-        return await self._database.write(change, lambda _: self.arrived.notify())
+        return await self._database.write(change, lambda _: self._on_arrival())
+
+    def _on_arrival(self) -> None:
+        self.arrived.notify()
+        self.count_unread()
+
+    def count_unread(self) -> None:
+        """Count the unread mails, and report their number. At most one count waits, however many mails arrive."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count_unread())
+
+    async def _count_unread(self) -> None:
+        await asyncio.sleep(_COUNT_DELAY)
+        query = "SELECT count(*) FROM mailbox WHERE read = 0 AND deleted IS NULL"
+        with suppress(StorageDamaged, StorageFailed):  # the next request reports it
+            (count,) = await self._database.read(lambda each: each.execute(query).fetchone())
+            self.on_unread(count)
+
+    def stop_counting(self) -> None:
+        """Count no more: the database is closed."""
+        if self._counting is not None:
+            self._counting.cancel()
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +137,7 @@ class Inbox:
         if not row[-2]:
             mark = "UPDATE mailbox SET read = 1 WHERE number = ?"
             await self._database.write(lambda each: each.execute(mark, (number,)))
+            self.count_unread()
         return ReceivedMail(_summary(row[:-1]), decode_mail(row[-1]))
 
     async def delete(self, numbers: Sequence[int]) -> int:
@@ -131,7 +160,9 @@ class Inbox:
                         add_usage(connection, owner, -1, -row[1])
             return count
 
-        return await self._database.write(change)
+        deleted = await self._database.write(change)
+        self.count_unread()
+        return deleted
 
     async def prune(self) -> None:
         """Forget deleted mails and idle streams after ``MEMORY``: no sender can send them again."""

@@ -58,6 +58,7 @@ class Mail(Protocol):
         transport = CallTransport(context)
         self._recipients = RecipientLookup(transport.address_book)
         self._inbox = Inbox(database, self._current_config, _now)
+        self._inbox.on_unread = context.report_waiting
         self._outbox = Outbox(database, self._current_config, _now)
         self._delivery = DeliveryManager(self._outbox.queue, transport, self._current_config, context.instance)
         self._outbox.on_waiting = self._delivery.wake
@@ -101,12 +102,14 @@ class Mail(Protocol):
         try:
             await self._database.open()
             await self._delivery.start()
+            self._inbox.count_unread()
         except BaseException:
             await self._database.close()
             self._storage.release()
             raise
 
     async def _close(self) -> None:
+        self._inbox.stop_counting()
         await self._delivery.stop()
         await self._database.close()
 

@@ -47,6 +47,7 @@ class RegisteredBinding:
         "seconds",
         "servers",
         "sessions",
+        "waiting",
     )
 
     def __init__(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> None:
@@ -58,6 +59,8 @@ class RegisteredBinding:
         self.calls = 0
         self.errors = 0
         self.in_flight = 0
+        self.waiting = 0
+        """How much waits for the owner, as the protocol has reported."""
         self.opened = 0
         """Sessions so far."""
         self.sessions = 0

@@ -22,6 +22,7 @@ __all__ = [
     "RegisterBinding",
     "RegisterIdentity",
     "Reply",
+    "ReportWaiting",
     "ResetStream",
     "SessionData",
     "SessionMessage",
@@ -233,6 +234,18 @@ class UnregisterIdentity(Message, frozen=True, tag=73):
     identity: str
 
 
+class ReportWaiting(Message, frozen=True, tag=33):
+    """Report how much waits for the owner in a binding that the identity's own process serves. Answered by ``Ack``.
+
+    It counts until the next report, or until the binding is not served any more.
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    count: int
+
+
 class CallUnknown(Message, frozen=True, tag=82):
     """The sender has never received the call of a ``DeliverCall`` with an ``attempt``."""
 
@@ -342,6 +355,7 @@ DataRequest: TypeAlias = (
     | RegisterBinding
     | UnregisterBinding
     | UnregisterIdentity
+    | ReportWaiting
     | WaitForPeer
     | OpenSession
     | SessionOpened

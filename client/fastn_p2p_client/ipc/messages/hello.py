@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from .base import Message
+from .base import Message, Record
 
-__all__ = ["Hello", "RequestFor", "Welcome"]
+__all__ = ["Hello", "RequestFor", "WaitingItem", "Welcome"]
 
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
@@ -18,6 +18,16 @@ class RequestFor(Protocol[ReplyT_co]):
     def reply_type(self) -> type[ReplyT_co]: ...
 
 
+class WaitingItem(Record, frozen=True):
+    """Something that waits for the owner."""
+
+    identity: str = ""
+    """Name of the identity; empty for strangers who ask for access to this daemon."""
+    protocol: str = ""
+    """Protocol of the identity in which it waits, such as Mail."""
+    count: int = 0
+
+
 class Welcome(Message, frozen=True, tag=40):
     """Both sides use this version from now on. The network process listens at ``data_route`` (a path)."""
 
@@ -27,6 +37,8 @@ class Welcome(Message, frozen=True, tag=40):
     data_route: str
     max_payload: int
     max_calls: int
+    waiting: tuple[WaitingItem, ...] = ()
+    """Things that wait for the owner, by identity and protocol; some of them, if they are many."""
 
 
 class Hello(Message, frozen=True, tag=10):

@@ -64,6 +64,7 @@ class OfferInbox:
 
     Attributes:
         settings: the config; may be replaced.
+        on_waiting: called with the number of offers that wait for a decision, after each change of an offer.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class OfferInbox:
         self.settings = settings
         self._is_active = is_active
         self._clock = clock
+        self.on_waiting: Callable[[int], object] = lambda _: None
         self._offers: dict[str, OfferSummary] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._changing = asyncio.Lock()
@@ -84,6 +86,10 @@ class OfferInbox:
     def open(self) -> None:
         """Read all offers from disk. A damaged one is left out and logged. Blocks."""
         self._offers.update((summary.id, summary) for summary in self._store.load())
+
+    def count_waiting(self) -> None:
+        """Report the number of offers that wait for a decision."""
+        self.on_waiting(sum(offer.state == "waiting" for offer in self._offers.values()))
 
     def all(self) -> list[OfferSummary]:
         """Return all offers, the newest last."""
@@ -300,6 +306,7 @@ class OfferInbox:
         await self._make_room(summary)
         await asyncio.to_thread(self._store.add, summary, packed)
         self._offers[name] = summary
+        self.count_waiting()
         return summary
 
     async def _make_room(self, new: OfferSummary) -> None:
@@ -348,6 +355,7 @@ class OfferInbox:
 
     async def _remove(self, offer: OfferSummary, *, clean: bool = True) -> None:
         del self._offers[offer.id]
+        self.count_waiting()
         self._wake(offer.id)
         if clean and offer.state != "finished":
             await self.clean(offer)
@@ -371,6 +379,7 @@ class OfferInbox:
         changed = msgspec.structs.replace(summary, state=state, decided=int(self._clock()))
         await asyncio.to_thread(self._store.update, changed)
         self._offers[summary.id] = changed
+        self.count_waiting()
         if state != "waiting":
             self._wake(summary.id)
         return changed
