@@ -80,9 +80,11 @@ def test_sections_of_a_docstring_become_lists() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
-    """Blocks with ``run`` and ``stays`` are run by ``tests/e2e/operations``."""
+    """Blocks with ``run``, ``typed`` and ``stays`` are run by ``tests/e2e/operations``."""
     blocks = re.findall(r"^(?:<!-- (.*) -->\n)?```(?:sh|console|python)\n(.*)", page.read_text(), re.MULTILINE)
-    unmarked = [first for marker, first in blocks if not re.match(r"(run|stays|not run|example|output): \S", marker)]
+    unmarked = [
+        first for marker, first in blocks if not re.match(r"(run|typed|stays|not run|example|output): \S", marker)
+    ]
     assert unmarked == []
 
 
