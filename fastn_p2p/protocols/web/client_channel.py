@@ -110,6 +110,11 @@ class ClientChannel(SocketChannel):
         if self._moving is None and self.is_known and not self.outcome.done():
             self._moving = asyncio.ensure_future(self._open_own())
 
+    def on_moved(self) -> None:
+        if self.own_session is None and (self._moving is None or self._moving.done()):
+            self._finish(Outcome.LOST)  # there is no session in which the rest could come
+        super().on_moved()
+
     async def _open_own(self) -> None:
         try:
             session = await self._connect(MoveChannel(self._multiplexer.token, self.number))

@@ -9,7 +9,7 @@ from fastn_p2p_client.http.error_response import error_response
 from fastn_p2p_client.http.multiplexer import Multiplexer
 from fastn_p2p_client.http.request_rewriter import RequestRewriter
 
-from .._shared.splice import DISCARD_SECONDS, reset_socket
+from .._shared.splice import DISCARD_SECONDS, RESET_BROKEN, reset_socket
 from .http_splice import ServiceSplice, can_answer
 from .socket_channel import Outcome, SocketChannel
 
@@ -25,6 +25,7 @@ class ServiceChannel(SocketChannel):
 
     async def run(self, connection: socket.socket) -> None:
         """Pass bytes until the channel is over, also in a session of its own."""
+        outcome = Outcome.LOST
         try:
             self.attach(connection)
             outcome = await self.outcome
@@ -44,6 +45,8 @@ class ServiceChannel(SocketChannel):
         finally:
             self.detach()
             reset_socket(connection)
+            if self.own_session is not None and outcome is not Outcome.MOVED:
+                self.own_session.abort(RESET_BROKEN)
 
     async def answer(self, answer: bytes) -> None:
         """Answer in place of the service, and discard what the client sends for a while."""

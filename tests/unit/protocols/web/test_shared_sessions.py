@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
@@ -262,3 +263,33 @@ async def test_only_its_own_peer_can_move_a_channel() -> None:
             await own.write(web.head())
             assert (await own.read()).startswith(b"HTTP/1.1 200 ")
         await session.close()
+
+
+async def test_a_service_that_moves_a_channel_nowhere_resets_its_connection() -> None:
+    class Moving(Web):
+        @stream
+        async def connect(self, session: Session, initial: Any) -> None:
+            await session.write(frame(HELLO, 1, bytes(16)))
+            await session.read()
+            await session.write(frame(6, 1))
+            await read_all(session)
+
+    async with opened("127.0.0.1:1", protocol=Moving) as web:
+        reader, writer = await web.connect()
+        writer.write(web.head())
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def test_a_channel_that_is_lost_while_it_moves_is_lost_with_its_own_session() -> None:
+    async with service(slow_or_quick) as target, opened(target) as web:
+        session = await web.web.connect(StartChannels())
+        await session.write(frame(HELLO, 1) + frame(DATA, 1, web.head()))
+        _, _, token = await read_frame(session)
+        assert (await read_frame(session))[0] == DATA
+        own = await web.web.connect(MoveChannel(token, 1))
+        session.reset()
+        with pytest.raises(P2PError):
+            await read_all(own)
+        own.reset()
