@@ -138,7 +138,7 @@ def _decode(text: str) -> bytes:
     except (binascii.Error, ValueError):
         raise InvalidTicket(reason="a part of it is missing, or a character is wrong") from None
     if _encode(record) != text:
-        raise InvalidTicket(reason="a character is wrong; all letters are lower case")
+        raise InvalidTicket(reason="a part of it is missing, or a character is wrong; all letters are lower case")
     return record
 
 
