@@ -119,12 +119,36 @@ class RequestReader:
         self.requests += 1
         return plain[0]
 
+    def read_whole(self, data: bytes) -> RequestHead | None:
+        """Return the head if bytes are one plain request without a body, which has been read then; else None.
+
+        Raises:
+            RequestRefused: as ``feed``.
+        """
+        if not self.is_between or self._is_upgrade or self._buffer or len(data) > MAX_HEAD:
+            return None
+        plain = _plain_head(data)
+        if plain is None:
+            return None
+        self._last_headers = None
+        head = self._check(plain)
+        self.requests += 1
+        self.chunked = False
+        self._remember(data, head)
+        return head
+
     def feed(self, data: bytes) -> Iterator[RequestEvent]:
         """Yield the events that bytes of the connection complete. After an upgrade, they wait for ``resume``.
 
         Raises:
             RequestRefused: no request can be read from here on.
         """
+        whole = self.read_whole(data)
+        if whole is not None:
+            self.is_between = False
+            yield whole
+            yield self._end()
+            return
         view = memoryview(data)
         while True:
             if self._is_upgrade:
@@ -183,15 +207,6 @@ class RequestReader:
             return None
         start = max(0, self._searched - 3)  # a head that comes byte by byte is not searched anew for each
         end = buffer.find(b"\r\n\r\n", start, MAX_HEAD)
-        if end >= 0 and not start and (plain := _plain_head(bytes(buffer[: end + 4]))) is not None:
-            raw = bytes(buffer[: end + 4])
-            del buffer[: end + 4]
-            self._last_headers = None
-            head = self._check(plain)
-            self.requests += 1
-            self.is_between = self.chunked = False
-            self._remember(raw, head)
-            return head
         self._searched = len(buffer) if end < 0 else 0
         limit = end + 4 if end >= 0 else MAX_HEAD
         if _BAD_LINE_END.search(buffer, start, limit) or _FOLDED_LINE.search(buffer, start, limit):

@@ -43,7 +43,19 @@ class RequestRewriter:
         """
         if self._last_headers and (line := self.reader.repeated(data)) is not None:
             return [line + self._last_headers]
+        try:
+            head = self.reader.read_whole(data)
+        except RequestRefused as refused:
+            self.refused = refused
+            return []
+        if head is not None:
+            return [self._encode_head(head)]
         return self._encode(self.reader.feed(data))
+
+    def _encode_head(self, head: RequestHead) -> bytes:
+        encoded = encode_head(head)
+        self._last_headers = encoded[encoded.index(b"\r\n") :]
+        return encoded
 
     def stay(self) -> Pieces:
         """Return what to send once the service has not agreed to an upgrade."""
@@ -55,9 +67,7 @@ class RequestRewriter:
         try:
             for event in events:
                 if isinstance(event, RequestHead):
-                    head = encode_head(event)
-                    self._last_headers = head[head.index(b"\r\n") :]
-                    pieces.append(head)
+                    pieces.append(self._encode_head(event))
                     self.upgrade = bool(event.upgrade)
                 elif isinstance(event, bytes | memoryview):
                     pieces += (b"%x\r\n" % len(event), event, b"\r\n") if self.reader.chunked else (event,)
