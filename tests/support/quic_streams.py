@@ -8,6 +8,7 @@ from typing import Any, cast
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_actors.network.connections.quic_stream import QuicStream
+from fastn_p2p_client.session.shared_memory import Chunk
 
 __all__ = ["FakeReceive", "FakeSend", "FakeStream", "broken"]
 
@@ -83,18 +84,21 @@ class FakeReceive:
         self._end = how
         self._news.set()
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, room: memoryview | None = None) -> Chunk:
         while not self._data and self._end is None:
             self._news.clear()
             await self._news.wait()
-        return self.read_now(limit)
+        return self.read_now(limit, room)
 
-    def read_now(self, limit: int) -> bytes:
+    def read_now(self, limit: int, room: memoryview | None = None) -> Chunk:
         if isinstance(self._end, IrohError):
             error, self._end = self._end, "reset"  # the binding reports a reset once
             raise error
         data, self._data = self._data[:limit], self._data[limit:]
-        return data
+        if room is None:
+            return data
+        room[: len(data)] = data
+        return room[: len(data)]
 
     async def stop(self, code: int) -> None:
         self.stopped_with.append(code)

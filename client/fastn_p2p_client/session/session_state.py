@@ -31,7 +31,7 @@ from ..ipc.messages import (
 from ..limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 from ..peer import Peer
 from .memory_request import MemoryRequest
-from .shared_memory import Chunk, ReceiveDescriptor
+from .shared_memory import MORE_CREDIT, WINDOW, Chunk, ReceiveDescriptor
 
 Payload: TypeAlias = bytes | memoryview
 Send: TypeAlias = Callable[[bytes, Payload], object]
@@ -216,7 +216,7 @@ class SessionState(LoopBound):
         elif type(message) is SharedData:
             self._on_shared_chunk(message)
         elif isinstance(message, WindowUpdate):
-            self._credit = min(self._credit + max(message.size, 0), SESSION_WINDOW)
+            self._credit = min(self._credit + max(message.size, 0), self._largest_window)
             self._wake_writer()
             if self.waits.sharing is not None:
                 self.waits.sharing.carried(self.bytes_written)
@@ -285,6 +285,16 @@ class SessionState(LoopBound):
     def _send_share(self, is_mapped: bool) -> None:
         if not self.is_over:
             self._send(encode(ShareMemory(is_mapped)))
+            if is_mapped:
+                self._granted += MORE_CREDIT
+                self._grant_at = WINDOW // 4
+                self._credit += MORE_CREDIT
+                self._wake_writer()
+
+    @property
+    def _largest_window(self) -> int:
+        sharing = self.waits.sharing
+        return SESSION_WINDOW if sharing is None or sharing.memory is None else WINDOW
 
     def _on_shared_chunk(self, message: SharedData) -> None:
         memory = None if self.waits.sharing is None else self.waits.sharing.memory

@@ -19,9 +19,12 @@ and errors are those of the socket. A chunk is free again when its reader grants
         │ ◄──────────────────── Ack, with descriptor ┤
         ├── ShareMemory(is_mapped) ─────────────► from here both send SharedData, or SessionData as they like
 
-The credit is at most ``SESSION_WINDOW``, and the rest that is skipped is shorter than a chunk. So a chunk never covers
-one that was not read, in ``SESSION_WINDOW + MAX_CHUNK`` bytes. A side that breaks the rules only spoils bytes of its
-own session: each side checks that a chunk lies within the memory, and copies it once.
+With ``ShareMemory(is_mapped)`` both sides have ``MORE_CREDIT``, ``WINDOW`` in all. More bytes then wait in the memory
+than would in a socket, and a busy machine wakes each process less often.
+
+The credit is at most ``WINDOW``, and the rest that is skipped is shorter than a chunk. So a chunk never covers one that
+was not read, in ``WINDOW + MAX_CHUNK`` bytes. A side that breaks the rules only spoils bytes of its own session: each
+side checks that a chunk lies within the memory, and copies it once.
 """
 
 from __future__ import annotations
@@ -32,13 +35,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from ..limits import MAX_CHUNK, SESSION_WINDOW
+from ..limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 
 SHARE_AFTER: Final = 256 * 1024
 """Bytes of a direction after which a session asks for shared memory. Short sessions never do."""
 SMALLEST: Final = 16 * 1024
 """Bytes: smaller chunks travel in messages."""
-HALF: Final = SESSION_WINDOW + MAX_CHUNK
+WINDOW: Final = 8 * (MAX_CHUNK + CHUNK_COST)
+"""Bytes of one direction that are on their way at most: whole chunks, so that no small rest of a chunk is left over."""
+MORE_CREDIT: Final = WINDOW - SESSION_WINDOW
+"""Bytes by which the credit of both directions grows once the memory is mapped."""
+HALF: Final = WINDOW + MAX_CHUNK
 """Bytes for one direction."""
 SIZE: Final = 2 * HALF
 """Bytes of the memory: first those that the program writes, then those that the network process writes."""

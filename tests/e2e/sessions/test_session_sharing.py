@@ -16,12 +16,13 @@ import msgspec
 import pytest
 
 import fastn_p2p_client.errors as e
+from fastn_p2p_actors.network.sessions.memory_sharing import MAX_SHARED_OF_PROCESS
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.descriptors import receive_descriptor
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS, TransportName
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
-from fastn_p2p_client.session.shared_memory import HALF, SHARE_AFTER, SharedMemory
+from fastn_p2p_client.session.shared_memory import HALF, SHARE_AFTER, WINDOW, SharedMemory
 from tests.support.daemons import eventually
 from tests.support.processes import child, open_files, shared_memories
 from tests.support.raw_connections import Raw
@@ -124,7 +125,7 @@ async def test_many_sessions_share_up_to_the_limit_and_the_others_go_on(daemons:
     carried: list[int] = []
     all_carried = asyncio.Event()
     await asyncio.gather(*(carry() for _ in range(20)))
-    assert 0 < max(carried) <= 16
+    assert 0 < max(carried) <= MAX_SHARED_OF_PROCESS
 
 
 async def test_a_program_that_is_killed_leaves_no_memory(daemons: TwoDaemons) -> None:
@@ -134,7 +135,7 @@ async def test_a_program_that_is_killed_leaves_no_memory(daemons: TwoDaemons) ->
     with child(started) as program:
         assert program.stdout is not None
         assert await asyncio.to_thread(program.stdout.readline) == "shared\n"
-        assert mapped(daemons)[1:] == (1, 1, 1)
+        await until(lambda: mapped(daemons)[1:] == (1, 1, 1), "all have mapped memory")
         program.kill()
     await until(lambda: mapped(daemons)[1:] == (0, 0, 0), "all others have unmapped it")
     await until(lambda: open_files(daemons.one.pid("network")) <= files, "no descriptor is left")
@@ -212,7 +213,7 @@ async def test_data_beyond_the_credit_or_that_changes_harms_only_its_session(dae
         memory = SharedMemory(descriptor, is_daemon=False)
         os.close(descriptor)
         program.send(1, m.ShareMemory(is_mapped=True))
-        for number in range(2 * SESSION_WINDOW // MAX_CHUNK):  # all of them cover each other
+        for number in range(2 * WINDOW // MAX_CHUNK):  # all of them cover each other
             memory.room(MAX_CHUNK)[:] = bytes([number]) * MAX_CHUNK
             program.send(1, m.SharedData(0, MAX_CHUNK - CHUNK_COST))
         program.assert_refused(1)

@@ -13,7 +13,7 @@ from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, StopSending, WindowUpdate, encode
-from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.session.shared_memory import Chunk
 
 from ..transport.iroh_errors import stream_code
@@ -61,6 +61,9 @@ class LegWriter(ABC):
         self._pacer = pacer
         self._queue: deque[Chunk] = deque()
         self.queued = 0
+        self._grant_at = SESSION_WINDOW // 2
+        """Written bytes after which the local leg gets credit for them, if more are queued: each message wakes its
+        process."""
         self._eof = False
         self._finished = False
         self._reset_before_attach: int | None = None
@@ -119,6 +122,7 @@ class LegWriter(ABC):
 
     async def _write(self, stream: SendStream) -> None:
         queue, steps = self._queue, self._steps
+        written = 0
         try:
             while True:
                 if self._paused is not None:
@@ -131,7 +135,10 @@ class LegWriter(ABC):
                         steps.charge_written(len(data))
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
-                    self._grant(cost)
+                    written += cost
+                    if written >= self._grant_at or not queue:
+                        self._grant(written)
+                        written = 0
                 elif self._eof:
                     await stream.finish()
                     self._finished = True

@@ -25,7 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
-from fastn_p2p_client.session.shared_memory import Chunk, SharedMemory
+from fastn_p2p_client.session.shared_memory import MORE_CREDIT, WINDOW, Chunk, SharedMemory
 
 from ..transport.iroh_errors import stream_code
 from .backpressure import Backpressure
@@ -57,7 +57,6 @@ class RemoteLeg(LegWriter):
     Attributes:
         peer_paused: True if the peer was asked to write nothing.
         paused_at: when it was asked.
-        memory: memory that the local leg shares, once its process has mapped it: bytes are read into it.
         on_flow: called when bytes were read, or may be read again.
     """
 
@@ -84,7 +83,7 @@ class RemoteLeg(LegWriter):
         self._coalescing_reader: CoalescingReader | None = None
         self.peer_paused = False
         self.paused_at = 0.0
-        self.memory: SharedMemory | None = None
+        self._memory: SharedMemory | None = None
         self.on_flow: Callable[[RemoteLeg], None] | None = None
         self._window = credit
         self._drained = False
@@ -106,6 +105,14 @@ class RemoteLeg(LegWriter):
             self._close(stream.recv.stop(self._stop_before_attach))
         else:
             self._reader = self._loop.create_task(self._read(stream.recv, skip))
+
+    def share(self, memory: SharedMemory) -> None:
+        """Read bytes into the memory of the local leg from now on, which has room for more of them."""
+        self._memory = memory
+        self._credit += MORE_CREDIT
+        self._window += MORE_CREDIT
+        self._grant_at = WINDOW // 2
+        wake(self._wake_reader)
 
     @property
     def receiving(self) -> RecvStream | None:
@@ -145,7 +152,7 @@ class RemoteLeg(LegWriter):
         self._stream = self._coalescing_reader = None
         self._aborted = self._reading_stopped = self._finished = True  # so ``close`` has nothing left to do
         self._early_data = b""
-        self.memory = None
+        self._memory = None
         self._queue.clear()
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
@@ -177,7 +184,7 @@ class RemoteLeg(LegWriter):
         self._stop_reading_once(RESET_LOST)
         if not self._eof:  # a stream that is merely dropped looks complete to the peer
             self._stop_sending(RESET_LOST)
-        self.memory = None
+        self._memory = None
         self._emit = discard
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
@@ -202,7 +209,7 @@ class RemoteLeg(LegWriter):
                 if self._early_data:
                     data, self._early_data = self._early_data[:limit], self._early_data[limit:]
                 else:
-                    memory = self.memory
+                    memory = self._memory
                     data = await reader.read(limit, None if memory is None or skip else memory.room(limit))
                     if self._steps is not None:
                         self._steps.charge_read(len(data))

@@ -113,10 +113,10 @@ class OutgoingSession:
         if self._leg is not None:
             self._leg.receive(header, message, payload)
 
-    def share(self, memory: SharedMemory | None) -> None:
-        """Read the peer's bytes into this memory of the local leg from now on; None to stop it."""
+    def share(self, memory: SharedMemory) -> None:
+        """Read the peer's bytes into this memory of the local leg from now on."""
         if self._leg is not None:
-            self._leg.memory = memory
+            self._leg.share(memory)
 
     def close(self) -> None:
         """End the session; cancel its request if the peer has not answered it."""
@@ -246,10 +246,10 @@ class IncomingSession:
         """Bytes that wait to be written to the peer, also while there is no stream."""
         return 0 if self._leg is None else self._leg.queued
 
-    def share(self, memory: SharedMemory | None) -> None:
-        """Read the peer's bytes into this memory of the local leg from now on; None to stop it."""
+    def share(self, memory: SharedMemory) -> None:
+        """Read the peer's bytes into this memory of the local leg from now on."""
         if self._leg is not None:
-            self._leg.memory = memory
+            self._leg.share(memory)
 
     def close(self) -> None:
         """End the session."""

@@ -18,9 +18,9 @@ from ..connections.session_handshake import IncomingSession, OutgoingSession
 from .local_leg import LocalLeg
 from .relay import Leg, SessionRelay
 
-MAX_SHARED: Final = 32
-"""Sessions that share memory at the same time: 80 MiB at most. The bytes of all others pass the socket."""
-MAX_SHARED_OF_PROCESS: Final = 16
+MAX_SHARED: Final = 20
+"""Sessions that share memory at the same time: 90 MiB at most. The bytes of all others pass the socket."""
+MAX_SHARED_OF_PROCESS: Final = 10
 """Limit for one process, over all its connections, so that no program has all."""
 TOKEN_SECONDS: Final = 10.0
 """Seconds after which a token counts no more. A process that has none of its memory by then keeps no other from it."""
@@ -71,8 +71,9 @@ class MemorySharing:
             return
         if not message.is_mapped:
             self._send_token(relay, leg)
-        elif leg.memory is not None:
+        elif leg.memory is not None and not leg.is_mapped:
             leg.is_mapped = True
+            relay.on_memory_mapped()
             remote.share(leg.memory)
 
     def _send_token(self, relay: SessionRelay, leg: LocalLeg) -> None:

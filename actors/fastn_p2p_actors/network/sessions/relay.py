@@ -6,7 +6,7 @@ session messages of the local protocol, so the relay passes them on and notes wh
 Credit passes through too, so a slow reader stops the writer. Programs are not trusted: the relay is the one place that
 checks them. It drops messages about a direction that has ended, and fails the session of a program that sends beyond
 its credit, sends an empty chunk, or grants credit for bytes that it has not received. So a leg never has more than
-``SESSION_WINDOW`` bytes to write.
+``SESSION_WINDOW`` bytes to write, or ``WINDOW`` with shared memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
-from fastn_p2p_client.session.shared_memory import Chunk
+from fastn_p2p_client.session.shared_memory import MORE_CREDIT, WINDOW, Chunk
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,17 @@ class SessionRelay:
     """
 
     __slots__ = (
-        "_credit", "_ended", "_eof", "_request_id", "answer", "at_end", "at_opened", "done", "opened", "opener",
+        "_credit",
+        "_ended",
+        "_eof",
+        "_request_id",
+        "_window",
+        "answer",
+        "at_end",
+        "at_opened",
+        "done",
+        "opened",
+        "opener",
         "server",
     )  # fmt: skip
 
@@ -84,6 +94,7 @@ class SessionRelay:
         self._ended = [False, False]
         self._eof = [False, False]
         self._credit = [0, credit]
+        self._window = SESSION_WINDOW
         self.opened = False
         self.done = False
 
@@ -109,6 +120,11 @@ class SessionRelay:
                 self._end_with(self.opener, header, message, payload)
         elif self.opened and not self.done:
             self._pass_on(self.opener, header, message, payload, 1)
+
+    def on_memory_mapped(self) -> None:
+        """Allow more bytes on their way in both directions: they have memory of their own."""
+        self._window = WINDOW
+        self._credit = [credit + MORE_CREDIT for credit in self._credit]
 
     def fail(self, error: P2PError) -> None:
         """End the session with an error for both sides. A server that has not accepted yet gets ``Cancel``."""
@@ -161,7 +177,7 @@ class SessionRelay:
                 leg.receive(header, message, payload)
         elif isinstance(message, WindowUpdate):
             self._credit[opposite] += message.size
-            if message.size <= 0 or self._credit[opposite] > SESSION_WINDOW:
+            if message.size <= 0 or self._credit[opposite] > self._window:
                 self.fail(BadMessage(reason="credit for bytes that were not received"))
             elif not self._ended[opposite]:
                 leg.receive(header, message, payload)

@@ -7,7 +7,10 @@ are prepared once, and bytes are copied once.
 from __future__ import annotations
 
 import ctypes
+import platform
 from collections.abc import Callable
+from math import inf
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from iroh import iroh_ffi
@@ -23,6 +26,14 @@ ffi: Any = iroh_ffi  # the internals of the binding have no types
 _lib: Any = ffi._UniffiLib
 _LENGTH_BYTES: Final = 4
 """Bytes of the length that precedes the bytes in a buffer, big-endian."""
+_LARGE: Final = 64 * 1024
+"""Bytes of a write from which it matters how fast the library copies it."""
+_TRIALS: Final = 16
+_REMEMBERED: Final = 512
+"""Large writes until both positions of the stack are tried again."""
+_PADDING: Final = (0,) * (7 if platform.machine() == "x86_64" else 0)
+"""Arguments that the function does not have: the registers that are left, and 16 bytes of the stack. The caller removes
+them, in the calling convention of this processor."""
 
 
 class _Buffer(ctypes.Structure):
@@ -33,6 +44,7 @@ class _Buffer(ctypes.Structure):
 
 _Status: Any = ffi._UniffiRustCallStatus
 _status_pointer: Any = ctypes.POINTER(_Status)
+_NO_BUFFER: Final = _Buffer(0, 0, 0)
 _u64: Final = ctypes.c_uint64
 
 
@@ -51,7 +63,10 @@ _clone_receiving = _prepared("uniffi_iroh_ffi_fn_clone_recvstream", _u64, _u64, 
 _clone_sending = _prepared("uniffi_iroh_ffi_fn_clone_sendstream", _u64, _u64, _status_pointer, keeps_lock=True)
 _new_read = _prepared("uniffi_iroh_ffi_fn_method_recvstream_read", _u64, _u64, ctypes.c_uint32, keeps_lock=True)
 _new_write = _prepared("uniffi_iroh_ffi_fn_method_sendstream_write_all", _u64, _u64, _Buffer, keeps_lock=True)
-_new_buffer = _prepared("ffi_iroh_ffi_rustbuffer_alloc", _Buffer, _u64, _status_pointer, keeps_lock=True)
+_new_write_lower = _prepared(
+    "uniffi_iroh_ffi_fn_method_sendstream_write_all", _u64, _u64, _Buffer, *(_u64,) * len(_PADDING), keeps_lock=True
+)
+_reserve_buffer = _prepared("ffi_iroh_ffi_rustbuffer_reserve", _Buffer, _Buffer, _u64, _status_pointer, keeps_lock=True)
 _free_buffer = _prepared("ffi_iroh_ffi_rustbuffer_free", None, _Buffer, _status_pointer, keeps_lock=True)
 _complete_read = _prepared(
     "ffi_iroh_ffi_rust_future_complete_rust_buffer", _Buffer, _u64, _status_pointer, keeps_lock=True
@@ -105,11 +120,57 @@ def _start_write(stream: SendStream, data: Chunk) -> int:
     if type(data) is not bytes:
         is_shared = isinstance(data, memoryview) and not data.readonly  # then the bytes are copied from where they are
         source = ctypes.byref(ctypes.c_char.from_buffer(data)) if is_shared else bytes(data)
-    buffer = _new_buffer(size + _LENGTH_BYTES, _status_address)
+    buffer = _reserve_buffer(_NO_BUFFER, size + _LENGTH_BYTES, _status_address)
     ctypes.memmove(buffer.data, size.to_bytes(_LENGTH_BYTES, "big"), _LENGTH_BYTES)
     ctypes.memmove(buffer.data + _LENGTH_BYTES, source, size)
     buffer.len = size + _LENGTH_BYTES
-    return _new_write(_clone_sending(stream._handle, _status_address), buffer)  # type: ignore[no-any-return]
+    return _start(_clone_sending(stream._handle, _status_address), buffer, size)
+
+
+class StackPosition:
+    """Position of the stack at which the library copies the bytes of a write faster.
+
+    Problem: the library copies a write byte by byte, with a counter on the stack. On some processors each byte takes
+    1.36 ns instead of 1.09 if the stack is at an odd multiple of 16. Where it starts is chance in each process.
+
+    Idea: more arguments than the function has move its stack by 16 bytes. Both ways are timed in a few writes, and the
+    faster one is used for the next ones.
+
+    Cost: the two ways take turns in 16 of 512 large writes.
+
+    Not covered: writes that start at different depths of the stack. Then both ways look equally fast.
+    """
+
+    __slots__ = ("_clock", "_count", "_is_lower", "_times")
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self._count = 0
+        self._is_lower = False
+        self._times = [inf, inf]
+        """Seconds for each byte of the fastest write in each way."""
+
+    def start(self, stream: int, buffer: Any, size: int) -> int:
+        """Start to write the buffer, which has so many bytes, and return the future."""
+        if size < _LARGE:
+            return _new_write(stream, buffer)  # type: ignore[no-any-return]
+        turn, self._count = self._count, (self._count + 1) % _REMEMBERED
+        if turn >= _TRIALS:
+            return self._begin(stream, buffer, self._is_lower)
+        if turn == 0:
+            self._times = [inf, inf]
+        is_lower = turn % 2 == 1
+        before = self._clock()
+        future = self._begin(stream, buffer, is_lower)
+        self._times[is_lower] = min(self._times[is_lower], (self._clock() - before) / size)
+        self._is_lower = self._times[True] < self._times[False]
+        return future
+
+    def _begin(self, stream: int, buffer: Any, is_lower: bool) -> int:
+        return _new_write_lower(stream, buffer, *_PADDING) if is_lower else _new_write(stream, buffer)  # type: ignore[no-any-return]
+
+
+_start: Final = StackPosition().start
 
 
 async def read(stream: RecvStream, limit: int, room: memoryview | None = None) -> Chunk:

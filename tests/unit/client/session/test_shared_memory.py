@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections import deque
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastn_p2p_client.ipc.messages import ErrorReply, MemoryReady, SessionData, SharedData, ShareMemory, WindowUpdate
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
-from fastn_p2p_client.session.shared_memory import HALF, SHARE_AFTER, SIZE, SharedMemory
+from fastn_p2p_client.session.shared_memory import HALF, MORE_CREDIT, SHARE_AFTER, SIZE, WINDOW, SharedMemory
 from tests.support.event_loop import run_pending
 from tests.support.session_memory import SessionSetup, make_descriptor
 
@@ -32,7 +33,7 @@ def test_chunks_that_were_not_read_are_never_covered(steps: list[tuple[int, bool
     ours, theirs = (SharedMemory(descriptor, is_daemon=is_daemon) for is_daemon in (True, False))
     os.close(descriptor)
     waiting: deque[tuple[int, int, int]] = deque()
-    credit = SESSION_WINDOW
+    credit = WINDOW
     for number, (size, in_place, read) in enumerate(steps):
         if size + CHUNK_COST <= credit:
             content = bytes([number % 256]) * size
@@ -105,6 +106,40 @@ async def test_a_session_asks_once_it_has_carried_some_bytes_and_then_uses_the_m
     assert await setup.session.read_exactly(20_008) == b"y" * 20_000 + b"and more"
     await setup.carry(SHARE_AFTER)
     assert ShareMemory() not in setup.sent[1:], "it asks once"
+
+
+async def test_memory_brings_credit_for_whole_chunks_in_both_directions() -> None:
+    setup = SessionSetup()
+    await setup.carry(SHARE_AFTER)
+    setup.receive(MemoryReady(b"token"))
+    await run_pending()
+    setup.sent.clear()
+    writing = asyncio.ensure_future(setup.session.write(bytes(20 * MAX_CHUNK)))
+    await run_pending()
+    assert [message.size for message in setup.sent if isinstance(message, SharedData)] == [MAX_CHUNK] * 8
+    setup.receive(WindowUpdate(WINDOW + 1))  # a network process that grants too much
+    await run_pending()
+    assert len(setup.sent) == 16
+    setup.receive(WindowUpdate(WINDOW))
+    await writing
+    for _ in range(WINDOW // (MAX_CHUNK + CHUNK_COST)):
+        setup.receive(SharedData(setup.daemon.write(bytes(MAX_CHUNK)), MAX_CHUNK))
+    assert not setup.session.is_over
+    setup.receive(SessionData(), b"beyond the window")
+    assert isinstance(setup.sent[-1], ErrorReply)
+
+
+async def test_without_memory_the_credit_stays() -> None:
+    setup = SessionSetup(failure=OSError("none"))
+    await setup.carry(SHARE_AFTER)
+    setup.receive(MemoryReady(b"token"))
+    setup.receive(WindowUpdate(MORE_CREDIT))
+    await run_pending()
+    setup.sent.clear()
+    writing = asyncio.ensure_future(setup.session.write(bytes(20 * MAX_CHUNK)))
+    await run_pending()
+    assert len(setup.sent) == SESSION_WINDOW // MAX_CHUNK
+    writing.cancel()
 
 
 async def test_short_sessions_and_those_without_memory_never_ask() -> None:

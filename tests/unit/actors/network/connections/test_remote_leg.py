@@ -85,6 +85,20 @@ async def test_chunks_are_written_and_their_credit_comes_back() -> None:
     setup.leg.close()
 
 
+async def test_credit_comes_back_in_few_messages_and_all_of_it() -> None:
+    """Each message wakes the process of the program."""
+    setup = LegSetup()
+    chunks = SESSION_WINDOW // (MAX_CHUNK + CHUNK_COST)
+    for _ in range(chunks):
+        setup.receive(SessionData(), payload=bytes(MAX_CHUNK))
+    await run_pending()
+    assert len(setup.stream.sending.written) == chunks * MAX_CHUNK
+    grants = [message.size for message in setup.messages if isinstance(message, WindowUpdate)]
+    assert sum(grants) == chunks * (MAX_CHUNK + CHUNK_COST)
+    assert len(grants) < chunks
+    setup.leg.close()
+
+
 async def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
     setup = LegSetup()
     sizes: list[int] = []

@@ -30,7 +30,8 @@ class StubPeer(OutgoingSession):
     def __init__(self) -> None:
         self.shared: SharedMemory | None = None
 
-    def share(self, memory: SharedMemory | None) -> None:
+    def share(self, memory: SharedMemory) -> None:
+        assert self.shared is None, "it is shared once"
         self.shared = memory
 
     def receive(self, header: bytes, message: Any, payload: Any) -> None: ...
@@ -151,9 +152,9 @@ async def test_sessions_that_are_not_open_or_have_ended_or_have_no_peer_get_none
 async def test_limits_hold_for_a_process_over_all_its_connections_and_for_all(setup: SharingSetup) -> None:
     sessions = [setup.open(setup.sender(pid=pid)) for pid in (1, 2, 3) for _ in range(MAX_SHARED_OF_PROCESS + 1)]
     tokens = [setup.ask(relay) for relay in sessions]
-    given = [[token is not None for token in tokens[start : start + 17]] for start in (0, 17, 34)]
-    assert given == [[True] * 16 + [False]] * 2 + [[False] * 17]
-    assert sum(map(sum, given)) == MAX_SHARED
+    own = MAX_SHARED_OF_PROCESS
+    assert 2 * own == MAX_SHARED
+    assert [token is not None for token in tokens] == ([True] * own + [False]) * 2 + [False] * (own + 1)
     for relay, token in zip(sessions, tokens, strict=True):
         if token is not None:
             sender = relay.opener.sender if isinstance(relay.opener, LocalLeg) else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,9 +16,17 @@ from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import ErrorReply, Message, SessionData, SessionOpened, encode
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
-from fastn_p2p_client.session.shared_memory import Chunk
+from fastn_p2p_client.session.shared_memory import WINDOW, Chunk, SharedMemory
 from tests.support.event_loop import run_pending
 from tests.support.quic_streams import FakeStream
+from tests.support.session_memory import make_descriptor
+
+
+@pytest.fixture
+def session_memory() -> Iterator[SharedMemory]:
+    descriptor = make_descriptor()
+    yield SharedMemory(descriptor, is_daemon=True)
+    os.close(descriptor)
 
 
 class _Program:
@@ -51,6 +61,26 @@ class _Session:
 
     def write(self, size: int) -> None:
         self._send(encode(SessionData()), SessionData(), bytes(size))
+
+
+@pytest.mark.parametrize("opener", ["program", "peer"])
+async def test_a_session_with_memory_may_have_its_larger_window_on_the_way(
+    opener: str, session_memory: SharedMemory
+) -> None:
+    chunks = WINDOW // (MAX_CHUNK + CHUNK_COST)
+    session = _Session(opener, SESSION_WINDOW)
+    session.stream.sending.taking.clear()
+    session.relay.on_memory_mapped()
+    session.leg.share(session_memory)
+    for _ in range(chunks):
+        session.write(MAX_CHUNK)
+    session.stream.receiving.feed(bytes(2 * WINDOW))
+    await run_pending()
+    assert not session.relay.done
+    assert sum(isinstance(message, SessionData) for message in session.program.messages) == chunks
+    session.write(1)
+    assert session.relay.done
+    await run_pending()
 
 
 @pytest.mark.parametrize(("opener", "window"), [("program", SESSION_WINDOW), ("peer", SESSION_WINDOW), ("peer", 4096)])

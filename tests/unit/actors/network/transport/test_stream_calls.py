@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import pytest
 from iroh.iroh_ffi import BiStream, IrohError
 
-from fastn_p2p_actors.network.transport import iroh_patches, rust_futures
+from fastn_p2p_actors.network.transport import iroh_patches, rust_futures, stream_calls
 from fastn_p2p_actors.network.transport.rust_futures import Poller
 from fastn_p2p_actors.network.transport.stream_calls import StreamReader, StreamWriter, read, read_now, write_all
 from tests.support.quic_pair import Pair, connected_pair
@@ -73,6 +73,51 @@ async def test_bytes_arrive_whole_and_in_order_beyond_the_window_of_flow_control
     assert hashlib.sha256(reading.data).digest() == hashlib.sha256(sent).digest()
     reading.reader.close()
     writer.close()
+
+
+async def test_the_faster_position_of_the_stack_is_used_and_sought_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes are the same in both positions. Which one is faster changes in the middle."""
+
+    def begin(is_lower: bool) -> Callable[..., int]:
+        start = original[is_lower]
+
+        def begun(*arguments: Any) -> int:
+            used.append(is_lower)
+            now[0] += 2.0 if is_lower is slow[0] else 1.0
+            return start(*arguments)  # type: ignore[no-any-return]
+
+        return begun
+
+    original = (stream_calls._new_write, stream_calls._new_write_lower)
+    used: list[bool] = []
+    now, slow = [0.0], [False]
+    monkeypatch.setattr(stream_calls, "_new_write", begin(False))
+    monkeypatch.setattr(stream_calls, "_new_write_lower", begin(True))
+    monkeypatch.setattr(stream_calls, "_start", stream_calls.StackPosition(lambda: now[0]).start)
+    near, far = await pair.stream()
+    sent = hashlib.sha256()
+    received = hashlib.sha256()
+
+    async def receive() -> None:
+        while data := await read(far.recv(), LIMIT):
+            received.update(data)
+
+    receiving = asyncio.ensure_future(receive())
+    for number in range(2 * stream_calls._REMEMBERED):
+        slow[0] = number >= stream_calls._REMEMBERED
+        block = random.randbytes(stream_calls._LARGE)
+        sent.update(block)
+        await write_all(near.send(), block)
+    await near.send().finish()
+    await receiving
+    assert received.digest() == sent.digest()
+    trials = stream_calls._TRIALS
+    half = stream_calls._REMEMBERED
+    first, second = used[-2 * half : -half], used[-half:]
+    assert set(first[:trials]) == set(second[:trials]) == {False, True}
+    assert (set(first[trials:]), set(second[trials:])) == ({True}, {False})
 
 
 async def test_a_thousand_streams_at_once_carry_their_own_bytes(pair: Pair) -> None:
