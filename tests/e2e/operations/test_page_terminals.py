@@ -1,26 +1,30 @@
-"""Commands of pages that ask questions, run as they stand there on a terminal, with the answers typed."""
+"""Blocks of pages that ask or that go on, run as they stand there: answers are typed, and messages sent to them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from fastn_p2p_client import Client
+from fastn_p2p_client.chat import ChatClient
+from fastn_p2p_client.mail import MailClient
 from tests.support.daemons import Daemon, eventually
 from tests.support.run_pages import ROOT
 from tests.support.terminals import Tty, on_terminal
-from tests.support.two_daemons import TwoDaemons, start_two_daemons
+from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
 
 BLOCKS: Final = {
     name: text
     for page in sorted(ROOT.glob("docs/*.md"))
     for name, text in re.findall(
-        r"^<!-- typed: ([^\n]*) -->\n```(?:sh|console)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
+        r"^<!-- typed: ([^\n]*) -->\n```(?:sh|console|python)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
     )
 }
 PASSPHRASE: Final = "correct horse battery staple"
@@ -68,6 +72,44 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoDaemons]:
         yield made
 
 
+async def run_program(daemon: Daemon, name: str, done: Callable[[], Awaitable[bool]]) -> None:
+    """Run the program of a block, which does not end, until ``done``."""
+    names: dict[str, Any] = {}
+    indented = "".join(f"    {line}\n" for line in BLOCKS[name].splitlines())
+    exec(f"async def program():\n{indented}", names)
+    running = asyncio.create_task(names["program"]())
+    try:
+        await until_awaited(done, f"the program {name} has done its work")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_programs(
+    daemons: TwoDaemons, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before ``test_pages``, which revokes alice."""
+    for daemon, name, id52 in ((daemons.one, "bob", daemons.bob), (daemons.two, "alice", daemons.alice)):
+        with daemon.client() as blocking:
+            blocking.peers.add(id52, name)
+        for protocol in ("Mail", "Chat"):
+            add_binding(daemon, "alice" if name == "bob" else "bob", protocol)
+    monkeypatch.setenv("FASTN_HOME", str(daemons.one.home.path))
+    async with Client(daemons.two.home) as client:
+        chat = await ChatClient(client, "bob").with_peer("alice")
+        mail = MailClient("bob", client=client)
+
+        async def has_mail() -> bool:
+            return [each.id for each in (await mail.list()).mails] == ["report-7"]
+
+        async def has_answered() -> bool:
+            await chat.send("hi alice")
+            return "hi alice" in capsys.readouterr().out
+
+        await run_program(daemons.one, "follow mail", has_mail)
+        await run_program(daemons.one, "follow a chat", has_answered)
+
+
 def test_pages(daemons: TwoDaemons, tmp_path: Path) -> None:
     one, two = daemons.one, daemons.two
     with on_terminal(one.env, *commands_of("pair")[0], columns=200) as tty:
@@ -102,4 +144,4 @@ def test_pages(daemons: TwoDaemons, tmp_path: Path) -> None:
 def test_every_block_that_is_typed_is_run() -> None:
     source = Path(__file__).read_text()
     assert {name for name in BLOCKS if f'"{name}"' not in source} == set()
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 11
