@@ -80,7 +80,9 @@ class Tty:
 
     def _draw(self) -> bool:
         """Draw the bytes that the command has written. Return False at the end."""
-        if not select.select([self._master], [], [], 0.05)[0]:
+        poll = select.poll()  # select(2) knows no descriptors above 1023
+        poll.register(self._master, select.POLLIN)
+        if not poll.poll(50):
             return True
         try:
             data = os.read(self._master, 65536)

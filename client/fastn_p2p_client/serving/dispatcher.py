@@ -52,7 +52,7 @@ from ..ipc.messages import (
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
-from ..request_id import DAEMON_ID, SERVED_REQUEST, full_id
+from ..request_id import DAEMON_ID, ServedRequest, full_id
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
@@ -66,7 +66,7 @@ _UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
-class _Running:
+class _Running(ServedRequest):
     """A request whose handler runs. A later request may have the same key, so it is compared by identity."""
 
     __slots__ = ("_correlation", "_message", "binding", "seconds", "task")
@@ -74,21 +74,14 @@ class _Running:
     def __init__(self, binding: ServedBinding, seconds: float, message: DeliverCall, correlation: bytes) -> None:
         self.binding = binding
         self.seconds = seconds
-        self._message: DeliverCall | None = message
+        self._message = message
         self._correlation = correlation
         self.task: asyncio.Task[None]
 
     @property
     def request_id(self) -> str:
-        return "" if self._message is None else _request_id_of(self._message, self._correlation)
-
-    def on_end(self) -> None:
-        """The handler has ended: what it leaves behind does not belong to the request."""
-        self._message = None
-
-
-def _request_id_of(message: DeliverCall, correlation: bytes) -> str:
-    return full_id(message.request_id, correlation[DAEMON_ID:]) or message.call_id.hex()
+        message = self._message
+        return full_id(message.request_id, self._correlation[DAEMON_ID:]) or message.call_id.hex()
 
 
 class Dispatcher:
@@ -256,7 +249,6 @@ class Dispatcher:
         self, key: bytes, running: _Running, message: DeliverCall, payload: bytes, deadline: float
     ) -> None:
         binding = running.binding
-        SERVED_REQUEST.set(running)
         try:
             if not self._starts.has_time():
                 await self._starts.wait(message.peer)
@@ -278,10 +270,8 @@ class Dispatcher:
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
             if self._running.get(key) is not running:
-                running.on_end()
                 return
             header, answer = encode_exception(error, binding)
-        running.on_end()
         if TRACING:
             trace_point("5 handler: answer")
         if self._running.get(key) is running:
@@ -299,6 +289,9 @@ class Dispatcher:
     def _call(
         self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
     ) -> Awaitable[Any]:
+        if not handler.extras:
+            called = handler.call(decoded)
+            return self._in_span(called, message, running) if OTEL in modules else called
         extras: list[Any] = []
         for kind in handler.extras:
             if kind is Peer:
@@ -308,11 +301,16 @@ class Dispatcher:
             else:
                 extras.append(handler.context)
         called = handler.call(decoded, *extras)
-        if OTEL in modules and has_provider():
-            from ..otel.spans import served
+        return self._in_span(called, message, running) if OTEL in modules else called
 
-            return served(message, running.request_id, called)
-        return called
+    @staticmethod
+    def _in_span(called: Awaitable[Any], message: DeliverCall, running: _Running) -> Awaitable[Any]:
+        """Return the handler's call in a span, if the program has a tracer provider."""
+        if not has_provider():
+            return called
+        from ..otel.spans import served
+
+        return served(message, running.request_id, called)
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
         """Send the outcome under every correlation id that waits for it."""

@@ -15,6 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ..call_context import CallContext
 from ..callables import is_async
+from ..request_id import SERVED_REQUEST, served_request
 
 MAX_THREADS: Final = 64
 """Threads that run handlers at the same time, at most. Further handlers wait."""
@@ -109,6 +110,7 @@ def run_in_thread_if_sync(function: Callable[..., Any]) -> Callable[..., Corouti
         return call_and_await
 
     async def in_thread(*arguments: Any, **named: Any) -> Any:
+        SERVED_REQUEST.set(served_request())  # for its log: the thread gets a copy of the context
         submitted = handler_threads.submit(function, *arguments, **named)
         ended = asyncio.wrap_future(submitted)
         try:

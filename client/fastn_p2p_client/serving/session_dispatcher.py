@@ -25,7 +25,7 @@ from ..ipc.messages import UNDECODABLE, DeliverSession, Message
 from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from ..otel import OTEL, has_provider
 from ..peer import from_message
-from ..request_id import SERVED_REQUEST
+from ..request_id import SERVED_REQUEST, ServedRequest
 from ..session.session import Session
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import ServedBinding, encode_error, encode_exception
@@ -37,13 +37,21 @@ Send: TypeAlias = Callable[[bytes, bytes, Any], object]
 """Sends a message: correlation id, header, payload."""
 
 
-class _ServedSession:
-    """``ServedRequest`` of a session."""
+class _ServedSession(ServedRequest):
+    """Session whose handler runs."""
 
-    __slots__ = ("request_id",)
+    __slots__ = ("_request_id",)
 
     def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+        self._request_id = request_id
+
+    @property
+    def request_id(self) -> str:
+        return self._request_id
+
+    def end(self) -> None:
+        """The handler has ended: what it leaves behind does not belong to the session."""
+        self._request_id = ""
 
 
 class SessionDispatcher:
@@ -167,7 +175,7 @@ class SessionDispatcher:
                 raise
             self._on_error(correlation, session, binding, error)
         finally:
-            served.request_id = ""
+            served.end()
 
     def _on_error(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
         if session.is_over:
