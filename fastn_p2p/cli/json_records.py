@@ -10,13 +10,15 @@ from fastn_p2p_client.mail.messages import MailSummary
 from ..protocols.files.messages import OfferedEntry, OfferSummary
 
 
-class ErrorRecord(Record, frozen=True, kw_only=True):
+class ErrorRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     """An error: its stable code, one line for people, the exit code, and details by name."""
 
     code: str
     message: str
     exit: int
     fields: dict[str, Any]
+    request_id: str = ""
+    """Id of the call or session that has failed; left out where there is none."""
 
 
 class ErrorLine(Record, frozen=True, kw_only=True):
