@@ -238,7 +238,7 @@ async def test_tokens_count_once_and_for_their_session_alone(daemons: TwoDaemons
         assert isinstance(await outcome(program.take(token)), OSError)
         guesses = (random.Random(number).randbytes(16) for number in range(300))  # more than a program's connections
         results = await asyncio.gather(*(outcome(program.take(guess)) for guess in guesses))
-        assert {type(result) for result in results} <= {OSError, PermissionError, ConnectionResetError}
+        assert all(isinstance(result, OSError) for result in results)
         program.send(1, m.SharedData(0, 100_000))
         program.send(1, m.EndOfStream())
         assert program.receive(1, 65)[0] == 65
