@@ -18,6 +18,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab, reason_to_skip
 from tests.support.daemons import Daemon
 from tests.support.protocols import install_protocols
+from tests.support.shifted_clock import ShiftedClock
 from tests.support.two_daemons import add_binding, add_identity
 
 __all__ = ["SoakDaemons", "SoakSide", "start_soak_daemons"]
@@ -29,19 +30,6 @@ _ADDRESSES: Final = range(100, 120)
 _NEW_MOUNTS: Final = 0x00020000
 _PRIVATE: Final = 0x40000 | 0x4000
 _DETACH: Final = 2
-_SITE: Final = """
-import pathlib, time
-real, file = time.time, pathlib.Path({path!r})
-
-def shifted():
-    try:
-        return real() + float(file.read_text())
-    except (OSError, ValueError):
-        return real()
-
-time.time = shifted
-"""
-"""Runs at the start of each of the daemon's processes: adds to the wall clock what the file says."""
 
 
 @dataclass
@@ -55,7 +43,7 @@ class SoakSide:
 
     name: str
     daemon: Daemon
-    shift: Path
+    clock: ShiftedClock
     host: Host | None = None
     has_disk: bool = False
     _addresses: Iterator[int] = field(default_factory=lambda: cycle(_ADDRESSES))
@@ -65,12 +53,6 @@ class SoakSide:
         assert self.host is not None
         offset = 0 if self.name == "alice" else len(_ADDRESSES)
         self.host.set_address(str(self.host.interface.segment.network[next(self._addresses) + offset]))
-
-    def shift_clock(self, seconds: float) -> None:
-        """Set the clock of the daemon's processes off by so much; 0: right."""
-        temporary = self.shift.with_suffix(".new")
-        temporary.write_text(str(seconds))
-        temporary.replace(self.shift)
 
     def fill_disk(self) -> None:
         """Leave no byte of the home's file system free."""
@@ -124,15 +106,15 @@ def start_soak_daemons() -> Iterator[SoakDaemons]:
             if not mounts:
                 _mount(home)
                 closing.callback(_unmount, home)
-            site, shift = _clock_site(directory / f"{name}-site")
-            env = {"PYTHONPATH": f"{site}:{packages}"}
+            clock = ShiftedClock(directory / f"{name}-site")
+            env = {"PYTHONPATH": f"{clock.site}:{packages}"}
             if lab is not None and lan is not None:
                 host = lab.host(name, lan)
                 daemon: Daemon = HostDaemon(host.namespace, home, directory / f"{name}-hosts", "lan", **env)
-                sides.append(SoakSide(name, daemon, shift, host, has_disk=not mounts))
+                sides.append(SoakSide(name, daemon, clock, host, has_disk=not mounts))
             else:
                 daemon = Daemon(home, directory / "hosts", **env)
-                sides.append(SoakSide(name, daemon, shift, has_disk=not mounts))
+                sides.append(SoakSide(name, daemon, clock, has_disk=not mounts))
             closing.callback(daemon.clean_up)
             daemon.start()
         keys = [add_identity(side.daemon, side.name) for side in sides]
@@ -142,14 +124,6 @@ def start_soak_daemons() -> Iterator[SoakDaemons]:
             with side.daemon.client() as client:
                 client.control(AddPeer(ticket, peer.name))
         yield SoakDaemons(sides[0], sides[1], keys[1], skipped)
-
-
-def _clock_site(site: Path) -> tuple[Path, Path]:
-    site.mkdir()
-    shift = site / "shift"  # where modules are, so that sandboxes leave it open
-    shift.write_text("0")
-    (site / "sitecustomize.py").write_text(_SITE.format(path=str(shift)))
-    return site, shift
 
 
 def _leave_mounts() -> str:

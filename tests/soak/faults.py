@@ -83,10 +83,10 @@ class Faults:
 
     async def _jump(self, side: SoakSide, number: int) -> None:
         try:
-            side.shift_clock(_JUMPS[number % len(_JUMPS)])
+            side.clock.set(_JUMPS[number % len(_JUMPS)])
             await asyncio.sleep(_SPELL)
         finally:
-            side.shift_clock(0)
+            side.clock.set(0)
 
     async def _kill(self, _: SoakSide, __: int) -> None:
         await self.killer.disturb()

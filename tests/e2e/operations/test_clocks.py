@@ -11,34 +11,20 @@ import pytest
 
 from fastn_p2p_client.errors import P2PError
 from tests.support.daemons import Daemon, eventually
+from tests.support.shifted_clock import ShiftedClock
 
 HOUR: Final = 3600.0
-SITE: Final = """
-import pathlib, time
-real, file = time.time, pathlib.Path({path!r})
-
-def shifted():
-    try:
-        return real() + float(file.read_text())
-    except (OSError, ValueError):
-        return real()
-
-time.time = shifted
-"""
-"""Runs at the start of each of the daemon's processes: adds to the wall clock what the file says."""
 
 
 class Shifted:
     """``alice`` is at a daemon whose clock can be set, ``bob`` at one whose clock is right."""
 
     def __init__(self, folder: Path) -> None:
-        site = folder / "site"
-        site.mkdir()
-        self._file = site / "shift"  # where modules are, so that sandboxes leave it open
-        (site / "sitecustomize.py").write_text(SITE.format(path=str(self._file)))
+        clock = ShiftedClock(folder / "site")
+        self.set = clock.set
         self.set(5 * HOUR)
         hosts = folder / "hosts"
-        self.one = Daemon(folder / "one", hosts, PYTHONPATH=str(site))
+        self.one = Daemon(folder / "one", hosts, PYTHONPATH=str(clock.site))
         self.two = Daemon(folder / "two", hosts)
 
     def start(self) -> None:
@@ -48,11 +34,6 @@ class Shifted:
         self.bob = self.two.identity("bob")
         self.two.cli("peer", "add", self.alice, "--name", "alice")
         self.one.cli("peer", "add", self.bob, "--name", "bob")
-
-    def set(self, seconds: float) -> None:
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(str(seconds))
-        temporary.replace(self._file)
 
     def set_and_noticed(self, seconds: float) -> None:
         """Set it, and wait until the network process has seen it and has renewed what is signed."""
