@@ -88,6 +88,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _run(arguments: Sequence[str], *, is_program: bool, json: bool) -> int:
     try:
         if is_program and SUPERVISOR_ORDER in os.environ:  # it began with `main` before its restart, too
+            release_signals("daemon")
             from ..console.supervisor_start import run_ordered
 
             return run_ordered()

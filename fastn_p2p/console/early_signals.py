@@ -50,7 +50,7 @@ def hold_signals() -> None:
 
 
 def release_signals(command: str) -> None:
-    """Have signals take their effect on a command from now on, also those that were held.
+    """Have signals take their effect on a command from now on, also those that were held or blocked.
 
     Args:
         command: its words; empty if it is not known.
@@ -63,6 +63,7 @@ def release_signals(command: str) -> None:
     for number, usual in _usual.items():
         signal.signal(number, effects.get(number, usual))
     _usual.clear()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)  # by a program that did not hold them
     _send_arrived()
 
 

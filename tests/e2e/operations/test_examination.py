@@ -171,7 +171,7 @@ def test_metrics_of_a_daemon_and_of_a_gateway_that_was_restarted(tmp_path: Path)
 def test_logs_of_all_processes(daemons: TwoDaemons) -> None:
     done = daemons.one.cli("logs", "--json", "--level", "info")
     records = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
-    assert all(set(each) == {"time", "level", "actor", "logger", "message", "trace"} for each in records)
+    assert all(set(each) == {"time", "level", "actor", "logger", "message", "request_id", "trace"} for each in records)
     assert [each["time"] for each in records] == sorted(each["time"] for each in records)
     assert {"supervisor", "network"} <= {each["actor"] for each in records}
     done = daemons.one.cli("logs", "--actor", "supervisor", "--lines", "2")

@@ -358,7 +358,9 @@ def test_daemon(
         return ended
 
     monkeypatch.setattr(supervisor, "run", run)
-    for name in ("FASTN_NETWORK", "FASTN_MEMORY", "FASTN_CONNECTIONS"):
+    for name in ("FASTN_LOG", "FASTN_LOG_FORMAT"):  # the command sets them for its processes
+        monkeypatch.setenv(name, "")
+    for name in ("FASTN_NETWORK", "FASTN_MEMORY", "FASTN_CONNECTIONS", "FASTN_LOG", "FASTN_LOG_FORMAT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
