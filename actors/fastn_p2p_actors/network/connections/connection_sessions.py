@@ -134,7 +134,7 @@ class ConnectionSessions:
 
     def held(self) -> int:
         """Return the bytes that incoming sessions have queued for the peer, and those of all read buffers."""
-        queued = sum(session.queued for session in self._legs if isinstance(session, IncomingSession))
+        queued = sum(session.held for session in self._legs if isinstance(session, IncomingSession))
         return queued + sum(leg.buffer for leg in self._streams.values())
 
     def reserve_window(self) -> int:

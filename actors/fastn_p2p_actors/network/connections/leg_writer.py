@@ -61,6 +61,8 @@ class LegWriter(ABC):
         self._pacer = pacer
         self._queue: deque[Chunk] = deque()
         self.queued = 0
+        self._shared = 0
+        """Those of them that lie in shared memory."""
         self._grant_at = SESSION_WINDOW // 2
         """Written bytes after which the local leg gets credit for them, if more are queued: each message wakes its
         process."""
@@ -87,6 +89,11 @@ class LegWriter(ABC):
             self._watch_soon = self._loop.call_later(_WATCH_AFTER, self._watch, stream)
 
     @property
+    def held(self) -> int:
+        """Bytes that wait to be written, without those in shared memory, which has a limit of its own."""
+        return self.queued - self._shared
+
+    @property
     def number(self) -> int | None:
         """Number of the stream; None while there is none."""
         return None if self._stream is None else self._stream.number
@@ -108,6 +115,7 @@ class LegWriter(ABC):
             return b""
         block, cost = self._next_block(limit)
         data = bytes(block)  # before there is credit for it
+        self.queued -= cost
         self._grant(cost)
         return data
 
@@ -135,6 +143,7 @@ class LegWriter(ABC):
                         steps.charge_written(len(data))
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
+                    self.queued -= cost
                     written += cost
                     if written >= self._grant_at or not queue:
                         self._grant(written)
@@ -165,22 +174,27 @@ class LegWriter(ABC):
             await cast(Any, stream).write_all(block)
 
     def _grant(self, cost: int) -> None:
-        self.queued -= cost
         credit = WindowUpdate(cost)
         self._emit(encode(credit), credit, b"")
 
     def _next_block(self, limit: int = MAX_CHUNK) -> tuple[Chunk, int]:
         """Remove and return the next block and its cost. Small chunks are merged, large ones are not."""
         queue = self._queue
-        block = queue.popleft()
+        block = self._next_chunk()
         cost = len(block) + CHUNK_COST
         if not queue or len(block) + len(queue[0]) > limit:
             return block, cost
         parts, size = [block], len(block)
         while queue and size + len(queue[0]) <= limit:
-            parts.append(queue.popleft())
+            parts.append(self._next_chunk())
             size += len(parts[-1])
         return b"".join(parts), size + CHUNK_COST * len(parts)
+
+    def _next_chunk(self) -> Chunk:
+        chunk = self._queue.popleft()
+        if type(chunk) is memoryview:
+            self._shared -= len(chunk)
+        return chunk
 
     def _write_failed(self, error: IrohError) -> None:
         code = stream_code(error)

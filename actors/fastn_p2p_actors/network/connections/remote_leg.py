@@ -161,6 +161,8 @@ class RemoteLeg(LegWriter):
         """Receive a message of the local leg."""
         if type(message) is SessionData:
             self.queued += len(payload) + CHUNK_COST
+            if type(payload) is memoryview:
+                self._shared += len(payload)
             self._queue.append(payload)
             wake(self._wake_writer)
         elif isinstance(message, WindowUpdate):

@@ -242,9 +242,9 @@ class IncomingSession:
                 self._sessions.refuse(self, message.error())
 
     @property
-    def queued(self) -> int:
-        """Bytes that wait to be written to the peer, also while there is no stream."""
-        return 0 if self._leg is None else self._leg.queued
+    def held(self) -> int:
+        """Bytes that wait to be written, without those in shared memory, also while there is no stream."""
+        return 0 if self._leg is None else self._leg.held
 
     def share(self, memory: SharedMemory) -> None:
         """Read the peer's bytes into this memory of the local leg from now on."""

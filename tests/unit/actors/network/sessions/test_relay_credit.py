@@ -59,8 +59,9 @@ class _Session:
         self.relay.from_server(encode(opened), opened, b"")
         self.leg.attach(self.stream.halves())
 
-    def write(self, size: int) -> None:
-        self._send(encode(SessionData()), SessionData(), bytes(size))
+    def write(self, size: int, *, in_memory: bool = False) -> None:
+        payload = bytes(size)
+        self._send(encode(SessionData()), SessionData(), memoryview(payload) if in_memory else payload)
 
 
 @pytest.mark.parametrize("opener", ["program", "peer"])
@@ -73,7 +74,9 @@ async def test_a_session_with_memory_may_have_its_larger_window_on_the_way(
     session.relay.on_memory_mapped()
     session.leg.share(session_memory)
     for _ in range(chunks):
-        session.write(MAX_CHUNK)
+        session.write(MAX_CHUNK, in_memory=True)
+    assert session.leg.queued == WINDOW
+    assert session.leg.held == chunks * CHUNK_COST, "shared memory does not count for the peer"
     session.stream.receiving.feed(bytes(2 * WINDOW))
     await run_pending()
     assert not session.relay.done
