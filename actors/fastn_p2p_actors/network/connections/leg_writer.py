@@ -62,7 +62,7 @@ class LegWriter(ABC):
         self._queue: deque[Chunk] = deque()
         self.queued = 0
         self._shared = 0
-        """Those of them that lie in shared memory."""
+        """Queued bytes that lie in shared memory."""
         self._grant_at = SESSION_WINDOW // 2
         """Written bytes after which the local leg gets credit for them, if more are queued: each message wakes its
         process."""
