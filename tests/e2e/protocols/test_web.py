@@ -140,7 +140,8 @@ def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
     with opened(daemons.one, daemons.bob) as same:
         assert same == url
         run(daemons.two, "remove-protocol", "bob", "--protocol", "Web", "--instance", "web", "--yes")
-        assert get(same)[0] == 404
+        status, body = get(same)
+        assert (status, "bob exposes no web service to you" in body) == (404, True)
 
 
 def test_a_service_that_is_not_there_yet_is_exposed_with_a_warning(daemons: TwoDaemons, tmp_path: Path) -> None:
@@ -157,12 +158,26 @@ def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: 
     run(daemons.two, "expose", str(port), "--name", "mine", "--allow", daemons.bob)
     refused = daemons.one.cli("open", "bob", "mine")
     assert refused.returncode == ExitCode.DENIED, refused.stderr
+    assert refused.stderr.startswith("fastn-p2p: bob does not let you use Web (mine). ")
+    assert refused.stderr.endswith(f": fastn-p2p peer accept {daemons.alice}\n")
     run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", "peers")
     with opened(daemons.one, "bob", "mine") as url:
         assert get(url)[0] == 200
         run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", daemons.bob)
         eventually(lambda: get(url)[0] == 403, "it is refused")
-        assert "does not let you use Web (mine)" in get(url)[1]
+        assert "bob does not let you use Web (mine)" in get(url)[1]
+
+
+def test_a_service_that_is_not_exposed_names_the_command_that_exposes_it(daemons: TwoDaemons) -> None:
+    command = "fastn-p2p expose PORT --name none"
+    text = f"bob exposes no web service 'none' to you. Its owner exposes one of this name: {command}"
+    run(daemons.two, "expose", "9", "--name", "other")
+    missing = daemons.one.cli("open", "bob", "none")
+    assert (missing.returncode, missing.stderr) == (ExitCode.NOT_FOUND, f"fastn-p2p: {text}\n")
+    error = json.loads(daemons.one.cli("open", "bob", "none", "--json").stdout)["error"]
+    assert (error["code"], error["message"], bool(error["request_id"])) == ("instance-not-found", text, True)
+    explained = daemons.one.cli("explain", "bob", "Web", "none")
+    assert f"{command} --as NAME" in explained.stdout + explained.stderr
 
 
 # ── browsers ─────────────────────────────────────────────────────────────────────────────────────
@@ -317,7 +332,7 @@ async def test_fastapi_on_the_air_and_httpx(daemons: TwoDaemons) -> None:
             assert lines == ["data: The guestbook is open.", "data: alice: hello"]
             missing = await client.get("p2p://bob/guestbook/missing")
             assert (missing.status_code, missing.json()) == (404, {"detail": "Not Found"})
-            with pytest.raises(httpx.ConnectError, match="has no instance 'nothing'"):
+            with pytest.raises(httpx.ConnectError, match="exposes no web service 'nothing'"):
                 await client.get("p2p://bob/nothing/")
             with pytest.raises(httpx.UnsupportedProtocol):
                 await client.get("p2p://bob")
