@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -178,6 +180,43 @@ def test_a_service_that_is_not_exposed_names_the_command_that_exposes_it(daemons
     assert (error["code"], error["message"], bool(error["request_id"])) == ("instance-not-found", text, True)
     explained = daemons.one.cli("explain", "bob", "Web", "none")
     assert f"{command} --as NAME" in explained.stdout + explained.stderr
+
+
+MALFORMED = {
+    "no HTTP": b"hello\r\n",
+    "a line that is no header": b"GET / HTTP/1.1\r\nHost: HOST\r\nhello\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "length and chunks": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a size with bare LF": b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\n",
+    "a late bare LF": b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\n",
+}
+
+
+def test_what_is_malformed_is_answered_at_once_and_nothing_behind_it_is_a_request(daemons: TwoDaemons) -> None:
+    """The service answers no request, so that each answer is that of ``open``. The client ends nothing."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as service, ThreadPoolExecutor() as threads:
+
+        def record() -> None:
+            for _ in range(2):  # the two whose head is in order
+                connection, _ = service.accept()
+                with connection, suppress(ConnectionResetError):
+                    while data := connection.recv(1 << 16):
+                        seen.append(data)
+
+        recorded = threads.submit(record)
+        run(daemons.two, "expose", str(service.getsockname()[1]), "--name", "strict", "--allow", "everyone")
+        with opened(daemons.one, "bob", "strict") as url:
+            host = url.split("/")[2]
+            for name, request in MALFORMED.items():
+                with socket.create_connection(("127.0.0.1", int(host.partition(":")[2])), 60) as client:
+                    client.sendall(
+                        request.replace(b"HOST", host.encode()) + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+                    )
+                    answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+                assert answer.startswith(b"HTTP/1.1 400 "), (name, answer)
+        recorded.result(60)
+    assert b"smuggled" not in b"".join(seen)
 
 
 # ── browsers ─────────────────────────────────────────────────────────────────────────────────────
