@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -122,6 +123,7 @@ def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
         status, body = get(url)
         headers = json.loads(body)
         assert (status, headers["Fastn-Peer"], headers.get("Fastn-Peer-Name")) == (200, daemons.alice, None)
+        assert re.fullmatch("[0-9a-f]{16}/[0-9a-f]+/1", headers["Fastn-Request-Id"])
 
         run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
         assert json.loads(get(url)[1])["Fastn-Peer-Name"] == "alice"
