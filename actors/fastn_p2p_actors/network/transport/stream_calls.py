@@ -65,7 +65,8 @@ _new_write = _prepared("uniffi_iroh_ffi_fn_method_sendstream_write_all", _u64, _
 _new_write_lower = _prepared(
     "uniffi_iroh_ffi_fn_method_sendstream_write_all", _u64, _u64, _Buffer, *(_u64,) * len(_PADDING), keeps_lock=True
 )
-_WAYS: Final = ((_new_write, ()), (_new_write_lower, _PADDING))
+_POSITIONS: Final = ((_new_write, ()), (_new_write_lower, _PADDING))
+"""Functions that start a write at either position of the stack, and the arguments that they get besides its own."""
 _reserve_buffer = _prepared("ffi_iroh_ffi_rustbuffer_reserve", _Buffer, _Buffer, _u64, _status_pointer, keeps_lock=True)
 _free_buffer = _prepared("ffi_iroh_ffi_rustbuffer_free", None, _Buffer, _status_pointer, keeps_lock=True)
 _complete_read = _prepared(
@@ -157,7 +158,7 @@ class StackPosition:
         turn, self._count = self._count, (self._count + 1) % _REMEMBERED
         is_trial = turn < _TRIALS
         is_lower = turn % 2 == 1 if is_trial else self._is_lower
-        function, padding = _WAYS[is_lower]
+        function, padding = _POSITIONS[is_lower]
         before = self._clock()
         future: int = function(stream, buffer, *padding)
         if is_trial:

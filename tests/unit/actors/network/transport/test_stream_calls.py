@@ -90,8 +90,10 @@ async def test_the_faster_position_of_the_stack_is_used_and_sought_again(
 
     used: list[bool] = []
     now, slow = [0.0], [False]
-    ways = [(begin(bool(number), start), padding) for number, (start, padding) in enumerate(stream_calls._WAYS)]
-    monkeypatch.setattr(stream_calls, "_WAYS", ways)
+    positions = [
+        (begin(bool(number), start), padding) for number, (start, padding) in enumerate(stream_calls._POSITIONS)
+    ]
+    monkeypatch.setattr(stream_calls, "_POSITIONS", positions)
     monkeypatch.setattr(stream_calls, "_start", stream_calls.StackPosition(lambda: now[0]).start)
     near, far = await pair.stream()
     sent = hashlib.sha256()
