@@ -56,6 +56,10 @@ __all__ = [
     "stream_handlers",
 ]
 
+IDLE: Final = "idle"
+"""``Protocol.deactivation_reason``: the identity falls asleep until it is called."""
+STOPPED: Final = "stopped"
+"""``Protocol.deactivation_reason``: the binding, its identity or the program is stopped."""
 _REQUEST: Final = "request"
 _STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
@@ -70,6 +74,10 @@ class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _ignore_waiting(_count: int) -> None:
     """Without a daemon nobody is told."""
+
+
+def _ignore_awake(_awake: bool) -> None:
+    """A program decides itself how long it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,10 @@ class BindingContext:
     report_waiting: Callable[[int], None] = _ignore_waiting
     """Function that tells the daemon how much waits for the owner here, such as unread mails. Commands on a terminal
     mention it. Call it inside the event loop when the number changes. Without a daemon it does nothing."""
+    stay_awake: Callable[[bool], None] = _ignore_awake
+    """Function that tells the daemon whether the protocol works without a request, such as on mail that waits to be
+    delivered. While it does, an identity with an idle time does not fall asleep. Call it inside the event loop. In a
+    program it does nothing."""
 
     @property
     def client(self) -> Client:
@@ -126,11 +138,14 @@ class Protocol:
         Config: type of the config: any type that msgspec decodes from JSON, usually a nested ``Struct``.
         context: the binding that the instance stands for.
         config: its config. Annotate it with ``Config`` in a subclass to get it typed.
+        deactivation_reason: reason of the ``on_deactivate`` that runs: ``"idle"`` if the identity falls asleep until it
+            is called, else ``"stopped"``.
     """
 
     public: ClassVar[bool] = False
     Config: ClassVar[type[Any]] = NoConfig
     config: Any
+    deactivation_reason: str = ""
 
     def __init__(self, context: BindingContext) -> None:
         """

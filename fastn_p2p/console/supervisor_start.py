@@ -42,6 +42,8 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str
     metrics: str
     """Address at which metrics are served; empty for none."""
+    idle: int
+    """Idle time of new identities in seconds; 0 for none."""
     users: SeparateUsers | None
     """Users of the processes; None to have one user for all."""
 
@@ -72,6 +74,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
             users=self.users,
             version=__version__,
             metrics=self.metrics,
+            idle=self.idle,
         )
         code = run(Home(Path(self.home)), self.network, config)
         return ExitCode.DAEMON if code == EXIT_FAILED else code

@@ -8,7 +8,7 @@ It binds no socket that a program can reach, parses no data of programs or peers
 - ``user_names``, ``home_owners``: users of their own for the processes, and the home given to them and back.
 - ``actor_specs``: the actors, with their settings and keys.
 - ``process_tree``: all children: start and stop order, one-for-one restarts, requests of the gateway.
-- ``child``: one child: its process, heartbeats and restarts.
+- ``child``: one child: its process, heartbeats and restarts. ``child_observer``: who is told of them.
 - ``process_limits``: resource limits of a process that runs already.
 - ``restart_policy``: how often and how soon to restart; time limits. Pure.
 - ``fork_server``, ``fork_server_preload``: where child processes come from.

@@ -66,6 +66,8 @@ class DaemonConfig:
     """Version of the daemon. To read it from what is installed would take 2 MB."""
     metrics: str = ""
     """Address at which metrics are served; empty for none."""
+    idle: int = 0
+    """Idle time of new identities in seconds; 0 for none."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
@@ -100,6 +102,7 @@ class ActorSpecs:
                 memory=config.identity_memory,
                 identities=(0, 0) if users is None else (users.first, users.last),
                 metrics=config.metrics,
+                idle=config.idle,
             ),
         }
         self.core = [
@@ -150,15 +153,20 @@ class ActorSpecs:
 
 class _Wanted(msgspec.Struct):
     online: bool = False
+    idle: int = 0
 
 
 def online_identities(home: Home) -> list[str]:
-    """Return the sorted names of the identities that are to be online. A file that cannot be read is logged."""
+    """Return the sorted names of the identities that are to have a process. A file that cannot be read is logged.
+
+    Those with an idle time may be asleep: the gateway finds that out.
+    """
     names: list[str] = []
     for file in sorted(home.identities.glob("*/identity.json")):
         try:
             name = check_name(file.parent.name, "an identity")
-            if msgspec.json.decode(file.read_bytes(), type=_Wanted).online:
+            wanted = msgspec.json.decode(file.read_bytes(), type=_Wanted)
+            if wanted.online and not wanted.idle:
                 names.append(name)
         except (OSError, InvalidName, *UNDECODABLE) as error:
             log.warning("%s is ignored: %s. Fix or delete the file.", file, error)

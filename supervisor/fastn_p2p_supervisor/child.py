@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_actors.runtime.specs import ActorSpec
 
+from .child_observer import ChildObserver
 from .descendants import descendants_of, end_descendants
 from .fork_server import ForkedProcess, ForkFailed, ForkServer, ForkServerEnded, ForkServerFailed
 from .process_limits import set_limits
@@ -56,34 +57,6 @@ class ProcessState:
     FAILED: Final = "failed"
 
 
-class ChildObserver(Protocol):
-    """Owner of children, notified of their events."""
-
-    def sweep(self) -> None:
-        """Kill processes that an ended process has left behind."""
-
-    def on_ended(self, child: Child, in_order: bool) -> None:
-        """Handle the end of a child's process."""
-
-    def changed(self) -> None:
-        """Note that the report of some child has changed."""
-
-    def on_request(self, child: Child, message: wire.ChildRequest, descriptors: list[int]) -> None:
-        """Reply to a request of the child, at once or later. The descriptors that it brings are closed afterwards."""
-
-    def end_worker(self, child: Child, number: int) -> None:
-        """Kill the worker that the child has started with the request of this number."""
-
-    def on_ready(self, child: Child) -> None:
-        """Handle the readiness of a child's process."""
-
-    def on_crash_loop(self, child: Child) -> None:
-        """Handle a crash loop: the child is not restarted any more."""
-
-    def on_fatal_error(self, reason: str) -> None:
-        """Handle a failure after which no child can be started."""
-
-
 @dataclass(frozen=True, slots=True)
 class ChildResources:
     """Resources shared by all children: fork server, entry point, timeouts, clock."""
@@ -108,7 +81,7 @@ class Child:
     """
 
     def __init__(
-        self, spec: ActorSpec, history: RestartHistory, resources: ChildResources, observer: ChildObserver
+        self, spec: ActorSpec, history: RestartHistory, resources: ChildResources, observer: ChildObserver[Child]
     ) -> None:
         self.spec = spec
         self.state: str = ProcessState.STARTING
@@ -135,6 +108,7 @@ class Child:
         self._last_fault = ""
         self._exit_reason = ""
         self._hung = self._was_ready = self._fault_excluded = self._restarting = self._is_planned = False
+        self._is_falling_asleep = self._is_wanted = False
         self._started_at = self._last_received_at = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -163,7 +137,13 @@ class Child:
     # ── operations ───────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Start the process and keep it running. After a failure, forget the earlier restarts."""
+        """Start the process and keep it running. After a failure, forget the earlier restarts.
+
+        If it is falling asleep, start the next one after it.
+        """
+        if self._is_falling_asleep and not self._is_wanted:
+            self._is_wanted = True
+            self._renew_outcome()
         if self._stopping or (self._task is not None and not self._task.done()):
             return
         self._history.reset()
@@ -171,6 +151,10 @@ class Child:
         self._enter(ProcessState.STARTING)
         self._task = self._loop.create_task(self._run(), name=f"keep {self.name}")
         self._task.add_done_callback(self._on_run_ended)
+
+    def fall_asleep(self) -> None:
+        """Expect the process to end in order, and do not start the next one unless ``start`` is called."""
+        self._is_falling_asleep, self._is_wanted = True, False
 
     async def outcome(self) -> str:
         """Wait until the process is ready (empty) or will not be: the reason."""
@@ -299,6 +283,13 @@ class Child:
             self.started_once.set()
             if self._stopping:
                 return
+            if self._is_falling_asleep:
+                if self._is_wanted:
+                    self._is_falling_asleep = False
+                    continue
+                self._resolve_outcome("it has fallen asleep")
+                self._observer.on_asleep(self)
+                return
             self._renew_outcome()
             delay = self._history.record_exit(self._resources.clock(), was_ready=self._was_ready) if counts else 0.0
             log.warning("%s ended (%s)", self.name, self.last_exit)
@@ -325,7 +316,7 @@ class Child:
         self._fork = fork
         self._fault = self._exit_reason = ""
         self._hung = False
-        self._was_ready = self._fault_excluded = self._restarting = False
+        self._was_ready = self._fault_excluded = self._restarting = self._is_falling_asleep = False
         self._started_at = self._last_received_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
@@ -374,6 +365,7 @@ class Child:
             if code is not None and code != -signal.SIGKILL:  # a process does not kill itself
                 self._last_fault = self.last_exit
         in_order = fork.exit_code() == 0
+        self._is_falling_asleep = self._is_falling_asleep and in_order and not (lost or self._fault)
         fork.close()
         self._observer.on_ended(self, in_order)
         self._observer.sweep()
@@ -451,6 +443,9 @@ class Child:
             self._observer.end_worker(self, message.id)
         elif isinstance(message, wire.Exiting):
             self._exit_reason = message.reason[: wire.MAX_REASON]
+        elif isinstance(message, wire.StayAwake):
+            self._is_falling_asleep = False
+            self._resolve_outcome("")
         elif isinstance(message, wire.Restarting):
             self._restarting = self._resources.clock() - self._started_at >= RESTART_AFTER
         elif not self._fault_excluded:

@@ -48,6 +48,7 @@ ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
             wire.StartIdentity,
             wire.StopIdentity,
             wire.EnsureOnline,
+            wire.KeepAsleep,
             wire.GetProcesses,
             wire.RunWorker,
             wire.RestartNetwork,
@@ -55,8 +56,8 @@ ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
             wire.ChangeLogLevel,
         }
     ),
-    "network": frozenset({wire.OpenConfig, wire.OpenSocket}),
-    "identity": frozenset({wire.OpenSocket}),
+    "network": frozenset({wire.OpenConfig, wire.OpenSocket, wire.WakeIdentity}),
+    "identity": frozenset({wire.OpenSocket, wire.FallAsleep}),
 }
 """Requests that a child may make, by its role; all others are denied. The control channel identifies the child."""
 
@@ -139,6 +140,8 @@ class ProcessTree:
         self.failure: asyncio.Future[str] = self._loop.create_future()
         self.core = [Child(spec, RestartHistory(CORE, jitter), self._resources, self) for spec in core]
         self.identities: dict[str, Child] = {}
+        self._asleep: set[str] = set()
+        """Identities without a process that the network process may wake."""
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,6 +219,7 @@ class ProcessTree:
             IdentityFailed: the process keeps ending, or was stopped meanwhile.
         """
         check_name(name, "an identity")
+        self._asleep.discard(name)
         child = self.identities.get(name)
         if child is not None and child.state == ProcessState.STOPPING:
             await self.stop_identity(name)
@@ -226,7 +230,8 @@ class ProcessTree:
             raise IdentityFailed(identity=name, reason=reason)
 
     async def stop_identity(self, name: str) -> None:
-        """Stop the identity's process, and wait until it is gone."""
+        """Stop the identity's process, and wait until it is gone. Nothing wakes it any more."""
+        self._asleep.discard(name)
         child = self.identities.get(name)
         if child is not None:
             await child.stop(self._resources.timeouts.drain)
@@ -238,11 +243,35 @@ class ProcessTree:
         """Start identities that have no process yet, a few at a time. Return at once."""
         for name in names:
             check_name(name, "an identity")
+            self._asleep.discard(name)
             if name not in self.identities:
                 try:
                     self._spawn(self._start_queued(self._child_for(name)))
                 except IdentityFailed as error:
                     log.error("%s", error)
+
+    def keep_asleep(self, names: Iterable[str]) -> None:
+        """Let the network process wake identities that have no process. Raises InvalidName."""
+        self._asleep.update(name for name in names if check_name(name, "an identity") not in self.identities)
+
+    async def wake_identity(self, name: str) -> None:
+        """Start the process of an identity that is asleep or falls asleep, and wait until it is ready.
+
+        Raises:
+            IdentityFailed: it is not asleep, because its owner has taken it offline or it keeps ending.
+        """
+        child = self.identities.get(name)
+        if name not in self._asleep and (child is None or child.state == ProcessState.FAILED):
+            raise IdentityFailed(identity=name, reason="it is not asleep" if child is None else child.last_exit)
+        await self.start_identity(name)
+
+    def on_asleep(self, child: Child) -> None:
+        """Forget the child: without a process, an identity costs the supervisor no more than its name."""
+        name = next((each for each, known in self.identities.items() if known is child), None)
+        if name is not None and not self._stopping:
+            del self.identities[name]
+            self._asleep.add(name)
+            self.changed()
 
     def _child_for(self, name: str) -> Child:
         if self._stopping:
@@ -272,6 +301,9 @@ class ProcessTree:
             return
         if isinstance(message.request, wire.OpenSocket | wire.OpenConfig):
             self._open(child, message.id, message.request)
+        elif isinstance(message.request, wire.FallAsleep):
+            child.fall_asleep()
+            child.send(wire.ChildResponse(message.id, Ack()), child.pid)
         elif isinstance(message.request, wire.RunWorker):
             self._start_worker(child, message.id, message.request, descriptors)
         else:
@@ -364,6 +396,10 @@ class ProcessTree:
                 await self.stop_identity(name)
             case wire.EnsureOnline(names):
                 self.ensure_online(names)
+            case wire.KeepAsleep(names):
+                self.keep_asleep(names)
+            case wire.WakeIdentity(name):
+                await self.wake_identity(name)
             case wire.LimitIdentity(name=name):
                 child = self.identities.get(check_name(name, "an identity"))
                 if child is not None:

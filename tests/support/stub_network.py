@@ -24,7 +24,9 @@ class StubNetwork:
         self.stub = cast(Any, self)
         self.payloads = PayloadMemory()
         self.registry, self.grace = Registry(), RegistrationGrace()
-        self.requests = IncomingCalls(self.stub, self.registry, self.stub, self.grace, self.stub, self.payloads)
+        self.requests = IncomingCalls(
+            self.stub, self.registry, self.stub, self.grace, self.stub, self.payloads, self.stub
+        )
         self.targets = TargetFinder(self.registry, self.stub, self.grace)
         self.calls = OutgoingCalls(self.stub, self.targets, self.requests, self.payloads)
 

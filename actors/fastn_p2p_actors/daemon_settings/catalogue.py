@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from .idle_time import ALLOWED, parse_idle_time
 from .metrics_address import parse_metrics_address
 from .sections import DaemonSettings, NetworkMode
 from .server_urls import url_problem
@@ -15,6 +16,7 @@ from .server_urls import url_problem
 NONE: Final = "none"
 """Word that stands for an empty list or address, on the command line and in the environment."""
 METRICS_ADDRESS: Final = "metrics.address"
+IDLE_TIME: Final = "identities.idle"
 LOG_LEVEL: Final = "log.level"
 _SWITCH: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
@@ -84,9 +86,10 @@ class Setting(NamedTuple):
             problem = url_problem(url)
             if problem:
                 raise InvalidSettings(self._message(_shown(url), source, problem))
-        if self.key == METRICS_ADDRESS and converted:
+        check = parse_metrics_address if self.key == METRICS_ADDRESS else parse_idle_time
+        if self.key in (METRICS_ADDRESS, IDLE_TIME) and converted:
             try:
-                parse_metrics_address(converted)
+                check(converted)
             except ValueError as error:
                 raise InvalidSettings(self._message(_shown(converted), source, str(error))) from None
         return tuple(dict.fromkeys(converted)) if self.is_list else converted
@@ -173,6 +176,13 @@ SETTINGS: Final = (
         "--sandbox, --no-sandbox",
         "true or false",
         "confine each process to the files, sockets and system calls that it needs or was granted",
+    ),
+    Setting(
+        IDLE_TIME,
+        "FASTN_IDLE",
+        "--idle",
+        ALLOWED,
+        "time without use after which new identities fall asleep; `identity set --idle` changes it for one",
     ),
     Setting(
         METRICS_ADDRESS,

@@ -8,7 +8,15 @@ from typing import Any, Final, NamedTuple
 
 from .catalogue import SETTINGS, Setting
 from .config_file import read_config
-from .sections import DaemonSettings, LimitsSection, LogSection, MetricsSection, NetworkMode, NetworkSection
+from .sections import (
+    DaemonSettings,
+    IdentitiesSection,
+    LimitsSection,
+    LogSection,
+    MetricsSection,
+    NetworkMode,
+    NetworkSection,
+)
 from .server_urls import has_path, is_unencrypted_and_public
 
 COMMAND_LINE: Final = "command line"
@@ -109,6 +117,7 @@ def _build(values: Mapping[str, Any]) -> DaemonSettings:
     return DaemonSettings(
         network=NetworkSection(**section("network")),
         limits=LimitsSection(**section("limits")),
+        identities=IdentitiesSection(**section("identities")),
         metrics=MetricsSection(**section("metrics")),
         log=LogSection(**section("log")),
     )

@@ -79,6 +79,13 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True):
     """Confine the daemon's processes to what they need, if the kernel can."""
 
 
+class IdentitiesSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[identities]``."""
+
+    idle: str = "off"
+    """Idle time of new identities, as ``idle_time`` reads it."""
+
+
 class MetricsSection(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[metrics]``."""
 
@@ -104,5 +111,6 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     network: NetworkSection = NetworkSection()
     limits: LimitsSection = LimitsSection()
+    identities: IdentitiesSection = IdentitiesSection()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

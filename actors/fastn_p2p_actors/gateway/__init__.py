@@ -15,6 +15,7 @@ the network process's mailbox.
 - ``one_shot_workers``, ``supervised_workers``, ``worker_programs``: the worker processes that run it.
 - ``command_audit``: reports to the audit log which program has changed what.
 - ``disk_guard``: takes an identity offline whose protocols fill the disk.
+- ``restored_identities``: has identities online after a restart, awake or asleep.
 - ``leftovers``: files of a deleted identity that only its own user may delete.
 - ``metrics``: the page for Prometheus, and its server.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
@@ -45,13 +46,10 @@ from .context import GatewayContext
 from .control_server import ControlServer
 from .disk_guard import DiskGuard
 from .leftovers import delete_leftover
+from .restored_identities import restore_identities
 
 DRAIN_SECONDS: Final = 4.0
 """Seconds that commands in flight may take when the gateway stops."""
-RETRY_SECONDS: Final = 1.0
-"""Seconds between two attempts to have the identities started."""
-_BATCH: Final = 256
-"""Identities in one message to the supervisor."""
 
 
 async def serve(actor: ActorContext) -> None:
@@ -80,7 +78,7 @@ async def serve(actor: ActorContext) -> None:
 
         metrics = MetricsServer(listener, partial(metrics_page, context))
         await metrics.open()
-    restoring = asyncio.create_task(_restore_after_restart(actor, context))
+    restoring = asyncio.create_task(_restore_after_restart(context))
     try:
         await actor.stop_requested.wait()
         await server.drain(DRAIN_SECONDS)
@@ -117,17 +115,7 @@ def _complete_permissions(context: GatewayContext) -> None:
             logging.getLogger(__name__).error("%s", error)
 
 
-async def _restore_after_restart(actor: ActorContext, context: GatewayContext) -> None:
-    """Start identities that are to be online, and roll back what an interrupted gateway left unfinished."""
-    found = context.store.identities()
-    for damaged in found.damaged:
-        actor.log.error("%s", damaged)
-    wanted = [record.name for record in found.usable if record.online]
-    while wanted:
-        try:
-            await context.supervisor.ensure_online(tuple(wanted[:_BATCH]))
-            del wanted[:_BATCH]
-        except P2PError as error:
-            actor.log.warning("identities are not started yet: %s. Retrying.", error)
-            await asyncio.sleep(RETRY_SECONDS)
+async def _restore_after_restart(context: GatewayContext) -> None:
+    """Have identities online that are to be, and roll back what an interrupted gateway left unfinished."""
+    context.spawn(restore_identities(context))
     await roll_back_uncommitted(context)

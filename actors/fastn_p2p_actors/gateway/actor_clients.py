@@ -42,6 +42,7 @@ from ..network.admin_messages import (
     AuthenticateGateway,
     NetworkFiguresReply,
     NetworkReportReply,
+    SleeperNames,
     WaitingList,
 )
 from ..runtime import control_channel
@@ -82,6 +83,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | InvitationList
     | NetworkReportReply
     | NetworkFiguresReply
+    | SleeperNames
 )
 _waiting: Final = msgspec.msgpack.Decoder(WaitingList)
 _identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)
@@ -132,18 +134,23 @@ def vault(home: Home, settings: GatewaySettings) -> ActorClient:
 
 
 def network(
-    home: Home, settings: GatewaySettings, on_waiting: Callable[[tuple[WaitingItem, ...]], object]
+    home: Home,
+    settings: GatewaySettings,
+    on_waiting: Callable[[tuple[WaitingItem, ...]], object],
+    on_connected: Callable[[], object],
 ) -> ActorClient:
     """Return a client of the network process. It sends the gateway's grant first, at each connection.
 
     Args:
         on_waiting: called with what waits for the owner, at each connection and after changes.
+        on_connected: called at each connection.
     """
     manage = encode(AuthenticateGateway(make_grant(settings.grant_key, GATEWAY_SUBJECT)))
 
     def on_connect() -> None:
         # At once: requests that wait for the connection are sent after this.
         channel.send(_AUTHENTICATION, manage)
+        on_connected()
 
     def on_message(correlation: bytes, header: bytes, _: bytes) -> None:
         if correlation == WAITING:
@@ -206,6 +213,10 @@ class SupervisorClient:
         """Have identities started that do not run. Raises DaemonBusy."""
         await self._request(control_channel.EnsureOnline(identities), REQUEST_SECONDS)
 
+    async def keep_asleep(self, identities: tuple[str, ...]) -> None:
+        """Let the network process wake identities that have no process. Raises DaemonBusy."""
+        await self._request(control_channel.KeepAsleep(identities), REQUEST_SECONDS)
+
     async def limit(self, identity: str, limits: IdentityLimits, default_memory: int) -> None:
         """Set the limits of the identity's process. Raises DaemonBusy."""
         request = control_channel.LimitIdentity(
@@ -226,13 +237,19 @@ class SupervisorClient:
         reply = await self._request(control_channel.GetProcesses(), timeout)
         return reply.processes if isinstance(reply, control_channel.ProcessList) else []
 
-    async def is_serving(self, identity: str) -> bool:
-        """Return whether the identity's process serves. Wait for one that is starting."""
+    async def is_serving(self, identity: str, *, wake: bool = False) -> bool:
+        """Return whether the identity's process serves. Wait for one that is starting.
+
+        Args:
+            identity: name of the identity.
+            wake: start the process if it has none or falls asleep. Only for an identity that is to be online.
+        """
         name = f"identity-{identity}"
-        state = next((process.state for process in await self.processes() if process.name == name), "failed")
+        found = (process.state for process in await self.processes() if process.name == name)
+        state = next(found, "asleep" if wake else "failed")
         if state in ("failed", "stopping"):
             return False
-        if state != "ready":
+        if state != "ready" or wake:
             try:
                 await self.start(identity)
             except IdentityFailed:

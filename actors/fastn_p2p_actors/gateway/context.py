@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
 
+from fastn_p2p_client.errors import VaultLocked
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack, PeerInfo, PeerList, WaitingItem
 
 from ..identity.one_shot_worker import WorkerLimits
-from ..network.admin_messages import GetPeers
+from ..network.admin_messages import GetPeers, RemoveSleeper
 from ..runtime.actor import ActorContext
 from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
-from ..storage.identity_store import IdentityStore
+from ..storage.identity_store import IdentityFile, IdentityStore
 from ..storage.permission_store import PermissionStore
 from ..vault.audit_reporter import AuditReporter
 from . import actor_clients
@@ -46,6 +47,7 @@ class GatewayContext:
         supervisor: client of the supervisor.
         vault: client of the vault.
         network: client of the network process.
+        network_connected: set at each connection to the network process, and cleared by ``restore_identities``.
         audit: reports commands to the audit log.
         watchers: programs that watch bindings.
         clients: return the number of connected programs.
@@ -65,7 +67,8 @@ class GatewayContext:
         self.permissions = PermissionStore(actor.home)
         self.supervisor = SupervisorClient(actor)
         self.vault = actor_clients.vault(actor.home, self.settings)
-        self.network = actor_clients.network(actor.home, self.settings, self._on_waiting)
+        self.network_connected = asyncio.Event()
+        self.network = actor_clients.network(actor.home, self.settings, self._on_waiting, self.network_connected.set)
         self.waiting: tuple[WaitingItem, ...] = ()
         self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
@@ -99,6 +102,13 @@ class GatewayContext:
     def identity_client(self, identity: str) -> IdentityClient:
         """Return a client of the identity's process; use it with ``async with``."""
         return IdentityClient(self.home, identity, make_grant(self.settings.grant_key, identity))
+
+    async def stop_process(self, record: IdentityFile) -> None:
+        """Stop the process of an identity that is to be offline, also of one that is asleep. Raises DaemonBusy."""
+        await self.supervisor.stop(record.name)
+        if record.idle:
+            with suppress(VaultLocked):  # since the daemon has started: then no identity is online
+                await self.network.request(RemoveSleeper(record.name), Ack)
 
     async def peers_by_name(self) -> dict[str, PeerInfo]:
         """Return the address book, by petname. Raises P2PError."""

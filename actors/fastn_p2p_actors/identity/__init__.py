@@ -4,7 +4,7 @@ It holds no key and opens no connection to peers. The network process sends it r
 and gets the replies. Third-party code runs only here. ``fastn_p2p_client.serving`` runs the handlers, as in programs.
 
 - ``actor``: the process: mailbox, bindings, connection to the network process.
-- ``hosted_binding``: one binding in this process.
+- ``hosted_binding``: one binding in this process. ``idle_watch``: when the identity falls asleep.
 - ``network_registration``: register with the network process, again after each reconnection.
 - ``crash_attribution``, ``running_marker``: which binding's code was running when the process ended.
 - ``fork_guard``: children that protocol code forks.

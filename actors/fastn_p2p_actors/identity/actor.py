@@ -12,7 +12,7 @@ import threading
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, 
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.unix_sockets import set_opener
 from fastn_p2p_client.permissions import KINDS, missing
+from fastn_p2p_client.protocol import IDLE, STOPPED
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
@@ -46,12 +47,16 @@ from .messages import (
     IdentityRequest,
     Limit,
     RestartNeeded,
+    SetIdleTime,
 )
 from .network_registration import NetworkRegistration
 from .refused_attempts import RefusedAttempts
 from .resource_limits import apply_limits, memory_limit
 from .sandbox_preparation import prepare
 from .sandboxed_process import DeniedAttemptHint, SandboxTooSmall, open_socket, use_temporary_directory
+
+if TYPE_CHECKING:
+    from .idle_watch import IdleWatch
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
@@ -110,6 +115,9 @@ class IdentityActor:
         self._registration = NetworkRegistration(
             self._network, settings.identity, settings.grant, self._active, self._is_listed
         )
+        self._idle: IdleWatch | None = None
+        self._asleep: asyncio.Future[None] = self._loop.create_future()
+        """Done once the identity is asleep."""
         self._mailbox = Mailbox(
             context.home.mailbox(context.name),
             self._on_message,
@@ -134,8 +142,9 @@ class IdentityActor:
             if self._registration.outcome.done():
                 self._registration.outcome.result()
                 self._context.ready()
-            await stop
-            await self._drain()
+            self._set_idle(self._identity.idle)
+            await asyncio.wait((stop, self._asleep), return_when=asyncio.FIRST_COMPLETED)
+            await self._drain(is_asleep=self._asleep.done())
         finally:
             stop.cancel()
             self._registration.stop_registering()
@@ -244,16 +253,55 @@ class IdentityActor:
         except P2PError as error:
             hosted.failed(error)
 
-    async def _drain(self) -> None:
+    def _set_idle(self, seconds: int) -> None:
+        """Have the identity fall asleep after so many seconds without use; 0 for never."""
+        if self._idle is not None:
+            self._idle.set_idle(seconds)
+        elif seconds:
+            from .idle_watch import IdleWatch
+
+            request, fall_asleep = self._registration.request_sleep, self._context.fall_asleep
+            self._idle = IdleWatch(seconds, self._is_busy, request, fall_asleep, self._stay_awake)
+            _ = self._spawn(self._watch_idle(self._idle))
+
+    async def _watch_idle(self, watch: IdleWatch) -> None:
+        await watch.run()
+        log.info("%s falls asleep", self._identity.name)
+        self._asleep.set_result(None)
+
+    def _is_busy(self) -> bool:
+        """Return whether the process is needed for what only it knows of."""
+        return (
+            self._changing.locked()
+            or self._dispatcher.in_flight > 0
+            or self._dispatcher.has_outcomes
+            or any(hosted.stays_awake for hosted in self._active())
+        )
+
+    def _stay_awake(self, register: bool) -> None:
+        """Go on after an attempt to fall asleep.
+
+        Args:
+            register: register again, because the network process may not send requests any more.
+        """
+        self._context.stay_awake()
+        if register and self._network.connected:
+            self._registration.start_registering()
+
+    async def _drain(self, *, is_asleep: bool) -> None:
+        """Let requests in flight and hooks end. An identity that is asleep stays registered."""
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_SECONDS
         self._registration.stop_registering()
-        await self._registration.go_offline(UNREGISTER_SECONDS)
+        if not is_asleep:
+            await self._registration.go_offline(UNREGISTER_SECONDS)
         await self._dispatcher.drain(end - loop.time() - 2 * UNREGISTER_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(UNREGISTER_SECONDS, end - loop.time() - UNREGISTER_SECONDS)):
-                await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
-        await self._registration.go_offline(UNREGISTER_SECONDS)  # after it, the last replies have been sent
+                reason = IDLE if is_asleep else STOPPED
+                await asyncio.gather(*(hosted.stop(reason) for hosted in self._hosted.values()))
+        if not is_asleep:
+            await self._registration.go_offline(UNREGISTER_SECONDS)  # after it, the last replies have been sent
 
     def _new_binding(self, protocol: str, instance: str, code: str) -> HostedBinding:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
@@ -303,7 +351,7 @@ class IdentityActor:
         self,
         sender: Sender,
         correlation: bytes,
-        message: Activate | Deactivate | GetBindingStates | Limit,
+        message: Activate | Deactivate | GetBindingStates | Limit | SetIdleTime,
         payload: bytes,
     ) -> None:
         reply: IdentityActorReply
@@ -312,7 +360,12 @@ class IdentityActor:
                 reply = BindingStates([hosted.describe() for hosted in self._hosted.values()])
             elif not hmac.compare_digest(message.grant, self._grant):
                 raise Forbidden(role="a program", request=type(message).__name__)
+            elif isinstance(message, SetIdleTime):
+                self._set_idle(message.seconds)
+                reply = Ack()
             else:
+                if self._idle is not None:
+                    self._idle.touch()
                 async with self._changing:
                     if isinstance(message, Limit):
                         if not self._context.is_confined:  # else the supervisor sets them

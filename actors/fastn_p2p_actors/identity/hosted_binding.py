@@ -11,7 +11,7 @@ from fastn_p2p_client.errors import P2PError, PermissionsNeeded
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.permissions import missing
-from fastn_p2p_client.protocol import BindingContext, Protocol, effective_access
+from fastn_p2p_client.protocol import STOPPED, BindingContext, Protocol, effective_access
 from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.hooks import MAX_REASON
 from fastn_p2p_client.serving.protocol_lifecycle import (
@@ -39,6 +39,7 @@ class HostedBinding:
         access: the effective access list, once it is active; never empty then.
         state: ``starting``, ``serving`` or ``failed: …``.
         waiting: how much waits for the owner, as the protocol says.
+        stays_awake: whether the protocol works without requests at the moment, as it says.
         on_waiting: called when ``waiting`` has changed while the binding is active.
     """
 
@@ -61,8 +62,11 @@ class HostedBinding:
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         self.waiting = 0
+        self.stays_awake = False
         self.on_waiting: Callable[[], object] = lambda: None
-        context = BindingContext(identity, key, protocol, instance, workspace, None, home, self._set_waiting)
+        context = BindingContext(
+            identity, key, protocol, instance, workspace, None, home, self._set_waiting, self._set_awake
+        )
         self._runner = AttributingRunner(attribution, (protocol, instance))
         self._declare = partial(declared_permissions, protocol, code)
         self._life = ProtocolLifecycle(context, partial(load, protocol, code), self._runner)
@@ -76,6 +80,9 @@ class HostedBinding:
             self.waiting = count
             if self.binding is not None:
                 self.on_waiting()
+
+    def _set_awake(self, awake: bool) -> None:
+        self.stays_awake = awake
 
     def describe(self) -> BindingState:
         return BindingState(self.protocol, self.instance, self.access, self.state)
@@ -162,10 +169,15 @@ class HostedBinding:
         """
         return self._life.is_replaced()
 
-    async def stop(self) -> None:
-        """Deactivate the binding. Errors of its code are logged."""
+    async def stop(self, reason: str = STOPPED) -> None:
+        """Deactivate the binding. Errors of its code are logged.
+
+        Args:
+            reason: ``Protocol.deactivation_reason``.
+        """
         self.binding = None
-        await self._life.stop()
+        self.stays_awake = False
+        await self._life.stop(reason)
 
 
 async def check_binding(context: BindingContext, config: bytes, where: str = "") -> None:

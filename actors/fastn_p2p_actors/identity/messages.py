@@ -47,6 +47,14 @@ class Limit(Message, frozen=True, tag=303):
     """Grant of the identity, as in ``Activate``."""
 
 
+class SetIdleTime(Message, frozen=True, tag=304):
+    """Fall asleep after so many seconds without use; 0 for never. The reply is ``Ack``."""
+
+    seconds: int
+    grant: bytes = b""
+    """Grant of the identity, as in ``Activate``."""
+
+
 class BindingState(msgspec.Struct, frozen=True, gc=False):
     protocol: str
     instance: str
@@ -63,7 +71,7 @@ class RestartNeeded(Message, frozen=True, tag=351):
     """The process's sandbox lacks what the binding needs. Restart the process, and send the request again."""
 
 
-IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | Cancel
+IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | SetIdleTime | Cancel
 """Every message to an identity's mailbox. ``Cancel`` has no reply and no effect."""
 
 IdentityActorReply: TypeAlias = Ack | BindingStates | ErrorReply | RestartNeeded

@@ -6,13 +6,24 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Final
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, VaultLocked
-from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, ReportWaiting, UnregisterIdentity
-from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.serving.registration_loop import RegistrationLoop
+from fastn_p2p_client.ipc.messages import (
+    RegisterBinding,
+    RegisterIdentity,
+    ReportWaiting,
+    RequestSleep,
+    SleepReply,
+    UnregisterIdentity,
+)
+from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
+from fastn_p2p_client.serving.registration_loop import DATA_MESSAGE, RegistrationLoop
 
 from .hosted_binding import HostedBinding
+
+_REQUEST_SECONDS: Final = 5.0
+"""Seconds until a ``RequestSleep`` times out."""
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +88,12 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
         message = ReportWaiting(self._identity, binding.protocol, binding.instance, binding.waiting)
         with suppress(P2PError):
             await self._request(message)
+
+    async def request_sleep(self, activity: int) -> SleepReply:
+        """Send a ``RequestSleep``. Raises P2PError."""
+        message = RequestSleep(self._identity, activity)
+        answer = await self._channel.request(message, timeout=_REQUEST_SECONDS)
+        return check_reply(decode_answer(DATA_MESSAGE, answer.header), SleepReply, "the network process")
 
     def _registration_of(self, binding: HostedBinding) -> RegisterBinding:
         return RegisterBinding(self._identity, binding.protocol, binding.instance, binding.access, self._grant)

@@ -2,7 +2,8 @@
 
 - ``actor``: creates the parts, joins them, starts and stops them; gives each message in the mailbox to one of them.
 - ``event_router``: which part is told what a connection reports.
-- ``registration_requests``: processes that serve bring identities and bindings online.
+- ``registration_requests``: processes that serve bring identities and bindings online. ``sleepers``: those that
+  have no process until they are called.
 - ``admin``, ``admin_messages``: requests of the gateway; ``report`` collects the state for
   ``status``. ``figures`` and ``call_counters``: numbers for metrics.
 - ``contact_requests``: requests of the gateway about ``contacts``: pending peers, groups, invitations, blocked peers.

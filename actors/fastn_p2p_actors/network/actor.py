@@ -16,25 +16,16 @@ from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
 from fastn_p2p_client.ipc.message_cache import MessageCache
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
-    Ack,
     ApplicationErrorReply,
     Call,
     CallUnknown,
     Cancel,
-    EndOfStream,
     ErrorReply,
     GetMemory,
     Message,
     OpenSession,
     Reply,
-    ResetStream,
-    SessionData,
-    SessionOpened,
-    SharedData,
-    ShareMemory,
-    StopSending,
     WaitForPeer,
-    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.ipc.unix_sockets import set_opener
@@ -91,9 +82,11 @@ from .sender_identity import SenderIdentity
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import RegisteredBinding, Registry
+from .serving.wake_ups import WakeUps
 from .sessions.local_leg import is_daemon_id
-from .sessions.manager import SessionManager
+from .sessions.manager import SESSION_MESSAGES, SessionManager
 from .settings_reload import SettingsReload
+from .sleepers import Sleepers
 from .transport.endpoint import NetworkEndpoint
 from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
@@ -102,21 +95,6 @@ from .waiting_items import WaitingItems
 log = logging.getLogger(__name__)
 
 _messages: Final = MessageCache(msgspec.msgpack.Decoder(NetworkRequest))
-_SESSION_MESSAGES: Final = frozenset(
-    {
-        SessionOpened,
-        SessionData,
-        SharedData,
-        ShareMemory,
-        EndOfStream,
-        Ack,
-        WindowUpdate,
-        ResetStream,
-        StopSending,
-        ErrorReply,
-        ApplicationErrorReply,
-    }
-)
 _PENDING_REPORTS: Final = Rate(1 / 60, 60)
 """Refused strangers that are reported to the audit log, per second. A stranger is listed in any case."""
 _DRAIN: Final = 4.0
@@ -203,13 +181,14 @@ class Network:
         )
         self._expected = ExpectedPrograms(run / "programs.json", registry.programs)
         payloads = PayloadMemory()
+        self._wake_ups = wake_ups = WakeUps(registry, self._context.wake_identity)
         self._incoming = IncomingCalls(
-            mailbox, registry, book, self._grace, self._expected, payloads, self._note_denied
+            mailbox, registry, book, self._grace, self._expected, payloads, wake_ups, self._note_denied
         )
         self._targets = TargetFinder(registry, router, self._grace)
         self._outgoing = OutgoingCalls(mailbox, self._targets, self._incoming, payloads)
         self._sessions = SessionManager(
-            mailbox, registry, self._targets, book, self._grace, payloads, self._note_denied
+            mailbox, registry, self._targets, book, self._grace, payloads, wake_ups, self._note_denied
         )
         calls = PeerCalls(self._incoming, registry, self._grace)
         self._failover = ReplicaFailover(router)
@@ -254,6 +233,15 @@ class Network:
             revocation=self._sessions.revocation,
             audit=self._audit,
             waiting=waiting,
+        )
+        sleepers = self._registrations.sleepers = Sleepers(
+            run / "asleep",
+            registry,
+            self._publisher,
+            mailbox,
+            wake_ups,
+            self._registrations.access_list,
+            lambda each: OutgoingCalls.has_calls(each) or each in self._waits or self._sessions.is_open_by(each),
         )
         revocations = self._revocations = RevocationExchange(
             registry=registry,
@@ -323,6 +311,7 @@ class Network:
             invitations=invitations,
             reconnect_list=self._reconnect_list,
             waiting=waiting,
+            sleepers=sleepers,
             figures=partial(read_figures, self._outgoing, self._incoming, self._sessions, self._pool, payloads),
         )
         registry.check_usable = book.check_own
@@ -337,6 +326,7 @@ class Network:
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
         self._grace.close()
+        self._wake_ups.close()
         draining = [self._loop.create_task(calls.drained()) for calls in (self._outgoing, self._incoming)]
         _, unfinished = await asyncio.wait(draining, timeout=_DRAIN)
         for task in unfinished:
@@ -418,7 +408,7 @@ class Network:
             (kind is ApplicationErrorReply or kind is ErrorReply) and not is_daemon_id(correlation)
         ):
             self._incoming.on_answer(sender, correlation, message, payload)
-        elif kind in _SESSION_MESSAGES:
+        elif kind in SESSION_MESSAGES:
             self._sessions.on_session_message(sender, correlation, header, message, payload)
         elif kind is Cancel:
             self._outgoing.on_cancel(sender, correlation)

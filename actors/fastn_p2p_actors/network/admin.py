@@ -18,6 +18,7 @@ from ..runtime.mailbox import Mailbox, Sender
 from .address_book import AddressBook
 from .admin_messages import (
     MAX_PAGE,
+    AnnounceSleepers,
     AuthenticateGateway,
     ContactRequest,
     CreateTicket,
@@ -38,6 +39,7 @@ from .admin_messages import (
     PrepareRestart,
     PublishRevocation,
     ReloadNetworkSettings,
+    RemoveSleeper,
     RestoreInvitation,
     RestorePeer,
     RestoreRevocation,
@@ -57,6 +59,7 @@ from .revocation_exchange import RevocationExchange
 from .serving.registry import Registry
 from .sessions.revocation import SessionRevocation
 from .settings_reload import SettingsReload
+from .sleepers import Sleepers
 from .transport.endpoint import NetworkEndpoint
 from .waiting_items import WaitingItems
 
@@ -88,6 +91,7 @@ class Admin:
         reconnect_list: ReconnectList,
         waiting: WaitingItems,
         figures: Callable[[], Awaitable[NetworkFigures]],
+        sleepers: Sleepers,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -109,6 +113,7 @@ class Admin:
         self._reconnect_list = reconnect_list
         self._waiting = waiting
         self._figures = figures
+        self._sleepers = sleepers
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -158,6 +163,11 @@ class Admin:
             return SettingsReply(fixed, self._settings.log_level)
         if isinstance(message, ListIdentity):
             await self._publisher.set_listed(message.identity, listed=message.listed)
+            return Ack()
+        if isinstance(message, AnnounceSleepers):
+            return await self._sleepers.announce(message.sleepers)
+        if isinstance(message, RemoveSleeper):
+            await self._sleepers.remove(message.identity)
             return Ack()
         if isinstance(message, PublishRevocation):
             await self._revocations.publish(message.identity, message.revocation, message.packet)

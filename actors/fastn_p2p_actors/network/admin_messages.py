@@ -153,6 +153,34 @@ class EvaluateAccess(Message, frozen=True, tag=116):
     """Identity, protocol and instance of each list, for the permissions by invitations. Empty without those."""
 
 
+class Sleeper(msgspec.Struct, frozen=True, array_like=True):
+    """Identity that its owner wants online, and that may be asleep."""
+
+    name: str
+    listed: bool
+    bindings: tuple[tuple[str, str], ...]
+    """Protocol and instance of each binding that its process would serve."""
+
+
+class AnnounceSleepers(Message, frozen=True, tag=117):
+    """Bring these identities online without a process if they were asleep before and have the same bindings.
+
+    The reply is ``SleeperNames`` with those that are asleep now. An identity with a process is left as it is.
+    """
+
+    sleepers: tuple[Sleeper, ...]
+
+
+class RemoveSleeper(Message, frozen=True, tag=118):
+    """Take the identity offline if it is asleep. Its next process starts as any other. The reply is ``Ack``."""
+
+    identity: str
+
+
+class SleeperNames(Message, frozen=True, tag=154):
+    names: tuple[str, ...]
+
+
 class PublishRevocation(Message, frozen=True, tag=120):
     """Publishes the revocation of an own identity. Answered by ``Ack``."""
 
@@ -354,6 +382,8 @@ NetworkRequest: TypeAlias = (
     | GetNetworkFigures
     | ReloadNetworkSettings
     | ListIdentity
+    | AnnounceSleepers
+    | RemoveSleeper
     | MeasureRoundTrip
     | TracePeer
     | PublishRevocation

@@ -12,6 +12,7 @@ from fastn_p2p_client.ipc.messages import (
     RegisterBinding,
     RegisterIdentity,
     ReportWaiting,
+    RequestSleep,
     UnregisterBinding,
     UnregisterIdentity,
 )
@@ -31,10 +32,11 @@ from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import OnlineIdentity, Registry
 from .sessions.revocation import SessionRevocation
+from .sleepers import Sleepers
 from .waiting_items import WaitingItems
 
 RegistrationRequest: TypeAlias = (
-    RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity | ReportWaiting
+    RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity | ReportWaiting | RequestSleep
 )
 
 _MAX_ADMITTED: Final = 16_384
@@ -42,7 +44,13 @@ _MAX_ADMITTED: Final = 16_384
 
 
 class RegistrationRequests:
-    """Answers them. Each needs the grant of what it registers, or has to come from the process that registered it."""
+    """Answers them. Each needs the grant of what it registers, or has to come from the process that registered it.
+
+    Attributes:
+        sleepers: identities that are asleep; set before the first request.
+    """
+
+    sleepers: Sleepers
 
     def __init__(
         self,
@@ -93,6 +101,7 @@ class RegistrationRequests:
             check_grant(self._grant_key, message.identity, message.grant)
             await self._publisher.bring_online(message.identity, sender, listed=message.listed)
             self._on_online(message.identity)
+            self.sleepers.on_registered(message.identity)
             self._grace.on_registration()
         elif isinstance(message, RegisterBinding):
             await self._register_binding(sender, message)
@@ -101,6 +110,8 @@ class RegistrationRequests:
                 self._identity_of(message.identity, sender)
             self._expected.changed()
             self._waiting.changed()
+        elif isinstance(message, RequestSleep):
+            return self.sleepers.request_sleep(sender, self._identity_of(message.identity, sender), message)
         elif isinstance(message, ReportWaiting):
             binding = self._identity_of(message.identity, sender).bindings.get((message.protocol, message.instance))
             if binding is not None:
@@ -119,9 +130,7 @@ class RegistrationRequests:
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         binding = message.identity, message.protocol, message.instance
-        access = AccessList(message.allow, self._book, self._registry, binding)
-        access.on_admitted = partial(self._on_admitted, message.identity, message.protocol, message.instance)
-        self._book.known.add_named(access.keys)
+        access = self.access_list(*binding, message.allow)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
         if verify_grant(self._grant_key, subject, message.grant):
@@ -137,6 +146,13 @@ class RegistrationRequests:
                 raise IdentityOffline(identity=message.identity)
         self._grace.on_registration()
         await self._revocation.access_changed()
+
+    def access_list(self, identity: str, protocol: str, instance: str, allow: tuple[str, ...]) -> AccessList:
+        """Return the access list of a binding."""
+        access = AccessList(allow, self._book, self._registry, (identity, protocol, instance))
+        access.on_admitted = partial(self._on_admitted, identity, protocol, instance)
+        self._book.known.add_named(access.keys)
+        return access
 
     def _on_admitted(self, identity: str, protocol: str, instance: str, key: bytes, entry: str) -> None:
         """Report a peer that uses a binding for the first time since this process started."""

@@ -87,6 +87,7 @@ class Reporter:
             delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
             listed=identity.listed,
             publications=[self._publication(*each) for each in identity.publications.items()],
+            asleep=identity.is_asleep,
         )
 
     def _publication(self, source: str, publication: Publication) -> PublicationStatus:

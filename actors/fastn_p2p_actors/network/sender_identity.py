@@ -15,13 +15,22 @@ from fastn_p2p_client.ipc.messages import (
     RegisterBinding,
     RegisterIdentity,
     ReportWaiting,
+    RequestSleep,
     UnregisterBinding,
     UnregisterIdentity,
     WaitForPeer,
 )
 
 _ACTING = (Call, OpenSession, WaitForPeer)
-_NAMING = (*_ACTING, RegisterIdentity, RegisterBinding, UnregisterBinding, UnregisterIdentity, ReportWaiting)
+_NAMING = (
+    *_ACTING,
+    RegisterIdentity,
+    RegisterBinding,
+    UnregisterBinding,
+    UnregisterIdentity,
+    ReportWaiting,
+    RequestSleep,
+)
 
 M = TypeVar("M", bound=msgspec.Struct)
 

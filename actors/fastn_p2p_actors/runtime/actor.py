@@ -59,6 +59,8 @@ OPEN_SECONDS: Final = 5.0
 """Seconds that the supervisor may take to connect a socket."""
 WORKER_GRACE: Final = 5.0
 """Seconds in which the supervisor must reply after the time of a one-shot worker is over."""
+WAKE_SECONDS: Final = 40.0
+"""Seconds that an identity may take to wake, with failed attempts."""
 OPENS_PER_WINDOW: Final = 200
 OPEN_WINDOW_SECONDS: Final = 0.2
 """Sockets that are opened in so many seconds; further ones wait."""
@@ -293,6 +295,27 @@ class ActorContext:
     def keep_descriptor(self, descriptor: int) -> None:
         """Have the supervisor keep a copy of the descriptor for the next process of this actor; -1 for none."""
         self._send(wire.KeepDescriptor(), *([descriptor] if descriptor >= 0 else []))
+
+    async def wake_identity(self, name: str) -> None:
+        """Have the supervisor start the process of an identity that is asleep, and wait until it is ready.
+
+        Raises:
+            IdentityFailed: it is not asleep, or its process keeps ending.
+            P2PError: the supervisor does not answer.
+        """
+        await self.request_from_supervisor(wire.WakeIdentity(name), WAKE_SECONDS)
+
+    async def fall_asleep(self) -> None:
+        """Tell the supervisor that this process will end in order, because its identity falls asleep.
+
+        Raises:
+            P2PError: the supervisor does not answer.
+        """
+        await self.request_from_supervisor(wire.FallAsleep(), OPEN_SECONDS)
+
+    def stay_awake(self) -> None:
+        """Tell the supervisor that this process goes on after ``fall_asleep``."""
+        self._send(wire.StayAwake())
 
     def restart(self) -> None:
         """Drain, and have the supervisor start this process again."""

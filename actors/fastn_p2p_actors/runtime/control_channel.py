@@ -105,6 +105,28 @@ class LimitIdentity(_Message, frozen=True, tag=19):
     open_files: int
 
 
+class KeepAsleep(_Message, frozen=True, tag=24):
+    """Let the network process wake these identities. Those that have a process keep it. The reply is ``Ack``."""
+
+    names: tuple[str, ...]
+
+
+class WakeIdentity(_Message, frozen=True, tag=25):
+    """Start the process of an identity that is asleep. The reply is ``Ack`` once it is ready.
+
+    Fails with ``IdentityFailed`` if the identity is not asleep, or if the process keeps ending.
+    """
+
+    name: str
+
+
+class FallAsleep(_Message, frozen=True, tag=26):
+    """Expect this process to end in order, which is no crash: its identity is asleep then.
+
+    The reply is ``Ack``. If the identity is to be started meanwhile, it is started again after the process has ended.
+    """
+
+
 class ChangeLogLevel(_Message, frozen=True, tag=22):
     """Log lines of this level and above in all processes of the daemon, from now on. The reply is ``Ack``."""
 
@@ -113,6 +135,9 @@ class ChangeLogLevel(_Message, frozen=True, tag=22):
 
 Request: TypeAlias = (
     ChangeLogLevel
+    | KeepAsleep
+    | WakeIdentity
+    | FallAsleep
     | LimitIdentity
     | StartIdentity
     | StopIdentity
@@ -188,8 +213,13 @@ class Restarting(_Message, frozen=True, tag=17):
     """Notification that the process is about to exit in order, to be started again at once. This counts as no crash."""
 
 
+class StayAwake(_Message, frozen=True, tag=27):
+    """Notification that the process goes on after all, although it has sent ``FallAsleep``."""
+
+
 FromChild: TypeAlias = (
     ProcessLimit
+    | StayAwake
     | Ready
     | Heartbeat
     | ChildRequest

@@ -149,6 +149,10 @@ class Mailbox:
         """Connections within the limits."""
         return len(self._senders)
 
+    def senders(self) -> tuple[Sender, ...]:
+        """Return the connections within the limits."""
+        return tuple(self._senders)
+
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._memory = MailboxMemory[Sender](

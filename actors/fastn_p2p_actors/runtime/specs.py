@@ -68,6 +68,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """First and last user of identities; both 0 if they have the user of the gateway."""
     metrics: str = ""
     """Address at which metrics are served; empty for none."""
+    idle: int = 0
+    """Idle time of new identities in seconds; 0 for none."""
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):

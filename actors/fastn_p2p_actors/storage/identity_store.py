@@ -75,6 +75,8 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
     successor: str = ""
     """ID52 of the identity that takes its place; empty without one."""
+    idle: int = 0
+    """Seconds without use after which its process ends until it is called; 0 for never."""
 
     def check_usable(self) -> None:
         """Raise IdentityRevoked if it was revoked."""
@@ -95,6 +97,7 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
             listed=self.listed,
             revoked=self.revoked,
             successor=self.successor,
+            idle=self.idle,
         )
 
 
@@ -366,14 +369,13 @@ class IdentityStore:
 def _directories(parent: Path, what: NamedThing) -> Iterator[Path]:
     """Yield the directories below ``parent`` whose names are valid for ``what``, sorted."""
     try:
-        found = sorted(parent.iterdir())
+        with os.scandir(parent) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir())
     except OSError:
         return
-    for path in found:
+    for name in found:
         with contextlib.suppress(InvalidName):
-            check_name(path.name, what)
-            if path.is_dir():
-                yield path
+            yield parent / check_name(name, what)
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:

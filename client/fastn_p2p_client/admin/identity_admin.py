@@ -60,6 +60,18 @@ class IdentityAdmin:
         """
         return (await self._client.control(m.SetListed(name, listed))).identity
 
+    async def set_idle(self, name: str, seconds: int) -> m.IdentityInfo:
+        """Have ``name`` fall asleep after so many seconds without use: its process ends until it is called.
+
+        Args:
+            name: the identity.
+            seconds: 0 keeps it awake.
+
+        Raises:
+            IdentityNotFound: there is none of this name.
+        """
+        return (await self._client.control(m.SetIdle(name, seconds))).identity
+
     async def set_limits(
         self,
         name: str,

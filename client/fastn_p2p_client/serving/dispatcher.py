@@ -52,7 +52,7 @@ from ..ipc.messages import (
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
-from ..request_id import DAEMON_ID, SERVED_REQUEST, ServedRequest, full_id
+from ..request_id import DAEMON_ID, ServedRequest, full_id
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
@@ -80,8 +80,6 @@ class _Running(ServedRequest):
 
     @property
     def request_id(self) -> str:
-        if self.task.done():
-            return ""
         message = self._message
         return full_id(message.request_id, self._correlation[DAEMON_ID:]) or message.call_id.hex()
 
@@ -117,6 +115,11 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Requests whose answer is awaited, and sessions."""
         return len(self._running) + len(self._sessions)
+
+    @property
+    def has_outcomes(self) -> bool:
+        """True if callers may still ask for the outcome of an earlier call, so this process must not forget it."""
+        return self._idempotency.has_outcomes
 
     def add(self, binding: ServedBinding) -> None:
         """Accept requests for a binding from now on. It replaces one with the same names."""
@@ -299,7 +302,6 @@ class Dispatcher:
             if kind is Peer:
                 extras.append(from_message(message))
             elif kind is CallContext:
-                SERVED_REQUEST.set(running)  # for the tasks that the handler starts
                 extras.append(CallContext(message.command, message.call_id, deadline, running.request_id))
             else:
                 extras.append(handler.context)

@@ -45,6 +45,12 @@ class IdempotencyCache:
         """Return whether the call runs."""
         return key in self._waiters
 
+    @property
+    def has_outcomes(self) -> bool:
+        """True if a call runs, or the outcome of one is stored before its deadline."""
+        now = self._clock()
+        return bool(self._waiters) or any(until >= now for _, until in self._outcomes.values())
+
     @staticmethod
     def key_of(message: DeliverCall) -> bytes:
         """Return the call's key. It is longer than any correlation id, so the two cannot be confused."""

@@ -18,7 +18,7 @@ import msgspec
 
 from ..errors import HandlerFailed, InvalidConfig, P2PError, StorageFailed
 from ..ipc.messages import UNDECODABLE
-from ..protocol import BindingContext, Protocol
+from ..protocol import STOPPED, BindingContext, Protocol
 from .handlers import ProtocolHandlers
 from .hooks import (
     HOOK_SECONDS,
@@ -158,15 +158,17 @@ class ProtocolLifecycle:
             code.context, code.config = before
             raise
 
-    async def stop(self, *, delete: bool = False) -> None:
+    async def stop(self, reason: str = STOPPED, *, delete: bool = False) -> None:
         """Deactivate the instance. Exceptions of its hooks are logged.
 
         Args:
+            reason: ``Protocol.deactivation_reason``.
             delete: call ``on_delete`` afterwards.
         """
         code, self.code = self.code, None
         if code is None:
             return
+        code.deactivation_reason = reason
         for name, hook in (("on_deactivate", code.on_deactivate), ("on_delete", code.on_delete))[: 2 if delete else 1]:
             try:
                 await self._run_hook(name, hook)

@@ -22,7 +22,8 @@ _FIRST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 1.0
 """Seconds between two attempts to register, at first and at most."""
 
-_answer: Final = msgspec.msgpack.Decoder(m.DataMessage)
+DATA_MESSAGE: Final = msgspec.msgpack.Decoder(m.DataMessage)
+"""Decoder of what the network process replies."""
 
 
 class NamedBinding(Protocol):
@@ -111,7 +112,7 @@ class RegistrationLoop(ABC, Generic[Binding]):
 
     async def _request(self, message: msgspec.Struct, timeout: float = REQUEST_SECONDS) -> None:
         response = await self._channel.request(message, timeout=timeout)
-        check_reply(decode_answer(_answer, response.header), m.Ack, "the network process")
+        check_reply(decode_answer(DATA_MESSAGE, response.header), m.Ack, "the network process")
 
     @abstractmethod
     def _registration_of(self, binding: Binding) -> m.RegisterBinding:

@@ -40,6 +40,7 @@ class IdentityAdmin(_BlockingTwin[identity_admin.IdentityAdmin]):
     get = _blocking(identity_admin.IdentityAdmin.get)
     set_online = _blocking(identity_admin.IdentityAdmin.set_online)
     set_listed = _blocking(identity_admin.IdentityAdmin.set_listed)
+    set_idle = _blocking(identity_admin.IdentityAdmin.set_idle)
     set_limits = _blocking(identity_admin.IdentityAdmin.set_limits)
     ticket = _blocking(identity_admin.IdentityAdmin.ticket)
     revoke = _blocking(identity_admin.IdentityAdmin.revoke)

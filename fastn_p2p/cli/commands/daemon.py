@@ -66,6 +66,13 @@ def run(
             help="Confine each process to what it needs or was granted.  [env: FASTN_SANDBOX; default: sandbox]",
         ),
     ] = None,
+    idle: Annotated[
+        str | None,
+        Option(
+            metavar="TIME",
+            help="Time without use after which new identities fall asleep, as 15m.  [env: FASTN_IDLE; default: off]",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         Option(
@@ -106,6 +113,7 @@ def run(
     If the keys are encrypted, it asks for the passphrase on a terminal. Elsewhere, without --passphrase-file, it starts
     locked: see `fastn-p2p vault`.
     """
+    from fastn_p2p_actors.daemon_settings.idle_time import parse_idle_time
     from fastn_p2p_actors.daemon_settings.resolution import warnings_of
     from fastn_p2p_client.home import Home
     from fastn_p2p_supervisor.home_format import check_format
@@ -124,6 +132,7 @@ def run(
         "limits.memory": memory,
         "limits.connections": connections,
         "limits.sandbox": sandbox,
+        "identities.idle": idle,
         "metrics.address": metrics,
         "log.level": log_level and log_level.upper(),
         "log.format": log_format and log_format.lower(),
@@ -147,5 +156,6 @@ def run(
         log_level=resolved.settings.log.level,
         log_format=resolved.settings.log.format,
         metrics=resolved.settings.metrics.address,
+        idle=parse_idle_time(resolved.settings.identities.idle),
         users=users,
     )

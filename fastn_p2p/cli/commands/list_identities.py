@@ -32,4 +32,8 @@ def _state(identity: IdentityInfo) -> str:
     if identity.revoked:
         return f"revoked {identity.revoked[:10]}"
     state = "online" if identity.online else "offline"
+    if identity.idle:
+        from fastn_p2p_actors.daemon_settings.idle_time import format_idle_time
+
+        state = f"{state}, sleeps after {format_idle_time(identity.idle)}"
     return state if identity.listed else f"{state}, unlisted"

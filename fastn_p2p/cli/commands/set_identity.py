@@ -31,14 +31,21 @@ def run(
             help="Publish to directories and the LAN where it is reached, so that its ID52 suffices to call it.",
         ),
     ] = None,
+    idle: Annotated[
+        str | None,
+        Option(
+            metavar="TIME",
+            help="Time without use after which it falls asleep until it is called, as 90s, 15m or 2h; `off`: never.",
+        ),
+    ] = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Set resource limits for an identity's protocols, and whether it is published.
+    """Set resource limits for an identity's protocols, whether it is published, and when it falls asleep.
 
     Changes apply at once, without a restart, and after every later start. Options that are not given change nothing.
     """
-    from fastn_p2p_client.ipc.messages import SetLimits, SetListed
+    from fastn_p2p_client.ipc.messages import SetIdle, SetLimits, SetListed
 
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
@@ -55,14 +62,19 @@ def run(
         for limit, text in given.items()
         if text is not None
     }
-    changes: list[tuple[SetLimits | SetListed, str]] = []
+    changes: list[tuple[SetLimits | SetListed | SetIdle, str]] = []
     if limits:
         changes.append((SetLimits(name, **limits), f"Changed the limits of {name}."))
     if listed is not None:
         done = "listed: its record is published" if listed else "unlisted: its record is withdrawn"
         changes.append((SetListed(name, listed), f"{name} is {done}."))
+    if idle is not None:
+        seconds = _idle_seconds(idle)
+        done = f"falls asleep after {idle} without use" if seconds else "is always awake"
+        changes.append((SetIdle(name, seconds), f"{name} {done}."))
     if not changes:
-        raise CommandLineError(f"nothing to change. Give --listed, --unlisted, {', '.join(map(_option, given))}")
+        options = "--listed", "--unlisted", "--idle", *map(_option, given)
+        raise CommandLineError(f"nothing to change. Give {', '.join(options)}")
     for request, message in changes:
         info = request_daemon(home, request).identity
         if not json:
@@ -73,3 +85,14 @@ def run(
 
 def _option(limit: str) -> str:
     return f"--max-{limit.replace('_', '-')}"
+
+
+def _idle_seconds(text: str) -> int:
+    from fastn_p2p_actors.daemon_settings.idle_time import parse_idle_time
+
+    from ...console.exit_codes import CommandLineError
+
+    try:
+        return parse_idle_time(text)
+    except ValueError as error:
+        raise CommandLineError(f"--idle: {error}") from None

@@ -183,6 +183,8 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
     """Return the state of an identity. ``known``: the network process answers, so its list is complete."""
     if identity.revoked:
         return Text(f"revoked {plain(identity.revoked[:10])}", "bold red")
+    if identity.asleep and identity.wanted:
+        return Text("asleep", "green")
     if identity.online:
         return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
     if identity.wanted:

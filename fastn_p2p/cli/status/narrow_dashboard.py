@@ -47,7 +47,9 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
         return
     yield from _title("Identities")
     for identity in status.identities[:most]:
-        state = "online" if identity.online else "not up" if identity.wanted else "offline"
+        state = (
+            "asleep" if identity.asleep else "online" if identity.online else "not up" if identity.wanted else "offline"
+        )
         if identity.revoked:
             state = f"revoked {plain(identity.revoked[:10])}"
         yield Text.assemble(f"  {plain(identity.name)}", (f"  {state}", "green" if identity.online else "dim"))

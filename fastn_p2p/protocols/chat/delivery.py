@@ -71,6 +71,7 @@ class PeerDelivery:
     Args:
         on_delivered: called with the conversation and the ids of messages that the peer now has.
         on_problem: called with the reason for which the peer does not accept messages; with "" when it does again.
+        on_idle_changed: called when ``is_idle`` may have changed.
 
     Attributes:
         last_error: the last argument of ``on_problem``.
@@ -83,12 +84,14 @@ class PeerDelivery:
         *,
         on_delivered: Callable[[str, list[str]], object],
         on_problem: Callable[[str], object],
+        on_idle_changed: Callable[[], object] = lambda: None,
         backoff: Backoff | None = None,
     ) -> None:
         self._transport = transport
         self._store = store
         self._on_delivered = on_delivered
         self._on_problem = on_problem
+        self._on_idle_changed = on_idle_changed
         self._backoff = backoff or Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -105,6 +108,7 @@ class PeerDelivery:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
             self._task.add_done_callback(self._on_end)
+            self._on_idle_changed()
 
     async def close(self) -> None:
         """Stop delivering."""
@@ -114,6 +118,7 @@ class PeerDelivery:
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._task = None
+        self._on_idle_changed()
         if task.cancelled():
             return
         if task.exception() is not None:

@@ -235,8 +235,12 @@ class Chat(Protocol):
                 self._store,
                 on_delivered=lambda conversation, ids: self._on_delivered(ConversationId(peer, conversation), ids),
                 on_problem=lambda problem: self._open.publish_to_all(peer, DeliveryProblem(problem)),
+                on_idle_changed=self._on_idle_changed,
             )
         return delivery
+
+    def _on_idle_changed(self) -> None:
+        self.context.stay_awake(not all(each.is_idle for each in self._deliveries.values()))
 
     def _on_delivered(self, id: ConversationId, messages: list[str]) -> None:
         for message in messages:

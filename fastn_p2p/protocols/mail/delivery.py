@@ -52,6 +52,7 @@ class DeliveryManager:
     Args:
         config: returns the current config.
         instance: name of the sender's own mailbox.
+        on_delivering: called with whether mail waits for a recipient, when that changes.
         clock: seconds that pass while this machine is awake.
         chance: random numbers from 0 to 1, for the backoff.
     """
@@ -63,6 +64,7 @@ class DeliveryManager:
         config: Callable[[], MailConfig],
         instance: str,
         *,
+        on_delivering: Callable[[bool], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -70,6 +72,7 @@ class DeliveryManager:
         self._transport = transport
         self._config = config
         self._instance = instance
+        self._on_delivering = on_delivering
         self._clock = clock
         self._chance = chance
         self._workers: dict[Recipient, RecipientWorker] = {}
@@ -99,6 +102,7 @@ class DeliveryManager:
                 clock=self._clock,
                 backoff=Backoff(chance=self._chance),
             )
+            self._on_delivering(True)
             task = asyncio.create_task(self._run(recipient, worker))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -123,3 +127,4 @@ class DeliveryManager:
                 await worker.run()
         finally:
             del self._workers[recipient]
+            self._on_delivering(bool(self._workers))

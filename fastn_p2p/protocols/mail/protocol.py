@@ -24,6 +24,8 @@ from .storage import FILE, Storage, check_storage_dir
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two deletions of old entries."""
+_FIRST_PRUNE: Final = 60.0
+"""Seconds until the first one: an identity that falls asleep may never be awake for an hour."""
 _CLOCK_JUMP: Final = 30.0
 """Seconds: a larger change of the clock means that it was set, a smaller one that it was adjusted."""
 
@@ -60,7 +62,9 @@ class Mail(Protocol):
         self._inbox = Inbox(database, self._current_config, _now)
         self._inbox.on_unread = context.report_waiting
         self._outbox = Outbox(database, self._current_config, _now)
-        self._delivery = DeliveryManager(self._outbox.queue, transport, self._current_config, context.instance)
+        self._delivery = DeliveryManager(
+            self._outbox.queue, transport, self._current_config, context.instance, on_delivering=context.stay_awake
+        )
         self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
 
@@ -124,13 +128,15 @@ class Mail(Protocol):
         return self.config
 
     async def _prune(self) -> None:
-        """Forget old entries every ``_PRUNE_INTERVAL`` seconds, unless the wall clock was set meanwhile.
+        """Forget old entries soon, and every ``_PRUNE_INTERVAL`` seconds, unless the wall clock was set meanwhile.
 
         The ages of entries are by the wall clock: one that is set far ahead would delete everything.
         """
+        interval = _FIRST_PRUNE
         while True:
             before = _clock_offset()
-            await asyncio.sleep(_PRUNE_INTERVAL)
+            await asyncio.sleep(interval)
+            interval = _PRUNE_INTERVAL
             if abs(_clock_offset() - before) > _CLOCK_JUMP:
                 continue
             try:

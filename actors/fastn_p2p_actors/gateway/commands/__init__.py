@@ -44,7 +44,7 @@ from .contacts import (
     unblock_peer,
 )
 from .health import get_health
-from .identities import create_identity, delete_identity, list_identities, set_limits, set_listed, set_online
+from .identities import create_identity, delete_identity, list_identities, set_idle, set_limits, set_listed, set_online
 from .identity_revocation import accept_successor, revoke_identity
 from .invitations import create_invitation, list_invitations, revoke_invitation
 from .metrics_text import get_metrics
@@ -71,6 +71,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ListIdentities: Command(list_identities, changes=False),
     m.SetLimits: Command(set_limits, changes=True),
     m.SetListed: Command(set_listed, changes=True),
+    m.SetIdle: Command(set_idle, changes=True),
     m.SetIdentityOnline: Command(set_online, changes=True),
     m.AddProtocol: Command(add_protocol, changes=True),
     m.RemoveProtocol: Command(remove_protocol, changes=True),

@@ -174,7 +174,7 @@ async def _notify_programs(context: GatewayContext, record: BindingFile, release
 
 
 async def _is_serving(context: GatewayContext, identity: IdentityFile) -> bool:
-    return identity.online and await context.supervisor.is_serving(identity.name)
+    return identity.online and await context.supervisor.is_serving(identity.name, wake=True)
 
 
 async def _reply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> StateReply:

@@ -7,6 +7,7 @@ gateway creates it on disk.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -73,7 +74,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
         _check_new(context, name, protocol, instance)
         if found is None:
             return _add_program_binding(context, name, record)
-        online = identity.online and await context.supervisor.is_serving(name)
+        online = identity.online and await context.supervisor.is_serving(name, wake=True)
         added = check_added(context, protocol, message.added)
         owned = (*message.granted, *added)
         granted = await check_permitted(context, identity, record, owned, by_owner=True, checked=online)
@@ -148,13 +149,13 @@ def _add_program_binding(context: GatewayContext, name: str, record: BindingFile
 
 async def roll_back_uncommitted(context: GatewayContext) -> None:
     """Roll back bindings that a killed gateway had begun to add. Never raises P2PError."""
-    for name, protocol, instance in context.store.uncommitted_bindings():
+    for name, protocol, instance in await asyncio.to_thread(context.store.uncommitted_bindings):
         try:
             async with context.identity_lock(name), narrowing(context, name):
                 if (name, protocol, instance) not in context.store.uncommitted_bindings():
                     continue  # another command has added it meanwhile
                 identity = identity_or_none(context, name)
-                if identity is not None and identity.online and await context.supervisor.is_serving(name):
+                if identity is not None and identity.online and await context.supervisor.is_serving(name, wake=True):
                     await _deactivate_quietly(context, name, protocol, instance)
                 context.store.cancel_binding(name, protocol, instance)
                 context.permissions.grant(name, protocol, instance, (), ())

@@ -33,14 +33,16 @@ from fastn_p2p_client.ipc.messages import (
     IdentityReply,
     ListIdentities,
     SetIdentityOnline,
+    SetIdle,
     SetLimits,
     SetListed,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
+from ...daemon_settings.idle_time import MAX_IDLE
 from ...identity.declared_permissions import is_builtin_binding
-from ...identity.messages import Limit
+from ...identity.messages import Limit, SetIdleTime
 from ...identity.resource_limits import LEAST
 from ...network.admin_messages import MAX_PAGE, GetNetworkReport, ListIdentity, NetworkReportReply
 from ...runtime.grants import make_grant
@@ -72,7 +74,9 @@ async def create_identity(context: GatewayContext, message: CreateIdentity, _: b
             made_now = False
             key = await _vault_key(context, name)
         id52 = PublicKey(key.public).id52
-        record = IdentityFile(name=name, id52=id52, created=key.created, listed=message.listed)
+        record = IdentityFile(
+            name=name, id52=id52, created=key.created, listed=message.listed, idle=context.settings.idle
+        )
         try:
             context.store.create_identity(record)
         except P2PError:
@@ -192,7 +196,7 @@ async def bring_offline_for_disk(context: GatewayContext, name: str, grown: int)
     except P2PError as error:
         log.warning("that %s is offline could not be written, so it is stopped only: %s", name, error)
         try:
-            await context.supervisor.stop(name)
+            await context.stop_process(context.store.identity(name))
         except P2PError as failure:
             log.error("%s cannot be stopped: %s", name, failure)
 
@@ -207,7 +211,7 @@ async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> I
         )
         wanted = msgspec.structs.replace(record, limits=limits)
         context.store.write_identity(wanted)
-        if record.online:
+        if record.online and await context.supervisor.is_serving(name):
             grant = make_grant(context.settings.grant_key, name)
             try:
                 async with context.identity_client(name) as process:
@@ -229,6 +233,20 @@ async def set_listed(context: GatewayContext, message: SetListed, _: bytes) -> I
         return IdentityReply(wanted.info())
 
 
+async def set_idle(context: GatewayContext, message: SetIdle, _: bytes) -> IdentityReply:
+    """Set the idle time of an identity. One that is asleep is woken if it is to stay awake."""
+    name = check_name(message.identity, "an identity")
+    if not 0 <= message.seconds <= MAX_IDLE:
+        raise BadMessage(reason=f"an idle time of {message.seconds} s: at most {MAX_IDLE} s, or 0 for none")
+    async with context.identity_lock(name):
+        wanted = msgspec.structs.replace(context.store.usable_identity(name), idle=message.seconds)
+        context.store.write_identity(wanted)
+        if wanted.online and await context.supervisor.is_serving(name, wake=not message.seconds):
+            async with context.identity_client(name) as process:
+                await process.request(SetIdleTime(message.seconds, process.grant), Ack)
+        return IdentityReply(wanted.info())
+
+
 def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
     """Return the new value of one limit. Raises BadMessage."""
     value: int | None = getattr(message, what)
@@ -247,7 +265,7 @@ async def _stop(context: GatewayContext, record: IdentityFile) -> None:
     if record.online:
         context.store.write_identity(msgspec.structs.replace(record, online=False))
         context.watchers.notify()
-    await context.supervisor.stop(record.name)
+    await context.stop_process(record)
 
 
 async def _undo_stop(context: GatewayContext, record: IdentityFile) -> None:

@@ -63,7 +63,7 @@ def _successor(context: GatewayContext, text: str) -> bytes:
 async def _finish(context: GatewayContext, record: IdentityFile, revoked: vault.RevokedKey) -> IdentityFile:
     """Do what follows the commit of a revocation, and return the new file. May be called again."""
     revocation = read_revocation(revoked.revocation)
-    await context.supervisor.stop(record.name)
+    await context.stop_process(record)
     await context.network.request(PublishRevocation(record.name, revoked.revocation, revoked.packet), Ack)
     wanted = msgspec.structs.replace(
         record, online=False, revoked=revocation.issued_text, successor=revocation.successor_id52

@@ -79,7 +79,7 @@ async def _remove_hosted(
     context: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
     name, protocol, instance = message.identity, message.protocol, message.instance
-    online = identity is not None and identity.online and await context.supervisor.is_serving(name)
+    online = identity is not None and identity.online and await context.supervisor.is_serving(name, wake=True)
     if online:
         await deactivate(context, name, protocol, instance)
     if identity is not None and record is not None and not message.keep_data:

@@ -341,6 +341,8 @@ def _identity(
         publications=seen.publications if seen is not None else [],
         revoked=record.revoked or revoked[0],
         successor=record.successor if record.revoked else revoked[1],
+        asleep=seen is not None and seen.asleep,
+        idle=record.idle,
     )
 
 

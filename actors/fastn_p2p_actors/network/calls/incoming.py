@@ -32,7 +32,8 @@ from ..connections.payload_memory import MOST_SERVED_OF_STRANGERS, PayloadMemory
 from ..serving.expected_programs import ExpectedPrograms, Program
 from ..serving.load_balancer import ServingProcess
 from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import RegisteredBinding, Registry
+from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from ..serving.wake_ups import WakeUps
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
 from .served_call import DEADLINE_MARGIN, ReplyTarget, ServedCall
@@ -55,6 +56,7 @@ class IncomingCalls:
         grace: holds calls whose binding is not registered yet.
         expected: holds retried calls that a program may have executed before this process started.
         payloads: memory for payloads.
+        wake_ups: wakes identities that are asleep, and holds their calls meanwhile.
         on_denied: called with a binding and the key of a caller that its access list does not admit.
 
     Attributes:
@@ -69,6 +71,7 @@ class IncomingCalls:
         grace: RegistrationGrace,
         expected: ExpectedPrograms,
         payloads: PayloadMemory,
+        wake_ups: WakeUps,
         on_denied: Callable[[RegisteredBinding, bytes], object] = lambda _binding, _source: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -79,6 +82,7 @@ class IncomingCalls:
         self._grace = grace
         self._expected = expected
         self._payloads = payloads
+        self._wake_ups = wake_ups
         self.counters = CallCounters()
         self._deadlines: DeadlineTimer[ServedCall] = DeadlineTimer(self._loop, self._expire)
         self._next_number = 0
@@ -145,6 +149,9 @@ class IncomingCalls:
             else:
                 attempt = 0
         if server is None:
+            if binding.identity.is_asleep and not binding.servers:
+                self._wake(served, binding.identity)
+                return
             limit = min(MAX_CALLS_PER_BINDING, sum(each.limit for each in binding.servers))
             self._fail(served, Overloaded(what=f"calls in flight at {protocol}", limit=limit))
             return
@@ -209,6 +216,15 @@ class IncomingCalls:
                     self._fail(served, DeadlineExceeded(seconds=round(served.seconds, 3)))
 
         retry_later(again)
+
+    def _wake(self, served: ServedCall, identity: OnlineIdentity) -> None:
+        """Wake the identity, whose access list has admitted the caller, and send the call then."""
+
+        def fail(error: P2PError) -> None:
+            if not served.done:
+                self._fail(served, error)
+
+        self._hold(served, lambda again: self._wake_ups.hold(identity, served.source, again, fail))
 
     def _remaining_ms(self, served: ServedCall) -> int:
         return max(1, int((served.expires - self._loop.time()) * 1000))

@@ -337,6 +337,11 @@ class OutgoingCalls:
         self._deadlines.add(call, call.began + seconds)
         self.targets.find(call, message, payload)
 
+    @staticmethod
+    def has_calls(sender: Sender) -> bool:
+        """Return whether a program has calls in flight."""
+        return bool(isinstance(sender.state, _ProgramCalls) and sender.state)
+
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
         """Abandon the call that a program has cancelled, if it is still in flight."""
         if isinstance(sender.state, _ProgramCalls):

@@ -81,13 +81,24 @@ class IdentityPublisher:
             task.cancel()
         self._records.close()
 
-    async def bring_online(self, name: str, sender: Sender, *, listed: bool = True) -> None:
+    async def bring_online(
+        self,
+        name: str,
+        sender: Sender | None,
+        *,
+        listed: bool = True,
+        register: Callable[[OnlineIdentity], None] = lambda _: None,
+    ) -> None:
         """Bring the identity online. Raise P2PError if the vault refuses to sign, or does not answer.
 
+        An identity that was asleep keeps its delegation and its record.
+
         Args:
+            sender: connection of its process; None if it is asleep.
             listed: False if its record must not leave this machine by itself.
+            register: called with the identity at the moment it comes online.
         """
-        task = asyncio.ensure_future(self._publish_identity(name, sender, listed))
+        task = asyncio.ensure_future(self._publish_identity(name, sender, listed, register))
         self._publishing[name] = task
         try:
             await task
@@ -136,7 +147,15 @@ class IdentityPublisher:
             await self._records.sign(identity)
         return identity.record
 
-    async def _publish_identity(self, name: str, sender: Sender, listed: bool) -> None:
+    async def _publish_identity(
+        self, name: str, sender: Sender | None, listed: bool, register: Callable[[OnlineIdentity], None]
+    ) -> None:
+        earlier = self._registry.by_name(name)
+        if earlier is not None and earlier.is_asleep and sender is not None:
+            await asyncio.sleep(0)  # its bindings are registered by messages that have come with this one
+            if self._registry.by_name(name) is earlier and not sender.gone:
+                self._wake(earlier, sender, listed)
+            return
         signed = await self._vault.delegation(name)
         delegation = read_delegation(signed.blob)
         self._book.revocations.check(delegation.identity, name)
@@ -145,14 +164,32 @@ class IdentityPublisher:
         identity.delegation = signed.blob
         identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         await self._records.sign(identity)
-        if sender.gone:
+        if sender is not None and sender.gone:
             return
+        if sender is None and self._registry.by_name(name) is not None:
+            return  # its process has registered it meanwhile
         self._registry.add_identity(identity)
+        register(identity)
         waiting = self._on_online.pop(name, [])
         while waiting:
             waiting.pop()(identity)
         self._records.publish_first(identity)
-        log.info("%s is online as %s", name, identity.key)
+        log.info("%s is %s as %s", name, "asleep" if sender is None else "online", identity.key)
+
+    def _wake(self, earlier: OnlineIdentity, sender: Sender, listed: bool) -> None:
+        """Register an identity that was asleep by its process. Its record and its delegation hold."""
+        identity = OnlineIdentity(earlier.name, earlier.key, sender, listed=earlier.listed)
+        identity.delegation, identity.record, identity.packet = earlier.delegation, earlier.record, earlier.packet
+        identity.not_before, identity.not_after = earlier.not_before, earlier.not_after
+        identity.publications = earlier.publications
+        self._registry.add_identity(identity)
+        waiting = self._on_online.pop(identity.name, [])
+        while waiting:
+            waiting.pop()(identity)
+        if listed != identity.listed:
+            identity.listed = listed
+            self._records.publish_soon(identity)
+        log.info("%s is awake", identity.name)
 
     async def _renew(self, identity: OnlineIdentity) -> None:
         signed = await self._vault.delegation(identity.name)

@@ -51,6 +51,10 @@ class OnlineWaits:
     def __len__(self) -> int:
         return len(self._deadlines)
 
+    def __contains__(self, sender: Sender) -> bool:
+        """Return whether a program waits for a peer."""
+        return sender in self._programs
+
     def close(self) -> None:
         """Forget all waits without an answer: programs see the end of their connection."""
         self._programs.clear()

@@ -4,4 +4,5 @@
 - ``load_balancer``: which process takes the next request.
 - ``access_list``: identities that may use a binding.
 - ``registration_grace``, ``expected_programs``: hold calls until processes have registered again.
+- ``wake_ups``: starts the processes of identities that are asleep, and holds their calls meanwhile.
 """

@@ -115,7 +115,11 @@ class Publication:
 
 
 class OnlineIdentity:
-    """An identity that a local process has registered."""
+    """An identity that a local process has registered.
+
+    Attributes:
+        sender: connection that has registered it; None while it is asleep.
+    """
 
     __slots__ = (
         "bindings",
@@ -132,7 +136,7 @@ class OnlineIdentity:
         "sender",
     )
 
-    def __init__(self, name: str, key: PublicKey, sender: Sender, *, listed: bool = True) -> None:
+    def __init__(self, name: str, key: PublicKey, sender: Sender | None, *, listed: bool = True) -> None:
         self.name = name
         self.key = key
         self.raw = bytes(key)
@@ -150,6 +154,11 @@ class OnlineIdentity:
         self.publications: dict[str, Publication] = {}
         """Publications of its record, by the name of the record source."""
         self.bindings: dict[tuple[str, str], RegisteredBinding] = {}
+
+    @property
+    def is_asleep(self) -> bool:
+        """True if it has no process until somebody calls it."""
+        return self.sender is None
 
 
 class _Registered:
@@ -247,9 +256,27 @@ class Registry:
             self.remove_identity(earlier)
         self._by_name[identity.name] = identity
         self._by_key[identity.raw] = identity
-        self._registered_by(identity.sender).identities[identity] = None
+        if identity.sender is not None:
+            self._registered_by(identity.sender).identities[identity] = None
         for (sender, protocol, instance), (access, limit) in self._programs.get(identity.name, {}).items():
             self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+
+    def put_to_sleep(self, identity: OnlineIdentity) -> None:
+        """Keep an identity and its bindings although its process is about to end."""
+        sender, identity.sender = identity.sender, None
+        if sender is None:
+            return
+        registered = self._registered_by(sender)
+        registered.identities.pop(identity, None)
+        for binding in identity.bindings.values():
+            binding.servers.remove(sender)
+            registered.bindings.pop(binding, None)
+
+    def add_sleeping(
+        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList
+    ) -> RegisteredBinding:
+        """Add a binding of an identity that is asleep. Programs that serve it already go on."""
+        return identity.bindings.get((protocol, instance)) or self._new_binding(identity, protocol, instance, access)
 
     def remove_identity(self, identity: OnlineIdentity) -> None:
         """Remove an identity unless another one has taken its name."""

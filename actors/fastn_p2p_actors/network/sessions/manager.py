@@ -15,12 +15,18 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import (
+    Ack,
+    ApplicationErrorReply,
+    EndOfStream,
     ErrorReply,
     Message,
     OpenSession,
+    ResetStream,
+    SessionData,
     SessionOpened,
     SharedData,
     ShareMemory,
+    StopSending,
     WindowUpdate,
     encode,
 )
@@ -38,6 +44,7 @@ from ..connections.session_handshake import IncomingSession, OutgoingSession
 from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from ..serving.wake_ups import WakeUps
 from .local_leg import LocalLeg, is_daemon_id
 from .memory_sharing import MemorySharing
 from .opening import OpeningDeadlines
@@ -49,6 +56,22 @@ from .session_offers import SessionOffers
 if TYPE_CHECKING:
     from ..connections.connection import PeerConnection
 
+SESSION_MESSAGES: Final = frozenset(
+    {
+        SessionOpened,
+        SessionData,
+        SharedData,
+        ShareMemory,
+        EndOfStream,
+        Ack,
+        WindowUpdate,
+        ResetStream,
+        StopSending,
+        ErrorReply,
+        ApplicationErrorReply,
+    }
+)
+"""Messages of local processes about sessions."""
 _MAX_BACKLOG: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
 """Bytes that may wait for a process that has no session."""
 
@@ -63,6 +86,7 @@ class SessionManager:
         book: names of peers.
         grace: holds sessions of peers whose binding is not registered yet.
         payloads: memory for payloads of sessions that are not open yet.
+        wake_ups: wakes identities that are asleep, and holds their sessions meanwhile.
         on_denied: called with a binding and the key of an opener that its access list does not admit.
 
     Attributes:
@@ -78,6 +102,7 @@ class SessionManager:
         book: AddressBook,
         grace: RegistrationGrace,
         payloads: PayloadMemory,
+        wake_ups: WakeUps,
         on_denied: Callable[[RegisteredBinding, bytes], object] = lambda _binding, _source: None,
     ) -> None:
         self._mailbox = mailbox
@@ -86,7 +111,7 @@ class SessionManager:
         self.revocation = SessionRevocation(registry)
         self._memory = SessionMemory(payloads)
         self._openings = OpeningDeadlines(self)
-        self._offers = SessionOffers(mailbox, registry, book, grace, self._memory, self.revocation, on_denied)
+        self._offers = SessionOffers(mailbox, registry, book, grace, self._memory, self.revocation, wake_ups, on_denied)
         self.opened = self.arrived = 0
         self.sharing = MemorySharing(mailbox)
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
@@ -101,6 +126,10 @@ class SessionManager:
     def served(self) -> int:
         """Number of sessions that local processes serve."""
         return len(self._served_by)
+
+    def is_open_by(self, sender: Sender) -> bool:
+        """Return whether a local process has opened a session that has not ended."""
+        return sender in self._programs
 
     def close(self) -> None:
         """Stop the timer of the deadlines. Processes and peers see the end of their connections."""

@@ -18,6 +18,7 @@ from ..connections.network_path import NetworkPath
 from ..connections.session_handshake import IncomingSession
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
+from ..serving.wake_ups import WakeUps
 from ..wire import messages as wire
 from .local_leg import LocalLeg, daemon_id
 from .relay import SessionRelay
@@ -35,6 +36,7 @@ class SessionOffers:
         grace: holds sessions of peers whose binding is not registered yet.
         memory: memory that waiting offers take.
         revocation: ends sessions whose permission is revoked.
+        wake_ups: wakes identities that are asleep, and holds their sessions meanwhile.
         on_denied: called with a binding and the key of an opener that its access list does not admit.
 
     Attributes:
@@ -49,6 +51,7 @@ class SessionOffers:
         grace: RegistrationGrace,
         memory: SessionMemory,
         revocation: SessionRevocation,
+        wake_ups: WakeUps,
         on_denied: Callable[[RegisteredBinding, bytes], object],
     ) -> None:
         self._mailbox = mailbox
@@ -57,6 +60,7 @@ class SessionOffers:
         self._grace = grace
         self._memory = memory
         self._revocation = revocation
+        self._wake_ups = wake_ups
         self._on_denied = on_denied
         self._next_number = 0
         self.served_by: dict[tuple[Sender, bytes], SessionRelay] = {}
@@ -113,6 +117,18 @@ class SessionOffers:
             return
         now = time.monotonic()
         server = binding.servers.least_busy(now)
+        if server is None and binding.identity.is_asleep and not binding.servers:
+            left = self._grace.remaining_ms(deadline_ms)
+
+            def again() -> None:
+                if not relay.done:
+                    self.offer(
+                        relay, source, target, protocol, instance, left(),
+                        credit, payload, path, request_id, traceparent,
+                    )  # fmt: skip
+
+            self._wake_ups.hold(binding.identity, source, again, relay.fail)
+            return
         if server is None:
             limit = sum(each.limit for each in binding.servers)
             relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))

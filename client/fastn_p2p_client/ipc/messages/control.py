@@ -53,6 +53,7 @@ from .identities import (
     ListIdentities,
     RevokeIdentity,
     SetIdentityOnline,
+    SetIdle,
     SetLimits,
     SetListed,
     TicketText,
@@ -76,6 +77,7 @@ ControlRequest: TypeAlias = (
     | RemoveProtocol
     | SetLimits
     | SetListed
+    | SetIdle
     | SetProtocol
     | GetStatus
     | GetTicket

@@ -23,12 +23,14 @@ __all__ = [
     "RegisterIdentity",
     "Reply",
     "ReportWaiting",
+    "RequestSleep",
     "ResetStream",
     "SessionData",
     "SessionMessage",
     "SessionOpened",
     "ShareMemory",
     "SharedData",
+    "SleepReply",
     "StopSending",
     "UnregisterBinding",
     "UnregisterIdentity",
@@ -246,6 +248,28 @@ class ReportWaiting(Message, frozen=True, tag=33):
     count: int
 
 
+class RequestSleep(Message, frozen=True, tag=56):
+    """Let the identity fall asleep, if nothing has used it since. Answered by ``SleepReply``.
+
+    Only the process that has registered the identity may send it.
+    """
+
+    identity: str
+    activity: int
+    """``SleepReply.activity`` of an earlier reply; -1 to ask for it only."""
+
+
+class SleepReply(Message, frozen=True, tag=57):
+    """Answer to a ``RequestSleep``."""
+
+    asleep: bool
+    """True if no request comes to the process any more. It has to end, and the identity stays online."""
+    activity: int
+    """Calls and sessions that the identity's bindings were sent so far."""
+    is_used: bool
+    """True if the identity or its process has calls, sessions or waits now, or programs serve bindings of it."""
+
+
 class CallUnknown(Message, frozen=True, tag=82):
     """The sender has never received the call of a ``DeliverCall`` with an ``attempt``."""
 
@@ -356,6 +380,7 @@ DataRequest: TypeAlias = (
     | UnregisterBinding
     | UnregisterIdentity
     | ReportWaiting
+    | RequestSleep
     | WaitForPeer
     | OpenSession
     | SessionOpened
@@ -385,6 +410,7 @@ DataMessage: TypeAlias = (
     | SessionData
     | SharedData
     | MemoryReady
+    | SleepReply
     | EndOfStream
     | WindowUpdate
     | ResetStream

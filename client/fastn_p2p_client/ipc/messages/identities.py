@@ -15,6 +15,7 @@ __all__ = [
     "ListIdentities",
     "RevokeIdentity",
     "SetIdentityOnline",
+    "SetIdle",
     "SetLimits",
     "SetListed",
     "TicketText",
@@ -50,6 +51,8 @@ class IdentityInfo(Record, frozen=True):
     """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
     successor: str = ""
     """ID52 of the identity that takes its place; empty without one."""
+    idle: int = 0
+    """Seconds without use after which it falls asleep until it is called; 0 for never."""
 
 
 class IdentityReply(Message, frozen=True, tag=41):
@@ -126,6 +129,15 @@ class SetListed(Message, frozen=True, tag=59):
     reply_type = IdentityReply
     identity: str
     listed: bool
+
+
+class SetIdle(Message, frozen=True, tag=34):
+    """Have an identity fall asleep after a time without use: its process ends, and the next request starts it again."""
+
+    reply_type = IdentityReply
+    identity: str
+    seconds: int
+    """Time without use; 0 keeps the identity awake."""
 
 
 class GetTicket(Message, frozen=True, tag=18):

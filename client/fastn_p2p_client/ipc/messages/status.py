@@ -91,6 +91,10 @@ class IdentityStatus(Record, frozen=True):
     """Time at which it was revoked, in UTC, ISO 8601; empty if it was not."""
     successor: str = ""
     """ID52 of the identity that takes its place; empty without one."""
+    asleep: bool = False
+    """True if it is online without a process: the next request wakes it."""
+    idle: int = 0
+    """Seconds without use after which it falls asleep; 0 for never."""
 
 
 class ConnectionStatus(Record, frozen=True):

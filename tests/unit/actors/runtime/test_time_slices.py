@@ -99,12 +99,14 @@ def test_the_end_of_an_identitys_process_takes_it_offline_and_leaves_its_success
     registry, _ = registry_of(2)
     first = registry.by_name("identity0000")
     assert first is not None
-    successor = OnlineIdentity(first.name, first.key, cast(Any, Sender()))
+    ended, started = first.sender, cast(Any, Sender())
+    assert ended is not None
+    successor = OnlineIdentity(first.name, first.key, started)
     registry.add_identity(successor)
     assert {key for key, _ in successor.bindings} == {"Shop"}  # the program goes on with it
-    assert registry.remove_sender(first.sender)
+    assert registry.remove_sender(ended)
     assert registry.by_name(first.name) is successor
-    assert registry.remove_sender(successor.sender)
+    assert registry.remove_sender(started)
     assert registry.by_name(first.name) is None
 
 

@@ -44,7 +44,9 @@ class StubNetwork:
         self.answers: list[tuple[bytes, object]] = []
         self.others = True
         self.returned: StubNetwork | None = None
-        self.opened = SessionManager(anything, self.registry, self.targets, anything, self.grace, self.payloads)
+        self.opened = SessionManager(
+            anything, self.registry, self.targets, anything, self.grace, self.payloads, anything
+        )
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))

@@ -51,7 +51,9 @@ class GraceNetwork(StubNetwork):
         self.replies: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
         """Program, number of its connections, and number of messages sent before."""
-        self.sessions = SessionManager(self.stub, self.registry, self.targets, self.stub, self.grace, self.payloads)
+        self.sessions = SessionManager(
+            self.stub, self.registry, self.targets, self.stub, self.grace, self.payloads, self.stub
+        )
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.add_identity(self.alice)
 
