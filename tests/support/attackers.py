@@ -105,6 +105,7 @@ class Attacker:
         order: target of the attack.
         signer: identity of the attacker.
         counts: counters of the attack.
+        over: true when the task of ``run`` is cancelled.
     """
 
     def __init__(self, number: int, order: Order) -> None:
@@ -114,6 +115,7 @@ class Attacker:
         self.reasons: Counter[str] = Counter()
         self.connections = 0
         self.refused = 0
+        self.over = False
         self.signer = Signer(f"attacker {number}")
         self._endpoint: Endpoint | None = None
         self._watchers: set[asyncio.Task[None]] = set()
@@ -187,7 +189,7 @@ class Attacker:
 
     async def run(self, attack: Attack) -> None:
         """Repeat the attack until the task is cancelled."""
-        while True:
+        while not self.over:  # errors of streams that end at that moment hide the cancellation
             self._kept.clear()
             with contextlib.suppress(IrohError, TimeoutError):
                 await attack(self)
@@ -214,16 +216,17 @@ async def _main(module: str, name: str) -> None:
     sys.stdout.buffer.flush()
     await loop.run_in_executor(None, sys.stdin.buffer.readline)
     report = Report(pid=os.getpid())
-    for task in tasks:
+    for each, task in zip(attackers, tasks, strict=True):
         if task.done() and not task.cancelled():
             report.errors.append(repr(task.exception()))
+        each.over = True
         task.cancel()
     await asyncio.wait(tasks, timeout=10)
     report.connections = sum(each.connections for each in attackers)
     report.refused = sum(each.refused for each in attackers)
     report.reasons = dict(sum((each.reasons for each in attackers), Counter[str]()))
     report.counts = dict(sum((each.counts for each in attackers), Counter[str]()))
-    await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=20)
+    await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=1)
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
     os._exit(0)  # also if tasks still run
