@@ -16,6 +16,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.support.daemons import Daemon
+from tests.support.rewritten_modules import write_share
 from tests.support.shared_daemons import SHARED_BY_FOLDER
 from tests.support.time_limit import *  # noqa: F403  (hooks)
 
@@ -76,8 +77,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Look for no garbage among the 300,000 objects that the tests are: neither while they are made, nor later."""
+    write_share(session.config)
     gc.disable()
     try:
         return (yield)
