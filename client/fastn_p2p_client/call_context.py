@@ -21,8 +21,9 @@ class CallContext:
         command: the protocol's command that was called; empty for its request handler.
         call_id: idempotency key of a call with ``retry=True``: random bytes, the same each time that the caller sends
             the call. Empty for other calls.
-        request_id: name of the call in logs and errors of both sides. The caller may have chosen it, so it proves
-            nothing; it is short and safe to print. Empty if the daemon is older.
+        request_id: name of the call in logs and errors of both sides, also in what the handler's tasks log meanwhile.
+            The caller may have chosen it, so it proves nothing; it is short and safe to print. Empty if the daemon is
+            older.
         deadline: time at which the caller stops waiting, in seconds of ``time.monotonic()``.
         cancelled: True once the caller has cancelled the call or the deadline has passed. ``async`` handlers are also
             cancelled; a handler that runs in a thread has to check this.

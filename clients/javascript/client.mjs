@@ -12,6 +12,7 @@ import {
 } from "./errors.mjs";
 import { id52 } from "./keys.mjs";
 import { pack, unpack } from "./payload.mjs";
+import { CallRetry } from "./retry.mjs";
 import { Session, WINDOW } from "./session.mjs";
 
 const VERSION = 1;
@@ -42,13 +43,23 @@ export class Client {
    * Rejects with ApplicationError for an error of the handler, and with P2PError if the call fails. If `signal` aborts,
    * the call is cancelled and rejects with the reason of the signal. `requestId` is the name of the call in the logs of
    * both daemons, at most 64 ASCII letters, digits and -._+/=; `requestId` of an error has it, also if none was given.
+   *
+   * With `retry` the call is sent again until its timeout: when a process or a connection that had it is lost, when
+   * nobody serves it yet, or while a clock is wrong. It is still executed once, as long as the process that serves it
+   * lives and remembers it; OutcomeUnknown says that it may have been executed by a daemon that does not come back.
    */
   async call(identity, peer, protocol, request = null, options = {}) {
-    const { instance = "default", command = "" } = options;
-    return this.#request(options, (left, _network, requestId) => [
-      [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0, requestId],
-      { payload: pack(request), accept: ({ payload }) => replyFrom(payload, protocol) },
-    ]);
+    const { instance = "default", command = "", retry = false, timeout = TIMEOUT } = options;
+    const payload = pack(request);
+    const retries = retry ? new CallRetry(timeout) : undefined;
+    const prepare = (left, _network, requestId) => [
+      [
+        Tag.Call, identity, peer, protocol, instance, left, command,
+        retries?.callId ?? NO_CALL_ID, retries?.attempt ?? 0, requestId,
+      ],
+      { payload, accept: ({ payload }) => replyFrom(payload, protocol) },
+    ];
+    return this.#request(options, prepare, retries);
   }
 
   /** Opens a Session, with the same arguments and errors. `initial` is the initial data for the handler. */
@@ -66,20 +77,29 @@ export class Client {
 
   /**
    * Sends a request to the network process. `prepare(left, network, requestId)` returns the message and the options
-   * of `Connection.request`; `left` is the remaining time in ms.
+   * of `Connection.request`; `left` is the remaining time in ms. `retries` are the attempts; without them there is one.
    */
-  async #request({ timeout = TIMEOUT, signal, requestId = "" }, prepare) {
+  async #request({ timeout = TIMEOUT, signal, requestId = "" }, prepare, retries) {
     signal?.throwIfAborted();
-    const name = requestId || `${ID_PREFIX}-${(++requests).toString(16)}`;
+    const name = requestId || retries?.callId.toString("hex") || `${ID_PREFIX}-${(++requests).toString(16)}`;
     const end = Date.now() + timeout * 1000;
     const expired = new AbortController();
     const timer = setTimeout(() => expired.abort(new DeadlineExceeded({ seconds: timeout })), timeout * 1000);
     const cancel = () => expired.abort(signal.reason);
     signal?.addEventListener("abort", cancel);
     try {
-      const network = await unlessAborted(this.#network.connection(), expired.signal);
-      const [message, options] = prepare(Math.max(1, end - Date.now() - ADVANCE), network, name);
-      return await network.request(message, { ...options, signal: expired.signal });
+      while (true) {
+        let sent = false;
+        try {
+          const network = await unlessAborted(this.#network.connection(), expired.signal);
+          const [message, options] = prepare(Math.max(1, end - Date.now() - ADVANCE), network, name);
+          sent = !network.closed;
+          return await network.request(message, { ...options, signal: expired.signal });
+        } catch (error) {
+          if (!retries) throw error;
+          await unlessAborted(sleep(retries.pauseAfter(error, end - Date.now(), sent)), expired.signal);
+        }
+      }
     } catch (error) {
       if (error instanceof P2PError || error instanceof ApplicationError) error.requestId = name;
       throw error;
@@ -189,7 +209,9 @@ function replyFrom(payload, protocol) {
 /** Settles like `promise`, or rejects with the reason of the signal if that aborts first. */
 function unlessAborted(promise, signal) {
   return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason));
-    promise.then(resolve, reject);
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    if (signal.aborted) abort();
   });
 }

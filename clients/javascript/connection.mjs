@@ -110,6 +110,11 @@ export class Connection {
     else this.onRequest(id, tag, fields, payload);
   }
 
+  /** Whether the connection has ended: nothing can be sent any more. */
+  get closed() {
+    return this.#socket.closed;
+  }
+
   /** Calls `receiver.onMessage(tag, fields, payload)` for messages with this id, and `receiver.onLost(error)`. */
   attach(id, receiver) {
     if (this.#socket.closed) throw new ConnectionLost({ what: this.#path });

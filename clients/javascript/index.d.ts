@@ -22,7 +22,11 @@ export class Client {
     peer: string,
     protocol: string,
     request?: unknown,
-    options?: CallOptions & { command?: string },
+    options?: CallOptions & {
+      command?: string;
+      /** Sends the call again until its timeout if a process or a connection is lost. It is executed once. */
+      retry?: boolean;
+    },
   ): Promise<Reply>;
   /** Opens a session. `initial` is for its handler. */
   open(identity: string, peer: string, protocol: string, initial?: unknown, options?: CallOptions): Promise<Session>;

@@ -87,7 +87,8 @@ def _report_of(error: Exception) -> _Report:
             error.request_id,
         )  # fmt: skip
     if isinstance(error, CommandFailed):
-        return _Report(error.code, str(error), error.exit_code, error.fields)
+        request_id = getattr(error.__cause__, "request_id", "")
+        return _Report(error.code, str(error), error.exit_code, error.fields, request_id=request_id)
     if isinstance(error, UnicodeEncodeError):
         return _Report("usage-error", f"an argument is not UTF-8: {error.object!r}", ExitCode.USAGE)
     if isinstance(error, OSError):

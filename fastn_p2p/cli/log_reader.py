@@ -50,7 +50,7 @@ class LogSelection(msgspec.Struct, frozen=True):
         actors: names of processes or identities; all if there are none.
         since: earliest time, as in a record; empty for none.
         level: lowest level.
-        request_id: call or session; empty for all records.
+        request_id: call, session, or request that a session carries; empty for all records.
     """
 
     actors: tuple[str, ...] = ()
@@ -61,9 +61,13 @@ class LogSelection(msgspec.Struct, frozen=True):
     def has_actor(self, actor: str) -> bool:
         return not self.actors or actor in self.actors or actor.removeprefix("identity-") in self.actors
 
+    def _is_about(self, request_id: str) -> bool:
+        """Return whether an id is the one that is looked for, or that of the session which carries it."""
+        return self.request_id == request_id or (bool(request_id) and self.request_id.startswith(request_id + "/"))
+
     def has(self, record: LogRecord) -> bool:
         level = LEVELS.index(record.level) if record.level in LEVELS else len(LEVELS)
-        if self.request_id and record.request_id != self.request_id:
+        if self.request_id and not self._is_about(record.request_id):
             return False
         return record.time >= self.since and level >= LEVELS.index(self.level)
 

@@ -95,7 +95,8 @@ def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
         "over all rounds; min-max is the spread of the single rounds' ratios.",
         "- **raw** is written straight on the iroh binding, with uvloop, msgspec and the binding's slow byte writer "
         "repaired: two processes, no daemon. A call is a stream of its own (up to 1,024 at a time, where the default "
-        "is 100), a stream of bytes is one that carries many.\n"
+        "is 100), a stream of bytes is one that carries many. Each round of streams has raw processes of its own: how "
+        "fast the binding copies depends on where their stack lies.\n"
         "- **stock** is the same with the binding as it comes.\n"
         "- **fastn-p2p** is a program's `Client.call` or `Client.connect` through two daemons to a hosted protocol: "
         "program, network process, network process, identity process, and back.\n"

@@ -40,11 +40,12 @@ class _Beside:
 async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
-    """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
-    raw, stock = (
-        Side(name, client, {"client": [client.pid], "server": [server.pid]})
-        for name, (client, server) in (("raw", await raw_pair(stack)), ("stock", await raw_pair(stack, stock=True)))
-    )
+    """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order.
+
+    Each round has raw processes of its own: where their stack lies is chance, and with it how fast the binding copies.
+    """
+    pairs = await stack.enter_async_context(AsyncExitStack())
+    raw, stock = Side("raw", *await _raw(pairs)), Side("stock", *await _raw(stack, stock=True))
     fastn = Side("fastn", system.program, await system.roles())
     # Daemons of its own: what its sessions add to the memory of a daemon is not part of the judged growth.
     over_pyzmq = await System.start(stack, system.root / "pyzmq", streams=True, transport="pyzmq")
@@ -55,6 +56,9 @@ async def measure(
     short: _ShortSessions = {side.name: {1: [], _MANY: []} for side in (fastn, pyzmq)}
     for number in range(rounds):
         on_progress(f"streams: round {number + 1} of {rounds}")
+        if number:
+            await pairs.aclose()
+            raw.worker, raw.pids = await _raw(pairs)
         steps: list[Callable[[], Any]] = [
             *(lambda side=side, kind=kind: side.run(kind, seconds) for kind in KINDS for side in (raw, fastn, pyzmq)),
             lambda: stock.run(TO, seconds),
@@ -69,6 +73,12 @@ async def measure(
                 phase = await side.worker.do("short_sessions", Phase, at_once=at_once, seconds=seconds, warm_up=WARM_UP)
                 short[side.name][at_once].append(phase.rate)
     return _judge(raw, stock, fastn, pyzmq, ours, bare, openings, short)
+
+
+async def _raw(stack: AsyncExitStack, *, stock: bool = False) -> tuple[Worker, dict[str, list[int]]]:
+    """Start a raw client and its server."""
+    client, server = await raw_pair(stack, stock=stock)
+    return client, {"client": [client.pid], "server": [server.pid]}
 
 
 async def _beside(beside: _Beside, program: Worker, caller: Worker, seconds: float) -> None:

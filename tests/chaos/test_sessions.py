@@ -93,7 +93,8 @@ async def assert_new_session_works(daemons: Daemons, client: Client) -> None:
 async def complete_session(daemons: Daemons, client: Client) -> Session:
     """Return a session whose bytes have all arrived, and of which none has been read."""
     session = await client.connect("alice", daemons.peer, "Trial", initial={"do": "send", "size": 500_000})
-    await until(lambda: session._complete, "all of it has come")  # no event tells of what has not been read
+    await until(lambda: session.has_input and session._read_ended, "all of it has come")  # no event tells of it
+    assert session._complete, session._read_error
     return session
 
 

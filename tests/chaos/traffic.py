@@ -86,7 +86,7 @@ class Traffic:
         def all_have() -> bool:
             if all(flow.session.bytes_read >= goal for flow, goal in zip(self.flows, wanted, strict=True)):
                 return True
-            assert not [flow.ended for flow in self.flows if flow.ended]
+            assert not (ended := [flow.ended for flow in self.flows if flow.ended]), ended
             assert not [flow.wrong_bytes for flow in self.flows if flow.wrong_bytes]
             return False
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .process_setup import resident_size, trim_heap
+from .process_setup import private_size, trim_heap
 
 GROWN_BY: Final = 1024 * 1024
 """Bytes above the smallest size so far that make a trim worthwhile."""
@@ -42,7 +42,7 @@ class HeapWatch:
     Args:
         run: run the trim in a thread, because it may take as long as many calls.
         trim: return the heap's free memory to the kernel.
-        size: return the resident bytes of the process.
+        size: return the bytes that ``private_size`` returns.
         clock: return monotonic seconds.
         worked: return the seconds of processor time that the process has used.
         spent: return the seconds of processor time that the calling thread has used.
@@ -53,7 +53,7 @@ class HeapWatch:
         run: Callable[[Callable[[], None]], object],
         *,
         trim: Callable[[], None] = trim_heap,
-        size: Callable[[], int] = resident_size,
+        size: Callable[[], int] = private_size,
         clock: Callable[[], float] = time.monotonic,
         worked: Callable[[], float] = time.process_time,
         spent: Callable[[], float] = time.thread_time,

@@ -8,6 +8,14 @@ from .p2p_error import RemoteError
 
 _SEE: Final = " See each step: fastn-p2p explain {peer}"
 
+_WEB: Final = "Web"
+"""Protocol that owners add with a command of its own."""
+_NO_SERVICE: Final = "{peer} exposes no web service to you. Its owner exposes one: fastn-p2p expose PORT"
+_NO_SERVICE_OF_NAME: Final = (
+    "{peer} exposes no web service {instance!r} to you. Its owner exposes one of this name: "
+    "fastn-p2p expose PORT --name {instance}"
+)
+
 
 class PeerUnknown(RemoteError):
     """No address is known for the peer."""
@@ -68,6 +76,9 @@ class ProtocolNotFound(RemoteError):
     peer: str
     protocol: str
 
+    def __str__(self) -> str:
+        return self._plain(_NO_SERVICE if self.protocol == _WEB else self.template)
+
 
 class InstanceNotFound(RemoteError):
     """The peer offers the protocol, but not this instance of it."""
@@ -81,6 +92,9 @@ class InstanceNotFound(RemoteError):
     peer: str
     protocol: str
     instance: str
+
+    def __str__(self) -> str:
+        return self._plain(_NO_SERVICE_OF_NAME if self.protocol == _WEB else self.template)
 
 
 class CommandNotFound(RemoteError):

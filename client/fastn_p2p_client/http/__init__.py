@@ -11,6 +11,7 @@ Layout
 ``websocket_exchange`` one WebSocket
 ``httpx_transport``    the transports
 ``request_reader``     read requests, and refuse what two programs could understand differently
+``chunked_body``       read chunked bodies, strictly
 ``request_rewriter``   pass requests on with other heads
 ``multiplexer``        connections that share one session, as channels of it
 ``stream_channel``     a channel that is read and written with await

@@ -16,7 +16,7 @@ import h11
 from ..errors import P2PError
 from ..limits import RESET_FAILED, RESET_LOST
 from ..session.session import Session
-from .caller_headers import with_caller
+from .caller_headers import REQUEST_ID, with_caller
 from .error_response import error_response
 from .request_reader import RequestEnd, RequestEvent, RequestHead, RequestReader, RequestRefused, without_upgrade
 from .stream_channel import StreamChannel
@@ -54,7 +54,9 @@ class AsgiConnection:
     def _check(self, head: RequestHead) -> RequestHead:
         if head.upgrade and (head.upgrade != WEBSOCKET or not isinstance(self._session, Session)):
             head = without_upgrade(head)
-        return with_caller(head, self._session.peer)
+        head = with_caller(head, self._session.peer)
+        request_id = f"{self._session.request_id}/{self._reader.requests + 1:x}"
+        return head._replace(headers=[*head.headers, (REQUEST_ID, request_id.encode())])
 
     async def run(self) -> None:
         """Serve until the caller ends the connection."""
@@ -137,6 +139,7 @@ class AsgiConnection:
             "server": None,
             "state": self._state.copy(),
             "fastn_p2p.peer": peer,
+            "fastn_p2p.request_id": (head.value(REQUEST_ID.lower()) or b"").decode(),
         }
         if head.upgrade:
             protocols = head.values(b"sec-websocket-protocol")

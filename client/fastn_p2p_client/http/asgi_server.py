@@ -42,8 +42,9 @@ class AsgiServer:
         server = AsgiServer(app, "alice")
         await server.serve()
 
-    The scope of a request has the verified caller as ``scope["fastn_p2p.peer"]``, a ``Peer``; ``scope["client"]`` is
-    his ID52 with port 0. The headers are those of the protocol Web: ``Fastn-Peer``, ``Fastn-Peer-Name``.
+    The scope of a request has the verified caller as ``scope["fastn_p2p.peer"]``, a ``Peer``, and the request's id as
+    ``scope["fastn_p2p.request_id"]``; ``scope["client"]`` is his ID52 with port 0. The headers are those of the
+    protocol Web: ``Fastn-Peer``, ``Fastn-Peer-Name``, ``Fastn-Request-Id``.
     """
 
     def __init__(

@@ -15,8 +15,12 @@ from .request_reader import RequestHead, with_connection_options
 
 PEER: Final = b"Fastn-Peer"
 PEER_NAME: Final = b"Fastn-Peer-Name"
+REQUEST_ID: Final = b"Fastn-Request-Id"
+"""Name of the request: the request id of its session, ``/``, the number of its connection in a session that carries
+several and another ``/``, and its own number in the connection. The numbers are hexadecimal. It differs for each
+request, and so is no part of ``with_caller``."""
 _SEPARATORS: Final = re.compile(rb"[^a-z0-9]+")
-_RESERVED: Final = re.compile(rb"fastnpeer.*|xforwarded.*|forwarded|xrealip|proxy")
+_RESERVED: Final = re.compile(rb"fastnpeer.*|fastnrequest.*|xforwarded.*|forwarded|xrealip|proxy")
 _MAX_CACHED: Final = 64
 """Bytes of a name whose result is kept."""
 _OF_FRAMING: Final = frozenset({b"transfer-encoding", b"content-length", b"host", b"trailer"})

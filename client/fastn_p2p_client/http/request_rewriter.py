@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 import h11
 
-from .caller_headers import safe_trailers
+from .caller_headers import REQUEST_ID, safe_trailers
 from .request_reader import RequestEvent, RequestHead, RequestReader, RequestRefused, encode_head
 
 _JOIN: Final = 16 * 1024
@@ -22,6 +22,7 @@ class RequestRewriter:
 
     Args:
         check: returns the head that replaces one, or raises ``RequestRefused``.
+        connection_id: request id of the connection, of which each request gets its own; empty for none.
 
     Attributes:
         reader: the reader of the requests.
@@ -29,12 +30,13 @@ class RequestRewriter:
         upgrade: whether the connection may become another protocol's: the answer of the service decides.
     """
 
-    def __init__(self, check: Callable[[RequestHead], RequestHead]) -> None:
+    def __init__(self, check: Callable[[RequestHead], RequestHead], connection_id: str = "") -> None:
+        self._head_end = b"%s: %s/%%x\r\n\r\n" % (REQUEST_ID, connection_id.encode()) if connection_id else b""
         self.reader = RequestReader(check)
         self.refused: RequestRefused | None = None
         self.upgrade = False
         self._last_headers = b""
-        """Headers that were sent with the last request."""
+        """Headers that were sent with the last request, without its id."""
 
     def rewrite(self, data: bytes) -> Pieces:
         """Return what to send for bytes of the client: all that came before the first error.
@@ -42,7 +44,7 @@ class RequestRewriter:
         The head of an upgrade is a piece of its own, the last one.
         """
         if self._last_headers and (line := self.reader.repeated(data)) is not None:
-            return [line + self._last_headers]
+            return [line + self._last_headers + self._end_of_head()]
         try:
             head = self.reader.read_whole(data)
         except RequestRefused as refused:
@@ -53,9 +55,12 @@ class RequestRewriter:
         return self._encode(self.reader.feed(data))
 
     def _encode_head(self, head: RequestHead) -> bytes:
-        encoded = encode_head(head)
+        encoded = encode_head(head)[:-2]
         self._last_headers = encoded[encoded.index(b"\r\n") :]
-        return encoded
+        return encoded + self._end_of_head()
+
+    def _end_of_head(self) -> bytes:
+        return self._head_end % self.reader.requests if self._head_end else b"\r\n"
 
     def stay(self) -> Pieces:
         """Return what to send once the service has not agreed to an upgrade."""

@@ -23,11 +23,13 @@ class StreamChannel(SessionChannel):
 
     Attributes:
         peer: the verified peer at the other end.
+        request_id: request id of the session, and the number of the channel.
     """
 
     def __init__(self, multiplexer: Multiplexer, number: int) -> None:
         super().__init__(multiplexer, number)
         self.peer: Peer = multiplexer.session.peer
+        self.request_id = f"{multiplexer.session.request_id}/{number:x}"
         self._chunks: deque[bytes] = deque()
         self._is_complete = self._is_rest_moved = self._is_closed = self._wants_move = False
         self._error: P2PError | None = None

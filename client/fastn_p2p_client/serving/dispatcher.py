@@ -52,7 +52,7 @@ from ..ipc.messages import (
 from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
-from ..request_id import DAEMON_ID, ServedRequest, full_id
+from ..request_id import DAEMON_ID, SERVED_REQUEST, ServedRequest, full_id
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
@@ -80,6 +80,8 @@ class _Running(ServedRequest):
 
     @property
     def request_id(self) -> str:
+        if self.task.done():
+            return ""
         message = self._message
         return full_id(message.request_id, self._correlation[DAEMON_ID:]) or message.call_id.hex()
 
@@ -302,6 +304,7 @@ class Dispatcher:
             if kind is Peer:
                 extras.append(from_message(message))
             elif kind is CallContext:
+                SERVED_REQUEST.set(running)  # for the tasks that the handler starts
                 extras.append(CallContext(message.command, message.call_id, deadline, running.request_id))
             else:
                 extras.append(handler.context)

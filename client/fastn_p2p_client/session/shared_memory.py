@@ -41,7 +41,7 @@ SHARE_AFTER: Final = 256 * 1024
 """Bytes of a direction after which a session asks for shared memory. Short sessions never do."""
 SMALLEST: Final = 16 * 1024
 """Bytes: smaller chunks travel in messages."""
-WINDOW: Final = 8 * (MAX_CHUNK + CHUNK_COST)
+WINDOW: Final = 6 * (MAX_CHUNK + CHUNK_COST)
 """Bytes of one direction that are on their way at most: whole chunks, so that no small rest of a chunk is left over."""
 MORE_CREDIT: Final = WINDOW - SESSION_WINDOW
 """Bytes by which the credit of both directions grows once the memory is mapped."""

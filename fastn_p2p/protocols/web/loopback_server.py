@@ -33,7 +33,7 @@ from fastn_p2p_client.peer_text import name_or_id52
 from fastn_p2p_client.session.session import Session
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import CommandFailed, CommandLineError, ExitCode
+from ...console.exit_codes import EXITS, CommandFailed, CommandLineError, ExitCode
 from ...console.output import put_json, write_message, write_problem, write_result
 from .._shared.accept_loop import AcceptLoop, run_until_sigterm
 from .._shared.error_reporter import ErrorReporter
@@ -83,6 +83,7 @@ class LoopbackServer(AcceptLoop):
     Args:
         connect: opens a session with initial data.
         guard: checks each request.
+        text_of: returns what an error says to the user.
         users: uids that may connect; None for every user of this machine.
     """
 
@@ -93,12 +94,14 @@ class LoopbackServer(AcceptLoop):
         guard: OriginGuard,
         errors: ErrorReporter,
         users: frozenset[int] | None,
+        text_of: Callable[[Exception], str] = str,
     ) -> None:
         super().__init__(listener, errors)
         self._connect = connect
         self._shared = SharedSession(connect)
         self._guard = guard
         self._users = users
+        self._text_of = text_of
 
     async def run(self) -> None:
         """Run until cancelled. Open connections are then reset."""
@@ -138,9 +141,10 @@ class LoopbackServer(AcceptLoop):
                 multiplexer = None if rewriter.upgrade else await self._shared.get()
                 session = await self._connect(None) if multiplexer is None else multiplexer.session
             except (P2PError, ApplicationError) as error:
-                self._errors.report_failure(f"a request was not passed on: {error}")
+                text = self._text_of(error)
+                self._errors.report_failure(f"a request was not passed on: {text}")
                 status = next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
-                await answer(connection, status, str(error), has_body=bytes(pieces[0][:5]) != b"HEAD ")
+                await answer(connection, status, text, has_body=bytes(pieces[0][:5]) != b"HEAD ")
                 return
             self._errors.report_success()
             if multiplexer is not None:
@@ -221,11 +225,18 @@ async def _open(
         hosts = [f"{each}:{listener.address.port}" for each in (_LOOPBACK, "localhost", host)]
         users = None if every_user else frozenset({os.getuid(), 0})
 
+        def text_of(error: Exception) -> str:
+            """Return the text of an error with the names that the user knows."""
+            return str(error).replace(peer_key.id52, peer_name).replace("YOUR-ID52", key.id52)
+
         async def serve() -> None:
             try:
                 await connecting(client, name, peer, client.call(name, peer, PROTOCOL, instance, {}))
             except _TEMPORARY as error:
-                errors.report_failure(f"{error}. The service will be there when this is over")
+                errors.report_failure(f"the service will be there once this is over: {text_of(error)}")
+            except P2PError as error:
+                exit_code = EXITS.get(error.code, ExitCode.INTERNAL)
+                raise CommandFailed(text_of(error), exit_code, error.code, **error.fields()) from error
             named = f"http://{host}:{listener.address.port}/"
             write_message(
                 f"{instance} of {peer} is at the address below, in a browser also at {named}. Ctrl-C ends it."
@@ -242,7 +253,7 @@ async def _open(
             async def connect(initial: Any) -> Session:
                 return await client.connect(name, peer, PROTOCOL, instance, initial, timeout=_CONNECT_TIMEOUT)
 
-            await LoopbackServer(listener, connect, OriginGuard(hosts, url), errors, users).run()
+            await LoopbackServer(listener, connect, OriginGuard(hosts, url), errors, users, text_of).run()
 
         try:
             await run_until_sigterm(serve())

@@ -113,7 +113,7 @@ class Web(Protocol):
             ).server
         return self._channels
 
-    def _rewriter_for(self, peer: Peer, *, can_upgrade: bool = False) -> RequestRewriter:
+    def _rewriter_for(self, peer: Peer, connection_id: str, *, can_upgrade: bool = False) -> RequestRewriter:
         """Return a rewriter of the requests of a connection of a peer."""
         from fastn_p2p_client.http.caller_headers import with_caller
         from fastn_p2p_client.http.request_reader import RequestHead, RequestRefused, without_upgrade
@@ -129,7 +129,7 @@ class Web(Protocol):
                 raise RequestRefused(400, "an upgrade must be the first request of its connection")
             return with_caller(head, peer, host=host)
 
-        rewriter = RequestRewriter(check)
+        rewriter = RequestRewriter(check, connection_id)
         return rewriter
 
     async def _connect_service(self) -> socket.socket:
@@ -158,7 +158,7 @@ class Web(Protocol):
 
         from .http_splice import ServiceSplice
 
-        rewriter = self._rewriter_for(session.peer, can_upgrade=True)
+        rewriter = self._rewriter_for(session.peer, session.request_id, can_upgrade=True)
         try:
             connection = await self._connect_service()
         except RequestRefused as refused:

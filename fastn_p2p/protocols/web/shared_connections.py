@@ -23,7 +23,7 @@ class SharedConnections:
     """Connects each channel with the service.
 
     Args:
-        rewriter_for: returns the rewriter of a peer's requests.
+        rewriter_for: returns the rewriter of the requests of a peer's connection, which has a request id.
         connect: connects with the service, or raises ``RequestRefused``.
         reserve: counts one connection more, or raises ``Overloaded``.
         release: counts one less.
@@ -34,7 +34,7 @@ class SharedConnections:
 
     def __init__(
         self,
-        rewriter_for: Callable[[Peer], RequestRewriter],
+        rewriter_for: Callable[[Peer, str], RequestRewriter],
         connect: Callable[[], Awaitable[socket.socket]],
         reserve: Callable[[], None],
         release: Callable[[], None],
@@ -47,7 +47,9 @@ class SharedConnections:
         self.server = ChannelServer(self._accept, self._move)
 
     def _accept(self, multiplexer: Multiplexer, number: int, is_full: bool) -> SessionChannel:
-        channel = ServiceChannel(multiplexer, number, self._rewriter_for(multiplexer.session.peer))
+        session = multiplexer.session
+        rewriter = self._rewriter_for(session.peer, f"{session.request_id}/{number:x}")
+        channel = ServiceChannel(multiplexer, number, rewriter)
         try:
             if is_full:
                 raise Overloaded(what="connections of one peer to this service", limit=MAX_CHANNELS_PER_PEER)

@@ -225,6 +225,7 @@ def test_a_killed_worker_loses_no_job(daemons: TwoDaemons) -> None:
         serving(daemons.two, "worker_pool.py", "work", "bob"),
     ):
         eventually(lambda: binding_of(daemons.two, "bob", "Square").programs == 2, "both serve")
+        first.send_signal(signal.SIGSTOP)  # its jobs stay in progress until it is killed
         submit = [sys.executable, str(EXAMPLES / "worker_pool.py"), "submit", daemons.bob, "200", "alice"]
         with child(subprocess.Popen(submit, env=daemons.one.env, stdout=subprocess.PIPE, text=True)) as submitting:
             eventually(lambda: binding_of(daemons.two, "bob", "Square").in_flight, "they work")

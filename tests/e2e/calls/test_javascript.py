@@ -4,6 +4,7 @@ Tests that need Node.js are skipped where there is none, or where npm cannot ins
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ import pytest
 
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.errors import (
+    CODES,
     ApplicationError,
     BadRequest,
     CommandNotFound,
@@ -30,9 +32,11 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
+from fastn_p2p_client.retry import NOT_EXECUTED
 from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import Daemon, eventually
-from tests.support.two_daemons import TwoDaemons, binding_of, wait_idle
+from tests.support.serving_programs import bob_at, serving
+from tests.support.two_daemons import TwoDaemons, binding_of, until, wait_idle
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "clients" / "javascript"
@@ -323,11 +327,53 @@ async def test_it_conforms(
         await check(ProtocolClient(client, caller, daemons.bob, "Conformance"))  # does not raise
 
 
+RETRY = """
+import { Client } from "fastn-p2p-client";
+
+const [peer, text] = process.argv.slice(2);
+const client = new Client();
+const call = (request, options) =>
+  client.call("alice", peer, "Shop", request, { retry: true, ...options }).catch((error) => [error.code ?? error.kind]);
+console.log(JSON.stringify(await call("early", { timeout: 0.5 })));
+console.log(JSON.stringify(await call(text, { timeout: 60 })));
+console.log(JSON.stringify(await call("refuse", { timeout: 60 })));
+client.close();
+"""
+
+
+async def test_a_call_with_retry_is_executed_once(example: Path, daemons: TwoDaemons) -> None:
+    """Nobody serves it at first; then the network process of the caller's daemon dies while it is executed."""
+    executed: list[str] = []
+    go_on = asyncio.Event()
+
+    async def handle(request: str) -> str:
+        executed.append(request)
+        if request == "refuse":
+            raise ApplicationError("Refused", "no")
+        await go_on.wait()
+        return f"{request} done"
+
+    (example / "retry.mjs").write_text(RETRY)
+    program = Program(example / "retry.mjs", daemons.bob, "x", daemon=daemons.one)
+    try:
+        await asyncio.to_thread(program.says, '["protocol-not-found"]')
+        async with serving(bob_at(daemons, handle)):
+            await until(lambda: executed, "it is executed")
+            pid = await asyncio.to_thread(daemons.one.kill_actor, "network")
+            await asyncio.to_thread(daemons.one.wait_actor, "network", pid)
+            go_on.set()
+            await asyncio.to_thread(program.says, '["Refused"]')
+    finally:
+        assert program.wait() == 0
+    assert program.lines == ['["protocol-not-found"]', '"x done"', '["Refused"]']
+    assert executed == ["x", "refuse"]
+
+
 TYPED = """
 import { ApplicationError, Client, PeerOffline, serve, type Session } from "fastn-p2p-client";
 
 const client = new Client();
-const reply = await client.call<{ echoed: string }>("alice", "bob", "Echo", { message: "hi" }, { timeout: 5 });
+const reply = await client.call<{ echoed: string }>("alice", "bob", "Echo", { message: "hi" }, { retry: true });
 const length: number = reply.echoed.length;
 const session: Session = await client.open("alice", "bob", "Shout");
 for await (const chunk of session) await session.write(chunk.subarray(length));
@@ -336,6 +382,8 @@ try { client.close(); } catch (error) {
   if (error instanceof PeerOffline) console.log(error.fields.peer.length, error.retryable);
   if (error instanceof ApplicationError) console.log(error.kind.length, error.data);
 }
+// @ts-expect-error: sessions are not retried
+await client.open("alice", "bob", "Shout", null, { retry: true });
 // @ts-expect-error: it has no such field
 new PeerOffline({ name: "bob" });
 """
@@ -391,6 +439,22 @@ def test_it_knows_every_error_of_the_page() -> None:
     ]
     assert defined == documented
     assert documented
+
+
+def test_it_retries_after_the_errors_after_which_the_python_library_does() -> None:
+    source = (PACKAGE / "retry.mjs").read_text()
+    passing, not_executed = (
+        {*re.findall('"(.*?)"', re.findall(rf"{name} = new Set\(\[(.*?)\]\)", source, re.DOTALL)[0])}
+        for name in ("PASSING", "NOT_EXECUTED")
+    )
+    final = {DeadlineExceeded, HandlerFailed}
+    assert passing == {each.code for each in {*CODES.values()} - final if each.transient and not each.retryable}
+    assert not_executed == {each.code for each in NOT_EXECUTED}
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    section = page.split("### Calls that are sent again")[1].split("2. ")[0]
+    first, second = section.split("These pass by themselves: ")[1].split("These ended with ")
+    for text, codes in ((first, passing), (second, not_executed)):
+        assert {*re.findall("`([a-z-]+)`", text)} & {*CODES} == codes
 
 
 def test_its_types_have_every_export() -> None:

@@ -220,6 +220,7 @@ BOB = [
     "stays: daemon",
     "run: two machines, bob",
     "run: two machines, bob again",
+    "run: tutorial, pair there",
     "run: files, bob",
     "run: files, accept",
     "run: mail, bob",
@@ -231,6 +232,7 @@ ALICE = [
     "run: path",
     "stays: daemon",
     "run: two machines, alice",
+    "stays: tutorial, pair",
     "run: files, alice",
     "run: files, alice puts",
     "run: mail, alice",
@@ -354,6 +356,12 @@ def test_on_two_machines(tmp_path: Path) -> None:
         eventually(lambda: is_published(alice, directory.url), "alice is published")
         bob.shell(f"ALICE={called.splitlines()[0]}")
         assert "alice\t" in bob.run("run: two machines, bob again")
+
+        with alice.another_terminal("stays: tutorial, pair") as shown:
+            assert shown.stdout is not None
+            words = {"WORD WORD WORD WORD": shown.stdout.readline().strip()}
+            assert bob.run("run: tutorial, pair there", **words).startswith("alice\t")
+            assert shown.stdout.readline() == f"bob\t{id52}\n"
 
         bob.run("run: files, bob")
         listed = alice.run("run: files, alice")

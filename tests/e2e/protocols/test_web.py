@@ -6,15 +6,18 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -120,6 +123,7 @@ def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
         status, body = get(url)
         headers = json.loads(body)
         assert (status, headers["Fastn-Peer"], headers.get("Fastn-Peer-Name")) == (200, daemons.alice, None)
+        assert re.fullmatch("[0-9a-f]{16}/[0-9a-f]+/1", headers["Fastn-Request-Id"])
 
         run(daemons.two, "peer", "add", daemons.alice, "--name", "alice")
         assert json.loads(get(url)[1])["Fastn-Peer-Name"] == "alice"
@@ -140,7 +144,8 @@ def test_from_expose_to_remove(daemons: TwoDaemons, port: int) -> None:
     with opened(daemons.one, daemons.bob) as same:
         assert same == url
         run(daemons.two, "remove-protocol", "bob", "--protocol", "Web", "--instance", "web", "--yes")
-        assert get(same)[0] == 404
+        status, body = get(same)
+        assert (status, "bob exposes no web service to you" in body) == (404, True)
 
 
 def test_a_service_that_is_not_there_yet_is_exposed_with_a_warning(daemons: TwoDaemons, tmp_path: Path) -> None:
@@ -157,12 +162,63 @@ def test_who_is_not_allowed_sees_a_page_that_says_so(daemons: TwoDaemons, port: 
     run(daemons.two, "expose", str(port), "--name", "mine", "--allow", daemons.bob)
     refused = daemons.one.cli("open", "bob", "mine")
     assert refused.returncode == ExitCode.DENIED, refused.stderr
+    assert refused.stderr.startswith("fastn-p2p: bob does not let you use Web (mine). ")
+    assert refused.stderr.endswith(f": fastn-p2p peer accept {daemons.alice}\n")
     run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", "peers")
     with opened(daemons.one, "bob", "mine") as url:
         assert get(url)[0] == 200
         run(daemons.two, "protocol", "set", "bob", "--protocol", "Web", "--instance", "mine", "--allow", daemons.bob)
         eventually(lambda: get(url)[0] == 403, "it is refused")
-        assert "does not let you use Web (mine)" in get(url)[1]
+        assert "bob does not let you use Web (mine)" in get(url)[1]
+
+
+def test_a_service_that_is_not_exposed_names_the_command_that_exposes_it(daemons: TwoDaemons) -> None:
+    command = "fastn-p2p expose PORT --name none"
+    text = f"bob exposes no web service 'none' to you. Its owner exposes one of this name: {command}"
+    run(daemons.two, "expose", "9", "--name", "other")
+    missing = daemons.one.cli("open", "bob", "none")
+    assert (missing.returncode, missing.stderr) == (ExitCode.NOT_FOUND, f"fastn-p2p: {text}\n")
+    error = json.loads(daemons.one.cli("open", "bob", "none", "--json").stdout)["error"]
+    assert (error["code"], error["message"], bool(error["request_id"])) == ("instance-not-found", text, True)
+    explained = daemons.one.cli("explain", "bob", "Web", "none")
+    assert f"{command} --as NAME" in explained.stdout + explained.stderr
+
+
+MALFORMED = {
+    "no HTTP": b"hello\r\n",
+    "a line that is no header": b"GET / HTTP/1.1\r\nHost: HOST\r\nhello\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "length and chunks": b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a size with bare LF": b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\n",
+    "a late bare LF": b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\n",
+}
+
+
+def test_what_is_malformed_is_answered_at_once_and_nothing_behind_it_is_a_request(daemons: TwoDaemons) -> None:
+    """The service answers no request, so that each answer is that of ``open``. The client ends nothing."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as service, ThreadPoolExecutor() as threads:
+
+        def record() -> None:
+            for _ in range(2):  # the two whose head is in order
+                connection, _ = service.accept()
+                with connection, suppress(ConnectionResetError):
+                    while data := connection.recv(1 << 16):
+                        seen.append(data)
+
+        recorded = threads.submit(record)
+        run(daemons.two, "expose", str(service.getsockname()[1]), "--name", "strict", "--allow", "everyone")
+        with opened(daemons.one, "bob", "strict") as url:
+            host = url.split("/")[2]
+            for name, request in MALFORMED.items():
+                with socket.create_connection(("127.0.0.1", int(host.partition(":")[2])), 60) as client:
+                    client.sendall(
+                        request.replace(b"HOST", host.encode()) + b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+                    )
+                    answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+                assert answer.startswith(b"HTTP/1.1 400 "), (name, answer)
+        recorded.result(60)
+    assert b"smuggled" not in b"".join(seen)
 
 
 # ── browsers ─────────────────────────────────────────────────────────────────────────────────────
@@ -317,7 +373,7 @@ async def test_fastapi_on_the_air_and_httpx(daemons: TwoDaemons) -> None:
             assert lines == ["data: The guestbook is open.", "data: alice: hello"]
             missing = await client.get("p2p://bob/guestbook/missing")
             assert (missing.status_code, missing.json()) == (404, {"detail": "Not Found"})
-            with pytest.raises(httpx.ConnectError, match="has no instance 'nothing'"):
+            with pytest.raises(httpx.ConnectError, match="exposes no web service 'nothing'"):
                 await client.get("p2p://bob/nothing/")
             with pytest.raises(httpx.UnsupportedProtocol):
                 await client.get("p2p://bob")

@@ -31,6 +31,9 @@ def test_records_of_all_processes_are_in_the_order_of_time(tmp_path: Path) -> No
     ]  # fmt: skip
     assert texts(tmp_path, LogSelection(("alice",))) == ["identity-alice two: 2", "identity-alice four"]
     assert texts(tmp_path, LogSelection(("network",), since="2026-01-31T12:00:03")) == ["network three", "network five"]
+    about = LogSelection(request_id="4711/1/2")
+    for each in ("4711/1/2", "4711", "471", "4711/1/22", ""):
+        assert about.has(LogRecord("", "INFO", "alice", "", "", request_id=each)) == (each in ("4711/1/2", "4711"))
     found = list(read_records(tmp_path, LogSelection(level="WARNING")))
     assert found == [
         LogRecord("2026-01-31T12:00:04.000Z", "ERROR", "identity-alice", "a.b", "four", "Traceback\n  File")

@@ -19,6 +19,10 @@ NEXT_STEPS: dict[str, tuple[e.P2PError, str]] = {
         e.ProtocolNotFound(peer="bob", protocol="Echo"), "fastn-p2p add-protocol NAME --protocol Echo"
     ),
     "instance-not-found": (e.InstanceNotFound(peer="bob", protocol="Echo", instance="x"), "fastn-p2p status"),
+    "protocol-not-found, of the web": (e.ProtocolNotFound(peer="bob", protocol="Web"), "fastn-p2p expose PORT"),
+    "instance-not-found, of the web": (
+        e.InstanceNotFound(peer="bob", protocol="Web", instance="wiki"), "fastn-p2p expose PORT --name wiki"
+    ),
     "denied": (
         e.Denied(peer="bob", protocol="Echo", instance="default"),
         "fastn-p2p peer accept YOUR-ID52",

@@ -29,7 +29,7 @@ from typing import Final
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import SESSION_WINDOW
 
-from ...runtime.process_setup import resident_size, trim_heap
+from ...runtime.process_setup import private_size, trim_heap
 from .memory_usage import UNREAD_COST, Holder, MemoryUsage
 from .payload_memory import PayloadMemory
 
@@ -137,7 +137,7 @@ class PeerMemory:
         strangers: limits of peers that have no identity in the address book.
         known: limits of peers in the address book.
         trim: Return free memory of the heap to the system. Called in a thread.
-        size: Return the bytes of memory that the process has.
+        size: Return the bytes of memory that the process has, without shared memory, which has a limit of its own.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class PeerMemory:
         strangers: MemoryShare = MEMORY_OF_STRANGERS,
         known: MemoryShare = MEMORY_OF_KNOWN,
         trim: Callable[[], None] = trim_heap,
-        size: Callable[[], int] = resident_size,
+        size: Callable[[], int] = private_size,
     ) -> None:
         self._loop = loop
         self.payloads = payloads or PayloadMemory()

@@ -166,7 +166,7 @@ class PeerTracer:
             return _with_problem(replace(trace, access="denied", access_reason=str(denied)), denied, _allow(trace))
         if not isinstance(binding, RegisteredBinding):
             here = next((each.name for each in self._registry if each.raw == target), "NAME")
-            advice = f"fastn-p2p add-protocol {here} --protocol {trace.protocol}"
+            advice = _add(here, trace)
             return _with_problem(replace(trace, access="not offered", access_reason=str(binding)), binding, advice)
         return replace(trace, access="allowed", served_by=_served_by(binding))
 
@@ -247,7 +247,7 @@ class PeerTracer:
             advice = f"ask its owner to let you in: fastn-p2p peer accept {source.key.id52} --allow {binding}"
             return _with_problem(replace(trace, access="denied", access_reason=str(answer)), answer, advice)
         if isinstance(answer, ProtocolNotFound | InstanceNotFound):
-            advice = f"ask its owner to add it: fastn-p2p add-protocol NAME --protocol {trace.protocol}"
+            advice = f"ask its owner to add it: {_add('NAME', trace)}"
             return _with_problem(replace(trace, access="not offered", access_reason=str(answer)), answer, advice)
         if isinstance(answer, ConnectionLost):
             return replace(
@@ -365,6 +365,15 @@ def _with_problem(trace: PeerTrace, problem: P2PError | None, advice: str) -> Pe
 
 def _allow(trace: PeerTrace) -> str:
     return f"ask its owner to add you: fastn-p2p protocol set NAME --protocol {trace.protocol} --allow YOUR-ID52"
+
+
+def _add(identity: str, trace: PeerTrace) -> str:
+    """Return the command with which an owner adds what was looked for."""
+    if trace.protocol == "Web":
+        name = "" if trace.instance in (DEFAULT_INSTANCE, "web") else f" --name {trace.instance}"
+        return f"fastn-p2p expose PORT{name} --as {identity}"
+    instance = "" if trace.instance == DEFAULT_INSTANCE else f" --instance {trace.instance}"
+    return f"fastn-p2p add-protocol {identity} --protocol {trace.protocol}{instance}"
 
 
 def _served_by(binding: RegisteredBinding) -> str:

@@ -19,7 +19,7 @@ from .local_leg import LocalLeg
 from .relay import Leg, SessionRelay
 
 MAX_SHARED: Final = 20
-"""Sessions that share memory at the same time: 90 MiB at most. The bytes of all others pass the socket."""
+"""Sessions that share memory at the same time: 70 MiB at most. The bytes of all others pass the socket."""
 MAX_SHARED_OF_PROCESS: Final = 10
 """Limit for one process, over all its connections, so that no program has all."""
 TOKEN_SECONDS: Final = 10.0

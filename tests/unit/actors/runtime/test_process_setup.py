@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import pty
@@ -14,7 +15,7 @@ import sys
 
 import pytest
 
-from fastn_p2p_actors.runtime.process_setup import TIME_SLICE, only_write_to_terminal, release_zero_pages
+from fastn_p2p_actors.runtime.process_setup import TIME_SLICE, only_write_to_terminal, private_size, release_zero_pages
 
 
 def test_a_terminal_can_only_be_written_to() -> None:
@@ -61,7 +62,7 @@ def test_pages_with_zeros_go_back_to_the_kernel_and_others_keep_their_content() 
 
 _BY_THREAD = """
 import ctypes, threading
-from fastn_p2p_actors.runtime.process_setup import resident_size, trim_heap, tune_malloc
+from fastn_p2p_actors.runtime.process_setup import private_size, trim_heap, tune_malloc
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -71,21 +72,30 @@ def use_heap():
     blocks = [libc.malloc(65536) for _ in range(128)]
     for block in blocks:
         ctypes.memset(block, 1, 65536)
-    sizes.append(resident_size())
+    sizes.append(private_size())
     for block in blocks:
         libc.free(block)
     done.set()
     ended.wait()
 
 tune_malloc()
-sizes, done, ended = [resident_size()], threading.Event(), threading.Event()
+sizes, done, ended = [private_size()], threading.Event(), threading.Event()
 thread = threading.Thread(target=use_heap)
 thread.start()
 done.wait()
 trim_heap()
-print(*sizes, resident_size())
+print(*sizes, private_size())
 ended.set()
 """
+
+
+def test_shared_memory_does_not_count_as_private() -> None:
+    size = 64 * 1024 * 1024
+    before = private_size()
+    with mmap.mmap(-1, size) as shared:
+        shared.write(b"x" * size)
+        after = private_size()
+    assert after - before < size // 2
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this libc has no malloc_trim")

@@ -29,7 +29,7 @@ def headers(head: RequestHead, name: bytes) -> list[bytes]:
     [
         b"Fastn-Peer", b"fastn-peer", b"FASTN-PEER-NAME", b"Fastn_Peer", b"fastn_peer_name", b"FastnPeer",
         b"fastn.peer", b"Fastn-Peer-Any", b"-Fastn-Peer", b"Fastn--Peer", b"X-Forwarded-For", b"Forwarded",
-        b"X-Real-IP", b"x_forwarded_host", b"Proxy", b"x-forwarded-user",
+        b"Fastn-Request-Id", b"fastn_request_id", b"X-Real-IP", b"x_forwarded_host", b"Proxy", b"x-forwarded-user",
     ],
 )  # fmt: skip
 def test_no_spelling_passes(name: bytes) -> None:
@@ -82,3 +82,15 @@ def test_trailers_are_filtered_on_the_way() -> None:
     )
     assert b"".join(sent).endswith(b"\r\n\r\n4\r\nbody\r\n0\r\nDigest: 1\r\n\r\n")
     assert rewriter.refused is None
+
+
+def test_each_request_of_a_connection_has_an_id_of_its_own() -> None:
+    """However its head is read: at once, again with the same headers, with a body, or in parts."""
+    rewriter = RequestRewriter(lambda head: with_caller(head, ANN), "order-4711/2")
+    get = b"GET / HTTP/1.1\r\nHost: x\r\nFastn-Request-Id: forged\r\n\r\n"
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+    sent = b"".join(b"".join(rewriter.rewrite(data)) for data in (get, get, post, get[:9], get[9:] + get + get))
+    reader = RequestReader()
+    heads = [each for each in reader.feed(sent) if isinstance(each, RequestHead)]
+    ids = [headers(head, b"fastn-request-id") for head in heads]
+    assert ids == [[b"order-4711/2/%d" % number] for number in range(1, 7)]

@@ -128,16 +128,46 @@ REFUSED = {
     "TLS": b"\x16\x03\x01\x02\x00\x01",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a large head": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * MAX_HEAD,
-    "a chunk without a size": CHUNKED.split(b"3;")[0] + b"x\r\n",
-    "a signed chunk": CHUNKED.split(b"3;")[0] + b"-3\r\nabc\r\n",
-    "a chunk without an end": CHUNKED.split(b"3;")[0] + b"3\r\nabcd\r\n",
-    "a chunk with bare LF": CHUNKED.split(b"3;")[0] + b"3\nabc\n0\n\n" + b"0" * MAX_HEAD,
+    "no HTTP": b"hello\r\n",
+    "HTTP/0.9": b"GET /\r\n",
+    "a line that is no header": b"GET / HTTP/1.1\r\nHost: x\r\nhello\r\n",
+    "a header with a zero byte, and no end": b"GET / HTTP/1.1\r\nA: b\0c\r\n",
+    "a negative length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    "a huge length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "a hexadecimal length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\n",
+    "a length that is empty": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n",
+}
+REFUSED |= {
+    name: CHUNKED.split(b"3;")[0] + body
+    for name, body in {
+        "a chunk without a size": b"x",
+        "a chunk whose size is empty": b"\r\n",
+        "a signed chunk": b"-",
+        "a hexadecimal prefix": b"0x",
+        "a huge chunk": b"1" * 17,
+        "a long extension": b"1;" + b"a" * 5000,
+        "a chunk longer than its size": b"3\r\nabcd",
+        "a chunk that ends with bare LF": b"3\r\nabc\n",
+        "a chunk that ends with bare CR": b"3\r\nabc\r3",
+        "a size with bare LF": b"3\n",
+        "a size with bare CR": b"3\ra",
+        "an extension with bare LF": b"3;a\n",
+        "an extension with a control character": b"3;a\x01",
+        "a last size with bare LF": b"0\n",
+        "an end with bare LF": b"0\r\n\n",
+        "a trailer with bare LF": b"0\r\nA: b\n",
+        "a trailer with bare CR": b"0\r\nA: b\rC: d\r\n",
+        "a trailer that is no header": b"0\r\nhello\r\n",
+        "a folded trailer": b"0\r\nA: b\r\n c\r\n",
+        "a large trailer": b"0\r\nA: " + b"b" * MAX_HEAD,
+        "many trailers": b"0\r\n" + b"A: b\r\n" * 10_000,
+    }.items()
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("at_once", [True, False])
-def test_ambiguous_requests_are_refused(name: str, at_once: bool) -> None:
+def test_ambiguous_requests_are_refused_with_their_last_byte(name: str, at_once: bool) -> None:
     data = REFUSED[name]
     step = len(data) if at_once else max(1, len(data) // 997)
     pieces = [data[start : start + step] for start in range(0, len(data), step)]

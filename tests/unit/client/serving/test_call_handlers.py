@@ -75,12 +75,14 @@ async def test_the_request_id_is_in_the_context_and_in_logs_until_the_handler_en
     tasks: list[asyncio.Task[None]] = []
 
     async def look_later() -> None:
+        seen.append(served_request_id())
         await late.wait()
         seen.append(served_request_id())
 
     async def handle(request: None, call: CallContext) -> None:
         seen.extend((call.request_id, served_request_id()))
         tasks.append(asyncio.create_task(look_later()))
+        await asyncio.sleep(0)
 
     setup = DispatcherSetup(None)
     setup.binding.handlers[""] = RequestHandler(handle)
@@ -88,7 +90,7 @@ async def test_the_request_id_is_in_the_context_and_in_logs_until_the_handler_en
     assert (await setup.answer())[0] == correlation
     late.set()
     await tasks[0]
-    assert seen == [expected, expected, ""]
+    assert seen == [expected, expected, expected, ""]
 
 
 async def test_a_handler_in_a_thread_has_the_request_id_in_its_logs() -> None:

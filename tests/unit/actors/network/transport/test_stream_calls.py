@@ -80,21 +80,20 @@ async def test_the_faster_position_of_the_stack_is_used_and_sought_again(
 ) -> None:
     """Bytes are the same in both positions. Which one is faster changes in the middle."""
 
-    def begin(is_lower: bool) -> Callable[..., int]:
-        start = original[is_lower]
-
+    def begin(is_lower: bool, start: Callable[..., int]) -> Callable[..., int]:
         def begun(*arguments: Any) -> int:
             used.append(is_lower)
             now[0] += 2.0 if is_lower is slow[0] else 1.0
-            return start(*arguments)  # type: ignore[no-any-return]
+            return start(*arguments)
 
         return begun
 
-    original = (stream_calls._new_write, stream_calls._new_write_lower)
     used: list[bool] = []
     now, slow = [0.0], [False]
-    monkeypatch.setattr(stream_calls, "_new_write", begin(False))
-    monkeypatch.setattr(stream_calls, "_new_write_lower", begin(True))
+    positions = [
+        (begin(bool(number), start), padding) for number, (start, padding) in enumerate(stream_calls._POSITIONS)
+    ]
+    monkeypatch.setattr(stream_calls, "_POSITIONS", positions)
     monkeypatch.setattr(stream_calls, "_start", stream_calls.StackPosition(lambda: now[0]).start)
     near, far = await pair.stream()
     sent = hashlib.sha256()
