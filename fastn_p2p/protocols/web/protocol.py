@@ -149,7 +149,7 @@ class Web(Protocol):
         raise RequestRefused(
             status,
             f"You have reached {self.context.identity}, but the service {self.context.instance!r} {problem}.\n"
-            "Ask its owner to start it, and load this page again. The connection there needs no change.",
+            "Ask its owner to start it, and load this page again. Nothing has to be changed here.",
         )
 
     async def _serve(self, session: Session) -> None:
