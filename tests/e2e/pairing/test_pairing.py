@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from fastn_p2p_actors.credentials import meeting_key
 from fastn_p2p_actors.credentials.meeting_key import ENDED, MeetingKey, MeetingRecord
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress, NetworkEndpoint
 from fastn_p2p_actors.network.transport.message_channel import ChannelClosed, QuicChannel
@@ -63,7 +64,11 @@ def daemons() -> Iterator[TwoDaemons]:
 
 @pytest.fixture(autouse=True)
 def environment(daemons: TwoDaemons, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both sides look into the host directory of the daemons. Each test leaves no record there, and no peer."""
+    """Both sides look into the host directory of the daemons. Each test leaves no record there, and no peer.
+
+    Keys of words cost little here; ``test_pair_command`` pays for them.
+    """
+    monkeypatch.setattr(meeting_key, "MEMORY_BYTES", 64 * 1024)
     monkeypatch.setenv("FASTN_HOST_DIRECTORY", daemons.one.env["FASTN_HOST_DIRECTORY"])
     yield
     assert [path.name for path in hosts(daemons).glob("pairing-*")] == []
