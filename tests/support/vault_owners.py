@@ -13,8 +13,8 @@ from tests.support.daemons import DEADLINE, Daemon
 class Owner:
     """Daemon whose vault has a passphrase, and files with that passphrase and with another one."""
 
-    def __init__(self, folder: Path) -> None:
-        self.daemon = Daemon(folder / "home", folder / "hosts")
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.daemon = Daemon(folder / "home", folder / "hosts", **env)
         self.right, self.wrong = folder / "right", folder / "wrong"
         self.right.write_text("correct horse\nsecond line")
         self.wrong.write_text("battery staple\n")

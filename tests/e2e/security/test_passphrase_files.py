@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.cheap_secrets import CHEAP_SECRETS
 from tests.support.daemons import CLI, DEADLINE
 from tests.support.vault_owners import Owner
 
@@ -23,7 +24,7 @@ USAGE: Final = 2
 @pytest.fixture(scope="module")
 def owner() -> Iterator[Owner]:
     folder = Path(tempfile.mkdtemp(prefix="fastn-"))
-    owner = Owner(folder)
+    owner = Owner(folder, PYTHONPATH=str(CHEAP_SECRETS))
     try:
         owner.daemon.start()
         owner.daemon.identity("alice")

@@ -12,6 +12,7 @@ import pytest
 
 from fastn_p2p_client.errors import Denied, InvitationRefused, P2PError
 from fastn_p2p_client.ipc import messages as m
+from tests.support.cheap_secrets import CHEAP_SECRETS
 from tests.support.daemons import Daemon, eventually
 from tests.support.escaping_protocol import DONE
 from tests.support.protocols import install_protocols
@@ -56,6 +57,7 @@ def scene() -> Iterator[Scene]:
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         folder = Path(name)
         env = install_protocols(folder / "packages", Escaping="tests.support.escaping_protocol:Escaping")
+        env["PYTHONPATH"] += f":{CHEAP_SECRETS}"
         made = [Daemon(folder / each, folder / "hosts", **env) for each in ("old", "two", "new")]
         old, two, new = made
         outside, extra, shared = (folder / each for each in ("outside", "extra", "shared"))
