@@ -36,6 +36,7 @@ from . import (
     report,
     restarts,
     serving,
+    sleepers,
     starts,
     steps,
     streams,
@@ -62,6 +63,7 @@ _NAMES: Final = (
     "mail",
     "layers",
     "identities",
+    "sleepers",
     "attacks",
     "steps",
     "restarts",
@@ -79,12 +81,13 @@ _JUDGED: Final = {
     "web": ("web-requests", "web-upload", "web-download", "growth"),
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
+    "sleepers": ("wake", "asleep-status", "asleep-start", "asleep-idle", "asleep-memory"),
     "attacks": ("attacks",),
     "footprint": ("daemon", "kept"),
     "commands": ("command",),
     "reach": reach.STATEMENTS,
 }
-_SHARING: Final = {"calls", "serving", "mail", "identities", "restarts", "commands"}
+_SHARING: Final = {"calls", "serving", "mail", "identities", "sleepers", "restarts", "commands"}
 """Measures that share a pair of daemons."""
 _CARRYING: Final = {"streams", "files", "tunnel", "web"}
 _FILE: Final = 1024**3
@@ -124,6 +127,7 @@ class _Bench:
             "mail": self._mail,
             "layers": self._layers,
             "identities": self._identities,
+            "sleepers": self._sleepers,
             "attacks": lambda own: attacks.measure(
                 own, 1 if self._quick else _ATTACK_ROUNDS, 1.0 if self._quick else 3.0, on_progress=_show
             ),
@@ -208,6 +212,9 @@ class _Bench:
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
         return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, on_progress=_show)
+
+    async def _sleepers(self, _: AsyncExitStack) -> Outcome:
+        return await sleepers.measure(self._ready(), 3 if self._quick else 9, quick=self._quick, on_progress=_show)
 
     async def _restarts(self, _: AsyncExitStack) -> Outcome:
         return await restarts.measure(self._ready(), 1 if self._quick else 3, on_progress=_show)

@@ -54,6 +54,11 @@ TARGETS: Final = {
         Target("online", "identity online to its first answered call", "ms", 200.0, 60.0),
         Target("hundred", "identities online on one daemon that answer", "of 100", 100.0, 100.0, more_is_better=True),
         Target("idle", "idle CPU of that daemon, all processes", "% of a core", 1.0, 1.0),
+        Target("wake", "call that wakes an identity, above one to the same identity awake", "ms", 60.0, 40.0),
+        Target("asleep-status", "`status` with 10,000 identities asleep", "s", 1.0, 0.3),
+        Target("asleep-start", "start of that daemon until it is ready", "s", 10.0, 3.0),
+        Target("asleep-idle", "idle CPU of that daemon, all processes", "% of a core", 3.0, 1.0),
+        Target("asleep-memory", "memory (PSS) of that daemon", "MB", 250.0, 150.0),
         Target(
             "stream",
             "bytes/s of a session through two daemons, against a raw stream",

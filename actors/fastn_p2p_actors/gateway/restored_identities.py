@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
@@ -16,10 +16,12 @@ from .context import GatewayContext
 
 RETRY_SECONDS: Final = 1.0
 """Seconds between two attempts to have the identities online."""
-_BATCH: Final = 256
-"""Identities in one message to the supervisor."""
-_SLEEPERS: Final = 64
-"""Identities in one message to the network process. Commands for them wait meanwhile."""
+_BATCH: Final = 64
+"""Identities that are looked at together. Commands for them wait meanwhile."""
+_PARALLEL: Final = 3
+"""Batches at a time: one is read while the vault signs for another."""
+_CONNECT_SECONDS: Final = 2.0
+"""Seconds for which the first look waits for the network process, which would cause a second one."""
 _ANNOUNCE_SECONDS: Final = 30.0
 """Seconds that the network process may take to announce them: the vault signs two statements for each."""
 
@@ -50,40 +52,47 @@ async def restore_identities(context: GatewayContext) -> None:
 
 
 async def _restore(context: GatewayContext, *, is_first: bool) -> None:
-    found = await asyncio.to_thread(context.store.identities)
-    for damaged in found.damaged if is_first else ():
-        log.error("%s", damaged)
-    online = [record for record in found.usable if record.online and not record.revoked]
-    always = [record.name for record in online if not record.idle]
-    if is_first:
-        await _start(context, always)
-    sleepers = [record.name for record in online if record.idle]
-    if sleepers:
-        await context.network_connected.wait()
+    names = await asyncio.to_thread(context.store.names)
+    if is_first and names:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await context.network_connected.wait()
     context.network_connected.clear()
-    for start in range(0, len(sleepers), _SLEEPERS):
-        await _announce(context, sleepers[start : start + _SLEEPERS])
+    slots = asyncio.Semaphore(_PARALLEL)
+
+    async def restore(some: Sequence[str]) -> None:
+        async with slots:
+            await _restore_some(context, some, is_first=is_first)
+
+    batches = (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
+    for outcome in await asyncio.gather(*map(restore, batches), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
-async def _announce(context: GatewayContext, names: Sequence[str]) -> None:
+async def _restore_some(context: GatewayContext, names: Sequence[str], *, is_first: bool) -> None:
     """Have those of these identities asleep that were before, and start the others."""
     async with AsyncExitStack() as locks:
         for name in names:
             await locks.enter_async_context(context.identity_lock(name))
         found, sleepers = await asyncio.to_thread(_read, context, names)
-        wanted = [record.name for record in found.usable if record.online and not record.revoked]
-        if not wanted:
-            return
-        request = AnnounceSleepers(tuple(sleepers))
-        asleep = await context.network.request(request, SleeperNames, timeout=_ANNOUNCE_SECONDS)
-        await context.supervisor.keep_asleep(asleep.names)
-        known = set(asleep.names)
-        await _start(context, [name for name in wanted if name not in known])
+        for damaged in found.damaged if is_first else ():
+            log.error("%s", damaged)
+        wanted = [record for record in found.usable if record.online and not record.revoked]
+        if is_first:
+            await _start(context, [record.name for record in wanted if not record.idle])
+        asleep: tuple[str, ...] = ()
+        if sleepers:
+            request = AnnounceSleepers(tuple(sleepers))
+            asleep = (await context.network.request(request, SleeperNames, timeout=_ANNOUNCE_SECONDS)).names
+            await context.supervisor.keep_asleep(asleep)
+        known = set(asleep)
+        await _start(context, [record.name for record in wanted if record.idle and record.name not in known])
 
 
 async def _start(context: GatewayContext, names: Sequence[str]) -> None:
-    for start in range(0, len(names), _BATCH):
-        await context.supervisor.ensure_online(tuple(names[start : start + _BATCH]))
+    if names:
+        await context.supervisor.ensure_online(tuple(names))
 
 
 def _read(context: GatewayContext, names: Sequence[str]) -> tuple[LoadResult[IdentityFile], list[Sleeper]]:

@@ -23,6 +23,7 @@ from fastn_p2p_client.names import check_name
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.time_slices import in_time_slices
 from .admin_messages import Sleeper, SleeperNames
+from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .serving.access_list import AccessList
 from .serving.registry import OnlineIdentity, Registry
@@ -64,6 +65,7 @@ class Sleepers:
         registry: Registry,
         publisher: IdentityPublisher,
         mailbox: Mailbox,
+        hosts: HostDirectory,
         wake_ups: WakeUps,
         access: Callable[[str, str, str, tuple[str, ...]], AccessList],
         is_busy: Callable[[Sender], bool],
@@ -72,6 +74,7 @@ class Sleepers:
         self._registry = registry
         self._publisher = publisher
         self._mailbox = mailbox
+        self._hosts = hosts
         self._wake_ups = wake_ups
         self._access = access
         self._is_busy = is_busy
@@ -120,16 +123,9 @@ class Sleepers:
                 sleeper.bindings
             ):
                 new.append((sleeper.name, stored, sleeper.listed))
-        for start in range(0, len(new), _PARALLEL):
-            batch = new[start : start + _PARALLEL]
-            outcomes = await asyncio.gather(*(self._announce(*each) for each in batch), return_exceptions=True)
-            for (name, _, _), outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, IdentityRevoked):
-                    log.warning("%s is not online: %s", name, outcome)
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                else:
-                    asleep.append(name)
+        with self._hosts.reading_in_bulk():
+            for start in range(0, len(new), _PARALLEL):
+                asleep += await self._announce_all(new[start : start + _PARALLEL])
         return SleeperNames(tuple(asleep))
 
     async def remove(self, name: str) -> None:
@@ -139,6 +135,18 @@ class Sleepers:
         identity = self._registry.by_name(name)
         if identity is not None and identity.is_asleep:
             await self._publisher.bring_offline(identity)
+
+    async def _announce_all(self, batch: list[tuple[str, SleepingIdentity, bool]]) -> list[str]:
+        outcomes = await asyncio.gather(*(self._announce(*each) for each in batch), return_exceptions=True)
+        asleep: list[str] = []
+        for (name, _, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, IdentityRevoked):
+                log.warning("%s is not online: %s", name, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                asleep.append(name)
+        return asleep
 
     async def _announce(self, name: str, stored: SleepingIdentity, listed: bool) -> None:
         def register(identity: OnlineIdentity) -> None:

@@ -159,6 +159,7 @@ def test_the_daemon(acquaintances: TwoDaemons) -> None:
     assert (failed["code"], failed["fields"]) == ("peer-unknown", {"peer": "nobody"})
     assert "network" in run(env, "logs")
     assert "key-created" in run(env, "audit")
+    run(env, "sleeping")
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
 _TIME_STEP: Final = 50_000_000
 """Nanoseconds within which two changes of a directory may get the same time stamp. The kernel's clock for time stamps
 has steps of up to 10 ms."""
+_BULK_AGE: Final = 1_000_000_000
+"""Nanoseconds for which a listing is used inside ``reading_in_bulk``."""
 _MEETING: Final = "pairing-"
 """Beginning of the names of meeting records."""
 _MOST_FILES: Final = 64
@@ -51,6 +53,7 @@ class HostDirectory:
         self._names: dict[str, list[str]] = {}
         """ID52 to the names of its files, as of the directory's time stamp ``_listed``, read at ``_listed_at``."""
         self._listed = self._listed_at = 0
+        self._bulk_reads = 0
         self.problem = ""
         self.on_revocation: Callable[[bytes, str], object] = lambda _blob, _origin: None
 
@@ -100,6 +103,18 @@ class HostDirectory:
             with contextlib.suppress(OSError):  # another process has removed or replaced it
                 self._file(identity).unlink()
 
+    @contextlib.contextmanager
+    def reading_in_bulk(self) -> Iterator[None]:
+        """Use a listing of the directory for a second inside the context, although records come and go.
+
+        Each record that is published changes the directory. Ten thousand would list it ten thousand times.
+        """
+        self._bulk_reads += 1
+        try:
+            yield
+        finally:
+            self._bulk_reads -= 1
+
     def close(self) -> None:
         """Delete every record that this daemon has published."""
         for id52 in list(self._published):
@@ -144,6 +159,8 @@ class HostDirectory:
 
         It may also have changed if it was listed so soon after a change that a second one got the same time stamp.
         """
+        if self._bulk_reads and 0 <= time.time_ns() - self._listed_at < _BULK_AGE:
+            return self._names.get(id52, [])
         changed = self.changed_at()
         if changed != self._listed or self._listed_at - changed < _TIME_STEP:
             self._listed, self._listed_at = changed, time.time_ns()
