@@ -66,7 +66,7 @@ def test_each_hang_ends_with_a_report(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "tests.support.time_limit"]
     options = ["--timeout=1", "-o", "asyncio_mode=auto", "--rootdir", str(tmp_path), str(tmp_path)]
     root = Path(__file__).resolve().parents[2]
-    env = {**os.environ, "FASTN_TEST_TIMEOUT_AGAIN": "0.4"}
+    env = {**os.environ, "FASTN_TEST_TIMEOUT_AGAIN": "1.5"}
     done = subprocess.run([*command, *options], cwd=root, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1, done.stdout
     assert "test_a_fixture_after_a_failure FAILED" in done.stdout

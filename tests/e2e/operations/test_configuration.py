@@ -52,6 +52,16 @@ def spy() -> Iterator[RelaySpy]:
         serving.join()
 
 
+@pytest.fixture(scope="module")
+def relay() -> Iterator[str]:
+    """URL of a relay."""
+    command = [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"]
+    with child(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[1]
+        process.terminate()
+
+
 def started(daemon: Daemon, *arguments: str) -> Daemon:
     daemon.launch(*arguments)
     assert daemon.wait_ready(), daemon.report()
@@ -167,20 +177,13 @@ def test_warns_of_http_outside_private_networks(make_daemon: MakeDaemon) -> None
 
 
 @pytest.mark.parametrize("spelling", ["http://{}", "HTTP://{}/", "http://{}/some/path"])
-def test_a_relay_is_used_however_its_url_is_spelled(make_daemon: MakeDaemon, spelling: str) -> None:
-    with child(
-        subprocess.Popen(
-            [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
-        )
-    ) as relay:
-        assert relay.stdout is not None
-        url = spelling.format(relay.stdout.readline().split()[1].split("/")[2])
-        daemon = started(make_daemon("one", FASTN_NETWORK="internet"), *QUIET, "--relay", url)
-        eventually(lambda: daemon.status().home_relay, "the daemon is connected to the relay")
-        checked = daemon.cli("netcheck").stdout
-        assert f"ok       relay {url}: answers" in checked, checked
-        assert any("the path of the relay" in line for line in daemon.errors) == url.endswith("path")
-        relay.terminate()
+def test_a_relay_is_used_however_its_url_is_spelled(make_daemon: MakeDaemon, relay: str, spelling: str) -> None:
+    url = spelling.format(relay.split("/")[2])
+    daemon = started(make_daemon("one", FASTN_NETWORK="internet"), *QUIET, "--relay", url)
+    eventually(lambda: daemon.status().home_relay, "the daemon is connected to the relay")
+    checked = daemon.cli("netcheck").stdout
+    assert f"ok       relay {url}: answers" in checked, checked
+    assert any("the path of the relay" in line for line in daemon.errors) == url.endswith("path")
 
 
 @pytest.mark.parametrize(
@@ -204,22 +207,14 @@ def test_what_is_no_url_of_a_server_is_refused(make_daemon: MakeDaemon, url: str
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
-def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon) -> None:
+def test_the_status_names_the_relay_that_is_connected(make_daemon: MakeDaemon, relay: str) -> None:
     daemon = make_daemon("one", FASTN_NETWORK="internet")
     assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
     started(daemon, *QUIET)
-    with child(
-        subprocess.Popen(
-            [*CLI, "relay", "--listen", "127.0.0.1:0", "--qad-port", "0"], stdout=subprocess.PIPE, text=True
-        )
-    ) as relay:
-        assert relay.stdout is not None
-        url = relay.stdout.readline().split()[1]
-        assert daemon.cli("config", "set", "network.relays", url).returncode == 0
-        eventually(lambda: daemon.status().home_relay == url, "the daemon is connected to the relay")
-        assert f"{url} (connected)" in daemon.shown_status()
-        assert url in daemon.status().addresses
-        assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
-        assert (daemon.status().home_relay, daemon.status().relays) == ("", [])
-        assert url not in daemon.status().addresses
-        relay.terminate()
+    assert daemon.cli("config", "set", "network.relays", relay).returncode == 0
+    eventually(lambda: daemon.status().home_relay == relay, "the daemon is connected to the relay")
+    assert f"{relay} (connected)" in daemon.shown_status()
+    assert relay in daemon.status().addresses
+    assert daemon.cli("config", "set", "network.relays", "none").returncode == 0
+    assert (daemon.status().home_relay, daemon.status().relays) == ("", [])
+    assert relay not in daemon.status().addresses
