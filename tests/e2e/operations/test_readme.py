@@ -183,6 +183,7 @@ ALONE = [
     "run: server",
     "run: stream",
     "run: completion",
+    "run: permissions",
     "run: taking back",
     "run: async",
     "run: sync",
@@ -280,6 +281,7 @@ def test_on_one_machine(tmp_path: Path) -> None:
 
         machine.run("run: completion")
         assert machine.shell("complete -p fastn-p2p") == "complete -F _fastn_p2p fastn-p2p\n"
+        assert machine.python("run: permissions") == ""
         machine.run("run: taking back")
         assert "backup" not in machine.shell("fastn-p2p status")
         assert machine.shell("fastn-p2p list-identities | cut -f 1,3") == "alice\tonline\nbob\tonline\n"
