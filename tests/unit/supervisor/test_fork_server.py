@@ -47,6 +47,12 @@ from fastn_p2p_actors.runtime.process_setup import erase_variables
 from fastn_p2p_supervisor.fork_server import ForkServer
 from fastn_p2p_supervisor.restart_policy import FORK_SERVER, RestartHistory
 
+def target(descriptor):
+    try:
+        return os.readlink(descriptor)
+    except FileNotFoundError:  # closed meanwhile: that of the process that has ended
+        return ""
+
 private = os.open(sys.argv[2], os.O_RDONLY)
 del os.environ["SECRET_VARIABLE"]
 erase_variables("SECRET_VARIABLE")
@@ -55,7 +61,7 @@ server.start_as_fork([private])
 process = server.start(len, "any", b"")  # the fork server has started
 at = Path("/proc") / str(server.pid)
 found = {
-    "files": [os.readlink(each) for each in (at / "fd").iterdir()],
+    "files": [target(each) for each in (at / "fd").iterdir()],
     "environment": (at / "environ").read_bytes().decode(errors="replace"),
     "parent": int((at / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid(),
 }
