@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTHONS ?= 3.11 3.12 3.13 3.14
+PREFIX ?= $(HOME)/.local
 ARGS ?=
 
 # The tests start thousands of short processes: each would compile every module again.
@@ -12,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tools that few targets need have an environment of their own, so that no other target pays for them.
 TOOLS := .venv-tools
+INSTALLED = $(PREFIX)/share/fastn-p2p
 # -qq: errors only.
 PIP := -m pip --disable-pip-version-check -qq install
 PROJECTS := pyproject.toml client/pyproject.toml
@@ -21,10 +23,25 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help demo test test-all lint lab check bench soak dist docs site pictures format requirements venv clean $(CHECKS)
+.PHONY: help install uninstall demo test test-all lint lab check bench soak dist docs site pictures format requirements venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: ## Install fastn-p2p for this user, or into another PREFIX than ~/.local; again to update it.
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv "$(INSTALLED)"
+	@"$(INSTALLED)/bin/python" $(PIP) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@"$(INSTALLED)/bin/python" $(PIP) --no-build-isolation --no-deps ./client .
+	@mkdir -p "$(PREFIX)/bin" "$(PREFIX)/share/man/man1"
+	@ln -sf "$(INSTALLED)/bin/fastn-p2p" "$(PREFIX)/bin/"
+	@ln -sf "$(INSTALLED)"/share/man/man1/fastn-p2p*.1 "$(PREFIX)/share/man/man1/"
+	@echo "installed $(PREFIX)/bin/fastn-p2p"
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo 'run: export PATH="$(PREFIX)/bin:$$PATH"' ;; esac
+
+uninstall: ## Remove what `make install` has installed. Identities in ~/.fastn stay.
+	@rm -rf "$(INSTALLED)"
+	@rm -f "$(PREFIX)/bin/fastn-p2p" "$(PREFIX)"/share/man/man1/fastn-p2p*.1
 
 demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, a process killed and healed.
 	@$(BIN)/fastn-p2p demo $(ARGS)
@@ -101,6 +118,11 @@ clean: ## Remove .venv, caches and build output.
 
 # -- the environment ---------------------------------------------------------------------------------
 
+define CHECK_PYTHON
+test -n "$(PYTHON)" || { echo "no python3 found: set PYTHON=/path/to/python3.11"; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: set PYTHON")'
+endef
+
 # An editable install of several top folders makes every interpreter import a finder at start, 11 ms each
 # time. Static paths do the same for nothing, and type checkers and editors understand them.
 define STATIC_PATHS
@@ -114,8 +136,7 @@ endef
 export STATIC_PATHS
 
 $(BIN)/python $(TOOLS)/bin/python:
-	@test -n "$(PYTHON)" || { echo "no python3 found: set PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: set PYTHON")'
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv --clear $(dir $(@D))
 
 $(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECTS) | $(BIN)/python

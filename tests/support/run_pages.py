@@ -16,7 +16,7 @@ RUN = (
 TEXTS = {name: (ROOT / name).read_text() for name in RUN}
 TEXT = "\n".join(TEXTS.values())
 """Text of all of them."""
-INSTALLATION = ["run: install with pip", "run: install with pipx", "run: install with uv"]
+INSTALLATION = ["run: install with make", "run: install with pipx", "run: install with uv"]
 """Blocks of which a reader follows one."""
 
 
