@@ -130,6 +130,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.path / "identities"
 
     @property
+    def asleep(self) -> Path:
+        """Directory with a file of each identity that is asleep."""
+        return self.runtime_files("network") / "asleep"
+
+    @property
     def peers(self) -> Path:
         """Directory of the address book."""
         return self.path / "peers"

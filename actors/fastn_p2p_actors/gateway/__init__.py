@@ -71,7 +71,8 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_revocations(context))
     context.spawn(finish_rotation(context))
     bring_offline, runs_foreign_code = partial(bring_offline_for_disk, context), partial(hosts_foreign_code, context)
-    context.spawn(DiskGuard(actor.home.identities, bring_offline, runs_foreign_code).watch())
+    guard = DiskGuard(actor.home.identities, actor.home.asleep, bring_offline, runs_foreign_code)
+    context.spawn(guard.watch())
     metrics = None
     if listener is not None:
         from .metrics.metrics_server import MetricsServer

@@ -4,15 +4,17 @@ Problem: code may write as much as it likes below its workspace, and without roo
 a full disk the vault, the audit log and all other identities fail. Idea: ask for the free space, which costs one system
 call. When it is low, measure the directories of the identities, and compare them with an earlier measurement. The one
 that has grown by at least half of what is gone is taken offline, and its owner is told. Cost: a walk through these
-directories whenever the free space has changed by half of the reserve, and by less when it is low. Not covered:
-identities with the daemon's own protocols alone, which refuse what does not fit, and code that fills the reserve
-between two looks. It is taken offline on a full disk, and its files stay until the owner deletes them.
+directories whenever the free space has changed by half of the reserve, and by less when it is low. Identities that have
+slept since the last measurement have written nothing, and are not walked. Not covered: identities with the daemon's own
+protocols alone, which refuse what does not fit, and code that fills the reserve between two looks. It is taken offline
+on a full disk, and its files stay until the owner deletes them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,6 +32,8 @@ _STEP_FILES: Final = 1024
 """Files by which low free space must fall before identities are measured again."""
 _FILE_BYTES: Final = 4096
 """Bytes for which each file counts beside its content: a disk can run out of files, too."""
+_TIME_STEP: Final = 50_000_000
+"""Nanoseconds by which a time stamp of a file may be older than its change: the kernel's clock for them has steps."""
 
 
 class DiskSpace(NamedTuple):
@@ -62,6 +66,7 @@ class DiskGuard:
 
     Args:
         identities: directory that has one of each identity.
+        asleep: directory that has a file of each identity that is asleep, written when it fell asleep.
         bring_offline: called with the name of an identity and the bytes by which it has grown.
         runs_foreign_code: return whether an identity's process runs protocols that do not come with the daemon.
         space: return the space of the disk of a path.
@@ -70,16 +75,20 @@ class DiskGuard:
     def __init__(
         self,
         identities: Path,
+        asleep: Path,
         bring_offline: Callable[[str, int], Awaitable[None]],
         runs_foreign_code: Callable[[str], bool],
         space: Callable[[Path], DiskSpace] = space_of,
     ) -> None:
         self._identities = identities
+        self._asleep = asleep
         self._bring_offline = bring_offline
         self._runs_foreign_code = runs_foreign_code
         self._space = space
         self._before: dict[str, int] = {}
         """Bytes of each identity at the last measurement."""
+        self._measured_at = 0
+        """Time when that began, in nanoseconds of ``time.time_ns``."""
         self._free_before = -1
         """Free bytes of the disk then; -1 if nothing was measured yet."""
         self._low: DiskSpace | None = None
@@ -101,7 +110,9 @@ class DiskGuard:
             self._low = None
         changed = abs(self._free_before - space.free) > space.reserve // 2
         if self._free_before < 0 or (changed and not space.is_low):
+            began = time.time_ns()
             self._before, self._free_before = await asyncio.to_thread(self._measure), space.free
+            self._measured_at = began
         elif space.is_low and self._is_lower(space):
             sizes = await asyncio.to_thread(self._measure)
             grown = {name: size - self._before.get(name, 0) for name, size in sizes.items()}
@@ -131,7 +142,21 @@ class DiskGuard:
             names = [each.name for each in os.scandir(self._identities) if each.is_dir(follow_symlinks=False)]
         except OSError:
             return {}
-        return {name: _bytes_below(self._identities / name) for name in names if self._runs_foreign_code(name)}
+        sizes: dict[str, int] = {}
+        for name in names:
+            if self._has_slept(name):
+                if name in self._before:
+                    sizes[name] = self._before[name]
+            elif self._runs_foreign_code(name):
+                sizes[name] = _bytes_below(self._identities / name)
+        return sizes
+
+    def _has_slept(self, name: str) -> bool:
+        """Return whether an identity has been asleep since the last measurement."""
+        try:
+            return (self._asleep / f"{name}.json").stat().st_mtime_ns < self._measured_at - _TIME_STEP
+        except OSError:
+            return False
 
 
 def _bytes_below(directory: Path) -> int:

@@ -235,7 +235,7 @@ class Network:
             waiting=waiting,
         )
         sleepers = self._registrations.sleepers = Sleepers(
-            run / "asleep",
+            self._context.home.asleep,
             registry,
             self._publisher,
             mailbox,

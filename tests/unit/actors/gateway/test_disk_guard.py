@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ class Disk:
         self.free_files = 1_000_000
         self.offline: list[tuple[str, int]] = []
         self.foreign = {"alice", "bob"}
-        self.guard = DiskGuard(folder, self._bring_offline, self.foreign.__contains__, self._space)
+        self.guard = DiskGuard(
+            folder, folder.parent / "asleep", self._bring_offline, self.foreign.__contains__, self._space
+        )
         for name in ("alice", "bob"):
             (folder / name / "protocols").mkdir(parents=True)
 
@@ -40,7 +43,8 @@ class Disk:
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     monkeypatch.setattr("fastn_p2p_actors.gateway.disk_guard.LEAST_GROWTH", MIB)
-    return Disk(tmp_path)
+    (tmp_path / "asleep").mkdir()
+    return Disk(tmp_path / "identities")
 
 
 async def test_an_identity_that_fills_the_disk_is_taken_offline_once(disk: Disk) -> None:
@@ -113,6 +117,34 @@ async def test_a_disk_that_stays_low_is_not_measured_again_and_again(
     assert len(measured) == 4
 
 
+async def test_an_identity_that_sleeps_is_not_measured_again_until_it_has_been_awake(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = disk.folder.parent / "asleep" / "bob.json"
+    disk.write("bob", 8 * MIB)
+    asleep.touch()
+    os.utime(asleep, (0, 0))
+    await disk.guard.look()
+
+    def is_measured(name: str) -> bool:
+        measured.append(name)
+        return True
+
+    monkeypatch.setattr(disk.guard, "_runs_foreign_code", is_measured)
+    for changed, expected in ((False, ["alice"]), (True, ["alice", "bob"])):
+        measured: list[str] = []
+        if changed:  # it was woken, has written, and has fallen asleep again
+            asleep.unlink()
+            asleep.touch()
+        disk.free -= GIB
+        await disk.guard.look()
+        assert sorted(measured) == expected
+    asleep.unlink()
+    disk.free = MOST_RESERVE - MIB
+    await disk.guard.look()
+    assert disk.offline == [], "what it had before it slept is not new"
+
+
 async def test_very_many_files_count_too(disk: Disk) -> None:
     await disk.guard.look()
     disk.free_files = 10
@@ -123,9 +155,9 @@ async def test_very_many_files_count_too(disk: Disk) -> None:
 
 
 async def test_links_are_not_followed_and_a_missing_directory_is_no_error(disk: Disk, tmp_path: Path) -> None:
-    (tmp_path / "alice/protocols/loop").symlink_to(tmp_path)
+    (disk.folder / "alice/protocols/loop").symlink_to(tmp_path)
     await disk.guard.look()  # does not raise
-    gone = DiskGuard(tmp_path / "missing", disk._bring_offline, disk.foreign.__contains__)
+    gone = DiskGuard(tmp_path / "missing", tmp_path / "asleep", disk._bring_offline, disk.foreign.__contains__)
     await gone.look()  # does not raise
 
 
