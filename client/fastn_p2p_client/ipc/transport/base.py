@@ -108,7 +108,7 @@ class ReconnectingTransport:
         self._on_unsafe_socket(error)
 
     def _on_failed_attempt(self) -> None:
-        if not self._closed and self._retry_timer is None:
+        if not self._closed and self._retry_timer is None and not self._loop.is_closed():
             self._retry_timer = self._loop.call_later(self._backoff.next_delay(), self._retry)
 
     def _retry(self) -> None:

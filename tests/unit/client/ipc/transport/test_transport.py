@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +87,32 @@ async def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_fin
     assert (await link.request(m.GetStatus(), b"again", timeout=60)).payload == b"again"
     link.close()
     echo.box.close()
+
+
+@pytest.mark.parametrize("iterations", range(4))
+def test_an_event_loop_that_closes_during_an_attempt_gets_no_next_one(
+    tmp_path: Path, transport: TransportName, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt ends when its coroutine is destroyed, without a message on standard error."""
+
+    async def begin() -> None:
+        RequestChannel(tmp_path / "a.sock", "a", transport=transport).open()
+        for _ in range(iterations):
+            await asyncio.sleep(0)
+
+    problems: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: problems.append(problem.exc_value))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "a.sock"))
+        listener.listen()
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _, __: None)  # of a task that is destroyed while it waits
+        loop.run_until_complete(begin())
+        with warnings.catch_warnings(action="ignore"):
+            loop.close()
+            del loop
+            gc.collect()
+    assert problems == []
 
 
 async def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: TransportName) -> None:
