@@ -23,6 +23,8 @@ from fastn_p2p_client.keys import PublicKey
 __all__ = ["make", "name_of"]
 
 _EVERYONE = ("everyone",)
+_CODE = "fastn_p2p.protocols.echo:Echo"
+"""Entry point of Echo, as ``add-protocol`` notes it. Without it, each look at a binding would search for the code."""
 
 
 def name_of(number: int) -> str:
@@ -45,7 +47,7 @@ def make(path: Path, count: int) -> None:
         store.create_identity(
             IdentityFile(name=name, id52=id52, created=key.header.created, online=True, idle=30 * 86_400)
         )
-        binding = BindingFile(protocol="Echo", instance="default", allow=_EVERYONE)
+        binding = BindingFile(protocol="Echo", instance="default", allow=_EVERYONE, code=_CODE)
         store.prepare_binding(name, binding).commit()
         (asleep / f"{name}.json").write_bytes(content)
 
