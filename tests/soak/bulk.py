@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import os
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from blake3 import blake3
 
 from fastn_p2p_client.client import Client
 from tests.support.protocols import BLOCK
@@ -27,6 +27,7 @@ _LONGEST: Final = 900
 """Characters of the longest message."""
 _EVERY: Final = 10.0
 """Seconds between two lines."""
+_TWICE: Final = BLOCK + BLOCK
 _POOL: Final = 64
 """Blocks of random bytes, of which sessions send a random sequence."""
 
@@ -95,7 +96,7 @@ async def carry_bytes(client: Client, peer: str, size: int) -> None:
 
 async def send(client: Client, peer: str, size: int, pool: list[bytes], done: Callable[[int], None]) -> None:
     """Send random blocks to a handler that counts and hashes them."""
-    digest, left = hashlib.blake2b(), size
+    digest, left = blake3(), size
     async with await client.connect("alice", peer, "Trial", initial={"do": "count"}) as session:
         while left:
             block = random.choice(pool)[:left]
@@ -115,7 +116,7 @@ async def receive(client: Client, peer: str, size: int, _pool: list[bytes], done
     async with await client.connect("alice", peer, "Trial", initial={"do": "send", "size": size}) as session:
         async for chunk in session:
             at = got % len(BLOCK)
-            if chunk != (BLOCK[at:] + BLOCK)[: len(chunk)]:
+            if chunk != _TWICE[at : at + len(chunk)]:
                 raise RuntimeError(f"wrong bytes between {got} and {got + len(chunk)}")
             got += len(chunk)
             done(len(chunk))
