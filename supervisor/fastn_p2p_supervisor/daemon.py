@@ -133,6 +133,7 @@ class _Daemon:
             specs.identity,
             self._forks,
             changed=self._file.changed,
+            flush=self._file.flush,
             sweep=self._reaper.reap,
             open_for=DescriptorBroker(self._home, specs.worker_account).open,
             worker_account=specs.worker_account,

@@ -36,6 +36,11 @@ class ProcessFile:
         if self._pending is None and not self._removed:
             self._pending = self._loop.call_later(COALESCE, self.write)
 
+    def flush(self) -> None:
+        """Write the file now if a write is scheduled."""
+        if self._pending is not None:
+            self.write()
+
     def write(self) -> None:
         """Write the file now."""
         self._cancel()

@@ -91,6 +91,7 @@ class ProcessTree:
         forks: ForkServer,
         *,
         changed: Callable[[], None],
+        flush: Callable[[], None] = lambda: None,
         sweep: Callable[[], None] = lambda: None,
         open_for: Callable[[str, wire.OpenSocket | wire.OpenConfig], int] | None = None,
         worker_account: Callable[[str], ProcessAccount | None] = lambda directory: None,
@@ -106,6 +107,7 @@ class ProcessTree:
             identity: return the specification of an identity by its name.
             forks: starts the processes.
             changed: called whenever ``report`` has changed.
+            flush: called before the reply to a command that has changed it: who has the reply may look.
             sweep: kill processes that were left behind.
             open_for: open a descriptor for a child, given its name and request; see ``DescriptorBroker``.
             worker_account: return the account of a worker, given the directory of its ``RunWorker``.
@@ -132,6 +134,7 @@ class ProcessTree:
         """Identities whose protocols have started processes."""
         self._started_ms = boot_ms()
         self.changed = changed
+        self._flush = flush
         self.sweep = sweep
         self._note_ended = on_ended
         self._workers: dict[tuple[Child, int], OneShotProcess] = {}
@@ -382,6 +385,8 @@ class ProcessTree:
             result = await self._handle(message.request)
         except P2PError as error:
             result = ErrorReply.of(error)
+        if isinstance(message.request, wire.StartIdentity | wire.StopIdentity | wire.RestartNetwork):
+            self._flush()
         try:
             child.send(wire.ChildResponse(message.id, result), pid)
         except PayloadTooLarge as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from fastn_p2p.console.process_snapshot import read_process_file
 from fastn_p2p_client import ApplicationError, Client, ConnectionLost, Denied, serve_all
 from fastn_p2p_client.errors import InvalidConfig
 from fastn_p2p_client.ipc import messages as m
@@ -174,3 +175,20 @@ def test_a_command_that_restarts_the_identity_says_so(daemons: TwoDaemons) -> No
     assert words in bob(daemons, "set-protocol", "bob", *tunnel, "restarts", "--config", '{"target": "127.0.0.1:7"}')
     assert words not in bob(daemons, "add-protocol", "bob", "--protocol", "Echo", "--instance", "restarts")
     assert words in bob(daemons, "remove-protocol", "bob", *tunnel, "restarts", "--yes")
+
+
+async def test_the_process_file_is_current_when_a_command_is_answered(daemons: TwoDaemons) -> None:
+    """Commands compare it before and after, also on a machine that restarts a process within milliseconds."""
+    home = daemons.two.home
+    async with Client(home) as two:
+        target = ("Tunnel", "current")
+        await two.control(m.AddProtocol("bob", *target, granted=("connect 127.0.0.1:9",)), b'{"target": "127.0.0.1:9"}')
+        pids = []
+        for port in range(10, 18):
+            await two.control(m.SetProtocol("bob", *target), b'{"target": "127.0.0.1:%d"}' % port)
+            listed = read_process_file(home)
+            assert listed is not None
+            pids += [each.pid for each in listed.processes if each.name == "identity-bob"]
+        assert len(set(pids)) == 8, pids
+        assert all(pids), pids
+        await two.control(m.RemoveProtocol("bob", *target))
