@@ -23,7 +23,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 CHECKS := pyright mypy ruff imports packages
-.PHONY: help install uninstall demo test test-all lint lab check bench soak dist docs site pictures format requirements venv clean $(CHECKS)
+.PHONY: help install uninstall demo test test-all lint lab check bench soak dist docs site pictures format requirements services venv clean $(CHECKS)
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -99,7 +99,7 @@ lint: $(TOOLS)/lint.stamp ## Check containers, compose file, workflows and shell
 	@$(TOOLS)/bin/yamllint --strict .github deploy
 	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/container/compose.yml
-	@$(TOOLS)/bin/shellcheck --exclude=SC2206 .ci/run  # empty words are meant to vanish
+	@$(TOOLS)/bin/shellcheck --exclude=SC2206 .ci/run .ci/services  # empty words are meant to vanish
 
 dist: $(TOOLS)/installers.stamp $(TOOLS)/release.stamp ## Build wheels and sdists of the last commit, twice, and compare.
 	@$(TOOLS)/bin/python deploy/distributions.py $(TOOLS)/bin/uv
@@ -107,6 +107,9 @@ dist: $(TOOLS)/installers.stamp $(TOOLS)/release.stamp ## Build wheels and sdist
 
 requirements: $(TOOLS)/installers.stamp ## Write the hashes of all pins into requirements/, from the package index.
 	@$(TOOLS)/bin/python -m tests.requirements $(TOOLS)/bin/uv
+
+services: ## Install nats-server and postgresql, which some tests start, as Debian packages. Needs root.
+	@.ci/services
 
 venv: $(VENV)/dev.stamp ## Only set up .venv.
 	@:
