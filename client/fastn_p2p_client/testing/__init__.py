@@ -5,7 +5,7 @@
 * ``Conformance``, ``check_requests``, ``check_errors`` and ``check_streams`` check that another implementation of
   serving or calling behaves as this one does.
 
-Modules: ``in_memory``, ``protocol_client``, ``conformance``.
+Modules: ``in_memory``, ``protocol_client``, ``conformance``, ``conformance_protocol``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..limits import SESSION_WINDOW
 from ..peer import Peer
 from ..session.session import Session
 from ..session.session_state import Payload
-from .conformance import Conformance, check_errors, check_requests, check_streams
+from .conformance import check_errors, check_requests, check_streams
+from .conformance_protocol import Conformance
 from .in_memory import ANONYMOUS_PEER, serve
 from .protocol_client import ProtocolClient, SupportsCalls
 
