@@ -81,7 +81,7 @@ _JUDGED: Final = {
     "web": ("web-requests", "web-upload", "web-download", "growth"),
     "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
-    "sleepers": ("wake", "asleep-status", "asleep-start", "asleep-idle", "asleep-memory"),
+    "sleepers": ("wake", "asleep-status", "asleep-start", "asleep-callable", "asleep-idle", "asleep-memory"),
     "attacks": ("attacks",),
     "footprint": ("daemon", "kept"),
     "commands": ("command",),

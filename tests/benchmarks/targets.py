@@ -57,6 +57,7 @@ TARGETS: Final = {
         Target("wake", "call that wakes an identity, above one to the same identity awake", "ms", 60.0, 40.0),
         Target("asleep-status", "`status` with 10,000 identities asleep", "s", 1.0, 0.3),
         Target("asleep-start", "start of that daemon until it is ready", "s", 10.0, 3.0),
+        Target("asleep-callable", "start of that daemon until all of them can be called", "s", 10.0, 5.0),
         Target("asleep-idle", "idle CPU of that daemon, all processes", "% of a core", 3.0, 1.0),
         Target("asleep-memory", "memory (PSS) of that daemon", "MB", 250.0, 150.0),
         Target(

@@ -23,7 +23,7 @@ _PARALLEL: Final = 3
 _CONNECT_SECONDS: Final = 2.0
 """Seconds for which the first look waits for the network process, which would cause a second one."""
 _ANNOUNCE_SECONDS: Final = 30.0
-"""Seconds that the network process may take to announce them: the vault signs two statements for each."""
+"""Seconds that the network process may take to announce them: the vault signs a record of each."""
 
 log = logging.getLogger(__name__)
 
@@ -104,5 +104,5 @@ def _read(context: GatewayContext, names: Sequence[str]) -> tuple[LoadResult[Ide
             served = tuple(
                 (each.protocol, each.instance) for each in bindings.usable if not each.program and not each.stopped
             )
-            sleepers.append(Sleeper(record.name, record.listed, served))
+            sleepers.append(Sleeper(record.name, record.listed, served, record.id52))
     return found, sleepers

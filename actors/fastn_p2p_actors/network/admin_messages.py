@@ -160,6 +160,8 @@ class Sleeper(msgspec.Struct, frozen=True, array_like=True):
     listed: bool
     bindings: tuple[tuple[str, str], ...]
     """Protocol and instance of each binding that its process would serve."""
+    id52: str
+    """ID52 of its key."""
 
 
 class AnnounceSleepers(Message, frozen=True, tag=117):

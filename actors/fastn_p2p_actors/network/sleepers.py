@@ -16,8 +16,9 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import IdentityRevoked
+from fastn_p2p_client.errors import DaemonBusy, P2PError, VaultLocked
 from fastn_p2p_client.ipc.messages import UNDECODABLE, RequestSleep, SleepReply
+from fastn_p2p_client.keys import proven_key
 from fastn_p2p_client.names import check_name
 
 from ..runtime.mailbox import Mailbox, Sender
@@ -107,11 +108,13 @@ class Sleepers:
     async def announce(self, sleepers: tuple[Sleeper, ...]) -> SleeperNames:
         """Bring identities online without a process, as far as their files fit. Return the names that are asleep.
 
+        One that cannot be online, such as a revoked one, is left out.
+
         Raises:
-            P2PError: the vault does not sign.
+            DaemonBusy, VaultLocked: the vault does not sign now.
         """
         asleep: list[str] = []
-        new: list[tuple[str, SleepingIdentity, bool]] = []
+        new: list[tuple[Sleeper, SleepingIdentity]] = []
         async for sleeper in in_time_slices(sleepers):
             known = self._registry.by_name(check_name(sleeper.name, "an identity"))
             if known is not None:
@@ -122,7 +125,7 @@ class Sleepers:
             if stored is not None and {(each.protocol, each.instance) for each in stored.bindings} == set(
                 sleeper.bindings
             ):
-                new.append((sleeper.name, stored, sleeper.listed))
+                new.append((sleeper, stored))
         with self._hosts.reading_in_bulk():
             for start in range(0, len(new), _PARALLEL):
                 asleep += await self._announce_all(new[start : start + _PARALLEL])
@@ -136,25 +139,27 @@ class Sleepers:
         if identity is not None and identity.is_asleep:
             await self._publisher.bring_offline(identity)
 
-    async def _announce_all(self, batch: list[tuple[str, SleepingIdentity, bool]]) -> list[str]:
+    async def _announce_all(self, batch: list[tuple[Sleeper, SleepingIdentity]]) -> list[str]:
         outcomes = await asyncio.gather(*(self._announce(*each) for each in batch), return_exceptions=True)
         asleep: list[str] = []
-        for (name, _, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, IdentityRevoked):
-                log.warning("%s is not online: %s", name, outcome)
+        for (sleeper, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, P2PError) and not isinstance(outcome, DaemonBusy | VaultLocked):
+                log.warning("%s does not stay asleep: %s", sleeper.name, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
-                asleep.append(name)
+                asleep.append(sleeper.name)
         return asleep
 
-    async def _announce(self, name: str, stored: SleepingIdentity, listed: bool) -> None:
+    async def _announce(self, sleeper: Sleeper, stored: SleepingIdentity) -> None:
+        name = sleeper.name
+
         def register(identity: OnlineIdentity) -> None:
             for each in stored.bindings:
                 access = self._access(name, each.protocol, each.instance, each.allow)
                 self._registry.add_sleeping(identity, each.protocol, each.instance, access).waiting = each.waiting
 
-        await self._publisher.bring_online(name, None, listed=listed, register=register)
+        await self._publisher.announce(name, proven_key(sleeper.id52), listed=sleeper.listed, register=register)
 
     def _connections_of(self, sender: Sender) -> Iterator[Sender]:
         """Return all connections of an identity's process. In its sandbox the supervisor has made them."""

@@ -42,8 +42,11 @@ def trash_of(root: Path) -> list[Path]:
     return list(root.glob(f"{_TRASH}*"))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Replace ``path`` with ``data``, mode 0600, on disk when this returns. See ``inherit_groups``.
+
+    Args:
+        synced: False if it may be lost or damaged when the machine crashes: it is not waited for the disk.
 
     Raises:
         StorageFailed: it could not be written. Nothing was changed.
@@ -59,7 +62,8 @@ def write_atomically(path: Path, data: bytes) -> None:
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
-                os.fsync(descriptor)
+                if synced:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             temporary.replace(path)
@@ -67,7 +71,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        sync_directory(path.parent)
+        if synced:
+            sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES
-from fastn_p2p_client.errors import HomeUnusable, InvalidKey, VaultLocked
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.errors import HomeUnusable, VaultLocked
+from fastn_p2p_client.keys import id52_of
 
 from . import takeover
 from .key_file import FORMAT, HEADER_BYTES, PLAIN, SEALED, KeyHeader, encode_header, open_key_file, write_key_file
@@ -60,11 +60,8 @@ class KeyCodec:
         """
         with open_key_file(path, kind, name) as (header, descriptor):
             pair = self._read_pair(path, header, descriptor)
-            try:
-                if bytes(PublicKey(header.public)) == pair.public:
-                    return StoredKey(header, pair)
-            except InvalidKey:
-                pass
+            if header.public == id52_of(pair.public):
+                return StoredKey(header, pair)
             pair.wipe()
             raise HomeUnusable(path=str(path), reason="it is damaged: its secret and its public key do not match")
 
@@ -94,7 +91,7 @@ class KeyCodec:
             format=FORMAT,
             kind=kind,
             name=name,
-            public=PublicKey(pair.public).id52,
+            public=id52_of(pair.public),
             encryption=self.encryption,
             created=created or self.timestamp(),
             epoch=epoch,

@@ -22,6 +22,9 @@ from fastn_p2p_client.limits import MAX_NAME
 PAGE: Final = 256
 """Identities in one ``IdentityKeys``."""
 
+MAX_BATCH: Final = 16
+"""Requests in one ``SignBatch``. They take the vault some 5 ms, and their replies fit into a header."""
+
 MAX_EVENT_FIELDS: Final = 16
 """Fields of one event, and texts in one of them."""
 
@@ -141,6 +144,12 @@ class SignPacket(SignRecord, frozen=True, tag=206):
     """Leave out this daemon's endpoint. If there are no ``others``, the packet has no record."""
 
 
+class SignBatch(Message, frozen=True, tag=209):
+    """Carry out several requests for a signature. The reply is ``SignedBatch``."""
+
+    requests: Annotated[tuple[SignDelegation | SignRecord | SignPacket, ...], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
 class SignInvitation(Message, frozen=True, tag=218):
     """Sign an invitation of the identity. The reply is ``SignedInvitation``.
 
@@ -223,6 +232,12 @@ class SignedRecordPacket(Message, frozen=True, tag=225):
     """Signature, sequence and DNS message with the record, as directories take it."""
 
 
+class SignedBatch(Message, frozen=True, tag=239):
+    """Replies to the requests of a ``SignBatch``, in their order. One that was refused has its error."""
+
+    replies: tuple[SignedDelegation | SignedRecord | SignedRecordPacket | ErrorReply, ...]
+
+
 class LockState(Message, frozen=True, tag=226):
     encrypted: bool
     """True if the keys on disk are sealed under a passphrase."""
@@ -284,6 +299,7 @@ VaultRequest: TypeAlias = (
     | SignDelegation
     | SignRecord
     | SignPacket
+    | SignBatch
     | SignInvitation
     | RecordEvent
     | Cancel
@@ -300,6 +316,7 @@ VaultReply: TypeAlias = (
     | SignedDelegation
     | SignedRecord
     | SignedRecordPacket
+    | SignedBatch
     | SignedInvitation
     | LockState
     | Ack

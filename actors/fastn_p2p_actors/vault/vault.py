@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -15,8 +16,8 @@ from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES, seal_key
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
 from fastn_p2p_actors.credentials.record_packet import encode_record_packet
 from fastn_p2p_actors.credentials.signed_revocation import build_revocation
-from fastn_p2p_client.errors import BackupUnusable, HomeUnusable, VaultLocked
-from fastn_p2p_client.ipc.messages import Ack
+from fastn_p2p_client.errors import BackupUnusable, HomeUnusable, InternalError, P2PError, VaultLocked
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 
 from .access_policy import VaultState, check_allowed
 from .audit_events import Record, record_reply
@@ -44,7 +45,9 @@ from .messages import (
     RevokedKeys,
     RevokeKey,
     RotateTransportKey,
+    SignBatch,
     SignDelegation,
+    SignedBatch,
     SignedDelegation,
     SignedInvitation,
     SignedRecord,
@@ -62,6 +65,8 @@ DELEGATION_SECONDS: Final = 24 * 3600
 """Seconds for which a delegation is valid."""
 RECORD_SECONDS: Final = 24 * 3600
 """Seconds for which a peer record is valid."""
+
+log = logging.getLogger(__name__)
 
 
 class Vault:
@@ -106,16 +111,34 @@ class Vault:
         check_allowed(role, state, request)
         if self._lock is not None:
             self._lock.check_ready()
+        if isinstance(request, SignBatch):
+            return SignedBatch(tuple(self._reply_in_batch(role, each) for each in request.requests))
         if isinstance(request, SignDelegation | SignRecord):
-            if state is VaultState.LOCKED:
-                return self._last.find(request)
-            signed = self._sign(request)
-            self._last.note(request, signed)
-            record_reply(self._record, role, request, signed)
-            return signed
+            return self._reply_signed(role, request)
         reply = self._carry_out(role, request)
         record_reply(self._record, role, request, reply)
         return reply
+
+    def _reply_in_batch(self, role: str, request: SignDelegation | SignRecord) -> Signed | ErrorReply:
+        """Return the reply to one request of a batch. No other one fails with it."""
+        try:
+            check_allowed(role, self.state, request)
+            return self._reply_signed(role, request)
+        except P2PError as error:
+            level = logging.DEBUG if isinstance(error, VaultLocked) else logging.WARNING
+            log.log(level, "%s for %s: %s", type(request).__name__, role, error)
+            return ErrorReply.of(error)
+        except Exception as error:
+            log.exception("%s for %s", type(request).__name__, role)
+            return ErrorReply.of(InternalError(reason=f"{type(error).__name__} in the vault"))
+
+    def _reply_signed(self, role: str, request: SignDelegation | SignRecord) -> Signed:
+        if self._store.is_locked:
+            return self._last.find(request)
+        signed = self._sign(request)
+        self._last.note(request, signed)
+        record_reply(self._record, role, request, signed)
+        return signed
 
     def _sign(self, request: SignDelegation | SignRecord) -> Signed:
         key = self._signing_key(request.identity)

@@ -39,6 +39,7 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
     vault.SignPacket("alice", (), ("192.0.2.1:1",)),
+    vault.SignBatch((vault.SignDelegation("alice"),)),
     vault.SignInvitation("alice", 2_000_000_000, 1, ("Echo/default",), b"", bytes(16)),
     vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]

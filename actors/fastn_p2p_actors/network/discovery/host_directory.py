@@ -13,7 +13,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import P2PError, StorageFailed
 from fastn_p2p_client.home import runtime_directories
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import PublicKey, id52_of
 
 from ...credentials import MAX_RECORD, PeerRecord, is_revocation, read_record
 from ...storage.atomic_files import write_atomically
@@ -91,7 +91,7 @@ class HostDirectory:
         if self.problem:
             return
         try:
-            write_atomically(self._file(identity), record)
+            write_atomically(self._file(identity), record, synced=False)
             self._published.add(identity.id52)
         except StorageFailed as error:
             log.warning("cannot publish %s to daemons on this machine: %s", identity, error)
@@ -139,7 +139,7 @@ class HostDirectory:
         if self.problem:
             return []
         found: list[tuple[PeerRecord, bytes]] = []
-        for name in self._names_of(PublicKey(key).id52)[:_MOST_FILES]:
+        for name in self._names_of(id52_of(key))[:_MOST_FILES]:
             path = self._path / name
             try:
                 blob = _read(path)

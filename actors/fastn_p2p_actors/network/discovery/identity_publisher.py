@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from fastn_p2p_client.errors import P2PError, VaultLocked
+from fastn_p2p_client.keys import PublicKey
 
-from ...credentials import read_delegation
+from ...credentials.delegation import peek_delegation
 from ...runtime.mailbox import Sender
 from ..address_book import AddressBook
 from ..clock import JUMP, ClockJump, ClockWatch
@@ -84,21 +85,33 @@ class IdentityPublisher:
     async def bring_online(
         self,
         name: str,
-        sender: Sender | None,
+        sender: Sender,
         *,
         listed: bool = True,
-        register: Callable[[OnlineIdentity], None] = lambda _: None,
     ) -> None:
         """Bring the identity online. Raise P2PError if the vault refuses to sign, or does not answer.
 
         An identity that was asleep keeps its delegation and its record.
 
         Args:
-            sender: connection of its process; None if it is asleep.
+            sender: connection of its process.
+            listed: False if its record must not leave this machine by itself.
+        """
+        await self._publish(name, self._register(name, sender, listed))
+
+    async def announce(
+        self, name: str, key: PublicKey, *, listed: bool, register: Callable[[OnlineIdentity], None]
+    ) -> None:
+        """Bring an identity online that is asleep. Raise P2PError as ``bring_online`` does.
+
+        Args:
             listed: False if its record must not leave this machine by itself.
             register: called with the identity at the moment it comes online.
         """
-        task = asyncio.ensure_future(self._publish_identity(name, sender, listed, register))
+        await self._publish(name, self._bring_online(OnlineIdentity(name, key, None, listed=listed), register))
+
+    async def _publish(self, name: str, publication: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(publication)
         self._publishing[name] = task
         try:
             await task
@@ -147,22 +160,22 @@ class IdentityPublisher:
             await self._records.sign(identity)
         return identity.record
 
-    async def _publish_identity(
-        self, name: str, sender: Sender | None, listed: bool, register: Callable[[OnlineIdentity], None]
-    ) -> None:
+    async def _register(self, name: str, sender: Sender, listed: bool) -> None:
         earlier = self._registry.by_name(name)
-        if earlier is not None and earlier.is_asleep and sender is not None:
+        if earlier is not None and earlier.is_asleep:
             await asyncio.sleep(0)  # its bindings are registered by messages that have come with this one
             if self._registry.by_name(name) is earlier and not sender.gone:
                 self._wake(earlier, sender, listed)
             return
         signed = await self._vault.delegation(name)
-        delegation = read_delegation(signed.blob)
-        self._book.revocations.check(delegation.identity, name)
-        self._book.revocations.release_name(name, delegation.identity)
-        identity = OnlineIdentity(name, delegation.key, sender, listed=listed)
-        identity.delegation = signed.blob
-        identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
+        await self._bring_online(OnlineIdentity(name, peek_delegation(signed.blob).key, sender, listed=listed))
+
+    async def _bring_online(
+        self, identity: OnlineIdentity, register: Callable[[OnlineIdentity], None] = lambda _: None
+    ) -> None:
+        name, sender = identity.name, identity.sender
+        self._book.revocations.check(identity.raw, name)
+        self._book.revocations.release_name(name, identity.raw)
         await self._records.sign(identity)
         if sender is not None and sender.gone:
             return
@@ -174,7 +187,8 @@ class IdentityPublisher:
         while waiting:
             waiting.pop()(identity)
         self._records.publish_first(identity)
-        log.info("%s is %s as %s", name, "asleep" if sender is None else "online", identity.key)
+        level, state = (logging.DEBUG, "asleep") if sender is None else (logging.INFO, "online")
+        log.log(level, "%s is %s as %s", name, state, identity.key)
 
     def _wake(self, earlier: OnlineIdentity, sender: Sender, listed: bool) -> None:
         """Register an identity that was asleep by its process. Its record and its delegation hold."""
@@ -192,12 +206,6 @@ class IdentityPublisher:
         log.info("%s is awake", identity.name)
 
     async def _renew(self, identity: OnlineIdentity) -> None:
-        signed = await self._vault.delegation(identity.name)
-        if signed.blob == identity.delegation:
-            raise VaultLocked(what="renewing it")
-        delegation = read_delegation(signed.blob)
-        identity.delegation = signed.blob
-        identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         await self._records.renew(identity)
         log.info("delegation of %s renewed", identity.name)
 

@@ -16,6 +16,7 @@ from typing import Final
 from fastn_p2p_client.errors import InternalError, P2PError, VaultLocked
 
 from ...credentials import MAX_DELEGATIONS, EndpointEntry, peek_endpoints, peek_record, read_record, verify_record
+from ...credentials.delegation import Delegation, peek_delegation
 from ...credentials.pkarr import SignedPacket
 from ...credentials.record_packet import record_in
 from ...vault.messages import SignPacket, SignRecord
@@ -97,6 +98,8 @@ class RecordPublisher:
         self._above: dict[bytes, int] = {}
         """Highest sequence of a packet that a directory has in place of this daemon's."""
         self._published_at: EndpointAddress | None = None
+        self._known_address: EndpointAddress | None = None
+        """Address of the endpoint in this iteration of the event loop, if it was asked for."""
         self._relay_connections = 0
         self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
         self._is_locked = False
@@ -118,20 +121,22 @@ class RecordPublisher:
     async def sign(self, identity: OnlineIdentity) -> None:
         """Sign a record with the endpoint's present addresses, and a packet if directories are to get it.
 
+        The record has a new delegation.
+
         Raises:
             P2PError: the vault does not sign.
         """
-        address, others = self._endpoint.address(), self._others_of(identity)
+        address, others = self._address(), self._others_of(identity)
         fields = identity.name, address.relays, address.addresses, others
         if identity.listed and self._directories:
             packet = await self._vault.packet(SignPacket(*fields, above=self._above.get(identity.raw, 0)))
             record, identity.packet = packet.record, packet.body
         else:
             record, identity.packet = (await self._vault.record(SignRecord(*fields))).blob, b""
-        if read_record(record).identity != identity.key:
-            raise InternalError(reason="the vault signed with another key")
         if record == identity.record:
             raise VaultLocked(what=f"signing a record of {identity.name!r}")
+        identity.delegation, delegation = self._own_delegation(identity, record)
+        identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         identity.record = record
 
     def publish_first(self, identity: OnlineIdentity) -> None:
@@ -303,6 +308,15 @@ class RecordPublisher:
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────
 
+    def _address(self) -> EndpointAddress:
+        if self._known_address is None:
+            self._known_address = self._endpoint.address()
+            self._loop.call_soon(self._clear_known_address)
+        return self._known_address
+
+    def _clear_known_address(self) -> None:
+        self._known_address = None
+
     def _others_of(self, identity: OnlineIdentity) -> tuple[EndpointEntry, ...]:
         """Return the entries of other endpoints of the identity, each as it was stated last."""
         entries: dict[bytes, EndpointEntry] = {}
@@ -319,6 +333,14 @@ class RecordPublisher:
                 log.debug("a record of %s is not used: %s", identity.name, error)
         entries.pop(self._endpoint.id, None)
         return tuple(sorted(entries.values(), key=lambda each: -each.sequence))[: MAX_DELEGATIONS - 1]
+
+    def _own_delegation(self, identity: OnlineIdentity, record: bytes) -> tuple[bytes, Delegation]:
+        """Return the delegation to this daemon's endpoint in a record that the vault has just signed."""
+        for entry in peek_record(record).endpoints:
+            delegation = peek_delegation(entry.delegation)
+            if delegation.endpoint == self._endpoint.id and delegation.identity == identity.raw:
+                return entry.delegation, delegation
+        raise InternalError(reason="the vault signed with another key")
 
     def _publish(self, identity: OnlineIdentity, *, to_directories: bool) -> None:
         self._hosts.publish(identity.key, identity.record)

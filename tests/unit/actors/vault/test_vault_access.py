@@ -57,6 +57,8 @@ def test_table_of_permissions() -> None:
         ("SignRecord", "locked"): [NETWORK],
         ("SignPacket", "open"): [NETWORK],
         ("SignPacket", "locked"): [NETWORK],
+        ("SignBatch", "open"): [NETWORK],
+        ("SignBatch", "locked"): [NETWORK],
         ("SignInvitation", "open"): [NETWORK],
         ("SignInvitation", "locked"): [],
         ("RecordEvent", "open"): [GATEWAY, NETWORK],
