@@ -251,7 +251,7 @@ def test_a_daemon_that_was_killed_comes_back_with_everything(daemons: TwoDaemons
     after = daemons.two.status()
     assert what_is_kept(after) == what_is_kept(before)
     with daemons.one.client() as ours:
-        assert ours.call("alice", daemons.bob, "Echo", request=HI, timeout=60) == ECHOED
+        assert ours.call("alice", daemons.bob, "Echo", request=HI, timeout=60, retry=True) == ECHOED
 
 
 def test_daemons_on_two_machines() -> None:

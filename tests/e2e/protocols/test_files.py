@@ -376,13 +376,18 @@ class Assassin:
         self.events.append(event)
         self._moved += isinstance(event, FileProgress)
         if self._moved >= 4 and self._victims:
-            daemon, actor = self._victims[0]
-            process = daemon.processes().get(actor, {})
-            if process.get("state") == "ready" and is_alive(process["pid"]):  # another's death may have ended it, too
-                self._victims.pop(0)
-                self._moved = 0
-                daemon.remember()
-                signal_if_alive(process["pid"], signal.SIGKILL)
+            daemon, actor = self._victims.pop(0)
+            self._moved = 0
+            eventually(lambda: self._kill(daemon, actor), f"{actor} is ready")  # nothing moves meanwhile
+
+    def _kill(self, daemon: Daemon, actor: str) -> bool:
+        """Kill the process. Return False if there is none yet: the end of another may have ended it, too."""
+        process = daemon.processes().get(actor, {})
+        if process.get("state") != "ready" or not is_alive(process["pid"]):
+            return False
+        daemon.remember()
+        signal_if_alive(process["pid"], signal.SIGKILL)
+        return True
 
     def done(self) -> bool:
         return not self._victims
