@@ -8,6 +8,7 @@
 - ``directory_source``, ``directory_client``, ``directory_set``: one directory, its requests, those of the settings.
 - ``identity_publisher``: brings identities online, and renews their delegations.
 - ``record_publisher``: signs their records, and publishes them on this machine and to the sources.
+- ``due_times``: when something is to be done for each of many keys.
 - ``silent_connections``, ``replica_failover``: another path, or another daemon, when a peer daemon does not answer.
 - ``local_addresses``: addresses of this machine, and notice of their changes.
 - ``targets``: binding, connection or later attempt for a call, a session or a wait of a local program.

@@ -45,7 +45,7 @@ class DirectorySet:
         self._on_added = on_added
         self._sources: dict[str, DirectorySource] = {}
         """By URL."""
-        settings.on_change(self._reconcile)
+        settings.on_change(self._on_settings)
         self._reconcile()
 
     def __len__(self) -> int:
@@ -85,7 +85,12 @@ class DirectorySet:
         except P2PError as error:
             log.debug("%s was not read before publishing: %s", source.name, error)
 
-    def _reconcile(self) -> None:
+    def _on_settings(self) -> None:
+        if self._reconcile():
+            self._on_added()
+
+    def _reconcile(self) -> bool:
+        """Follow the settings. Return whether directories were added."""
         wanted = self._settings.directories
         for url in self._sources.keys() - set(wanted):
             source = self._sources.pop(url)
@@ -96,5 +101,4 @@ class DirectorySet:
             source = DirectorySource(DirectoryClient(url), self._wall, self._on_newer, self._on_present)
             self._sources[url] = source
             self._finder.sources.append(source)
-        if added:
-            self._on_added()
+        return bool(added)

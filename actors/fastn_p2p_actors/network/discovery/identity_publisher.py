@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from fastn_p2p_client.errors import P2PError, VaultLocked
@@ -18,23 +17,31 @@ from fastn_p2p_client.keys import PublicKey
 from ...credentials.delegation import peek_delegation
 from ...runtime.mailbox import Sender
 from ..address_book import AddressBook
-from ..clock import JUMP, ClockJump, ClockWatch
+from ..clock import ClockJump, ClockWatch
 from ..serving.registry import OnlineIdentity, Registry
 from ..vault_client import VaultClient
-from .record_publisher import RecordPublisher
+from .due_times import DueTimes
+from .record_publisher import MOST_RENEWED, RecordPublisher
 
 log = logging.getLogger(__name__)
 
 _TICK: Final = 1.0
 """Seconds between two checks of the clocks and of delegations that must be renewed."""
-_CHECK_INTERVAL: Final = 30.0
-"""Seconds until a failed renewal is tried again, and between two checks of what is to be written to disk."""
+_RETRY: Final = 30.0
+"""Seconds until a failed renewal is tried again."""
+_SAVE_INTERVAL: Final = 30.0
+"""Seconds between two checks of what is to be written to disk."""
+_EARLIEST, _LATEST = 0.4, 0.5
+"""Parts of a delegation's lifetime after which it is renewed: at the earliest, at the latest."""
+_SHARE_BYTES: Final = 4
+"""Bytes of a key that decide between the two."""
 
 
 class IdentityPublisher:
     """Brings identities online at this endpoint, and keeps them online while the vault restarts.
 
-    Delegations are renewed at half of their lifetime, and at once when the clock was set or the machine has slept.
+    Delegations are renewed with their records, before half of their lifetime is over, and at once when the clock was
+    set or the machine has slept.
 
     Attributes:
         on_offline: called with each identity that was taken offline.
@@ -65,15 +72,15 @@ class IdentityPublisher:
         self._wall = wall
         self._clock = clock
         self._on_clock_set = on_clock_set
-        self._next_check = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._due = DueTimes()
+        """Unix times at which delegations are to be renewed, by key. A record that is published brings one earlier."""
+        self._outdated: set[bytes] = set()
+        """Keys of the identities whose delegation was signed before the clock was set."""
         self._publishing: dict[str, asyncio.Task[None]] = {}
         self._on_online: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
         """Registrations of bindings that wait for their identity."""
-        self._clock_changed = False
-        """True until everything is renewed after the clock was set."""
-        self._is_refused = False
-        """True if the vault was locked at the last renewal: the next check tries again."""
-        self._renewal = asyncio.get_running_loop().create_task(self._renew_loop())
+        self._renewal = self._loop.create_task(self._renew_loop())
 
     def close(self) -> None:
         """Stop the renewals, and publish no more records."""
@@ -182,6 +189,8 @@ class IdentityPublisher:
         if sender is None and self._registry.by_name(name) is not None:
             return  # its process has registered it meanwhile
         self._registry.add_identity(identity)
+        self._due.set(identity.raw, _renewal_time(identity))
+        self._outdated.discard(identity.raw)
         register(identity)
         waiting = self._on_online.pop(name, [])
         while waiting:
@@ -205,63 +214,70 @@ class IdentityPublisher:
             self._records.publish_soon(identity)
         log.info("%s is awake", identity.name)
 
-    async def _renew(self, identity: OnlineIdentity) -> None:
-        await self._records.renew(identity)
-        log.info("delegation of %s renewed", identity.name)
-
     async def _renew_loop(self) -> None:
         """Renew what is due, and everything when the clock has changed. Retry failures."""
         loop = asyncio.get_running_loop()
+        next_save = 0.0
         while True:
             await asyncio.sleep(_TICK)
             jump = self._clock.check()
             if jump is not None:
                 await self._renew_after(jump)
-            now = self._wall()
-            if loop.time() >= self._next_check:
-                self._next_check = loop.time() + _CHECK_INTERVAL
-                await self._check(now)
-            elif not self._is_refused and any(map(partial(_is_due, now=now), self._registry)):
-                await self._renew_all(partial(_is_due, now=now))
+            await self._renew_due()
+            if loop.time() >= next_save:
+                next_save = loop.time() + _SAVE_INTERVAL
+                try:
+                    await self._book.save_seen_if_due()
+                except P2PError as error:
+                    log.warning("%s", error)
 
-    async def _check(self, now: float) -> None:
-        changed = self._clock_changed
-        if await self._renew_all(lambda identity: changed or _is_due(identity, now)):
-            self._clock_changed = False
-        try:
-            await self._book.save_seen_if_due()
-        except P2PError as error:
-            log.warning("%s", error)
+    async def _renew_due(self) -> None:
+        """Renew some of the identities that are due. The next look finds the rest."""
+        now = self._wall()
+        batch = list(filter(None, map(self._registry.by_key, self._due.remove_due(now, MOST_RENEWED))))
+        for identity in batch:
+            self._due.set(identity.raw, max(now + _RETRY, _renewal_time(identity)))
+        await self._renew([each for each in batch if self._is_due(each, now)])
+
+    def _is_due(self, identity: OnlineIdentity, now: float) -> bool:
+        return identity.raw in self._outdated or _renewal_time(identity) <= now
 
     async def _renew_after(self, jump: ClockJump) -> None:
-        """Renew everything, because peers may refuse what was signed by another clock, whether it ran fast or slow."""
+        """Renew everything, because peers may refuse what was signed by another clock, whether it ran fast or slow.
+
+        Identities that are awake come first, and peers are shown their delegations before the others are renewed.
+        """
         log.warning(
             "the clock was set by %.0f s, after %.0f s of sleep: renewing all delegations", jump.set_by, jump.slept
         )
+        self._outdated = {each.raw for each in self._registry}
+        for is_asleep in (False, True):
+            wanted = [each for each in self._registry if each.is_asleep is is_asleep and each.raw in self._outdated]
+            renewed: list[OnlineIdentity] = []
+            for start in range(0, len(wanted), MOST_RENEWED):
+                began = self._loop.time()
+                renewed += await self._renew(wanted[start : start + MOST_RENEWED])
+                await asyncio.sleep(min(self._loop.time() - began, _TICK))
+            self._on_clock_set(ClockJump(jump.set_by, 0.0) if is_asleep else jump, renewed)
+
+    async def _renew(self, batch: list[OnlineIdentity]) -> list[OnlineIdentity]:
+        """Renew a few identities. Return those that are renewed; the others are tried again later."""
         renewed: list[OnlineIdentity] = []
-        if not await self._renew_all(lambda _: True, renewed):
-            self._clock_changed = True  # the next check tries again
-            self._next_check = 0.0
-        self._on_clock_set(jump, renewed)
-
-    async def _renew_all(
-        self, wanted: Callable[[OnlineIdentity], bool], renewed: list[OnlineIdentity] | None = None
-    ) -> bool:
-        """Renew the identities that are ``wanted``. After a failure return False: the next check does the rest."""
-        for identity in list(self._registry):
-            if wanted(identity):
-                try:
-                    await self._renew(identity)
-                except P2PError as error:
-                    self._is_refused = isinstance(error, VaultLocked)
-                    log.warning("cannot renew the delegation of %s yet: %s", identity.name, error)
-                    return False
-                self._is_refused = False
-                if renewed is not None:
-                    renewed.append(identity)
-        return True
+        for identity, error in zip(batch, await self._records.renew_all(batch), strict=True):
+            if error is None:
+                renewed.append(identity)
+                self._outdated.discard(identity.raw)
+                log.info("delegation of %s renewed", identity.name)
+            time = _renewal_time(identity) if error is None else self._wall() + _RETRY
+            self._due.set(identity.raw, time)
+        return renewed
 
 
-def _is_due(identity: OnlineIdentity, now: float) -> bool:
-    """Return whether half of the delegation's lifetime is over, or has not begun because the clock was set back."""
-    return not identity.not_before - JUMP <= now < (identity.not_before + identity.not_after) / 2
+def _renewal_time(identity: OnlineIdentity) -> float:
+    """Return the Unix time at which a delegation is to be renewed. It differs by key, so that not all are due at once.
+
+    Delegations of identities that came online together would be renewed together for ever.
+    """
+    share = int.from_bytes(identity.raw[:_SHARE_BYTES]) / 256**_SHARE_BYTES
+    part = _EARLIEST + (_LATEST - _EARLIEST) * share
+    return identity.not_before + part * (identity.not_after - identity.not_before)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from fastn_p2p_client.errors import InternalError, P2PError, VaultLocked
@@ -27,6 +28,7 @@ from ..transport.address_order import is_public
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..vault_client import VaultClient
 from .directory_set import DirectorySet
+from .due_times import DueTimes
 from .host_directory import HostDirectory
 from .record_finder import RecordFinder
 from .record_source import PublishedIdentity
@@ -38,16 +40,19 @@ HOST: Final = "this machine"
 _DEBOUNCE: Final = 0.1
 """Seconds after a change of an address during which further changes are waited for: they come in groups."""
 _CHECK_INTERVAL: Final = 30.0
-"""Seconds between two checks of what is due."""
+"""Seconds between two looks at the connections to relays."""
 _RETRY: Final = 1.0
-"""Seconds before a record that the vault did not sign is tried again: when it is unlocked, records follow at once."""
+"""Seconds before a record that the vault did not sign is tried again: when it is unlocked, records follow at once. Also
+the longest pause between two batches."""
+_ASLEEP, _CALLED, _AWAKE = 0.0, 1.0, 2.0
+"""Seconds by which records are due earlier, when those of all identities are due at once."""
 _INTERVAL: Final = 3600.0
 """Seconds between two publications of a record. Each is varied by up to a tenth."""
 _FIRST_WAIT: Final = 1.5
 """Seconds after the start for which the first publication at directories waits for a relay."""
 _LOOKUP_WAIT: Final = 0.5
 """Seconds that the lookup of other daemons' endpoints may delay a publication at directories."""
-_PARALLEL: Final = 32
+MOST_RENEWED: Final = 32
 """Records that are renewed at the same time."""
 
 
@@ -59,6 +64,10 @@ _PARALLEL: Final = 32
 # While the vault is locked, nothing is signed. A packet that lacks endpoints of other daemons is not published then:
 # peers that use the directory would no longer find those. They reach the identity at them, and this daemon's endpoint
 # follows when the vault is unlocked. Directories are not asked until then. ``status`` says what the directory lacks.
+#
+# There may be ten thousand identities. When all records are due at once, because an address has changed, they are
+# renewed in batches, with a pause after each as long as it took. So the event loop and the vault have half of their
+# time for calls. Identities that are awake come first, then those that were called since the start of this process.
 
 
 class RecordPublisher:
@@ -93,8 +102,8 @@ class RecordPublisher:
         self._finder = finder
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._next: dict[bytes, float] = {}
-        """Time of the event loop at which the record of an identity is to be published again."""
+        self._due_times = DueTimes()
+        """Times of the event loop at which records are to be published again, by key."""
         self._above: dict[bytes, int] = {}
         """Highest sequence of a packet that a directory has in place of this daemon's."""
         self._published_at: EndpointAddress | None = None
@@ -145,13 +154,16 @@ class RecordPublisher:
         self.publish_soon(identity)
 
     def publish_soon(self, identity: OnlineIdentity) -> None:
-        """Sign and publish a new record."""
-        self._next[identity.raw] = 0.0
-        self._due.set()
+        """Sign and publish a new record, if there are directories for it."""
+        if self._is_for_directories(identity):
+            self._due_times.set(identity.raw, 0.0)
+            self._due.set()
 
     def publish_all_soon(self) -> None:
-        """Sign and publish new records of all identities."""
-        self._next.clear()
+        """Sign and publish new records of all identities that are for directories."""
+        now = self._loop.time()
+        for each in filter(self._is_for_directories, self._registry):
+            self._due_times.set(each.raw, now - _urgency(each))
         self._due.set()
 
     async def renew(self, identity: OnlineIdentity) -> None:
@@ -160,9 +172,9 @@ class RecordPublisher:
         Raises:
             P2PError: the vault does not sign.
         """
-        to_directories = identity.listed and not self._is_first and len(self._directories) > 0
+        to_directories = not self._is_first and self._is_for_directories(identity)
         if to_directories:
-            self._next[identity.raw] = self._loop.time() + _INTERVAL * random.uniform(0.9, 1.1)
+            self._due_times.set(identity.raw, self._loop.time() + _INTERVAL * random.uniform(0.9, 1.1))
             if not self._is_locked:
                 await self._directories.look_up(identity.raw, _LOOKUP_WAIT)
         try:
@@ -175,7 +187,7 @@ class RecordPublisher:
 
     async def unpublish(self, identity: OnlineIdentity) -> None:
         """Withdraw the record of an identity that was taken offline."""
-        self._next.pop(identity.raw, None)
+        self._due_times.remove(identity.raw)
         self._hosts.unpublish(identity.key)
         if identity.listed:
             await self._unpublish_from_sources(identity)
@@ -239,53 +251,79 @@ class RecordPublisher:
         self._debounce_timer = None
         self._due.set()
 
+    async def renew_all(self, identities: Sequence[OnlineIdentity]) -> list[P2PError | None]:
+        """Sign and publish new records of a few identities now. Return the errors of the vault, in the same order.
+
+        The log has a locked vault once.
+        """
+        outcomes = await asyncio.gather(*map(self.renew, identities), return_exceptions=True)
+        errors: list[P2PError | None] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, P2PError):
+                raise outcome
+            errors.append(outcome)
+            if outcome is not None and not self._is_locked:
+                log.warning("cannot renew a record yet: %s", outcome)
+                self._is_locked = isinstance(outcome, VaultLocked)
+        if identities:
+            self._is_locked = any(isinstance(each, VaultLocked) for each in errors)
+        return errors
+
     async def _run(self) -> None:
         await self._wait_for_first()
         while True:
             self._due.clear()
-            address, now = self._endpoint.address(), self._loop.time()
-            before, self._relay_connections = self._relay_connections, self._endpoint.relay_connections()
-            if self._relay_connections > before > 0:
-                self._next.clear()
-            moved = address != self._published_at
-            due = [each for each in self._registry if moved or self._is_due(each, now)]
-            if await self._renew_all(due):
-                self._published_at = address
+            self._note_changes()
+            began = self._loop.time()
+            was_locked = self._is_locked
+            due_now = map(self._registry.by_key, self._due_times.remove_due(began, MOST_RENEWED))
+            batch = [each for each in due_now if each is not None]
+            errors = await self.renew_all(batch)
+            for each, error in zip(batch, errors, strict=True):
+                if error is not None:
+                    self._due_times.set(each.raw, self._loop.time() + _RETRY)
+            if self._is_locked and not was_locked:
+                self._note_all_unsigned(next(filter(None, errors)))
+            now = self._loop.time()
+            due = self._due_times.next()
+            if self._is_locked:
+                await asyncio.sleep(_RETRY)
+            elif due is not None and due <= now:
+                await asyncio.sleep(min(now - began, _RETRY))
             else:
-                self._loop.call_later(_RETRY, self._due.set)
-            try:
-                async with asyncio.timeout(_CHECK_INTERVAL):
-                    await self._due.wait()
-            except TimeoutError:
-                continue
+                wait = _CHECK_INTERVAL if due is None else min(_CHECK_INTERVAL, due - now)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._due.wait()
 
-    def _is_due(self, identity: OnlineIdentity, now: float) -> bool:
-        return identity.listed and len(self._directories) > 0 and now >= self._next.get(identity.raw, 0.0)
+    def _note_changes(self) -> None:
+        """Have records published again for which an address or a relay has changed."""
+        address, before = self._endpoint.address(), self._relay_connections
+        self._relay_connections = self._endpoint.relay_connections()
+        if self._relay_connections > before > 0:
+            self.publish_all_soon()
+        if address != self._published_at:
+            self._published_at = address
+            now = self._loop.time()
+            for each in self._registry:
+                self._due_times.set(each.raw, now - _urgency(each))
 
-    async def _renew_all(self, identities: list[OnlineIdentity]) -> bool:
-        """Renew records. Return False if the vault did not sign one of them. The log has a locked vault once."""
-        complete = True
-        for start in range(0, len(identities), _PARALLEL):
-            batch = identities[start : start + _PARALLEL]
-            outcomes = await asyncio.gather(*map(self.renew, batch), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, P2PError):
-                    complete = False
-                    if not self._is_locked:
-                        log.warning("cannot renew a record yet: %s", outcome)
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-            locked = next((each for each in outcomes if isinstance(each, VaultLocked)), None)
-            self._is_locked = locked is not None
-            if locked is not None:
-                for identity in identities[start + _PARALLEL :]:
-                    self._note_unsigned(identity, locked)
-                break
-        return complete
+    def _is_for_directories(self, identity: OnlineIdentity) -> bool:
+        return identity.listed and len(self._directories) > 0
 
     def _note_unsigned(self, identity: OnlineIdentity, error: P2PError) -> None:
         """Note that the vault has not signed the newest record of an identity, which is due again."""
-        self._next.pop(identity.raw, None)
+        if self._is_for_directories(identity):
+            self._due_times.set(identity.raw, self._loop.time() + _RETRY)
+        self._note_problem(identity, error)
+
+    def _note_all_unsigned(self, error: P2PError) -> None:
+        """Note that the vault is locked, for all identities that are due: it is not asked for each of them."""
+        for identity in map(self._registry.by_key, self._due_times.due(self._loop.time())):
+            if identity is not None:
+                self._note_problem(identity, error)
+
+    def _note_problem(self, identity: OnlineIdentity, error: P2PError) -> None:
         if identity.listed and not self._is_first:
             self._directories.note_problem(identity, f"its newest record is not there: {error}")
 
@@ -364,3 +402,10 @@ class RecordPublisher:
                     log.warning(what, identity.name, " and ".join(places), error)
         for source in self._finder.sources:
             source.unpublish(identity)
+
+
+def _urgency(identity: OnlineIdentity) -> float:
+    """Return the seconds by which the record of an identity is due earlier than others."""
+    if not identity.is_asleep:
+        return _AWAKE
+    return _CALLED if any(each.calls + each.opened for each in identity.bindings.values()) else _ASLEEP

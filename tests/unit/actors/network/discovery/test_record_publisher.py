@@ -144,7 +144,7 @@ class Registry(dict[str, OnlineIdentity]):
     def __init__(self, identity: OnlineIdentity) -> None:
         super().__init__({identity.name: identity})
         self.by_name = self.get
-        self.by_key = lambda key: identity if key == identity.raw else None
+        self.by_key = lambda key: next((each for each in self.values() if each.raw == key), None)
 
     def __iter__(self) -> Any:
         return iter(self.values())
@@ -288,7 +288,7 @@ def test_a_locked_vault_leaves_the_record_of_another_daemon_in_place(
 
 def test_a_locked_vault_is_said_of_every_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of those whose record the vault is not asked to sign any more."""
-    monkeypatch.setattr(record_publisher, "_PARALLEL", 1)
+    monkeypatch.setattr(record_publisher, "MOST_RENEWED", 1)
 
     async def lock() -> None:
         daemon = Daemon((RELAY,))
