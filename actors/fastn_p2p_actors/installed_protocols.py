@@ -1,12 +1,14 @@
 """Installed protocols, found by the entry point group ``fastn_p2p.protocols``.
 
 Their names are metadata: any process may read them. Loading a protocol runs its code. Only identity processes and
-``fastn_p2p_actors.identity.one_shot_worker`` do that. Every function here sees what is installed at the moment.
+``fastn_p2p_actors.identity.one_shot_worker`` do that. Every function here sees what is installed at the moment, but
+``indexed_code`` may be a second late.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -18,6 +20,11 @@ from .runtime.site_packages import note_imported, refresh, unload_replaced
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
 """Package of the protocols that come with the daemon."""
+_INDEX_SECONDS: Final = 1.0
+"""Seconds for which an index is used. A search takes 5 ms, and there may be ten thousand bindings."""
+
+_index: tuple[float, dict[str, str]] = 0.0, {}
+"""Monotonic time until which it is used, and the code of each installed protocol."""
 
 
 def installed() -> list[str]:
@@ -35,6 +42,16 @@ def installed_entry_points() -> list[EntryPoint]:
 def is_builtin(code: str) -> bool:
     """Return whether the code of a protocol, ``module:name``, comes with the daemon."""
     return code.startswith(_DAEMON)
+
+
+def indexed_code(protocol: str) -> str:
+    """Return the code of a protocol, ``module:name``; empty if it was not installed a second ago."""
+    global _index
+    if time.monotonic() >= _index[0]:
+        refresh()
+        found = {entry.name: entry.value for entry in reversed(entry_points(group=GROUP))}
+        _index = time.monotonic() + _INDEX_SECONDS, found
+    return _index[1].get(protocol, "")
 
 
 def check_installed(protocol: str) -> EntryPoint:

@@ -14,7 +14,7 @@ from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.protocol import Permissions, Protocol
 
-from ..installed_protocols import check_installed, is_builtin, load
+from ..installed_protocols import indexed_code, is_builtin, load
 from ..storage.identity_store import BindingFile, IdentityStore
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,4 @@ def declared_by_builtins(store: IdentityStore, identity: str) -> dict[str, tuple
 
 def is_builtin_binding(record: BindingFile) -> bool:
     """Return whether the binding's code comes with the daemon."""
-    if record.code:
-        return is_builtin(record.code)
-    try:
-        return is_builtin(check_installed(record.protocol).value)
-    except P2PError:
-        return False
+    return is_builtin(record.code or indexed_code(record.protocol))
