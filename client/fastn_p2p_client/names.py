@@ -10,7 +10,9 @@ from .errors import InvalidName
 from .keys import ID52_LENGTH
 from .limits import MAX_NAME
 
-NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer", "a group", "a slot"]
+NamedThing: TypeAlias = Literal[
+    "an identity", "a protocol", "an instance", "a command", "a peer", "a group", "a slot", "a replica"
+]
 """Kind of a named object, as error messages say it."""
 
 
@@ -40,6 +42,10 @@ _RULES: Final[dict[NamedThing, _Rule]] = {
     ),
     "a slot": _Rule(
         r"[a-z][a-z0-9_-]*", "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+    ),
+    "a replica": _Rule(
+        r"[a-z0-9][a-z0-9_-]*",
+        "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _",
     ),
 }
 

@@ -77,6 +77,7 @@ COMMANDS: Final = (
     "ticket",
     "pair",
     "invite",
+    "replica",
     "peer",
     "access",
     "vault",

@@ -112,6 +112,31 @@ class InvitationTicket(InvitationInfo, frozen=True, kw_only=True):
     ticket: str
 
 
+class AddedReplica(Record, frozen=True, kw_only=True):
+    """A daemon that serves an identity from now on."""
+
+    identity: str
+    replica: str
+    fingerprint: str
+
+
+class JoinedRecord(Record, frozen=True, kw_only=True):
+    """An identity that is a replica here, and why it is not online yet."""
+
+    identity: str
+    id52: str
+    fingerprint: str
+    problem: str
+
+
+class EndedReplica(Record, frozen=True, kw_only=True):
+    """A replica that was removed."""
+
+    identity: str
+    replica: str
+    now: bool
+
+
 class AddedPeer(PeerInfo, frozen=True, kw_only=True):
     """A peer in the address book, its earlier petname, and the bindings that it was let in to."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastn_p2p_actors.network import RUST_DIAGNOSTICS
+from fastn_p2p_actors.pairing.pairing_errors import PairingError
 from fastn_p2p_actors.pairing.rendezvous import NetworkUse
 from fastn_p2p_actors.pairing.result import PairedPeer
 from fastn_p2p_actors.runtime.process_setup import make_undumpable
@@ -21,9 +22,14 @@ from ..console.output import put_json, write_message, write_result
 
 
 def run_pairing(
-    home: Path | None, pairing: Callable[[Home, NetworkUse], Coroutine[Any, Any, PairedPeer]]
+    home: Path | None,
+    pairing: Callable[[Home, NetworkUse], Coroutine[Any, Any, PairedPeer]],
+    command: str = "pair",
 ) -> PairedPeer:
     """Run a pairing with the network settings of the running daemon. SIGTERM and Ctrl-C take everything back.
+
+    Args:
+        command: the command that shows new words, for errors.
 
     Raises:
         P2PError: it failed, or the daemon does not run.
@@ -47,7 +53,11 @@ def run_pairing(
             directories=tuple(status.directories),
             lan=status.lan,
         )
-        return await pairing(found, use)
+        try:
+            return await pairing(found, use)
+        except PairingError as error:
+            error.show_with(command)
+            raise
 
     try:
         return asyncio.run(run())

@@ -31,6 +31,7 @@ _EFFECTS: Final[Mapping[str, Mapping[int, _Effect]]] = {
     "open": {signal.SIGTERM: _end},
     "forward": {signal.SIGTERM: _end},
     "pair": {signal.SIGTERM: _interrupt, signal.SIGHUP: _interrupt},
+    "replica": {signal.SIGTERM: _interrupt, signal.SIGHUP: _interrupt},
     "demo": {signal.SIGTERM: _interrupt},
 }
 """Signals that have another effect on a command than usual. A relay reads at its start what SIGHUP has it read."""

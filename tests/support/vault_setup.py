@@ -13,9 +13,12 @@ from fastn_p2p_actors.vault.messages import (
     AdoptKeys,
     CreateKey,
     DeleteKey,
+    EndReplica,
+    EnrolReplica,
     GetEndpoint,
     GetLockState,
     GetTransport,
+    ListEnrolled,
     ListKeys,
     ListRevokedKeys,
     RecordEvent,
@@ -26,6 +29,7 @@ from fastn_p2p_actors.vault.messages import (
     SignInvitation,
     SignPacket,
     SignRecord,
+    SignReplica,
 )
 from fastn_p2p_actors.vault.vault import Vault
 from fastn_p2p_client.ipc.messages import Cancel
@@ -49,6 +53,10 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     SignPacket: SignPacket("alice", (), ()),
     SignBatch: SignBatch((SignDelegation("alice"), SignRecord("alice", (), ()))),
     SignInvitation: SignInvitation("alice", 1, 1, ("Chat/default",), b"", bytes(16)),
+    EnrolReplica: EnrolReplica("alice", bytes(range(32)), "laptop"),
+    EndReplica: EndReplica("alice", "laptop"),
+    ListEnrolled: ListEnrolled("alice"),
+    SignReplica: SignReplica("alice", bytes(range(32))),
     RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),
     Cancel: Cancel(),
 }

@@ -36,13 +36,17 @@ def collect(home: Home, identities: tuple[str, ...] = (), *, peers: bool = True,
         protocols: take the bindings of the identities, with their configs, access lists and permissions.
 
     Raises:
+        IdentityElsewhere: a chosen identity is a replica here. Without a choice, such identities are left out.
         PayloadTooLarge: the files are too large together.
     """
     store = IdentityStore(home)
     parts: list[bytes] = []
     problems: list[str] = []
     size = 0
-    chosen = [name for name in store.names() if not identities or name in identities]
+    joined = {each.name: each for each in store.identities().usable if each.owner}
+    for name in joined.keys() & set(identities):
+        joined[name].check_owned("a backup of the identity")
+    chosen = [name for name in store.names() if name in identities or not (identities or name in joined)]
     sources = list(_identity_files(home.identities, chosen, protocols=protocols))
     if peers:
         sources += _peer_files(home.peers)

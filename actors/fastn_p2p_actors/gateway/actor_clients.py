@@ -27,6 +27,7 @@ from fastn_p2p_client.ipc.messages import (
     PeerTraceReply,
     PendingPeerList,
     PingReply,
+    ReplicaList,
     SettingsReply,
     TicketText,
     WaitingItem,
@@ -84,6 +85,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | NetworkReportReply
     | NetworkFiguresReply
     | SleeperNames
+    | ReplicaList
 )
 _waiting: Final = msgspec.msgpack.Decoder(WaitingList)
 _identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)

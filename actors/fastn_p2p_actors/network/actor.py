@@ -76,6 +76,7 @@ from .figures import read_figures
 from .invitation_exchange import InvitationExchange
 from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
+from .replicas.replica_set import ReplicaSet
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
 from .sender_identity import SenderIdentity
@@ -214,12 +215,18 @@ class Network:
         self._outside = OutsideAddresses(self._endpoint, live)
         self._measurement = RelayMeasurement(self._endpoint)
         self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)
-        records = RecordPublisher(self._endpoint, vault, registry, hosts, book, live, self._finder, self._wall)
+        wants, peers = self._pool.wants, self._context.home.peers
+        endpoint, wall = self._endpoint, self._wall
+        replicas = ReplicaSet(peers, vault, registry, book, endpoint, wants, router.connect_to_lineage, wall)
+        self._replicas = replicas
+        records = RecordPublisher(endpoint, vault, registry, hosts, book, live, self._finder, replicas, wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set
         )
-        records.on_published = lambda identity: self._pool.wants.push_record(identity.raw, identity.record)
-        self._publisher.on_offline = lambda identity: self._pool.wants.went_offline(identity.raw)
+        replicas.owned.renew = replicas.joined.on_granted = records.renew
+        replicas.joined.on_removed = self._publisher.bring_offline
+        records.on_published = lambda identity: wants.push_record(identity.raw, identity.record)
+        self._publisher.on_offline = lambda identity: wants.went_offline(identity.raw)
         waiting = self._waiting = WaitingItems(mailbox, registry, self._pending)
         self._registrations = RegistrationRequests(
             self._settings.grant_key,
@@ -292,6 +299,7 @@ class Network:
             self._finder,
             revocations,
             invitations,
+            replicas,
         )
         self._admin = Admin(
             self._settings.grant_key,
@@ -299,7 +307,8 @@ class Network:
             book=book,
             publisher=self._publisher,
             revocation=self._sessions.revocation,
-            reporter=Reporter(registry, book, self._pool, self._wall, router.reach_of),
+            reporter=Reporter(registry, book, self._pool, self._wall, router.reach_of, replicas.infos),
+            replicas=replicas,
             endpoint=self._endpoint,
             hosts=hosts,
             clock=self._clock,
@@ -321,6 +330,7 @@ class Network:
         self._endpoint.accept_into(
             self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint, self._book.names_endpoint
         )
+        replicas.joined.open()
         self._reconnect_list.reconnect_all()
         self._recent_peers.connect_all()
 
@@ -340,6 +350,7 @@ class Network:
         self._waiting.close()
         self._revocations.close()
         self._publisher.close()
+        self._replicas.close()
         self._finder.close()
         self._silent.close()
         self._failover.close()

@@ -40,6 +40,7 @@ from .admin_messages import (
     PublishRevocation,
     ReloadNetworkSettings,
     RemoveSleeper,
+    ReplicaRequest,
     RestoreInvitation,
     RestorePeer,
     RestoreRevocation,
@@ -54,6 +55,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .discovery.lan.lan_source import LanSource
 from .discovery.peer_trace import PeerTracer
 from .invitation_exchange import InvitationExchange
+from .replicas.replica_set import ReplicaSet
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
 from .serving.registry import Registry
@@ -92,6 +94,7 @@ class Admin:
         waiting: WaitingItems,
         figures: Callable[[], Awaitable[NetworkFigures]],
         sleepers: Sleepers,
+        replicas: ReplicaSet,
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -114,6 +117,7 @@ class Admin:
         self._waiting = waiting
         self._figures = figures
         self._sleepers = sleepers
+        self._replicas = replicas
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -190,6 +194,8 @@ class Admin:
             return PeerTraceReply(await self._tracer.trace(message))
         if isinstance(message, InvitationRequest):
             return await self._handle_invitation(message)
+        if isinstance(message, ReplicaRequest):
+            return await self._replicas.handle(message)
         if isinstance(message, ContactRequest):
             return await self._contacts.handle(message)
         if isinstance(message, GetNetworkReport):
@@ -220,6 +226,7 @@ class Admin:
             warnings.append(f"peers on the LAN are not found, and do not find this daemon: {self._lan.problem}")
         if self._settings.problem:
             warnings.append(self._settings.problem)
+        warnings += self._replicas.warnings()
         report = await self._reporter.report(
             message,
             addresses=(*address.addresses, *address.relays),

@@ -269,6 +269,32 @@ class RestoreInvitation(Message, frozen=True, tag=134):
     invitation: SavedInvitation
 
 
+class RefreshReplicas(Message, frozen=True, tag=136):
+    """The vault has enrolled or removed a replica of an own identity. Answered by ``Ack``."""
+
+    identity: str
+    """Name of the identity."""
+    id52: str
+
+
+class KeepJoined(Message, frozen=True, tag=137):
+    """Serve an identity whose key is elsewhere; the fields are those of ``JoinIdentity``. Answered by ``Ack``."""
+
+    name: str
+    ticket: str
+    owner: str
+
+
+class EndJoined(Message, frozen=True, tag=138):
+    """Serve a joined identity no more. Answered by ``Ack``."""
+
+    name: str
+
+
+class GetReplicas(Message, frozen=True, tag=139):
+    """Requests all replicas and joined identities. Answered by ``ReplicaList``."""
+
+
 class GetNetworkFigures(Message, frozen=True, tag=135):
     """Requests the figures for metrics. Answered by ``NetworkFiguresReply``."""
 
@@ -373,6 +399,9 @@ ContactRequest: TypeAlias = (
 InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | RemoveInvited | RestoreInvitation
 """Messages about invitations that this daemon has made."""
 
+ReplicaRequest: TypeAlias = RefreshReplicas | KeepJoined | EndJoined | GetReplicas
+"""Messages about identities that several daemons serve."""
+
 NetworkRequest: TypeAlias = (
     DataRequest
     | AuthenticateGateway
@@ -394,5 +423,6 @@ NetworkRequest: TypeAlias = (
     | PrepareRestart
     | ContactRequest
     | InvitationRequest
+    | ReplicaRequest
 )
 """Every message that the network process accepts in its mailbox."""

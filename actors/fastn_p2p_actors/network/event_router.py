@@ -27,6 +27,7 @@ from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
 from .invitation_exchange import InvitationExchange
+from .replicas.replica_set import ReplicaSet
 from .revocation_exchange import RevocationExchange
 from .serving.registration_grace import RegistrationGrace
 from .serving.registry import OnlineIdentity, Registry
@@ -72,6 +73,7 @@ class EventRouter:
         self._finder: RecordFinder
         self._revocations: RevocationExchange
         self._invitations: InvitationExchange
+        self._replicas: ReplicaSet
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -85,6 +87,7 @@ class EventRouter:
         finder: RecordFinder,
         revocations: RevocationExchange,
         invitations: InvitationExchange,
+        replicas: ReplicaSet,
     ) -> None:
         """Set the parts that need the pool. Must be called before the first connection exists."""
         self._pool = pool
@@ -96,6 +99,7 @@ class EventRouter:
         self._finder = finder
         self._revocations = revocations
         self._invitations = invitations
+        self._replicas = replicas
 
     def close(self) -> None:
         """Stop the tasks that ``on_clock_set`` has started."""
@@ -139,6 +143,9 @@ class EventRouter:
     def on_redeem(self, connection: PeerConnection, message: wire.RedeemInvitation) -> None:
         self._invitations.on_redeem(connection, message)
 
+    def on_renew_replica(self, connection: PeerConnection, message: wire.RenewReplica) -> None:
+        self._replicas.owned.on_renew(connection, message)
+
     # ── news of the peer daemon ──────────────────────────────────────────────────────────────────
 
     def on_observed_address(self, connection: PeerConnection, address: str) -> None:
@@ -153,7 +160,9 @@ class EventRouter:
         if self._blocked:
             self._check_blocked(connection, delegation)
         try:
-            return self._router.check_introduction(connection, delegation)
+            checked = self._router.check_introduction(connection, delegation)
+            self._replicas.joined.on_delegation(checked)
+            return checked
         except (DelegationExpired, DelegationNotYetValid) as error:
             name = self._book.name_of(bytes(PublicKey(error.identity)))
             if name:  # strangers can claim anything
@@ -193,6 +202,7 @@ class EventRouter:
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
         self._revocations.on_introduced(connection, identity)
         self._outside.on_introduced(connection)
+        self._replicas.joined.on_introduced(identity)
         self._blocked.release_endpoint(connection.endpoint)
         if connection.introductions.has_known:
             self._pool.on_known(connection)

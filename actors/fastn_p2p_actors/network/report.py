@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 
-from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo, PublicationStatus
+from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo, PublicationStatus, ReplicaInfo
 from fastn_p2p_client.keys import id52_of
 
 from ..runtime.time_slices import in_time_slices
@@ -25,6 +25,7 @@ class Reporter:
     Args:
         wall: returns Unix time.
         reach_of: returns how a peer of the address book is reached, and when it was last connected (Unix ms).
+        replicas_of: returns the other daemons of an identity.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Reporter:
         pool: ConnectionPool,
         wall: Callable[[], float],
         reach_of: Callable[[bytes], tuple[str, int]] = lambda _: ("", 0),
+        replicas_of: Callable[[OnlineIdentity], list[ReplicaInfo]] = lambda _: [],
     ) -> None:
+        self._replicas_of = replicas_of
         self._reach_of = reach_of
         self._registry = registry
         self._book = book
@@ -88,6 +91,7 @@ class Reporter:
             listed=identity.listed,
             publications=[self._publication(*each) for each in identity.publications.items()],
             asleep=identity.is_asleep,
+            replicas=self._replicas_of(identity),
         )
 
     def _publication(self, source: str, publication: Publication) -> PublicationStatus:

@@ -16,7 +16,10 @@ from fastn_p2p_client.limits import MAX_HEADER
 from ..credentials.key_transfer import KeyReceiver
 from ..vault.messages import (
     MAX_BATCH,
+    EnrolledReplica,
+    EnrolledReplicas,
     GetTransport,
+    ListEnrolled,
     RecordEvent,
     SignBatch,
     SignDelegation,
@@ -28,6 +31,7 @@ from ..vault.messages import (
     SignInvitation,
     SignPacket,
     SignRecord,
+    SignReplica,
     TransportKey,
 )
 from ..vault.messages import VaultReply as _VaultReply
@@ -90,6 +94,14 @@ class VaultClient:
     async def invitation(self, request: SignInvitation) -> SignedInvitation:
         """Return a signed invitation of an identity."""
         return await self._request(request, SignedInvitation)
+
+    async def replica_delegation(self, identity: str, endpoint: bytes) -> SignedDelegation:
+        """Return a new delegation of an identity for a replica, or the one that retires it: see ``SignReplica``."""
+        return await self._request(SignReplica(identity, endpoint), SignedDelegation)
+
+    async def enrolled(self, identity: str) -> tuple[EnrolledReplica, ...]:
+        """Return the replicas of an identity."""
+        return (await self._request(ListEnrolled(identity), EnrolledReplicas)).replicas
 
     async def record_event(self, event: RecordEvent) -> Ack:
         """Have the vault write an event to the audit log."""

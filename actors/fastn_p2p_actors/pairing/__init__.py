@@ -9,6 +9,7 @@ So the daemon's processes see neither words nor derived keys, and an end of the 
 - ``exchange``: proof of all four words (SPAKE2), and exchange of names, tickets and nonces.
 - ``host``, ``joiner``: the side that shows the words, and the side that types them.
 - ``pairing_book``: changes of the daemon's address book, which a failed pairing takes back.
+- ``replica_books``: the same for an identity that another daemon joins; ``agreement_book``: what both have in common.
 - ``result``: the peer that a pairing has added; ``pairing_errors``: the other ends of a pairing.
 
 The host shows the words. The first two words find the host: anyone with them can read where its endpoint is. All four

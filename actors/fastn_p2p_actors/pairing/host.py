@@ -15,6 +15,7 @@ from fastn_p2p_client.home import Home
 from ..credentials.meeting_key import ENDED, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
+from .agreement_book import AgreementBook
 from .code import meeting_words
 from .exchange import MAX_REASON, Commitment, Exchange, Verdict, VerdictReceived, WrongProof, new_introduction
 from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
@@ -53,6 +54,7 @@ class PairingHost:
         name: petname for the joiner; empty for the name that its owner gave it.
         seconds: how long to wait for the joiner, at most ``LIFETIME``.
         rival_wait: seconds in which third parties are noticed.
+        book: stores what was agreed; by default the address book.
     """
 
     def __init__(
@@ -65,13 +67,14 @@ class PairingHost:
         name: str,
         seconds: float,
         rival_wait: float = _RIVAL_WAIT,
+        book: AgreementBook | None = None,
     ) -> None:
         self._use = use
         self._code = code
         self._identity = identity
         self._seconds = min(seconds, LIFETIME)
         self._rival_wait = rival_wait
-        self._book = PairingBook(home, name)
+        self._book: AgreementBook = book or PairingBook(home, name)
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[PairedPeer] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,7 +100,9 @@ class PairingHost:
         async with pairing_endpoint(self._use) as endpoint:
             rendezvous = RendezvousSet(self._use, endpoint.id)
             try:
-                key = await asyncio.to_thread(MeetingKey, meeting_words(self._code), datetime.now(UTC).date())
+                key = await asyncio.to_thread(
+                    MeetingKey, meeting_words(self._code) + self._book.purpose, datetime.now(UTC).date()
+                )
                 return await self._host(own, endpoint, rendezvous, key, on_shown)
             finally:
                 await rendezvous.close()
@@ -201,7 +206,7 @@ class PairingHost:
         try:
             async with asyncio.timeout(_HANDSHAKE):
                 channel = await QuicChannel.accept(connection)
-                exchange = Exchange(channel, self._code, endpoint, channel.peer, is_host=True)
+                exchange = Exchange(channel, self._code + self._book.purpose, endpoint, channel.peer, is_host=True)
                 try:
                     commitment = await exchange.prove_as_host()
                 except WrongProof:

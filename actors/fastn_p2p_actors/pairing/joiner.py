@@ -13,6 +13,7 @@ from fastn_p2p_client.home import Home
 from ..credentials.meeting_key import OPEN, USED, MeetingKey, MeetingRecord
 from ..network.transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..network.transport.message_channel import ChannelClosed, QuicChannel
+from .agreement_book import AgreementBook
 from .code import meeting_words
 from .exchange import MAX_REASON, Exchange, Introduction, Verdict, VerdictReceived, WrongProof, new_introduction
 from .pairing_book import OwnIdentity, PairingBook, reason_for_peer
@@ -41,14 +42,25 @@ class PairingJoiner:
         identity: own identity; empty for the only one online.
         name: petname for the host; empty for the name that its owner gave it.
         seconds: how long to search for the host.
+        book: stores what was agreed; by default the address book.
     """
 
-    def __init__(self, home: Home, use: NetworkUse, code: str, *, identity: str, name: str, seconds: float) -> None:
+    def __init__(
+        self,
+        home: Home,
+        use: NetworkUse,
+        code: str,
+        *,
+        identity: str,
+        name: str,
+        seconds: float,
+        book: AgreementBook | None = None,
+    ) -> None:
         self._use = use
         self._code = code
         self._identity = identity
         self._seconds = seconds
-        self._book = PairingBook(home, name)
+        self._book: AgreementBook = book or PairingBook(home, name)
         self._keys: list[MeetingKey] = []
         self._found: dict[MeetingRecord, None] = {}
         self._first = asyncio.Event()
@@ -95,7 +107,7 @@ class PairingJoiner:
     async def _derive(self) -> None:
         """Derive the keys of today and of both neighbouring days: the clocks may differ around midnight."""
         for day in _days(datetime.now(UTC).date()):
-            self._keys.append(await asyncio.to_thread(MeetingKey, meeting_words(self._code), day))
+            self._keys.append(await asyncio.to_thread(MeetingKey, meeting_words(self._code) + self._book.purpose, day))
 
     async def _search(self, rendezvous: RendezvousSet) -> None:
         while True:
@@ -124,7 +136,7 @@ class PairingJoiner:
         try:
             async with asyncio.timeout(_STEP):
                 channel = await QuicChannel.dial(endpoint, address)
-            exchange = Exchange(channel, self._code, endpoint.id, record.endpoint, is_host=False)
+            exchange = Exchange(channel, self._code + self._book.purpose, endpoint.id, record.endpoint, is_host=False)
             try:
                 return await self._pair(exchange, own)
             finally:

@@ -55,6 +55,8 @@ class PairingBook:
         InvalidName: no peer can have this name.
     """
 
+    purpose = ""
+
     def __init__(self, home: Home, name: str) -> None:
         self._home = home
         self._name = check_name(name, "a peer") if name else ""

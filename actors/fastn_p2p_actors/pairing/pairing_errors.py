@@ -22,6 +22,10 @@ from fastn_p2p_client.errors import P2PError
 class PairingError(P2PError):
     """A pairing failed. Never leaves the command's process."""
 
+    def show_with(self, command: str) -> None:
+        """Name another command in the text, which shows new words."""
+        self.__dict__["template"] = type(self).template.replace("fastn-p2p pair", f"fastn-p2p {command}")
+
 
 class NoRendezvous(PairingError):
     code = "pairing-impossible"

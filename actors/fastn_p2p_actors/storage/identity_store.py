@@ -25,6 +25,7 @@ import msgspec
 from fastn_p2p_client.errors import (
     BindingExists,
     BindingNotFound,
+    IdentityElsewhere,
     IdentityExists,
     IdentityNotFound,
     IdentityRevoked,
@@ -77,11 +78,18 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """ID52 of the identity that takes its place; empty without one."""
     idle: int = 0
     """Seconds without use after which its process ends until it is called; 0 for never."""
+    owner: str = ""
+    """Name of the daemon that has its key, if this one is a replica; empty if the key is here."""
 
     def check_usable(self) -> None:
         """Raise IdentityRevoked if it was revoked."""
         if self.revoked:
             raise IdentityRevoked(identity=self.name, revoked=self.revoked, successor=self.successor)
+
+    def check_owned(self, what: str) -> None:
+        """Raise IdentityElsewhere if ``what`` needs the key, which is at another daemon."""
+        if self.owner:
+            raise IdentityElsewhere(identity=self.name, owner=self.owner, what=what)
 
     @property
     def key(self) -> PublicKey:
@@ -98,6 +106,7 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
             revoked=self.revoked,
             successor=self.successor,
             idle=self.idle,
+            owner=self.owner,
         )
 
 

@@ -17,9 +17,12 @@ from .messages import (
     AdoptKeys,
     CreateKey,
     DeleteKey,
+    EndReplica,
+    EnrolReplica,
     GetEndpoint,
     GetLockState,
     GetTransport,
+    ListEnrolled,
     ListKeys,
     ListRevokedKeys,
     RecordEvent,
@@ -30,6 +33,7 @@ from .messages import (
     SignInvitation,
     SignPacket,
     SignRecord,
+    SignReplica,
 )
 from .owner_messages import (
     AddSlot,
@@ -92,6 +96,10 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SignPacket: _always(_network),
     SignBatch: _always(_network),
     SignInvitation: _open(_network),
+    EnrolReplica: _open(_gateway),
+    EndReplica: _open(_gateway),
+    ListEnrolled: _always(_gateway | _network),
+    SignReplica: _open(_network),
     RecordEvent: _always(_gateway | _network),
     Cancel: _always(_gateway | _network),
     GetVaultStatus: _always(_owner),
@@ -113,6 +121,9 @@ _DONE_BY: Final[dict[type[msgspec.Struct], str]] = {
     CreateBackup: "making a backup",
     RotateTransportKey: "rotating the transport key",
     SignInvitation: "making an invitation",
+    EnrolReplica: "adding a replica",
+    EndReplica: "removing a replica",
+    SignReplica: "renewing a replica's delegation",
 }
 """Purpose of each request, for the error of a locked vault."""
 

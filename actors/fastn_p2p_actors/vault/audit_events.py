@@ -16,6 +16,9 @@ from .messages import (
     CreateKey,
     DeleteKey,
     EndpointKey,
+    EndReplica,
+    EnrolledReplicas,
+    EnrolReplica,
     GetTransport,
     IdentityKey,
     RevokedKey,
@@ -29,6 +32,7 @@ from .messages import (
     SignInvitation,
     SignPacket,
     SignRecord,
+    SignReplica,
     TransportKey,
 )
 
@@ -64,6 +68,12 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
                 "uses": request.uses,
                 "expires": request.expires,
             }
+        case SignReplica(identity, endpoint), SignedDelegation():
+            return "replica-signed", {"identity": identity, "endpoint": endpoint.hex(), "until": reply.not_after}
+        case EnrolReplica(identity, endpoint, name), EnrolledReplicas():
+            return "replica-added", {"identity": identity, "endpoint": endpoint.hex(), "name": name}
+        case EndReplica(identity, replica), EnrolledReplicas():
+            return "replica-removed", {"identity": identity, "replica": replica, "at_once": request.at_once}
         case CreateKey(name), IdentityKey():
             return "key-created", {"identity": name, "id52": id52_of(reply.public)}
         case RevokeKey(name), RevokedKey():

@@ -28,6 +28,7 @@ from .key_codec import KeyCodec, StoredKey
 from .key_file import PLAIN, SEALED, SUFFIX, KeyHeader, encode_header, open_key_file, prepare_directory
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
+from .replica_files import ReplicaFiles
 from .revocation_files import RevocationFiles, SavedRevocation
 
 _IDENTITY: Final = "identity"
@@ -62,12 +63,14 @@ class KeyStore:
 
     Attributes:
         revocations: revocations of the identities, beside their keys.
+        replicas: other daemons for which the vault signs delegations, beside the keys.
     """
 
     def __init__(self, folder: Path, memory: LockedMemory, clock: Callable[[], float]) -> None:
         self._folder = folder
         self._identities = folder / "identities"
         self.revocations = RevocationFiles(self._identities)
+        self.replicas = ReplicaFiles(self._identities)
         self._memory = memory
         self._codec = KeyCodec(memory, clock)
         self._known: dict[str, StoredKey] = {}
@@ -218,6 +221,7 @@ class KeyStore:
         if name in self._known or os.path.lexists(path):
             raise IdentityExists(identity=name)
         self.revocations.delete(name)  # of a deletion that was interrupted
+        self.replicas.delete(name)
         try:
             made = self._known[name] = self._codec.write(path, _IDENTITY, name, KeyPair.generate(self._memory))
         except FileExistsError:
@@ -303,6 +307,7 @@ class KeyStore:
         """
         path = self._path(name)
         self._codec.check_unlocked(f"deleting the identity {name!r}")
+        self.replicas.delete(name)
         try:
             path.unlink()
             sync_directory(path.parent)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, TypeAlias
 
+import msgspec
 from msgspec import Meta
 
 from fastn_p2p_actors.credentials.envelope import UnixTime
@@ -103,7 +104,40 @@ class GetEndpoint(Message, frozen=True, tag=219):
     """Get the public part of the transport key. The reply is ``EndpointKey``."""
 
 
+class EnrolReplica(Message, frozen=True, tag=213):
+    """Sign delegations of the identity for another daemon's endpoint from now on. The reply is ``EnrolledReplicas``.
+
+    An endpoint that is enrolled already stays as it is.
+    """
+
+    identity: Name
+    endpoint: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    name: Name
+    """Name of that daemon; a number is added if another one has it."""
+
+
+class EndReplica(Message, frozen=True, tag=210):
+    """Sign no more delegations for a replica. The reply is ``EnrolledReplicas``."""
+
+    identity: Name
+    replica: Annotated[str, Meta(max_length=4 * MAX_NAME)]
+    """Name of the replica, or the id of its endpoint."""
+    at_once: bool = False
+    """Also retire its last delegation: see ``SignReplica``."""
+
+
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
+
+
+class SignReplica(Message, frozen=True, tag=211):
+    """Let a replica that the gateway has enrolled speak for the identity from now. The reply is ``SignedDelegation``.
+
+    For one that was removed at once, the delegation is for the vault's own endpoint, with the lineage of the replica
+    and the next epoch: it retires the replica's delegations. For any other endpoint, the reply is ``ReplicaRemoved``.
+    """
+
+    identity: Name
+    endpoint: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 
 
 class GetTransport(Message, frozen=True, tag=203):
@@ -168,6 +202,12 @@ class SignInvitation(Message, frozen=True, tag=218):
 
 
 # ── gateway, network → vault ─────────────────────────────────────────────────────────────────────
+
+
+class ListEnrolled(Message, frozen=True, tag=212):
+    """List the replicas of an identity. The reply is ``EnrolledReplicas``."""
+
+    identity: Name
 
 
 class RecordEvent(Message, frozen=True, tag=207):
@@ -238,6 +278,27 @@ class SignedBatch(Message, frozen=True, tag=239):
     replies: tuple[SignedDelegation | SignedRecord | SignedRecordPacket | ErrorReply, ...]
 
 
+class EnrolledReplica(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Daemon for whose endpoint the vault signs, or has signed lately."""
+
+    name: str
+    endpoint: bytes
+    lineage: bytes
+    """Random name of this enrolment, in place of the lineage of that daemon's transport keys."""
+    epoch: int
+    """Epoch of its delegations; the next one retires them."""
+    removed: int = 0
+    """Unix time at which it was removed; 0 if it was not."""
+    at_once: bool = False
+    """True if its last delegation was retired, too."""
+
+
+class EnrolledReplicas(Message, frozen=True, tag=227):
+    """Replicas of one identity, also removed ones whose last delegations may still be valid."""
+
+    replicas: tuple[EnrolledReplica, ...]
+
+
 class LockState(Message, frozen=True, tag=226):
     encrypted: bool
     """True if the keys on disk are sealed under a passphrase."""
@@ -295,6 +356,10 @@ VaultRequest: TypeAlias = (
     | AdoptKeys
     | RotateTransportKey
     | GetEndpoint
+    | EnrolReplica
+    | EndReplica
+    | ListEnrolled
+    | SignReplica
     | GetTransport
     | SignDelegation
     | SignRecord
@@ -318,6 +383,7 @@ VaultReply: TypeAlias = (
     | SignedRecordPacket
     | SignedBatch
     | SignedInvitation
+    | EnrolledReplicas
     | LockState
     | Ack
     | ErrorReply

@@ -32,11 +32,15 @@ from .messages import (
     CreateKey,
     DeleteKey,
     EndpointKey,
+    EndReplica,
+    EnrolledReplicas,
+    EnrolReplica,
     GetEndpoint,
     GetLockState,
     GetTransport,
     IdentityKey,
     IdentityKeys,
+    ListEnrolled,
     ListKeys,
     ListRevokedKeys,
     LockState,
@@ -55,6 +59,7 @@ from .messages import (
     SignInvitation,
     SignPacket,
     SignRecord,
+    SignReplica,
     TransportKey,
     VaultReply,
     VaultRequest,
@@ -158,6 +163,15 @@ class Vault:
                 return self._list_revoked(after)
             case SignInvitation():
                 return self._sign_invitation(request)
+            case EnrolReplica(name):
+                self._signing_key(name)
+                return EnrolledReplicas(self._store.replicas.enrol(request, self._now()))
+            case EndReplica(name):
+                return EnrolledReplicas(self._store.replicas.end(request, self._now()))
+            case ListEnrolled(name):
+                return EnrolledReplicas(self._store.replicas.find(name, self._now()))
+            case SignReplica():
+                return self._sign_replica(request)
             case CreateKey(name):
                 return _public_part(self._store.create(name))
             case AdoptKeys():
@@ -255,6 +269,14 @@ class Vault:
             now,
             now + DELEGATION_SECONDS,
             (SPEAK,),
+        )
+        return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+
+    def _sign_replica(self, request: SignReplica) -> SignedDelegation:
+        key = self._signing_key(request.identity)
+        own = self._store.transport.pair.public
+        delegation = self._store.replicas.delegation_of(
+            request, key.pair.public, own, int(self._now()), DELEGATION_SECONDS
         )
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
 

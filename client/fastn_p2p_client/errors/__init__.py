@@ -3,7 +3,7 @@
 ``P2PError`` is an error of the system: it has a stable ``code``, and ``retryable`` is True when the same request can
 succeed later. ``ApplicationError`` is an error that a handler raised on purpose. ``str()`` of each is one message for
 people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``, ``remote``, ``credentials``,
-``any_hop`` and ``application``. All are imported from here.
+``replica_errors``, ``any_hop`` and ``application``. All are imported from here.
 
 ::
 
@@ -56,7 +56,10 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── LastSlot               without this slot, nothing opens the vault
     │   ├── WrongBackupPassphrase  the passphrase does not open the backup
     │   ├── BackupUnusable         the file is no backup, is damaged, or of a newer version
-    │   └── BackupConflict         the home has other identities, peers or groups of the same names or keys
+    │   ├── BackupConflict         the home has other identities, peers or groups of the same names or keys
+    │   ├── IdentityElsewhere      it needs the identity's key, which is at another daemon
+    │   ├── OwnerAway              the owner has not renewed the delegation of this replica
+    │   └── ReplicaNotFound        the identity has no replica of this name
     ├── RemoteError                the peer, its daemon, or the path to it
     │   ├── PeerUnknown            no address is known for the peer
     │   ├── PeerUnreachable        no connection to the peer's daemon
@@ -75,7 +78,8 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── WrongEndpoint          the delegation names another endpoint
     │   ├── EpochRetired           a newer epoch of the identity has been seen
     │   ├── RecordReplayed         a newer record of the identity has been seen
-    │   └── IdentityRevoked        the identity was revoked with its own key
+    │   ├── IdentityRevoked        the identity was revoked with its own key
+    │   └── ReplicaRemoved         the daemon is no replica of the identity any more
     ├── DeadlineExceeded           no reply in time; the request may have been executed
     ├── Overloaded                 a limit is reached
     ├── ConnectionLost             a process or connection ended with the call in flight; it may have been executed
@@ -138,6 +142,7 @@ from .remote import (
     PeerUnreachable,
     ProtocolNotFound,
 )
+from .replica_errors import IdentityElsewhere, OwnerAway, ReplicaNotFound, ReplicaRemoved
 from .usage import (
     BadMessage,
     BadReply,
@@ -193,6 +198,7 @@ __all__ = [
     "HandlerFailed",
     "HomeUnusable",
     "IdentityAmbiguous",
+    "IdentityElsewhere",
     "IdentityExists",
     "IdentityFailed",
     "IdentityNotFound",
@@ -213,6 +219,7 @@ __all__ = [
     "NoIdentityOnline",
     "OutcomeUnknown",
     "Overloaded",
+    "OwnerAway",
     "P2PError",
     "PassphraseDelayed",
     "PayloadTooLarge",
@@ -227,6 +234,8 @@ __all__ = [
     "ProtocolNotInstalled",
     "RecordReplayed",
     "RemoteError",
+    "ReplicaNotFound",
+    "ReplicaRemoved",
     "SessionClosed",
     "SlotExists",
     "SlotNotFound",

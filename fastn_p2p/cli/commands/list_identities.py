@@ -31,7 +31,8 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 def _state(identity: IdentityInfo) -> str:
     if identity.revoked:
         return f"revoked {identity.revoked[:10]}"
-    state = "online" if identity.online else "offline"
+    state = f"replica of {identity.owner}, " if identity.owner else ""
+    state += "online" if identity.online else "offline"
     if identity.idle:
         from fastn_p2p_actors.daemon_settings.idle_time import format_idle_time
 

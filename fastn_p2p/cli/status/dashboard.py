@@ -29,6 +29,7 @@ from .narrow_dashboard import (
     contacts,
     narrow_lines,
     published,
+    replicas,
     revoked,
     sandboxes,
     servers,
@@ -160,6 +161,7 @@ def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableT
         parts.append(Text(f"delegation expires in {left}", "yellow"))
     if words := published(identity):
         parts.append(_hint(plain(words)))
+    parts += [_hint(plain(words)) for words in replicas(identity)]
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
         parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _has_remark(each, identity)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from rich.text import Text
@@ -55,6 +56,8 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
         yield Text.assemble(f"  {plain(identity.name)}", (f"  {state}", "green" if identity.online else "dim"))
         yield Text(f"    {identity.id52}", "dim")
         if words := published(identity):
+            yield Text(f"    {plain(words)}", "dim", no_wrap=False, overflow="fold")
+        for words in replicas(identity):
             yield Text(f"    {plain(words)}", "dim", no_wrap=False, overflow="fold")
         yield from map(_binding, identity.bindings)
     if not status.identities:
@@ -169,6 +172,17 @@ def revoked(peer: PeerInfo) -> str:
     """Return when a peer was revoked, and the command that accepts its successor."""
     step = f": `fastn-p2p peer accept-successor {peer.name}`" if peer.successor else ", no successor"
     return f"revoked {peer.revoked[:10]}{step}"
+
+
+def replicas(identity: IdentityStatus) -> list[str]:
+    """Return a line for each other daemon of an identity; the owner's, if this one is a replica."""
+    now = time.time()
+    lines = []
+    for each in identity.replicas:
+        left = f", delegation for {format_duration(int(max(0, each.until - now) * 1000))}" if each.until else ""
+        role = "replica of" if each.joined else "replica"
+        lines.append(f"{role} {each.name}: {each.state}{left}")
+    return lines or ([f"replica of {identity.owner}"] if identity.owner else [])
 
 
 def published(identity: IdentityStatus) -> str:

@@ -211,7 +211,7 @@ def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
     at_once = {"ConnectionLost", "DaemonBusy", "Overloaded", "StreamReset"}
     afterwards = {
         "DaemonNotRunning", "DelegationExpired", "DelegationNotYetValid", "HandlerFailed", "IdentityOffline",
-        "InstanceNotFound", "NoIdentityOnline", "PeerOffline", "ProtocolNotFound",
+        "InstanceNotFound", "NoIdentityOnline", "OwnerAway", "PeerOffline", "ProtocolNotFound",
     }  # fmt: skip
 
     def transient(connected_before: bool) -> set[str]:

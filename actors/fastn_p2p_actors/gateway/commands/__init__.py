@@ -11,6 +11,7 @@
 - ``invitations``: tickets that let their bearers use some bindings.
 - ``access``: who may use which binding.
 - ``reach``: round trips to peers, and the steps to them.
+- ``replicas``: identities that several daemons serve.
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
 - ``transport``: replace the transport key.
@@ -53,6 +54,7 @@ from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
 from .reach import explain_peer, ping_peer
 from .removal import remove_protocol
+from .replicas import add_replica, join_identity, list_replicas, remove_joined, remove_replica
 from .settings import reload_settings
 from .status import get_status
 from .transport import rotate_transport
@@ -111,6 +113,11 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.RotateTransport: Command(rotate_transport, changes=True),
     m.GetHealth: Command(get_health, changes=False),
     m.GetMetrics: Command(get_metrics, changes=False),
+    m.AddReplica: Command(add_replica, changes=True),
+    m.RemoveReplica: Command(remove_replica, changes=True),
+    m.ListReplicas: Command(list_replicas, changes=False),
+    m.JoinIdentity: Command(join_identity, changes=True),
+    m.RemoveJoined: Command(remove_joined, changes=True),
 }
 """Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""
 COMMANDS_OF_IDENTITIES: Final = frozenset({m.ListIdentities, m.ListPeers, m.GetTicket})

@@ -97,6 +97,8 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
             log.warning("deleting %s although its file is damaged: %s", name, error)
         except IdentityNotFound:
             known = False
+        if record is not None:
+            record.check_owned("deleting the identity")
         await _check_unlocked(context, f"deleting the identity {name!r}")
         if record is not None:
             await _stop(context, record)
@@ -161,7 +163,8 @@ async def set_online(context: GatewayContext, message: SetIdentityOnline, _: byt
         wanted = msgspec.structs.replace(record, online=True)
         context.filled_disk.pop(name, None)
         if not record.online:
-            await _check_unlocked(context, f"bringing {name!r} online")
+            if not record.owner:
+                await _check_unlocked(context, f"bringing {name!r} online")
             context.store.write_identity(wanted)
             context.watchers.notify()
         try:

@@ -36,6 +36,7 @@ async def revoke_identity(context: GatewayContext, message: RevokeIdentity, _: b
     name = check_name(message.name, "an identity")
     async with context.identity_lock(name):
         record = context.store.identity(name)
+        record.check_owned("revoking the identity")
         successor = _successor(context, message.successor)
         if successor == bytes(record.key):
             raise InvalidName(name=message.successor, what="a successor", reason="it is the identity that is revoked")

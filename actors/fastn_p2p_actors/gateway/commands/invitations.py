@@ -80,7 +80,7 @@ async def _online_identity(context: GatewayContext, name: str) -> tuple[str, set
         if not report.identities:
             raise NoIdentityOnline()
         name = report.identities[0].name
-    context.store.usable_identity(name)
+    context.store.usable_identity(name).check_owned("inviting a peer")
     identities = (await _report(context, 0, name)).identities
     if not identities:
         raise IdentityOffline(identity=name)

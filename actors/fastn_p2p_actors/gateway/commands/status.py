@@ -343,6 +343,8 @@ def _identity(
         successor=record.successor if record.revoked else revoked[1],
         asleep=seen is not None and seen.asleep,
         idle=record.idle,
+        replicas=seen.replicas if seen is not None else [],
+        owner=record.owner,
     )
 
 

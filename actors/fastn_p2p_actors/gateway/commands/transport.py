@@ -18,6 +18,7 @@ from fastn_p2p_client.ipc.messages import Ack, RotateTransport, TransportReply
 from ...network.admin_messages import GetNetworkReport, NetworkReportReply, PrepareRestart
 from ...vault import messages as vault
 from ..context import GatewayContext
+from .replicas import check_not_joined
 
 _RETRY_SECONDS: Final = 1.0
 """Seconds between two attempts to finish a rotation."""
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 
 async def rotate_transport(context: GatewayContext, _: RotateTransport, __: bytes) -> TransportReply:
+    check_not_joined(context, "replacing the transport key, which its owner's vault has enrolled,")
     async with context.transport_lock:
         try:
             key = await context.vault.request(vault.RotateTransportKey(), vault.EndpointKey)

@@ -86,6 +86,7 @@ class PeerConnection:
         used_at: when the last request was sent or received.
         closed: True once the connection has ended.
         supports_invitations: True if the peer daemon understands the redemption of an invitation.
+        supports_replicas: True if it understands the report of a replica.
         ready: done when the peer daemon's hello has arrived, with an exception if the connection ends before.
         introductions: identities that have been proved to speak through the peer daemon's endpoint.
         identities: proves the local identities, and verifies those of the peer daemon.
@@ -125,7 +126,7 @@ class PeerConnection:
         self.sent = 0
         self.received = 0
         self.closed = False
-        self.supports_invitations = False
+        self.supports_invitations = self.supports_replicas = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -402,7 +403,7 @@ class PeerConnection:
             self.remote_process = hello.process
             self.sessions.pausing.peer_pauses = hello.pauses
             self.identities.sends_updates = hello.news
-            self.supports_invitations = hello.invitations
+            self.supports_invitations, self.supports_replicas = hello.invitations, hello.replicas
             self.ready.set_result(None)
             self._owner.on_hello(self)
             if hello.news:

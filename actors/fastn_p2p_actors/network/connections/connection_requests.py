@@ -180,6 +180,14 @@ class ConnectionRequests(Generic[ConnectionT]):
         self._connection.pacer.on_call()
         return number
 
+    def renew_replica(self, waiting: OutgoingCall, message: wire.RenewReplica) -> None:
+        """Report as a replica; ``next_number`` gave the message its id. ``waiting`` gets the outcome."""
+        self.pending[message.id] = waiting
+        self._connection.used_at = self._loop.time()
+        self._connection.send(message)
+        self._connection.expect_reply()
+        self._connection.pacer.on_call()
+
     def next_number(self) -> int:
         """Return the number of the next request."""
         self._last_number += 1

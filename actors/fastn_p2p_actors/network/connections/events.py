@@ -121,6 +121,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon redeems an invitation, and its source has been proved. The owner must answer it once."""
         ...
 
+    def on_renew_replica(self, connection: ConnectionT, message: wire.RenewReplica) -> None:
+        """The peer daemon reports as a replica. Nothing of it is verified. The owner must answer it once."""
+        ...
+
     def on_observed_address(self, connection: ConnectionT, address: str) -> None:
         """The peer daemon reports the address that it sees of this daemon. It may lie."""
         ...

@@ -70,6 +70,7 @@ class Wants:
 
     Attributes:
         awaiting_bytes: bytes of payloads of requests that are held for an introduction.
+        retired: delegations that retire removed replicas, by local identity. They are sent before its first proof.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,7 @@ class Wants:
         self._shown: dict[bytes, dict[IdentityExchange[Any], None]] = {}
         self._count = 0
         self.awaiting_bytes = 0
+        self.retired: dict[bytes, tuple[bytes, ...]] = {}
 
     def add(self, identity: bytes, exchange: IdentityExchange[Any], own: dict[bytes, None]) -> None:
         """Register that a peer daemon waits for an identity. ``own`` holds those that it waits for already."""
@@ -117,6 +119,11 @@ class Wants:
         """Send the new record of a local identity to every peer daemon that knows the identity or waits for it."""
         for exchange in {**self._shown.get(identity, {}), **self._waiting.get(identity, {})}:
             exchange.push_record(record)
+
+    def show_retired(self, identity: bytes) -> None:
+        """Send what retires replicas of a local identity to every peer daemon that knows the identity."""
+        for exchange in list(self._shown.get(identity, ())):
+            exchange.show_retired(identity)
 
     def went_offline(self, identity: bytes) -> None:
         """Notify every peer daemon to which the identity was shown that it is offline."""
@@ -247,7 +254,17 @@ class IdentityExchange(Generic[ConnectionT]):
     def _note_shown(self, identity: bytes, introduction: bytes) -> None:
         if identity not in self._shown:
             self._wants.on_shown(identity, self)
+            self._send_retired(identity)
         self._shown[identity] = introduction
+
+    def _send_retired(self, identity: bytes) -> None:
+        for delegation in self._wants.retired.get(identity, ()):
+            self._connection.send(wire.Introduce(delegation))
+
+    def show_retired(self, identity: bytes) -> None:
+        """Retire replicas of an identity that was shown, and prove the identity again: the last proof counts."""
+        self._send_retired(identity)
+        self.show_again(identity)
 
     def push_record(self, record: bytes) -> None:
         """Send a new record of an identity that the peer daemon knows."""

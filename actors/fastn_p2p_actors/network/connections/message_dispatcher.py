@@ -124,6 +124,9 @@ class MessageDispatcher(Generic[ConnectionT]):
             self._identities.on_identity_offline(message.identity)
         elif isinstance(message, wire.RedeemInvitation):
             self._connection.requests.on_redeem(message)
+        elif isinstance(message, wire.RenewReplica):
+            self._connection.used_at = self._loop.time()
+            self._owner.on_renew_replica(self._connection, message)
         elif self._connection.overload(NEWS) is None:
             if isinstance(message, wire.ObservedAddress):
                 self._owner.on_observed_address(self._connection, message.address)

@@ -120,6 +120,7 @@ class ConnectionPool:
             news=True,
             invitations=True,
             newest=WIRE_VERSION,
+            replicas=True,
         )
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()

@@ -41,7 +41,7 @@ class IdentityPublisher:
     """Brings identities online at this endpoint, and keeps them online while the vault restarts.
 
     Delegations are renewed with their records, before half of their lifetime is over, and at once when the clock was
-    set or the machine has slept.
+    set or the machine has slept. Those of joined identities come from their owners' daemons (``replicas``).
 
     Attributes:
         on_offline: called with each identity that was taken offline.
@@ -68,6 +68,7 @@ class IdentityPublisher:
         self._vault = vault
         self._registry = registry
         self._records = records
+        self._joined = records.replicas.joined
         self._book = book
         self._wall = wall
         self._clock = clock
@@ -150,6 +151,7 @@ class IdentityPublisher:
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
             self.on_offline(identity)
+            self._joined.report_soon(identity.name)
             await self._records.unpublish(identity)
 
     async def set_listed(self, name: str, *, listed: bool) -> None:
@@ -174,8 +176,9 @@ class IdentityPublisher:
             if self._registry.by_name(name) is earlier and not sender.gone:
                 self._wake(earlier, sender, listed)
             return
-        signed = await self._vault.delegation(name)
-        await self._bring_online(OnlineIdentity(name, peek_delegation(signed.blob).key, sender, listed=listed))
+        joined = self._joined.find(name)
+        key = peek_delegation((await self._vault.delegation(name)).blob).key if joined is None else joined.key
+        await self._bring_online(OnlineIdentity(name, key, sender, listed=listed))
 
     async def _bring_online(
         self, identity: OnlineIdentity, register: Callable[[OnlineIdentity], None] = lambda _: None
@@ -183,19 +186,24 @@ class IdentityPublisher:
         name, sender = identity.name, identity.sender
         self._book.revocations.check(identity.raw, name)
         self._book.revocations.release_name(name, identity.raw)
+        if name in self._joined:
+            await self._joined.wait_until_granted(name)
+            identity.is_joined = True
         await self._records.sign(identity)
         if sender is not None and sender.gone:
             return
         if sender is None and self._registry.by_name(name) is not None:
             return  # its process has registered it meanwhile
         self._registry.add_identity(identity)
-        self._due.set(identity.raw, _renewal_time(identity))
+        if not identity.is_joined:
+            self._due.set(identity.raw, _renewal_time(identity))
         self._outdated.discard(identity.raw)
         register(identity)
         waiting = self._on_online.pop(name, [])
         while waiting:
             waiting.pop()(identity)
         self._records.publish_first(identity)
+        self._joined.report_soon(name)
         level, state = (logging.DEBUG, "asleep") if sender is None else (logging.INFO, "online")
         log.log(level, "%s is %s as %s", name, state, identity.key)
 
@@ -204,7 +212,7 @@ class IdentityPublisher:
         identity = OnlineIdentity(earlier.name, earlier.key, sender, listed=earlier.listed)
         identity.delegation, identity.record, identity.packet = earlier.delegation, earlier.record, earlier.packet
         identity.not_before, identity.not_after = earlier.not_before, earlier.not_after
-        identity.publications = earlier.publications
+        identity.publications, identity.is_joined = earlier.publications, earlier.is_joined
         self._registry.add_identity(identity)
         waiting = self._on_online.pop(identity.name, [])
         while waiting:
@@ -250,7 +258,7 @@ class IdentityPublisher:
         log.warning(
             "the clock was set by %.0f s, after %.0f s of sleep: renewing all delegations", jump.set_by, jump.slept
         )
-        self._outdated = {each.raw for each in self._registry}
+        self._outdated = {each.raw for each in self._registry if not each.is_joined}
         for is_asleep in (False, True):
             wanted = [each for each in self._registry if each.is_asleep is is_asleep and each.raw in self._outdated]
             renewed: list[OnlineIdentity] = []

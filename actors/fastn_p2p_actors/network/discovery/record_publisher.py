@@ -23,6 +23,7 @@ from ...credentials.record_packet import record_in
 from ...vault.messages import SignPacket, SignRecord
 from ..address_book import AddressBook
 from ..live_settings import LiveSettings
+from ..replicas.replica_set import ReplicaSet
 from ..serving.registry import OnlineIdentity, Publication, Registry
 from ..transport.address_order import is_public
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
@@ -76,6 +77,7 @@ class RecordPublisher:
     Args:
         settings: name the network mode, relays and directories.
         finder: has the record sources, to which this adds the directories of the settings.
+        replicas: other daemons of the identities.
         wall: returns Unix time.
 
     Attributes:
@@ -91,6 +93,7 @@ class RecordPublisher:
         book: AddressBook,
         settings: LiveSettings,
         finder: RecordFinder,
+        replicas: ReplicaSet,
         wall: Callable[[], float],
     ) -> None:
         self._endpoint = endpoint
@@ -111,6 +114,7 @@ class RecordPublisher:
         """Address of the endpoint in this iteration of the event loop, if it was asked for."""
         self._relay_connections = 0
         self.on_published: Callable[[OnlineIdentity], None] = lambda _: None
+        self.replicas = replicas
         self._is_locked = False
         """True if the vault was locked when the last record was to be signed."""
         self._due = asyncio.Event()
@@ -135,6 +139,10 @@ class RecordPublisher:
         Raises:
             P2PError: the vault does not sign.
         """
+        if identity.is_joined:
+            self.replicas.joined.copy_grant(identity)
+            return
+        await self.replicas.owned.load(identity)
         address, others = self._address(), self._others_of(identity)
         fields = identity.name, address.relays, address.addresses, others
         if identity.listed and self._directories:
@@ -215,6 +223,8 @@ class RecordPublisher:
             record = verify_record(blob, now=self._wall())
             if record.identity == online.key:
                 self._book.note_record(identity.raw, blob)
+                if online.is_joined:
+                    return True
                 own = self._endpoint.address()
                 if any(
                     (each.delegation.endpoint, each.relays, each.addresses) == (own.endpoint, own.relays, own.addresses)
@@ -232,6 +242,8 @@ class RecordPublisher:
         if online is None or online is not identity:
             return False
         self._finder.on_announcement(identity.raw, blob, "a directory")
+        if online.is_joined:
+            return False
         known = peek_endpoints(peek_record(online.record).endpoints)
         if known.keys() >= peek_endpoints(self._others_of(online)).keys():
             return False
@@ -358,17 +370,21 @@ class RecordPublisher:
     def _others_of(self, identity: OnlineIdentity) -> tuple[EndpointEntry, ...]:
         """Return the entries of other endpoints of the identity, each as it was stated last."""
         entries: dict[bytes, EndpointEntry] = {}
+        own = self.replicas.owned.lineages(identity.raw)
         newest = self._book.newest_signed_record(identity.raw)
         for blob in filter(None, (newest, *self._hosts.signed_records_of(identity.raw))):
             try:
                 read_record(blob)
                 body = peek_record(blob)
                 for endpoint, entry in zip(peek_endpoints(body.endpoints), body.endpoints, strict=True):
+                    if own and peek_delegation(entry.delegation).lineage in own:
+                        continue  # ``entries`` says whether that replica serves
                     known = entries.get(endpoint)
                     if known is None or entry.sequence > known.sequence:
                         entries[endpoint] = entry
             except P2PError as error:
                 log.debug("a record of %s is not used: %s", identity.name, error)
+        entries.update(self.replicas.owned.entries(identity.raw))
         entries.pop(self._endpoint.id, None)
         return tuple(sorted(entries.values(), key=lambda each: -each.sequence))[: MAX_DELEGATIONS - 1]
 
@@ -390,7 +406,7 @@ class RecordPublisher:
 
     async def _unpublish_from_sources(self, identity: OnlineIdentity) -> None:
         """Withdraw a record from the sources. Directories get a packet without this daemon's endpoint."""
-        if identity.packet:
+        if identity.packet and not identity.is_joined:
             others, above = self._others_of(identity), self._above.get(identity.raw, 0)
             try:
                 signed = await self._vault.packet(SignPacket(identity.name, (), (), others, above, withdrawn=True))

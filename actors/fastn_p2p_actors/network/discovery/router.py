@@ -239,6 +239,14 @@ class PeerRouter:
             target, lambda each: each.address.endpoint == endpoint or each.delegation.lineage == lineage
         )
 
+    async def connect_to_lineage(self, target: bytes, lineage: bytes) -> PeerConnection:
+        """Open or find a connection to the daemon whose delegations of ``target`` have this lineage.
+
+        Raises:
+            PeerUnreachable: that daemon does not answer, or nothing is known about it.
+        """
+        return await self._connect_if(target, lambda each: each.delegation.lineage == lineage)
+
     async def connect_elsewhere(self, target: bytes, endpoint: bytes) -> PeerConnection:
         """Open or find a connection to a daemon other than that at ``endpoint``, and use it for calls to ``target``.
 

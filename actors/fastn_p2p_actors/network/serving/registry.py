@@ -124,6 +124,7 @@ class OnlineIdentity:
     __slots__ = (
         "bindings",
         "delegation",
+        "is_joined",
         "key",
         "listed",
         "name",
@@ -151,6 +152,8 @@ class OnlineIdentity:
         """Body of the signed packet for directories; empty if there are none, or the identity is not listed."""
         self.listed = listed
         """False if no record source may get the record."""
+        self.is_joined = False
+        """True if its key is at another daemon, which sends delegation, record and packet."""
         self.publications: dict[str, Publication] = {}
         """Publications of its record, by the name of the record source."""
         self.bindings: dict[tuple[str, str], RegisteredBinding] = {}

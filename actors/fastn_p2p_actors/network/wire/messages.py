@@ -51,6 +51,8 @@ class Hello(Message, frozen=True, tag=0):
     """True if the sender understands ``RedeemInvitation``."""
     newest: int = 0
     """Newest version that the sender speaks; 0 if that is ``version``."""
+    replicas: bool = False
+    """True if the sender understands ``RenewReplica``."""
 
 
 class Introduce(Message, frozen=True, tag=1):
@@ -211,6 +213,24 @@ class RedeemInvitation(Message, frozen=True, tag=20):
         return f"RedeemInvitation({self.id}, name={self.name!r})"
 
 
+class RenewReplica(Message, frozen=True, tag=21):
+    """Reports where a replica of an identity (32 bytes) is, to the daemon that has the key. Shares its ids with
+    ``Request``.
+
+    Answered by ``Reply`` whose payload is a ``ReplicaGrant``, or by ``ErrorReply``. The connection proves the replica's
+    endpoint, and the vault of the receiver knows which endpoints it has enrolled.
+    """
+
+    id: int
+    identity: bytes
+    relays: tuple[str, ...]
+    addresses: tuple[str, ...]
+    is_online: bool
+    """False if the replica does not serve the identity at the moment."""
+    wants_delegation: bool
+    """True if the sender needs a new delegation."""
+
+
 WireMessage: TypeAlias = (
     Hello
     | Introduce
@@ -231,6 +251,7 @@ WireMessage: TypeAlias = (
     | PushRecord
     | IdentityOffline
     | RedeemInvitation
+    | RenewReplica
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)

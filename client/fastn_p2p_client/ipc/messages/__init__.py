@@ -17,7 +17,8 @@ Times are milliseconds and sizes are bytes.
 - ``base``: the base classes, and messages of both conversations.
 - ``hello``: the first messages between a program and the gateway.
 - ``control``: the list of all messages between a program and the gateway. By what they are about: ``identities``,
-  ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``health``, ``maintenance``.
+  ``bindings``, ``peers``, ``access``, ``invitations``, ``traces``, ``status``, ``health``, ``maintenance``,
+  ``replicas``.
 - ``data``: between a program or identity process and the network process.
 
 All messages are imported from here. Their modules are imported at the first use of one of their names.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .invitations import *
     from .maintenance import *
     from .peers import *
+    from .replicas import *
     from .status import *
     from .traces import *
 
@@ -53,6 +55,7 @@ _MODULES: Final = (
     "access",
     "invitations",
     "maintenance",
+    "replicas",
     "health",
     "control",
 )

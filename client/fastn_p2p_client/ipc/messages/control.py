@@ -61,6 +61,7 @@ from .identities import (
 from .invitations import CreateInvitation, InvitationList, InvitationText, ListInvitations, RevokeInvitation
 from .maintenance import ReloadSettings, RestoreBackup, RestoreReply, RotateTransport, SettingsReply, TransportReply
 from .peers import AcceptSuccessor, AddPeer, ListPeers, PeerList, PeerReply, RemovePeer
+from .replicas import AddReplica, JoinIdentity, ListReplicas, RemoveJoined, RemoveReplica, ReplicaList
 from .status import GetStatus, StatusReply
 from .traces import ExplainPeer, PeerTraceReply, PingPeer, PingReply
 
@@ -114,6 +115,11 @@ ControlRequest: TypeAlias = (
     | RotateTransport
     | GetHealth
     | GetMetrics
+    | AddReplica
+    | RemoveReplica
+    | ListReplicas
+    | JoinIdentity
+    | RemoveJoined
     | Cancel
 )
 """Messages that a program sends to the gateway."""
@@ -144,6 +150,7 @@ ControlReply: TypeAlias = (
     | RestoreReply
     | TransportReply
     | HealthReply
+    | ReplicaList
     | Ack
     | LongReply
     | ErrorReply

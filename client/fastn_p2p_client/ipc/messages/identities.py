@@ -53,6 +53,8 @@ class IdentityInfo(Record, frozen=True):
     """ID52 of the identity that takes its place; empty without one."""
     idle: int = 0
     """Seconds without use after which it falls asleep until it is called; 0 for never."""
+    owner: str = ""
+    """Name of the daemon that has its key, if this one is a replica; empty if the key is here."""
 
 
 class IdentityReply(Message, frozen=True, tag=41):

@@ -7,6 +7,7 @@ import msgspec
 from .base import Message, Record
 from .identities import IdentityLimits
 from .peers import PeerInfo
+from .replicas import ReplicaInfo
 
 __all__ = [
     "BindingStatus",
@@ -95,6 +96,10 @@ class IdentityStatus(Record, frozen=True):
     """True if it is online without a process: the next request wakes it."""
     idle: int = 0
     """Seconds without use after which it falls asleep; 0 for never."""
+    replicas: list[ReplicaInfo] = msgspec.field(default_factory=list)
+    """Other daemons that serve it too; of a replica, the owner's daemon."""
+    owner: str = ""
+    """Name of the daemon that has its key, if this one is a replica; empty if the key is here."""
 
 
 class ConnectionStatus(Record, frozen=True):

@@ -12,7 +12,7 @@ from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, OWNER, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.messages import SignDelegation, SignInvitation, SignRecord, VaultRequest
 from fastn_p2p_actors.vault.owner_messages import OwnerRequest
-from fastn_p2p_client.errors import BackupUnusable, Forbidden
+from fastn_p2p_client.errors import BackupUnusable, Forbidden, ReplicaNotFound, ReplicaRemoved
 from fastn_p2p_client.ipc.messages import GetStatus
 from tests.support.vault_setup import REQUESTS, STRANGERS, VaultSetup, invitation_of_alice
 
@@ -61,6 +61,14 @@ def test_table_of_permissions() -> None:
         ("SignBatch", "locked"): [NETWORK],
         ("SignInvitation", "open"): [NETWORK],
         ("SignInvitation", "locked"): [],
+        ("EnrolReplica", "open"): [GATEWAY],
+        ("EnrolReplica", "locked"): [],
+        ("EndReplica", "open"): [GATEWAY],
+        ("EndReplica", "locked"): [],
+        ("ListEnrolled", "open"): [GATEWAY, NETWORK],
+        ("ListEnrolled", "locked"): [GATEWAY, NETWORK],
+        ("SignReplica", "open"): [NETWORK],
+        ("SignReplica", "locked"): [],
         ("RecordEvent", "open"): [GATEWAY, NETWORK],
         ("RecordEvent", "locked"): [GATEWAY, NETWORK],
         ("Cancel", "open"): [GATEWAY, NETWORK],
@@ -96,7 +104,7 @@ def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
     setup: VaultSetup, kind: type[msgspec.Struct], role: str
 ) -> None:
     if role in TABLE[kind][VaultState.OPEN]:
-        with suppress(BackupUnusable):  # no backup is open here
+        with suppress(BackupUnusable, ReplicaNotFound, ReplicaRemoved):  # no backup is open here, and no replica
             setup.request(role, invitation_of_alice(setup) if kind is SignInvitation else REQUESTS[kind])
         return
     before = sorted(path.name for path in setup.folder.rglob("*"))

@@ -17,6 +17,7 @@ from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import DaemonBusy, P2PError, VaultLocked
 from tests.support.fast_time import run_fast
+from tests.support.no_replicas import NoReplicas
 from tests.support.signer import ENDPOINT, NOW, Signer
 
 BOB = Signer("bob")
@@ -111,8 +112,8 @@ class Daemon:
         self.registry = Registry(self.bob)
         self.publisher = RecordPublisher(
             *cast(
-                tuple[Any, Any, Any, Any, Any, Any, Any],
-                (endpoint, self.vault, self.registry, hosts, book, settings, finder),
+                tuple[Any, Any, Any, Any, Any, Any, Any, Any],
+                (endpoint, self.vault, self.registry, hosts, book, settings, finder, NoReplicas()),
             ),
             wall=lambda: NOW,
         )

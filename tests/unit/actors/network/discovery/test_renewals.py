@@ -18,6 +18,7 @@ from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import IdentityNotFound, P2PError, VaultLocked
 from tests.support.fast_time import run_fast
+from tests.support.no_replicas import NoReplicas
 from tests.support.signer import ENDPOINT, NOW, Signer
 
 MANY = 5 * MOST_RENEWED
@@ -64,7 +65,7 @@ class Network:
         finder = SimpleNamespace(sources=[])
         vault, clock = SimpleNamespace(record=self._sign), SimpleNamespace(check=self._check_clock)
         self.records = RecordPublisher(
-            *cast(Any, (endpoint, vault, self.registry, hosts, book, settings, finder, self.wall))
+            *cast(Any, (endpoint, vault, self.registry, hosts, book, settings, finder, NoReplicas(), self.wall))
         )
         self.publisher = IdentityPublisher(
             *cast(Any, (vault, self.registry, self.records, book, self.wall, clock, self._show))

@@ -1,0 +1,424 @@
+"""Joined identities: identities whose keys are at another daemon, which this one serves as a replica.
+
+A joined identity acts with delegations of its owner's vault. This daemon reports to the owner's daemon every 15 s, and
+after each change, and asks for a new delegation at half of the lifetime of the last one. While the owner's daemon is
+away, everything goes on until the delegation ends, with the record that was signed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    DeadlineExceeded,
+    OwnerAway,
+    P2PError,
+    PeerUnreachable,
+    ReplicaRemoved,
+)
+from fastn_p2p_client.ipc.messages import ReplicaInfo
+from fastn_p2p_client.keys import PublicKey, id52_of
+from fastn_p2p_client.tickets import Ticket
+
+from ...credentials import Delegation, read_record, verify_delegation
+from ...credentials.delegation import peek_delegation
+from ..address_book import AddressBook
+from ..connections.connection import PeerConnection
+from ..contacts.lazy_file import LazyFile, load_file
+from ..serving.registry import OnlineIdentity, Registry
+from ..transport.endpoint import NetworkEndpoint
+from ..wire import messages as wire
+from .replica_grant import ReplicaGrant, decode_grant
+
+log = logging.getLogger(__name__)
+
+_INTERVAL: Final = 15.0
+"""Seconds between two reports. Each is varied by up to a tenth."""
+_FIRST_DELAY: Final = 0.5
+"""Seconds until the second attempt to reach an owner's daemon; each further one takes twice as long."""
+_CONNECT_SECONDS: Final = 15.0
+"""Time to reach the owner's daemon."""
+_ANSWER_SECONDS: Final = 10.0
+"""Time for its answer."""
+_WAIT_SECONDS: Final = 3.0
+"""Seconds for which bringing an identity online waits for its first delegation."""
+_AWAY_SECONDS: Final = 60
+"""Seconds without an answer after which the owner's daemon counts as away."""
+
+
+class _Joined(msgspec.Struct, kw_only=True):
+    """A joined identity, as it is in the file."""
+
+    name: str
+    identity: bytes
+    owner: str
+    """Name of the owner's daemon."""
+    lineage: bytes
+    """Lineage of the transport keys of the owner's daemon."""
+    delegation: bytes = b""
+    since: int = 0
+    until: int = 0
+    """Unix times at which the delegation begins and ends."""
+    record: bytes = b""
+    packet: bytes = b""
+    is_removed: bool = False
+    """True if the owner has removed this replica."""
+    seen: int = 0
+    """Unix time of the owner's last answer; 0 for none."""
+
+
+class JoinedIdentity:
+    """A joined identity in memory.
+
+    Attributes:
+        saved: what the file has of it.
+        problem: reason for which the owner's daemon has not answered; empty if it has.
+        is_due: set when the next report is due.
+        granted: done when the owner's daemon has answered the next time.
+    """
+
+    __slots__ = ("granted", "is_due", "problem", "saved", "task")
+
+    def __init__(self, saved: _Joined) -> None:
+        self.saved = saved
+        self.problem = ""
+        self.is_due = asyncio.Event()
+        self.granted = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def id52(self) -> str:
+        return id52_of(self.saved.identity)
+
+    @property
+    def key(self) -> PublicKey:
+        return PublicKey(self.saved.identity)
+
+
+class JoinedIdentities:
+    """All joined identities of this daemon.
+
+    Args:
+        path: file with them.
+        connect: connects to the daemon of an identity whose delegations have a lineage.
+        wall: returns Unix time.
+
+    Attributes:
+        on_granted: called with an online identity that has a new delegation or record.
+        on_removed: called with an online identity that is no replica any more.
+        problem: reason why the file cannot be used; empty if it can.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        endpoint: NetworkEndpoint,
+        connect: Callable[[bytes, bytes], Awaitable[PeerConnection]],
+        registry: Registry,
+        book: AddressBook,
+        wall: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._connect = connect
+        self._registry = registry
+        self._book = book
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._by_name: dict[str, JoinedIdentity] = {}
+        self._file = LazyFile(path, self._encode, 1.0)
+        self.on_granted: Callable[[OnlineIdentity], Awaitable[None]]
+        self.on_removed: Callable[[OnlineIdentity], Awaitable[None]]
+        self.problem = load_file(path, list[_Joined], self._restore, ": its identities have to join again")
+        if self._by_name:
+            endpoint.watch_address(self.report_all_soon)
+
+    def _restore(self, saved: list[_Joined]) -> None:
+        self._by_name = {each.name: JoinedIdentity(each) for each in saved}
+
+    def _encode(self) -> bytes:
+        return msgspec.json.encode([each.saved for each in self._by_name.values()])
+
+    def _save(self) -> None:
+        """Write the file now: without its delegation, a restart while the owner is away could not serve."""
+        self._file.changed()
+        self._file.save()
+
+    def open(self) -> None:
+        """Report from now on."""
+        for joined in self._by_name.values():
+            self._start(joined)
+
+    def close(self) -> None:
+        """Stop all reports."""
+        for joined in self._by_name.values():
+            if joined.task is not None:
+                joined.task.cancel()
+        self._file.save()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def find(self, name: str) -> JoinedIdentity | None:
+        """Return a joined identity by its name here; None if there is none."""
+        return self._by_name.get(name)
+
+    # ── what the gateway asks ────────────────────────────────────────────────────────────────────
+
+    def add(self, name: str, ticket: str, owner: str) -> None:
+        """Join an identity, on disk when this returns. Replace what was joined under the name.
+
+        Raises:
+            InvalidTicket, BadMessage, BadSignature: the ticket was changed.
+            StorageFailed: it could not be written.
+        """
+        blob = Ticket(ticket).record_bytes
+        record = read_record(blob)
+        lineage = record.endpoints[0].delegation.lineage
+        self.remove(name)
+        saved = _Joined(name=name, identity=bytes(record.identity), owner=owner, lineage=lineage, record=blob)
+        if not self._by_name:
+            self._endpoint.watch_address(self.report_all_soon)
+        joined = self._by_name[name] = JoinedIdentity(saved)
+        self._file.save_or_raise()
+        self._start(joined)
+
+    def remove(self, name: str) -> None:
+        """Forget a joined identity, if there is one of this name. Raises StorageFailed."""
+        joined = self._by_name.pop(name, None)
+        if joined is not None:
+            if joined.task is not None:
+                joined.task.cancel()
+            self._file.save_or_raise()
+
+    def infos(self, name: str = "") -> list[ReplicaInfo]:
+        """Return one joined identity, or all, for ``status``."""
+        now = self._wall()
+        return [_info(each, now) for each in self._by_name.values() if name in ("", each.saved.name)]
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong, in words."""
+        found = [self.problem] if self.problem else []
+        now = self._wall()
+        for each in self._by_name.values():
+            name, owner, left = each.saved.name, each.saved.owner, each.saved.until - now
+            if each.saved.is_removed:
+                found.append(
+                    f"{name} is no replica any more: {owner} has removed this daemon. Remove it here, too: "
+                    f"fastn-p2p replica leave {name}"
+                )
+            elif left <= 0:
+                found.append(
+                    f"{name} is not served here: its delegation has ended, and {owner} does not renew it: "
+                    f"{each.problem or 'it has not answered yet'}"
+                )
+            elif each.problem:
+                found.append(
+                    f"{name} is served here for {int(left / 60)} more minutes: {owner} does not answer: {each.problem}"
+                )
+        return found
+
+    # ── what the publisher asks ──────────────────────────────────────────────────────────────────
+
+    async def wait_until_granted(self, name: str) -> None:
+        """Wait a little for the first delegation, if there is no valid one.
+
+        Raises:
+            OwnerAway: there is none, and the owner's daemon has not sent one in time.
+            ReplicaRemoved: the owner has removed this replica.
+        """
+        joined = self._by_name[name]
+        deadline = self._loop.time() + _WAIT_SECONDS
+        while not joined.saved.is_removed and joined.saved.until <= self._wall():
+            joined.granted.clear()
+            joined.is_due.set()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await joined.granted.wait()
+            except TimeoutError:
+                reason = joined.problem or "it has not answered yet"
+                raise OwnerAway(identity=name, owner=joined.saved.owner, reason=reason) from None
+        if joined.saved.is_removed:
+            raise ReplicaRemoved(identity=joined.id52)
+
+    def copy_grant(self, identity: OnlineIdentity) -> None:
+        """Give an online identity its newest delegation, record and packet, which may be empty."""
+        joined = self._by_name.get(identity.name)
+        if joined is not None:
+            saved = joined.saved
+            identity.delegation, identity.record, identity.packet = saved.delegation, saved.record, saved.packet
+            identity.not_before, identity.not_after = saved.since, saved.until
+
+    def report_soon(self, name: str) -> None:
+        """Report now, because something has changed here. Does nothing for other identities."""
+        joined = self._by_name.get(name)
+        if joined is not None:
+            joined.is_due.set()
+
+    def report_all_soon(self) -> None:
+        """Report all identities now."""
+        for joined in self._by_name.values():
+            joined.is_due.set()
+
+    def on_introduced(self, identity: bytes) -> None:
+        """Another daemon of an identity has introduced it: it may be the owner's, with news."""
+        for joined in self._by_name.values():
+            if joined.saved.identity == identity and (joined.problem or joined.saved.until <= self._wall()):
+                joined.is_due.set()
+
+    def on_delegation(self, delegation: Delegation) -> None:
+        """Another daemon has shown a delegation. Report if it retires this replica."""
+        for joined in self._by_name.values():
+            saved = joined.saved
+            if saved.identity == delegation.identity and saved.delegation:
+                own = peek_delegation(saved.delegation)
+                if own.lineage == delegation.lineage and own.epoch < delegation.epoch:
+                    joined.is_due.set()
+
+    # ── reports ──────────────────────────────────────────────────────────────────────────────────
+
+    def _start(self, joined: JoinedIdentity) -> None:
+        self._book.known.add_named([joined.saved.identity])
+        joined.task = self._loop.create_task(self._keep_reporting(joined))
+
+    async def _keep_reporting(self, joined: JoinedIdentity) -> None:
+        delay = _FIRST_DELAY
+        while not joined.saved.is_removed:
+            joined.is_due.clear()
+            try:
+                await self._report(joined)
+            except P2PError as error:
+                if isinstance(error, ReplicaRemoved) and joined.saved.seen:  # else it is about to be enrolled
+                    await self._end(joined)
+                    return
+                if str(error) != joined.problem:
+                    log.warning(
+                        "%s, the owner of %s, does not answer: %s", joined.saved.owner, joined.saved.name, error
+                    )
+                joined.problem = str(error)
+                wait, delay = delay, min(2 * delay, _INTERVAL)
+            else:
+                joined.problem, wait, delay = "", _INTERVAL, _FIRST_DELAY
+            try:
+                async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
+                    await joined.is_due.wait()
+            except TimeoutError:
+                continue
+
+    async def _report(self, joined: JoinedIdentity) -> None:
+        """Report once, and take what the owner's daemon grants. Raises P2PError."""
+        saved, now = joined.saved, self._wall()
+        self._book.note_record(saved.identity, saved.record)
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                connection = await self._connect(saved.identity, saved.lineage)
+        except TimeoutError:
+            raise PeerUnreachable(peer=joined.id52, reason=f"no connection within {_CONNECT_SECONDS:g} s") from None
+        wants = not saved.since <= now < (saved.since + saved.until) / 2
+        payload = await self._request_grant(connection, joined, wants_delegation=wants)
+        await self._apply(joined, decode_grant(payload), is_renewal=wants)
+
+    async def _request_grant(
+        self, connection: PeerConnection, joined: JoinedIdentity, *, wants_delegation: bool
+    ) -> bytes:
+        if not connection.supports_replicas:
+            raise PeerUnreachable(peer=joined.id52, reason="its owner's daemon is of an older version")
+        address = self._endpoint.address()
+        answer = _Renewal(joined.saved.identity)
+        message = wire.RenewReplica(
+            connection.requests.next_number(),
+            joined.saved.identity,
+            address.relays,
+            address.addresses,
+            self._registry.by_name(joined.saved.name) is not None,
+            wants_delegation,
+        )
+        connection.requests.renew_replica(answer, message)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await answer.outcome
+        except TimeoutError:
+            raise DeadlineExceeded(seconds=_ANSWER_SECONDS) from None
+        except ConnectionLost:
+            raise PeerUnreachable(peer=joined.id52, reason="the connection ended before the answer came") from None
+        finally:
+            connection.requests.cancel(message.id)
+
+    async def _apply(self, joined: JoinedIdentity, grant: ReplicaGrant, *, is_renewal: bool) -> None:
+        """Keep a grant, after verifying every part of it. Raises CredentialError or BadMessage."""
+        saved, now = joined.saved, self._wall()
+        is_new = grant.record != saved.record
+        if is_new and bytes(read_record(grant.record).identity) != saved.identity:
+            raise BadMessage(reason="the grant of a replica has another identity's record")
+        if is_renewal:
+            delegation = verify_delegation(grant.delegation, now=now, endpoint=self._endpoint.id)
+            if delegation.identity != saved.identity:
+                raise BadMessage(reason="the grant of a replica has another identity's delegation")
+            saved.delegation = grant.delegation
+            saved.since, saved.until = delegation.not_before, delegation.not_after
+            log.info("%s may be served here until %d, says %s", saved.name, saved.until, saved.owner)
+        saved.record, saved.packet, saved.seen = grant.record, grant.packet, int(now)
+        if is_new:
+            self._book.note_record(saved.identity, saved.record)
+        if is_new or is_renewal:
+            self._save()
+        joined.granted.set()
+        online = self._registry.by_name(saved.name)
+        if online is not None and (is_new or is_renewal):
+            await self.on_granted(online)
+
+    async def _end(self, joined: JoinedIdentity) -> None:
+        """The owner has removed this replica: serve the identity no more."""
+        log.warning("%s has removed this replica of %s", joined.saved.owner, joined.saved.name)
+        joined.saved.is_removed, joined.saved.delegation, joined.saved.until = True, b"", 0
+        self._save()
+        joined.granted.set()
+        online = self._registry.by_name(joined.saved.name)
+        if online is not None:
+            await self.on_removed(online)
+
+
+def _info(joined: JoinedIdentity, now: float) -> ReplicaInfo:
+    saved = joined.saved
+    is_away = bool(joined.problem) or now - saved.seen > _AWAY_SECONDS
+    state = "removed" if saved.is_removed else "new" if not saved.seen else "away" if is_away else "online"
+    return ReplicaInfo(
+        identity=saved.name,
+        name=saved.owner,
+        endpoint="",
+        state=state,
+        joined=True,
+        seen=saved.seen,
+        until=saved.until,
+        problem=joined.problem,
+    )
+
+
+class _Renewal:
+    """``OutgoingCall`` whose outcome is the payload of the reply, or an error."""
+
+    may_repeat = False
+
+    def __init__(self, target: bytes) -> None:
+        self.target = target
+        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def on_reply(self, payload: bytes) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(payload)
+
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
+        self.on_error(BadMessage(reason="an application error in reply to a replica's report"))
+
+    def on_error(self, error: P2PError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)

@@ -1,0 +1,38 @@
+"""Grant of an owner's daemon to a replica: the payload of the reply to ``RenewReplica``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.tickets import MAX_RECORD
+
+from ...credentials.delegation import MAX_DELEGATION
+from ...credentials.pkarr import MAX_BODY
+
+
+class ReplicaGrant(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Signed by the identity in all its parts."""
+
+    delegation: Annotated[bytes, Meta(max_length=MAX_DELEGATION)]
+    """For the replica's endpoint; empty if it has not asked for one."""
+    record: Annotated[bytes, Meta(max_length=MAX_RECORD)]
+    """Newest record of the identity."""
+    packet: Annotated[bytes, Meta(max_length=MAX_BODY)]
+    """The same for directories; empty if the owner publishes none."""
+
+
+_decoder: Final = msgspec.msgpack.Decoder(ReplicaGrant)
+encode_grant: Final = msgspec.msgpack.Encoder().encode
+
+
+def decode_grant(payload: bytes) -> ReplicaGrant:
+    """Return a grant, of which nothing is verified. Raises BadMessage."""
+    try:
+        return _decoder.decode(payload)
+    except UNDECODABLE as error:
+        raise BadMessage(reason=f"the grant of a replica: {error}") from None

@@ -1,0 +1,74 @@
+"""Replica set: what this daemon has to do with identities that several daemons serve."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastn_p2p_client.ipc.messages import Ack, Message, ReplicaInfo, ReplicaList
+from fastn_p2p_client.keys import PublicKey
+
+from ..address_book import AddressBook
+from ..admin_messages import EndJoined, KeepJoined, RefreshReplicas, ReplicaRequest
+from ..connections.connection import PeerConnection
+from ..connections.identity_exchange import Wants
+from ..serving.registry import OnlineIdentity, Registry
+from ..transport.endpoint import NetworkEndpoint
+from ..vault_client import VaultClient
+from .joined_identities import JoinedIdentities
+from .owned_replicas import OwnedReplicas
+
+
+class ReplicaSet:
+    """Replicas of own identities, and identities that are replicas here.
+
+    Args:
+        directory: of the files with both.
+        wants: identities that peers know.
+        connect: connects to the daemon of an identity whose delegations have a lineage.
+        wall: returns Unix time.
+
+    Attributes:
+        owned: replicas of the identities whose keys are here.
+        joined: identities whose keys are elsewhere.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        vault: VaultClient,
+        registry: Registry,
+        book: AddressBook,
+        endpoint: NetworkEndpoint,
+        wants: Wants,
+        connect: Callable[[bytes, bytes], Awaitable[PeerConnection]],
+        wall: Callable[[], float],
+    ) -> None:
+        self.owned = OwnedReplicas(directory / ".replicas.json", vault, registry, wall, wants.retired)
+        self.owned.on_retired = wants.show_retired
+        self.joined = JoinedIdentities(directory / ".joined.json", endpoint, connect, registry, book, wall)
+
+    def close(self) -> None:
+        """Stop all reports, and write what has changed."""
+        self.owned.close()
+        self.joined.close()
+
+    async def handle(self, message: ReplicaRequest) -> Message:
+        """Return the reply to a request of the gateway. Raises P2PError."""
+        if isinstance(message, RefreshReplicas):
+            await self.owned.refresh(message.identity, bytes(PublicKey(message.id52)))
+        elif isinstance(message, KeepJoined):
+            self.joined.add(message.name, message.ticket, message.owner)
+        elif isinstance(message, EndJoined):
+            self.joined.remove(message.name)
+        else:
+            return ReplicaList([*self.owned.all_infos(), *self.joined.infos()])
+        return Ack()
+
+    def infos(self, identity: OnlineIdentity) -> list[ReplicaInfo]:
+        """Return the other daemons of an identity, as far as they are known."""
+        return self.joined.infos(identity.name) if identity.is_joined else self.owned.infos(identity.raw)
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong, in words."""
+        return ([self.owned.problem] if self.owned.problem else []) + self.joined.warnings()

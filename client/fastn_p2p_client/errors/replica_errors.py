@@ -1,0 +1,51 @@
+"""Errors of identities that several daemons serve."""
+
+from __future__ import annotations
+
+from .p2p_error import CredentialError, LocalError
+
+
+class IdentityElsewhere(LocalError):
+    """It needs the identity's key, which is in the vault of another daemon: this one is a replica."""
+
+    code = "identity-elsewhere"
+    template = (
+        "{what} needs the key of {identity!r}, which is at its owner's daemon, {owner}. Do it there. "
+        "To end the replica here: fastn-p2p replica leave {identity}"
+    )
+    identity: str
+    owner: str
+    """Name of the owner's daemon, as that has told."""
+    what: str
+
+
+class OwnerAway(LocalError):
+    """The identity's owner has not renewed the delegation of this replica."""
+
+    code = "owner-away"
+    retryable = True
+    transient = True
+    template = "{identity!r} waits for its owner's daemon, {owner}, to renew its delegation: {reason}"
+    identity: str
+    owner: str
+    reason: str
+
+
+class ReplicaNotFound(LocalError):
+    """The identity has no replica of this name."""
+
+    code = "replica-not-found"
+    template = "{identity!r} has no replica {replica!r}. List them: fastn-p2p replica list"
+    identity: str
+    replica: str
+
+
+class ReplicaRemoved(CredentialError):
+    """The daemon is no replica of the identity, or not any more: the owner has removed it."""
+
+    code = "replica-removed"
+    template = (
+        "this daemon is no replica of {identity} any more: its owner has removed it. "
+        "To join again: fastn-p2p replica leave NAME, then fastn-p2p replica join with a new code"
+    )
+    identity: str
