@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InvalidName, Ove
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS, TransportName, choose_transport
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import SocketMonitor, close_socket, dealer, endpoint
 from fastn_p2p_client.limits import MAX_PAYLOAD, SEND_QUEUE
 
 pytestmark = pytest.mark.both_loops
@@ -113,6 +114,24 @@ def test_an_event_loop_that_closes_during_an_attempt_gets_no_next_one(
             del loop
             gc.collect()
     assert problems == []
+
+
+async def test_an_abandoned_connection_leaves_libzmq_to_the_others(tmp_path: Path) -> None:
+    """libzmq's one thread would wait for ever to report an event to a monitor that is gone."""
+    echo = EchoMailbox(tmp_path / "a.sock")
+    watched = dealer()
+    monitor = SocketMonitor(watched)
+    events = monitor.socket
+    del monitor
+    gc.collect()
+    assert events.closed
+    watched.connect(endpoint(tmp_path / "a.sock"))
+    link = RequestChannel(tmp_path / "a.sock", "a", transport="pyzmq")
+    link.open()
+    assert (await link.request(m.GetStatus(), b"x", timeout=60)).payload == b"x"
+    close_socket(watched)
+    link.close()
+    echo.box.close()
 
 
 async def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: TransportName) -> None:
