@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Callable, Coroutine, Iterator
@@ -112,15 +111,15 @@ def unreachable() -> Iterator[TwoDaemons]:
 
 
 async def test_the_error_says_what_was_tried(unreachable: TwoDaemons) -> None:
+    """The daemon says so shortly before the deadline, at which a program that has heard nothing gives up."""
     async with Client(unreachable.one.home) as client:
-        errors = await asyncio.gather(
-            client.call("alice", "bob", "Echo", request=HI, timeout=2),
-            client.connect("alice", "bob", "Echo", timeout=2),
-            return_exceptions=True,
-        )
-        for error in errors:
-            assert isinstance(error, PeerUnreachable)
-            assert re.search(r"bob cannot be reached: tried 127.*:\d+ .*for .* s:", str(error))
+        for requested in (client.call, client.connect):
+            for _ in range(10):  # a machine that stands still lets the deadline pass
+                with pytest.raises((PeerUnreachable, DeadlineExceeded)) as error:
+                    await requested("alice", "bob", "Echo", timeout=2)
+                if isinstance(error.value, PeerUnreachable):
+                    break
+            assert re.search(r"bob cannot be reached: tried 127.*:\d+ .*for .* s:", str(error.value))
 
 
 COMMANDS: Final = {
