@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import DeleteIdentity, RemoveProtocol
+from fastn_p2p_client.ipc.messages import DeleteIdentity, RemoveProtocol, RevokeIdentity, SetIdle
 from fastn_p2p_supervisor.home_lock import HomeLock
 from tests.support.daemons import CLI, DEADLINE, eventually, is_alive
 from tests.support.escaping_protocol import DONE
@@ -205,6 +205,39 @@ def test_files_that_a_protocol_has_closed_are_deleted_with_it(daemon: SeparateDa
         client.control(RemoveProtocol("carol", "Escaping", "default"))
         client.control(DeleteIdentity("carol"))
     eventually(lambda: not list(daemon.home.identities.glob(".trash-*")), "everything is deleted")
+
+
+def test_identity_that_has_slept_wakes_with_its_user(daemon: SeparateDaemon) -> None:
+    dave = daemon.identity("dave")
+    user = str((daemon.home.identities / "dave").stat().st_gid)
+
+    def is_asleep() -> bool:
+        state = next(each for each in daemon.status().identities if each.name == "dave")
+        return state.asleep and "identity-dave" not in daemon.processes()
+
+    def answers() -> bool:
+        """A call that may be repeated would keep dave awake until its deadline."""
+        with suppress(P2PError), daemon.client() as client:
+            return bool(client.call("alice", dave, "Echo", request={"message": "x"}, timeout=DEADLINE))
+        return False
+
+    def fall_asleep() -> None:
+        with daemon.client() as client:
+            client.control(SetIdle("dave", 1))
+        eventually(is_asleep, "dave is asleep")
+
+    fall_asleep()
+    daemon.wait_actor("network", daemon.kill_actor("network"))
+    eventually(is_asleep, "dave is still asleep")
+    eventually(answers, "dave answers")
+    with daemon.client() as client:
+        client.control(SetIdle("dave", 60))
+    assert users_of(daemon.wait_actor("identity-dave")) == {user}
+    fall_asleep()
+    with daemon.client() as client:
+        client.control(RevokeIdentity("dave"))
+        assert not next(each for each in daemon.status().identities if each.name == "dave").online
+        client.control(DeleteIdentity("dave"))
 
 
 def test_the_home_is_given_back_and_taken_over(daemon: SeparateDaemon) -> None:
