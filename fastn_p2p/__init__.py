@@ -14,6 +14,8 @@ Layout
 ``relay``        ``fastn-p2p relay``: relay, directory and address discovery in one process
 ``pytest_plugin``  fixture of pytest: two connected daemons
 ``concurrency``  run coroutines together
+``store``        interface of the databases that protocols keep their state in
+``postgres``     the same in PostgreSQL
 ``sqlite_store`` a SQLite database on a thread of its own, with group commit
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches

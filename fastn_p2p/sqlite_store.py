@@ -14,13 +14,15 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from fastn_p2p_actors.storage.atomic_files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
+
+from .store import DatabaseSchema
 
 T = TypeVar("T")
 Change: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -33,17 +35,6 @@ _MAX_GROUP: Final = 1024
 """Changes in one transaction."""
 _LOG_SIZE: Final = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut back after a burst."""
-
-
-class DatabaseSchema(NamedTuple):
-    """Tables of a database, and how an older file is brought up to date."""
-
-    version: int
-    """Stored in the file as ``user_version``."""
-    create: str
-    """SQL that makes a new file."""
-    migrations: Mapping[int, str] = {}
-    """Version N -> SQL that turns a file of version N into one of version N + 1."""
 
 
 class _Job(NamedTuple):
@@ -149,21 +140,12 @@ class SqliteStore:
             self.path.touch(0o600)
             sync_directory(self.path.parent)
             connection = self._connect()
-            self._migrate(connection)
+            migrate_file(connection, self._schema, self.path)
         except (sqlite3.Error, OSError, StorageDamaged) as error:
             if connection is not None:
                 connection.close()
             raise error if isinstance(error, StorageDamaged) else self._error_from(error) from error
         return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        newest, create, migrations = self._schema
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        steps = [create] if version == 0 else [migrations[each] for each in range(version, newest)]
-        if steps:
-            connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {newest}; COMMIT;")
-        elif version != newest:
-            raise StorageDamaged(path=str(self.path), reason=f"it has version {version} and this daemon reads {newest}")
 
     def _read(self, query: Change[T]) -> T:
         try:
@@ -230,6 +212,22 @@ class SqliteStore:
         return StorageFailed(
             path=str(self.path), reason="the disk is full" if code == sqlite3.SQLITE_FULL else str(error)
         )
+
+
+def migrate_file(connection: sqlite3.Connection, schema: DatabaseSchema, path: Path) -> None:
+    """Create the tables, or bring them up to date.
+
+    Raises:
+        StorageDamaged: a newer version of the daemon wrote the file at ``path``.
+        sqlite3.Error: the file cannot be written.
+    """
+    newest, create, migrations = schema
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = [create] if version == 0 else [migrations[each] for each in range(version, newest)]
+    if steps:
+        connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {newest}; COMMIT;")
+    elif version != newest:
+        raise StorageDamaged(path=str(path), reason=f"it has version {version} and this daemon reads {newest}")
 
 
 def _run_in_savepoint(connection: sqlite3.Connection, change: Change[Any]) -> tuple[Any, Exception | None]:

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -88,6 +88,9 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.freeze()
 
 
+if TYPE_CHECKING:
+    from tests.support.postgres_server import PostgresServer
+
 MakeDaemon = Callable[..., Daemon]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -117,6 +120,18 @@ def make_daemon(tmp_path: Path, hosts: Path) -> Iterator[MakeDaemon]:
 def daemon(make_daemon: MakeDaemon) -> Daemon:
     """A daemon that is ready."""
     return make_daemon().start()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this process of the tests."""
+    from tests.support.postgres_server import find_programs, running_postgres  # few tests need it
+
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with running_postgres(programs) as server:
+        yield server
 
 
 @pytest.fixture

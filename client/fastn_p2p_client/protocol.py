@@ -76,6 +76,10 @@ def _ignore_waiting(_count: int) -> None:
     """Without a daemon nobody is told."""
 
 
+def _ignore_problem(_problem: str) -> None:
+    """Without a daemon nobody is told."""
+
+
 def _ignore_awake(_awake: bool) -> None:
     """A program decides itself how long it runs."""
 
@@ -105,6 +109,9 @@ class BindingContext:
     """Function that tells the daemon whether the protocol works without a request, such as on mail that waits to be
     delivered. While it does, an identity with an idle time does not fall asleep. Call it inside the event loop. In a
     program it does nothing."""
+    report_problem: Callable[[str], None] = _ignore_problem
+    """Function that tells the daemon what keeps the protocol from working, and what to do; an empty text when it works
+    again. The status of the binding shows it. Call it inside the event loop. In a program it does nothing."""
 
     @property
     def client(self) -> Client:
@@ -191,7 +198,8 @@ class Protocol:
         """Undo what the protocol has done outside of its workspace, which is deleted next.
 
         Called when the owner removes the binding, if ``on_create`` was called. It may run in a process of its own,
-        without ``on_activate``.
+        without ``on_activate``. If it raises ``StorageFailed`` or ``StorageHeld``, the binding is not removed, unless
+        its owner keeps the data. Other errors are logged.
         """
 
     async def describe_data(self) -> str | None:

@@ -190,3 +190,9 @@ export class PermissionsNeeded extends P2PError<{ protocol: string; permissions:
 export class WrongBackupPassphrase extends P2PError<{}> {}
 export class BackupUnusable extends P2PError<{ path: string; reason: string }> {}
 export class BackupConflict extends P2PError<{ conflicts: string }> {}
+export class IdentityElsewhere extends P2PError<{ identity: string; owner: string; what: string }> {}
+export class OwnerAway extends P2PError<{ identity: string; owner: string; reason: string }> {}
+export class ReplicaNotFound extends P2PError<{ identity: string; replica: string }> {}
+export class ReplicaRemoved extends P2PError<{ identity: string }> {}
+export class StorageHeld extends P2PError<{ store: string; holder: string }> {}
+export class StorageUnavailable extends P2PError<{ what: string }> {}

@@ -155,6 +155,8 @@ EXITS: Final[dict[str, ExitCode]] = {
     "session-closed": ExitCode.INTERNAL,  # commands do not use a session after closing it
     "used-elsewhere": ExitCode.INTERNAL,  # commands have one process and one event loop
     "storage-failed": ExitCode.STORAGE,
+    "storage-held": ExitCode.STORAGE,
+    "storage-unavailable": ExitCode.STORAGE,
     "storage-damaged": ExitCode.STORAGE,
     "home-unusable": ExitCode.STORAGE,
     "backup-unusable": ExitCode.STORAGE,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..sqlite_store import DatabaseSchema, SqliteStore
+from ..sqlite_store import SqliteStore
+from ..store import DatabaseSchema
 from .relay_limits import RETENTION
 
 SCHEMA: Final = DatabaseSchema(

@@ -32,6 +32,7 @@ from . import (
     identities,
     layers,
     mail,
+    postgres,
     reach,
     report,
     restarts,
@@ -61,6 +62,7 @@ _NAMES: Final = (
     "tunnel",
     "web",
     "mail",
+    "postgres",
     "layers",
     "identities",
     "sleepers",
@@ -80,6 +82,7 @@ _JUDGED: Final = {
     "tunnel": ("tunnel", "growth"),
     "web": ("web-requests", "web-upload", "web-download", "growth"),
     "mail": ("accept", "deliver"),
+    "postgres": ("accept-postgres",),
     "identities": ("memory", "online", "hundred", "idle"),
     "sleepers": ("wake", "asleep-status", "asleep-start", "asleep-callable", "asleep-idle", "asleep-memory"),
     "attacks": ("attacks",),
@@ -87,7 +90,7 @@ _JUDGED: Final = {
     "commands": ("command",),
     "reach": reach.STATEMENTS,
 }
-_SHARING: Final = {"calls", "serving", "mail", "identities", "sleepers", "restarts", "commands"}
+_SHARING: Final = {"calls", "serving", "mail", "postgres", "identities", "sleepers", "restarts", "commands"}
 """Measures that share a pair of daemons."""
 _CARRYING: Final = {"streams", "files", "tunnel", "web"}
 _FILE: Final = 1024**3
@@ -125,6 +128,7 @@ class _Bench:
             "tunnel": self._tunnel,
             "web": self._web,
             "mail": self._mail,
+            "postgres": self._postgres,
             "layers": self._layers,
             "identities": self._identities,
             "sleepers": self._sleepers,
@@ -204,6 +208,11 @@ class _Bench:
 
     async def _mail(self, own: AsyncExitStack) -> Outcome:
         return await mail.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
+
+    async def _postgres(self, own: AsyncExitStack) -> Outcome:
+        return await postgres.measure(
             self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
         )
 

@@ -15,13 +15,13 @@ from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import Inbox
 from fastn_p2p.protocols.mail.outbox import Outbox
 from fastn_p2p.protocols.mail.schema import SCHEMA
-from fastn_p2p.sqlite_store import SqliteStore
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail import MailAccepted, MailContent, MailSummary, OutboxEntry
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt
 from fastn_p2p_client.peer import Peer
 
 from .file_peers import ALICE, BOB
+from .stores import StoresOfTests
 
 __all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "MailEndpoint", "Wire", "until"]
 
@@ -55,7 +55,7 @@ class MailEndpoint:
 
     def __init__(self, path: Path, clock: Clock, **config: Any) -> None:
         self.settings = msgspec.convert(config, MailConfig)
-        self.database = SqliteStore(path, SCHEMA, "mail")
+        self.database = StoresOfTests.make(path, SCHEMA, "Mail")
         self.clock = clock
         self.outbox = Outbox(self.database, lambda: self.settings, clock)
         self.queue = self.outbox.queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TypeVar
 
+from fastn_p2p_client.errors import StorageFailed, StorageHeld
 from fastn_p2p_client.ipc.messages import Ack
 
 from ..identity.one_shot_worker import CheckConfig, Data, DeclaredPermissions, DescribeData, RunOnDelete
@@ -33,12 +34,18 @@ async def check_config(
 
 
 async def run_on_delete(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Run ``on_delete`` of the protocol's code, if it was ever activated. Errors are logged."""
+    """Run ``on_delete`` of the protocol's code, if it was ever activated. Errors are logged, except these.
+
+    Raises:
+        StorageFailed, StorageHeld: data of the binding that is not in its workspace could not be deleted.
+    """
     if not context.store.is_created(identity.name, record.protocol, record.instance):
         return
     question = _about(RunOnDelete, context, identity, record)
     try:
         await context.workers.run(question, identity.name, Ack)
+    except (StorageFailed, StorageHeld):
+        raise
     except Exception as error:
         log.error("on_delete of %s (%s) of %s: %s", record.protocol, record.instance, identity.name, error)
 

@@ -405,7 +405,7 @@ class IdentityActor:
             hosted.failed(error)
             raise
         hosted.state = "serving"
-        if hosted.waiting:
+        if hosted.waiting or hosted.problem:
             hosted.on_waiting()
 
     async def _deactivate(self, message: Deactivate) -> None:

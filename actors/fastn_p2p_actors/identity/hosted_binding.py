@@ -37,10 +37,11 @@ class HostedBinding:
     Attributes:
         binding: the binding for the dispatcher, once it is active; else None.
         access: the effective access list, once it is active; never empty then.
-        state: ``starting``, ``serving`` or ``failed: …``.
+        state: ``starting``, ``serving`` or ``failed: …``. With a ``problem``, ``describe`` says ``degraded: …``.
         waiting: how much waits for the owner, as the protocol says.
         stays_awake: whether the protocol works without requests at the moment, as it says.
-        on_waiting: called when ``waiting`` has changed while the binding is active.
+        problem: reason for which the protocol does not work although it serves, as it says; else empty.
+        on_waiting: called when ``waiting`` or ``problem`` has changed while the binding is active.
     """
 
     def __init__(
@@ -62,10 +63,20 @@ class HostedBinding:
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         self.waiting = 0
+        self.problem = ""
         self.stays_awake = False
         self.on_waiting: Callable[[], object] = lambda: None
         context = BindingContext(
-            identity, key, protocol, instance, workspace, None, home, self._set_waiting, self._set_awake
+            identity,
+            key,
+            protocol,
+            instance,
+            workspace,
+            None,
+            home,
+            self._set_waiting,
+            self._set_awake,
+            self._set_problem,
         )
         self._runner = AttributingRunner(attribution, (protocol, instance))
         self._declare = partial(declared_permissions, protocol, code)
@@ -81,11 +92,17 @@ class HostedBinding:
             if self.binding is not None:
                 self.on_waiting()
 
+    def _set_problem(self, problem: str) -> None:
+        self.problem = problem[:MAX_REASON]
+        if self.binding is not None:
+            self.on_waiting()
+
     def _set_awake(self, awake: bool) -> None:
         self.stays_awake = awake
 
     def describe(self) -> BindingState:
-        return BindingState(self.protocol, self.instance, self.access, self.state)
+        state = f"degraded: {self.problem}" if self.problem and self.state == "serving" else self.state
+        return BindingState(self.protocol, self.instance, self.access, state)
 
     def failed(self, error: P2PError) -> None:
         if isinstance(error, PermissionsNeeded):

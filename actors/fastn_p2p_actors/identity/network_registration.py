@@ -85,7 +85,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
 
     async def report_waiting(self, binding: HostedBinding) -> None:
         """Send how much waits for the owner in a binding. Never raises: it is sent again after each registration."""
-        message = ReportWaiting(self._identity, binding.protocol, binding.instance, binding.waiting)
+        message = ReportWaiting(self._identity, binding.protocol, binding.instance, binding.waiting, binding.problem)
         with suppress(P2PError):
             await self._request(message)
 
@@ -137,7 +137,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
 
     def _on_accepted(self, binding: HostedBinding) -> None:
         binding.state = "serving"
-        if binding.waiting:
+        if binding.waiting or binding.problem:
             binding.on_waiting()
 
     def _on_rejected(self, binding: HostedBinding, error: P2PError) -> None:

@@ -19,6 +19,7 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.keys import id52_of
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.names import check_name
+from fastn_p2p_client.serving.hooks import MAX_REASON
 
 from ..runtime.grants import check_grant, program_subject, verify_grant
 from ..runtime.mailbox import Sender
@@ -116,6 +117,7 @@ class RegistrationRequests:
             binding = self._identity_of(message.identity, sender).bindings.get((message.protocol, message.instance))
             if binding is not None:
                 binding.waiting = max(0, message.count)
+                binding.problem = message.problem[:MAX_REASON]
                 self._waiting.changed()
         else:
             identity = self._identity_of(message.identity, sender)

@@ -46,6 +46,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── InvitationNotFound     this daemon has made no such invitation
     │   ├── StorageFailed          a file could not be written
     │   ├── StorageDamaged         a file has other content than the daemon wrote
+    │   ├── StorageHeld            another process uses the database
     │   ├── Forbidden              the sender may not make this request
     │   ├── VaultLocked            the keys are locked; the owner has to unlock the vault
     │   ├── VaultNotEncrypted      the keys of this home are not encrypted
@@ -82,6 +83,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   └── ReplicaRemoved         the daemon is no replica of the identity any more
     ├── DeadlineExceeded           no reply in time; the request may have been executed
     ├── Overloaded                 a limit is reached
+    ├── StorageUnavailable         the callee's database cannot be used at the moment; nothing is confirmed
     ├── ConnectionLost             a process or connection ended with the call in flight; it may have been executed
     ├── StreamReset                the peer ended a session early, with a code
     └── InternalError              a defect of fastn-p2p
@@ -91,7 +93,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
 
 from __future__ import annotations
 
-from .any_hop import ConnectionLost, DeadlineExceeded, Overloaded, StreamReset, is_transient
+from .any_hop import ConnectionLost, DeadlineExceeded, Overloaded, StorageUnavailable, StreamReset, is_transient
 from .application import ApplicationError
 from .credentials import (
     BadSignature,
@@ -126,6 +128,7 @@ from .local import (
     ProtocolNotInstalled,
     StorageDamaged,
     StorageFailed,
+    StorageHeld,
     VersionMismatch,
     WorkspaceNotEmpty,
 )
@@ -241,6 +244,8 @@ __all__ = [
     "SlotNotFound",
     "StorageDamaged",
     "StorageFailed",
+    "StorageHeld",
+    "StorageUnavailable",
     "StreamReset",
     "UsageError",
     "UsedElsewhere",

@@ -26,6 +26,20 @@ class Overloaded(P2PError):
     limit: int
 
 
+class StorageUnavailable(P2PError):
+    """The database in which the callee keeps ``what`` cannot be used at the moment. Nothing is confirmed.
+
+    Its reason is in the callee's log and status: a caller may be any peer.
+    """
+
+    code = "storage-unavailable"
+    retryable = True
+    transient = True
+    template = "{what} cannot be used at the moment, because its database does not answer. Nothing is confirmed"
+    see = ". Try again later; its owner's `fastn-p2p status` says why"
+    what: str
+
+
 class ConnectionLost(P2PError):
     """A process or connection ended with the call in flight. The call may have been executed."""
 

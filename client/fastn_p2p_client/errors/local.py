@@ -245,6 +245,16 @@ class StorageDamaged(LocalError):
     reason: str
 
 
+class StorageHeld(LocalError):
+    """Another process uses the database: another daemon with the same identity, for example from a backup."""
+
+    code = "storage-held"
+    retryable = True
+    template = "{store} is in use: {holder} holds it. Stop that one, or take this identity offline"
+    store: str
+    holder: str
+
+
 class Forbidden(LocalError):
     """The sender may not make this request."""
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from ..errors import HandlerFailed, InvalidConfig, P2PError, StorageFailed
+from ..errors import HandlerFailed, InvalidConfig, P2PError, StorageFailed, StorageHeld
 from ..ipc.messages import UNDECODABLE
 from ..protocol import STOPPED, BindingContext, Protocol
 from .handlers import ProtocolHandlers
@@ -207,9 +207,16 @@ async def delete(context: BindingContext, config: bytes, load: Load) -> None:
     Raises:
         ProtocolNotInstalled: there is no such class.
         InvalidConfig: the config does not fit.
-        HandlerFailed: protocol code has raised an exception or taken too long.
+        StorageFailed, StorageHeld: the hook has raised it, because data that is not in the workspace cannot be deleted.
+        HandlerFailed: protocol code has raised another exception or taken too long.
     """
-    await run_hook(context, "on_delete", _instantiate_unchecked(context, config, load).on_delete)
+    code = _instantiate_unchecked(context, config, load)
+    try:
+        await run_hook(context, "on_delete", code.on_delete)
+    except HandlerFailed as error:
+        if isinstance(error.__cause__, StorageFailed | StorageHeld):
+            raise error.__cause__ from None
+        raise
 
 
 async def describe(context: BindingContext, config: bytes, load: Load) -> str | None:

@@ -6,6 +6,7 @@
 - ``splice``: copy bytes between a socket and a session.
 - ``sockets``, ``service_address``: open sockets; parse addresses.
 - ``target_service``: the one service of this machine that a binding makes reachable.
+- ``binding_store``: the database of a binding, SQLite or PostgreSQL.
 - ``accept_loop``: accept connections from a listener, until SIGTERM.
 - ``error_reporter``: rate-limited error messages.
 """

@@ -17,6 +17,14 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits. The oldest messages above a limit are deleted, but never one that waits for delivery."""
 
+    store: Annotated[
+        str,
+        msgspec.Meta(
+            description="URL of a PostgreSQL database that keeps the messages: postgresql://USER@HOST:5432/DB"
+        ),
+    ] = ""
+    """PostgreSQL database that keeps the messages: ``postgresql://USER@HOST:5432/DATABASE``. Messages that are here
+    move there. Empty: an SQLite file keeps them."""
     history: _Count = 10_000
     """Messages in all conversations with one peer."""
     history_bytes: Annotated[int, msgspec.Meta(ge=_MIB // 16, le=1024 * _MIB)] = 8 * _MIB

@@ -1,17 +1,14 @@
-"""Messages of a binding in one SQLite database."""
+"""Messages of a binding in one database."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from fastn_p2p_client.chat.messages import MAX_BATCH, ChatMessage, ConversationSummary, MessageState, OutgoingMessage
 from fastn_p2p_client.errors import ApplicationError
 
-from ...sqlite_store import DatabaseSchema, SqliteStore
+from ...store import DatabaseSchema, Store, StoreConnection
 from .config import ChatConfig
 
 P = ParamSpec("P")
@@ -47,6 +44,8 @@ CREATE INDEX unseen ON messages (peer, conversation, seq) WHERE mine = 0 AND mar
 CREATE INDEX untold ON messages (peer, conversation, seq) WHERE untold = 1;
 """
 SCHEMA: Final = DatabaseSchema(1, _CREATE_TABLES)
+NUMBERED_TABLES: Final = (("messages", "seq"),)
+SMALL_TABLES: Final = ("peers",)
 _COLUMNS: Final = "seq, id, mine, text, at, mark"
 
 
@@ -66,12 +65,13 @@ class MessageStore:
 
     Raises (each method):
         StorageFailed: the disk is full, for example.
+        StorageUnavailable: PostgreSQL cannot be used at the moment.
         ApplicationError: from the method of ``MessageTables``.
     """
 
-    def __init__(self, path: Path, config: ChatConfig) -> None:
+    def __init__(self, database: Store, config: ChatConfig) -> None:
         self.config = config
-        self._database = SqliteStore(path, SCHEMA, "chat")
+        self._database = database
 
     async def open(self) -> None:
         """Open the database, or create it.
@@ -106,10 +106,10 @@ class MessageTables:
     """Changes and queries on the tables, inside a transaction of the caller.
 
     Raises (each method):
-        sqlite3.Error: the disk is full, or the file is damaged.
+        sqlite3.Error, psycopg.Error: the disk is full, or the file is damaged.
     """
 
-    def __init__(self, connection: sqlite3.Connection, config: ChatConfig) -> None:
+    def __init__(self, connection: StoreConnection, config: ChatConfig) -> None:
         self._db = connection
         self._config = config
 
@@ -202,7 +202,8 @@ class MessageTables:
     def conversations(self) -> list[ConversationSummary]:
         """Return all conversations, the latest first."""
         rows = self._db.execute(
-            "SELECT peer, conversation, count(*), sum(mine = 0 AND mark = 1), sum(mine = 1 AND mark = 0), max(at)"
+            "SELECT peer, conversation, count(*), count(*) FILTER (WHERE mine = 0 AND mark = 1),"
+            " count(*) FILTER (WHERE mine = 1 AND mark = 0), max(at)"
             " FROM messages GROUP BY peer, conversation ORDER BY max(seq) DESC LIMIT 10000"
         )
         return [ConversationSummary(*row) for row in rows]
@@ -258,13 +259,13 @@ class MessageTables:
 
     def _insert(self, peer: str, conversation: str, sent: OutgoingMessage, *, mine: bool, now: int) -> ChatMessage:
         size, at, mark = len(sent.text.encode()), min(sent.at, now), _KEPT if mine else _DELIVERED
-        cursor = self._db.execute(
+        (seq,) = self._db.execute(
             "INSERT INTO messages (peer, conversation, id, mine, text, bytes, at, mark)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (peer, conversation, sent.id, mine, sent.text, size, at, mark),
-        )
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+            (peer, conversation, sent.id, int(mine), sent.text, size, at, mark),
+        ).fetchone()
         self._db.execute("UPDATE peers SET messages = messages + 1, bytes = bytes + ? WHERE peer = ?", (size, peer))
-        return ChatMessage(int(cursor.lastrowid or 0), sent.id, mine, sent.text, at, _STATES[mark])
+        return ChatMessage(seq, sent.id, mine, sent.text, at, _STATES[mark])
 
     def _conversations(self, peer: str, ids: Iterable[str]) -> set[str]:
         query = "SELECT conversation FROM messages WHERE peer = ? AND mine = 1 AND id = ?"
@@ -316,16 +317,10 @@ class MessageTables:
         ]
 
 
-def count_contents(path: Path) -> tuple[int, int, int]:
-    """Return the number of messages in the file, of peers, and of messages that wait. Blocks; changes nothing.
-
-    Raises:
-        sqlite3.Error: the file cannot be read.
-    """
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA query_only = TRUE")
-        messages, waiting = db.execute(
-            "SELECT count(*), coalesce(sum(mine = 1 AND mark = 0), 0) FROM messages"
-        ).fetchone()
-        (peers,) = db.execute("SELECT count(*) FROM peers").fetchone()
+def count_contents(connection: StoreConnection) -> tuple[int, int, int]:
+    """Return the number of messages, of peers, and of messages that wait."""
+    messages, waiting = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE mine = 1 AND mark = 0) FROM messages"
+    ).fetchone()
+    (peers,) = connection.execute("SELECT count(*) FROM peers").fetchone()
     return messages, peers, waiting

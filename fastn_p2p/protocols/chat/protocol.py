@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -27,17 +28,18 @@ from fastn_p2p_client.chat.messages import (
     SendMessage,
     StateChanged,
 )
-from fastn_p2p_client.errors import ApplicationError, BadMessage, Overloaded
+from fastn_p2p_client.errors import ApplicationError, BadMessage, Overloaded, StorageUnavailable
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
+from fastn_p2p_client.protocol import BindingContext, Peer, Permissions, Protocol, request, stream
 from fastn_p2p_client.session import framing
 from fastn_p2p_client.session.session import Session
 
 from ...concurrency import run_all
 from ...console.formatting import format_count
+from .._shared.binding_store import BindingStore, check_store, store_permissions
 from .config import ChatConfig
 from .delivery import PeerDelivery, PeerTransport
-from .message_store import MessageStore, MessageTables, count_contents
+from .message_store import NUMBERED_TABLES, SCHEMA, SMALL_TABLES, MessageStore, MessageTables, count_contents
 from .open_conversations import ConversationId, OpenConversations, TerminalQueue
 from .presence import PresenceSender
 
@@ -73,31 +75,69 @@ class Chat(Protocol):
         self._deliveries: dict[str, PeerDelivery] = {}
         self._calls: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
+        self._stores = BindingStore(context, SCHEMA, numbered=NUMBERED_TABLES, small=SMALL_TABLES)
+        self._resuming: asyncio.Task[None] | None = None
+
+    @classmethod
+    def permissions(cls, config: ChatConfig) -> Permissions:
+        return store_permissions(config.store)
+
+    async def on_check(self) -> None:
+        await asyncio.to_thread(check_store, self.config.store)
 
     async def on_activate(self) -> None:
-        self._store = MessageStore(self.context.workspace / _FILE, self.config)
+        await self._open_store(self.config)
         self._open = OpenConversations(lambda id: PresenceSender(PeerTransport(self.context, id.peer), id.conversation))
-        await self._store.open()
-        await self._store.write(MessageTables.prune_all)
-        for peer in await self._store.read(MessageTables.waiting_peers):
-            self._delivery_to(peer).wake()
+        await self._resume()
 
     async def on_reload(self) -> None:
+        before = self._store.config
+        if self.config.store != before.store:
+            await self._close_store()
+            try:
+                await self._open_store(self.config)
+            except BaseException:
+                await self._open_store(before)
+                raise
         self._store.config = self.config
-        await self._store.write(MessageTables.prune_all)
+        await self._resume()
 
     async def on_deactivate(self) -> None:
         await self._open.close()
-        for delivery in self._deliveries.values():
-            await delivery.close()
-        await self._store.close()
+        await self._close_store()
+
+    async def on_delete(self) -> None:
+        await asyncio.to_thread(self._stores.delete, self.config.store)
 
     async def describe_data(self) -> str:
-        messages, peers, waiting = await asyncio.to_thread(count_contents, self.context.workspace / _FILE)
+        messages, peers, waiting = await asyncio.to_thread(
+            self._stores.read_once, self.config.store, self.context.workspace / _FILE, count_contents
+        )
         return (
             f"{format_count(messages, 'message')} of conversations with {format_count(peers, 'peer')}, "
-            f"{waiting} of them not delivered yet"
+            f"{waiting} of them not delivered yet{self._stores.location(self.config.store)}"
         )
+
+    async def _open_store(self, config: ChatConfig) -> None:
+        database = self._stores.make(config.store, self.context.workspace / _FILE, self._on_ready)
+        self._store = MessageStore(database, config)
+        await self._store.open()
+
+    async def _close_store(self) -> None:
+        for delivery in self._deliveries.values():
+            await delivery.close()
+        self._deliveries.clear()
+        await self._store.close()
+
+    def _on_ready(self) -> None:
+        self._resuming = asyncio.create_task(self._resume())
+
+    async def _resume(self) -> None:
+        """Delete what exceeds the limits, and deliver what waits, as soon as the database can be used."""
+        with contextlib.suppress(StorageUnavailable):  # ``_on_ready`` follows
+            await self._store.write(MessageTables.prune_all)
+            for peer in await self._store.read(MessageTables.waiting_peers):
+                self._delivery_to(peer).wake()
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 

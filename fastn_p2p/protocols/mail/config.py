@@ -22,6 +22,12 @@ class MailConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
     """Existing directory of this machine, absolute or with ``~``; mail is kept in a private directory inside it.
     Empty: mail is kept in the daemon's home."""
+    store: Annotated[
+        str,
+        msgspec.Meta(description="URL of a PostgreSQL database that keeps the mail: postgresql://USER@HOST:5432/DB"),
+    ] = ""
+    """PostgreSQL database that keeps the mail: ``postgresql://USER@HOST:5432/DATABASE``. Mail that is here moves there.
+    Empty: an SQLite file keeps it."""
     max_messages: _Count = 10_000
     """Mails in the mailbox."""
     max_bytes: _Count = _GIB

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, DeliveryReceipt, OutgoingMail
 
-from ...sqlite_store import SqliteStore
+from ...store import Store, StoreConnection
 from .._shared.change_signal import ChangeSignal
-from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, add_usage
+from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, add_usage, new_stream
 
 
 class Recipient(NamedTuple):
@@ -53,7 +52,7 @@ class DeliveryQueue:
         changed: notified when mails no longer wait.
     """
 
-    def __init__(self, database: SqliteStore, now: Callable[[], int], changed: ChangeSignal) -> None:
+    def __init__(self, database: Store, now: Callable[[], int], changed: ChangeSignal) -> None:
         self._database = database
         self._now = now
         self._changed = changed
@@ -66,21 +65,23 @@ class DeliveryQueue:
     async def batch(self, recipient: Recipient) -> tuple[OutgoingMail, ...]:
         """Return the next mails, in order: as many as fit one delivery, or a single one of any size."""
 
-        def query(connection: sqlite3.Connection) -> tuple[OutgoingMail, ...]:
-            parcels: list[OutgoingMail] = []
-            size = 0
-            cursor = connection.execute(
-                "SELECT number, id, accepted, letter, size FROM outbox "
-                "WHERE state = 0 AND recipient = ? AND instance = ? ORDER BY number LIMIT ?",
+        def query(connection: StoreConnection) -> tuple[OutgoingMail, ...]:
+            whose = "state = 0 AND recipient = ? AND instance = ?"
+            last = size = 0
+            for number, bytes_ in connection.execute(
+                f"SELECT number, size FROM outbox WHERE {whose} ORDER BY number LIMIT ?",  # noqa: S608 - ours
                 (*recipient, MAX_BATCH),
-            )
-            for number, id, accepted, letter, bytes_ in cursor:
+            ).fetchall():
                 size += bytes_
-                if parcels and size > MAX_BATCH_BYTES:
+                if last and size > MAX_BATCH_BYTES:
                     break
-                parcels.append(OutgoingMail(number, id, accepted, letter))
-            cursor.close()
-            return tuple(parcels)
+                last = number
+            rows = connection.execute(
+                f"SELECT number, id, accepted, letter FROM outbox WHERE {whose} AND number <= ? "  # noqa: S608 - ours
+                "ORDER BY number",
+                (*recipient, last),
+            )
+            return tuple(OutgoingMail(*row) for row in rows)
 
         return await self._database.read(query)
 
@@ -96,11 +97,10 @@ class DeliveryQueue:
         arrived = [parcel for parcel in sent if parcel.sequence <= receipt.settled and parcel.sequence not in refused]
         rejected = [(parcel, refused[parcel.sequence]) for parcel in sent if parcel.sequence in refused]
 
-        def change(connection: sqlite3.Connection) -> None:
-            count = connection.executemany(
-                "UPDATE outbox SET state = ?, changed = ?, reason = '', letter = NULL WHERE number = ? AND state = 0",
-                [(DELIVERED, now, parcel.sequence) for parcel in arrived],
-            ).rowcount
+        def change(connection: StoreConnection) -> None:
+            done = "UPDATE outbox SET state = ?, changed = ?, reason = '', letter = NULL WHERE number = ? AND state = 0"
+            values = [(DELIVERED, now, parcel.sequence) for parcel in arrived]
+            count = connection.executemany(done, values).rowcount if values else 0
             if count == len(arrived):
                 add_usage(connection, OUTBOX_USAGE, -count, -sum(len(parcel.letter) for parcel in arrived))
             else:  # the owner has deleted some of them meanwhile
@@ -123,7 +123,7 @@ class DeliveryQueue:
             rejected: the recipient has rejected the delivery.
         """
 
-        def change(connection: sqlite3.Connection) -> FailedTime:
+        def change(connection: StoreConnection) -> FailedTime:
             tried, since = connection.execute(
                 "UPDATE route SET trouble = ?, tried = tried + ?, "
                 "refused = CASE WHEN ? THEN COALESCE(refused, tried + ?) END "
@@ -148,14 +148,14 @@ class DeliveryQueue:
 
     async def restart_stream(self, recipient: Recipient) -> None:
         """Give the stream a new id: the recipient knows more of the old stream than this outbox does."""
-        query = "UPDATE route SET stream = randomblob(16) WHERE recipient = ? AND instance = ?"
-        await self._database.write(lambda each: each.execute(query, recipient))
+        query = "UPDATE route SET stream = ? WHERE recipient = ? AND instance = ?"
+        await self._database.write(lambda each: each.execute(query, (new_stream(), *recipient)))
 
     async def bounce(self, recipient: Recipient, reason: str, *, tried: int | None = None) -> None:
         """Bounce all waiting mails of a recipient, or only those that have failed for ``tried`` milliseconds."""
         now = self._now()
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: StoreConnection) -> None:
             whose = "recipient = ? AND instance = ?"
             if tried is None:
                 _bounce(connection, now, reason, whose, *recipient)
@@ -166,7 +166,7 @@ class DeliveryQueue:
         await self._database.write(change, lambda _: self._changed.notify())
 
 
-def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: str, *values: object) -> None:
+def _bounce(connection: StoreConnection, now: int, reason: str, condition: str, *values: object) -> None:
     """Mark waiting mails as bounced. Their letters stay, so that the owner can retry them."""
     connection.execute(
         f"UPDATE outbox SET state = {BOUNCED}, changed = ?, reason = ? WHERE state = 0 AND {condition}",  # noqa: S608 - ours
@@ -174,8 +174,9 @@ def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: st
     )
 
 
-def _recount_usage(connection: sqlite3.Connection) -> None:
+def _recount_usage(connection: StoreConnection) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO room SELECT ?, COUNT(*), COALESCE(SUM(size), 0) FROM outbox WHERE state <> ?",
+        "INSERT INTO room SELECT ?, COUNT(*), COALESCE(SUM(size), 0) FROM outbox WHERE state <> ? "
+        "ON CONFLICT (owner) DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes",
         (OUTBOX_USAGE, DELIVERED),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
+from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed, StorageUnavailable
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import (
     REWOUND,
@@ -25,7 +24,7 @@ from fastn_p2p_client.mail.messages import (
 )
 from fastn_p2p_client.peer import Peer
 
-from ...sqlite_store import SqliteStore
+from ...store import Store, StoreConnection
 from .._shared.change_signal import ChangeSignal
 from .config import MailConfig
 from .schema import TOTAL_USAGE, StorageUsage, add_usage, read_usage
@@ -36,6 +35,8 @@ MAX_STREAMS: Final = 64
 MEMORY: Final = 90 * 86_400_000
 """Milliseconds (90 days) for which idle streams and deleted mails are remembered: no mail is on its way for so long."""
 
+_ALL: Final = (1 << 63) - 1
+"""Limit of a query without a limit."""
 _COUNT_DELAY: Final = 0.2
 """Seconds between a change and the count of unread mails."""
 _COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
@@ -56,7 +57,7 @@ class Inbox:
         on_unread: called with the number of unread mails, soon after it may have changed.
     """
 
-    def __init__(self, database: SqliteStore, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
+    def __init__(self, database: Store, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
         self._config = config
         self._now = now
@@ -78,7 +79,7 @@ class Inbox:
         config, now, sender = self._config(), self._now(), bytes(peer.key)
         letters = [_decode(parcel, config) for parcel in delivery.parcels]
 
-        def change(connection: sqlite3.Connection) -> DeliveryReceipt:
+        def change(connection: StoreConnection) -> DeliveryReceipt:
             transaction = _DeliveryTransaction(connection, sender, delivery, config)
             for parcel, content in zip(delivery.parcels, letters, strict=True):
                 if not transaction.add(parcel, content, peer.name, now):
@@ -99,7 +100,7 @@ class Inbox:
     async def _count_unread(self) -> None:
         await asyncio.sleep(_COUNT_DELAY)
         query = "SELECT count(*) FROM mailbox WHERE read = 0 AND deleted IS NULL"
-        with suppress(StorageDamaged, StorageFailed):  # the next request reports it
+        with suppress(StorageDamaged, StorageFailed, StorageUnavailable):  # the next request reports it
             (count,) = await self._database.read(lambda each: each.execute(query).fetchone())
             self.on_unread(count)
 
@@ -144,7 +145,7 @@ class Inbox:
         """Delete mails; return how many of them existed."""
         now = self._now()
 
-        def change(connection: sqlite3.Connection) -> int:
+        def change(connection: StoreConnection) -> int:
             count = 0
             for number in dict.fromkeys(numbers):
                 row = connection.execute(
@@ -168,7 +169,7 @@ class Inbox:
         """Forget deleted mails and idle streams after ``MEMORY``: no sender can send them again."""
         before = self._now() - MEMORY
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: StoreConnection) -> None:
             connection.execute("DELETE FROM mailbox WHERE deleted < ?", (before,))
             connection.execute("DELETE FROM incoming WHERE touched < ?", (before,))
             connection.execute("DELETE FROM room WHERE messages = 0")
@@ -179,9 +180,7 @@ class Inbox:
 class _DeliveryTransaction:
     """Database transaction of one delivery."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, sender: bytes, delivery: DeliverMail, config: MailConfig
-    ) -> None:
+    def __init__(self, connection: StoreConnection, sender: bytes, delivery: DeliverMail, config: MailConfig) -> None:
         self._connection = connection
         self._sender = sender
         self._delivery = delivery
@@ -228,14 +227,15 @@ class _DeliveryTransaction:
         connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
         if self._resolved != self._before:
             connection.execute(
-                "INSERT OR REPLACE INTO incoming VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO incoming VALUES (?, ?, ?, ?, ?) ON CONFLICT (sender, stream) DO UPDATE SET "
+                "settled = excluded.settled, touched = excluded.touched, refused = excluded.refused",
                 (self._sender, self._delivery.stream, self._resolved, now, _encode(refused) if refused else None),
             )
             if not self._before:
                 connection.execute(
                     "DELETE FROM incoming WHERE sender = ? AND stream IN (SELECT stream FROM incoming "
-                    "WHERE sender = ? ORDER BY touched DESC LIMIT -1 OFFSET ?)",
-                    (self._sender, self._sender, MAX_STREAMS),
+                    "WHERE sender = ? ORDER BY touched DESC LIMIT ? OFFSET ?)",
+                    (self._sender, self._sender, _ALL, MAX_STREAMS),
                 )
         if self._added.messages:
             for owner in (self._sender, TOTAL_USAGE):

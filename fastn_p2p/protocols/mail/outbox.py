@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
 from collections.abc import Callable, Sequence
+from copy import copy
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -11,8 +12,9 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import MailAccepted, MailContent, OutboxEntry, OutboxPage, OutboxState
 
-from ...sqlite_store import SqliteStore
+from ...store import Store, StoreConnection
 from .._shared.change_signal import ChangeSignal
+from .accepted_batch import MAX_ACCEPTED, AcceptedMail, Outcome, accept_batch
 from .config import MailConfig
 from .delivery_queue import DeliveryQueue, Recipient
 from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, WAITING, add_usage
@@ -40,47 +42,73 @@ class Outbox:
         on_waiting: called with the recipient when a mail begins to wait.
     """
 
-    def __init__(self, database: SqliteStore, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
+    def __init__(self, database: Store, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
         self._config = config
         self._now = now
         self._changed = ChangeSignal()
         self.queue = DeliveryQueue(database, now, self._changed)
         self.on_waiting: Callable[[Recipient], object] = lambda _: None
+        self._arriving: list[AcceptedMail] = []
+        self._accepting: asyncio.Task[None] | None = None
 
     async def accept(self, id: str, recipient: Recipient, address: str, content: MailContent) -> MailAccepted:
         """Store a mail, or recognise it by its id. It is on disk when this returns.
 
         Raises:
             ApplicationError: ``IdTaken``, ``OutboxFull``, ``TooLarge``, ``UnsafeName``.
+        StorageFailed, StorageUnavailable: it is not confirmed.
         """
         data = encode_mail(content)
         hasher = blake2b(data, digest_size=16, key=recipient.key)
         hasher.update(recipient.instance.encode())
-        config, now, digest = self._config(), self._now(), hasher.digest()
-
-        def change(connection: sqlite3.Connection) -> MailAccepted:
-            connection.execute(
-                "INSERT INTO route (recipient, instance, address) VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET address = excluded.address WHERE address <> excluded.address",
-                (*recipient, address),
+        result: asyncio.Future[MailAccepted] = asyncio.get_running_loop().create_future()
+        self._arriving.append(
+            AcceptedMail(
+                id,
+                hasher.digest(),
+                recipient,
+                address,
+                self._now(),
+                content.subject,
+                len(content.attachments),
+                data,
+                result,
             )
-            attachments = len(content.attachments)
-            number = _insert(
-                connection,
-                (id, digest, *recipient, WAITING, now, now, "", content.subject, len(data), attachments, data),
-            )
-            if number is None:
-                return _existing_entry(connection, id, digest)
-            usage = add_usage(connection, OUTBOX_USAGE, 1, len(data))
-            if usage.messages > config.max_outbox_messages or usage.bytes > config.max_outbox_bytes:
-                raise ApplicationError(
-                    "OutboxFull",
-                    "the outbox is full: wait until mails are delivered, or delete some (`fastn-p2p mail outbox`)",
-                )
-            return MailAccepted(id, number, now)
+        )
+        if self._accepting is None:
+            self._accepting = asyncio.create_task(self._accept_arriving())
+        return await result
 
-        return await self._database.write(change, lambda _: self.on_waiting(recipient))
+    async def _accept_arriving(self) -> None:
+        """Store the mails that wait, those of one moment in one batch, until none waits."""
+        try:
+            while self._arriving:
+                batch, self._arriving = self._arriving[:MAX_ACCEPTED], self._arriving[MAX_ACCEPTED:]
+                await self._accept_batch(batch)
+        finally:
+            self._accepting = None
+
+    async def _accept_batch(self, batch: list[AcceptedMail]) -> None:
+        config = self._config()
+
+        def on_commit(outcomes: list[Outcome]) -> None:
+            for recipient in {mail.recipient for mail in batch}:
+                self.on_waiting(recipient)
+            for mail, outcome in zip(batch, outcomes, strict=True):
+                if mail.result.done():
+                    continue  # its caller was cancelled
+                if isinstance(outcome, ApplicationError):
+                    mail.result.set_exception(outcome)
+                else:
+                    mail.result.set_result(outcome)
+
+        try:
+            await self._database.write(lambda connection: accept_batch(connection, batch, config), on_commit)
+        except Exception as error:
+            for mail in batch:
+                if not mail.result.done():
+                    mail.result.set_exception(copy(error))
 
     async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxPage:
         """Return a page of sent mails, the oldest first."""
@@ -111,7 +139,7 @@ class Outbox:
     async def delete(self, numbers: Sequence[int]) -> int:
         """Delete mails in any state; return how many existed. A mail that is being delivered now may still arrive."""
 
-        def change(connection: sqlite3.Connection) -> int:
+        def change(connection: StoreConnection) -> int:
             count = 0
             for number in dict.fromkeys(numbers):
                 row = connection.execute(
@@ -136,7 +164,7 @@ class Outbox:
         """
         now = self._now()
 
-        def change(connection: sqlite3.Connection) -> tuple[int, set[Recipient]]:
+        def change(connection: StoreConnection) -> tuple[int, set[Recipient]]:
             rows = connection.execute(
                 "SELECT number, state, recipient, instance FROM outbox WHERE state <> ? ORDER BY number", (DELIVERED,)
             ).fetchall()
@@ -148,7 +176,11 @@ class Outbox:
                         "attachments, letter",
                         (number,),
                     ).fetchone()
-                    _insert(connection, (*row[:4], WAITING, now, now, "", *row[4:]))
+                    connection.execute(
+                        "INSERT INTO outbox (id, digest, recipient, instance, subject, size, attachments, letter, "
+                        "state, accepted, changed, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
+                        (*row, WAITING, now, now),
+                    )
             recipients = {Recipient(*row[2:]) for row in chosen}
             for each in recipients:
                 connection.execute("UPDATE route SET refused = NULL WHERE recipient = ? AND instance = ?", each)
@@ -170,7 +202,7 @@ class Outbox:
         """Forget mails that were delivered or bounced more than ``keep_sent`` seconds ago."""
         before = self._now() - int(self._config().keep_sent * 1000)
 
-        def change(connection: sqlite3.Connection) -> int:
+        def change(connection: StoreConnection) -> int:
             rows = connection.execute(
                 "DELETE FROM outbox WHERE number IN "
                 "(SELECT number FROM outbox WHERE state <> 0 AND changed < ? LIMIT ?) RETURNING state, size",
@@ -182,25 +214,6 @@ class Outbox:
 
         while await self._database.write(change) == _PRUNE_BATCH:
             pass
-
-
-def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int | None:
-    """Insert an entry at the end; return its number, or None if the id exists."""
-    row = connection.execute(
-        "INSERT INTO outbox (id, digest, recipient, instance, state, accepted, changed, reason, subject, size, "
-        "attachments, letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING number",
-        values,
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
-def _existing_entry(connection: sqlite3.Connection, id: str, digest: bytes) -> MailAccepted:
-    number, accepted, found = connection.execute(
-        "SELECT number, accepted, digest FROM outbox WHERE id = ?", (id,)
-    ).fetchone()
-    if found != digest:
-        raise ApplicationError("IdTaken", f"another mail has the id {id!r} already: choose another id")
-    return MailAccepted(id, number, accepted)
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:

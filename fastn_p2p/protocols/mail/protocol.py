@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
+from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed, StorageUnavailable
 from fastn_p2p_client.mail import messages as m
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.protocol import BindingContext, Peer, Permissions, Protocol, request
 
-from ...sqlite_store import SqliteStore
+from .._shared.binding_store import BindingStore, check_store, store_permissions
 from .config import MailConfig
 from .delivery import CallTransport, DeliveryManager
 from .delivery_queue import Recipient
 from .inbox import Inbox
 from .outbox import Outbox
 from .recipient_lookup import RecipientLookup
-from .schema import SCHEMA, count_mails
+from .schema import NUMBERED_TABLES, SCHEMA, SMALL_TABLES, count_mails
 from .storage import FILE, Storage, check_storage_dir
 
 _PRUNE_INTERVAL: Final = 3600.0
@@ -34,6 +36,13 @@ log = logging.getLogger(__name__)
 MailReply = (
     m.MailAccepted | m.InboxPage | m.ReceivedMail | m.MailCount | m.OutboxPage | m.OutboxEntry | m.DeliveryReceipt
 )
+
+
+class _Opened(NamedTuple):
+    """Store that is open."""
+
+    file: Path
+    store: str
 
 
 class Mail(Protocol):
@@ -56,42 +65,40 @@ class Mail(Protocol):
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._storage = Storage(context.workspace, context.key, context.instance)
-        database = self._database = SqliteStore(self._storage.directory / FILE, SCHEMA, "mail")
-        transport = CallTransport(context)
-        self._recipients = RecipientLookup(transport.address_book)
-        self._inbox = Inbox(database, self._current_config, _now)
-        self._inbox.on_unread = context.report_waiting
-        self._outbox = Outbox(database, self._current_config, _now)
-        self._delivery = DeliveryManager(
-            self._outbox.queue, transport, self._current_config, context.instance, on_delivering=context.stay_awake
-        )
-        self._outbox.on_waiting = self._delivery.wake
+        self._stores = BindingStore(context, SCHEMA, numbered=NUMBERED_TABLES, small=SMALL_TABLES)
+        self._transport = CallTransport(context)
+        self._recipients = RecipientLookup(self._transport.address_book)
         self._pruning: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
 
     @classmethod
     def permissions(cls, config: MailConfig) -> Permissions:
-        return Permissions(write=[config.storage_dir] if config.storage_dir else [])
+        needed = store_permissions(config.store)
+        return Permissions(
+            read=needed.read, write=[config.storage_dir] if config.storage_dir else [], connect=needed.connect
+        )
 
     async def on_check(self) -> None:
         await asyncio.to_thread(check_storage_dir, self.config.storage_dir)
+        await asyncio.to_thread(check_store, self.config.store)
 
     async def on_activate(self) -> None:
-        self._database.path = await asyncio.to_thread(self._storage.prepare, self.config.storage_dir)
-        await self._open()
+        await self._open(await asyncio.to_thread(self._storage.prepare, self.config.storage_dir), self.config.store)
         self._pruning = asyncio.create_task(self._prune())
 
     async def on_reload(self) -> None:
-        """Move the mail if ``storage_dir`` changed. Requests fail with StorageFailed meanwhile, and are retried."""
-        if self._storage.wanted(self.config.storage_dir) == self._database.path.parent:
+        """Move the mail if ``storage_dir`` or ``store`` changed. Requests fail meanwhile, and are retried."""
+        before = self._opened
+        if (self._storage.wanted(self.config.storage_dir), self.config.store) == (before.file.parent, before.store):
             return
         await self._close()
         try:
-            self._database.path = await asyncio.to_thread(self._storage.prepare, self.config.storage_dir)
+            file = await asyncio.to_thread(self._storage.prepare, self.config.storage_dir)
+            await self._open(file, self.config.store)
         except BaseException:
             await asyncio.to_thread(self._storage.hold)
+            await self._open(self._storage.directory / FILE, before.store)
             raise
-        finally:
-            await self._open()
 
     async def on_deactivate(self) -> None:
         if self._pruning is not None:
@@ -100,17 +107,44 @@ class Mail(Protocol):
         self._storage.release()
 
     async def on_delete(self) -> None:
+        await asyncio.to_thread(self._stores.delete, self.config.store)
         await asyncio.to_thread(self._storage.remove)
 
-    async def _open(self) -> None:
+    async def _open(self, file: Path, store: str) -> None:
         try:
-            await self._database.open()
-            await self._delivery.start()
-            self._inbox.count_unread()
+            database = self._stores.make(store, file, self._on_ready)
         except BaseException:
-            await self._database.close()
             self._storage.release()
             raise
+        self._opened = _Opened(file, store)
+        self._database = database
+        self._inbox = Inbox(database, self._current_config, _now)
+        self._inbox.on_unread = self.context.report_waiting
+        self._outbox = Outbox(database, self._current_config, _now)
+        self._delivery = DeliveryManager(
+            self._outbox.queue,
+            self._transport,
+            self._current_config,
+            self.context.instance,
+            on_delivering=self.context.stay_awake,
+        )
+        self._outbox.on_waiting = self._delivery.wake
+        try:
+            await database.open()
+            await self._resume()
+        except BaseException:
+            await database.close()
+            self._storage.release()
+            raise
+
+    def _on_ready(self) -> None:
+        self._resuming = asyncio.create_task(self._resume())
+
+    async def _resume(self) -> None:
+        """Deliver what waits, and count what is unread, as soon as the database can be used."""
+        with contextlib.suppress(StorageUnavailable):  # ``_on_ready`` follows
+            await self._delivery.start()
+            self._inbox.count_unread()
 
     async def _close(self) -> None:
         self._inbox.stop_counting()
@@ -118,10 +152,12 @@ class Mail(Protocol):
         await self._database.close()
 
     async def describe_data(self) -> str:
-        mails, unread, waiting = await asyncio.to_thread(count_mails, self._database.path)
+        file = self._storage.directory / FILE
+        mails, unread, waiting = await asyncio.to_thread(self._stores.read_once, self.config.store, file, count_mails)
         return (
             f"a mailbox with {mails} {'mail' if mails == 1 else 'mails'}, {unread} of them unread, "
             f"and an outbox in which {waiting} {'waits' if waiting == 1 else 'wait'} to be delivered"
+            f"{self._stores.location(self.config.store)}"
         )
 
     def _current_config(self) -> MailConfig:
@@ -142,7 +178,7 @@ class Mail(Protocol):
             try:
                 await self._outbox.prune()
                 await self._inbox.prune()
-            except (StorageDamaged, StorageFailed) as error:
+            except (StorageDamaged, StorageFailed, StorageUnavailable) as error:
                 log.error("old mail could not be removed, and is tried again in an hour: %s", error)
 
     @request

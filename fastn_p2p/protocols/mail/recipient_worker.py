@@ -50,6 +50,7 @@ from fastn_p2p_client.errors import (
     ProtocolNotFound,
     StorageDamaged,
     StorageFailed,
+    StorageUnavailable,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import REWOUND, DeliverMail, DeliveryReceipt, OutgoingMail
@@ -168,7 +169,7 @@ class RecipientWorker:
                 if not parcels:
                     return
                 await self._attempt(parcels)
-            except (StorageDamaged, StorageFailed) as error:
+            except (StorageDamaged, StorageFailed, StorageUnavailable) as error:
                 log.error("mail for %s cannot be delivered now, and is tried again: %s", self._peer, error)
                 await self._wait_for_retry(absent=False)
             except Exception:  # a defect must not keep mail from being sent

@@ -6,12 +6,10 @@ mail's position in the order of its stream.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from pathlib import Path
+import secrets
 from typing import Final, NamedTuple
 
-from ...sqlite_store import BUSY_TIMEOUT, DatabaseSchema
+from ...store import DatabaseSchema, StoreConnection
 
 WAITING: Final = 0
 DELIVERED: Final = 1
@@ -104,6 +102,8 @@ UPDATE route SET refused = NULL; -- was a time of the wall clock
 """
 
 SCHEMA: Final = DatabaseSchema(2, _CREATE, {1: _FROM_VERSION_1})
+NUMBERED_TABLES: Final = (("outbox", "number"), ("mailbox", "number"))
+SMALL_TABLES: Final = ("route", "incoming", "room")
 
 
 class StorageUsage(NamedTuple):
@@ -117,32 +117,31 @@ class StorageUsage(NamedTuple):
         return StorageUsage(self.messages + 1, self.bytes + size)
 
 
-def read_usage(connection: sqlite3.Connection, owner: bytes) -> StorageUsage:
+def read_usage(connection: StoreConnection, owner: bytes) -> StorageUsage:
     """Return the usage of ``owner``: a sender's key, ``TOTAL_USAGE`` or ``OUTBOX_USAGE``."""
     row = connection.execute("SELECT messages, bytes FROM room WHERE owner = ?", (owner,)).fetchone()
     return StorageUsage(*row) if row else StorageUsage(0, 0)
 
 
-def add_usage(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> StorageUsage:
+def add_usage(connection: StoreConnection, owner: bytes, messages: int, size: int) -> StorageUsage:
     """Add mails and bytes, which may be negative, to the usage of ``owner``; return the new usage."""
     row = connection.execute(
         "INSERT INTO room VALUES (?, ?, ?) ON CONFLICT (owner) "
-        "DO UPDATE SET messages = messages + ?, bytes = bytes + ? RETURNING messages, bytes",
+        "DO UPDATE SET messages = room.messages + ?, bytes = room.bytes + ? RETURNING messages, bytes",
         (owner, messages, size, messages, size),
     ).fetchone()
     return StorageUsage(*row)
 
 
-def count_mails(path: Path) -> tuple[int, int, int]:
-    """Return the numbers of received, unread, and waiting outgoing mails. Blocks, and changes nothing.
+def new_stream() -> bytes:
+    """Return the id of a new stream."""
+    return secrets.token_bytes(16)
 
-    Raises:
-        sqlite3.Error: the file cannot be read.
-    """
-    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
-        connection.execute("PRAGMA query_only = TRUE")
-        mails, unread = connection.execute(
-            "SELECT count(*), coalesce(sum(read = 0), 0) FROM mailbox WHERE deleted IS NULL"
-        ).fetchone()
-        (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE state = ?", (WAITING,)).fetchone()
+
+def count_mails(connection: StoreConnection) -> tuple[int, int, int]:
+    """Return the numbers of received, unread, and waiting outgoing mails."""
+    mails, unread = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE read = 0) FROM mailbox WHERE deleted IS NULL"
+    ).fetchone()
+    (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE state = ?", (WAITING,)).fetchone()
     return mails, unread, waiting

@@ -115,6 +115,7 @@ class Storage:
         directory = self.directory
         if directory != self._workspace:
             _unlink(directory)
+            (directory / f"{FILE}.moved").unlink(missing_ok=True)  # its mail was moved to PostgreSQL
             for each in (directory, directory.parent):
                 with contextlib.suppress(OSError):
                     each.rmdir()

@@ -212,6 +212,7 @@ def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
     afterwards = {
         "DaemonNotRunning", "DelegationExpired", "DelegationNotYetValid", "HandlerFailed", "IdentityOffline",
         "InstanceNotFound", "NoIdentityOnline", "OwnerAway", "PeerOffline", "ProtocolNotFound",
+        "StorageUnavailable",
     }  # fmt: skip
 
     def transient(connected_before: bool) -> set[str]:

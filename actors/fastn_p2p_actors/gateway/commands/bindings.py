@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -25,6 +25,8 @@ from fastn_p2p_client.errors import (
     PeerNameUnknown,
     PermissionsNeeded,
     StorageDamaged,
+    StorageFailed,
+    StorageHeld,
 )
 from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol, GroupList
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
@@ -89,7 +91,8 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
             if online:
                 await _deactivate_quietly(context, name, protocol, instance)
                 if not context.store.is_kept(name, protocol, instance):
-                    await run_on_delete(context, identity, record)
+                    with suppress(StorageFailed, StorageHeld):
+                        await run_on_delete(context, identity, record)
             context.store.cancel_binding(name, protocol, instance)
             context.permissions.grant(name, protocol, instance, (), ())
             raise

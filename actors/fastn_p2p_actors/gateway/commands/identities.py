@@ -103,9 +103,10 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
         if record is not None:
             await _stop(context, record)
             await wait_until_released(context, name)
-            bindings = context.store.bindings(name).usable
-            await asyncio.gather(*(run_on_delete(context, record, each) for each in bindings if not each.program))
         try:
+            if record is not None:
+                bindings = context.store.bindings(name).usable
+                await asyncio.gather(*(run_on_delete(context, record, each) for each in bindings if not each.program))
             await context.vault.request(vault.DeleteKey(name), Ack)
         except IdentityNotFound:
             if not known:

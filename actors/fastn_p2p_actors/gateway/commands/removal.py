@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from fastn_p2p_client.errors import BindingNotFound, P2PError, StorageDamaged, StorageFailed, WorkspaceNotEmpty
+from fastn_p2p_client.errors import (
+    BindingNotFound,
+    P2PError,
+    StorageDamaged,
+    StorageFailed,
+    StorageHeld,
+    WorkspaceNotEmpty,
+)
 from fastn_p2p_client.ipc.messages import Ack, RemoveProtocol
 from fastn_p2p_client.names import check_name
 
@@ -82,11 +89,11 @@ async def _remove_hosted(
     online = identity is not None and identity.online and await context.supervisor.is_serving(name, wake=True)
     if online:
         await deactivate(context, name, protocol, instance)
-    if identity is not None and record is not None and not message.keep_data:
-        await run_on_delete(context, identity, record)
     try:
+        if identity is not None and record is not None and not message.keep_data:
+            await run_on_delete(context, identity, record)
         _remove_files(context, message)
-    except StorageFailed:
+    except (StorageFailed, StorageHeld):
         if online and record is not None and not record.stopped:
             await activate(context, name, record)
         raise

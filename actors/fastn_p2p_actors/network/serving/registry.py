@@ -43,6 +43,7 @@ class RegisteredBinding:
         "in_flight",
         "instance",
         "opened",
+        "problem",
         "protocol",
         "seconds",
         "servers",
@@ -61,6 +62,8 @@ class RegisteredBinding:
         self.in_flight = 0
         self.waiting = 0
         """How much waits for the owner, as the protocol has reported."""
+        self.problem = ""
+        """Reason for which the protocol does not work at the moment, as it has reported."""
         self.opened = 0
         """Sessions so far."""
         self.sessions = 0
@@ -87,7 +90,7 @@ class RegisteredBinding:
             protocol=self.protocol,
             instance=self.instance,
             access=list(self.access.allow),
-            state="serving",
+            state=f"degraded: {self.problem}" if self.problem else "serving",
             calls=self.calls,
             errors=self.errors,
             in_flight=self.in_flight,

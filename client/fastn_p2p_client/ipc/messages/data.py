@@ -246,6 +246,8 @@ class ReportWaiting(Message, frozen=True, tag=33):
     protocol: str
     instance: str
     count: int
+    problem: str = ""
+    """Reason for which the binding does not work at the moment, for the owner; empty if it does."""
 
 
 class RequestSleep(Message, frozen=True, tag=56):

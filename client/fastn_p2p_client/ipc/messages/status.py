@@ -56,8 +56,8 @@ class BindingStatus(Record, frozen=True):
     instance: str
     access: list[str]
     state: str
-    """``serving``, ``starting``, ``stopped``, ``waiting for a program``, ``failed: …``, ``not serving`` or
-    ``offline``."""
+    """``serving``, ``degraded: …`` (it serves, and cannot do its work), ``starting``, ``stopped``, ``waiting for a
+    program``, ``failed: …``, ``not serving`` or ``offline``."""
     calls: int = 0
     errors: int = 0
     in_flight: int = 0

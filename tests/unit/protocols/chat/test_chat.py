@@ -22,6 +22,7 @@ from fastn_p2p.protocols.chat.formatting import escape_line, escape_text
 from fastn_p2p.protocols.chat.message_store import SCHEMA, DeliveryBatch, MessageStore, MessageTables
 from fastn_p2p.protocols.chat.open_conversations import ConversationId, OpenConversations
 from fastn_p2p.protocols.chat.terminal_ui import wrap
+from fastn_p2p.store import StoreConnection
 from fastn_p2p_client.chat.client import _EventDeduplicator
 from fastn_p2p_client.chat.messages import (
     MAX_BATCH,
@@ -44,6 +45,7 @@ from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
 from tests.support.event_loop import run_pending
+from tests.support.stores import StoresOfTests
 
 BOB, CAROL = "b" * 52, "c" * 52
 
@@ -57,14 +59,13 @@ def sent(value: int, text: str = "hi", at: int = 5) -> OutgoingMessage:
 
 
 @pytest.fixture
-def database() -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(SCHEMA.create)
+def database() -> Iterator[StoreConnection]:
+    with StoresOfTests.connection(SCHEMA) as connection:
         yield connection
 
 
 @pytest.fixture
-def history(database: sqlite3.Connection) -> MessageTables:
+def history(database: StoreConnection) -> MessageTables:
     return MessageTables(database, ChatConfig())
 
 
@@ -168,9 +169,10 @@ def test_rejects_messages_above_a_limit(history: MessageTables) -> None:
     assert texts(history) == ["hi"]
 
 
+@pytest.mark.sqlite_only
 async def test_messages_survive_a_restart_and_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
-    store = MessageStore(path, ChatConfig())
+    store = MessageStore(StoresOfTests.make(path, SCHEMA, "Chat"), ChatConfig())
     await store.open()
     await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
     await store.close()
@@ -184,7 +186,7 @@ async def test_messages_survive_a_restart_and_a_newer_version_is_left_alone(tmp_
 
 
 async def test_a_rejected_message_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = MessageStore(tmp_path / "chat.db", ChatConfig(peers=1))
+    store = MessageStore(StoresOfTests.make(tmp_path / "chat.db", SCHEMA, "Chat"), ChatConfig(peers=1))
     await store.open()
     await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
     with pytest.raises(ApplicationError, match="TooManyPeers"):
@@ -194,10 +196,11 @@ async def test_a_rejected_message_leaves_nothing_behind(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.sqlite_only
 async def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     path.write_bytes(b"no database" * 1000)
-    store = MessageStore(path, ChatConfig())
+    store = MessageStore(StoresOfTests.make(path, SCHEMA, "Chat"), ChatConfig())
     with pytest.raises(StorageDamaged):
         await store.open()
     path.unlink()
@@ -228,7 +231,7 @@ class StubTransport(PeerTransport):
 
 
 async def test_everything_is_delivered_once_and_only_lasting_problems_are_reported(tmp_path: Path) -> None:
-    store = MessageStore(tmp_path / "chat.db", ChatConfig())
+    store = MessageStore(StoresOfTests.make(tmp_path / "chat.db", SCHEMA, "Chat"), ChatConfig())
     await store.open()
     transport, delivered, problems = StubTransport(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
     delivery = PeerDelivery(
@@ -410,7 +413,8 @@ PAGE = (Path(__file__).resolve().parents[4] / "docs" / "chat.md").read_text()
 
 def test_the_page_lists_the_config_as_it_is() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGE, re.MULTILINE)
-    assert {name: int(default) for name, default in rows} == msgspec.to_builtins(ChatConfig())
+    assert {name: int(default) for name, default in rows} | {"store": ""} == msgspec.to_builtins(ChatConfig())
+    assert "| `store` | none |" in PAGE
     assert f"{MAX_TEXT:,} characters" in PAGE
 
 

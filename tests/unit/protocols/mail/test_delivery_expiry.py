@@ -188,6 +188,7 @@ async def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> N
         running.cancel()
 
 
+@pytest.mark.sqlite_only
 async def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
     async with MailEndpoint(tmp_path / "a", Clock()) as alice:
         await alice.accept("one")

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import MAX_STREAMS, MEMORY
 from fastn_p2p.protocols.mail.schema import SCHEMA
 from fastn_p2p.sqlite_store import SqliteStore
+from fastn_p2p.store import StoreConnection
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
@@ -33,6 +35,7 @@ def refusal(error: pytest.ExceptionInfo[ApplicationError]) -> str:
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.sqlite_only
 async def test_every_commit_is_synced(tmp_path: Path) -> None:
     async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         for ask in (side.database.write, side.database.read):
@@ -41,20 +44,21 @@ async def test_every_commit_is_synced(tmp_path: Path) -> None:
     assert (tmp_path / "mail").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.sqlite_only
 async def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alone(tmp_path: Path) -> None:
     statements: list[str] = []
 
-    def failing(connection: sqlite3.Connection) -> None:
+    def failing(connection: StoreConnection) -> None:
         connection.execute("DELETE FROM route")
         raise ValueError("as ordered")
 
-    def broken(connection: sqlite3.Connection) -> None:
+    def broken(connection: StoreConnection) -> None:
         connection.execute("DELETE FROM route")
         connection.execute("no SQL")
 
     async with MailEndpoint(tmp_path / "mail", Clock()) as side:
         database = side.database
-        await database.write(lambda each: each.set_trace_callback(statements.append))
+        await database.write(lambda each: cast(sqlite3.Connection, each).set_trace_callback(statements.append))
         outcomes = await asyncio.gather(
             *(side.accept(f"{number}") for number in range(100)),
             database.write(failing),
@@ -82,6 +86,7 @@ async def test_a_closed_database_says_so_and_has_written_everything(tmp_path: Pa
         assert len(await again.sent()) == 50
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize(("content", "error"), [(b"this is no database " * 100, StorageDamaged), (None, StorageFailed)])
 async def test_a_file_that_is_none_of_ours_is_refused(
     tmp_path: Path, content: bytes | None, error: type[Exception]
@@ -95,6 +100,7 @@ async def test_a_file_that_is_none_of_ours_is_refused(
         await SqliteStore(path, SCHEMA, "mail").open()
 
 
+@pytest.mark.sqlite_only
 async def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "mail")
     connection.execute("PRAGMA user_version = 99")
@@ -277,6 +283,7 @@ async def test_streams_are_apart_and_a_new_outbox_begins_a_new_one(tmp_path: Pat
         assert [each.subject for each in await bob.received()] == ["about one", "of another life"]
 
 
+@pytest.mark.sqlite_only
 async def test_an_old_copy_of_an_outbox_is_noticed_and_loses_nothing(tmp_path: Path) -> None:
     """The numbers of its mails belong to other mails: it begins another stream."""
     alice, bob = pair_of(tmp_path)

@@ -1,0 +1,31 @@
+"""Errors of PostgreSQL in words for the owner of a mailbox: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastn_p2p_client.errors import P2PError
+
+from .postgres_url import PostgresUrl
+
+
+def describe_error(error: Exception, url: PostgresUrl) -> str:
+    """Return what is wrong and what to do, in one line without secrets."""
+    if isinstance(error, P2PError):
+        return str(error)
+    code = getattr(error, "sqlstate", None) or ""
+    text = " ".join(str(error).split())[:300]
+    advice = _ADVICE.get(code) or _ADVICE.get(code[:2])
+    if advice is None:
+        advice = "See the log of the database server" if code else _NOT_CONNECTED
+    return f"{url}: {text.rstrip('.')}. {advice}"
+
+
+_NOT_CONNECTED: Final = "Start the server if it does not run, or correct user, database and passfile in the config"
+"""Without a code: the library gives none for connections that fail."""
+_ADVICE: Final = {
+    "53100": "The disk of the database server is full: make room there",
+    "25006": "The database is read-only: connect to the primary server",
+    "42501": "The user lacks a right: GRANT CREATE ON DATABASE",
+    "57P": "It connects again by itself when the server is back",
+}

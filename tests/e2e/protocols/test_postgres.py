@@ -1,0 +1,101 @@
+"""Mail and Chat whose state is in PostgreSQL: commands, losses of the database, and a move from SQLite."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from fastn_p2p_client.errors import StorageUnavailable
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.mail.sync import MailClient
+from tests.support.daemons import Daemon, eventually
+from tests.support.postgres_server import PASSWORD, PostgresServer
+from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, start_two_daemons
+
+
+@pytest.fixture(scope="module")
+def daemons(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoDaemons]:
+    """alice has her mail in SQLite, and bob in PostgreSQL, for which he has a passfile."""
+    passfile = tmp_path_factory.mktemp("secret") / "passfile"
+    passfile.touch(0o600)
+    passfile.write_text(f"127.0.0.1:{postgres.port}:bob:mailer:{PASSWORD}\n")
+    postgres.execute("CREATE DATABASE bob OWNER mailer")
+    with start_two_daemons(echo=False) as made:
+        for daemon, name, id52 in ((made.one, "bob", made.bob), (made.two, "alice", made.alice)):
+            with daemon.client() as client:
+                client.control(m.AddPeer(id52, name))
+        add_binding(made.one, "alice", "Mail")
+        url = postgres.url("bob", "mailer", f"?passfile={passfile}")
+        done = add(made.two, "bob", "Mail", url)
+        assert done.returncode == 0, done.stderr
+        yield made
+
+
+def add(
+    daemon: Daemon, identity: str, protocol: str, url: str, command: str = "add-protocol"
+) -> subprocess.CompletedProcess[str]:
+    return daemon.cli(command, identity, "--protocol", protocol, "--config", json.dumps({"store": url}), "--yes")
+
+
+def state_of(daemon: Daemon, identity: str, protocol: str = "Mail") -> str:
+    return binding_of(daemon, identity, protocol).state
+
+
+def test_mail_arrives_in_postgresql_and_waits_while_it_is_away(daemons: TwoDaemons, postgres: PostgresServer) -> None:
+    """Peers and the owner get a typed error that says to try again. Mail arrives once the server is back."""
+    with MailClient("alice", home=daemons.one.home) as alice, MailClient("bob", home=daemons.two.home) as bob:
+        alice.send("bob", "before", "x", id="before")
+        eventually(lambda: alice.track("before").state == "delivered", "it has arrived")
+        assert [each.subject for each in bob.list().mails] == ["before"]
+        postgres.stop(signal.SIGKILL)
+        try:
+            eventually(lambda: state_of(daemons.two, "bob").startswith("degraded: "), "the status says so", timeout=30)
+            assert f"127.0.0.1:{postgres.port}/bob" in state_of(daemons.two, "bob")
+            assert PASSWORD not in state_of(daemons.two, "bob")
+            with pytest.raises(StorageUnavailable):
+                bob.list()
+            refused = daemons.two.cli("mail", "list", "--json")
+            assert (refused.returncode, "storage-unavailable" in refused.stdout + refused.stderr) == (74, True)
+            alice.send("bob", "meanwhile", "x", id="meanwhile")
+            eventually(lambda: "cannot be used at the moment" in alice.track("meanwhile").reason, "the error is shown")
+            assert alice.track("meanwhile").state == "waiting"
+            checked = daemons.two.cli("check", "bob", "Mail")
+            assert "degraded: " in checked.stderr, checked.stderr
+        finally:
+            postgres.start()
+        eventually(lambda: state_of(daemons.two, "bob") == "serving", "it recovers by itself", timeout=60)
+        alice.retry()
+        eventually(lambda: alice.track("meanwhile").state == "delivered", "it has arrived", timeout=60)
+        assert [each.subject for each in bob.list().mails] == ["before", "meanwhile"]
+
+
+def test_mail_moves_to_postgresql_when_the_config_says_so(daemons: TwoDaemons, postgres: PostgresServer) -> None:
+    """The file stays under another name. Without ``store`` the binding refuses to begin an empty mailbox."""
+    carol = daemons.one.identity("carol", echo=False)
+    add_binding(daemons.one, "carol", "Mail")
+    with MailClient("carol", home=daemons.one.home) as client:
+        client.send(carol, "to myself", "x", id="moved")
+        eventually(lambda: client.track("moved").state == "delivered", "it has come")
+        url = postgres.url(postgres.new_database())
+        done = add(daemons.one, "carol", "Mail", url, "set-protocol")
+        assert done.returncode == 0, done.stderr
+        eventually(lambda: state_of(daemons.one, "carol") == "serving", "it has moved")
+        assert [each.subject for each in client.list().mails] == ["to myself"]
+        assert client.track("moved").state == "delivered"
+        files = {each.name for each in daemons.one.home.path.rglob("mail.sqlite*")}
+        assert "mail.sqlite.moved" in files
+        back = daemons.one.cli("set-protocol", "carol", "--protocol", "Mail", "--config", "{}")
+        assert back.returncode != 0
+        assert "its data is in PostgreSQL" in back.stderr, back.stderr
+        eventually(lambda: state_of(daemons.one, "carol") == "serving", "it goes on")
+        assert [each.subject for each in client.list().mails] == ["to myself"]
+    described = daemons.one.cli("remove-protocol", "carol", "--protocol", "Mail")
+    assert "a mailbox with 1 mail" in described.stderr
+    assert url in described.stderr
+    assert daemons.one.cli("remove-protocol", "carol", "--protocol", "Mail", "--yes").returncode == 0
+    database = url.rpartition("/")[2]
+    assert postgres.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fastn%'", database) == []
