@@ -243,7 +243,7 @@ class ControlClient(LoopBound):
         if not online:
             raise NoIdentityOnline()
         if len(online) > 1:
-            raise IdentityAmbiguous(online=[each.name for each in online])
+            raise IdentityAmbiguous.among(each.name for each in online)
         return online[0].name, PublicKey(online[0].id52)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,7 @@ async def _many(system: System, count: int, idle_seconds: float) -> Outcome:
     began, before = perf_counter(), sum(map(run_seconds, pids))
     await asyncio.sleep(idle_seconds)
     idle = 100 * (sum(map(run_seconds, pids)) - before) / (perf_counter() - began)
+    completion = await asyncio.to_thread(_completion_seconds, home)
     first = await _seconds(system, await _id52(daemon, name_of(count // 2)))
     note = f"{count:,} identities, all asleep"
     return Outcome(
@@ -112,6 +114,7 @@ async def _many(system: System, count: int, idle_seconds: float) -> Outcome:
                 f"{count:,} identities that are asleep on one daemon",
                 ["", "figure"],
                 [
+                    ["completion of their names in a shell", f"{1000 * completion:.0f} ms"],
                     ["first call to one of them, with the connection to its daemon", f"{1000 * first:.0f} ms"],
                 ],
             )
@@ -147,6 +150,20 @@ async def _status_seconds(daemon: Daemon) -> float:
     began = perf_counter()
     await daemon.status()
     return perf_counter() - began
+
+
+def _completion_seconds(home: Path) -> float:
+    """Return the seconds of a whole process, as a shell starts one at each Tab."""
+    words = "fastn-p2p", "call", "--home", str(home), "sleeper-0"
+    taken: list[float] = []
+    for _ in range(_STATUSES):
+        began = perf_counter()
+        command = sys.executable, "-P", "-m", "fastn_p2p", "__complete", "zsh", *words
+        found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=CHECKOUT).stdout
+        taken.append(perf_counter() - began)
+        if name_of(1) not in found:
+            raise BenchmarkError("names are not completed")
+    return median(taken)
 
 
 async def _id52(daemon: Daemon, name: str) -> str:

@@ -301,6 +301,7 @@ class Network:
             invitations,
             replicas,
         )
+        counted = self._outgoing, self._incoming, self._sessions, self._pool, payloads, wake_ups
         self._admin = Admin(
             self._settings.grant_key,
             registry=registry,
@@ -322,7 +323,7 @@ class Network:
             reconnect_list=self._reconnect_list,
             waiting=waiting,
             sleepers=sleepers,
-            figures=partial(read_figures, self._outgoing, self._incoming, self._sessions, self._pool, payloads),
+            figures=partial(read_figures, *counted),
         )
         registry.check_usable = book.check_own
         revocations.open()

@@ -333,6 +333,8 @@ class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Open connections over which the peer daemon does not answer."""
     waiting: dict[str, tuple[int, int]]
     """Bytes of payloads that wait, and their limit, by whose they are: ``strangers``, ``peers`` or ``programs``."""
+    wake_ups: int = 0
+    """Attempts to wake identities that were asleep."""
 
 
 class NetworkFiguresReply(Message, frozen=True, tag=152):
@@ -357,6 +359,8 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
     identities_total: int = 0
     """Number of identities that are online."""
+    asleep_total: int = 0
+    """Number of them that are asleep."""
     peers_total: int = 0
     connections_total: int = 0
     relays: list[str] = []

@@ -9,6 +9,7 @@ from .calls.incoming import IncomingCalls
 from .calls.outgoing import OutgoingCalls
 from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
+from .serving.wake_ups import WakeUps
 from .sessions.manager import SessionManager
 
 
@@ -18,6 +19,7 @@ async def read_figures(
     sessions: SessionManager,
     pool: ConnectionPool,
     payloads: PayloadMemory,
+    wake_ups: WakeUps,
 ) -> NetworkFigures:
     """Return the figures of this moment. There may be thousands of connections, so they are read in time slices."""
     paths = {"direct": 0, "relayed": 0, "unknown": 0}
@@ -48,6 +50,7 @@ async def read_figures(
             "peers": (payloads.known.total, payloads.known.limit),
             "programs": (payloads.programs.total, payloads.programs.limit),
         },
+        wake_ups=wake_ups.count,
     )
 
 

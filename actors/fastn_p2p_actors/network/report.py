@@ -62,6 +62,7 @@ class Reporter:
             connections=[] if request.identity else await self._connections(connections),
             warnings=warnings,
             identities_total=len(self._registry),
+            asleep_total=sum(each.is_asleep for each in self._registry),
             peers_total=len(self._book),
             connections_total=len(self._pool),
         )

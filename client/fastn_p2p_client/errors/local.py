@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from .p2p_error import LocalError
+
+_MOST_NAMED: Final = 16
+"""Identities that ``IdentityAmbiguous`` names in its text: there may be thousands."""
 
 
 class DaemonNotRunning(LocalError):
@@ -90,14 +96,20 @@ class IdentityFailed(LocalError):
 
 
 class IdentityAmbiguous(LocalError):
-    """No identity was named, and several are online."""
+    """No identity was named, and several are online. ``online`` has the first of them by name, at most 17."""
 
     code = "identity-ambiguous"
     template = "several identities are online: {online}. Name one of them: --as NAME"
     online: list[str]
 
+    @classmethod
+    def among(cls, names: Iterable[str]) -> IdentityAmbiguous:
+        """Return the error for these identities, of which it has the first by name."""
+        return cls(online=sorted(names)[: _MOST_NAMED + 1])
+
     def __str__(self) -> str:
-        online = ", ".join(self.online)
+        more = " and more" if len(self.online) > _MOST_NAMED else ""
+        online = ", ".join(self.online[:_MOST_NAMED]) + more
         return f"several identities are online: {online}. Name one of them: --as NAME"
 
 

@@ -18,6 +18,8 @@ from fastn_p2p_client.home import Home
 T = TypeVar("T")
 
 _SECTION: Final = "[fastn_p2p.protocols]"
+_MOST_IDENTITIES: Final = 500
+"""Identities that are looked at for a word that no identity is named for. A look takes 50 µs."""
 _OPEN: Final = frozenset({"waiting", "accepted"})
 """States of an offer that somebody may still decide about."""
 
@@ -60,7 +62,9 @@ class HomeNames:
         if owner and (self._home.identities / owner).is_dir() and os.sep not in owner:
             added = _entries(self._home.identities / owner / "protocols")
             return added or installed_protocols()
-        return [each for name in self.identities() for each in self.protocols(name)] + installed_protocols()
+        some = self.identities()[:_MOST_IDENTITIES]
+        found = (each for name in some for each in _entries(self._home.identities / name / "protocols"))
+        return [*found, *installed_protocols()]
 
     def instances(self, owner: str, protocol: str) -> list[str]:
         """Return the instances of a protocol, or of all. If ``owner`` is no identity, those of all identities."""
@@ -82,9 +86,9 @@ class HomeNames:
         return found
 
     def _bindings(self, owner: str) -> Iterator[Path]:
-        """Yield the workspaces of an identity; of all identities if ``owner`` is none."""
+        """Yield the workspaces of an identity; of all identities, or of many, if ``owner`` is none."""
         known = self.identities()
-        for identity in [owner] if owner in known else known:
+        for identity in [owner] if owner in known else known[:_MOST_IDENTITIES]:
             protocols = self._home.identities / identity / "protocols"
             for protocol in _entries(protocols):
                 for instance in _entries(protocols / protocol):

@@ -35,8 +35,9 @@ def check_daemon(home: Home) -> Iterator[Check]:
             advice = f"see {home.logs / f'{each.part}.log'}"
             yield Check(name="daemon", state=PROBLEM, text=each.text, advice=advice)
     if not problems:
-        online = sum(each.online for each in status.identities)
-        text = f"all {status.processes_total} processes are well, {online} identities are online"
+        asleep = f", {status.asleep_total:,} of them asleep" if status.asleep_total else ""
+        online = f"{status.online_total:,} identities are online{asleep}"
+        text = f"all {status.processes_total:,} processes are well, {online}"
         yield Check(name="daemon", state=OK, text=text)
     texts = {each.text for each in problems}
     for warning in status.warnings:

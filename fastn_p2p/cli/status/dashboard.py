@@ -83,6 +83,9 @@ def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> Rend
     parts.append(_title("Identities"))
     if not status.identities:
         parts.append(_hint("none. Create one: `fastn-p2p create-identity NAME`"))
+    elif status.identities_total > MOST_ROWS:
+        online = f"{status.online_total:,} online, {status.asleep_total:,} of them asleep"
+        parts.append(_hint(f"{status.identities_total:,} in all, {online}"))
     known = bool(status.endpoint)
     parts += [_identity(identity, known, width < 100) for identity in status.identities[:MOST_ROWS]]
     parts += _rest(status.identities, status.identities_total, "fastn-p2p identity list")
@@ -105,7 +108,7 @@ def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> Rend
 def _rest(shown: Sequence[object], total: int, command: str = "fastn-p2p status --json") -> list[RenderableType]:
     """Return a line that counts the entries that are not shown and names the command that lists them."""
     rest = max(total, len(shown)) - min(len(shown), MOST_ROWS)
-    return [_hint(f"and {rest} more: `{command}`")] if rest > 0 else []
+    return [_hint(f"and {rest:,} more: `{command}`")] if rest > 0 else []
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────

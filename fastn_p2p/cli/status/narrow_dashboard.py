@@ -88,7 +88,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
     )
     rest = sum(max(total, given) - min(given, most) for given, total in counts)
     if rest > 0:
-        yield Text(f"and {rest} more: `fastn-p2p status --json`", "dim")
+        yield Text(f"and {rest:,} more: `fastn-p2p status --json`", "dim")
 
 
 def _title(text: str, style: str = "bold") -> Iterator[Text]:

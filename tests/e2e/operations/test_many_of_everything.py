@@ -78,7 +78,7 @@ def test_commands_show_what_fits_and_where_the_rest_is(full: Daemon) -> None:
     shown = full.shown_status()
     assert len(shown.splitlines()) < 1000
     assert "and 900 more: `fastn-p2p identity list`" in shown
-    assert "and 9900 more: `fastn-p2p peer list`" in shown
+    assert "and 9,900 more: `fastn-p2p peer list`" in shown
     assert len(full.cli("peer", "list").stdout.splitlines()) == PEERS
     assert len(full.cli("list-identities").stdout.splitlines()) == IDENTITIES
     listed = msgspec.json.decode(full.cli("peer", "list", "--json").stdout)

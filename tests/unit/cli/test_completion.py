@@ -237,3 +237,24 @@ def test_bash_reads_a_word_as_it_was_meant(words: list[str]) -> None:
 def test_the_script_is_printed(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     assert main(["completion", shell]) == 0
     assert f"fastn-p2p __complete {shell}" in capsys.readouterr().out
+
+
+def test_few_of_many_identities_are_looked_at_for_their_protocols(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2000):
+        (home / f"identities/many-{number:04}/protocols/Mail/default").mkdir(parents=True)
+    looked_at = set[Path]()
+    entries = home_names._entries
+
+    def note(directory: Path) -> list[str]:
+        looked_at.update(each for each in directory.parents if each.parent == home / "identities")
+        return entries(directory)
+
+    monkeypatch.setattr(home_names, "_entries", note)
+    for line in ("call carol ", "call carol Mail ", "invite create --for "):
+        assert len(completed(capsys, f"fastn-p2p {line}")) > 1
+        assert len(looked_at) <= 500
+        looked_at.clear()
+    assert len(completed(capsys, "fastn-p2p call many-")) == 1001, "as many as are offered at most"
+    assert not looked_at

@@ -18,6 +18,7 @@ from fastn_p2p_client.errors import (
     CODES,
     ApplicationError,
     BadReply,
+    IdentityAmbiguous,
     InternalError,
     Overloaded,
     P2PError,
@@ -231,3 +232,13 @@ def test_the_command_that_tells_more_is_left_out_for_itself(peer: str) -> None:
     assert str(unknown) == unknown.statement() + (see if peer != "bob" else "")
     assert "explain" not in unknown.statement() + unreachable.statement()
     assert str(Overloaded(what="calls", limit=1)) == Overloaded(what="calls", limit=1).statement()
+
+
+def test_ambiguity_among_ten_thousand_identities_is_a_short_text() -> None:
+    error = IdentityAmbiguous.among(f"id{number:05}" for number in reversed(range(10_000)))
+    assert str(error).startswith("several identities are online: id00000, id00001,")
+    assert str(error).endswith(", id00015 and more. Name one of them: --as NAME")
+    assert len(encode(ErrorReply.of(error))) < 1024
+    assert str(IdentityAmbiguous.among(["bob", "alice"])) == (
+        "several identities are online: alice, bob. Name one of them: --as NAME"
+    )

@@ -29,6 +29,8 @@ from ...network.admin_messages import (
 )
 from ..context import GatewayContext
 
+_MOST_NAMED: Final = 17
+"""Identities that are asked for, if none was named, for the error that names them."""
 _MIN_SECONDS: Final = 60
 """Shortest time for which an invitation may be good."""
 _MAX_RESERVED: Final = 1000
@@ -74,9 +76,9 @@ async def _online_identity(context: GatewayContext, name: str) -> tuple[str, set
         IdentityNotFound, IdentityOffline, IdentityAmbiguous, NoIdentityOnline: there is none.
     """
     if not name:
-        report = await _report(context, 2, "")
+        report = await _report(context, _MOST_NAMED, "")
         if report.identities_total > 1:
-            raise IdentityAmbiguous(online=[each.name for each in report.identities])
+            raise IdentityAmbiguous.among(each.name for each in report.identities)
         if not report.identities:
             raise NoIdentityOnline()
         name = report.identities[0].name

@@ -129,6 +129,8 @@ async def _status(context: GatewayContext, limit: int, only: str = "") -> Status
         transport_epoch=0 if lock is None else lock.epoch,
         transport_since="" if lock is None else lock.since,
         invitations=network.invitations if network else 0,
+        online_total=network.identities_total if network else 0,
+        asleep_total=network.asleep_total if network else 0,
     )
 
 

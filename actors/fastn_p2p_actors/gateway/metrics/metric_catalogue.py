@@ -71,6 +71,9 @@ METRICS: Final = MappingProxyType(
         "invitations": Metric(GAUGE, "Invitations that can be redeemed."),
         # identities
         "identities": Metric(GAUGE, "Identities of the daemon."),
+        "identities_online": Metric(GAUGE, "Identities that can be called."),
+        "identities_asleep": Metric(GAUGE, "Identities of them that are asleep."),
+        "wake_ups": Metric(COUNTER, "Attempts to wake identities that were asleep."),
         "identity_wanted": Metric(GAUGE, "1 if the owner has brought the identity online.", ("identity",)),
         "identity_online": Metric(GAUGE, "1 if the identity can be called.", ("identity",)),
         "identity_delegation_seconds": Metric(

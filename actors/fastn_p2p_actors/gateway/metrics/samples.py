@@ -56,6 +56,10 @@ def samples_of(status: Status, figures: NetworkFigures | None, free: int | None)
         yield Sample("disk_free_bytes", (), free)
     yield Sample("programs", (), status.clients)
     yield Sample("identities", (), status.identities_total)
+    if figures is not None:
+        yield Sample("identities_online", (), status.online_total)
+        yield Sample("identities_asleep", (), status.asleep_total)
+        yield Sample("wake_ups", (), figures.wake_ups)
     for process in status.processes:
         yield from _of_process(process)
     for identity in status.identities:

@@ -246,7 +246,7 @@ class Registry:
                 raise IdentityOffline(identity=name)
             return identity
         if len(self._by_name) > 1:
-            raise IdentityAmbiguous(online=self.names())
+            raise IdentityAmbiguous.among(self._by_name)
         if not self._by_name:
             raise NoIdentityOnline()
         return next(iter(self._by_name.values()))

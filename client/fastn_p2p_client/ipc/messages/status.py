@@ -177,6 +177,10 @@ class Status(Record, frozen=True):
     """Time at which that key was made: UTC, ISO 8601."""
     invitations: int = 0
     """Number of invitations that can be redeemed."""
+    online_total: int = 0
+    """Number of identities that can be called."""
+    asleep_total: int = 0
+    """Number of them that are asleep."""
 
 
 class StatusReply(Message, frozen=True, tag=46):

@@ -104,6 +104,15 @@ def test_a_limit_keeps_the_first_names_and_connections_of_known_peers(setup: Rep
     assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
 
 
+def test_counts_those_that_are_asleep_although_they_are_not_shown(setup: ReportSetup) -> None:
+    assert setup.report(1).asleep_total == 0
+    for name in ("alice", "shop"):
+        identity = setup.reporter._registry.by_name(name)
+        assert identity is not None
+        identity.sender = None
+    assert setup.report(1).asleep_total == 2
+
+
 def test_a_connection_names_known_peers_first(setup: ReportSetup) -> None:
     (first,) = setup.report(1).connections
     assert (len(first.identities), first.identities_total) == (MOST_IDENTITIES_SHOWN, 5064)
