@@ -149,7 +149,7 @@ $(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECT
 	@$(BIN)/python -c "$$STATIC_PATHS"
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt requirements/http.txt requirements/otel.txt requirements/postgres.txt $(VENV)/runtime.stamp
+$(VENV)/dev.stamp: requirements/dev.txt requirements/relay.txt requirements/keyring.txt requirements/http.txt requirements/otel.txt requirements/postgres.txt requirements/nats.txt $(VENV)/runtime.stamp
 	@echo "setting up $(VENV) (tests and checks)" >&2
 	@$(BIN)/python $(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@

@@ -26,6 +26,9 @@ _INDEX_SECONDS: Final = 1.0
 _index: tuple[float, dict[str, str]] = 0.0, {}
 """Monotonic time until which it is used, and the code of each installed protocol."""
 
+WORKERS: Final = "fastn_p2p.protocols.workers.protocol:Workers"
+"""Code of bindings that workers on other machines serve. It has no entry point, as any protocol may be served so."""
+
 
 def installed() -> list[str]:
     """Return the names of all installed protocols, sorted."""

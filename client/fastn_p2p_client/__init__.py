@@ -23,7 +23,8 @@ The public API is this package and seven modules:
 ``testing``     tests of programs and protocols without a daemon
 ``mail``, ``mail.sync``, ``chat``  Mail and Chat for programs
 
-``http`` is for web services, and ``otel`` makes spans; each needs the extra of its name.
+``http`` is for web services, and ``otel`` makes spans; each needs the extra of its name. ``workers`` serves on machines
+without a daemon, with the extra ``nats``.
 All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
 ``session``, ``serving``, ``admin``, ``client``, ``control_client``, ``daemon_connection``, ``shared_client`` and
 ``retry`` implement the API; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,

@@ -60,6 +60,8 @@ IDLE: Final = "idle"
 """``Protocol.deactivation_reason``: the identity falls asleep until it is called."""
 STOPPED: Final = "stopped"
 """``Protocol.deactivation_reason``: the binding, its identity or the program is stopped."""
+ANY_COMMAND: Final = "*"
+"""As a command of a handler: requests that have no handler of their own."""
 _REQUEST: Final = "request"
 _STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
@@ -220,7 +222,7 @@ def request(handler: Any, /) -> Any:
     """Mark a method as the handler of a protocol's requests.
 
     ``@request`` marks the handler of requests without a command, ``@request("settings.add-forwarding")`` that of this
-    command. A protocol has at most one handler for each.
+    command, and ``@request("*")`` that of all others. A protocol has at most one handler for each.
 
     The annotations say what the method takes. The first parameter is the request; for several kinds of request, a
     union of tagged Structs. A parameter annotated ``Peer`` is the caller, one annotated ``CallContext`` knows the
@@ -242,7 +244,7 @@ def request(handler: Any, /) -> Any:
     """
     if not isinstance(handler, str):
         return _mark(handler, _REQUEST, "")
-    command = check_name(handler, "a command")
+    command = handler if handler == ANY_COMMAND else check_name(handler, "a command")
     return lambda function: _mark(function, _REQUEST, command)
 
 

@@ -96,6 +96,11 @@ class ServedRequest:
         """Request id; empty once the handler has ended, because tasks that it leaves behind go on."""
         return ""
 
+    @property
+    def traceparent(self) -> str:
+        """Span of the caller (W3C Trace Context); empty for none."""
+        return ""
+
 
 SERVED_REQUEST: Final[ContextVar[ServedRequest | None]] = ContextVar("fastn_p2p_served_request", default=None)
 """Request whose handler runs in this thread, or session whose handler runs in this task."""

@@ -43,6 +43,7 @@ from . import (
     streams,
     tunnel,
     web,
+    workers,
 )
 from .memory import Growth, growing
 from .quiet import QUIET_TIMEOUT, wait_until_quiet
@@ -57,6 +58,7 @@ _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
 _NAMES: Final = (
     "calls",
     "serving",
+    "workers",
     "streams",
     "files",
     "tunnel",
@@ -77,6 +79,7 @@ _NAMES: Final = (
 _JUDGED: Final = {
     "calls": ("call", "call-p99", "rate-64", "rate-256", "fresh"),
     "serving": ("program", "programs-64"),
+    "workers": workers.STATEMENTS,
     "streams": ("stream", "stream-stock", "stream-from", "eight", "beside", "open", "open-many", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
@@ -90,7 +93,7 @@ _JUDGED: Final = {
     "commands": ("command",),
     "reach": reach.STATEMENTS,
 }
-_SHARING: Final = {"calls", "serving", "mail", "postgres", "identities", "sleepers", "restarts", "commands"}
+_SHARING: Final = {"calls", "serving", "workers", "mail", "postgres", "identities", "sleepers", "restarts", "commands"}
 """Measures that share a pair of daemons."""
 _CARRYING: Final = {"streams", "files", "tunnel", "web"}
 _FILE: Final = 1024**3
@@ -123,6 +126,7 @@ class _Bench:
         measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
             "calls": self._calls,
             "serving": self._serving,
+            "workers": self._workers,
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
@@ -179,6 +183,11 @@ class _Bench:
 
     async def _serving(self, own: AsyncExitStack) -> Outcome:
         return await serving.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
+
+    async def _workers(self, own: AsyncExitStack) -> Outcome:
+        return await workers.measure(
             self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
         )
 

@@ -25,6 +25,7 @@ def make_certificate(directory: Path, name: str = "relay.test") -> tuple[Path, P
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     files = directory / "certificate.pem", directory / "key.pem"

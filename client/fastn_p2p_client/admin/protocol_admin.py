@@ -48,6 +48,7 @@ class ProtocolAdmin:
         program: bool = False,
         granted: Iterable[str] = (),
         added: Iterable[str] = (),
+        workers: bool = False,
     ) -> None:
         """Add a protocol to an identity.
 
@@ -57,6 +58,7 @@ class ProtocolAdmin:
             program: a program serves it: the daemon keeps config and workspace.
             granted: permissions that the protocol needs, as ``PermissionsNeeded`` names them.
             added: further permissions, for instance ``"read /srv/photos"``.
+            workers: workers serve it, through the NATS server that ``config`` names: ``{"url": "nats://HOST:PORT"}``.
 
         Raises:
             BindingExists: the identity has it already.
@@ -64,7 +66,9 @@ class ProtocolAdmin:
             PermissionsNeeded: it needs permissions that are not in ``granted``.
             ProtocolNotInstalled: it is not installed where the daemon runs.
         """
-        message = m.AddProtocol(identity, protocol, instance, tuple(allow), program, tuple(granted), tuple(added))
+        message = m.AddProtocol(
+            identity, protocol, instance, tuple(allow), program, tuple(granted), tuple(added), workers
+        )
         await self._client.control(message, _payload(config))
 
     async def set(

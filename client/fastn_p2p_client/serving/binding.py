@@ -23,6 +23,7 @@ from ..errors import (
 from ..ipc.messages import ApplicationErrorReply, DeliverCall, DeliverSession, ErrorReply, encode
 from ..keys import PublicKey
 from ..limits import MAX_HEADER, MAX_PAYLOAD
+from ..protocol import ANY_COMMAND
 from .handlers import RequestHandler, StreamHandler
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class ServedBinding:
     Attributes:
         identity, protocol, instance: names of the binding.
         key: public key of the identity.
-        handlers: handlers of requests by command; ``""`` stands for requests without a command.
+        handlers: handlers of requests by command; ``""`` stands for requests without a command, ``"*"`` for those
+            that have no handler of their own.
         streams: handler of sessions, if there is one.
         concurrency_limit: held by each request while its handler runs; None for no limit.
         in_flight: handlers of requests that run, including cancelled ones that have not ended yet.
@@ -89,7 +91,7 @@ class ServedBinding:
             CommandNotFound: there is no handler for the command.
             BadRequest: there is no handler for requests without a command.
         """
-        handler = self.handlers.get(command)
+        handler = self.handlers.get(command) or self.handlers.get(ANY_COMMAND)
         if handler is not None:
             return handler
         if command:

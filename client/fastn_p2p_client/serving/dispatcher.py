@@ -85,6 +85,10 @@ class _Running(ServedRequest):
         message = self._message
         return full_id(message.request_id, self._correlation[DAEMON_ID:]) or message.call_id.hex()
 
+    @property
+    def traceparent(self) -> str:
+        return self._message.traceparent
+
 
 class Dispatcher:
     """Runs the handlers of this process's bindings. Create and use it inside one running event loop.

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AddedOption,
     GrantOption,
@@ -11,8 +12,11 @@ from ...console.options import (
     JsonOption,
     ProtocolOption,
 )
-from ...console.output import put_json, write_message
+from ...console.output import put_json, write_message, write_problem
 from ...console.parameters import Option
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.workers.nats_server import NatsServer
 
 
 def run(
@@ -34,6 +38,34 @@ def run(
             "--program", help="A program of yours serves it (serve_all). The daemon keeps its config and workspace."
         ),
     ] = False,
+    workers: Annotated[
+        str,
+        Option(
+            "--workers",
+            metavar="URL",
+            help="Workers on other machines serve it (serve_workers), through this NATS server: nats://HOST:PORT or "
+            "tls://HOST:PORT.",
+            show_default=False,
+        ),
+    ] = "",
+    credentials: Annotated[
+        str,
+        Option(
+            "--workers-credentials",
+            metavar="FILE",
+            help="For --workers: credentials in a file that only you can read.",
+            show_default=False,
+        ),
+    ] = "",
+    ca: Annotated[
+        str,
+        Option(
+            "--workers-ca",
+            metavar="FILE",
+            help="For --workers: certificates with which that of the server is checked.",
+            show_default=False,
+        ),
+    ] = "",
     grant: AddedOption = None,
     yes: GrantOption = False,
     json: JsonOption = False,
@@ -42,15 +74,27 @@ def run(
     """Add a protocol to an identity.
 
     Use --instance to add several instances of one protocol. A protocol that is added with --program need not be
-    installed where the daemon runs. A protocol that needs more than its own directory says so, and asks.
+    installed where the daemon runs, nor one with --workers. A protocol that needs more than its own directory says so,
+    and asks.
     """
+    from msgspec.structs import asdict
+
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
     from ...console.identity_restart import report_restart
-    from ...console.json_values import json_argument, parse_json
+    from ...console.json_values import json_argument, parse_json, to_json
 
-    payload = json_argument(config, "--config")
-    parse_json(payload, "--config")
+    server = _server(workers, credentials, ca)
+    if server is not None and (program or config != "{}"):
+        raise CommandLineError(
+            f"--workers and {'--program' if program else '--config'} exclude each other: "
+            + ("either a program of this machine serves it, or workers do" if program else "workers get no config")
+        )
+    if server is None:
+        payload = json_argument(config, "--config")
+        parse_json(payload, "--config")
+    else:
+        payload = to_json({key: value for key, value in asdict(server).items() if value})
     access, added = tuple(allow or ()), permission_lines(grant)
     with report_restart(home, identity):
         with_permissions(
@@ -65,11 +109,52 @@ def run(
                     program=program,
                     granted=granted,
                     added=added,
+                    workers=server is not None,
                 ),
             ),
             yes=yes,
         )
-        write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")
+        served = ", served by a program" if program else ", served by workers" if server is not None else ""
+        write_message(f"Added {protocol} ({instance}) to {identity}{served}.")
+    if server is not None:
+        _warn_without_server(server)
     show_permissions(home, identity, protocol, instance)
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance})
+
+
+def _server(url: str, credentials: str, ca: str) -> NatsServer | None:
+    """Return the server of the workers; None without ``--workers``. Raises CommandLineError."""
+    if not url:
+        for option, value in (("--workers-credentials", credentials), ("--workers-ca", ca)):
+            if value:
+                raise CommandLineError(f"{option} goes with --workers URL")
+        return None
+
+    from pathlib import Path
+
+    from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
+
+    paths = [str(Path(each).expanduser().absolute()) if each else "" for each in (credentials, ca)]
+    server = NatsServer(url, *paths)
+    try:
+        server.check()
+    except InvalidServer as error:
+        raise CommandLineError(f"--workers: {error}") from None
+    return server
+
+
+def _warn_without_server(server: NatsServer) -> None:
+    """Warn if the server cannot be used yet: it may be started later."""
+    import asyncio
+
+    from fastn_p2p_client.workers.nats_channel import connect
+    from fastn_p2p_client.workers.nats_server import NatsUnusable
+
+    async def probe() -> None:
+        await (await connect(server, "fastn-p2p add-protocol")).close()
+
+    try:
+        asyncio.run(probe())
+    except NatsUnusable as error:
+        write_problem(f"{error}. Callers see an error until it can be used")

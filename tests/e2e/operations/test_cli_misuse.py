@@ -61,6 +61,12 @@ def test_messages_that_cannot_be_written_do_not_stop_a_command(daemons: TwoDaemo
         ("status --frobnicate", None, "No such option"),
         ("add-protocol alice", None, "Missing option '--protocol'"),
         ("add-protocol alice --protocol Echo --config '{'", None, "not JSON"),
+        ("add-protocol alice --protocol Work --workers nats://a --program", None, "--program exclude each other"),
+        ("add-protocol alice --protocol Work --workers nats://a --config 1", None, "--config exclude each other"),
+        ("add-protocol alice --protocol Work --workers a:4222", None, "Write nats://a:4222"),
+        ("add-protocol alice --protocol Work --workers nats://u:p@a", None, "write it into a file"),
+        ("add-protocol alice --protocol Work --workers nats://a --workers-ca /none", None, "no such file"),
+        ("add-protocol alice --protocol Work --workers-ca a", None, "goes with --workers URL"),
         ("delete-identity alice", None, "--yes"),
     ],
 )

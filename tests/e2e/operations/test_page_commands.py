@@ -32,7 +32,7 @@ PAGES = {
 BLOCKS = {
     name: text
     for page, content in PAGES.items()
-    if page not in TEXTS and page != "docs/streams.md"
+    if page not in TEXTS and page not in ("docs/streams.md", "docs/workers.md")
     for name, text in re.findall(
         r"^<!-- (?:run|stays): ([^\n]*) -->\n```(?:sh|python)\n(.*?)^```$", content, re.MULTILINE | re.DOTALL
     )

@@ -179,6 +179,15 @@ def test_add_protocol_sends_the_config_as_it_was_typed(daemon: Daemon) -> None:
     assert daemon.asked == [(None, m.AddProtocol("alice", "Echo", "default", ()), config.encode())]
 
 
+def test_add_protocol_for_workers_sends_the_server_and_warns_if_it_does_not_answer(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["add-protocol", "alice", "--protocol", "Work", "--workers", "nats://127.0.0.1:1"]) == 0
+    asked = m.AddProtocol("alice", "Work", "default", workers=True)
+    assert daemon.asked == [(None, asked, b'{"url":"nats://127.0.0.1:1"}')]
+    assert "it does not answer. Start it, or check the URL. Callers see an error" in capsys.readouterr().err
+
+
 def test_set_protocol_sends_the_config_as_it_was_typed(daemon: Daemon) -> None:
     daemon.reply = m.StateReply("serving")
     assert main(["set-protocol", "alice", "--protocol", "Echo", "--config", '{"max_length": 1}']) == 0

@@ -36,7 +36,7 @@ from fastn_p2p_client.permissions import missing
 
 from ...identity.declared_permissions import declared_permissions, is_builtin_binding
 from ...identity.messages import Activate, Deactivate, RestartNeeded
-from ...installed_protocols import check_installed
+from ...installed_protocols import WORKERS, check_installed
 from ...network.admin_messages import GetGroups
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
@@ -62,7 +62,7 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
     allow = await check_allowed(context, message.allow)
     async with context.identity_lock(name), narrowing(context, name) as held:
         identity = context.store.usable_identity(name)
-        found = None if message.program else check_installed(protocol)
+        code = "" if message.program else WORKERS if message.workers else check_installed(protocol).value
         config = payload or b"{}"
         check_json(protocol, config)
         record = BindingFile(
@@ -70,11 +70,11 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
             instance=instance,
             allow=allow,
             program=message.program,
-            code="" if found is None else found.value,
+            code=code,
             config=msgspec.Raw(config),
         )
         _check_new(context, name, protocol, instance)
-        if found is None:
+        if message.program:
             return _add_program_binding(context, name, record)
         online = identity.online and await context.supervisor.is_serving(name, wake=True)
         added = check_added(context, protocol, message.added)

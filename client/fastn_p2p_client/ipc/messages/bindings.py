@@ -125,6 +125,8 @@ class AddProtocol(Message, frozen=True, tag=15):
     refused with ``PermissionsNeeded`` if it needs others."""
     added: tuple[str, ...] = ()
     """Permissions that the owner grants although the protocol does not declare them, as lines of ``Permissions``."""
+    workers: bool = False
+    """True if workers on other machines serve it, through the NATS server that the config names."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):

@@ -40,6 +40,18 @@ async def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> 
     assert without.reason == "it takes no requests without a command; its commands: text.take"
 
 
+async def test_a_handler_of_all_commands_gets_those_without_one_of_their_own() -> None:
+    async def handle(request: str, call: CallContext) -> str:
+        return f"{call.command}: {request}"
+
+    setup = DispatcherSetup(None)
+    setup.binding.handlers["text.take"] = RequestHandler(typed)
+    setup.binding.handlers["*"] = RequestHandler(handle)
+    for command, expected in (("text.take", "x"), ("other", "other: x"), ("", ": x")):
+        setup.deliver("x", command=command)
+        assert (await setup.answer())[2] == msgspec.msgpack.encode(expected)
+
+
 async def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     seen: list[Any] = []
 

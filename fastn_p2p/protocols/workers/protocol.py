@@ -1,0 +1,105 @@
+"""Protocol class of bindings whose handlers run on other machines. A binding has the name of its workers' protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import ApplicationError, ConnectionLost
+from fastn_p2p_client.ipc.messages import ApplicationErrorReply, ErrorReply, Reply
+from fastn_p2p_client.peer import Peer
+from fastn_p2p_client.protocol import BindingContext, CallContext, Permissions, Protocol, request
+from fastn_p2p_client.request_id import served_request
+from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
+
+if TYPE_CHECKING:
+    from .bridge import WorkerBridge
+
+_answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorReply)
+
+
+class Workers(Protocol):
+    """Pass requests on to workers on other machines, through a NATS server.
+
+    Access lists, limits, deadlines and errors are those of any binding. By default peers in the address book may use
+    it. Sessions are not passed on.
+
+    Raises:
+        ConnectionLost: a worker has ended with the call.
+        ProtocolNotFound: there is no worker.
+        Overloaded: too many calls wait for room at workers.
+    """
+
+    class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        url: str
+        """``nats://HOST:PORT`` or ``tls://HOST:PORT``; several servers of a cluster with commas between them."""
+        credentials: str = ""
+        """Path of a file that only its owner can read: a ``.creds`` file, an nkey seed, or TOML with ``user`` and
+        ``password``, or ``token``."""
+        ca: str = ""
+        """Path of the certificates with which that of the server is checked; empty for those of the system."""
+        queue: Annotated[int, msgspec.Meta(ge=1, le=16384)] = 4096
+        """Calls that wait for room at workers."""
+
+        def server(self) -> NatsServer:
+            return NatsServer(self.url, self.credentials, self.ca)
+
+    config: Config
+
+    def __init__(self, context: BindingContext) -> None:
+        super().__init__(context)
+        self._bridge: WorkerBridge | None = None
+
+    @classmethod
+    def permissions(cls, config: Config) -> Permissions:
+        try:
+            addresses = config.server().addresses()
+        except InvalidServer:  # on_check reports it
+            return Permissions()
+        return Permissions(connect=addresses, read=[each for each in (config.credentials, config.ca) if each])
+
+    async def on_check(self) -> None:
+        """Check the URL, the files, and that nats-py is installed. The server need not run."""
+        if find_spec("nats") is None:
+            raise ValueError("nats-py is not installed where the daemon runs: pip install 'fastn-p2p[nats]'")
+        await asyncio.to_thread(self.config.server().check)
+
+    async def on_activate(self) -> None:
+        self._bridge = self._new_bridge()
+
+    async def on_reload(self) -> None:
+        await self.on_deactivate()
+        self._bridge = self._new_bridge()
+
+    async def on_deactivate(self) -> None:
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            await bridge.close()
+
+    def _new_bridge(self) -> WorkerBridge:
+        from .bridge import WorkerBridge
+
+        return WorkerBridge(self.context, self.config.server(), self.config.queue)
+
+    @request("*")
+    async def forward(self, request: msgspec.Raw, peer: Peer, call: CallContext) -> msgspec.Raw:
+        """Pass one request on, whatever its command."""
+        from .worker_calls import BridgedCall
+
+        served = served_request()
+        traceparent = "" if served is None else served.traceparent
+        if self._bridge is None:
+            raise ConnectionLost(what="the binding")
+        outcome = asyncio.get_running_loop().create_future()
+        header, payload = await self._bridge.call(
+            BridgedCall(self.context, peer, call, traceparent, bytes(request), outcome)
+        )
+        answer = _answers.decode(header)
+        if isinstance(answer, ErrorReply):
+            raise answer.error()
+        if isinstance(answer, ApplicationErrorReply):
+            raise ApplicationError(answer.kind, answer.message, msgspec.Raw(payload))
+        return msgspec.Raw(payload)

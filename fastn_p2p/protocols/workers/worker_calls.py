@@ -1,0 +1,154 @@
+"""Calls on their way to workers and back, and the workers that have them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastn_p2p_client.ipc.messages import DeliverCall, encode
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.peer import Peer
+    from fastn_p2p_client.protocol import BindingContext, CallContext
+    from fastn_p2p_client.workers.parts import PayloadAssembly
+
+
+class BridgedCall:
+    """Call that waits for a worker, or for its answer.
+
+    Attributes:
+        id: random name of the present offer; empty while it waits for a worker.
+        payload: the request.
+        outcome: header and payload of the answer.
+        worker: the worker that it was offered to.
+        is_accepted: the worker has said that it has begun.
+        ticks: ticks since it waits for what comes next.
+        unknown: pongs in a row by which the worker does not have it.
+        batch: number of the NATS message with its offer.
+    """
+
+    __slots__ = (
+        "_call",
+        "_context",
+        "_peer",
+        "_traceparent",
+        "answer_header",
+        "assembly",
+        "batch",
+        "id",
+        "is_accepted",
+        "outcome",
+        "payload",
+        "ticks",
+        "unknown",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        context: BindingContext,
+        peer: Peer,
+        call: CallContext,
+        traceparent: str,
+        payload: bytes,
+        outcome: asyncio.Future[tuple[bytes, bytes]],
+    ) -> None:
+        """
+        Args:
+            context: the binding.
+            peer: the caller.
+            call: the call.
+            traceparent: span of the caller; empty for none.
+            payload: the request.
+            outcome: the future for the answer.
+        """
+        self._context = context
+        self._peer = peer
+        self._call = call
+        self._traceparent = traceparent
+        self.payload = payload
+        self.outcome = outcome
+        self.id = b""
+        self.worker: KnownWorker | None = None
+        self.is_accepted = False
+        self.batch = 0
+        self.ticks = 0
+        self.unknown = 0
+        self.answer_header = b""
+        self.assembly: PayloadAssembly | None = None
+
+    @property
+    def may_repeat(self) -> bool:
+        """True if the caller allows that it is executed again: it has a call id."""
+        return bool(self._call.call_id)
+
+    def remaining(self) -> float:
+        """Return the seconds until the caller stops waiting."""
+        return self._call.remaining()
+
+    def header(self) -> bytes:
+        """Return the ``DeliverCall`` with the time that is left."""
+        context, peer, call = self._context, self._peer, self._call
+        return encode(
+            DeliverCall(
+                bytes(peer.key),
+                peer.name or "",
+                context.identity,
+                context.protocol,
+                context.instance,
+                max(1, int(call.remaining() * 1000)),
+                call.command,
+                call.call_id,
+                0,
+                peer.path,
+                peer.address,
+                peer.rtt_ms,
+                call.request_id,
+                self._traceparent,
+            )
+        )
+
+    def begin_again(self) -> None:
+        """Have it wait for a worker again."""
+        self.id = b""
+        self.worker = None
+        self.is_accepted = False
+        self.ticks = self.unknown = 0
+        self.answer_header = b""
+        self.assembly = None
+
+
+class KnownWorker:
+    """Worker that is ready.
+
+    Attributes:
+        name: its random name.
+        label: program and machine, for logs and errors.
+        capacity: calls that it takes at once; 0 for no limit.
+        calls: what it was offered, by id.
+        missed: ticks since it was heard of, while it has calls.
+        is_slow: it has not accepted an offer in time, or the server cannot reach it.
+        is_draining: it takes no more calls.
+        last_offer: number of the last offer that it got.
+    """
+
+    __slots__ = ("calls", "capacity", "is_draining", "is_slow", "label", "last_offer", "missed", "name")
+
+    def __init__(self, name: str, label: str, capacity: int) -> None:
+        self.name = name
+        self.label = label
+        self.capacity = capacity
+        self.calls: dict[bytes, BridgedCall] = {}
+        self.missed = 0
+        self.is_slow = False
+        self.is_draining = False
+        self.last_offer = 0
+
+    @property
+    def has_room(self) -> bool:
+        """True if it takes one more call."""
+        return not self.is_draining and (self.capacity == 0 or len(self.calls) < self.capacity)
+
+    def is_better_than(self, other: KnownWorker) -> bool:
+        """Return whether a call is better given to this one: it is quick, has fewer calls, or has waited for longer."""
+        return (self.is_slow, len(self.calls), self.last_offer) < (other.is_slow, len(other.calls), other.last_offer)
