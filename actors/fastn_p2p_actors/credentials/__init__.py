@@ -2,7 +2,7 @@
 
 - ``sodium``: Ed25519 verification by libsodium.
 - ``envelope``: a body, its signature, and the prefix that names the kind of body.
-- ``delegation``: an identity lets a transport endpoint speak for it, for a limited time.
+- ``delegation``, ``compact_delegation``: an identity lets a transport endpoint speak for it, for a limited time.
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
 - ``invitation``: lets its bearer use some bindings of the identity. It is a ticket, too.
 - ``signed_revocation``: the last statement of an identity, which ends all its delegations and records.

@@ -43,7 +43,9 @@ class Body(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknow
         return proven_key(self.identity)
 
 
-class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+class SignedParts(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """Envelope of a signed body."""
+
     body: bytes
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
@@ -59,7 +61,7 @@ class _Version(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _version = msgspec.msgpack.Decoder(_Version)
-_envelope = msgspec.msgpack.Decoder(_Envelope)
+_envelope = msgspec.msgpack.Decoder(SignedParts)
 encode_body = _encoder.encode
 
 
@@ -70,7 +72,12 @@ def signing_input(kind: str, body: bytes) -> bytes:
 
 def seal(body: bytes, signature: bytes) -> bytes:
     """Return the signed blob."""
-    return _encoder.encode(_Envelope(body, signature))
+    return _encoder.encode(SignedParts(body, signature))
+
+
+def open_parts(blob: bytes) -> SignedParts:
+    """Return body and signature of a blob that was opened before. Nothing is verified."""
+    return _envelope.decode(blob)
 
 
 Decoders: TypeAlias = Mapping[int, msgspec.msgpack.Decoder[AnyBody]]
@@ -109,7 +116,7 @@ def peek_signed(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int)
     return _decode(kind, blob, decoders, limit)[1]
 
 
-def _decode(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int) -> tuple[_Envelope, AnyBody]:
+def _decode(kind: str, blob: bytes, decoders: Decoders[AnyBody], limit: int) -> tuple[SignedParts, AnyBody]:
     if len(blob) > limit:
         raise BadMessage(reason=f"a signed {kind} of {len(blob)} bytes, the limit is {limit}")
     try:

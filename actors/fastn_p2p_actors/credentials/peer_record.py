@@ -6,7 +6,7 @@ A record proves itself, so it may come from anywhere: an address book, a LAN, a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import BadMessage, BadSignature, DelegationExpired,
 from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.tickets import MAX_RECORD
 
+from .compact_delegation import CompactDelegation, compact
 from .delegation import (
     MAX_DELEGATION,
     Delegation,
@@ -36,6 +37,8 @@ FIRST_VERSION: Final = 1
 """Version whose addresses hold for every endpoint. Signed for a single endpoint, so that older daemons can read it."""
 SECOND_VERSION: Final = 2
 """Version with own relays and addresses for each endpoint."""
+THIRD_VERSION: Final = 3
+"""Version with compact delegations, for so many endpoints that the second version would lose one."""
 MAX_DELEGATIONS: Final = 8
 """Endpoints in a record, each with one delegation."""
 MAX_RELAYS: Final = 4
@@ -90,12 +93,30 @@ class _FirstBody(Body, frozen=True):
 
 
 class RecordBody(Body, frozen=True):
-    """Body of a record of the second version. Bodies of the first version are read as one, too."""
+    """Body of a record of the second version. Bodies of the other versions are read as one, too."""
 
     sequence: Sequence
     issued: UnixTime
     expires: UnixTime
     endpoints: Annotated[tuple[EndpointEntry, ...], Meta(min_length=1, max_length=MAX_DELEGATIONS)]
+
+
+class _CompactEntry(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """``EndpointEntry`` of the third version."""
+
+    delegation: CompactDelegation
+    sequence: Sequence
+    relays: Relays
+    addresses: Addresses
+
+
+class _ThirdBody(Body, frozen=True):
+    """Body of a record of the third version."""
+
+    sequence: Sequence
+    issued: UnixTime
+    expires: UnixTime
+    endpoints: Annotated[tuple[_CompactEntry, ...], Meta(min_length=1, max_length=MAX_DELEGATIONS)]
 
 
 class RecordEndpoint(msgspec.Struct, frozen=True):
@@ -118,9 +139,10 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """At least one endpoint."""
 
 
-_decoders: Final[Decoders[_FirstBody | RecordBody]] = {
+_decoders: Final[Decoders[_FirstBody | RecordBody | _ThirdBody]] = {
     FIRST_VERSION: msgspec.msgpack.Decoder(_FirstBody),
     SECOND_VERSION: msgspec.msgpack.Decoder(RecordBody),
+    THIRD_VERSION: msgspec.msgpack.Decoder(_ThirdBody),
 }
 
 
@@ -137,17 +159,36 @@ def build_record(
         endpoints: entries, the daemon's own first.
     """
     times = int(now), int(now) + seconds
+    kept, body = _fitting(endpoints, lambda each: RecordBody(SECOND_VERSION, identity, sequence, *times, each))
+    if len(kept) < len(endpoints):
+        short = {each.delegation: compact(each.delegation, identity) for each in endpoints}
+        if None not in short.values():
+
+            def third(each: tuple[EndpointEntry, ...]) -> Body:
+                entries = tuple(
+                    _CompactEntry(short[entry.delegation], entry.sequence, entry.relays, entry.addresses)  # type: ignore[arg-type]
+                    for entry in each
+                )
+                return _ThirdBody(THIRD_VERSION, identity, sequence, *times, entries)
+
+            return _fitting(endpoints, third)[1]
+    only = kept[0]
+    if len(kept) > 1 or only.sequence != sequence or not all(url.startswith("https:") for url in only.relays):
+        return body
+    return _FirstBody(FIRST_VERSION, identity, sequence, *times, (only.delegation,), only.relays, only.addresses)
+
+
+def _fitting(
+    endpoints: tuple[EndpointEntry, ...], build: Callable[[tuple[EndpointEntry, ...]], Body]
+) -> tuple[tuple[EndpointEntry, ...], Body]:
+    """Return as many of the entries as fit, with fewer addresses, and the body with them."""
     while True:
-        body = RecordBody(SECOND_VERSION, identity, sequence, *times, endpoints)
+        body = build(endpoints)
         excess = len(encode_body(body)) + SIGNATURE_BYTES + _ENVELOPE - MAX_PUBLISHED
         smaller = _without_least_useful(endpoints) if excess > 0 else None
         if smaller is None:
-            break
+            return endpoints, body
         endpoints = smaller
-    only = endpoints[0]
-    if len(endpoints) > 1 or only.sequence != sequence or not all(url.startswith("https:") for url in only.relays):
-        return body
-    return _FirstBody(FIRST_VERSION, identity, sequence, *times, (only.delegation,), only.relays, only.addresses)
 
 
 _ENVELOPE: Final = 6
@@ -275,8 +316,14 @@ def _open(blob: bytes) -> RecordBody:
     return _checked(open_signed("record", blob, _decoders, MAX_RECORD))
 
 
-def _checked(body: _FirstBody | RecordBody) -> RecordBody:
+def _checked(body: _FirstBody | RecordBody | _ThirdBody) -> RecordBody:
     check_lifetime(body.issued, body.expires)
+    if isinstance(body, _ThirdBody):
+        entries = (
+            EndpointEntry(each.delegation.expand(body.identity), each.sequence, each.relays, each.addresses)
+            for each in body.endpoints
+        )
+        body = RecordBody(body.version, body.identity, body.sequence, body.issued, body.expires, tuple(entries))
     if isinstance(body, _FirstBody):
         entries = (EndpointEntry(each, body.sequence, body.relays, body.addresses) for each in body.delegations)
         body = RecordBody(body.version, body.identity, body.sequence, body.issued, body.expires, tuple(entries))

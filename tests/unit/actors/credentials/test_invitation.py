@@ -46,7 +46,7 @@ def test_invitation_is_a_ticket_that_only_redeeming_understands() -> None:
     assert Ticket(str(ticket).upper()) == ticket, "as a QR code has it"
     assert read_invitation(ticket.record_bytes) == made
     assert not Ticket.of_record(ALICE.record()).is_invitation
-    with pytest.raises(BadMessage, match="a record of version 64, this daemon reads 1 and 2: update it"):
+    with pytest.raises(BadMessage, match="a record of version 64, this daemon reads 1 and 2 and 3: update it"):
         verify_record(blob, now=NOW)  # what a daemon of before says
 
 

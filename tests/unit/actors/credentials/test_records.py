@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import msgspec
 import pytest
 
 from fastn_p2p_actors.credentials import (
@@ -14,7 +16,7 @@ from fastn_p2p_actors.credentials import (
     read_record,
     verify_record,
 )
-from fastn_p2p_actors.credentials.envelope import encode_body, seal, signing_input
+from fastn_p2p_actors.credentials.envelope import encode_body, open_parts, seal, signing_input
 from fastn_p2p_actors.credentials.peer_record import MAX_PUBLISHED, build_record
 from fastn_p2p_client.errors import BadMessage, BadSignature, DelegationExpired
 from tests.support.signer import DAY, NOW, Signer
@@ -107,8 +109,8 @@ def test_an_endpoint_that_the_identity_did_not_choose_spoils_the_record() -> Non
 
 
 def test_a_record_of_an_unknown_version_says_which_ones_are_known() -> None:
-    with pytest.raises(BadMessage, match="version 3, this daemon reads 1 and 2"):
-        read_record(ALICE.sign("record", [3, bytes(ALICE.key), 1, NOW, NOW + DAY, []]))
+    with pytest.raises(BadMessage, match="version 4, this daemon reads 1 and 2 and 3"):
+        read_record(ALICE.sign("record", [4, bytes(ALICE.key), 1, NOW, NOW + DAY, []]))
 
 
 @pytest.mark.parametrize("endpoints", range(1, MAX_DELEGATIONS + 1))
@@ -125,6 +127,36 @@ def test_a_large_record_loses_its_least_useful_addresses(endpoints: int) -> None
     if endpoints == 1:
         assert record.endpoints[0].relays == relays
         assert len(record.endpoints[0].addresses) >= 10
+
+
+def test_four_daemons_fit_into_a_packet_of_a_directory() -> None:
+    entries = [entry(bytes([number]) * 32, SEQUENCE, (RELAY,), ("192.0.2.1:41641",)) for number in range(4)]
+    blob = signed(*entries)
+    assert len(blob) <= MAX_PUBLISHED
+    record = read_record(blob)
+    assert [each.delegation.endpoint[0] for each in record.endpoints] == [0, 1, 2, 3]
+    assert all(each.relays for each in record.endpoints)
+    assert [each.delegation for each in peek_record(blob).endpoints] == [each.delegation for each in entries]
+
+
+def test_a_record_of_three_daemons_is_one_that_older_daemons_read() -> None:
+    entries = [entry(bytes([number]) * 32, SEQUENCE, (RELAY,), ("192.0.2.1:41641",)) for number in range(3)]
+    assert peek_record(signed(*entries)).version == 2
+    assert peek_record(signed(*entries, entry(bytes([3]) * 32, SEQUENCE, (RELAY,), ()))).version == 3
+
+
+def test_a_compact_delegation_that_the_identity_has_not_signed_spoils_the_record() -> None:
+    entries = [entry(bytes([number]) * 32, SEQUENCE, (RELAY,), ()) for number in range(4)]
+    body = msgspec.msgpack.decode(open_parts(signed(*entries)).body)
+    assert read_record(ALICE.sign("record", body))
+    for field, value in ((0, bytes([9]) * 32), (2, 7), (3, NOW - 1), (4, DAY + 1), (5, bytes(64))):
+        forged = copy.deepcopy(body)
+        forged[5][1][0][field] = value
+        with pytest.raises(BadSignature):
+            read_record(ALICE.sign("record", forged))
+    body[5][1][0][4] = 3 * DAY
+    with pytest.raises(BadMessage):
+        read_record(ALICE.sign("record", body))
 
 
 def test_an_endpoint_without_relays_keeps_an_address() -> None:
