@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import read_record
+from fastn_p2p_actors.credentials import EndpointEntry, peek_endpoints, peek_record, read_record
 from fastn_p2p_actors.network.discovery import directory_set, record_publisher
 from fastn_p2p_actors.network.discovery.record_publisher import RecordPublisher
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Publication
@@ -110,10 +110,11 @@ class Daemon:
             relay_connections=lambda: self.relay_connections,
         )
         self.registry = Registry(self.bob)
+        self.replicas = NoReplicas()
         self.publisher = RecordPublisher(
             *cast(
                 tuple[Any, Any, Any, Any, Any, Any, Any, Any],
-                (endpoint, self.vault, self.registry, hosts, book, settings, finder, NoReplicas()),
+                (endpoint, self.vault, self.registry, hosts, book, settings, finder, self.replicas),
             ),
             wall=lambda: NOW,
         )
@@ -339,3 +340,41 @@ def test_a_record_is_said_to_stay_only_where_it_is(published: bool, caplog: pyte
 
     run_fast(withdraw())
     assert (f"bob stays at {URL} until it expires" in caplog.text) is published
+
+
+@scenario
+async def test_a_replica_publishes_the_last_record_of_its_owner_and_asks_no_vault() -> None:
+    daemon = Daemon((RELAY,))
+    daemon.vault.error = VaultLocked(what="signing for a replica")
+    record = BOB.record_of_endpoints([BOB.delegation(endpoint=ANOTHER), 1, (RELAY,), (TRAIN,)])
+    Vault.signed[record] = (RELAY,), (TRAIN,)
+    granted: list[OnlineIdentity] = []
+
+    def copy_grant(identity: OnlineIdentity) -> None:
+        granted.append(identity)
+        identity.record, identity.packet = record, b"packet of the owner"
+
+    daemon.bob.is_joined = True
+    daemon.replicas.copy_grant = copy_grant
+    _, *published = await daemon.published()
+    assert published == [(RELAY,), (TRAIN,)]
+    daemon.add_another()  # a newer record is there, of the owner's: the replica has nothing to add to it
+    daemon.move(CAFE)
+    await daemon.published()
+    assert daemon.bob.packet == b"packet of the owner"
+    daemon.publisher.close()
+
+
+@scenario
+async def test_the_record_of_an_owner_lists_its_replicas_and_no_removed_one() -> None:
+    daemon = Daemon((RELAY,))
+    await daemon.published()
+    removed = [BOB.delegation(endpoint=ANOTHER, lineage=b"removed replica!"), 1, (RELAY,), (TRAIN,)]
+    daemon.directory.present = BOB.record_of_endpoints(removed)
+    daemon.replicas.own_lineages = frozenset((b"removed replica!",))
+    present = EndpointEntry(BOB.delegation(endpoint=bytes([8]) * 32), 1, (RELAY,), (CAFE,))
+    daemon.replicas.own_entries = {bytes([8]) * 32: present}
+    daemon.move(CAFE)
+    await asyncio.sleep(10)
+    assert peek_endpoints(peek_record(daemon.bob.record).endpoints).keys() == {ENDPOINT, bytes([8]) * 32}
+    daemon.publisher.close()
