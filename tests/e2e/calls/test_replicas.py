@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from fastn_p2p_client import Client, Server
-from fastn_p2p_client.errors import OutcomeUnknown
+from fastn_p2p_client import Client, Server, Session
+from fastn_p2p_client.errors import OutcomeUnknown, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon
 from tests.support.replicas import Replicas, freeze, kill_all, new_replicas, thaw
@@ -185,3 +185,33 @@ async def test_calls_go_over_when_the_identity_is_taken_offline_at_one_daemon(re
                 assert {await call(client, replicas) for _ in range(5)} == {1 - first}
             finally:
                 await asyncio.to_thread(control.control, SetIdentityOnline("bob", True))
+
+
+async def test_requests_go_to_the_daemon_that_serves_the_binding(replicas: Replicas) -> None:
+    """Each daemon has bindings of its own. A caller need not know which daemon it has reached."""
+    async with AsyncExitStack() as stack:
+        for daemon, protocol in zip(replicas.daemons, ("AtFirst", "AtSecond"), strict=True):
+            server = Server("bob", daemon.home)
+            server.handle_requests(protocol, answer_with(protocol), access="everyone")
+            server.handle_streams(protocol, greet, access="everyone")
+            await stack.enter_async_context(serving(server))
+        client = await stack.enter_async_context(Client(replicas.caller.home))
+        for retry in (False, True, False):
+            for protocol in ("AtFirst", "AtSecond"):
+                reply = await client.call("alice", replicas.bob, protocol, request="x", timeout=60.0, retry=retry)
+                assert reply == protocol
+                async with await client.connect("alice", replicas.bob, protocol, timeout=60.0) as session:
+                    assert await session.read_exactly(5) == b"hello"
+        with pytest.raises(ProtocolNotFound):
+            await client.call("alice", replicas.bob, "Nowhere", request="x", timeout=60.0)
+
+
+def answer_with(protocol: str) -> Callable[[str], Awaitable[str]]:
+    async def handle(_: str) -> str:
+        return protocol
+
+    return handle
+
+
+async def greet(session: Session) -> None:
+    await session.write(b"hello")

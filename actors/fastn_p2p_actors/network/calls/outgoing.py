@@ -11,6 +11,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.errors import (
     BadMessage,
     DeadlineExceeded,
@@ -33,6 +35,7 @@ from ..call_counters import APPLICATION, CallCounters
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
 from ..connections.payload_memory import Account, PayloadMemory
+from ..discovery.missing_bindings import MISSING
 from ..discovery.router import display_name
 from ..discovery.search import TOO_SHORT, Search
 from ..discovery.targets import TargetFinder
@@ -43,6 +46,11 @@ from .incoming import IncomingCalls
 log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
+
+
+_SMALL: Final = 4096
+"""Bytes of a payload that is kept until its call is answered: another daemon of the callee may have to serve it. A
+larger one is kept, and counted, only if the callee is known to be at several daemons."""
 
 
 class _OutgoingCall:
@@ -69,6 +77,7 @@ class _OutgoingCall:
     __slots__ = (
         "_calls",
         "_is_returning",
+        "_kept",
         "_payload",
         "_reserved",
         "began",
@@ -108,6 +117,8 @@ class _OutgoingCall:
         self._payload = b""
         self._reserved = 0
         self._is_returning = False
+        self._kept: tuple[OnlineIdentity, Call, bytes] | None = None
+        """The request, while another daemon may serve it if this one does not."""
         self.target = b""
         self.call_id = b""
         self.endpoint = THIS_DAEMON
@@ -151,6 +162,11 @@ class _OutgoingCall:
         if message.call_id and not self._may_send_to(connection.endpoint, source, target, message, payload):
             return
         self.target, self.endpoint = target, connection.endpoint
+        size = len(payload)
+        if size <= _SMALL:
+            self._kept = source, message, payload
+        elif self._calls.targets.is_at_several(target) and self.state.account.reserve(size) is None:
+            self._kept, self._reserved = (source, message, payload), size
         requests = connection.requests
         try:
             number = requests.call(self, source.raw, target, message, message.deadline_ms, payload, *self.id)
@@ -190,6 +206,8 @@ class _OutgoingCall:
         self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
     def on_error(self, error: P2PError) -> None:
+        if isinstance(error, MISSING) and self._kept is not None and not self.done and self._goes_over(error):
+            return
         if self.call_id and not isinstance(error, NOT_EXECUTED):
             self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
         elif isinstance(error, PeerOffline) and self.endpoint != THIS_DAEMON:
@@ -198,6 +216,17 @@ class _OutgoingCall:
             self._calls.counters.fail(error.code)
             log.info("a call has failed: %s", error, extra={"request_id": full_id(*self.id)})
         self._finish(encode(ErrorReply.of(error)), b"")
+
+    def _goes_over(self, error: P2PError) -> bool:
+        """Send the call to another daemon of the callee, because this one lacks the binding. Return False if there is
+        none."""
+        if self._kept is None:
+            return False
+        (source, message, payload), self._kept = self._kept, None
+        self.release_payload()
+        left = max(1, int((self.began + self.seconds - monotonic()) * 1000))
+        message = replace(message, deadline_ms=left)
+        return self._calls.targets.go_over(self, source, self.target, self.endpoint, message, payload, error)
 
     def on_rejected(self, error: P2PError) -> None:
         self.on_error(error)
@@ -232,6 +261,7 @@ class _OutgoingCall:
         if self.done:
             return False
         self.done = True
+        self._kept = None
         if self._reserved:
             self.release_payload()
         self.state.pop(self.correlation, None)

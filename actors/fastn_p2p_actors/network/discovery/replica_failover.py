@@ -55,7 +55,7 @@ class ReplicaFailover:
         try:
             while self._is_silent(connection):
                 for target in {call.target for call in connection.requests.pending.values()} - races.keys():
-                    if len(races) < _MAX_RACES and self._router.has_others(target, connection.endpoint):
+                    if len(races) < _MAX_RACES and self._router.has_others(target, (connection.endpoint,)):
                         races[target] = self._loop.create_task(self._move(target, connection, ends))
                 await asyncio.sleep(_INTERVAL)
                 races = {target: race for target, race in races.items() if not race.done()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 from fastn_p2p_client.errors import (
@@ -40,6 +40,8 @@ _OFFLINE: Final = 5.0
 """Seconds for which a daemon at which an identity is offline is the last of its daemons to be tried."""
 _MAX_OFFLINE: Final = 1024
 """Pairs of identity and daemon that are remembered."""
+_MAX_SEVERAL: Final = 16_384
+"""Identities that are known to be at several daemons."""
 _MAX_LINEAGES: Final = 16_384
 """Pairs of identity and endpoint whose daemon is remembered."""
 NO_NETWORK: Final = "this machine has no network"
@@ -59,6 +61,7 @@ class PeerRouter:
 
     Attributes:
         pool: set once the pool exists, before the first connection.
+        several: identities that were found at several daemons.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class PeerRouter:
         self._introductions = introductions
         self._finder = finder
         self.pool: ConnectionPool | None = None
+        self.several: set[bytes] = set()
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
         self._seen: dict[bytes, float] = {}
@@ -247,6 +251,16 @@ class PeerRouter:
         """
         return await self._connect_if(target, lambda each: each.delegation.lineage == lineage)
 
+    async def connect_beside(self, target: bytes, endpoints: frozenset[bytes]) -> PeerConnection:
+        """Open or find a connection to a daemon of an identity that is none of these.
+
+        Raises:
+            PeerUnreachable: none is known, or none answers.
+        """
+        if not self.has_others(target, endpoints):
+            raise PeerUnreachable(peer=PublicKey(target).id52, reason="no other daemon of it is known")
+        return await self._connect_if(target, lambda each: each.address.endpoint not in endpoints)
+
     async def connect_elsewhere(self, target: bytes, endpoint: bytes) -> PeerConnection:
         """Open or find a connection to a daemon other than that at ``endpoint``, and use it for calls to ``target``.
 
@@ -281,14 +295,16 @@ class PeerRouter:
         """Return whether a newer transport key of the same daemon has been seen."""
         return self._book.epochs.is_retired(delegation.identity, delegation.lineage, delegation.epoch)
 
-    def has_others(self, target: bytes, endpoint: bytes) -> bool:
+    def has_others(self, target: bytes, endpoints: Container[bytes]) -> bool:
         """Return whether daemons with other endpoints may serve the identity: they have valid delegations from it."""
         now = self._wall()
-        return any(each.address.endpoint != endpoint and each.delegation.not_after > now for each in self.known(target))
+        return any(
+            each.address.endpoint not in endpoints and each.delegation.not_after > now for each in self.known(target)
+        )
 
     def on_offline(self, target: bytes, endpoint: bytes) -> None:
         """The identity is not online at ``endpoint``: the next call looks for another daemon that serves it."""
-        if self.has_others(target, endpoint):
+        if self.has_others(target, (endpoint,)):
             if len(self._offline) >= _MAX_OFFLINE:
                 self._offline.clear()
             self._offline[target, endpoint] = asyncio.get_running_loop().time() + _OFFLINE
@@ -315,6 +331,10 @@ class PeerRouter:
             return []
         known = self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
         known = [each for each in known if not self._is_retired(each.delegation)] or known
+        if len(known) < 2:
+            self.several.discard(target)
+        elif len(self.several) < _MAX_SEVERAL:
+            self.several.add(target)
         return (
             known
             if len(known) < 2

@@ -25,6 +25,7 @@ from fastn_p2p_client.ipc.messages import Call, OpenSession
 from ..connections.connection import PeerConnection
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from .missing_bindings import MissingBindings
 from .router import PeerRouter, display_name
 from .search import Search
 
@@ -93,6 +94,7 @@ class TargetFinder:
         self._router = router
         self._grace = grace
         self._tasks: set[asyncio.Task[None]] = set()
+        self._missing = MissingBindings()
 
     def close(self) -> None:
         """Stop connecting: seekers that wait for a connection fail with ``ConnectionLost``."""
@@ -119,6 +121,10 @@ class TargetFinder:
             return
         connection = self._router.open_to(target)
         if connection is not None:
+            if self._missing and self._is_missing(target, connection.endpoint, message):
+                if seeker.hold(payload):
+                    self._go_over(seeker, source, target, message, connection, None)
+                return
             seeker.on_connection(connection, source, target, message, payload)
         elif seeker.hold(payload):
             seeker.connecting_to = display_name(target, message.peer)
@@ -153,7 +159,81 @@ class TargetFinder:
 
     def has_others(self, target: bytes, endpoint: bytes) -> bool:
         """Return whether daemons with other endpoints may serve an identity."""
-        return self._router.has_others(target, endpoint)
+        return self._router.has_others(target, (endpoint,))
+
+    def is_at_several(self, target: bytes) -> bool:
+        """Return whether an identity was found at several daemons, so that ``go_over`` may help."""
+        return target in self._router.several
+
+    def go_over(
+        self,
+        seeker: Seeker[M],
+        source: OnlineIdentity,
+        target: bytes,
+        endpoint: bytes,
+        message: M,
+        payload: bytes,
+        error: P2PError,
+    ) -> bool:
+        """A daemon lacks the binding of a request: send it to another daemon of the identity. Return whether there is
+        one.
+
+        Args:
+            endpoint: of the daemon that lacks it.
+            message: the request, with the time that is left.
+            error: error of that daemon, for the seeker if no other one answers.
+        """
+        self._missing.add(target, endpoint, message.protocol, message.instance)
+        missing = self._missing.endpoints(target, message.protocol, message.instance)
+        if not self._router.has_others(target, missing):
+            return False
+        if seeker.hold(payload):
+            self._go_over(seeker, source, target, message, None, error)
+        return True
+
+    def _is_missing(self, target: bytes, endpoint: bytes, message: Call | OpenSession) -> bool:
+        return endpoint in self._missing.endpoints(target, message.protocol, message.instance)
+
+    def _go_over(
+        self,
+        seeker: Seeker[M],
+        source: OnlineIdentity,
+        target: bytes,
+        message: M,
+        connection: PeerConnection | None,
+        error: P2PError | None,
+    ) -> None:
+        seeker.connecting_to = ""
+        task = self._loop.create_task(self._connect_beside(seeker, source, target, message, connection, error))
+        seeker.cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect_beside(
+        self,
+        seeker: Seeker[M],
+        source: OnlineIdentity,
+        target: bytes,
+        message: M,
+        connection: PeerConnection | None,
+        error: P2PError | None,
+    ) -> None:
+        """Use another daemon than those that lack the binding. If none answers, use the connection, or fail."""
+        left = self._grace.remaining_ms(message.deadline_ms)
+        missing = self._missing.endpoints(target, message.protocol, message.instance)
+        found = connection
+        try:
+            async with asyncio.timeout(_RETURN_TIMEOUT):
+                found = await self._router.connect_beside(target, missing)
+        except (P2PError, TimeoutError):
+            if connection is None or connection.closed:
+                seeker.on_error(error or ConnectionLost(what="the connection to the peer"))
+                return
+        except asyncio.CancelledError:
+            seeker.on_error(ConnectionLost(what="the daemon's network process"))
+            raise
+        if found is not None and not seeker.done:
+            self._send(seeker, found, source, target, replace(message, deadline_ms=left()))
 
     def on_offline(self, target: bytes, endpoint: bytes) -> None:
         """A daemon has answered that an identity is not online there."""

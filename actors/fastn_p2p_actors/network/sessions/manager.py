@@ -41,13 +41,14 @@ from ..connections.network_path import LOCAL, NetworkPath
 from ..connections.payload_memory import CALL_COST, PayloadMemory
 from ..connections.remote_leg import CHUNK, CHUNK_HEADER
 from ..connections.session_handshake import IncomingSession, OutgoingSession
+from ..discovery.missing_bindings import MISSING_CODES
 from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from ..serving.wake_ups import WakeUps
 from .local_leg import LocalLeg, is_daemon_id
 from .memory_sharing import MemorySharing
-from .opening import OpeningDeadlines
+from .opening import Opening, OpeningDeadlines
 from .relay import SessionRelay
 from .revocation import SessionRevocation
 from .session_memory import SessionMemory
@@ -192,20 +193,28 @@ class SessionManager:
 
     def open_at_peer(
         self,
-        relay: SessionRelay,
+        opening: Opening,
         connection: PeerConnection,
         source: OnlineIdentity,
         target: bytes,
         message: OpenSession,
         payload: bytes,
     ) -> None:
-        """Open a local program's session at a peer."""
+        """Open a local program's session at a peer. If that lacks the binding, another daemon of it may have it."""
+        relay = opening.relay
+
+        def from_server(header: bytes, reply: Message, data: Chunk) -> None:
+            is_missing = isinstance(reply, ErrorReply) and reply.code in MISSING_CODES
+            if is_missing and not relay.opened and not relay.done and isinstance(reply, ErrorReply):
+                error = reply.error()
+                if self._targets.go_over(opening, source, target, connection.endpoint, message, payload, error):
+                    return
+            relay.from_server(header, reply, data)
+
         self._set_peer_info(relay, target, connection.path())
         try:
             pressure = self._memory.backpressure_of(relay.opener.sender) if isinstance(relay.opener, LocalLeg) else None
-            outgoing = OutgoingSession(
-                connection.sessions, source.raw, target, message, payload, relay.from_server, pressure
-            )
+            outgoing = OutgoingSession(connection.sessions, source.raw, target, message, payload, from_server, pressure)
         except P2PError as error:
             relay.fail(error)
             return

@@ -27,7 +27,7 @@ class SessionOpener(Protocol):
     ) -> None: ...
     def open_at_peer(
         self,
-        relay: SessionRelay,
+        opening: Opening,
         connection: PeerConnection,
         source: OnlineIdentity,
         target: bytes,
@@ -81,7 +81,7 @@ class Opening:
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes
     ) -> None:
         """Open the session at the peer."""
-        self._opener.open_at_peer(self.relay, connection, source, target, message, payload)
+        self._opener.open_at_peer(self, connection, source, target, message, payload)
 
     def on_error(self, error: P2PError) -> None:
         """Fail the session."""
