@@ -129,7 +129,7 @@ def postgres() -> Iterator[PostgresServer]:
 
     programs = find_programs()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        pytest.skip("PostgreSQL is not installed: make services")
     with running_postgres(programs) as server:
         yield server
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.types.string import TextLoader
@@ -67,18 +67,25 @@ class EscapedTextLoader(TextLoader):
 
 
 class PostgresConnection:
-    """``StoreConnection`` of PostgreSQL."""
+    """``StoreConnection`` of PostgreSQL.
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    Args:
+        on_statement: called before each statement.
+    """
+
+    def __init__(self, connection: Connection[Any], on_statement: Callable[[], object] = lambda: None) -> None:
         self._connection = connection
+        self._on_statement = on_statement
         connection.adapters.register_loader("text", EscapedTextLoader)
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor[Any]:
         """Run a statement."""
+        self._on_statement()
         return self._connection.execute(translate(sql).encode(), [_encode(each) for each in parameters])
 
     def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Cursor[Any]:
         """Run a statement with each of the parameters; ``rowcount`` is the sum."""
+        self._on_statement()
         cursor = self._connection.cursor()
         if parameters:
             cursor.executemany(translate(sql).encode(), [[_encode(each) for each in row] for row in parameters])

@@ -39,7 +39,7 @@ from .sqlite_copy import PROGRESS
 T = TypeVar("T")
 
 STALL: Final = 20.0
-"""Seconds that one transaction or query may take."""
+"""Seconds that one statement may take."""
 OPEN_SECONDS: Final = 3.0
 """Seconds for which ``open`` waits for the database. A hook of a protocol has 5."""
 _CLOSE_SECONDS: Final = 2.0
@@ -103,7 +103,7 @@ class PostgresStore:
         self._on_ready = on_ready
         self._on_problem = on_problem
         self._stall = stall
-        self._backoff = backoff or Backoff(0.2, 10.0)
+        self._backoff = backoff or Backoff(0.2, 5.0)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._writer: threading.Thread | None = None
@@ -293,7 +293,8 @@ class PostgresStore:
                 )
                 raise StorageFailed(path=str(self.url), reason=reason)
             if not known:
-                write_identity(self._identity_file, held.id, own=held.term == 1)
+                location = f"schema {self.name.schema} of {self.url}"
+                write_identity(self._identity_file, held.id, location, own=held.term == 1)
         if held.state == COPYING and copy is None:
             reason = f"{self._copy.source if self._copy else 'the file'} is missing, which was being moved there"
             raise StorageFailed(path=str(self.url), reason=reason)
@@ -336,7 +337,7 @@ class PostgresStore:
         At first they run without savepoints, which would be a third of all statements. If one fails, all are undone,
         and run again with a savepoint each.
         """
-        wrapped = PostgresConnection(connection)
+        wrapped = PostgresConnection(connection, self._sides["writer"].alive)
         try:
             outcomes = self._try_group(connection, wrapped, held, group, savepoints=False)
             if outcomes is None:
@@ -399,7 +400,7 @@ class PostgresStore:
                     self._reading = self._connect("reader")
                     use(self._reading, self.name)
                     self._reading.execute("SET default_transaction_read_only TO on")
-                return query(PostgresConnection(self._reading))
+                return query(PostgresConnection(self._reading, side.alive))
         except _LOST:
             self._disconnect_reader()
             raise

@@ -29,7 +29,7 @@ async def measure(
     """A round is ``seconds`` of accepting with each engine."""
     programs = find_programs()
     if programs is None:
-        raise BenchmarkError("PostgreSQL is not installed: apt-get install postgresql")
+        raise BenchmarkError("PostgreSQL is not installed: make services")
     server = stack.enter_context(running_postgres(programs))
     limits = {"max_outbox_messages": _MUCH, "max_outbox_bytes": _MUCH}
     for instance, store in (("sqlite", ""), ("postgres", server.url(server.new_database()))):

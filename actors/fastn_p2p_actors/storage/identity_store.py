@@ -53,6 +53,9 @@ _MAX_COUNTED: Final = 100_000
 _LARGEST: Final = 32 * 1024 * 1024
 """Bytes of the largest file that is read: a config that arrived in one message fits."""
 
+DATA_ELSEWHERE: Final = "data-elsewhere"
+"""File in a workspace that its protocol writes: the second line says where it has data outside of the workspace."""
+_MAX_LOCATION: Final = 300
 _MARKS: Final = (_PENDING, CREATED, _KEPT)
 """Names of the daemon's own files in a workspace, beside ``config.json``."""
 
@@ -340,6 +343,14 @@ class IdentityStore:
                 if files == _MAX_COUNTED:
                     return files, size
         return files, size
+
+    def data_elsewhere(self, identity: str, protocol: str, instance: str) -> str:
+        """Return where a binding has data that is not in its workspace, as its protocol says; empty if it has none."""
+        try:
+            lines = (self.workspace(identity, protocol, instance) / DATA_ELSEWHERE).read_text("utf-8", "replace")
+        except OSError:
+            return ""
+        return "".join(lines.splitlines()[1:2])[:_MAX_LOCATION]
 
     def is_created(self, identity: str, protocol: str, instance: str) -> bool:
         """Return whether ``on_create`` of its protocol has been called."""

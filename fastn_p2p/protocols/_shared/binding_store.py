@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from fastn_p2p_actors.storage.identity_store import DATA_ELSEWHERE
 from fastn_p2p_client.errors import StorageFailed
 from fastn_p2p_client.protocol import BindingContext, Permissions
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from ...postgres.mailbox_schema import MailboxName
 
 T = TypeVar("T")
-
-_IDENTITY: Final = "postgres"
-"""File in the workspace with the id of the mailbox in PostgreSQL. Its data is there once this file exists."""
 
 
 class BindingStore:
@@ -59,7 +57,7 @@ class BindingStore:
         Raises:
             StorageFailed: the data is in PostgreSQL, and the config does not say where.
         """
-        marker = self._context.workspace / _IDENTITY
+        marker = self._context.workspace / DATA_ELSEWHERE
         if not store:
             if marker.exists():
                 reason = "its data is in PostgreSQL. Name the database again: `store` in the config"
@@ -114,7 +112,7 @@ class BindingStore:
             from ...postgres.mailbox_queries import delete_mailbox
             from ...postgres.postgres_url import parse_url
 
-            delete_mailbox(parse_url(store), self._name(), self._context.workspace / _IDENTITY)
+            delete_mailbox(parse_url(store), self._name(), self._context.workspace / DATA_ELSEWHERE)
 
     def _name(self) -> MailboxName:
         from ...postgres.mailbox_schema import MailboxName

@@ -197,9 +197,12 @@ class _DeliveryTransaction:
         self._total, self._of_sender = read_usage(connection, TOTAL_USAGE), read_usage(connection, sender)
         self._added = StorageUsage(0, 0)
         self._full = ""
+        self._known = self._find_known()
+        self._new: list[tuple[object, ...]] = []
+        """Rows of mails that ``finish`` stores: each statement may be a round trip."""
 
     def add(self, parcel: OutgoingMail, content: MailContent | RejectedMail, name: str | None, now: int) -> bool:
-        """Store a mail, unless it is known or rejected. Return False when the mailbox is full.
+        """Accept a mail, unless it is known or rejected. Return False when the mailbox is full.
 
         Raises:
             ApplicationError: ``Rewound``.
@@ -217,14 +220,20 @@ class _DeliveryTransaction:
             self._full = self._full_reason(size)
             if self._full:
                 return False
-            self._store(parcel, content, name, now)
+            self._add_row(parcel, content, name, now)
             self._added = self._added.plus(size)
         self._resolved = parcel.sequence
         return True
 
     def finish(self, now: int) -> DeliveryReceipt:
-        """Store the progress of the stream, and return the receipt."""
+        """Store the mails and the progress of the stream, and return the receipt."""
         connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
+        if self._new:
+            connection.executemany(
+                "INSERT INTO mailbox (sender, stream, id, name, instance, sent, received, subject, size, attachments, "
+                "letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self._new,
+            )
         if self._resolved != self._before:
             connection.execute(
                 "INSERT INTO incoming VALUES (?, ?, ?, ?, ?) ON CONFLICT (sender, stream) DO UPDATE SET "
@@ -244,17 +253,22 @@ class _DeliveryTransaction:
 
     def _is_new(self, parcel: OutgoingMail) -> bool:
         """Return whether no mail with its id has arrived: a sender may retry a mail that had arrived after all."""
-        row = self._connection.execute(
-            "SELECT 1 FROM mailbox WHERE sender = ? AND stream = ? AND id = ?",
-            (self._sender, self._delivery.stream, parcel.id),
-        ).fetchone()
-        return row is None
+        return parcel.id not in self._known
 
-    def _store(self, parcel: OutgoingMail, content: MailContent, name: str | None, now: int) -> None:
+    def _find_known(self) -> set[str]:
+        """Return those ids of the delivery under which a mail has arrived."""
+        ids = [parcel.id for parcel in self._delivery.parcels]
+        marks = ", ".join("?" * len(ids))
+        rows = self._connection.execute(
+            f"SELECT id FROM mailbox WHERE sender = ? AND stream = ? AND id IN ({marks})",  # noqa: S608 - question marks
+            (self._sender, self._delivery.stream, *ids),
+        )
+        return {id for (id,) in rows}
+
+    def _add_row(self, parcel: OutgoingMail, content: MailContent, name: str | None, now: int) -> None:
         size, instance = len(parcel.letter), self._delivery.instance
-        self._connection.execute(
-            "INSERT INTO mailbox (sender, stream, id, name, instance, sent, received, subject, size, attachments, "
-            "letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self._known.add(parcel.id)
+        self._new.append(
             (
                 self._sender,
                 self._delivery.stream,

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,64 @@ def test_mail_moves_to_postgresql_when_the_config_says_so(daemons: TwoDaemons, p
     assert daemons.one.cli("remove-protocol", "carol", "--protocol", "Mail", "--yes").returncode == 0
     database = url.rpartition("/")[2]
     assert postgres.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fastn%'", database) == []
+
+
+def test_a_chat_is_in_postgresql(daemons: TwoDaemons, postgres: PostgresServer) -> None:
+    database = postgres.new_database()
+    for daemon, name in ((daemons.one, "alice"), (daemons.two, "bob")):
+        assert add(daemon, name, "Chat", postgres.url(database)).returncode == 0
+    sent = daemons.one.cli("chat", "bob", "--as", "alice", "--wait", input="first\nsecond\n")
+    assert sent.returncode == 0, sent.stderr
+    shown = daemons.two.cli("chat", "alice", "--as", "bob", "--last", "2", input="")
+    assert [line.split("\t")[-1] for line in shown.stdout.splitlines()] == ["first", "second"]
+    query = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fastn_chat_%'"
+    assert postgres.execute(query, database) == [(2,)]
+
+
+def test_a_binding_stays_when_its_database_does_not_answer(daemons: TwoDaemons, postgres: PostgresServer) -> None:
+    daemons.one.identity("dave", echo=False)
+    database = postgres.new_database()
+    assert add(daemons.one, "dave", "Mail", postgres.url(database)).returncode == 0
+    remove = ("remove-protocol", "dave", "--protocol", "Mail", "--yes")
+    postgres.stop()
+    try:
+        refused = daemons.one.cli(*remove)
+        assert (refused.returncode, "--keep-data" in refused.stderr) == (74, True), refused.stderr
+    finally:
+        postgres.start()
+    eventually(lambda: state_of(daemons.one, "dave") == "serving", "it goes on", timeout=60)
+    assert daemons.one.cli(*remove).returncode == 0
+    assert postgres.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'fastn_%'", database) == []
+
+
+def test_a_restored_identity_has_its_mail_once_the_first_one_is_offline(
+    daemons: TwoDaemons, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Two daemons with one identity: the second is refused with the name of the first, and takes over after it."""
+    passphrase, backup = tmp_path / "passphrase", tmp_path / "backup"
+    passphrase.touch(0o600)
+    passphrase.write_text("a long enough passphrase")
+    erin = daemons.two.identity("erin", echo=False)
+    assert add(daemons.two, "erin", "Mail", postgres.url(postgres.new_database())).returncode == 0
+    with MailClient("erin", home=daemons.two.home) as client:
+        client.send(erin, "to myself", "x", id="kept")
+        eventually(lambda: client.track("kept").state == "delivered", "it has come")
+    options = ("--passphrase-file", str(passphrase))
+    made = daemons.two.cli("backup", "create", str(backup), "--identity", "erin", *options)
+    assert made.returncode == 0, made.stderr
+    restored = daemons.one.cli("backup", "restore", str(backup), *options)
+    assert restored.returncode == 0, restored.stderr
+    eventually(lambda: "degraded: " in state_of(daemons.one, "erin"), "the second one is refused", timeout=60)
+    assert f"process {daemons.two.pid('identity-erin')} of " in state_of(daemons.one, "erin")
+    assert state_of(daemons.two, "erin") == "serving"
+    assert daemons.two.cli("identity-offline", "erin").returncode == 0
+    eventually(lambda: state_of(daemons.one, "erin") == "serving", "it takes over", timeout=60)
+    with MailClient("erin", home=daemons.one.home) as client:
+        assert [each.subject for each in client.list().mails] == ["to myself"]
+    kept = daemons.one.cli("remove-protocol", "erin", "--protocol", "Mail", "--yes")
+    assert "was there before" in kept.stderr, kept.stderr
+    remove = ("remove-protocol", "erin", "--protocol", "Mail")
+    assert daemons.one.cli(*remove, "--keep-data").returncode == 0
+    named = daemons.one.cli(*remove)
+    assert "has data in schema fastn_mail_" in named.stderr, named.stderr
+    assert daemons.one.cli(*remove, "--yes").returncode == 0

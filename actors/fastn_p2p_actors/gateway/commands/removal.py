@@ -70,6 +70,9 @@ async def _check_empty(
         except P2PError as error:
             log.warning("%s (%s) of %s cannot describe its data: %s", protocol, instance, name, error)
     holds = words or f"{files} {'file' if files == 1 else 'files'} ({_in_units(size)})"
+    elsewhere = context.store.data_elsewhere(name, protocol, instance) if record is None else ""
+    if elsewhere:
+        holds += f", and has data in {elsewhere}, which this does not delete: drop it there, or add the protocol again"
     raise WorkspaceNotEmpty(identity=name, protocol=protocol, instance=instance, holds=holds)
 
 

@@ -61,6 +61,7 @@ def test_identity_is_kept_as_json_that_people_can_read(store: IdentityStore, tmp
         "revoked": "",
         "successor": "",
         "idle": 0,
+        "owner": "",
     }
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
