@@ -30,6 +30,8 @@ from .log_excerpts import log_excerpts
 from .pseudonyms import Pseudonyms
 
 _TIMEOUT: Final = 5.0
+_MOST: Final = 100
+"""Processes, identities, peers and connections in the status, of each: a person reads it."""
 _HEAD: Final = """\
 Bug report of fastn-p2p
 
@@ -63,7 +65,7 @@ def make_report(home: Home, *, network: bool) -> str:
 
 def _read_status(home: Home) -> tuple[Status | None, str]:
     try:
-        return request_daemon(home.path, GetStatus(), timeout=_TIMEOUT).status, ""
+        return request_daemon(home.path, GetStatus(_MOST), timeout=_TIMEOUT).status, ""
     except P2PError as error:
         snapshot = read_process_file(home)
         processes = "" if snapshot is None else f" {msgspec.json.encode(snapshot).decode()}"

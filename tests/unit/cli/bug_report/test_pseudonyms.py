@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_the_same_has_the_same_pseudonym_in_all_of_the_report() -> None:
     made = pseudonyms()
     assert made.replace("bob 10.0.0.1") == made.replace("bob 10.0.0.1") == "<peer-1> <ipv4-private-1>"
     assert made.replace("10.0.0.2 bob-2") == "<ipv4-private-2> <peer-2>"
+
+
+@given(
+    st.lists(st.from_regex(r"[ab][ab1_-]{0,4}", fullmatch=True), max_size=6),
+    st.text(alphabet="ab1_-. <>A", max_size=40),
+)
+def test_the_longest_name_at_each_place_is_replaced(names: list[str], text: str) -> None:
+    """As an expression with all names would, which takes minutes where there are thousands of them."""
+    words = sorted(names, key=len, reverse=True)
+    simple = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(map(re.escape, words)) or '(?!)'})(?![A-Za-z0-9_])")
+    made = Pseudonyms(HOME, {"name": names})
+    assert made.replace(text) == simple.sub(lambda found: made._of("name", found[0]), text)
+
+
+def test_pseudonym_is_not_taken_for_a_name() -> None:
+    made = Pseudonyms(HOME, {"identity": ["key", "host", "ipv4"]}, host="box.example")
+    assert (
+        made.replace(f"{ID52} at 10.0.0.1, box.example, key") == "<key-1> at <ipv4-private-1>, <host-1>, <identity-1>"
+    )
 
 
 @given(st.text(alphabet="ab/:. 01[]%fo-_\"'\n", max_size=60))
