@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, VaultLocked
+from fastn_p2p_client.errors import ConnectionLost, Overloaded, OwnerAway, P2PError, VaultLocked
 from fastn_p2p_client.ipc.messages import (
     RegisterBinding,
     RegisterIdentity,
@@ -41,7 +41,8 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
     Attributes:
         started: set by the owner once ``hosted`` returns every binding that is to be served.
         outcome: done once the network process knows everything for the first time, or has said that the vault is
-            locked; then registering goes on. Fails if the network process rejects the identity.
+            locked or the owner of a replica away; then registering goes on. Fails if the network process rejects the
+            identity.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
             ]
             if not self._pending:
                 return True
-        if isinstance(registered, VaultLocked):
+        if isinstance(registered, VaultLocked | OwnerAway):
             if not self.outcome.done():
                 log.warning("%s is not online: %s", self._identity, registered)
             self._finish(None)

@@ -119,6 +119,7 @@ class EventRouter:
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
         self._revocations.on_closed(connection)
+        self._replicas.joined.on_disconnected(connection.endpoint)
         if self._pool.open_to(connection.endpoint) is None:
             self._outside.on_disconnected(connection)
 

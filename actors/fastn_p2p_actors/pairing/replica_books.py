@@ -21,6 +21,7 @@ from fastn_p2p_client.ipc.messages import (
     AddReplica,
     GetStatus,
     JoinIdentity,
+    ListReplicas,
     RemoveJoined,
     RemoveReplica,
     SetIdentityOnline,
@@ -166,6 +167,9 @@ class ReplicaJoinBook:
         async with self._client() as client:
             try:
                 await client.control(SetIdentityOnline(stored.name, True))
+                for each in (await client.control(ListReplicas(stored.name))).replicas:
+                    if not each.until:
+                        self.problem = each.problem or "it has not answered yet"
             except P2PError as error:
                 self.problem = str(error)
 

@@ -182,6 +182,38 @@ def test_the_replica_restarts_and_serves_while_its_owner_is_away(joined: JoinedR
     eventually(lambda: not joined.replica.status().warnings, "the owner answers again")
 
 
+def test_a_replica_whose_delegation_has_ended_comes_back_with_its_owner(joined: JoinedReplicas) -> None:
+    joined.owner.stop()
+    joined.replica.stop()
+    path = joined.replica.home.peers / ".joined.json"
+    (saved,) = json.loads(path.read_bytes())
+    path.write_text(json.dumps([{**saved, "delegation": "", "since": 0, "until": 0}]))
+    try:
+        joined.replica.start()
+        eventually(lambda: any("is not served here" in each for each in joined.replica.status().warnings), "it says so")
+        assert not alice_at(joined.replica).online
+    finally:
+        joined.owner.start()
+    eventually(lambda: alice_at(joined.replica).online, "it is online again by itself")
+    eventually(lambda: [each.state for each in replicas_of(joined.owner)] == ["online"], "the owner knows it")
+
+
+@pytest.mark.parametrize("which", ["owner", "replica"])
+def test_the_daemons_talk_again_after_a_restart_of_the_network_process(joined: JoinedReplicas, which: str) -> None:
+    daemon: Daemon = getattr(joined, which)
+    daemon.wait_actor("network", daemon.kill_actor("network"))
+    eventually(lambda: alice_at(daemon).online, "alice is online again")
+    eventually(lambda: endpoints_of(joined.replica) == both_endpoints(joined), "both are in the record")
+
+
+def test_a_replica_follows_its_owner_to_another_transport_key(joined: JoinedReplicas) -> None:
+    before = joined.owner.status().endpoint
+    with joined.owner.client() as client:
+        client.control(RotateTransport())
+    eventually(lambda: joined.owner.status().endpoint not in ("", before), "the owner has another endpoint")
+    eventually(lambda: endpoints_of(joined.replica) == both_endpoints(joined), "the replica has the new record")
+
+
 def test_a_daemon_is_no_replica_of_itself(joined: JoinedReplicas) -> None:
     with joined.owner.client() as client, pytest.raises(ReplicaNotFound):
         client.control(RemoveReplica("alice", "third"))

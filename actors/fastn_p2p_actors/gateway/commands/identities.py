@@ -44,7 +44,7 @@ from ...daemon_settings.idle_time import MAX_IDLE
 from ...identity.declared_permissions import is_builtin_binding
 from ...identity.messages import Limit, SetIdleTime
 from ...identity.resource_limits import LEAST
-from ...network.admin_messages import MAX_PAGE, GetNetworkReport, ListIdentity, NetworkReportReply
+from ...network.admin_messages import MAX_PAGE, GetNetworkReport, ListIdentity, NetworkReportReply, RefreshReplicas
 from ...runtime.grants import make_grant
 from ...storage.identity_store import IdentityFile, LoadResult
 from ...vault import messages as vault
@@ -118,6 +118,9 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
         context.store.remove_identity(name)
         context.watchers.notify()
         await remove_invited_identity(context, name)
+        if record is not None:
+            with contextlib.suppress(P2PError):  # its replicas are refused in any case: the key is gone
+                await context.network.request(RefreshReplicas(name, record.id52), Ack)
         return Ack()
 
 

@@ -43,9 +43,11 @@ log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 15.0
 """Seconds between two reports. Each is varied by up to a tenth."""
-_FIRST_DELAY: Final = 0.5
-"""Seconds until the second attempt to reach an owner's daemon; each further one takes twice as long."""
-_CONNECT_SECONDS: Final = 15.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0
+"""Seconds until the second attempt to reach an owner's daemon; each further one takes twice as long, up to a limit."""
+_LEAST_INTERVAL: Final = 0.25
+"""Seconds between two reports at least, whatever peers send."""
+_CONNECT_SECONDS: Final = 8.0
 """Time to reach the owner's daemon."""
 _ANSWER_SECONDS: Final = 10.0
 """Time for its answer."""
@@ -83,14 +85,16 @@ class JoinedIdentity:
         saved: what the file has of it.
         problem: reason for which the owner's daemon has not answered; empty if it has.
         is_due: set when the next report is due.
+        endpoint: endpoint of the owner's daemon at the last report; empty before the first one.
         granted: done when the owner's daemon has answered the next time.
     """
 
-    __slots__ = ("granted", "is_due", "problem", "saved", "task")
+    __slots__ = ("endpoint", "granted", "is_due", "problem", "saved", "task")
 
     def __init__(self, saved: _Joined) -> None:
         self.saved = saved
         self.problem = ""
+        self.endpoint = b""
         self.is_due = asyncio.Event()
         self.granted = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -269,9 +273,15 @@ class JoinedIdentities:
             joined.is_due.set()
 
     def on_introduced(self, identity: bytes) -> None:
-        """Another daemon of an identity has introduced it: it may be the owner's, with news."""
+        """Another daemon of an identity has introduced it, perhaps again: it may be the owner's, with news."""
         for joined in self._by_name.values():
-            if joined.saved.identity == identity and (joined.problem or joined.saved.until <= self._wall()):
+            if joined.saved.identity == identity:
+                joined.is_due.set()
+
+    def on_disconnected(self, endpoint: bytes) -> None:
+        """A connection with a peer daemon has ended. Report over another one if it was an owner's."""
+        for joined in self._by_name.values():
+            if joined.endpoint == endpoint:
                 joined.is_due.set()
 
     def on_delegation(self, delegation: Delegation) -> None:
@@ -304,9 +314,10 @@ class JoinedIdentities:
                         "%s, the owner of %s, does not answer: %s", joined.saved.owner, joined.saved.name, error
                     )
                 joined.problem = str(error)
-                wait, delay = delay, min(2 * delay, _INTERVAL)
+                wait, delay = delay, min(2 * delay, _LONGEST_DELAY)
             else:
                 joined.problem, wait, delay = "", _INTERVAL, _FIRST_DELAY
+            await asyncio.sleep(_LEAST_INTERVAL)
             try:
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
                     await joined.is_due.wait()
@@ -322,6 +333,7 @@ class JoinedIdentities:
                 connection = await self._connect(saved.identity, saved.lineage)
         except TimeoutError:
             raise PeerUnreachable(peer=joined.id52, reason=f"no connection within {_CONNECT_SECONDS:g} s") from None
+        joined.endpoint = connection.endpoint
         wants = not saved.since <= now < (saved.since + saved.until) / 2
         payload = await self._request_grant(connection, joined, wants_delegation=wants)
         await self._apply(joined, decode_grant(payload), is_renewal=wants)

@@ -98,7 +98,7 @@ class OwnedReplicas:
 
     Attributes:
         renew: signs and publishes a new record of an identity.
-        on_retired: called with an identity whose peers must learn what is in ``retired``.
+        on_changed: called with an identity whose peers must learn what is in ``retired``, and whose replicas must ask.
         problem: reason why the file cannot be used; empty if it can.
     """
 
@@ -118,7 +118,7 @@ class OwnedReplicas:
         self._file = LazyFile(path, self._encode, _SAVE_DELAY)
         self._tasks: set[asyncio.Task[None]] = set()
         self.renew: Callable[[OnlineIdentity], Awaitable[None]]
-        self.on_retired: Callable[[bytes], object] = lambda _: None
+        self.on_changed: Callable[[bytes], object] = lambda _: None
         self.problem = load_file(path, list[_SavedIdentity], self._restore, ": replicas are listed when they report")
 
     def close(self) -> None:
@@ -189,9 +189,9 @@ class OwnedReplicas:
         retired = [(await self._vault.replica_delegation(owned.name, each)).blob for each in endpoints]
         if retired:
             self._retired[identity] = tuple(retired)
-            self.on_retired(identity)
         else:
             self._retired.pop(identity, None)
+        self.on_changed(identity)
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────
 

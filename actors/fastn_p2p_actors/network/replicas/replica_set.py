@@ -45,7 +45,7 @@ class ReplicaSet:
         wall: Callable[[], float],
     ) -> None:
         self.owned = OwnedReplicas(directory / ".replicas.json", vault, registry, wall, wants.retired)
-        self.owned.on_retired = wants.show_retired
+        self.owned.on_changed = wants.show_retired
         self.joined = JoinedIdentities(directory / ".joined.json", endpoint, connect, registry, book, wall)
 
     def close(self) -> None:

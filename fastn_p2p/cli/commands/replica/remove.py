@@ -21,8 +21,8 @@ def run(
 ) -> None:
     """Remove a replica of an identity: the vault signs no more delegations for it.
 
-    The other daemon stops as soon as it asks for news, at most 15 seconds later if it is connected. One that was stolen
-    may go on until its last delegation ends, at most a day later; --now makes peers refuse it before.
+    The other daemon stops at once, or when it is next connected. One that was stolen may go on until its last
+    delegation ends, at most a day later; --now makes peers refuse it before.
     """
     from fastn_p2p_client.ipc.messages import RemoveReplica
 

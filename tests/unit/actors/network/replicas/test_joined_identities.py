@@ -29,6 +29,7 @@ class OwnerDaemon:
     """Daemon of alice's owner: answers reports, unless it has an error for them."""
 
     closed = False
+    endpoint = ENDPOINT
     supports_replicas = True
 
     def __init__(self) -> None:

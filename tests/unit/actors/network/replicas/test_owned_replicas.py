@@ -199,7 +199,7 @@ async def test_a_removed_replica_is_refused_and_its_entries_elsewhere_do_not_cou
 async def test_a_replica_that_was_removed_at_once_is_retired_at_every_peer(tmp_path: Path) -> None:
     owner = await Owner(tmp_path).start()
     told: list[bytes] = []
-    owner.replicas.on_retired = told.append
+    owner.replicas.on_changed = told.append
     owner.vault.replicas = [EnrolledReplica("laptop", LAPTOP, LINEAGE, 1, removed=int(NOW), at_once=True)]
     await owner.start()
     assert owner.retired == {owner.alice.raw: (b"delegation 1",)}
