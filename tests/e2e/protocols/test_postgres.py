@@ -74,6 +74,15 @@ def test_mail_arrives_in_postgresql_and_waits_while_it_is_away(daemons: TwoDaemo
         assert [each.subject for each in bob.list().mails] == ["before", "meanwhile"]
 
 
+def test_a_process_that_is_killed_gets_its_mailbox_back(daemons: TwoDaemons) -> None:
+    """PostgreSQL ends the session of the process that was killed, and with it its lock."""
+    killed = daemons.two.kill_actor("identity-bob")
+    daemons.two.wait_actor("identity-bob", killed)
+    with MailClient("bob", home=daemons.two.home) as bob:
+        eventually(lambda: state_of(daemons.two, "bob") == "serving", "it holds its mailbox again", timeout=60)
+        assert [each.subject for each in bob.list().mails] == ["before", "meanwhile"]
+
+
 def test_mail_moves_to_postgresql_when_the_config_says_so(daemons: TwoDaemons, postgres: PostgresServer) -> None:
     """The file stays under another name. Without ``store`` the binding refuses to begin an empty mailbox."""
     carol = daemons.one.identity("carol", echo=False)

@@ -59,7 +59,7 @@ def store_for(url: str, file: Path, run: Callable[..., None] | None = None) -> P
 
 async def usable(store: PostgresStore) -> PostgresStore:
     while store.problem:  # noqa: ASYNC110 - a thread copies
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.005)
     return store
 
 
