@@ -53,7 +53,7 @@ class PostgresServer:
         options = ["--auth=trust", f"--username={_USER}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         self._run("initdb", "-D", str(data), *options)
         (data / "pg_hba.conf").write_text(
-            "host all mailer 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+            "host all mailer,alice 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
         )
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -32,7 +32,7 @@ PAGES = {
 BLOCKS = {
     name: text
     for page, content in PAGES.items()
-    if page not in TEXTS and page not in ("docs/streams.md", "docs/workers.md")
+    if page not in TEXTS and page not in ("docs/streams.md", "docs/workers.md", "docs/postgres.md")
     for name, text in re.findall(
         r"^<!-- (?:run|stays): ([^\n]*) -->\n```(?:sh|python)\n(.*?)^```$", content, re.MULTILINE | re.DOTALL
     )

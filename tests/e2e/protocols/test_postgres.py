@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,10 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import Daemon, eventually
 from tests.support.postgres_server import PASSWORD, PostgresServer
+from tests.support.run_pages import ROOT
 from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, start_two_daemons
+
+PAGE = (ROOT / "docs" / "postgres.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +176,33 @@ def test_a_restored_identity_has_its_mail_once_the_first_one_is_offline(
     named = daemons.one.cli(*remove)
     assert "has data in schema fastn_mail_" in named.stderr, named.stderr
     assert daemons.one.cli(*remove, "--yes").returncode == 0
+
+
+def test_the_commands_of_the_page(daemons: TwoDaemons, postgres: PostgresServer, tmp_path: Path) -> None:
+    """A new mailbox, and one that moves. The page's port stands for that of the server."""
+    postgres.execute("CREATE ROLE alice LOGIN PASSWORD 'PASSWORD'")
+    postgres.execute("CREATE DATABASE alice OWNER alice")
+    blocks = dict(re.findall(r"^<!-- run: ([^\n]*) -->\n```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    def run(name: str) -> str:
+        script = blocks.pop(name).replace("5432", str(postgres.port)).replace("~", str(tmp_path))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], env=daemons.one.env | {"PATH": path}, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    remove = ("remove-protocol", "alice", "--protocol", "Mail", "--yes")
+    assert daemons.one.cli(*remove).returncode == 0
+    run("add a mailbox in PostgreSQL")
+    assert state_of(daemons.one, "alice") == "serving"
+    assert daemons.one.cli(*remove).returncode == 0
+    add_binding(daemons.one, "alice", "Mail")
+    with MailClient("alice", home=daemons.one.home) as client:
+        client.send(daemons.alice, "to myself", "x", id="moved")
+        eventually(lambda: client.track("moved").state == "delivered", "it has come")
+        assert "Mail" in run("move a mailbox to PostgreSQL")
+        eventually(lambda: state_of(daemons.one, "alice") == "serving", "it has moved")
+        assert [each.subject for each in client.list().mails][-1:] == ["to myself"]
+    assert not blocks
