@@ -1,7 +1,8 @@
 """Candidate race: tries the endpoints of a peer side by side, until a connection to one of them is open.
 
 Idea: Happy Eyeballs (RFC 8305) for endpoints. The next attempt begins 250 ms after the last, or at once when all
-before it have failed. So an endpoint that does not answer costs 250 ms and not the length of a timeout.
+before it have failed. So an endpoint that does not answer costs 250 ms and not the length of a timeout. The first two
+daemons of an identity that several serve are tried at once: the one with the shorter round trip answers first.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class CandidateRace:
         attempt: open a connection to a candidate. Raises P2PError.
         look_up: begin to ask the sources for records.
         search: records the attempts.
+        at_once: number of attempts that begin together.
 
     Attributes:
         errors: of the attempts that have failed.
@@ -48,7 +50,9 @@ class CandidateRace:
         attempt: Callable[[Candidate], Awaitable[PeerConnection]],
         look_up: Callable[[], Lookup],
         search: Search,
+        at_once: int = 1,
     ) -> None:
+        self._at_once = at_once
         self._known = known
         self._attempt = attempt
         self._look_up = look_up
@@ -69,7 +73,7 @@ class CandidateRace:
                 waiting = self._untried()
                 if waiting and (not self._running or now >= next_start):
                     self._start(waiting.pop(0))
-                    next_start = now + _STAGGER
+                    next_start = now if len(self._tried) < self._at_once else now + _STAGGER
                 if self._lookup is None and (not self._running or now >= lookup_at):
                     self._lookup = self._search.lookup = self._look_up()
                 if not self._running and self._lookup is not None and self._lookup.done:

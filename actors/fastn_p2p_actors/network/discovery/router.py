@@ -209,6 +209,7 @@ class PeerRouter:
             lambda candidate: self._try(target, candidate),
             lambda: self._finder.look_up(target),
             search,
+            self._at_once(self.known(target, peer)),
         )
         connection = await race.run()
         self._book.check_usable(target)  # its revocation may have come meanwhile
@@ -216,6 +217,17 @@ class PeerRouter:
             self.prefer(connection, target)
             return connection
         raise self._error_of(race, target, peer, search)
+
+    def _at_once(self, known: Sequence[Candidate]) -> int:
+        """Return how many candidates are tried at once: two if two daemons are likely to serve the identity."""
+        now = self._wall()
+        likely = {
+            each.delegation.lineage
+            for each in known
+            if each.delegation.not_after > now
+            and not self._is_unlikely(each.delegation.identity, each.address.endpoint)
+        }
+        return min(len(likely), 2)
 
     def _error_of(self, race: CandidateRace, target: bytes, peer: str, search: Search) -> P2PError:
         """Return the error of a race without a connection. Its attempts decide, not the records that are known by now:

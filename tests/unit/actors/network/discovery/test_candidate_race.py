@@ -73,8 +73,8 @@ class Track:
             self.source.seconds = 0.1
         self.lookup.notify()
 
-    async def run(self) -> Any:
-        race = CandidateRace(lambda: self.known, self.attempt, self.look_up, self.search)
+    async def run(self, at_once: int = 1) -> Any:
+        race = CandidateRace(lambda: self.known, self.attempt, self.look_up, self.search, at_once)
         async with asyncio.timeout(50):
             return await race.run()
 
@@ -100,6 +100,17 @@ async def test_a_dead_endpoint_costs_the_stagger_and_is_cancelled(track: Track) 
     await asyncio.sleep(0)
     assert track.cancelled == ["dead"]
     assert track.lookups == 0
+
+
+async def test_the_first_two_daemons_begin_together_and_the_nearer_one_wins(
+    track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidate_race, "_STAGGER", 60.0)
+    track.add("far", asyncio.Event())
+    near = track.add("near", connection())
+    track.add("third", connection())
+    assert await track.run(at_once=2) is near
+    assert track.started == ["far", "near"]
 
 
 async def test_an_endpoint_that_refuses_costs_nothing(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
