@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,6 +33,8 @@ from .pseudonyms import Pseudonyms
 _TIMEOUT: Final = 5.0
 _MOST: Final = 100
 """Processes, identities, peers and connections in the status, of each: a person reads it."""
+_DEGRADED: Final = re.compile(r'("state": "degraded): .*("[,]?)$')
+"""State of a binding with the words of its protocol, which may name a database and its user."""
 _HEAD: Final = """\
 Bug report of fastn-p2p
 
@@ -122,7 +125,8 @@ def _exits(home: Home) -> Iterator[str]:
 
 
 def _pretty(status: Status) -> list[str]:
-    return json.dumps(msgspec.to_builtins(status), indent=1, ensure_ascii=False).splitlines()
+    lines = json.dumps(msgspec.to_builtins(status), indent=1, ensure_ascii=False).splitlines()
+    return [_DEGRADED.sub(r"\1 (left out: the text of a protocol)\2", line) for line in lines]
 
 
 def _user() -> str:

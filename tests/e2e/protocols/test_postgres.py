@@ -52,7 +52,9 @@ def state_of(daemon: Daemon, identity: str, protocol: str = "Mail") -> str:
     return binding_of(daemon, identity, protocol).state
 
 
-def test_mail_arrives_in_postgresql_and_waits_while_it_is_away(daemons: TwoDaemons, postgres: PostgresServer) -> None:
+def test_mail_arrives_in_postgresql_and_waits_while_it_is_away(
+    daemons: TwoDaemons, postgres: PostgresServer, tmp_path: Path
+) -> None:
     """Peers and the owner get a typed error that says to try again. Mail arrives once the server is back."""
     with MailClient("alice", home=daemons.one.home) as alice, MailClient("bob", home=daemons.two.home) as bob:
         alice.send("bob", "before", "x", id="before")
@@ -70,6 +72,10 @@ def test_mail_arrives_in_postgresql_and_waits_while_it_is_away(daemons: TwoDaemo
             alice.send("bob", "meanwhile", "x", id="meanwhile")
             eventually(lambda: "cannot be used at the moment" in alice.track("meanwhile").reason, "the error is shown")
             assert alice.track("meanwhile").state == "waiting"
+            report = tmp_path / "report"
+            assert daemons.two.cli("bug-report", "--local", "--yes", "--output", str(report)).returncode == 0
+            assert "degraded (left out" in report.read_text()
+            assert "mailer" not in report.read_text()
             checked = daemons.two.cli("check", "bob", "Mail")
             assert "degraded: " in checked.stderr, checked.stderr
         finally:
