@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastn_p2p_client.ipc.messages import PublicationStatus
+from fastn_p2p_client.ipc.messages import AddProtocol, PublicationStatus
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
+from tests.support.joined_replicas import join_replica
 from tests.support.services import Service
 
 NOWHERE = "http://127.0.0.1:1/pkarr"
@@ -162,8 +163,36 @@ def test_two_daemons_of_one_identity_keep_each_others_endpoints(alone: StartAlon
     one = alone("one", directory.url)
     one.identity("alice")
     eventually(lambda: endpoints(one, bob) == 2, "both endpoints are in the directory")
+    assert packets(first, "bob") + packets(second, "bob") < 8, "neither answers the packet of the other with its own"
     first.kill_actor("network")
     eventually(lambda: call(one, bob).returncode == 0, "bob is reached")  # a call over its connection may be lost
+
+
+def packets(daemon: Daemon, name: str) -> int:
+    """Number of packets that the vault has signed for an identity."""
+    lines = [json.loads(line) for line in daemon.home.audit_log.read_text().splitlines()]
+    return sum(each["event"] == "packet-signed" and each["identity"] == name for each in lines)
+
+
+def test_a_replica_is_found_at_a_directory_without_its_owner(alone: StartAlone, directory: RelayProcess) -> None:
+    owner, replica = alone("owner", directory.url), alone("replica", directory.url)
+    alice = owner.identity("alice")
+    published(owner, "alice", directory.url)
+    join_replica(owner, replica)
+    with replica.client() as client:
+        client.control(AddProtocol("alice", "Echo", "default", ("everyone",)))
+    published(replica, "alice", directory.url)
+    one = alone("one", directory.url)
+    one.identity("carol")
+    eventually(lambda: endpoints(one, alice) == 2, "both endpoints are in the directory")
+    owner.kill()
+    pid = replica.kill_actor("network")
+    replica.wait_actor("network", pid)
+    published(replica, "alice", directory.url)  # the packet that the owner has signed last
+    two = alone("two", directory.url)
+    two.identity("dave")
+    eventually(lambda: call(two, alice).returncode == 0, "alice is reached at the replica")
+    assert packets(replica, "alice") == 0
 
 
 def test_endpoints_are_kept_at_a_directory_that_answers_late(alone: StartAlone, directory: RelayProcess) -> None:
