@@ -10,7 +10,8 @@ The daemon holds the keys and the connections. This library needs pyzmq and msgs
 this package, except errors, are imported at their first use.
 
 Calls and sessions are made by ``call`` and ``connect``, or by a ``Client``. Programs serve with ``listen`` (one
-identity) or ``serve_all`` (every binding that is declared for the program).
+identity), ``serve_all`` (every binding that is declared for the program) or ``listen_remotely`` (one binding of a
+daemon on another machine).
 
 Layout
 ------
@@ -28,7 +29,7 @@ without a daemon, with the extra ``nats``.
 All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
 ``session``, ``serving``, ``admin``, ``client``, ``control_client``, ``daemon_connection``, ``shared_client`` and
 ``retry`` implement the API; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,
-``permissions``, ``call_context`` and ``request_id`` are its vocabulary;
+``worker_token``, ``permissions``, ``call_context`` and ``request_id`` are its vocabulary;
 ``affinity``, ``callables``, ``durations``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 
@@ -76,6 +77,7 @@ if typing.TYPE_CHECKING:
     from .home import Home
     from .keys import PublicKey
     from .serving.binding_server import BindingServer, serve_all
+    from .serving.remote_server import RemoteServer, listen_remotely
     from .serving.server import Server, listen
     from .session.session import Session
     from .shared_client import call, connect
@@ -115,6 +117,7 @@ __all__ = [
     "ProtocolNotFound",
     "PublicKey",
     "RemoteError",
+    "RemoteServer",
     "Server",
     "Session",
     "SessionClosed",
@@ -126,6 +129,7 @@ __all__ = [
     "call",
     "connect",
     "listen",
+    "listen_remotely",
     "serve_all",
 ]
 
@@ -134,12 +138,14 @@ _MODULES: typing.Final = {
     "Client": "client",
     "Home": "home",
     "PublicKey": "keys",
+    "RemoteServer": "serving.remote_server",
     "Server": "serving.server",
     "Session": "session.session",
     "Ticket": "tickets",
     "call": "shared_client",
     "connect": "shared_client",
     "listen": "serving.server",
+    "listen_remotely": "serving.remote_server",
     "serve_all": "serving.binding_server",
 }
 """Module of each name that is imported at its first use: a program that only calls needs half of the library."""

@@ -167,3 +167,21 @@ def _is_unmapped(user: int) -> bool:
     except (OSError, ValueError):
         return False
     return user == unmapped and sum(int(count) for _, _, count in mapped) < _ALL_UIDS
+
+
+def read_private_file(path: Path, limit: int = 64 * 1024) -> str:
+    """Return the text of a small file that holds a secret.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: others can read it, or it is no text, or longer than ``limit`` bytes. The message says what to do.
+    """
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no file")
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ValueError(f"others can read it: chmod 600 {path}")
+        if found.st_size > limit:
+            raise ValueError(f"it has more than {limit} bytes")
+        return file.read(limit).decode()

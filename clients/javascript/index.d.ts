@@ -123,6 +123,7 @@ export const ERRORS: Map<string, typeof P2PError>;
 
 export class InvalidKey extends P2PError<{ text: string; reason: string }> {}
 export class InvalidTicket extends P2PError<{ reason: string }> {}
+export class InvalidToken extends P2PError<{ reason: string }> {}
 export class InvalidName extends P2PError<{ name: string; what: string; reason: string }> {}
 export class InvalidConfig extends P2PError<{ protocol: string; reason: string }> {}
 export class BadRequest extends P2PError<{ protocol: string; reason: string }> {}
@@ -133,6 +134,9 @@ export class SessionClosed extends P2PError<{ what: string }> {}
 export class UsedElsewhere extends P2PError<{ what: string; reason: string }> {}
 export class PayloadTooLarge extends P2PError<{ size: number; limit: number }> {}
 export class DaemonNotRunning extends P2PError<{ home: string }> {}
+export class NotForWorkers extends P2PError<{ identity: string; protocol: string; instance: string; reason: string }> {}
+export class TokenRefused extends P2PError<{ identity: string; protocol: string; instance: string }> {}
+export class WrongDaemon extends P2PError<{ address: string }> {}
 export class DaemonAlreadyRunning extends P2PError<{ home: string; pid: number }> {}
 export class HomeUnusable extends P2PError<{ path: string; reason: string }> {}
 export class DaemonBusy extends P2PError<{ actor: string }> {}

@@ -68,6 +68,7 @@ COMMANDS: Final = (
     "protocol",
     "add-protocol",
     "remove-protocol",
+    "worker-token",
     "call",
     "stream",
     "forward",

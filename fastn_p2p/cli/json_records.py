@@ -99,6 +99,24 @@ class TicketRecord(Record, frozen=True, kw_only=True):
     addresses: list[str]
 
 
+class WorkerTokenRecord(Record, frozen=True, kw_only=True):
+    """Token of a worker."""
+
+    identity: str
+    protocol: str
+    instance: str
+    token: str
+
+
+class RevokedTokens(Record, frozen=True, kw_only=True):
+    """Binding whose tokens of workers were revoked."""
+
+    identity: str
+    protocol: str
+    instance: str
+    revoked: int
+
+
 class PairingWords(Record, frozen=True, kw_only=True):
     """Words that the other side types."""
 

@@ -46,6 +46,7 @@ RESULTS: Final[dict[str, tuple[Any, ...]]] = {
     "identity_offline": (m.IdentityInfo,),
     "add_protocol": (r.BindingRecord,),
     "remove_protocol": (r.BindingRecord,),
+    "worker_token": (r.WorkerTokenRecord, r.RevokedTokens),
     "set_protocol": (r.BindingStateRecord,),
     "protocols": (list[m.ProtocolInfo],),
     "new_protocol": (r.NewProtocol,),

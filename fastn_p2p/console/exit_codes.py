@@ -87,6 +87,8 @@ TABLE: Final[dict[ExitCode, str]] = {
 EXITS: Final[dict[str, ExitCode]] = {
     "invalid-key": ExitCode.USAGE,
     "invalid-ticket": ExitCode.USAGE,
+    "invalid-token": ExitCode.USAGE,
+    "not-for-workers": ExitCode.USAGE,
     "invitation-not-redeemed": ExitCode.USAGE,
     "invalid-name": ExitCode.USAGE,
     "invalid-config": ExitCode.USAGE,
@@ -107,6 +109,8 @@ EXITS: Final[dict[str, ExitCode]] = {
     "peer-offline": ExitCode.PEER,
     "owner-away": ExitCode.PEER,
     "denied": ExitCode.DENIED,
+    "token-refused": ExitCode.DENIED,
+    "wrong-daemon": ExitCode.DENIED,
     "peer-blocked": ExitCode.DENIED,
     "invitation-refused": ExitCode.DENIED,
     "forbidden": ExitCode.DENIED,

@@ -42,6 +42,8 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str
     metrics: str
     """Address at which metrics are served; empty for none."""
+    worker_address: str
+    """Address at which workers on other machines connect; empty for none."""
     idle: int
     """Idle time of new identities in seconds; 0 for none."""
     users: SeparateUsers | None
@@ -74,6 +76,7 @@ class SupervisorOrder(msgspec.Struct, frozen=True, kw_only=True):
             users=self.users,
             version=__version__,
             metrics=self.metrics,
+            worker_address=self.worker_address,
             idle=self.idle,
         )
         code = run(Home(Path(self.home)), self.network, config)

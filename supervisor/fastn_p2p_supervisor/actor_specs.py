@@ -66,6 +66,8 @@ class DaemonConfig:
     """Version of the daemon. To read it from what is installed would take 2 MB."""
     metrics: str = ""
     """Address at which metrics are served; empty for none."""
+    worker_address: str = ""
+    """Address at which workers on other machines connect; empty for none."""
     idle: int = 0
     """Idle time of new identities in seconds; 0 for none."""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
@@ -91,6 +93,7 @@ class ActorSpecs:
                 vault=roles.network,
                 grant_key=self._grant_key,
                 network=network,
+                worker_address=config.worker_address,
                 fixed=config.fixed_settings,
             ),
             "gateway": GatewaySettings(

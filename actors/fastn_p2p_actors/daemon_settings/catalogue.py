@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,10 +12,12 @@ from .idle_time import ALLOWED, parse_idle_time
 from .metrics_address import parse_metrics_address
 from .sections import DaemonSettings, NetworkMode
 from .server_urls import url_problem
+from .worker_address import parse_worker_address
 
 NONE: Final = "none"
 """Word that stands for an empty list or address, on the command line and in the environment."""
 METRICS_ADDRESS: Final = "metrics.address"
+WORKER_ADDRESS: Final = "worker.listen"
 IDLE_TIME: Final = "identities.idle"
 LOG_LEVEL: Final = "log.level"
 _SWITCH: Final = {
@@ -86,8 +88,8 @@ class Setting(NamedTuple):
             problem = url_problem(url)
             if problem:
                 raise InvalidSettings(self._message(_shown(url), source, problem))
-        check = parse_metrics_address if self.key == METRICS_ADDRESS else parse_idle_time
-        if self.key in (METRICS_ADDRESS, IDLE_TIME) and converted:
+        check = _CHECKS.get(self.key)
+        if check is not None and converted:
             try:
                 check(converted)
             except ValueError as error:
@@ -105,7 +107,7 @@ class Setting(NamedTuple):
         if len(words) != 1:
             raise InvalidSettings(self._message(" ".join(words), source, "it is one value"))
         text = words[0]
-        if self.key == METRICS_ADDRESS and text == NONE:
+        if self.key in (METRICS_ADDRESS, WORKER_ADDRESS) and text == NONE:
             return ""
         if self.key == LOG_LEVEL:
             return self.checked(text.upper(), source)
@@ -123,6 +125,11 @@ class Setting(NamedTuple):
 
 
 _URLS: Final = "a list of URLs that begin with https:// or http://; an empty list for none"
+_CHECKS: Final[dict[str, Callable[[str], object]]] = {
+    METRICS_ADDRESS: parse_metrics_address,
+    WORKER_ADDRESS: parse_worker_address,
+    IDLE_TIME: parse_idle_time,
+}
 _LISTS: Final = frozenset({"network.relays", "network.directories"})
 
 SETTINGS: Final = (
@@ -190,6 +197,13 @@ SETTINGS: Final = (
         "--metrics",
         "HOST:PORT with an address of loopback, or unix:PATH; empty for none",
         "address at which metrics are served for Prometheus, by HTTP below `/metrics`",
+    ),
+    Setting(
+        WORKER_ADDRESS,
+        "FASTN_WORKER_LISTEN",
+        "--worker-listen",
+        "HOST:PORT with an IP address of this machine, or 0.0.0.0 or [::] for all; empty for none",
+        "address at which workers on other machines connect, by TLS; see `fastn-p2p worker-token`",
     ),
     Setting(
         LOG_LEVEL,

@@ -16,6 +16,7 @@ from .sections import (
     MetricsSection,
     NetworkMode,
     NetworkSection,
+    WorkerSection,
 )
 from .server_urls import has_path, is_unencrypted_and_public
 
@@ -119,5 +120,6 @@ def _build(values: Mapping[str, Any]) -> DaemonSettings:
         limits=LimitsSection(**section("limits")),
         identities=IdentitiesSection(**section("identities")),
         metrics=MetricsSection(**section("metrics")),
+        worker=WorkerSection(**section("worker")),
         log=LogSection(**section("log")),
     )

@@ -93,6 +93,13 @@ class MetricsSection(msgspec.Struct, frozen=True, kw_only=True):
     """Address at which metrics are served, as ``metrics_address`` reads it; empty for none."""
 
 
+class WorkerSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[worker]``."""
+
+    listen: str = ""
+    """Address at which workers on other machines connect, as ``worker_address`` reads it; empty for none."""
+
+
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 LogFormat: TypeAlias = Literal["text", "json"]
 
@@ -113,4 +120,5 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitsSection = LimitsSection()
     identities: IdentitiesSection = IdentitiesSection()
     metrics: MetricsSection = MetricsSection()
+    worker: WorkerSection = WorkerSection()
     log: LogSection = LogSection()

@@ -16,6 +16,7 @@ the network process's mailbox.
 - ``command_audit``: reports to the audit log which program has changed what.
 - ``disk_guard``: takes an identity offline whose protocols fill the disk.
 - ``restored_identities``: has identities online after a restart, awake or asleep.
+- ``worker_bindings``: tells the network process which bindings workers on other machines may serve.
 - ``leftovers``: files of a deleted identity that only its own user may delete.
 - ``metrics``: the page for Prometheus, and its server.
 - ``process_usage``: CPU and memory of processes, from ``/proc``.
@@ -47,6 +48,7 @@ from .control_server import ControlServer
 from .disk_guard import DiskGuard
 from .leftovers import delete_leftover
 from .restored_identities import restore_identities
+from .worker_bindings import keep_workers_announced
 
 DRAIN_SECONDS: Final = 4.0
 """Seconds that commands in flight may take when the gateway stops."""
@@ -70,6 +72,7 @@ async def serve(actor: ActorContext) -> None:
     context.spawn(finish_restores(context))
     context.spawn(finish_revocations(context))
     context.spawn(finish_rotation(context))
+    context.spawn(keep_workers_announced(context))
     bring_offline, runs_foreign_code = partial(bring_offline_for_disk, context), partial(hosts_foreign_code, context)
     guard = DiskGuard(actor.home.identities, actor.home.asleep, bring_offline, runs_foreign_code)
     context.spawn(guard.watch())

@@ -45,6 +45,7 @@ from ..network.admin_messages import (
     NetworkReportReply,
     SleeperNames,
     WaitingList,
+    WorkerListenerReply,
 )
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
@@ -86,6 +87,7 @@ _network_reply: Final = msgspec.msgpack.Decoder(
     | NetworkFiguresReply
     | SleeperNames
     | ReplicaList
+    | WorkerListenerReply
 )
 _waiting: Final = msgspec.msgpack.Decoder(WaitingList)
 _identity_reply: Final = msgspec.msgpack.Decoder(IdentityActorReply)

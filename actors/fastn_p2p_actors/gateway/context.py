@@ -21,6 +21,7 @@ from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
 from ..storage.identity_store import IdentityFile, IdentityStore
 from ..storage.permission_store import PermissionStore
+from ..storage.worker_token_store import WorkerTokenStore
 from ..vault.audit_reporter import AuditReporter
 from . import actor_clients
 from .actor_clients import IdentityClient, SupervisorClient
@@ -68,7 +69,10 @@ class GatewayContext:
         self.supervisor = SupervisorClient(actor)
         self.vault = actor_clients.vault(actor.home, self.settings)
         self.network_connected = asyncio.Event()
-        self.network = actor_clients.network(actor.home, self.settings, self._on_waiting, self.network_connected.set)
+        self.workers_changed = asyncio.Event()
+        self.workers_lock = asyncio.Lock()
+        self.worker_tokens = WorkerTokenStore(actor.home)
+        self.network = actor_clients.network(actor.home, self.settings, self._on_waiting, self._on_network_connected)
         self.waiting: tuple[WaitingItem, ...] = ()
         self.audit = AuditReporter(lambda event: self.vault.request(event, Ack))
         self.watchers = BindingWatchers()
@@ -83,6 +87,10 @@ class GatewayContext:
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
+
+    def _on_network_connected(self) -> None:
+        self.network_connected.set()
+        self.workers_changed.set()
 
     def _on_waiting(self, items: tuple[WaitingItem, ...]) -> None:
         self.waiting = items

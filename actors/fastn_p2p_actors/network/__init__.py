@@ -15,7 +15,7 @@
 - ``serving``: local processes that serve: registry, load balancer, access lists.
 - ``revocation_exchange``: revocations of identities, taken from everywhere and passed on.
 - ``invitation_exchange``: makes invitations, lets in their bearers, redeems those of other daemons.
-- ``replicas``: identities that several daemons serve.
+- ``replicas``: identities that several daemons serve. ``workers``: programs on other machines that serve a binding.
 - ``address_book``: peers by name, on top of ``known_peers``, ``known_records`` and ``seen_store``.
 - ``live_settings``, ``settings_reload``: network settings, which change while the daemon runs.
 - ``transport``, ``wire``: the iroh endpoint; the protocol between daemons.

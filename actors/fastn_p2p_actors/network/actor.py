@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -92,6 +92,8 @@ from .transport.endpoint import NetworkEndpoint
 from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
 from .waiting_items import WaitingItems
+from .workers.worker_access import WorkerAccess
+from .workers.worker_listener import WorkerListener
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class Network:
         self._pending = PendingPeers(context.home.peers / ".knocks.json", wall)
         self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
+        self._worker_access = WorkerAccess(lambda sender: self._mailbox.end(sender))
         self._mailbox = Mailbox(
             context.home.mailbox("network"),
             self._on_message,
@@ -240,6 +243,10 @@ class Network:
             revocation=self._sessions.revocation,
             audit=self._audit,
             waiting=waiting,
+            workers=self._worker_access,
+        )
+        self._workers = WorkerListener(
+            mailbox, self._worker_access, self._context.home.peers, self._settings.worker_address
         )
         sleepers = self._registrations.sleepers = Sleepers(
             self._context.home.asleep,
@@ -324,6 +331,8 @@ class Network:
             waiting=waiting,
             sleepers=sleepers,
             figures=partial(read_figures, *counted),
+            workers=self._workers,
+            set_worker_bindings=self._registrations.set_worker_bindings,
         )
         registry.check_usable = book.check_own
         revocations.open()
@@ -337,6 +346,7 @@ class Network:
 
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
+        self._workers.close()
         self._grace.close()
         self._wake_ups.close()
         draining = [self._loop.create_task(calls.drained()) for calls in (self._outgoing, self._incoming)]
@@ -409,9 +419,9 @@ class Network:
         if kind is Reply:
             self._incoming.on_answer(sender, correlation, message, payload)
             return
-        if sender.identity:
+        if sender.identity or sender.is_remote:
             try:
-                message = self._sender_identity.checked(sender.identity, message)
+                message = self._checked(sender, message)
             except P2PError as error:
                 self._fail(sender, correlation, error)
                 return
@@ -438,10 +448,19 @@ class Network:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _checked(self, sender: Sender, message: Any) -> Any:
+        """Return a message of an identity's process, or of a worker. Raises Forbidden."""
+        if sender.is_remote:
+            self._worker_access.check(sender, message)
+            return message
+        return self._sender_identity.checked(sender.identity or "", message)
+
     async def _answer(self, sender: Sender, correlation: bytes, message: Message) -> None:
         try:
             if isinstance(message, RegistrationRequest):
                 reply = await self._registrations.handle(sender, message)
+                if sender.is_remote:
+                    self._workers.on_token(sender)
             else:
                 reply = await self._admin.handle(sender, message)
         except P2PError as error:
@@ -457,6 +476,9 @@ class Network:
 
     def _on_gone(self, sender: Sender) -> None:
         self._admin.on_sender_gone(sender)
+        if sender.is_remote:
+            self._workers.on_token(sender)
+            self._worker_access.on_sender_gone(sender)
         self._registrations.on_sender_gone(sender)
         self._outgoing.on_sender_gone(sender)
         self._incoming.on_sender_gone(sender)

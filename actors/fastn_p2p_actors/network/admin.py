@@ -45,7 +45,10 @@ from .admin_messages import (
     RestorePeer,
     RestoreRevocation,
     SavePeer,
+    SetWorkerBindings,
     TracePeer,
+    WorkerBinding,
+    WorkerListenerReply,
 )
 from .clock import ClockWatch
 from .connections.reconnect_list import ReconnectList
@@ -64,6 +67,7 @@ from .settings_reload import SettingsReload
 from .sleepers import Sleepers
 from .transport.endpoint import NetworkEndpoint
 from .waiting_items import WaitingItems
+from .workers.worker_listener import WorkerListener
 
 
 class Admin:
@@ -95,6 +99,8 @@ class Admin:
         figures: Callable[[], Awaitable[NetworkFigures]],
         sleepers: Sleepers,
         replicas: ReplicaSet,
+        workers: WorkerListener,
+        set_worker_bindings: Callable[[tuple[WorkerBinding, ...]], Awaitable[None]],
         lan: LanSource | None = None,
     ) -> None:
         self._grant_key = grant_key
@@ -118,6 +124,8 @@ class Admin:
         self._figures = figures
         self._sleepers = sleepers
         self._replicas = replicas
+        self._workers = workers
+        self._set_worker_bindings = set_worker_bindings
         self._gateways: set[Sender] = set()
 
     def on_sender_gone(self, sender: Sender) -> None:
@@ -170,6 +178,10 @@ class Admin:
             return Ack()
         if isinstance(message, AnnounceSleepers):
             return await self._sleepers.announce(message.sleepers)
+        if isinstance(message, SetWorkerBindings):
+            await self._set_worker_bindings(message.bindings)
+            self._workers.open()
+            return WorkerListenerReply(self._workers.address, self._workers.fingerprint, self._workers.problem)
         if isinstance(message, RemoveSleeper):
             await self._sleepers.remove(message.identity)
             return Ack()
@@ -224,6 +236,8 @@ class Admin:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
         if self._lan is not None and self._lan.problem:
             warnings.append(f"peers on the LAN are not found, and do not find this daemon: {self._lan.problem}")
+        if self._workers.problem:
+            warnings.append(self._workers.problem)
         if self._settings.problem:
             warnings.append(self._settings.problem)
         warnings += self._replicas.warnings()

@@ -164,6 +164,34 @@ class Sleeper(msgspec.Struct, frozen=True, array_like=True):
     """ID52 of its key."""
 
 
+class WorkerBinding(msgspec.Struct, frozen=True, array_like=True):
+    """Binding that workers on other machines may serve."""
+
+    binding: tuple[str, str, str]
+    """Identity, protocol and instance."""
+    allow: tuple[str, ...]
+    """Access list that its owner has set."""
+    hashes: tuple[bytes, ...]
+    """Hash of each valid token."""
+
+
+class SetWorkerBindings(Message, frozen=True, tag=157):
+    """Set all bindings that workers on other machines may serve. The reply says where they connect."""
+
+    bindings: tuple[WorkerBinding, ...]
+
+
+class WorkerListenerReply(Message, frozen=True, tag=155):
+    """Where workers connect."""
+
+    address: str
+    """Host and port; empty if nothing listens."""
+    fingerprint: bytes
+    """SHA-256 of the certificate; empty if nothing listens."""
+    problem: str
+    """Why nothing listens although the settings want it; empty otherwise."""
+
+
 class AnnounceSleepers(Message, frozen=True, tag=117):
     """Bring these identities online without a process if they were asleep before and have the same bindings.
 
@@ -418,6 +446,7 @@ NetworkRequest: TypeAlias = (
     | ReloadNetworkSettings
     | ListIdentity
     | AnnounceSleepers
+    | SetWorkerBindings
     | RemoveSleeper
     | MeasureRoundTrip
     | TracePeer

@@ -25,6 +25,7 @@ from ..runtime.grants import check_grant, program_subject, verify_grant
 from ..runtime.mailbox import Sender
 from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
+from .admin_messages import WorkerBinding
 from .connections.pool import ConnectionPool
 from .discovery.identity_publisher import IdentityPublisher
 from .discovery.online_waits import OnlineWaits
@@ -35,11 +36,14 @@ from .serving.registry import OnlineIdentity, Registry
 from .sessions.revocation import SessionRevocation
 from .sleepers import Sleepers
 from .waiting_items import WaitingItems
+from .workers.worker_access import WorkerAccess
 
 RegistrationRequest: TypeAlias = (
     RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity | ReportWaiting | RequestSleep
 )
 
+_WORKER_BYTES: Final = 7
+"""Bytes of a worker's number that take the place of a pid."""
 _MAX_ADMITTED: Final = 16_384
 """Pairs of a peer and a binding that are remembered. An older one may be reported again."""
 
@@ -67,12 +71,14 @@ class RegistrationRequests:
         revocation: SessionRevocation,
         audit: AuditReporter,
         waiting: WaitingItems,
+        workers: WorkerAccess,
     ) -> None:
         self._audit = audit
         self._admitted: dict[tuple[bytes, str, str, str], None] = {}
         """Peers that were admitted, with the binding: each is reported once."""
         self._grant_key = grant_key
         self._waiting = waiting
+        self._workers = workers
         self._registry = registry
         self._book = book
         self._publisher = publisher
@@ -129,6 +135,9 @@ class RegistrationRequests:
     async def _register_binding(self, sender: Sender, message: RegisterBinding) -> None:
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
+        if sender.is_remote:
+            self._register_worker(sender, message)
+            return
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         binding = message.identity, message.protocol, message.instance
@@ -147,6 +156,22 @@ class RegistrationRequests:
             if not await self._publisher.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
         self._grace.on_registration()
+        await self._revocation.access_changed()
+
+    def _register_worker(self, sender: Sender, message: RegisterBinding) -> None:
+        """Have a worker serve the binding of its token, with the access list that the owner has set."""
+        allow = self._workers.access_of(sender, message)
+        binding = message.identity, message.protocol, message.instance
+        sender.pid = -1 - int.from_bytes(message.worker[:_WORKER_BYTES])
+        limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
+        self._registry.serve_by_program(*binding, self.access_list(*binding, allow), sender, limit)
+        self._expected.changed()
+        self._grace.on_registration()
+
+    async def set_worker_bindings(self, bindings: tuple[WorkerBinding, ...]) -> None:
+        """Set which bindings workers on other machines may serve, and with which access lists."""
+        for sender, message in self._workers.replace(bindings):
+            self._register_worker(sender, message)
         await self._revocation.access_changed()
 
     def access_list(self, identity: str, protocol: str, instance: str, allow: tuple[str, ...]) -> AccessList:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import ErrorReply, LongReply, encode
@@ -28,6 +28,9 @@ from .connection_limits import ConnectionLimits, Process, process_of
 from .identity_sockets import identity_label
 from .mailbox_memory import MAX_HELD, MailboxMemory
 from .separate_users import may_connect
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _LONG: Final = encode(LongReply())
 CREDENTIALS: Final = struct.Struct("iII")
@@ -43,9 +46,11 @@ log = logging.getLogger(__name__)
 class Sender:
     """Connection to a mailbox, as the kernel describes it. Compares by identity."""
 
-    __slots__ = ("answered_at", "connection", "gone", "identity", "pid", "state", "uid")
+    __slots__ = ("answered_at", "connection", "gone", "identity", "is_remote", "pid", "state", "uid")
 
-    def __init__(self, uid: int, pid: int, identity: str | None = None) -> None:
+    def __init__(self, uid: int, pid: int, identity: str | None = None, *, is_remote: bool = False) -> None:
+        self.is_remote = is_remote
+        """True for a worker on another machine, which is no process of this one. Its ``pid`` is negative."""
         self.uid = uid
         self.pid = pid
         self.identity = identity
@@ -198,6 +203,14 @@ class Mailbox:
             header, payload = _LONG, header
         return sender.connection.send(correlation, header, payload, credited)
 
+    def end(self, sender: Sender) -> None:
+        """End a connection. What was sent leaves first, as far as the kernel takes it."""
+        sender.connection.close()
+        if sender in self._refused:
+            self._on_refused_end(sender)
+        elif sender in self._senders:
+            self._on_end(sender)
+
     def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         """Send the reply to a request. If the sender's queue is full, send ``Overloaded`` instead.
 
@@ -244,7 +257,17 @@ class Mailbox:
             return
         accepted.setblocking(False)
         process = process_of(pid)
-        sender = Sender(uid, pid, self._identity_of(accepted, process))
+        self.adopt(accepted, process, Sender(uid, pid, self._identity_of(accepted, process)))
+
+    def adopt(self, accepted: socket.socket, process: Process, sender: Sender, tls: SSLContext | None = None) -> None:
+        """Read the messages of a connection from now on, or answer them with ``Overloaded`` above the limits.
+
+        Args:
+            accepted: the connection, owned by the mailbox from now on.
+            process: who has opened it, for limits and errors.
+            sender: what its messages come from.
+            tls: encrypts it, if it comes from another machine.
+        """
         overload = self._limits.reserve(process)
         if overload is None:
             self._senders[sender] = process
@@ -257,12 +280,13 @@ class Mailbox:
         sender.connection = ZmtpConnection(
             accepted,
             "ROUTER",
-            f"{self._path.stem}: process {pid}",
+            f"{self._path.stem}: process {sender.pid}",
             on_ready=_ignore,
             on_message=on_message,
             on_end=on_end,
             on_invalid=partial(self._on_invalid, sender),
             on_held=partial(self._memory.watch, sender),
+            tls=tls,
         )
         sender.connection.start()
         if len(self._refused) > self._limits.refused:
@@ -316,11 +340,7 @@ class Mailbox:
         overload = Overloaded(what=what, limit=limit)
         log.warning("%s: ended a connection: %s", self._path.stem, overload)
         self.send(sender, sender.connection.partial_id, encode(ErrorReply.of(overload)))
-        sender.connection.close()
-        if sender in self._refused:
-            self._on_refused_end(sender)
-        else:
-            self._on_end(sender)
+        self.end(sender)
 
     def _on_invalid(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1

@@ -76,6 +76,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     vault: VaultAccess
     grant_key: bytes
     network: NetworkSection = NetworkSection(mode="local")
+    worker_address: str = ""
+    """Address at which workers on other machines connect; empty for none."""
     fixed: tuple[str, ...] = ()
     """Keys of settings whose value is from the command line or the environment, so ``config.toml`` cannot change
     it."""

@@ -10,6 +10,7 @@ import msgspec
 from ..control_client import ControlClient
 from ..ipc import messages as m
 from ..limits import DEFAULT_INSTANCE
+from ..worker_token import WorkerToken
 
 _LIST_TIMEOUT = 120.0
 """Seconds in which the daemon loads every installed protocol."""
@@ -139,6 +140,21 @@ class ProtocolAdmin:
     async def stop(self, identity: str, protocol: str, instance: str = DEFAULT_INSTANCE) -> str:
         """Stop a binding, also after restarts, until ``start``. Return its state."""
         return (await self._client.control(m.StopProtocol(identity, protocol, instance))).state
+
+    async def create_worker_token(self, identity: str, protocol: str, instance: str = DEFAULT_INSTANCE) -> WorkerToken:
+        """Make a token with which a worker on another machine serves a binding. ``str(token)`` is its text.
+
+        Raises:
+            BindingNotFound: the identity does not have it.
+            NotForWorkers: the daemon serves it by itself, or does not listen for workers.
+            Overloaded: the binding has 16 tokens.
+        """
+        reply = await self._client.control(m.ChangeWorkerTokens(identity, protocol, instance))
+        return WorkerToken(identity, protocol, instance, reply.key, reply.fingerprint, reply.secret)
+
+    async def revoke_worker_tokens(self, identity: str, protocol: str, instance: str = DEFAULT_INSTANCE) -> int:
+        """Revoke all tokens of a binding: its workers are disconnected. Return how many there were."""
+        return (await self._client.control(m.ChangeWorkerTokens(identity, protocol, instance, revoke=True))).revoked
 
     async def access(self, identity: str = "", peer: str = "") -> Sequence[m.BindingAccess]:
         """Return who may use each binding, and why.

@@ -11,6 +11,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     ├── UsageError                 the program passed or used something invalid
     │   ├── InvalidKey             not an ID52, or not a valid key
     │   ├── InvalidTicket          not a ticket, or a damaged one
+    │   ├── InvalidToken           not a worker's token, or a damaged one
     │   ├── InvitationNotRedeemed  an invitation in place of a peer, before it was redeemed
     │   ├── InvalidName            not a valid name of an identity, protocol, instance or peer
     │   ├── InvalidConfig          not a valid config of the protocol
@@ -23,6 +24,9 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   └── PayloadTooLarge        a request, reply or initial value above the limit
     ├── LocalError                 this machine's daemon cannot do it
     │   ├── DaemonNotRunning       no daemon runs for this home
+    │   ├── NotForWorkers          no worker may serve the binding
+    │   ├── TokenRefused           the daemon does not know the worker's token
+    │   ├── WrongDaemon            another daemon than the one that has made the worker's token
     │   ├── DaemonAlreadyRunning   another daemon runs for this home
     │   ├── HomeUnusable           the home belongs to another user, or cannot be read or written
     │   ├── DaemonBusy             a process of the daemon does not answer; the supervisor restarts it
@@ -121,6 +125,7 @@ from .local import (
     IdentityOffline,
     InvitationNotFound,
     NoIdentityOnline,
+    NotForWorkers,
     PeerBlocked,
     PeerNameTaken,
     PeerNameUnknown,
@@ -129,8 +134,10 @@ from .local import (
     StorageDamaged,
     StorageFailed,
     StorageHeld,
+    TokenRefused,
     VersionMismatch,
     WorkspaceNotEmpty,
+    WrongDaemon,
 )
 from .p2p_error import CODES, CredentialError, InternalError, LocalError, P2PError, RemoteError, UsageError, error_from
 from .remote import (
@@ -155,6 +162,7 @@ from .usage import (
     InvalidName,
     InvalidPassphrase,
     InvalidTicket,
+    InvalidToken,
     InvitationNotRedeemed,
     PayloadTooLarge,
     SessionClosed,
@@ -214,12 +222,14 @@ __all__ = [
     "InvalidName",
     "InvalidPassphrase",
     "InvalidTicket",
+    "InvalidToken",
     "InvitationNotFound",
     "InvitationNotRedeemed",
     "InvitationRefused",
     "LastSlot",
     "LocalError",
     "NoIdentityOnline",
+    "NotForWorkers",
     "OutcomeUnknown",
     "Overloaded",
     "OwnerAway",
@@ -247,6 +257,7 @@ __all__ = [
     "StorageHeld",
     "StorageUnavailable",
     "StreamReset",
+    "TokenRefused",
     "UsageError",
     "UsedElsewhere",
     "VaultLocked",
@@ -254,6 +265,7 @@ __all__ = [
     "VersionMismatch",
     "WorkspaceNotEmpty",
     "WrongBackupPassphrase",
+    "WrongDaemon",
     "WrongEndpoint",
     "WrongPassphrase",
     "error_from",

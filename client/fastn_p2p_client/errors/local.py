@@ -21,6 +21,41 @@ class DaemonNotRunning(LocalError):
     home: str
 
 
+class NotForWorkers(LocalError):
+    """No worker may serve the binding: the daemon serves it by itself, or does not listen for workers."""
+
+    code = "not-for-workers"
+    template = "workers on other machines cannot serve {protocol} ({instance}) of {identity}: {reason}"
+    identity: str
+    protocol: str
+    instance: str
+    reason: str
+
+
+class TokenRefused(LocalError):
+    """The daemon does not know the token of a worker, because its owner has revoked it or removed the protocol."""
+
+    code = "token-refused"
+    template = (
+        "the daemon does not accept the token for {protocol} ({instance}) of {identity} any more. Its owner makes a "
+        "new one: fastn-p2p worker-token {identity} --protocol {protocol} --instance {instance}"
+    )
+    identity: str
+    protocol: str
+    instance: str
+
+
+class WrongDaemon(LocalError):
+    """Another daemon answers than the one that has made the token of a worker."""
+
+    code = "wrong-daemon"
+    template = (
+        "another daemon answers at {address} than the one that has made this token, or it has a new certificate. "
+        "Check the address, or have its owner make a new token"
+    )
+    address: str
+
+
 class DaemonAlreadyRunning(LocalError):
     """A daemon runs for the home directory ``home`` already."""
 

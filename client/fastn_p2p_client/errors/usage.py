@@ -22,6 +22,17 @@ class InvalidTicket(UsageError):
     reason: str
 
 
+class InvalidToken(UsageError):
+    """The text is not a worker's token, or it is damaged."""
+
+    code = "invalid-token"
+    template = (
+        "not a valid token of a worker: {reason}. The owner makes a new one: fastn-p2p worker-token NAME --protocol "
+        "PROTOCOL"
+    )
+    reason: str
+
+
 class InvitationNotRedeemed(UsageError):
     """The ticket of a peer is an invitation, which was not redeemed yet."""
 

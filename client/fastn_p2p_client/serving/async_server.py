@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
 
-from ..client import Client
-from ..home import Home
-from ..ipc.transport.base import TransportName
 from .registrar import Registrar
 from .termination import run_until_signal
 
 
 class AsyncServer(ABC):
-    """Program that serves, from its start to its end. Arguments as those of ``Client``."""
+    """Program that serves, from its start to its end."""
 
-    def __init__(
-        self, home: Home | str | os.PathLike[str] | None, program: str, transport: TransportName | None
-    ) -> None:
-        self._client = Client(home, program=program, transport=transport)
+    def __init__(self) -> None:
         self._registrar: Registrar | None = None
         self.ready = asyncio.Event()
         """Set while the network process knows every handler, as far as this program can tell."""

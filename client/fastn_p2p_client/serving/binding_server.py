@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from ..client import Client
 from ..errors import P2PError
 from ..home import Home
 from ..ipc import messages as m
@@ -24,7 +25,7 @@ from .async_server import AsyncServer
 from .followed_binding import DAEMON_UNAVAILABLE, FollowedBinding
 from .handler_registry import ANY_CONTEXT, HandlerRegistry
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
-from .registrar import Registrar
+from .registrar import Registrar, local_registrar
 from .registration import BindingRegistration
 
 Code = TypeVar("Code", bound=type[Protocol])
@@ -71,7 +72,8 @@ class BindingServer(AsyncServer, HandlerRegistry):
             program: the name of this program in ``status``, at most 64 characters; by default that of its file.
             transport: ``"native"`` or ``"pyzmq"``; by default ``$FASTN_TRANSPORT``, else ``"native"``.
         """
-        AsyncServer.__init__(self, home, program, transport)
+        self._client = Client(home, program=program, transport=transport)
+        AsyncServer.__init__(self)
         HandlerRegistry.__init__(self)
         self._bindings: dict[tuple[str, str, str], FollowedBinding] = {}
         """By protocol, identity and instance."""
@@ -128,7 +130,7 @@ class BindingServer(AsyncServer, HandlerRegistry):
         """
         if not self._handlers:
             raise ValueError("there is nothing to serve: protocol, handle_requests or handle_streams first")
-        registrar = self._registrar = Registrar(self._client, self.ready, self._on_rejected)
+        registrar = self._registrar = local_registrar(self._client, self.ready, self._on_rejected)
         self._not_loaded_yet = {protocol for protocol, _ in self._handlers}
         try:
             await registrar.run(self._watch_all(registrar))

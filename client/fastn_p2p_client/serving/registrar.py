@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -32,7 +32,8 @@ class Registrar(RegistrationLoop[BindingRegistration]):
     Bindings may be added, changed and removed while it runs.
 
     Args:
-        client: the program's connection to the daemon, for the gateway.
+        request_grant: requests the permission to serve a binding, by identity, protocol and instance.
+        make_channel: makes the connection to the network process.
         ready: set while every binding is registered, as far as this program can tell.
         on_rejected: called with a binding that the network process rejects, and the reason. By default, that ends the
             run.
@@ -40,13 +41,14 @@ class Registrar(RegistrationLoop[BindingRegistration]):
 
     def __init__(
         self,
-        client: Client,
+        request_grant: Callable[[str, str, str], Awaitable[m.Grant]],
+        make_channel: Callable[..., RequestChannel],
         ready: asyncio.Event,
         on_rejected: Callable[[BindingRegistration, P2PError], object] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._client = client
+        self._request_grant = request_grant
         self._ready = ready
         self._report_rejected = on_rejected or (lambda registration, error: self.stop(error))
         self._registrations: list[BindingRegistration] = []
@@ -54,13 +56,10 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._dispatcher = Dispatcher(self._send_reply, self._send_session_message, self._receive_descriptor)
         super().__init__(
-            RequestChannel(
-                partial(client.home.find_mailbox, "network"),
-                "network",
+            make_channel(
                 on_message=self._dispatcher.on_message,
                 on_connect=self._on_connect,
                 on_disconnect=self._on_disconnect,
-                transport=client.transport,
             )
         )
 
@@ -176,12 +175,6 @@ class Registrar(RegistrationLoop[BindingRegistration]):
             if registration in known:
                 known.remove(registration)
 
-    async def _request_grant(self, identity: str, protocol: str, instance: str) -> m.Grant:
-        try:
-            return await self._client.control(m.RequestGrant(identity, protocol, instance))
-        except ConnectionLost:  # the connection to the network process may stand: try again
-            raise DaemonBusy(actor="gateway") from None
-
     async def _renew_grant(self, registration: BindingRegistration) -> None:
         registration.granted = await self._request_grant(
             registration.identity, registration.protocol, registration.instance
@@ -262,3 +255,27 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         finally:
             self._dispatcher.close()
             self._channel.close()
+
+
+def local_registrar(
+    client: Client,
+    ready: asyncio.Event,
+    on_rejected: Callable[[BindingRegistration, P2PError], object] | None = None,
+) -> Registrar:
+    """Return a registrar for the daemon of this machine.
+
+    Args:
+        client: the program's connection to the daemon, for the gateway.
+        ready, on_rejected: those of ``Registrar``.
+    """
+
+    async def request_grant(identity: str, protocol: str, instance: str) -> m.Grant:
+        try:
+            return await client.control(m.RequestGrant(identity, protocol, instance))
+        except ConnectionLost:  # the connection to the network process may stand: try again
+            raise DaemonBusy(actor="gateway") from None
+
+    make_channel = partial(
+        RequestChannel, partial(client.home.find_mailbox, "network"), "network", transport=client.transport
+    )
+    return Registrar(request_grant, make_channel, ready, on_rejected)

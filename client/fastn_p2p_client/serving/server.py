@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 
+from ..client import Client
 from ..home import Home
 from ..ipc.transport.base import TransportName
 from ..names import check_name
 from .async_server import AsyncServer
 from .handler_registry import IdentityHandlerRegistry
-from .registrar import Registrar
+from .registrar import Registrar, local_registrar
 
 _DEFAULT_ACCESS = ("peers",)
 
@@ -53,7 +54,8 @@ class Server(AsyncServer, IdentityHandlerRegistry):
             InvalidName: no identity can have this name.
         """
         self.identity = check_name(identity, "an identity")
-        AsyncServer.__init__(self, home, program, transport)
+        self._client = Client(home, program=program, transport=transport)
+        AsyncServer.__init__(self)
         IdentityHandlerRegistry.__init__(self)
 
     async def serve(self) -> None:
@@ -70,7 +72,7 @@ class Server(AsyncServer, IdentityHandlerRegistry):
         """
         if not self._handlers:
             raise ValueError("there is nothing to serve: handle_requests or handle_streams first")
-        registrar = self._registrar = Registrar(self._client, self.ready)
+        registrar = self._registrar = local_registrar(self._client, self.ready)
         try:
             await registrar.run(self._register_all(registrar))
         finally:

@@ -59,6 +59,8 @@ class ProtocolAdmin(_BlockingTwin[protocol_admin.ProtocolAdmin]):
     start = _blocking(protocol_admin.ProtocolAdmin.start)
     stop = _blocking(protocol_admin.ProtocolAdmin.stop)
     access = _blocking(protocol_admin.ProtocolAdmin.access)
+    create_worker_token = _blocking(protocol_admin.ProtocolAdmin.create_worker_token)
+    revoke_worker_tokens = _blocking(protocol_admin.ProtocolAdmin.revoke_worker_tokens)
 
 
 class PeerAdmin(_BlockingTwin[peer_admin.PeerAdmin]):

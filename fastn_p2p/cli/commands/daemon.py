@@ -80,6 +80,13 @@ def run(
             help="Serve /metrics for Prometheus: HOST:PORT on loopback, or unix:PATH.  [env: FASTN_METRICS]",
         ),
     ] = None,
+    worker_listen: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS",
+            help="Let workers on other machines connect, by TLS: HOST:PORT.  [env: FASTN_WORKER_LISTEN]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         Option(
@@ -134,6 +141,7 @@ def run(
         "limits.sandbox": sandbox,
         "identities.idle": idle,
         "metrics.address": metrics,
+        "worker.listen": worker_listen,
         "log.level": log_level and log_level.upper(),
         "log.format": log_format and log_format.lower(),
     }
@@ -156,6 +164,7 @@ def run(
         log_level=resolved.settings.log.level,
         log_format=resolved.settings.log.format,
         metrics=resolved.settings.metrics.address,
+        worker_address=resolved.settings.worker.listen,
         idle=parse_idle_time(resolved.settings.identities.idle),
         users=users,
     )

@@ -24,6 +24,7 @@ TESTED: Final[Mapping[str, str]] = {
     "pyzmq": "27.3.0",
     "rich": "15.0.0",
     "segno": "1.6.6",
+    "cryptography": "50.0.2",
     "spake2": "0.9",
     "tomlkit": "0.15.2",
     "typer": "0.28.0",

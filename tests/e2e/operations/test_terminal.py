@@ -230,7 +230,16 @@ ELSEWHERE = {
 }
 ONLY_WORDS = (
     *("delete-identity", "list-identities", "add-protocol", "remove-protocol", "check", "reload", "start", "stop"),
-    *("new-protocol", "set-identity", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
+    *(
+        "new-protocol",
+        "set-identity",
+        "set-protocol",
+        "worker-token",
+        "identity-online",
+        "identity-offline",
+        "ticket",
+        "forward",
+    ),
     *("relay", "config", "ping", "explain", "netcheck", "access", "log", "pair", "invite", "replica", "vault"),
     *("backup", "transport", "health", "doctor", "bug-report", "service", "logs", "metrics", "expose", "open"),
     "schema",

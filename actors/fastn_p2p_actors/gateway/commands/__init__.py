@@ -12,6 +12,7 @@
 - ``access``: who may use which binding.
 - ``reach``: round trips to peers, and the steps to them.
 - ``replicas``: identities that several daemons serve.
+- ``worker_tokens``: tokens of workers on other machines.
 - ``protocols``: installed protocols.
 - ``settings``: reload of ``config.toml``.
 - ``transport``: replace the transport key.
@@ -58,6 +59,7 @@ from .replicas import add_replica, join_identity, list_replicas, remove_joined, 
 from .settings import reload_settings
 from .status import get_status
 from .transport import rotate_transport
+from .worker_tokens import change_worker_tokens
 
 
 class Command(NamedTuple):
@@ -111,6 +113,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.RevokeInvitation: Command(revoke_invitation, changes=True),
     m.RestoreBackup: Command(restore_backup, changes=True),
     m.RotateTransport: Command(rotate_transport, changes=True),
+    m.ChangeWorkerTokens: Command(change_worker_tokens, changes=True),
     m.GetHealth: Command(get_health, changes=False),
     m.GetMetrics: Command(get_metrics, changes=False),
     m.AddReplica: Command(add_replica, changes=True),

@@ -41,6 +41,7 @@ async def reload_protocol(context: GatewayContext, message: ReloadProtocol, _: b
         identity, record = _load_binding(context, message.identity, message.protocol, message.instance)
         await _check(context, identity, record)
         if record.program:
+            context.workers_changed.set()
             await _notify_programs(context, record)
         elif await _is_serving(context, identity):
             if record.stopped:
@@ -99,6 +100,7 @@ async def apply_binding(context: GatewayContext, identity: IdentityFile, record:
     if record.stopped:
         return False
     if record.program:
+        context.workers_changed.set()
         await _notify_programs(context, record, identity.name)
         problem = context.watchers.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
         if problem:
@@ -118,6 +120,7 @@ async def start_protocol(context: GatewayContext, message: StartProtocol, _: byt
         record = replace(record, stopped=False)
         context.store.write_binding(identity.name, record)  # even unchanged: a newer file forgives its crashes
         if record.program:
+            context.workers_changed.set()
             await _notify_programs(context, record)
         elif await _is_serving(context, identity):
             await activate(context, identity.name, record)
@@ -133,6 +136,7 @@ async def stop_protocol(context: GatewayContext, message: StopProtocol, _: bytes
             record = replace(record, stopped=True)
             context.store.write_binding(identity.name, record)
         if record.program:
+            context.workers_changed.set()
             await _notify_programs(context, record, identity.name)
         elif await _is_serving(context, identity):
             await deactivate(context, identity.name, record.protocol, record.instance)

@@ -115,6 +115,8 @@ async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: b
             if record is not None and record.online:
                 await _undo_stop(context, record)
             raise
+        if await asyncio.to_thread(context.worker_tokens.remove, name):
+            context.workers_changed.set()
         context.store.remove_identity(name)
         context.watchers.notify()
         await remove_invited_identity(context, name)

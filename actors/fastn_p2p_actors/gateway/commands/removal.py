@@ -19,6 +19,7 @@ from fastn_p2p_client.names import check_name
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import describe_data, run_on_delete
+from ..worker_bindings import announce_workers
 from .bindings import activate, deactivate, identity_or_none, narrowing
 from .invitations import remove_invited_binding
 from .programs import wait_until_released
@@ -36,6 +37,9 @@ async def remove_protocol(context: GatewayContext, message: RemoveProtocol, _: b
         if message.if_empty and not message.keep_data:
             await _check_empty(context, message, identity, record)
         await remove_invited_binding(context, name, message.protocol, message.instance)
+        if await asyncio.to_thread(context.worker_tokens.remove, name, message.protocol, message.instance):
+            context.workers_changed.set()
+            await announce_workers(context)
         if record is not None and record.program:
             await _remove_program_binding(context, message)
         else:

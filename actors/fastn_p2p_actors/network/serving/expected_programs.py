@@ -207,7 +207,12 @@ def _is_alive(known: _ListedProgram) -> bool:
 
 
 def _start_time(pid: int) -> int | None:
-    """Return when a process was started, in clock ticks since boot (proc_pid_stat(5), field 22); None without one."""
+    """Return when a process was started, in clock ticks since boot (proc_pid_stat(5), field 22); None without one.
+
+    A worker on another machine has a negative pid and counts as alive, because nobody here knows.
+    """
+    if pid < 0:
+        return 0
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):

@@ -79,6 +79,8 @@ class MemorySharing:
     def _send_token(self, relay: SessionRelay, leg: LocalLeg) -> None:
         process = _process_of(leg.sender)
         taken = list(self._sessions.values())
+        if leg.sender.is_remote:
+            return  # a descriptor does not travel to another machine
         if leg.has_token or max(self.mapped, len(taken)) >= MAX_SHARED or taken.count(process) >= MAX_SHARED_OF_PROCESS:
             return
         token = secrets.token_bytes(_TOKEN)

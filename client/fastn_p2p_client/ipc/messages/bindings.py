@@ -13,6 +13,7 @@ __all__ = [
     "BindingInfo",
     "BindingList",
     "BindingReply",
+    "ChangeWorkerTokens",
     "CheckProtocol",
     "GetBinding",
     "Grant",
@@ -27,6 +28,7 @@ __all__ = [
     "StateReply",
     "StopProtocol",
     "WatchBindings",
+    "WorkerTokenReply",
 ]
 
 
@@ -68,6 +70,30 @@ class StateReply(Message, frozen=True, tag=49):
     """State of a binding, with the values of ``BindingStatus.state``."""
 
     state: str
+
+
+class WorkerTokenReply(Message, frozen=True, tag=116):
+    """A new token of a worker, or what was revoked."""
+
+    key: bytes
+    """Public key of the identity, 32 bytes."""
+    secret: bytes = b""
+    fingerprint: bytes = b""
+    """SHA-256 of the daemon's certificate."""
+    address: str = ""
+    """Address at which the daemon listens."""
+    revoked: int = 0
+    """Number of tokens that were revoked."""
+
+
+class ChangeWorkerTokens(Message, frozen=True, tag=50):
+    """Make a token with which a worker on another machine serves a binding, or revoke all of them."""
+
+    reply_type = WorkerTokenReply
+    identity: str
+    protocol: str
+    instance: str
+    revoke: bool = False
 
 
 class Grant(Message, frozen=True, tag=47):

@@ -28,6 +28,7 @@ from .bindings import (
     AddProtocol,
     BindingList,
     BindingReply,
+    ChangeWorkerTokens,
     CheckProtocol,
     GetBinding,
     Grant,
@@ -41,6 +42,7 @@ from .bindings import (
     StateReply,
     StopProtocol,
     WatchBindings,
+    WorkerTokenReply,
 )
 from .health import GetHealth, GetMetrics, HealthReply
 from .hello import Hello, Welcome
@@ -86,6 +88,7 @@ ControlRequest: TypeAlias = (
     | ListPeers
     | RemovePeer
     | RequestGrant
+    | ChangeWorkerTokens
     | CheckProtocol
     | ReloadProtocol
     | StartProtocol
@@ -134,6 +137,7 @@ ControlReply: TypeAlias = (
     | PeerList
     | StatusReply
     | Grant
+    | WorkerTokenReply
     | ProtocolList
     | StateReply
     | BindingList

@@ -220,6 +220,9 @@ class RegisterBinding(Message, frozen=True, tag=71):
     grant: bytes
     limit: int = 0
     """Calls and sessions in flight that this connection takes; 0 stands for the limit of a binding."""
+    worker: bytes = b""
+    """Number of a worker on another machine, 7 bytes: the daemon knows it again by that after a restart. Its ``grant``
+    is the secret of its token."""
 
 
 class UnregisterBinding(Message, frozen=True, tag=72):

@@ -15,7 +15,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Grant, RegisterBinding, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.handlers import ProtocolHandlers
-from fastn_p2p_client.serving.registrar import Registrar
+from fastn_p2p_client.serving.registrar import local_registrar
 from fastn_p2p_client.serving.registration_loop import RegistrationLoop
 
 
@@ -147,7 +147,7 @@ class StubClient:
 async def test_a_gateway_that_ends_while_a_grant_is_renewed_is_asked_again() -> None:
     """The connection to the network process stands: without another attempt the binding would stay unregistered."""
     ready = asyncio.Event()
-    registrar = Registrar(cast(Client, StubClient()), ready)
+    registrar = local_registrar(cast(Client, StubClient()), ready)
     channel = StubChannel(Forbidden(role="a program", request="RegisterBinding"), Forbidden(role="x", request="y"))
     registrar._channel = cast(RequestChannel, channel)
     registration = await registrar.add("alice", "Echo", "one", ProtocolHandlers(), ("peers",))

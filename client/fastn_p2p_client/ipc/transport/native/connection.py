@@ -13,13 +13,16 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
 from ....limits import HANDSHAKE_IVL_MS, MAX_CHUNK, SEND_QUEUE, SEND_QUEUE_BYTES
 from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
 from .decoder import UNLIMITED, ZmtpDecoder, release_spare_buffers
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _BURST: Final = 64
 """Messages of one connection that are delivered before other tasks of the loop run: they take about a millisecond."""
@@ -101,6 +104,8 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         on_invalid: called with the frames of a ZeroMQ message that is not a message of the local protocol, and why.
         on_held: called after a read if a message is incomplete, and when the peer reads too slowly, so that the owner
             can check ``held``.
+        tls: for a TCP connection, which it encrypts.
+        on_encrypted: called with the peer's certificate before anything is sent. Returns whether it is the right one.
     """
 
     def __init__(
@@ -114,8 +119,12 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         on_end: Callable[[], object],
         on_invalid: Callable[[list[bytes], str], object],
         on_held: Callable[[], object] | None = None,
+        tls: SSLContext | None = None,
+        on_encrypted: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._on_held = on_held
+        self._tls = tls
+        self._on_encrypted = on_encrypted
         self._loop = asyncio.get_running_loop()
         self._is_asyncio: Final = isinstance(self._loop, asyncio.BaseEventLoop)  # as opposed to uvloop
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
@@ -157,7 +166,9 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     async def _start(self) -> None:
         try:
-            if self._is_asyncio:  # its other method imports TLS
+            if self._tls is not None:
+                await self._start_tls(self._tls)
+            elif self._is_asyncio:  # its other method imports TLS
                 await self._loop.create_unix_connection(lambda: self, sock=self._socket)
             else:  # uvloop's method of that name does not keep the socket while it waits
                 await self._loop.connect_accepted_socket(lambda: self, self._socket)
@@ -165,6 +176,15 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
             log.debug("%s: %s", self._name, error)
             self._socket.close()
             self.connection_lost(error)
+
+    async def _start_tls(self, tls: SSLContext) -> None:
+        timeout = HANDSHAKE_IVL_MS / 1000
+        if self._kind == "ROUTER":
+            await self._loop.connect_accepted_socket(lambda: self, self._socket, ssl=tls, ssl_handshake_timeout=timeout)
+        else:
+            await self._loop.create_connection(
+                lambda: self, sock=self._socket, ssl=tls, server_hostname="", ssl_handshake_timeout=timeout
+            )
 
     def _started(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() and self._transport is None:
@@ -184,8 +204,8 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         if transport is None:
             return  # it ends as soon as it is connected
         self._flush()
-        if transport.get_write_buffer_size():
-            transport.abort()
+        if self._tls is not None or transport.get_write_buffer_size():
+            transport.abort()  # with TLS, it would go on to wait for the peer's farewell
         else:
             transport.close()
 
@@ -252,7 +272,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     def send_descriptor(self, correlation: bytes, header: bytes, descriptor: int) -> bool:
         """Send a message without a payload, with a descriptor beside it. Return False if it cannot leave at once."""
-        if not self.up or self.unsent_bytes:
+        if not self.up or self.unsent_bytes or self._tls is not None:
             return False
         message, _ = encode(correlation, header, b"")
         try:
@@ -341,12 +361,17 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
         _silence_end(transport)
-        if self._closed:
+        if self._closed or not self._is_right_peer(transport):
             transport.abort()
             return
         self._handshake_timer = self._loop.call_later(HANDSHAKE_IVL_MS / 1000, self._handshake_timed_out)
         transport.set_write_buffer_limits(high=_PIECE)
         transport.write(GREETING + ready(self._kind))
+
+    def _is_right_peer(self, transport: asyncio.Transport) -> bool:
+        if self._on_encrypted is None:
+            return True
+        return self._on_encrypted(transport.get_extra_info("ssl_object").getpeercert(binary_form=True))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._decoder.room or self._buffer
@@ -402,7 +427,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closed:
-            if exc is not None and self._transport is not None:
+            if exc is not None and self._transport is not None and self._tls is None:
                 self._read_rest()
             self._feed(b"")
         was_closed, self._closed = self._closed, True

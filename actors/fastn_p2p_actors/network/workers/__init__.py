@@ -1,0 +1,10 @@
+"""Workers on other machines: programs that serve one binding each, over TLS.
+
+::
+
+    worker --TLS 1.3--> worker_listener ---> mailbox ---> worker_access ---> registry, calls and sessions as ever
+
+- ``worker_listener``: the port, and connections that have shown no token yet.
+- ``worker_access``: which token serves which binding, and which messages a worker may send.
+- ``worker_certificate``: the certificate by which workers recognise this daemon.
+"""
