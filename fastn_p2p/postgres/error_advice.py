@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+import psycopg
+
 from fastn_p2p_client.errors import P2PError
 
 from .postgres_url import PostgresUrl
+
+_OF_ONE_STATEMENT: Final = frozenset({"20", "21", "22", "23", "2F", "34", "42", "44", "54", "P0"})
+"""Classes of codes of errors that concern one statement: wrong data, broken rules, a limit that its values exceed."""
+
+
+def is_lost(error: Exception) -> bool:
+    """Return whether a connection is not used any more after an error: the server has ended it, or has no room."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    return not error.sqlstate or error.sqlstate[:2] not in _OF_ONE_STATEMENT
 
 
 def describe_error(error: Exception, url: PostgresUrl) -> str:

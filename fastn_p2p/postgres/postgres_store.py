@@ -29,7 +29,7 @@ from fastn_p2p_client.errors import P2PError, StorageFailed, StorageUnavailable
 from fastn_p2p_client.retry import Backoff
 
 from ..store import DatabaseSchema, StoreChange
-from .error_advice import describe_error
+from .error_advice import describe_error, is_lost
 from .mailbox_marker import read_identity, write_identity
 from .mailbox_schema import COPYING, READY, HeldMailbox, MailboxName, begin, hold, use
 from .postgres_dialect import PostgresConnection
@@ -47,8 +47,6 @@ _PROBE_SECONDS: Final = 5.0
 """Seconds without a change after which the writer looks whether the database is still there."""
 _MAX_GROUP: Final = 1024
 """Changes in one transaction."""
-_LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-"""Errors after which a connection is not used any more. Others are those of one statement."""
 
 log = logging.getLogger(__name__)
 
@@ -364,9 +362,9 @@ class PostgresStore:
                 connection.execute("SAVEPOINT change")
             try:
                 outcomes.append((job, job.change(wrapped), None))
-            except _LOST:
-                raise
             except Exception as error:
+                if is_lost(error):
+                    raise
                 if not savepoints:
                     connection.execute("ROLLBACK")
                     return None
@@ -384,12 +382,14 @@ class PostgresStore:
         try:
             try:
                 return self._read_once(query)
-            except _LOST:
+            except psycopg.Error as error:
+                if not is_lost(error):
+                    raise
                 return self._read_once(query)  # the server was restarted since the last query
-        except _LOST as error:
-            log.warning("%s cannot be read: %s", self.name, describe_error(error, self.url))
-            raise self._unavailable() from error
         except psycopg.Error as error:
+            if is_lost(error):
+                log.warning("%s cannot be read: %s", self.name, describe_error(error, self.url))
+                raise self._unavailable() from error
             raise StorageFailed(path=str(self.url), reason=type(error).__name__) from error
 
     def _read_once(self, query: StoreChange[T]) -> T:
@@ -401,8 +401,9 @@ class PostgresStore:
                     use(self._reading, self.name)
                     self._reading.execute("SET default_transaction_read_only TO on")
                 return query(PostgresConnection(self._reading, side.alive))
-        except _LOST:
-            self._disconnect_reader()
+        except psycopg.Error as error:
+            if is_lost(error):
+                self._disconnect_reader()
             raise
 
     def _disconnect_reader(self) -> None:

@@ -105,8 +105,12 @@ async def test_changes_share_transactions_and_one_that_fails_fails_alone(
         assert postgres.execute("SELECT txid_current()")[0][0] - before < 250
         writing = [notes.add(f"{number}") for number in range(500, 520)]
         failed = [notes.store.write(failing), notes.add("0"), notes.store.write(lambda each: each.execute("no SQL"))]
+        failed.append(notes.add(os.urandom(5000).hex()))  # too long for an index
         outcomes = await asyncio.gather(*writing, *failed, return_exceptions=True)
-        assert [type(each) for each in outcomes[20:]] == [ValueError, StorageFailed, StorageFailed]
+        assert [type(each) for each in outcomes[20:]] == [ValueError, StorageFailed, StorageFailed, StorageFailed]
+        with pytest.raises(StorageFailed):
+            await notes.store.read(lambda each: each.execute("SELECT 1 / 0"))
+        assert not notes.store.problem
         assert await notes.texts() == [f"{number}" for number in range(520)]
 
 
