@@ -253,7 +253,6 @@ class Network:
             registry,
             self._publisher,
             mailbox,
-            hosts,
             wake_ups,
             self._registrations.access_list,
             lambda each: OutgoingCalls.has_calls(each) or each in self._waits or self._sessions.is_open_by(each),

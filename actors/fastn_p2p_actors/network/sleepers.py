@@ -24,7 +24,6 @@ from fastn_p2p_client.names import check_name
 from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.time_slices import in_time_slices
 from .admin_messages import Sleeper, SleeperNames
-from .discovery.host_directory import HostDirectory
 from .discovery.identity_publisher import IdentityPublisher
 from .serving.access_list import AccessList
 from .serving.registry import OnlineIdentity, Registry
@@ -66,7 +65,6 @@ class Sleepers:
         registry: Registry,
         publisher: IdentityPublisher,
         mailbox: Mailbox,
-        hosts: HostDirectory,
         wake_ups: WakeUps,
         access: Callable[[str, str, str, tuple[str, ...]], AccessList],
         is_busy: Callable[[Sender], bool],
@@ -75,7 +73,6 @@ class Sleepers:
         self._registry = registry
         self._publisher = publisher
         self._mailbox = mailbox
-        self._hosts = hosts
         self._wake_ups = wake_ups
         self._access = access
         self._is_busy = is_busy
@@ -126,9 +123,8 @@ class Sleepers:
                 sleeper.bindings
             ):
                 new.append((sleeper, stored))
-        with self._hosts.reading_in_bulk():
-            for start in range(0, len(new), _PARALLEL):
-                asleep += await self._announce_all(new[start : start + _PARALLEL])
+        for start in range(0, len(new), _PARALLEL):
+            asleep += await self._announce_all(new[start : start + _PARALLEL])
         return SleeperNames(tuple(asleep))
 
     async def remove(self, name: str) -> None:

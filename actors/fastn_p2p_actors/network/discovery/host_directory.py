@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,6 @@ _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
 _TIME_STEP: Final = 50_000_000
 """Nanoseconds within which two changes of a directory may get the same time stamp. The kernel's clock for time stamps
 has steps of up to 10 ms."""
-_BULK_AGE: Final = 1_000_000_000
-"""Nanoseconds for which a listing is used inside ``reading_in_bulk``."""
 _MEETING: Final = "pairing-"
 """Beginning of the names of meeting records."""
 _MOST_FILES: Final = 64
@@ -53,7 +51,6 @@ class HostDirectory:
         self._names: dict[str, list[str]] = {}
         """ID52 to the names of its files, as of the directory's time stamp ``_listed``, read at ``_listed_at``."""
         self._listed = self._listed_at = 0
-        self._bulk_reads = 0
         self.problem = ""
         self.on_revocation: Callable[[bytes, str], object] = lambda _blob, _origin: None
 
@@ -103,18 +100,6 @@ class HostDirectory:
             with contextlib.suppress(OSError):  # another process has removed or replaced it
                 self._file(identity).unlink()
 
-    @contextlib.contextmanager
-    def reading_in_bulk(self) -> Iterator[None]:
-        """Use a listing of the directory for a second inside the context, although records come and go.
-
-        Each record that is published changes the directory. Ten thousand would list it ten thousand times.
-        """
-        self._bulk_reads += 1
-        try:
-            yield
-        finally:
-            self._bulk_reads -= 1
-
     def close(self) -> None:
         """Delete every record that this daemon has published."""
         for id52 in list(self._published):
@@ -131,15 +116,20 @@ class HostDirectory:
         """Return records of the identity with valid signatures, newest first. Their daemons may have stopped."""
         return [record for record, _ in self._signed_records_of(key)]
 
-    def signed_records_of(self, key: bytes) -> list[bytes]:
-        """Return the same records as they were signed."""
-        return [blob for _, blob in self._signed_records_of(key)]
+    def signed_records_of(self, key: bytes, *, late_by: float = 0.0) -> list[bytes]:
+        """Return the same records as they were signed.
 
-    def _signed_records_of(self, key: bytes) -> list[tuple[PeerRecord, bytes]]:
+        Args:
+            late_by: seconds by which files that come or go may be noticed late. Each record that is published changes
+                the directory: without this, ten thousand of them would list it ten thousand times.
+        """
+        return [blob for _, blob in self._signed_records_of(key, late_by)]
+
+    def _signed_records_of(self, key: bytes, late_by: float = 0.0) -> list[tuple[PeerRecord, bytes]]:
         if self.problem:
             return []
         found: list[tuple[PeerRecord, bytes]] = []
-        for name in self._names_of(id52_of(key))[:_MOST_FILES]:
+        for name in self._names_of(id52_of(key), late_by)[:_MOST_FILES]:
             path = self._path / name
             try:
                 blob = _read(path)
@@ -154,20 +144,20 @@ class HostDirectory:
                 found.append((record, blob))
         return sorted(found, key=lambda each: each[0].sequence, reverse=True)
 
-    def _names_of(self, id52: str) -> list[str]:
+    def _names_of(self, id52: str, late_by: float) -> list[str]:
         """Return the names of an identity's files. List the directory again only if it may have changed.
 
         It may also have changed if it was listed so soon after a change that a second one got the same time stamp.
         """
-        if self._bulk_reads and 0 <= time.time_ns() - self._listed_at < _BULK_AGE:
+        if 0 <= time.time_ns() - self._listed_at < late_by * 1e9:
             return self._names.get(id52, [])
         changed = self.changed_at()
         if changed != self._listed or self._listed_at - changed < _TIME_STEP:
             self._listed, self._listed_at = changed, time.time_ns()
             self._names = {}
-            with contextlib.suppress(OSError):
-                for path in self._path.iterdir():
-                    self._names.setdefault(path.name.partition(".")[0], []).append(path.name)
+            with contextlib.suppress(OSError), os.scandir(self._path) as entries:
+                for name in (entry.name for entry in entries):  # faster than a path for each
+                    self._names.setdefault(name.partition(".")[0], []).append(name)
         return self._names.get(id52, [])
 
     def _file(self, identity: PublicKey) -> Path:

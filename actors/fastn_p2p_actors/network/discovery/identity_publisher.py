@@ -189,7 +189,7 @@ class IdentityPublisher:
         if name in self._joined:
             await self._joined.wait_until_granted(name)
             identity.is_joined = True
-        await self._records.sign(identity)
+        await self._records.sign(identity, is_one_of_many=sender is None)
         if sender is not None and sender.gone:
             return
         if sender is None and self._registry.by_name(name) is not None:

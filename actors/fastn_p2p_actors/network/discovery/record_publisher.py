@@ -53,6 +53,8 @@ _FIRST_WAIT: Final = 1.5
 """Seconds after the start for which the first publication at directories waits for a relay."""
 _LOOKUP_WAIT: Final = 0.5
 """Seconds that the lookup of other daemons' endpoints may delay a publication at directories."""
+_LATE_BY: Final = 1.0
+"""Seconds by which records of other daemons of this machine may be noticed late when many records are signed."""
 MOST_RENEWED: Final = 32
 """Records that are renewed at the same time."""
 
@@ -131,10 +133,13 @@ class RecordPublisher:
             self._debounce_timer.cancel()
         self._hosts.close()
 
-    async def sign(self, identity: OnlineIdentity) -> None:
+    async def sign(self, identity: OnlineIdentity, *, is_one_of_many: bool = False) -> None:
         """Sign a record with the endpoint's present addresses, and a packet if directories are to get it.
 
         The record has a new delegation.
+
+        Args:
+            is_one_of_many: what other daemons of this machine have published in the last second may be missing.
 
         Raises:
             P2PError: the vault does not sign.
@@ -143,7 +148,7 @@ class RecordPublisher:
             self.replicas.joined.copy_grant(identity)
             return
         await self.replicas.owned.load(identity)
-        address, others = self._address(), self._others_of(identity)
+        address, others = self._address(), self._others_of(identity, _LATE_BY if is_one_of_many else 0.0)
         fields = identity.name, address.relays, address.addresses, others
         if identity.listed and self._directories:
             packet = await self._vault.packet(SignPacket(*fields, above=self._above.get(identity.raw, 0)))
@@ -186,7 +191,7 @@ class RecordPublisher:
             if not self._is_locked:
                 await self._directories.look_up(identity.raw, _LOOKUP_WAIT)
         try:
-            await self.sign(identity)
+            await self.sign(identity, is_one_of_many=True)
         except P2PError as error:
             self._note_unsigned(identity, error)
             raise
@@ -245,7 +250,7 @@ class RecordPublisher:
         if online.is_joined:
             return False
         known = peek_endpoints(peek_record(online.record).endpoints)
-        if known.keys() >= peek_endpoints(self._others_of(online)).keys():
+        if known.keys() >= peek_endpoints(self._others_of(online, _LATE_BY)).keys():
             return False
         log.info(
             "a directory has endpoints of other daemons of %s: they are copied into its next record", identity.name
@@ -367,12 +372,12 @@ class RecordPublisher:
     def _clear_known_address(self) -> None:
         self._known_address = None
 
-    def _others_of(self, identity: OnlineIdentity) -> tuple[EndpointEntry, ...]:
+    def _others_of(self, identity: OnlineIdentity, late_by: float = 0.0) -> tuple[EndpointEntry, ...]:
         """Return the entries of other endpoints of the identity, each as it was stated last."""
         entries: dict[bytes, EndpointEntry] = {}
         own = self.replicas.owned.lineages(identity.raw)
         newest = self._book.newest_signed_record(identity.raw)
-        for blob in filter(None, (newest, *self._hosts.signed_records_of(identity.raw))):
+        for blob in filter(None, (newest, *self._hosts.signed_records_of(identity.raw, late_by=late_by))):
             try:
                 read_record(blob)
                 body = peek_record(blob)

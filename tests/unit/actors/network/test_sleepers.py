@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -40,12 +39,11 @@ class Network:
             self.registry,
             SimpleNamespace(announce=self._announce),
             None,
-            SimpleNamespace(reading_in_bulk=nullcontext),
             None,
             lambda *_: None,
             lambda _: False,
         )
-        self.sleepers = Sleepers(*cast(tuple[Any, Any, Any, Any, Any, Any, Any, Any], parts))
+        self.sleepers = Sleepers(*cast(tuple[Any, Any, Any, Any, Any, Any, Any], parts))
 
     async def _announce(
         self, name: str, key: PublicKey, *, listed: bool, register: Callable[[OnlineIdentity], None]

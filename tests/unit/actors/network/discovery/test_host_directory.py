@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,24 +73,43 @@ def test_sees_at_once_that_a_record_comes_or_goes(tmp_path: Path) -> None:
             assert directory.records_of(bytes(who.key)) == []
 
 
-def test_does_not_list_an_unchanged_directory_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Directories that were listed."""
+    found: list[Path] = []
+    scandir = os.scandir
+
+    def counted(path: Path) -> Any:
+        found.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    return found
+
+
+def test_does_not_list_an_unchanged_directory_again(tmp_path: Path, listed: list[Path]) -> None:
     tmp_path.chmod(0o700)
     directory = HostDirectory(tmp_path, OURS)
     directory.publish(Signer().key, Signer().record())
     os.utime(tmp_path, (1, 1))  # long ago
-    listed = 0
-    listing = Path.iterdir
-
-    def counted(path: Path) -> Iterator[Path]:
-        nonlocal listed
-        listed += 1
-        return listing(path)
-
-    monkeypatch.setattr(Path, "iterdir", counted)
     for number in range(100):
         directory.records_of(bytes(Signer(f"identity {number}").key))
     assert len(directory.records_of(bytes(Signer().key))) == 1
-    assert listed == 1
+    assert len(listed) == 1
+
+
+def test_lists_the_directory_once_for_many_that_are_published_together(tmp_path: Path, listed: list[Path]) -> None:
+    tmp_path.chmod(0o700)
+    directory, other = HostDirectory(tmp_path, OURS), HostDirectory(tmp_path, THEIRS)
+    directory.records_of(bytes(Signer().key))
+    for number in range(100):
+        who = Signer(f"identity {number}")
+        directory.signed_records_of(bytes(who.key), late_by=3600.0)
+        directory.publish(who.key, who.record())
+    assert len(listed) == 1
+    other.publish(Signer().key, Signer().record())
+    assert directory.signed_records_of(bytes(Signer().key), late_by=3600.0) == []
+    assert directory.signed_records_of(bytes(Signer().key)) == [Signer().record()]
 
 
 def test_a_new_process_keeps_published_records(tmp_path: Path) -> None:

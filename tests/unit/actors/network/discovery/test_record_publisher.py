@@ -98,7 +98,11 @@ class Daemon:
         self.bob = OnlineIdentity("bob", BOB.key, Sender(0, 0))
         finder = SimpleNamespace(sources=[], on_announcement=lambda *_: None)
         hosts = SimpleNamespace(
-            publish=lambda *_: None, unpublish=lambda _: None, problem="", signed_records_of=lambda _: [], close=list
+            publish=lambda *_: None,
+            unpublish=lambda _: None,
+            problem="",
+            signed_records_of=lambda *_, **__: [],
+            close=list,
         )
         book = SimpleNamespace(newest_signed_record=lambda _: self.directory.present or None)
         settings = SimpleNamespace(relays=(RELAY,), directories=(URL,), on_change=lambda _: None)

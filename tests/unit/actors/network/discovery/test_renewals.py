@@ -57,7 +57,11 @@ class Network:
             relay_connections=lambda: 0,
         )
         hosts = SimpleNamespace(
-            publish=lambda *_: None, unpublish=lambda _: None, problem="", signed_records_of=lambda _: [], close=list
+            publish=lambda *_: None,
+            unpublish=lambda _: None,
+            problem="",
+            signed_records_of=lambda *_, **__: [],
+            close=list,
         )
         revocations = SimpleNamespace(check=lambda *_: None, release_name=lambda *_: None)
         book = SimpleNamespace(newest_signed_record=lambda _: None, revocations=revocations, save_seen_if_due=_nothing)
