@@ -16,6 +16,8 @@ from nats.aio.client import Client
 OnMessage: TypeAlias = Callable[[str, bytes, bool], None]
 """Takes subject, data, and whether the message says that nobody was there to receive an earlier one."""
 
+_MESSAGE: Final = b"MSG "
+_END: Final = b"\r\n"
 _NO_RESPONDERS: Final = b"NATS/1.0 503"
 
 log = logging.getLogger(__name__)
@@ -60,16 +62,48 @@ class DirectClient(Client):
         function = self._functions.get(sid)
         if function is None:
             return super()._process_msg(sid, subject, reply, data, headers)
-        try:
-            function(subject.decode(), data, bool(headers) and headers.startswith(_NO_RESPONDERS))
-        except Exception:
-            log.exception("a message on %s failed", subject[:200])
+        self._handle(function, subject, data, is_unreachable=bool(headers) and headers.startswith(_NO_RESPONDERS))
         return _done
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
             raise ConnectionError("it offers no TLS, which the URL or the CA file asks for")
+        reader: Any = self._transport._io_reader  # type: ignore[union-attr]
+        read_later = reader.feed_data
+
+        def read(data: bytes) -> None:
+            """Handle whole messages at once, and leave all else to nats-py, in order."""
+            if not (reader._buffer or self._ps.buf):
+                data = self._handle_messages(data)
+            if data:
+                read_later(data)
+
+        reader.feed_data = read
         return super()._connect_command()
+
+    def _handle_messages(self, data: bytes) -> bytes:
+        """Handle the complete messages at the begin of ``data``. Return the rest."""
+        position = 0
+        while data.startswith(_MESSAGE, position):
+            end = data.find(_END, position)
+            if end < 0:
+                break
+            subject, number, *_, size = data[position + len(_MESSAGE) : end].split(b" ")
+            start = end + len(_END)
+            stop = start + int(size)
+            function = self._functions.get(int(number))
+            if function is None or stop + len(_END) > len(data):
+                break
+            self._handle(function, subject, data[start:stop], is_unreachable=False)
+            position = stop + len(_END)
+        return data[position:]
+
+    @staticmethod
+    def _handle(function: OnMessage, subject: bytes, data: bytes, *, is_unreachable: bool) -> None:
+        try:
+            function(subject.decode(), data, is_unreachable)
+        except Exception:
+            log.exception("a message on %s failed", subject[:200])
 
 
 class _Done:

@@ -119,6 +119,9 @@ class Pong(Message, frozen=True, tag=171):
     known: tuple[bytes, ...]
     """Calls that it has begun, and those whose answer is on its way."""
     unknown: tuple[bytes, ...]
+    is_late: bool
+    """The worker may not have read all offers yet, because it computes, or receives large requests. Then it will ask
+    before it begins them."""
 
 
 ToWorker: TypeAlias = FindWorkers | Offer | Begin | CancelOffer | Part | Ping

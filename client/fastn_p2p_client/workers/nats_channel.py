@@ -83,9 +83,8 @@ class NatsChannel:
             for subject, reply, data in self._pending.drain(self.largest):
                 client.publish_directly(subject, reply, data)
             self._unsent = client.unsent
-        except Exception as error:  # of the transport: nats-py notices it too
+        except Exception:  # of the transport: nats-py notices it, and says why
             self.connected = False
-            self._report(reason_of(error, self._server))
             return False
         return True
 

@@ -8,13 +8,15 @@ from typing import Final
 from ..limits import MAX_PAYLOAD
 from .messages import Part
 
+LARGEST_PART: Final = 128 * 1024
+"""Bytes of a part at most, so that one arrives every second on a slow path."""
 OVERHEAD: Final = 256
 """Bytes of a NATS message beside the data of a part."""
 
 
 def parts_of(id: bytes, payload: bytes, largest: int) -> Iterator[Part]:
     """Yield the parts of a payload, each of which fits into ``largest`` bytes."""
-    step = max(largest - OVERHEAD, 1)
+    step = min(max(largest - OVERHEAD, 1), LARGEST_PART)
     for start in range(0, len(payload), step):
         yield Part(id, payload[start : start + step])
 

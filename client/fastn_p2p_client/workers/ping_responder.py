@@ -26,16 +26,24 @@ class PingResponder:
         subjects: those of the binding.
         worker: name of the worker.
         is_known: returns whether the worker has a call; called in the thread.
+        is_late: returns whether the worker may not have read all offers yet; called in the thread.
     """
 
     def __init__(
-        self, server: NatsServer, label: str, subjects: Subjects, worker: str, is_known: Callable[[bytes], bool]
+        self,
+        server: NatsServer,
+        label: str,
+        subjects: Subjects,
+        worker: str,
+        is_known: Callable[[bytes], bool],
+        is_late: Callable[[], bool],
     ) -> None:
         self._server = server
         self._label = label
         self._subjects = subjects
         self._worker = worker
         self._is_known = is_known
+        self._is_late = is_late
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="fastn-p2p-pings", daemon=True)
@@ -70,5 +78,5 @@ class PingResponder:
         for ping in messages:
             if isinstance(ping, Ping) and is_name(ping.bridge):
                 known = tuple(each for each in ping.ids if self._is_known(each))
-                pong = Pong(known, tuple(set(ping.ids).difference(known)))
+                pong = Pong(known, tuple(set(ping.ids).difference(known)), self._is_late())
                 self._channel.send(self._subjects.bridge(ping.bridge, self._worker), pong)

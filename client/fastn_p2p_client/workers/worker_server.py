@@ -53,6 +53,10 @@ MAX_LATE: Final = 4096
 """Offers that wait for ``Begin``."""
 LATE_TICKS: Final = 20
 """Ticks of ``LagWatch`` for which they wait."""
+PART_TICKS: Final = 10
+"""Ticks for which a call waits for the next part of its request."""
+ASSEMBLED_TICKS: Final = 5
+"""Ticks after a large request for which offers may have waited behind it."""
 MAX_ASSEMBLED: Final = 256 * 1024 * 1024
 """Bytes of requests that arrive in parts."""
 DRAIN_SECONDS: Final = 30.0
@@ -76,7 +80,7 @@ class _Call:
         self.assembly: PayloadAssembly | None = None
         self.is_begun = False
         self.ticks = 0
-        """Ticks for which it waits for ``Begin``."""
+        """Ticks for which it waits for ``Begin``, or for the next part of its request."""
 
 
 class WorkerServer:
@@ -104,7 +108,10 @@ class WorkerServer:
         self._label = f"{Path(sys.argv[0]).name or 'python'}@{socket.gethostname()}"[:_MAX_LABEL]
         self._calls: dict[bytes, _Call] = {}
         self._late: dict[bytes, _Call] = {}
+        self._assembling: dict[bytes, _Call] = {}
+        """Calls whose requests arrive in parts."""
         self._assembled = 0
+        self._ticks_since_part = ASSEMBLED_TICKS
         self._answered: set[bytes] = set()
         self._answered_before: set[bytes] = set()
         """Answered a moment ago: the answer may be on its way."""
@@ -136,7 +143,8 @@ class WorkerServer:
             self._report_ready,
         )
         self._lag = LagWatch(loop, self._on_tick)
-        responder = PingResponder(self._server, f"{self._label} (pings)", subjects, self._worker, self._has)
+        label = f"{self._label} (pings)"
+        responder = PingResponder(self._server, label, subjects, self._worker, self._has, self._is_late)
         try:
             await self._channel.connect()
             responder.start()
@@ -217,7 +225,7 @@ class WorkerServer:
             self._ignore("an offer without valid names")
             return
         call = self._calls[offer.id] = _Call(offer)
-        if not self._lag.is_late:
+        if not self._is_late():
             begun.append(call)
         elif len(self._late) < MAX_LATE:
             self._late[offer.id] = call
@@ -256,11 +264,14 @@ class WorkerServer:
             self._ignore(str(error))
         else:
             self._assembled += call.assembly.size
+            self._assembling[call.offer.id] = call
+            self._ticks_since_part = 0
 
     def _on_part(self, part: Part) -> None:
-        call = self._calls.get(part.id)
+        call = self._assembling.get(part.id)
         if call is None or call.assembly is None:
             return
+        call.ticks = self._ticks_since_part = 0
         try:
             payload = call.assembly.add(part.data)
         except ValueError as error:
@@ -268,9 +279,13 @@ class WorkerServer:
             self._ignore(str(error))
             return
         if payload is not None:
-            self._assembled -= call.assembly.size
-            call.assembly = None
+            self._end_assembly(call)
             self._deliver(call.offer, payload)
+
+    def _end_assembly(self, call: _Call) -> None:
+        if self._assembling.pop(call.offer.id, None) is not None:
+            self._assembled -= call.offer.size
+            call.assembly = None
 
     def _on_cancel(self, message: CancelOffer) -> None:
         if self._remove_call(message.id):
@@ -279,8 +294,8 @@ class WorkerServer:
     def _remove_call(self, id: bytes) -> bool:
         self._late.pop(id, None)
         call = self._calls.pop(id, None)
-        if call is not None and call.assembly is not None:
-            self._assembled -= call.assembly.size
+        if call is not None:
+            self._end_assembly(call)
         return call is not None
 
     def _deliver(self, offer: Offer, payload: bytes) -> None:
@@ -328,10 +343,16 @@ class WorkerServer:
     def _on_tick(self) -> None:
         if self._channel.connected:  # before it is, no answer has left
             self._answered_before, self._answered = self._answered, set()
-        for id, call in list(self._late.items()):
-            call.ticks += 1
-            if call.ticks > LATE_TICKS:
-                self._remove_call(id)
+        self._ticks_since_part += 1
+        for calls, limit in ((self._late, LATE_TICKS), (self._assembling, PART_TICKS)):
+            for id, call in list(calls.items()):
+                call.ticks += 1
+                if call.ticks > limit:
+                    self._remove_call(id)
+
+    def _is_late(self) -> bool:
+        """Return whether offers may have waited to be read. The thread of pings calls it, too."""
+        return self._lag.is_late or bool(self._assembling) or self._ticks_since_part < ASSEMBLED_TICKS
 
     def _ignore(self, reason: str) -> None:
         """Log the first message that is none."""

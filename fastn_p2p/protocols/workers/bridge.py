@@ -9,9 +9,10 @@ a worker                                      the call
 was not reached, as the server says           is offered to another worker
 has ended or is frozen (no pong for 0.7 s)    is executed by another worker if it has a call id; else it ends with
                                               ``ConnectionLost``, as it may have been executed
-has not begun, as three pongs say             is offered to another worker; this one has to ask before it begins
-does not have an accepted call any more       ends, or is executed again, as if the worker had ended: its answer was
-(three pongs)                                 lost. The same worker, asked again, answers with its first result
+has not begun, as three pongs say, because    is offered to another worker; this one has to ask before it begins
+it computes or receives large requests
+does not have the call, as three pongs say    ends, or is executed again, as if the worker had ended: the offer or the
+                                              answer was lost. The same worker, asked again, sends its first result
 accepts nothing because all its room is used  waits for room, up to ``queue`` calls
 is not there, nor another one for 1 s         ends with ``ProtocolNotFound``, as it does where no program serves. With a
                                               call id it waits until its deadline
@@ -65,8 +66,6 @@ SEARCH_TICKS: Final = 3
 """Ticks between two questions for workers while there are none."""
 PING_TICKS: Final = 2
 """Ticks after which pings ask for a call."""
-OFFER_AGAIN_PONGS: Final = 30
-"""Pongs after which a worker that is the only one gets an offer again that it does not have."""
 REFRESH_TICKS: Final = 50
 """Ticks between two questions for workers while there are calls."""
 UNKNOWN_PONGS: Final = 3
@@ -199,14 +198,13 @@ class WorkerBridge:
             self._batch += 1
             self._loop.call_soon(self._close_batch)
         call.batch = self._batch
-        reply = f"{self._subjects.bridge(self._name, worker.name)}.{_OFFER}.{self._batch}"
-        self._channel.send(self._subjects.worker(worker.name), offer, reply)
+        self._channel.send(worker.subject, offer, f"{worker.reply_subject}.{_OFFER}.{self._batch}")
 
     def _close_batch(self) -> None:
         self._batch_is_open = False
 
     def _send(self, worker: KnownWorker, message: Begin | CancelOffer | Part) -> None:
-        self._channel.send(self._subjects.worker(worker.name), message)
+        self._channel.send(worker.subject, message)
 
     def _remove(self, call: BridgedCall) -> None:
         """Forget the present offer of a call."""
@@ -262,8 +260,8 @@ class WorkerBridge:
             if call.ticks >= PING_TICKS and len(asked) < MAX_PINGED:
                 asked.append(call.id)
         if self._channel.connected:
-            reply = f"{self._subjects.bridge(self._name, worker.name)}.ping"
-            self._channel.send(self._subjects.ping(worker.name), Ping(self._name, tuple(asked)), reply)
+            ping = Ping(self._name, tuple(asked))
+            self._channel.send(self._subjects.ping(worker.name), ping, f"{worker.reply_subject}.ping")
 
     def _watch_waiting(self) -> None:
         if self._workers and self._channel.connected:
@@ -390,21 +388,19 @@ class WorkerBridge:
             call = worker.calls.get(each)
             if call is not None:
                 call.unknown += 1
-                self._on_unknown(worker, call)
+                if call.unknown >= UNKNOWN_PONGS:
+                    self._on_unknown(worker, call, is_late=pong.is_late)
 
-    def _on_unknown(self, worker: KnownWorker, call: BridgedCall) -> None:
+    def _on_unknown(self, worker: KnownWorker, call: BridgedCall, *, is_late: bool) -> None:
         """The worker does not have a call: it has not read the offer yet, or its answer was lost, or the offer was."""
-        if call.unknown % OFFER_AGAIN_PONGS == 0 and not call.is_accepted:
-            self._offer_again(call, worker)
-        elif call.unknown == UNKNOWN_PONGS:
-            if not call.is_accepted:
-                worker.is_slow = True
-                if self._best_worker(only_quick=True) is not None:
-                    self._move(call)
-            elif call.may_repeat:
-                self._offer_again(call, worker)  # which may still have the answer
-            else:
-                self._fail(call, ConnectionLost(what=f"the answer of the worker {worker.label}"))
+        if is_late and not call.is_accepted:
+            worker.is_slow = True
+            if self._best_worker(only_quick=True) is not None:
+                self._move(call)
+        elif call.may_repeat:
+            self._offer_again(call, worker)  # which may still have the answer
+        else:
+            self._fail(call, ConnectionLost(what=f"the connection to the worker {worker.label}"))
 
     def _offer_again(self, call: BridgedCall, worker: KnownWorker) -> None:
         self._remove(call)
@@ -433,7 +429,8 @@ class WorkerBridge:
         known = self._workers.get(ready.worker)
         if known is None and len(self._workers) < MAX_WORKERS:
             label = plain(ready.label[:_MAX_LABEL])
-            known = self._workers[ready.worker] = KnownWorker(ready.worker, label, ready.capacity)
+            subjects = self._subjects.worker(ready.worker), self._subjects.bridge(self._name, ready.worker)
+            known = self._workers[ready.worker] = KnownWorker(ready.worker, label, ready.capacity, *subjects)
             log.info("the worker %s (%s) takes calls", ready.worker, label)
         if known is not None:
             known.is_slow = False

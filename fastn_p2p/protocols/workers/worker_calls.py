@@ -124,6 +124,8 @@ class KnownWorker:
     Attributes:
         name: its random name.
         label: program and machine, for logs and errors.
+        subject: for messages to it.
+        reply_subject: for messages from it.
         capacity: calls that it takes at once; 0 for no limit.
         calls: what it was offered, by id.
         missed: ticks since it was heard of, while it has calls.
@@ -132,10 +134,23 @@ class KnownWorker:
         last_offer: number of the last offer that it got.
     """
 
-    __slots__ = ("calls", "capacity", "is_draining", "is_slow", "label", "last_offer", "missed", "name")
+    __slots__ = (
+        "calls",
+        "capacity",
+        "is_draining",
+        "is_slow",
+        "label",
+        "last_offer",
+        "missed",
+        "name",
+        "reply_subject",
+        "subject",
+    )
 
-    def __init__(self, name: str, label: str, capacity: int) -> None:
+    def __init__(self, name: str, label: str, capacity: int, subject: str, reply_subject: str) -> None:
         self.name = name
+        self.subject = subject
+        self.reply_subject = reply_subject
         self.label = label
         self.capacity = capacity
         self.calls: dict[bytes, BridgedCall] = {}
