@@ -27,19 +27,19 @@ MAX_PAGE: Final = 20_000
 """Number of peers or identities in one reply, which makes about 4 MB."""
 
 
-class AuthenticateGateway(Message, frozen=True, tag=100):
+class AuthenticateGateway(Message, frozen=True, tag=500):
     """Shows the gateway's grant. Answered by ``Ack`` or the error ``forbidden``."""
 
     grant: bytes
 
 
-class CreateTicket(Message, frozen=True, tag=101):
+class CreateTicket(Message, frozen=True, tag=501):
     """Requests a new ticket of an online identity; empty stands for the only one. Answered by ``TicketText``."""
 
     identity: str
 
 
-class SavePeer(Message, frozen=True, tag=102):
+class SavePeer(Message, frozen=True, tag=502):
     """Adds a peer to the address book: ``peer`` is a ticket or an ID52. Answered by ``PeerReply``.
 
     A ticket that is an invitation is redeemed first, which may take ``REDEEM_SECONDS``.
@@ -53,13 +53,13 @@ class SavePeer(Message, frozen=True, tag=102):
     """True if the owner accepts the peer as others, although an invitation may have let it in."""
 
 
-class DeletePeer(Message, frozen=True, tag=103):
+class DeletePeer(Message, frozen=True, tag=503):
     """Removes a peer from the address book. Answered by ``Ack``."""
 
     name: str
 
 
-class GetPeers(Message, frozen=True, tag=104):
+class GetPeers(Message, frozen=True, tag=504):
     """Requests at most ``limit`` entries of the address book that follow ``after`` (0: a page). Answered by
     ``PeerList``."""
 
@@ -67,7 +67,7 @@ class GetPeers(Message, frozen=True, tag=104):
     limit: int = 0
 
 
-class GetNetworkReport(Message, frozen=True, tag=105):
+class GetNetworkReport(Message, frozen=True, tag=505):
     """Requests the report for ``status``. Answered by ``NetworkReportReply``."""
 
     limit: int = 0
@@ -76,11 +76,11 @@ class GetNetworkReport(Message, frozen=True, tag=105):
     """Name of the only identity in the report, which then has no peers and no connections. Empty for all."""
 
 
-class ReloadNetworkSettings(Message, frozen=True, tag=106):
+class ReloadNetworkSettings(Message, frozen=True, tag=506):
     """Requests that ``config.toml`` is read again. Answered by ``SettingsReply``, or by an error if it is invalid."""
 
 
-class MeasureRoundTrip(Message, frozen=True, tag=107):
+class MeasureRoundTrip(Message, frozen=True, tag=507):
     """Requests one ping of a peer; the fields are those of ``PingPeer``. Answered by ``PingReply``."""
 
     identity: str
@@ -88,7 +88,7 @@ class MeasureRoundTrip(Message, frozen=True, tag=107):
     timeout_ms: int
 
 
-class TracePeer(Message, frozen=True, tag=108):
+class TracePeer(Message, frozen=True, tag=508):
     """Requests each step to a peer; the fields are those of ``ExplainPeer``. Answered by ``PeerTraceReply``."""
 
     identity: str
@@ -98,21 +98,21 @@ class TracePeer(Message, frozen=True, tag=108):
     timeout_ms: int
 
 
-class ListIdentity(Message, frozen=True, tag=109):
+class ListIdentity(Message, frozen=True, tag=509):
     """Publish the record of an online identity to directories and the LAN, or withdraw it. Answered by ``Ack``."""
 
     identity: str
     listed: bool
 
 
-class GetPendingPeers(Message, frozen=True, tag=110):
+class GetPendingPeers(Message, frozen=True, tag=510):
     """List strangers that were refused, with the fields of ``ListPendingPeers``. Answered by ``PendingPeerList``."""
 
     seen: int
     wait_ms: int
 
 
-class SetBlocked(Message, frozen=True, tag=111):
+class SetBlocked(Message, frozen=True, tag=511):
     """Block or unblock an identity: a petname or an ID52. Answered by ``PeerReply``; ``name`` is empty without a
     petname."""
 
@@ -120,18 +120,18 @@ class SetBlocked(Message, frozen=True, tag=111):
     blocked: bool
 
 
-class GetBlocked(Message, frozen=True, tag=112):
+class GetBlocked(Message, frozen=True, tag=512):
     """Requests the identities that are blocked. Answered by ``BlockedList``."""
 
 
-class SetGroup(Message, frozen=True, tag=113):
+class SetGroup(Message, frozen=True, tag=513):
     """Create or delete a group. Answered by ``Ack``."""
 
     name: str
     exists: bool
 
 
-class SetMembers(Message, frozen=True, tag=114):
+class SetMembers(Message, frozen=True, tag=514):
     """Add and remove members of a group: petnames or ID52s. Answered by ``Ack``."""
 
     name: str
@@ -139,11 +139,11 @@ class SetMembers(Message, frozen=True, tag=114):
     remove: tuple[str, ...]
 
 
-class GetGroups(Message, frozen=True, tag=115):
+class GetGroups(Message, frozen=True, tag=515):
     """Requests the groups of peers. Answered by ``GroupList``."""
 
 
-class EvaluateAccess(Message, frozen=True, tag=116):
+class EvaluateAccess(Message, frozen=True, tag=516):
     """Requests what access lists mean now. Answered by ``AccessEvaluation``."""
 
     lists: tuple[tuple[str, ...], ...]
@@ -192,7 +192,7 @@ class WorkerListenerReply(Message, frozen=True, tag=155):
     """Why nothing listens although the settings want it; empty otherwise."""
 
 
-class AnnounceSleepers(Message, frozen=True, tag=117):
+class AnnounceSleepers(Message, frozen=True, tag=517):
     """Bring these identities online without a process if they were asleep before and have the same bindings.
 
     The reply is ``SleeperNames`` with those that are asleep now. An identity with a process is left as it is.
@@ -201,7 +201,7 @@ class AnnounceSleepers(Message, frozen=True, tag=117):
     sleepers: tuple[Sleeper, ...]
 
 
-class RemoveSleeper(Message, frozen=True, tag=118):
+class RemoveSleeper(Message, frozen=True, tag=518):
     """Take the identity offline if it is asleep. Its next process starts as any other. The reply is ``Ack``."""
 
     identity: str
@@ -211,7 +211,7 @@ class SleeperNames(Message, frozen=True, tag=154):
     names: tuple[str, ...]
 
 
-class PublishRevocation(Message, frozen=True, tag=120):
+class PublishRevocation(Message, frozen=True, tag=520):
     """Publishes the revocation of an own identity. Answered by ``Ack``."""
 
     identity: str
@@ -221,7 +221,7 @@ class PublishRevocation(Message, frozen=True, tag=120):
     """Packet for directories with the revocation."""
 
 
-class ReplacePeer(Message, frozen=True, tag=121):
+class ReplacePeer(Message, frozen=True, tag=521):
     """Replaces the key of a revoked peer by that of its successor. Answered by ``PeerReply``."""
 
     name: str
@@ -231,7 +231,7 @@ class ReplacePeer(Message, frozen=True, tag=121):
     """
 
 
-class RestorePeer(Message, frozen=True, tag=122):
+class RestorePeer(Message, frozen=True, tag=522):
     """Adds a peer of a backup, or its records to those of the peer here. Answered by ``PeerReply``."""
 
     name: str
@@ -244,13 +244,13 @@ class RestorePeer(Message, frozen=True, tag=122):
     """True if an invitation has let it in, and the owner has not accepted it."""
 
 
-class RestoreRevocation(Message, frozen=True, tag=123):
+class RestoreRevocation(Message, frozen=True, tag=523):
     """Restore the revocation of a peer from a backup. Answered by ``Ack``."""
 
     revocation: bytes
 
 
-class PrepareRestart(Message, frozen=True, tag=126):
+class PrepareRestart(Message, frozen=True, tag=526):
     """Announces a restart of the network process: the next one connects to the present peer daemons. Answered by
     ``Ack``."""
 

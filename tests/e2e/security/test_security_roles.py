@@ -41,6 +41,10 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.SignPacket("alice", (), ("192.0.2.1:1",)),
     vault.SignBatch((vault.SignDelegation("alice"),)),
     vault.SignInvitation("alice", 2_000_000_000, 1, ("Echo/default",), b"", bytes(16)),
+    vault.EnrolReplica("alice", bytes(32), "mallory"),
+    vault.EndReplica("alice", "mallory"),
+    vault.SignReplica("alice", bytes(32)),
+    vault.ListEnrolled("alice"),
     vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]
 MANAGING: Final = [
@@ -65,6 +69,11 @@ MANAGING: Final = [
     network.RestorePeer("mallory", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "", ()),
     network.RestoreRevocation(b""),
     network.PrepareRestart(),
+    network.SetWorkerBindings(()),
+    network.RefreshReplicas("alice", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"),
+    network.KeepJoined("alice", "", ""),
+    network.EndJoined("alice"),
+    network.GetReplicas(),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),
@@ -223,7 +232,7 @@ def test_messages_of_other_conversations_are_no_messages_for_the_network(unchang
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in wrong:
             assert raw.request(message) == "bad-message", message
-        for tag in (3, 99, 127, 400, -1, 2**63):
+        for tag in (3, 99, 127, 600, -1, 2**63):
             assert raw.request(msgspec.msgpack.encode([tag])) == "bad-message"
 
 
