@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastn_p2p_actors.credentials import read_record
-from fastn_p2p_client.errors import IdentityElsewhere, IdentityOffline, P2PError, ReplicaNotFound
+from fastn_p2p_client.errors import EpochRetired, IdentityElsewhere, IdentityOffline, P2PError, ReplicaNotFound
 from fastn_p2p_client.ipc.messages import (
     AddProtocol,
     CreateInvitation,
@@ -240,6 +241,26 @@ def test_a_removed_replica_serves_no_more_and_may_join_again(joined: JoinedRepli
     join_by_commands(joined)
     add_echo(joined.replica)
     eventually(lambda: endpoint in endpoints_of(joined.owner), "it is back in the record")
+
+
+def test_a_stolen_replica_is_refused_at_once(joined: JoinedReplicas) -> None:
+    """It has a valid delegation, and does not ask its owner any more."""
+    bob = joined.caller.status().identities[0].id52
+    endpoint = joined.replica.status().endpoint
+    joined.replica.stop()
+    path = joined.replica.home.peers / ".joined.json"
+    (saved,) = json.loads(path.read_bytes())
+    path.write_text(json.dumps([{**saved, "lineage": base64.b64encode(bytes(16)).decode()}]))
+    with joined.owner.client() as client:
+        client.control(RemoveReplica("alice", endpoint, now=True))
+    eventually(lambda: call_alice(joined), "bob talks to the owner, who tells of it")
+    joined.replica.start()
+    eventually(lambda: alice_at(joined.replica).online, "it believes that it is alice")
+    with joined.replica.client() as client, pytest.raises(EpochRetired):
+        client.call("alice", bob, "Echo", request=HELLO, timeout=30.0)
+    before = calls_at(joined.replica)
+    assert all(call_alice(joined) for _ in range(3))
+    assert calls_at(joined.replica) == before
 
 
 def join_by_commands(joined: JoinedReplicas) -> None:
