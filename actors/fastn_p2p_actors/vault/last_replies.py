@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from fastn_p2p_actors.credentials import peek_record
+from fastn_p2p_actors.credentials.delegation import peek_delegation
 from fastn_p2p_client.errors import VaultLocked
 
 from .messages import SignDelegation, SignedDelegation, SignedRecord, SignedRecordPacket, SignPacket, SignRecord
@@ -33,12 +35,15 @@ class LastReplies:
             self._replies.setdefault(request.identity, {})[type(request)] = reply
 
     def find(self, request: SignDelegation | SignRecord) -> Signed:
-        """Return the last reply to a request of this kind.
+        """Return the last reply to a request of this kind. For a delegation, it may be that of the last record.
 
         Raises:
             VaultLocked: there is none, it has expired, or the request withdraws a record.
         """
-        reply = self._replies.get(request.identity, {}).get(type(request))
+        replies = self._replies.get(request.identity, {})
+        reply = replies.get(type(request))
+        if isinstance(request, SignDelegation):
+            reply = max(map(_delegation_of, replies.values()), key=_expires, default=None)
         if reply is None or _expires(reply) <= self._clock() or (isinstance(request, SignPacket) and request.withdrawn):
             raise VaultLocked(what=f"signing for {request.identity!r}")
         return reply
@@ -50,6 +55,15 @@ class LastReplies:
     def forget(self, identity: str) -> None:
         """Forget the replies for an identity, which was deleted or revoked."""
         self._replies.pop(identity, None)
+
+
+def _delegation_of(reply: Signed) -> SignedDelegation:
+    """Return a delegation, or that of this daemon's endpoint in a record, which has the sequence of its record."""
+    if isinstance(reply, SignedDelegation):
+        return reply
+    body = peek_record(reply.blob if isinstance(reply, SignedRecord) else reply.record)
+    blob = next(entry.delegation for entry in body.endpoints if entry.sequence == body.sequence)
+    return SignedDelegation(blob, peek_delegation(blob).not_after)
 
 
 def _expires(reply: Signed) -> int:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from fastn_p2p_actors.credentials import peek_record
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState
 from fastn_p2p_actors.vault.messages import (
     CreateKey,
@@ -109,6 +110,26 @@ async def test_locked_vault_repeats_what_it_has_signed_until_that_expires(locked
     for request in requests:
         with pytest.raises(VaultLocked, match="fastn-p2p vault unlock"):
             vault.answer(NETWORK, request)
+
+
+@pytest.mark.parametrize("kind", [SignRecord, SignPacket])
+async def test_locked_vault_repeats_the_delegation_of_the_last_record(
+    locked: tuple[Vault, LockedVault], kind: type[SignRecord]
+) -> None:
+    """An identity that was asleep, or whose record was renewed, has had no other since."""
+    vault, parts = locked
+    await parts.unlock(b"one")
+    parts.now += DELEGATION_SECONDS - 60
+    signed: Any = vault.answer(NETWORK, kind("alice", (), ("192.0.2.1:1",)))
+    (own,) = peek_record(signed.blob if kind is SignRecord else signed.record).endpoints
+    await parts.lock.lock()
+    parts.now += 3600
+    reply = vault.answer(NETWORK, SignDelegation("alice"))
+    assert isinstance(reply, SignedDelegation)
+    assert reply.blob == own.delegation
+    parts.now += DELEGATION_SECONDS
+    with pytest.raises(VaultLocked):
+        vault.answer(NETWORK, SignDelegation("alice"))
 
 
 async def test_vault_that_starts_locked_gives_nothing_away(locked: tuple[Vault, LockedVault]) -> None:
