@@ -12,8 +12,8 @@ from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually
 from tests.support.two_daemons import TwoDaemons, idle, start_two_daemons
 
-SHARED_BY_FOLDER = ("tests/e2e/calls", "tests/e2e/programs", "tests/e2e/sessions")
-"""Folders whose ``conftest`` has the fixture ``shared_daemons``. Their modules run in one process, in their order."""
+SHARED_BY_FOLDER = ("tests/e2e/calls", "tests/e2e/programs", "tests/e2e/sessions", "tests/e2e/workers")
+"""Folders whose modules use the same daemons. They run in one process, in their order."""
 
 
 class SharedDaemons:

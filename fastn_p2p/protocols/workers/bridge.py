@@ -270,12 +270,8 @@ class WorkerBridge:
         for call in list(self._waiting):
             call.ticks += 1
             if call.ticks >= NOBODY_TICKS and (not call.may_repeat or call.remaining() < LAST_SECONDS):
-                self._fail(call, self._nobody())
-
-    def _nobody(self) -> ProtocolNotFound:
-        error = ProtocolNotFound(peer=self._context.key.id52, protocol=self._context.protocol)
-        error.detail = self._channel.problem or "no worker is there"
-        return error
+                context = self._context
+                self._fail(call, ProtocolNotFound(peer=context.key.id52, protocol=context.protocol))
 
     def _lose(self, worker: KnownWorker) -> None:
         """Forget a worker that has ended or is frozen."""

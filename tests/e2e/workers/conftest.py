@@ -1,4 +1,4 @@
-"""Fixtures of tests of workers: a NATS server, and workers of bob that end with their test."""
+"""Fixtures of tests of workers: two daemons and a NATS server for all modules, and workers of bob for each test."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import pytest
 
 from fastn_p2p_client import sync
 from tests.support.nats_servers import NatsProcess, nats_server
-from tests.support.shared_daemons import shared_daemons
-from tests.support.two_daemons import TwoDaemons
+from tests.support.two_daemons import TwoDaemons, start_two_daemons
 from tests.support.worker_programs import PROTOCOL, WorkerProcess
 
-__all__ = ["shared_daemons"]
+
+@pytest.fixture(scope="package")
+def daemons() -> Iterator[TwoDaemons]:
+    """Shared by all tests of the folder."""
+    with start_two_daemons() as both:
+        yield both
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def nats() -> Iterator[NatsProcess]:
-    """Shared by a module's tests, which start it again if they end it."""
+    """Shared by all tests of the folder, which start it again if they end it."""
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name, nats_server(Path(name)) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def bound(daemons: TwoDaemons, nats: NatsProcess) -> TwoDaemons:
     """bob has Work, which workers serve."""
     with daemons.two.client() as client:

@@ -1,4 +1,4 @@
-"""The commands of docs/workers.md, as a reader follows them."""
+"""The commands of docs/workers.md, as a reader follows them, with carol for bob, who has the protocol already."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL = "nats://nats.example.org:4222"
 
 def block(name: str, url: str) -> str:
     (found,) = re.findall(rf"^<!-- run: {re.escape(name)} -->\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found).replace(URL, url)
+    return str(found).replace(URL, url).replace("bob", "carol")
 
 
 def run(daemon: Daemon, command: str) -> str:
@@ -43,8 +43,9 @@ def work(text: str, directory: Path) -> Iterator[None]:
 
 
 def test_the_page(daemons: TwoDaemons, nats: NatsProcess, tmp_path: Path) -> None:
+    carol = daemons.two.identity("carol")
     with daemons.one.client() as one, daemons.two.client() as two:
-        one.peers.add(daemons.bob, "bob")
+        one.peers.add(carol, "carol")
         two.peers.add(daemons.alice, "alice")
     run(daemons.two, block("workers, bob", nats.url))
     with work(block("worker program", nats.url), tmp_path):
@@ -55,3 +56,6 @@ def test_the_page(daemons: TwoDaemons, nats: NatsProcess, tmp_path: Path) -> Non
             return done.stdout
 
         assert eventually(answer, "the worker answers") == "42\n"
+        assert daemons.two.cli("identity", "set", "carol", "--idle", "1s").returncode == 0
+        eventually(lambda: "asleep" in daemons.two.shown_status(), "the bridge sleeps with its identity")
+        assert daemons.one.cli(*call.split()[1:]).stdout == "42\n"
