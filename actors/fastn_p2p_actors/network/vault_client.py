@@ -95,9 +95,9 @@ class VaultClient:
         """Return a signed invitation of an identity."""
         return await self._request(request, SignedInvitation)
 
-    async def replica_delegation(self, identity: str, endpoint: bytes) -> SignedDelegation:
+    async def replica_delegation(self, identity: str, endpoint: bytes, retired: bytes = b"") -> SignedDelegation:
         """Return a new delegation of an identity for a replica, or the one that retires it: see ``SignReplica``."""
-        return await self._request(SignReplica(identity, endpoint), SignedDelegation)
+        return await self._request(SignReplica(identity, endpoint, retired), SignedDelegation)
 
     async def enrolled(self, identity: str) -> tuple[EnrolledReplica, ...]:
         """Return the replicas of an identity."""

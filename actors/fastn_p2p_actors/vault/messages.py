@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from fastn_p2p_actors.credentials.delegation import LINEAGE_BYTES
 from fastn_p2p_actors.credentials.envelope import UnixTime
 from fastn_p2p_actors.credentials.invitation import MAX_RECORD_INSIDE, BindingNames, Secret, Uses
 from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES
@@ -132,12 +133,14 @@ class EndReplica(Message, frozen=True, tag=210):
 class SignReplica(Message, frozen=True, tag=211):
     """Let a replica that the gateway has enrolled speak for the identity from now. The reply is ``SignedDelegation``.
 
-    For one that was removed at once, the delegation is for the vault's own endpoint, with the lineage of the replica
-    and the next epoch: it retires the replica's delegations. For any other endpoint, the reply is ``ReplicaRemoved``.
+    For any other endpoint, the reply is ``ReplicaRemoved``.
     """
 
     identity: Name
     endpoint: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    retired: Annotated[bytes, Meta(max_length=LINEAGE_BYTES)] = b""
+    """Lineage of an enrolment of this endpoint that was removed at once. The delegation is then for the vault's own
+    endpoint, with this lineage and the next epoch: it retires the delegations of that enrolment."""
 
 
 class GetTransport(Message, frozen=True, tag=203):

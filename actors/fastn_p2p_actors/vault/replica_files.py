@@ -129,10 +129,13 @@ class ReplicaFiles:
             ReplicaRemoved: the endpoint is not enrolled.
         """
         known = [each for each in self.find(request.identity, now) if each.endpoint == request.endpoint]
-        present = (each for each in known if not each.removed)
-        replica = next(present, None) or next((each for each in known if each.at_once), None)
-        if replica is None:
+        if request.retired:
+            known = [each for each in known if each.lineage == request.retired and each.removed and each.at_once]
+        else:
+            known = [each for each in known if not each.removed]
+        if not known:
             raise ReplicaRemoved(identity=id52_of(identity))
+        replica = known[0]
         endpoint, epoch = (own, replica.epoch + 1) if replica.removed else (replica.endpoint, replica.epoch)
         return Delegation(DELEGATION_VERSION, identity, endpoint, replica.lineage, epoch, now, now + seconds, (SPEAK,))
 

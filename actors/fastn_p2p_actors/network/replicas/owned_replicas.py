@@ -185,8 +185,9 @@ class OwnedReplicas:
     async def _retire(self, owned: _Owned, identity: bytes) -> None:
         """Have the delegations signed that retire replicas, and tell the peers that know the identity."""
         ended = [each.enrolled for each in owned.replicas.values() if each.enrolled.removed and each.enrolled.at_once]
-        endpoints = dict.fromkeys(each.endpoint for each in ended if owned.at(each.endpoint) is None)
-        retired = [(await self._vault.replica_delegation(owned.name, each)).blob for each in endpoints]
+        retired = [
+            (await self._vault.replica_delegation(owned.name, each.endpoint, each.lineage)).blob for each in ended
+        ]
         if retired:
             self._retired[identity] = tuple(retired)
         else:

@@ -41,8 +41,8 @@ def end(setup: VaultSetup, replica: str = "laptop", *, at_once: bool = False) ->
     setup.request(GATEWAY, EndReplica("alice", replica, at_once))
 
 
-def sign(setup: VaultSetup, endpoint: bytes = ENDPOINT) -> bytes:
-    blob: bytes = setup.request(NETWORK, SignReplica("alice", endpoint)).blob
+def sign(setup: VaultSetup, endpoint: bytes = ENDPOINT, retired: bytes = b"") -> bytes:
+    blob: bytes = setup.request(NETWORK, SignReplica("alice", endpoint, retired)).blob
     return blob
 
 
@@ -88,12 +88,14 @@ def test_nothing_is_signed_after_the_removal(setup: VaultSetup, name: str) -> No
 
 
 def test_a_removal_at_once_retires_the_last_delegation(setup: VaultSetup) -> None:
-    enrol(setup)
+    (replica,) = enrol(setup)
     last = sign(setup)
     end(setup, at_once=True)
+    with pytest.raises(ReplicaRemoved):
+        sign(setup)
     own = setup.request(GATEWAY, GetEndpoint()).public
     epochs = EpochTracker()
-    retiring = verify_delegation(sign(setup), now=setup.clock.now, endpoint=own, epochs=epochs)
+    retiring = verify_delegation(sign(setup, retired=replica.lineage), now=setup.clock.now, endpoint=own, epochs=epochs)
     assert retiring.endpoint == own
     with pytest.raises(EpochRetired):
         verify_delegation(last, now=setup.clock.now, endpoint=ENDPOINT, epochs=epochs)
@@ -105,6 +107,23 @@ def test_a_daemon_that_is_enrolled_again_has_another_lineage(setup: VaultSetup) 
     second = enrol(setup)[-1]
     assert second.lineage != first.lineage
     verify_delegation(sign(setup), now=setup.clock.now, endpoint=ENDPOINT)
+
+
+def test_each_enrolment_of_a_daemon_is_retired_by_itself(setup: VaultSetup) -> None:
+    (first,) = enrol(setup)
+    end(setup, at_once=True)
+    second = enrol(setup)[-1]
+    last = sign(setup)
+    with pytest.raises(ReplicaRemoved):
+        sign(setup, retired=second.lineage)  # it is enrolled
+    end(setup, ENDPOINT.hex(), at_once=True)
+    epochs = EpochTracker()
+    for lineage in (first.lineage, second.lineage):
+        verify_delegation(sign(setup, retired=lineage), now=setup.clock.now, epochs=epochs)
+    with pytest.raises(EpochRetired):
+        verify_delegation(last, now=setup.clock.now, endpoint=ENDPOINT, epochs=epochs)
+    with pytest.raises(ReplicaRemoved):
+        sign(setup, retired=bytes(16))
 
 
 def test_a_removed_replica_is_listed_while_a_delegation_may_be_valid(setup: VaultSetup) -> None:

@@ -37,7 +37,7 @@ class Vault:
     async def enrolled(self, _: str) -> tuple[EnrolledReplica, ...]:
         return tuple(self.replicas)
 
-    async def replica_delegation(self, _: str, endpoint: bytes) -> Any:
+    async def replica_delegation(self, _: str, endpoint: bytes, retired: bytes = b"") -> Any:
         if self.error is not None:
             raise self.error
         self.signed.append(endpoint)
