@@ -13,9 +13,9 @@ Layout, in the order of a run:
 * ``quiet``: waits until the machine has nothing else to do;
 * ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them; ``memory``: how far
   they grow;
-* ``calls``, ``workers``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``, ``attacks``, ``restarts``,
-  ``starts``, ``steps``, ``footprint``, ``commands``: one measure each; ``comparison``: parts that those of streams have
-  in common;
+* ``calls``, ``workers``, ``remote_workers``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``,
+  ``attacks``, ``restarts``, ``starts``, ``steps``, ``footprint``, ``commands``: one measure each; ``comparison``: parts
+  that those of streams have in common;
 * ``reach``: how daemons on several machines find and reach each other, in networks of ``tests/lab``;
 * ``targets``: what must be reached; ``results``: what a measure hands over;
 * ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.

@@ -34,6 +34,7 @@ from . import (
     mail,
     postgres,
     reach,
+    remote_workers,
     report,
     restarts,
     serving,
@@ -59,6 +60,7 @@ _NAMES: Final = (
     "calls",
     "serving",
     "workers",
+    "remote-workers",
     "streams",
     "files",
     "tunnel",
@@ -80,6 +82,7 @@ _JUDGED: Final = {
     "calls": ("call", "call-p99", "rate-64", "rate-256", "fresh"),
     "serving": ("program", "programs-64"),
     "workers": workers.STATEMENTS,
+    "remote-workers": remote_workers.STATEMENTS,
     "streams": ("stream", "stream-stock", "stream-from", "eight", "beside", "open", "open-many", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
@@ -93,7 +96,10 @@ _JUDGED: Final = {
     "commands": ("command",),
     "reach": reach.STATEMENTS,
 }
-_SHARING: Final = {"calls", "serving", "workers", "mail", "postgres", "identities", "sleepers", "restarts", "commands"}
+_SHARING: Final = {
+    *("calls", "serving", "workers", "remote-workers", "mail", "postgres", "identities", "sleepers", "restarts"),
+    "commands",
+}
 """Measures that share a pair of daemons."""
 _CARRYING: Final = {"streams", "files", "tunnel", "web"}
 _FILE: Final = 1024**3
@@ -127,6 +133,7 @@ class _Bench:
             "calls": self._calls,
             "serving": self._serving,
             "workers": self._workers,
+            "remote-workers": self._remote_workers,
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
@@ -188,6 +195,11 @@ class _Bench:
 
     async def _workers(self, own: AsyncExitStack) -> Outcome:
         return await workers.measure(
+            self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
+        )
+
+    async def _remote_workers(self, own: AsyncExitStack) -> Outcome:
+        return await remote_workers.measure(
             self._ready(), own, self.conditions.rounds, self.conditions.seconds, on_progress=_show
         )
 

@@ -26,11 +26,11 @@ class _Program:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def meet(self, identity: str, peer: str) -> None:
+    async def meet(self, identity: str, peer: str, protocol: str = "Echo") -> None:
         """Say who calls whom; makes the first call."""
         self._identity = identity
         self._peer = PublicKey(peer)
-        await self._call()
+        await self._call(protocol)
 
     async def load(self, in_flight: int, seconds: float, warm_up: float, protocol: str = "Echo") -> Phase:
         return await load(partial(self._call, protocol), in_flight, seconds, warm_up)
@@ -38,9 +38,9 @@ class _Program:
     async def series(self, count: int) -> Phase:
         return await one_by_one(self._call, count)
 
-    async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
+    async def pour(self, streams: int, seconds: float, warm_up: float, protocol: str = "Bytes") -> list[Flow]:
         """Write at full speed into so many sessions at once."""
-        return await self._carry(streams, order("read", seconds, warm_up))
+        return await self._carry(streams, order("read", seconds, warm_up), protocol)
 
     async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
         """Read from so many sessions whose handlers write at full speed."""
@@ -87,19 +87,19 @@ class _Program:
             raise RuntimeError("no greeting")
         return session
 
-    async def _carry(self, streams: int, wanted: Order) -> list[Flow]:
-        return await asyncio.gather(*(self._carry_one(wanted) for _ in range(streams)))
+    async def _carry(self, streams: int, wanted: Order, protocol: str = "Bytes") -> list[Flow]:
+        return await asyncio.gather(*(self._carry_one(wanted, protocol) for _ in range(streams)))
 
-    async def _carry_one(self, wanted: Order) -> Flow:
-        async with await self._open(wanted) as session:
+    async def _carry_one(self, wanted: Order, protocol: str) -> Flow:
+        async with await self._open(wanted, protocol) as session:
             if wanted.do == "write":
                 return await draw(session.read, wanted)
             await pour(session.write, wanted)
             await session.send_eof()
             return decode_flow(await session.read())
 
-    async def _open(self, wanted: Order) -> Session:
-        return await self._client.connect(self._identity, self._peer, "Bytes", initial=wanted)
+    async def _open(self, wanted: Order, protocol: str = "Bytes") -> Session:
+        return await self._client.connect(self._identity, self._peer, protocol, initial=wanted)
 
     async def _call(self, protocol: str = "Echo") -> None:
         reply = await self._client.call(self._identity, self._peer, protocol, request={"message": MESSAGE})

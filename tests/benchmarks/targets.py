@@ -56,6 +56,23 @@ TARGETS: Final = {
             0.7,
             more_is_better=True,
         ),
+        Target("remote", "call to a handler in a worker over TLS, p50, against a program", "×", 1.2, 1.1),
+        Target(
+            "remote-64",
+            "calls/s with 64 in flight, served by one worker over TLS, against one program",
+            "×",
+            0.9,
+            1.0,
+            more_is_better=True,
+        ),
+        Target(
+            "remote-stream",
+            "session with a worker over TLS against one with a program, bytes/s",
+            "×",
+            0.75,
+            0.9,
+            more_is_better=True,
+        ),
         Target(
             "workers-growth",
             "calls/s of eight workers whose handlers wait 5 ms, one call at a time, against one",

@@ -124,6 +124,8 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
     ) -> None:
         self._on_held = on_held
         self._tls = tls
+        self._batches: Final = tls is not None
+        """True if also the first message of an iteration waits for its end: each write is a record to encrypt."""
         self._on_encrypted = on_encrypted
         self._loop = asyncio.get_running_loop()
         self._is_asyncio: Final = isinstance(self._loop, asyncio.BaseEventLoop)  # as opposed to uvloop
@@ -254,7 +256,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         if waiting and (len(waiting) >= SEND_QUEUE or self._waiting_bytes > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._corked or self._batching or self._paused or large is not None:
+        if self._batches or self._corked or self._batching or self._paused or large is not None:
             if large is None:
                 waiting.append(data)
                 self._waiting_bytes += len(data)
