@@ -173,15 +173,18 @@ def read_private_file(path: Path, limit: int = 64 * 1024) -> str:
     """Return the text of a small file that holds a secret.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: others can read it, or it is no text, or longer than ``limit`` bytes. The message says what to do.
+        ValueError: it cannot be read, others can read it, it is no text, or longer than ``limit`` bytes. The message
+            says what to do.
     """
-    with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no file")
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ValueError(f"others can read it: chmod 600 {path}")
-        if found.st_size > limit:
-            raise ValueError(f"it has more than {limit} bytes")
-        return file.read(limit).decode()
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+                raise ValueError(f"it is no file of at most {limit} bytes")
+            if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ValueError(f"others can read it. Run: chmod 600 {path}")
+            return file.read(limit).decode()
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no text") from None

@@ -10,7 +10,7 @@ import uvloop
 
 from fastn_p2p_client.workers import serve_workers
 
-from .worker import obey
+from .worker import serve_until_told
 
 __all__ = ["ECHO", "HANDLER_SECONDS", "SLOW"]
 
@@ -32,11 +32,7 @@ async def _main(url: str, protocol: str) -> None:
     slow = protocol == SLOW
     handler: Any = _slow_echo if slow else _echo
     server = serve_workers(url, "bob", protocol, handler, concurrency=1 if slow else None)
-    serving = asyncio.create_task(server.serve())
-    await server.ready.wait()
-    await obey({})
-    server.close()
-    await serving
+    await serve_until_told(server)
 
 
 if __name__ == "__main__":

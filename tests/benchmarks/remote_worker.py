@@ -3,7 +3,6 @@ TLS with a token, ``... ADDRESS TOKEN``. Calls are answered as Echo does, and se
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Final
 
@@ -12,7 +11,7 @@ import uvloop
 from fastn_p2p_client import Session, listen, listen_remotely
 
 from .flow import Order, draw, encode, pour
-from .worker import obey
+from .worker import serve_until_told
 
 __all__ = ["LOCAL", "REMOTE"]
 
@@ -37,11 +36,7 @@ async def _main(place: str, token: str = "") -> None:
     protocol = REMOTE if token else LOCAL
     server.handle_requests(protocol, _echo)
     server.handle_streams(protocol, _serve)
-    serving = asyncio.create_task(server.serve())
-    await server.ready.wait()
-    await obey({})
-    server.close()
-    await serving
+    await serve_until_told(server)
 
 
 if __name__ == "__main__":

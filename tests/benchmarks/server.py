@@ -3,7 +3,6 @@ callee's daemon)."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Final
 
@@ -13,7 +12,7 @@ from fastn_p2p.protocols.echo import Echo
 from fastn_p2p_client import BindingServer
 from fastn_p2p_client.ipc.transport.base import TransportName, choose_transport
 
-from .worker import obey
+from .worker import serve_until_told
 
 __all__ = ["PROTOCOLS"]
 
@@ -25,11 +24,7 @@ async def _main(home: str, name: str) -> None:
     transport = choose_transport(name)
     server = BindingServer(home, transport=transport)
     server.protocol(Echo, PROTOCOLS[transport])
-    serving = asyncio.create_task(server.serve())
-    await server.ready.wait()
-    await obey({})
-    server.close()
-    await serving
+    await serve_until_told(server)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import msgspec
 
 from .results import BenchmarkError
 
-__all__ = ["CHECKOUT", "Worker", "end", "line_of", "obey"]
+__all__ = ["CHECKOUT", "Worker", "end", "line_of", "obey", "serve_until_told"]
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 15.0
@@ -30,6 +30,15 @@ async def obey(commands: Mapping[str, Callable[..., Awaitable[Any]]], greeting: 
     async for line in lines:
         name, arguments = msgspec.json.decode(line, type=tuple[str, dict[str, Any]])
         _write(await commands[name](**arguments))
+
+
+async def serve_until_told(server: Any) -> None:
+    """Serve, say when the server is ready, and end it with standard input."""
+    serving = asyncio.create_task(server.serve())
+    await server.ready.wait()
+    await obey({})
+    server.close()
+    await serving
 
 
 def _write(result: object) -> None:

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import re
 import socket
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.control_client import list_all_identities
@@ -85,13 +86,7 @@ class ReplicaInviteBook:
 
     async def store(self, own: OwnDaemon, of_owner: str, ticket: str) -> StoredPeer:
         """Have the vault enrol the other daemon. If this is cancelled, it is not enrolled."""
-        storing = asyncio.ensure_future(self._store(of_owner, ticket))
-        try:
-            return await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            with contextlib.suppress(P2PError):
-                await self.undo(await storing)
-            raise
+        return await _store_or_undo(self._store(of_owner, ticket), self.undo)
 
     async def _store(self, of_owner: str, endpoint: str) -> StoredPeer:
         async with self._client() as client:
@@ -147,13 +142,7 @@ class ReplicaJoinBook:
 
     async def store(self, own: OwnDaemon, of_owner: str, ticket: Ticket) -> StoredPeer:
         """Join the identity. If this is cancelled, it is not joined."""
-        storing = asyncio.ensure_future(self._store(of_owner, ticket))
-        try:
-            return await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            with contextlib.suppress(P2PError):
-                await self.undo(await storing)
-            raise
+        return await _store_or_undo(self._store(of_owner, ticket), self.undo)
 
     async def _store(self, of_owner: str, ticket: Ticket) -> StoredPeer:
         name = self._name_for(of_owner)
@@ -189,3 +178,16 @@ def machine_name() -> str:
     """Return the name of this machine, as a name of a replica."""
     plain = re.sub(r"[^a-z0-9_-]+", "-", socket.gethostname().lower()).strip("-_")
     return plain[:MAX_NAME] or "machine"
+
+
+async def _store_or_undo(
+    store: Coroutine[Any, Any, StoredPeer], undo: Callable[[StoredPeer], Awaitable[None]]
+) -> StoredPeer:
+    """Return what was stored. If this is cancelled, undo it."""
+    storing = asyncio.ensure_future(store)
+    try:
+        return await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        with contextlib.suppress(P2PError):
+            await undo(await storing)
+        raise

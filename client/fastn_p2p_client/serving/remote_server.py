@@ -130,9 +130,8 @@ def listen_remotely(address: str, token: str | os.PathLike[str]) -> RemoteServer
     """
     try:
         text = read_private_file(Path(token))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidToken(reason=f"{token}: {reason}") from None
+    except ValueError as error:
+        raise InvalidToken(reason=f"{token}: {error}") from None
     return RemoteServer(address, parse_token(text))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..errors.p2p_error import LocalError
+from ..private_paths import read_private_file
 
 if TYPE_CHECKING:
     import ssl
@@ -109,7 +108,7 @@ class NatsServer(msgspec.Struct, frozen=True):
         except ssl.SSLError:
             raise InvalidServer(f"the CA file {self.ca} has no certificates, which are PEM") from None
         except OSError as error:
-            raise InvalidServer(f"the CA file {self.ca} cannot be read: {_reason(error)}") from None
+            raise InvalidServer(f"the CA file {self.ca} cannot be read: {(error.strerror or '').lower()}") from None
 
 
 def _problem_of(url: str) -> str:
@@ -140,18 +139,6 @@ def _credentials(path: str) -> dict[str, Any]:
 
 def _read_secret(path: str) -> str:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_FILE:
-                raise InvalidServer(f"{path} is not a file with credentials")
-            if info.st_mode & 0o077:
-                raise InvalidServer(f"other users can use the credentials in {path}. Run: chmod 600 {path}")
-            return file.read().decode()
-    except OSError as error:
-        raise InvalidServer(f"the credentials in {path} cannot be read: {_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise InvalidServer(f"{path} is not a file with credentials: it is not text") from None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+        return read_private_file(Path(path), MAX_FILE)
+    except ValueError as error:
+        raise InvalidServer(f"the credentials in {path} cannot be used: {error}") from None

@@ -208,7 +208,7 @@ def test_tokens_are_made_only_for_bindings_of_programs(setup: Setup) -> None:
 
 def test_tokens_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    with pytest.raises(InvalidToken, match="No such file"):
+    with pytest.raises(InvalidToken, match="no such file"):
         listen_remotely("127.0.0.1:1", path)
     path.touch(0o600)
     for text in ("", "fastnworker1", "fastnworker1AAAA", "fastn1abc", "fastnworker1" + "A" * 3000, "\xff"):
