@@ -16,6 +16,7 @@ from fastn_p2p_actors.pairing.rendezvous import NetworkUse
 from fastn_p2p_actors.pairing.replica_books import ReplicaInviteBook, ReplicaJoinBook
 from fastn_p2p_client.ipc.messages import AddPeer, ListReplicas, ReplicaInfo
 from tests.support.daemons import Daemon, eventually
+from tests.support.protocols import install_protocols
 from tests.support.replicas import thaw
 
 __all__ = ["JoinedReplicas", "join_replica", "new_joined_replicas", "replicas_of"]
@@ -67,11 +68,14 @@ def join_replica(owner: Daemon, replica: Daemon, *, identity: str = "alice", nam
 
 
 @contextmanager
-def new_joined_replicas() -> Iterator[JoinedReplicas]:
-    """Start the three daemons. They find each other by ID52."""
+def new_joined_replicas(**protocols: str) -> Iterator[JoinedReplicas]:
+    """Start the three daemons. They find each other by ID52, and have the ``protocols`` (name → module:class)."""
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
-        caller, owner, replica = (Daemon(directory / each, directory / "hosts") for each in ("caller", "own", "joined"))
+        env = install_protocols(directory / "packages", **protocols) if protocols else {}
+        caller, owner, replica = (
+            Daemon(directory / each, directory / "hosts", **env) for each in ("caller", "own", "joined")
+        )
         try:
             for each in (caller, owner, replica):
                 each.launch()
