@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,10 +115,8 @@ async def test_calls_of_a_worker_that_is_gone(call: Call, start: Start, tmp_path
     await noted(tmp_path / "plain", 5)
     other = start().ready()
     lost.send(number)
-    began = time.monotonic()
     for error in await asyncio.gather(*plain, return_exceptions=True):
-        assert isinstance(error, ConnectionLost)
-    assert time.monotonic() - began < DEADLINE / 2, "much longer than a worker may be silent"
+        assert isinstance(error, ConnectionLost), "and not that of the deadline"
     go.touch()
     assert [reply["pid"] for reply in await asyncio.gather(*repeated)] == [other.pid] * 5
     if number == signal.SIGSTOP:
