@@ -94,12 +94,13 @@ pictures: $(VENV)/dev.stamp ## Write the pictures of terminals in docs/pictures,
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-lint: $(TOOLS)/lint.stamp ## Check containers, compose file, workflows and shell scripts.
+lint: $(TOOLS)/lint.stamp ## Check containers, compose files, manifests, workflows and shell scripts.
 	@$(TOOLS)/bin/hadolint deploy/container/*.Containerfile
 	@$(TOOLS)/bin/yamllint --strict .github deploy
 	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/container/compose.yml
-	@$(TOOLS)/bin/shellcheck --exclude=SC2206 .ci/run .ci/services  # empty words are meant to vanish
+	@$(TOOLS)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/container/compose.yml deploy/scaled/compose.yaml
+	@$(TOOLS)/bin/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/scaled/kubernetes/*.yaml))
+	@$(TOOLS)/bin/shellcheck --exclude=SC2206 .ci/run .ci/services deploy/scaled/make_secrets  # empty words are meant to vanish
 
 dist: $(TOOLS)/installers.stamp $(TOOLS)/release.stamp ## Build wheels and sdists of the last commit, twice, and compare.
 	@$(TOOLS)/bin/python deploy/distributions.py $(TOOLS)/bin/uv

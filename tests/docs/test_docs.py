@@ -38,7 +38,7 @@ PAGES: Final = sorted(
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("examples/**/*.md"),
         ROOT / "client/README.md",
-        ROOT / "deploy/README.md",
+        *ROOT.glob("deploy/**/README.md"),
         *ROOT.glob("clients/*/*.md"),
     ]
 )
