@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -245,10 +244,12 @@ async def connect(server: NatsServer, label: str, **callbacks: Any) -> DirectCli
 
 
 async def _close(client: DirectClient) -> None:
-    """Close a connection. nats-py waits without end for one whose TLS handshake has failed."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await client.close()
+    """Close a connection. nats-py waits without end for one whose TLS handshake has failed, so this does not."""
+    closing = asyncio.create_task(client.close())
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
+        closing.cancel()
 
 
 def reason_of(error: BaseException, server: NatsServer) -> str:
