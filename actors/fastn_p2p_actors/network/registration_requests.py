@@ -19,8 +19,8 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.keys import id52_of
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.names import check_name
-from fastn_p2p_client.serving.hooks import MAX_REASON
 
+from ..runtime.control_channel import MAX_REASON
 from ..runtime.grants import check_grant, program_subject, verify_grant
 from ..runtime.mailbox import Sender
 from ..vault.audit_reporter import AuditReporter

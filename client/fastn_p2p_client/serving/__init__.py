@@ -7,7 +7,7 @@
 - ``idempotency``: execute a retried call once.
 - ``protocol_lifecycle``, ``hooks``: load, check, activate, reload and stop a protocol class, within time limits.
 - ``server``, ``binding_server``: ``listen`` serves as one identity, ``serve_all`` every declared binding.
-- ``remote_server``, ``worker_connection``: ``listen_remotely`` serves a binding of a daemon on another machine.
+- ``remote_server``, ``worker_connection``, ``tcp_options``: ``listen_remotely`` serves a binding of another machine.
 - ``async_server``: start and end of all of them.
 - ``registration``, ``registration_loop``, ``registrar``: register bindings with the network process, and again later.
 - ``followed_binding``: one declared binding, kept as its owner has declared it.

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.serving.worker_connection import KEEPALIVE
+from fastn_p2p_client.serving.tcp_options import KEEPALIVE
 
 from ...daemon_settings.worker_address import parse_worker_address
 from ...runtime.connection_limits import Process
 from ...runtime.mailbox import Mailbox, Sender
 from .worker_access import WorkerAccess
-from .worker_certificate import worker_context
 
 _WITHOUT_TOKEN: Final = 64
 """Connections that have shown no token. One more ends the oldest."""
@@ -64,6 +63,8 @@ class WorkerListener:
         address = self._wanted
         if self._socket is not None or not address:
             return
+        from .worker_certificate import worker_context  # TLS takes megabytes
+
         listener: socket.socket | None = None
         try:
             host, port = parse_worker_address(address)
