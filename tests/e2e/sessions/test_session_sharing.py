@@ -213,8 +213,8 @@ async def test_data_beyond_the_credit_or_that_changes_harms_only_its_session(dae
         memory = SharedMemory(descriptor, is_daemon=False)
         os.close(descriptor)
         program.send(1, m.ShareMemory(is_mapped=True))
-        for number in range(2 * WINDOW // MAX_CHUNK):  # all of them cover each other
-            memory.room(MAX_CHUNK)[:] = bytes([number]) * MAX_CHUNK
+        for number in range(16 * WINDOW // MAX_CHUNK):  # more than all buffers up to the peer hold, on any machine
+            memory.room(MAX_CHUNK)[:] = bytes([number]) * MAX_CHUNK  # all of them cover each other
             program.send(1, m.SharedData(0, MAX_CHUNK - CHUNK_COST))
         program.assert_refused(1)
         del memory
