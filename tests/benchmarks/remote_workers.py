@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,6 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from fastn_p2p_client.ipc import messages as m
+from tests.support.ports import free_port
 
 from .flow import MEGA, Flow
 from .load import Phase
@@ -28,8 +28,7 @@ async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, on_progress: Callable[[str], Any]
 ) -> Outcome:
     """Measure single calls, 64 at a time, and a session that is written to at full speed."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     environment = {**system.environment, "FASTN_WORKER_LISTEN": address}
     daemon = await Daemon.start(system.root / "listening", environment)
     stack.push_async_callback(daemon.stop)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import DEADLINE, eventually
+from tests.support.ports import free_port
 
 __all__ = ["NatsProcess", "find_nats_server", "nats_server"]
 
@@ -36,9 +37,7 @@ class NatsProcess:
 
     def __init__(self, directory: Path, config: str = "") -> None:
         self._program = find_nats_server()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.directory = directory
         directory.mkdir(exist_ok=True)

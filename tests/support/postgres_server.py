@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from tests.support.daemons import eventually
+from tests.support.ports import free_port
 
 __all__ = ["PASSWORD", "PostgresServer", "find_programs", "running_postgres"]
 
@@ -41,8 +41,7 @@ class PostgresServer:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     def create(self) -> None:
         """Make the data directory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -20,6 +19,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError
 from tests.docs.tables import ROOT
 from tests.support.daemons import Daemon, eventually
+from tests.support.ports import free_port
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import add_identity
 
@@ -38,13 +38,6 @@ scrape_configs:
   - job_name: fastn-p2p
     static_configs: [{{targets: ["{target}"]}}]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Prometheus:

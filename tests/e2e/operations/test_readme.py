@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
 import signal
@@ -22,6 +21,7 @@ import pytest
 
 from tests.support.daemons import eventually, is_alive
 from tests.support.directories import running_directory
+from tests.support.ports import free_port
 from tests.support.processes import child
 from tests.support.run_pages import INSTALLATION, ROOT, TEXT, TEXTS, block
 
@@ -393,7 +393,7 @@ def test_on_two_machines(tmp_path: Path) -> None:
 
         assert alice.python("run: mail program") == "delivered\n"
 
-        ports = dict(zip(("port_8000", "port_9000"), free_ports(), strict=False))
+        ports = {name: str(free_port()) for name in ("port_8000", "port_9000")}
         with bob.another_terminal("stays: tunnel, service", **ports):
             eventually(lambda: listens(ports["port_8000"]), "the service runs")
             bob.run("run: tunnel, bob", **ports)
@@ -407,14 +407,6 @@ def test_on_two_machines(tmp_path: Path) -> None:
         read = "fastn-p2p chat alice --last 1 < /dev/null | cut -f 2-"
         eventually(lambda: bob.shell(read) == "alice\tdinner at eight?\n", "it has come")
     assert (bob.ran, alice.ran) == (BOB, ALICE)
-
-
-def free_ports() -> Iterator[str]:
-    """Ports that are free, and stay so: the kernel gives none below 32768 to a program that asks for any."""
-    for port in random.sample(range(10_000, 30_000), 1000):
-        with socket.socket() as listener, suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            yield str(port)
 
 
 def listens(port: str) -> bool:

@@ -31,7 +31,7 @@ from fastn_p2p_client.protocol import CallContext, Peer
 from fastn_p2p_client.serving.registration_loop import DATA_MESSAGE
 from fastn_p2p_client.serving.worker_connection import WorkerConnection
 from fastn_p2p_client.worker_token import parse_token
-from tests.support.daemons import eventually
+from tests.support.ports import free_port
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 
 
@@ -54,8 +54,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def setup() -> Iterator[Setup]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with start_two_daemons(echo=False) as daemons:
         daemons.two.stop()
         daemons.two.env["FASTN_WORKER_LISTEN"] = address
@@ -275,6 +274,7 @@ async def test_a_worker_may_send_nothing_but_answers(setup: Setup, tmp_path: Pat
 
 
 def test_what_speaks_no_tls_or_shows_no_token_is_disconnected(setup: Setup) -> None:
+    network = setup.daemons.two.pid("network")
     host, port = setup.address.rsplit(":", 1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -294,6 +294,4 @@ def test_what_speaks_no_tls_or_shows_no_token_is_disconnected(setup: Setup) -> N
     finally:
         for each in silent:
             each.close()
-    network = setup.daemons.two.processes()["network"]
-    assert network["restarts"] == setup.daemons.two.processes()["network"]["restarts"]
-    eventually(lambda: setup.daemons.two.status(), "the daemon goes on")
+    assert setup.daemons.two.pid("network") == network, "the daemon goes on"
