@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tests.support.daemons import Daemon, is_alive
+from tests.support.two_daemons import until
 
 from .event_log import parent_of
 
@@ -47,6 +48,7 @@ class ProcessKiller:
         sides: the daemons by the name of the identity that each has.
 
     Attributes:
+        victims: the processes, as ``kills`` names them.
         kills: how many there were, by process.
         spared: sides that are left alone at the moment.
     """
@@ -55,11 +57,15 @@ class ProcessKiller:
         self._sides = sides
         self._chance = chance
         self._killed: defaultdict[_Victim, deque[float]] = defaultdict(lambda: deque(maxlen=_MOST))
+        self.victims = {_Victim(side, process).label for side in sides for process in self._processes(side)}
         self.kills: Counter[str] = Counter()
         self.spared: set[str] = set()
 
     async def disturb(self) -> None:
-        """Kill without a pause, for three spells; between them both daemons are restarted, one after the other."""
+        """Kill without a pause, for three spells; between them both daemons are restarted, one after the other.
+
+        On a slow machine the last spell goes on until each process was killed once.
+        """
 
         async def strike() -> None:
             while True:
@@ -74,6 +80,7 @@ class ProcessKiller:
                     for side in self._chance.sample(sorted(self._sides), len(self._sides)):
                         await self._restart(side)
                 await asyncio.sleep(_SPELL)
+            await until(lambda: striking.done() or self.kills.keys() == self.victims, "each process was killed")
         finally:
             striking.cancel()
 

@@ -15,19 +15,15 @@ from fastn_p2p_client import P2PError
 from fastn_p2p_client.ipc.messages import AddProtocol
 from fastn_p2p_client.mail import Attachment, MailClient, MailContent, MailSummary
 from tests.chaos.conftest import Daemons
-from tests.chaos.process_killer import ProcessKiller
+from tests.chaos.process_killer import DISTURBANCE, ProcessKiller
 from tests.support.daemons import Daemon
 from tests.support.two_daemons import until_awaited
 
-MAILS: Final = 700
+MAILS: Final = 320
 """In each direction."""
 LANES: Final = 8
 """Writers on each side, each of which sends one mail after the other."""
-BEAT: Final = 0.2
-"""Seconds between two kills."""
-SPELL: Final = 4.0
-"""Seconds of kills before both daemons are restarted, and after each of the two restarts."""
-PACE: Final = 3 * SPELL * LANES / MAILS
+PACE: Final = DISTURBANCE * LANES / MAILS
 """Seconds that a writer takes for a mail, so that there is mail to send through all of it."""
 
 
@@ -125,7 +121,7 @@ async def test_mails_arrive_once_while_processes_are_killed(daemons: Daemons) ->
     disturbing = asyncio.create_task(killer.disturb())
     await asyncio.gather(alice.send_all(), bob.send_all(), disturbing)
     disturbed = time.monotonic()
-    assert len(killer.kills) == 10, "no process was spared"
+    assert set(killer.kills) == killer.victims, "no process was spared"
     assert len(alice.accepted) == len(bob.accepted) == MAILS
 
     async def all_there() -> bool:

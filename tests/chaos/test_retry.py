@@ -21,7 +21,7 @@ from tests.chaos.conftest import Daemons
 from tests.chaos.process_killer import DISTURBANCE, ProcessKiller
 from tests.support.daemons import eventually
 
-CALLS: Final = 10_000
+CALLS: Final = 3_200
 LANES: Final = 64
 """Calls in flight."""
 PACE: Final = DISTURBANCE * LANES / CALLS
@@ -84,7 +84,7 @@ async def test_calls_are_executed_once_while_processes_are_killed(daemons: Daemo
         await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
     effects = Counter(int(line) for path in programs for line in path.read_text().split())
     print(f"{killer.kills.total()} kills: {dict(killer.kills)}; {effects.total()} effects")
-    assert len(killer.kills) == 10, "no process was spared"
+    assert set(killer.kills) == killer.victims, "no process was spared"
     assert len(outcomes) == outcomes.total() == CALLS
     assert {number: count for number, count in effects.items() if count > 1} == {}
     assert len(effects) == CALLS

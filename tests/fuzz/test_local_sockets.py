@@ -312,7 +312,7 @@ path, count = Path(sys.argv[1]), int(sys.argv[2])
 held, codes = [], []
 while len(held) < count:  # one after the other: a socket does not reconnect if the handshake comes too late
     raw = Raw(path)
-    answer = raw.receive(5) if raw.send(b"1", m.encode(m.Hello(1, "greedy")), b"", timeout=2) else None
+    answer = raw.receive(30) if raw.send(b"1", m.encode(m.Hello(1, "greedy")), b"", timeout=2) else None
     if answer is None:
         raw.__exit__(None, None, None)
         continue

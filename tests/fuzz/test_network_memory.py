@@ -15,8 +15,10 @@ from tests.support.sessions import connected, read_all
 from tests.support.siege import MIB, Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
 
-_CALLS: Final = 800
-"""Honest calls beside each attack: more than a second of it. By then the daemon holds the most that it will hold."""
+_CALLS: Final = 100
+"""Honest calls beside each attack."""
+_SECONDS: Final = 1.5
+"""Seconds of each attack, at least. By then the daemon holds the most that it will hold."""
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +69,5 @@ async def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
 def test_memory_stays_bounded(victim: Victim, what: Attack) -> None:
     """Beside each attack, and right after it."""
     with besieged(victim) as siege, attack(victim, what, attackers=8) as report:
-        siege.calls(_CALLS)
+        siege.calls(_CALLS, _SECONDS)
     assert report.connections

@@ -154,11 +154,12 @@ class Siege:
     def times(self) -> list[float]:
         return self._calls.times[self._earlier :]
 
-    def calls(self, count: int) -> None:
-        """Wait until ``count`` more honest calls have been answered, or one has failed: ``besieged`` tells why."""
-        target = len(self._calls.times) + count
+    def calls(self, count: int, seconds: float = 0.0) -> None:
+        """Wait until ``count`` more honest calls have been answered, and so many seconds have passed, or one call has
+        failed: ``besieged`` tells why."""
+        target, end = len(self._calls.times) + count, time.monotonic() + seconds
         eventually(
-            lambda: len(self._calls.times) >= target or self._calls.failures,
+            lambda: (len(self._calls.times) >= target and time.monotonic() >= end) or self._calls.failures,
             f"{count} honest calls are answered beside the attack",
             4 * _CALL_TIMEOUT,
         )
