@@ -15,7 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DeadlineExceeded
 from tests.support.daemons import eventually
-from tests.support.two_daemons import TwoDaemons, binding_of, wait_idle
+from tests.support.two_daemons import TwoDaemons, binding_of, until_awaited, wait_idle
 
 PROGRAM = """
 import asyncio, os
@@ -112,16 +112,24 @@ async def test_a_handler_that_is_slow_keeps_the_share_of_its_process(
         await asked(daemons, ask, 5 * CALLERS)
     ended = await asyncio.gather(*late, return_exceptions=True)
     assert any(isinstance(each, DeadlineExceeded) for each in ended)
-    answers = await asked(daemons, ask, 100)
-    assert answers[0] < 10, "a few on a busy machine"
-    assert min(answers[pid] for pid in pids) >= 20, answers
+
+    async def both_have_a_share() -> bool:
+        """A machine that holds one of them up for a moment gives the other one nearly all of these calls."""
+        answers = await asked(daemons, ask, 100)
+        return answers[0] < 10 and min(answers[pid] for pid in pids) >= 20
+
+    await until_awaited(both_have_a_share, "it has its share")
 
 
 def test_calls_go_somewhere_when_all_are_stopped(daemons: TwoDaemons, pids: list[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    assert asyncio.run(asked(daemons, ask_briefly, 3 * CALLERS))[0] >= 3 * CALLERS
-    before = binding_of(daemons.two, "bob", "Shop").calls
-    assert before >= 3 * CALLERS, "they were handed over"
+
+    def handed_over() -> bool:
+        """Unlike calls whose deadline has passed on their way."""
+        assert asyncio.run(asked(daemons, ask_briefly, CALLERS))[0] >= CALLERS
+        return binding_of(daemons.two, "bob", "Shop").calls >= 3 * CALLERS
+
+    eventually(handed_over, "they are handed over")
     os.kill(pids[1], signal.SIGCONT)
     eventually(lambda: asyncio.run(asked(daemons, ask, 20))[pids[1]], "the one that goes on answers")

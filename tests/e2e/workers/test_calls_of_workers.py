@@ -88,12 +88,16 @@ async def test_workers_share_calls_and_a_new_one_takes_part(call: Call, start: S
         calls = [asyncio.create_task(call(until=str(go), note=str(tmp_path / "notes"))) for _ in range(8)]
         await noted(tmp_path / "notes", 8)
         go.touch()
+        replies = await asyncio.gather(*calls)
         (tmp_path / "notes").unlink()
-        return {reply["pid"] for reply in await asyncio.gather(*calls)}
+        return {reply["pid"] for reply in replies}
 
-    assert await share() == {each.pid for each in workers}
+    async def all_share() -> bool:
+        return await share() == {each.pid for each in workers}
+
+    await until_awaited(all_share, "both take part")
     workers.append(start().ready())
-    assert await share() == {each.pid for each in workers}
+    await until_awaited(all_share, "all three take part")  # the bridge may hear of it after it is ready
 
 
 async def test_calls_wait_for_workers_that_take_one_at_a_time(call: Call, start: Start, tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ async def test_a_call_with_a_call_id_is_offered_again(
 
     async with RecordingWorker(nats, answer_the_second).running() as worker:
         assert await client.call("alice", bound.bob, PROTOCOL, request={}, retry=True, timeout=DEADLINE) == 7
-    first, second = worker.offers
-    assert first.id != second.id
+    assert len(worker.offers) >= 2
+    assert len({each.id for each in worker.offers}) == len(worker.offers)
 
 
 async def test_a_worker_gives_up_requests_of_which_parts_were_lost(nats: NatsProcess) -> None:
