@@ -95,6 +95,14 @@ MakeDaemon = Callable[..., Daemon]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
+@pytest.fixture(scope="module")
+def daemons_are_programs() -> Iterator[None]:
+    """Start each daemon of the module as a user does, by the interpreter: it looks at what that leaves in memory."""
+    Daemon.forked = False
+    yield
+    Daemon.forked = True
+
+
 @pytest.fixture
 def hosts(tmp_path: Path) -> Path:
     """A host directory of the test's own."""

@@ -5,7 +5,7 @@ run about a thousand commands. The process still has its own arguments, environm
 Behaviour that only a start by the interpreter shows is tested with ``subprocess``, for instance in ``tests/unit/cli``.
 
 The server's socket receives one byte for each command, with five descriptors: a file with the ``_Order``, the three
-standard streams, and a pipe for the ``_STATUS`` of the process: its pid when it starts, its return code when it ends.
+standard streams, and a pipe for the ``STATUS`` of the process: its pid when it starts, its return code when it ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -33,13 +33,13 @@ import msgspec
 
 from .json_lines import check_json_lines
 
-__all__ = ["CLOSED", "run_command"]
+__all__ = ["CLOSED", "STATUS", "ServerOfProcess", "read_at_start", "run_command", "serve_forks"]
 
 CLOSED: Final = "&-"
 """Standard output that is closed, as a shell writes it."""
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_STATUS: Final = struct.Struct("i")
+STATUS: Final = struct.Struct("i")
 _STARTED_ANEW: Final = ("daemon", "demo", "relay")
 """Commands that start processes with their interpreter, and so need one that was started as usual."""
 _READ: Final = 65536
@@ -72,9 +72,9 @@ def run_command(
         subprocess.TimeoutExpired: it took longer.
     """
     command = [sys.executable, "-m", "fastn_p2p", *arguments]
-    server = _get_server()
+    server = _server.get()
     closed = [1] if stdout == CLOSED else []
-    if server.variables != _read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
+    if server.variables != read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
         assert not stdout, f"{arguments[0]} is run by a shell if its standard output matters"
         done = subprocess.run(
             command, env=env, input=input, stdin=subprocess.DEVNULL if input is None else None,
@@ -83,24 +83,18 @@ def run_command(
         check_json_lines(arguments, done.stdout)
         return done
     with ExitStack() as stack:
-        order = stack.enter_context(os.fdopen(os.memfd_create("order"), "w+b"))
-        variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
-        order.write(
-            msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()), closed))
-        )
-        order.flush()
         pipes = [stack.enter_context(_Pipe(writes)) for writes in (True, False, False, False)]
         theirs = [pipe.theirs for pipe in pipes]
         if stdout:
             theirs[1] = stack.enter_context(Path(os.devnull if closed else stdout).open("wb", buffering=0)).fileno()
-        server.send([order.fileno(), *theirs])
+        server.start(arguments, env, theirs, closed)
         for pipe in pipes:
             pipe.close_theirs()
         if not _communicate(pipes, (input or "").encode(locale.getencoding()), time.monotonic() + timeout):
             raise subprocess.TimeoutExpired(command, timeout)
     _, written, stderr, status = (bytes(pipe.data) for pipe in pipes)
-    assert len(status) == 2 * _STATUS.size, f"the process that waits for the end of {command} has ended"
-    (code,) = _STATUS.unpack_from(status, _STATUS.size)
+    assert len(status) == 2 * STATUS.size, f"the process that waits for the end of {command} has ended"
+    (code,) = STATUS.unpack_from(status, STATUS.size)
     check_json_lines(arguments, _text(written))
     return subprocess.CompletedProcess(command, code, _text(written), _text(stderr))
 
@@ -138,9 +132,9 @@ def _communicate(pipes: list[_Pipe], input: bytes, deadline: float) -> bool:
         while selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
-                if len(status.data) == _STATUS.size:
+                if len(status.data) == STATUS.size:
                     with suppress(ProcessLookupError):
-                        os.kill(_STATUS.unpack(status.data)[0], signal.SIGKILL)
+                        os.kill(STATUS.unpack(status.data)[0], signal.SIGKILL)
                 return False
             for key, _ in selector.select(left):
                 pipe = key.data
@@ -165,7 +159,7 @@ def _text(data: bytes) -> str:
     return data.decode(locale.getencoding()).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+def read_at_start(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an interpreter, or a module of ours, reads when it starts."""
     names = ("LC_", "LANG", "PYTHON", "FASTN_TRACE")
     return {key: value for key, value in env.items() if key.startswith(names) and key != "PYTHONPATH"}
@@ -177,18 +171,21 @@ def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
 class _Server:
     """Server for the commands that this process runs.
 
+    Args:
+        module: it runs ``serve_forks`` with the descriptor that is its argument.
+
     Attributes:
         variables: those that the server's interpreter has read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._owner = os.getpid()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self.variables = _read_at_start(env)
+        self.variables = read_at_start(env)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 cwd=_ROOT, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
 
@@ -196,9 +193,17 @@ class _Server:
     def usable(self) -> bool:
         return self._owner == os.getpid() and self._process.poll() is None
 
-    def send(self, descriptors: list[int]) -> None:
-        """Send the descriptors of a command."""
-        socket.send_fds(self._socket, [b"x"], descriptors)
+    def start(
+        self, arguments: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], closed: Sequence[int] = ()
+    ) -> None:
+        """Start a command. The descriptors are its three standard streams, and the pipe for its ``STATUS``."""
+        variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
+        with os.fdopen(os.memfd_create("order"), "w+b") as order:
+            order.write(
+                msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()), [*closed]))
+            )
+            order.flush()
+            socket.send_fds(self._socket, [b"x"], [order.fileno(), *descriptors])
 
     def close(self) -> None:
         self._socket.close()
@@ -206,36 +211,54 @@ class _Server:
             self._process.wait()
 
 
-_servers: list[_Server] = []
-_lock = threading.Lock()
+class ServerOfProcess:
+    """The server of a kind that this process has. It ends with the process."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._servers: list[_Server] = []
+        self._lock = threading.Lock()
+        atexit.register(self._close)
+
+    def get(self) -> _Server:
+        """Return the server. The first call starts it, or one after its end."""
+        with self._lock:
+            if not self._servers or not self._servers[0].usable:
+                self._close()
+                self._servers.append(_Server(self._module))
+            return self._servers[0]
+
+    def _close(self) -> None:
+        while self._servers:
+            self._servers.pop().close()
 
 
-def _get_server() -> _Server:
-    """Return the server of this process. The first call starts it, or one after its end."""
-    with _lock:
-        if not _servers or not _servers[0].usable:
-            _close_server()
-            _servers.append(_Server())
-        return _servers[0]
-
-
-def _close_server() -> None:
-    while _servers:
-        _servers.pop().close()
-
-
-atexit.register(_close_server)
+_server: Final = ServerOfProcess(__name__)
 
 
 # -- the server --------------------------------------------------------------------------------------
 
 
-def _serve(connection: socket.socket) -> int:
-    """Run commands until the other end of the socket is closed. Return the exit code, in a command's process too."""
+def _serve_commands(connection: socket.socket) -> int:
     import fastn_p2p.__main__ as program
     from fastn_p2p.cli import main
 
     importlib.import_module("fastn_p2p_client.client")  # nearly all commands need it
+
+    def run(arguments: list[str]) -> int:
+        sys.argv = [str(program.__file__), *arguments]
+        return main()
+
+    return serve_forks(connection, run)
+
+
+def serve_forks(connection: socket.socket, run: Callable[[list[str]], int]) -> int:
+    """Run commands until the other end of the socket is closed. Return the exit code, in a command's process too.
+
+    Args:
+        connection: of a ``_Server``.
+        run: runs the command with its arguments, and returns its exit code.
+    """
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads would not be there after a fork"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests' Ctrl-C is not ours: their end is
     gc.collect()
@@ -247,8 +270,7 @@ def _serve(connection: socket.socket) -> int:
         if os.fork() == 0:
             connection.close()
             order = _become_command(descriptors)
-            sys.argv = [str(program.__file__), *map(os.fsdecode, order.arguments)]
-            return main()
+            return run([*map(os.fsdecode, order.arguments)])
         for descriptor in descriptors:
             os.close(descriptor)
         with suppress(ChildProcessError):
@@ -265,11 +287,11 @@ def _become_command(descriptors: list[int]) -> _Order:
         for descriptor in descriptors[1:4]:
             os.close(descriptor)
         try:
-            os.write(descriptors[4], _STATUS.pack(pid))
+            os.write(descriptors[4], STATUS.pack(pid))
         except BrokenPipeError:  # its time is over already
             os.kill(pid, signal.SIGKILL)
         with suppress(BrokenPipeError):
-            os.write(descriptors[4], _STATUS.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+            os.write(descriptors[4], STATUS.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
         os._exit(0)
     for number, descriptor in enumerate(descriptors[1:4]):
         os.dup2(descriptor, number)
@@ -302,4 +324,4 @@ def _open_standard_streams(closed: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    sys.exit(_serve_commands(socket.socket(fileno=int(sys.argv[1]))))

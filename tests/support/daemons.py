@@ -1,4 +1,4 @@
-"""Real daemons for tests: started by the command a user types, watched, and ended without a trace."""
+"""Real daemons for tests: started by the command a user types or as its fork, watched, ended without a trace."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from fastn_p2p_client import sync
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import AddProtocol, CreateIdentity, GetStatus, SetIdentityOnline, Status
 from tests.support.command_server import run_command
+from tests.support.daemon_server import ForkedDaemon, is_forkable
 
 __all__ = ["CLI", "DEADLINE", "Daemon", "complete_status", "eventually", "is_alive"]
 
@@ -70,6 +71,8 @@ class Daemon:
     """Daemon with a home of its own; daemons with the same ``hosts`` find each other by ID52."""
 
     command: Sequence[str] = (*CLI, "daemon")
+    forked: bool = True
+    """True if a process that has loaded a supervisor's code is forked instead, where that shows the same."""
 
     def __init__(self, home: Path, hosts: Path, **env: str) -> None:
         self.home = Home(home)
@@ -80,7 +83,7 @@ class Daemon:
             "FASTN_NETWORK": "local",
             **env,
         }
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | ForkedDaemon | None = None
         self.errors: list[str] = []
         self.seen: set[int] = set()
         self._ready = threading.Event()
@@ -98,13 +101,17 @@ class Daemon:
         """Run it; returns at once. ``prefix`` is a command that runs it somewhere else."""
         self._ready.clear()
         self.errors.clear()
-        self.process = subprocess.Popen(
-            [*prefix, *self.command, *arguments],
-            env=self.env,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        usual = not arguments and not prefix and self.command is Daemon.command
+        if usual and self.forked and is_forkable(self.env):
+            self.process = ForkedDaemon(["daemon"], self.env)
+        else:
+            self.process = subprocess.Popen(
+                [*prefix, *self.command, *arguments],
+                env=self.env,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
 
@@ -145,7 +152,7 @@ class Daemon:
             self.stop()
         eventually(lambda: not any(map(is_alive, self.seen)), f"all of {self.seen} are gone")
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str] | ForkedDaemon) -> None:
         assert process.stderr is not None
         for line in process.stderr:
             self.errors.append(line)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests.support.command_server import run_command
-from tests.support.daemons import eventually, is_alive
+from tests.support.daemon_server import is_forkable
+from tests.support.daemons import Daemon, eventually, is_alive
 from tests.support.json_lines import check_json_lines
 
 START = """
@@ -106,6 +107,32 @@ def test_a_forked_command_that_takes_too_long_is_killed(tmp_path: Path) -> None:
         run_command(arguments, env, input=None, timeout=0.3)
     forked = {each.pid for each in psutil.Process().children(recursive=True)} - before
     eventually(lambda: not any(map(is_alive, forked)), "nothing of the command is left")
+
+
+def test_a_forked_daemon_is_what_one_is_that_the_interpreter_starts(tmp_path: Path) -> None:
+    assert is_forkable(Daemon(tmp_path, tmp_path).env)
+    assert not is_forkable(Daemon(tmp_path, tmp_path, MALLOC_ARENA_MAX="3").env)
+    seen = []
+    for forked in (True, False):
+        daemon = Daemon(tmp_path / str(forked), tmp_path / "hosts")
+        daemon.forked = forked
+        try:
+            daemon.start()
+            assert daemon.process is not None
+            seen.append(look_at(daemon.process.pid))
+        finally:
+            assert daemon.stop() == 0
+            daemon.clean_up()
+    assert seen[0] == seen[1]
+
+
+def look_at(pid: int) -> object:
+    """Return what a daemon's supervisor has of the kernel, as every user may see it, and its descendants."""
+    state = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    names = ("Name", "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "NoNewPrivs", "Seccomp", "Threads")
+    descendants = sorted(each.name() for each in psutil.Process(pid).children(recursive=True))
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return [state[name].strip() for name in names], limits, os.getsid(pid) == pid, descendants
 
 
 def test_json_of_a_command_is_checked_against_its_types(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ from tests.support.protocols import install_protocols
 from tests.support.two_daemons import add_binding
 
 _HAS_SANDBOX: Final = landlock.version() >= landlock.SIGNALS_VERSION and seccomp.is_supported()
-pytestmark = pytest.mark.skipif(not _HAS_SANDBOX, reason="this kernel has no Landlock of version 6, or no seccomp")
+pytestmark = [
+    pytest.mark.skipif(not _HAS_SANDBOX, reason="this kernel has no Landlock of version 6, or no seccomp"),
+    pytest.mark.usefixtures("daemons_are_programs"),
+]
 
 REFUSED: Final = frozenset({"Permission denied", "Operation not permitted", "Invalid cross-device link"})
 """Answers of the kernel. The last one is that of a link from one directory to another with other rights."""

@@ -20,6 +20,8 @@ from tests.support.daemons import Daemon, eventually
 from tests.support.locked_vaults import LockedVault, delivered
 from tests.support.vault_process import Region, scan
 
+pytestmark = pytest.mark.usefixtures("daemons_are_programs")
+
 PASSPHRASE = b"correct horse " + os.urandom(8).hex().encode()
 CODE = b"apple river stone cloud tiger house music green piano salad table zebra"
 KEY = os.urandom(32).hex().encode()

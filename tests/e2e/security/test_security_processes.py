@@ -17,6 +17,8 @@ from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import add_binding
 
+pytestmark = pytest.mark.usefixtures("daemons_are_programs")
+
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Daemon]:

@@ -20,6 +20,8 @@ from tests.support.daemons import Daemon
 from tests.support.processes import child
 from tests.support.vault_process import regions, scan
 
+pytestmark = pytest.mark.usefixtures("daemons_are_programs")
+
 NAMES: Final = [f"id{number}" for number in range(10)]
 OFFLINE: Final = NAMES[7:9]
 DELETED: Final = NAMES[9]
