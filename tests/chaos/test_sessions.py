@@ -131,8 +131,8 @@ def restart(daemon: Daemon, actor: str, pid: int) -> None:
 @pytest.mark.parametrize(
     ("side", "actor", "rounds"),
     [
-        ("alice", "network", 3),
-        ("bob", "network", 3),
+        ("alice", "network", 2),
+        ("bob", "network", 2),
         ("bob", "identity-bob", 2),
         ("alice", "supervisor", 1),
         ("bob", "supervisor", 1),
@@ -188,7 +188,7 @@ async def test_a_killed_program_ends_its_sessions_on_both_sides(daemons: Daemons
     await assert_new_session_works(daemons, client)
     await assert_no_session_left(daemons, client)
     before = [open_files(pid) for pid in network]
-    for _ in range(3):
+    for _ in range(2):
         command = [sys.executable, "-m", "tests.chaos.traffic", str(daemons.alice.home.path), daemons.peer]
         root = Path(__file__).resolve().parents[2]
         program = await asyncio.to_thread(

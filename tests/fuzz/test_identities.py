@@ -62,7 +62,7 @@ def test_made_up_identities_over_many_endpoints_and_then_hellos(victim: Victim) 
     """The identities are limited, ``status`` is complete, and the honest peer stays connected."""
     with besieged(victim) as siege:
         with attack(victim, made_up_identities, attackers=16, identities=1024) as report:
-            siege.calls(150)
+            siege.calls(60)
             status = victim.daemon.status()
         assert report.counts["identities"] > MAX_STRANGERS_PER_ENDPOINT
         assert [each for each in status.warnings if not each.startswith("the sandbox of")] == []  # an older kernel
@@ -70,7 +70,7 @@ def test_made_up_identities_over_many_endpoints_and_then_hellos(victim: Victim) 
         assert max(totals) <= MAX_STRANGERS_PER_ENDPOINT
         assert sum(totals) > len(totals)
         with attack(victim, hellos, attackers=8):
-            siege.calls(100)
+            siege.calls(60)
 
 
 def test_a_caller_that_was_given_up_is_asked_to_show_itself_and_served(victim: Victim) -> None:
@@ -99,7 +99,7 @@ def test_a_retired_transport_key_stays_retired_after_a_flood_and_a_crash(victim:
     assert outcome(victim, moved, NEW, 4) == "reply"
     assert outcome(victim, moved, OLD, 3) == "epoch-retired"
     with attack(victim, made_up_identities, identities=512), victim.daemons.one.client() as client:
-        for _ in range(50):
+        for _ in range(20):
             client.call("alice", victim.daemons.bob, "Echo", request={"message": "hi"})
     before = victim.daemon.kill_actor("network")
     victim.daemon.wait_actor("network", before)

@@ -243,7 +243,8 @@ def _serve_commands(connection: socket.socket) -> int:
     import fastn_p2p.__main__ as program
     from fastn_p2p.cli import main
 
-    importlib.import_module("fastn_p2p_client.client")  # nearly all commands need it
+    for module in ("fastn_p2p_client.client", "fastn_p2p.cli.status.dashboard"):
+        importlib.import_module(module)  # nearly all commands need the first, and the second is the slowest to load
 
     def run(arguments: list[str]) -> int:
         sys.argv = [str(program.__file__), *arguments]
