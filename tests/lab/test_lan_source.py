@@ -257,6 +257,7 @@ class TestInterfaces:
         (tmp_path / "eth1" / "brport").mkdir(parents=True)
         host = lab.host("host", office, lab.lan())
         source = sources(host)
+        source.wait_links(2)
         assert source.links() == {("eth0", socket.AF_INET), ("eth0", socket.AF_INET6)}
 
     def test_without_notice_from_the_kernel(

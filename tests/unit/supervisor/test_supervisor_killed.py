@@ -2,14 +2,12 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fastn_p2p_supervisor.restart_policy import FORK_SERVER
 from tests.support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
 
 GENEROUS = 30.0
@@ -71,25 +69,24 @@ def test_the_fork_server_can_die(home: Path) -> None:
 def test_a_fork_server_that_keeps_dying_ends_the_daemon(home: Path) -> None:
     with stub_daemon(home) as daemon:
         daemon.ready()
-        killed: dict[int, float] = {}
+        killed: set[int] = set()
 
         def kill_the_next() -> bool:
-            """Kill the fork server again. A start under way counts as a restart too, so five or fewer are allowed."""
+            """Kill the fork server again. How many restarts are allowed in which time is tested without processes."""
             vault = daemon.child("vault")
             if vault.get("state") == "ready" and vault["pid"] not in killed:
                 with suppress(FileNotFoundError, ProcessLookupError):
                     fork_server = parent(vault["pid"])
                     if fork_server != daemon.process.pid:  # which adopts children of one that was killed
                         os.kill(fork_server, signal.SIGKILL)
-                        killed[vault["pid"]] = time.monotonic()
+                        killed.add(vault["pid"])
             return daemon.process.poll() is not None
 
         eventually(kill_the_next)
         code, stderr = daemon.end()
         assert code == 1
         assert "the fork server keeps dying" in stderr
-        last = max(killed.values())  # on a machine that stands still, earlier ones count no more
-        assert 1 < sum(last - each < FORK_SERVER.period for each in killed.values()) <= 6
+        assert len(killed) > 1
 
 
 def parent(pid: int) -> int:
