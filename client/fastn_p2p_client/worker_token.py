@@ -14,6 +14,7 @@ from .errors import InvalidToken
 TOKEN_PREFIX: Final = "fastnworker1"  # noqa: S105  (no password)
 SECRET_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 32
+HASH_BYTES: Final = 32
 _CHECKSUM: Final = 4
 _LONGEST: Final = 2048
 """Characters of the longest token."""
@@ -44,6 +45,11 @@ class WorkerToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
         return f"<worker token for {self.protocol} ({self.instance}) of {self.identity}>"
 
 
+def token_hash(secret: bytes) -> bytes:
+    """Return what the daemon keeps of the secret of a token."""
+    return hashlib.blake2b(secret, digest_size=HASH_BYTES, person=b"worker-token").digest()
+
+
 def parse_token(text: str) -> WorkerToken:
     """Return the token that a text stands for; white space around it is ignored.
 
@@ -65,6 +71,14 @@ def parse_token(text: str) -> WorkerToken:
     if (len(token.key), len(token.fingerprint), len(token.secret)) != (32, FINGERPRINT_BYTES, SECRET_BYTES):
         raise InvalidToken(reason="it is of another version")
     return token
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Return host and TCP port of the ``HOST:PORT`` at which a daemon listens for workers. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise ValueError(f"{address!r} is no HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -71,13 +71,15 @@ def add_identity(daemon: Daemon, name: str) -> str:
 
 
 @contextmanager
-def start_two_daemons(*, share_host: bool = True, echo: bool = True) -> Iterator[TwoDaemons]:
-    """``share_host``: they find each other by ID52, as on one machine."""
+def start_two_daemons(*, share_host: bool = True, echo: bool = True, listen: str = "") -> Iterator[TwoDaemons]:
+    """``share_host``: they find each other by ID52, as on one machine. ``listen``: address of ``two`` for workers."""
     with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
         env = install_protocols(directory / "packages")
         hosts = [directory / "hosts", directory / ("hosts" if share_host else "other-hosts")]
         one, two = (Daemon(directory / each, where, **env) for each, where in zip(("one", "two"), hosts, strict=True))
+        if listen:
+            two.env["FASTN_WORKER_LISTEN"] = listen
         try:
             one.launch()
             two.start()

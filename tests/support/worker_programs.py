@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastn_p2p_client import Session
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.protocol import CallContext, Peer
 from fastn_p2p_client.workers import serve_workers
@@ -39,6 +40,15 @@ async def _handle(request: dict[str, Any], peer: Peer, call: CallContext) -> dic
         raise
     _note(request, "ended")
     return {"pid": os.getpid(), "peer": peer.key.id52, "left": call.remaining(), "command": call.command, "data": data}
+
+
+async def _serve_session(session: Session, request: dict[str, Any]) -> None:
+    """Send who serves whom as one line of JSON, then everything back."""
+    if "fail" in request:
+        raise ApplicationError(request["fail"], "on purpose")
+    await session.write(json.dumps({"pid": os.getpid(), "peer": session.peer.key.id52}).encode() + b"\n")
+    async for chunk in session:
+        await session.write(chunk)
 
 
 async def _exists(path: Path) -> None:
@@ -92,7 +102,9 @@ class WorkerProcess:
 async def _main(options: dict[str, Any]) -> None:
     ready = Path(options.pop("ready"))
     handlers = {"": _handle, "other": _handle}
-    worker = serve_workers(options.pop("url"), options.pop("identity"), PROTOCOL, handlers, **options)
+    streams = _serve_session if options.pop("sessions", True) else None
+    url, identity = options.pop("url"), options.pop("identity")
+    worker = serve_workers(url, identity, PROTOCOL, handlers, streams=streams, **options)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.close)
 
     async def report() -> None:

@@ -24,7 +24,9 @@ from fastn_p2p_client.ipc.messages import (
     GetMemory,
     Message,
     OpenSession,
+    RedeemRoute,
     Reply,
+    RouteSession,
     WaitForPeer,
     encode,
 )
@@ -92,6 +94,7 @@ from .transport.endpoint import NetworkEndpoint
 from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
 from .waiting_items import WaitingItems
+from .workers.session_routes import SessionRoutes
 from .workers.worker_access import WorkerAccess
 from .workers.worker_listener import WorkerListener
 
@@ -248,6 +251,7 @@ class Network:
         self._workers = WorkerListener(
             mailbox, self._worker_access, self._context.home.peers, self._settings.worker_address
         )
+        self._routes = SessionRoutes(mailbox, self._workers, self._worker_access, self._sessions)
         sleepers = self._registrations.sleepers = Sleepers(
             self._context.home.asleep,
             registry,
@@ -307,7 +311,7 @@ class Network:
             invitations,
             replicas,
         )
-        counted = self._outgoing, self._incoming, self._sessions, self._pool, payloads, wake_ups
+        counted = self._outgoing, self._incoming, self._sessions, self._pool, payloads, wake_ups, self._routes
         self._admin = Admin(
             self._settings.grant_key,
             registry=registry,
@@ -440,6 +444,10 @@ class Network:
             self._waits.on_wait(sender, correlation, message)
         elif kind is GetMemory:
             self._sessions.sharing.on_get(sender, correlation, message)
+        elif kind is RouteSession:
+            self._routes.on_route(sender, correlation, message)
+        elif kind is RedeemRoute:
+            self._routes.on_redeem(sender, correlation, message)
         elif kind is OpenSession:
             self._sessions.on_open(sender, correlation, message, payload)
         else:

@@ -363,6 +363,10 @@ class NetworkFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of payloads that wait, and their limit, by whose they are: ``strangers``, ``peers`` or ``programs``."""
     wake_ups: int = 0
     """Attempts to wake identities that were asleep."""
+    sessions_taken: int = 0
+    """Sessions that workers have taken from an identity's process."""
+    tokens_refused: int = 0
+    """Tokens for one session that did not count."""
 
 
 class NetworkFiguresReply(Message, frozen=True, tag=152):

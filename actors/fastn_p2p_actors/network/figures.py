@@ -11,6 +11,7 @@ from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
 from .serving.wake_ups import WakeUps
 from .sessions.manager import SessionManager
+from .workers.session_routes import SessionRoutes
 
 
 async def read_figures(
@@ -20,6 +21,7 @@ async def read_figures(
     pool: ConnectionPool,
     payloads: PayloadMemory,
     wake_ups: WakeUps,
+    routes: SessionRoutes,
 ) -> NetworkFigures:
     """Return the figures of this moment. There may be thousands of connections, so they are read in time slices."""
     paths = {"direct": 0, "relayed": 0, "unknown": 0}
@@ -51,6 +53,8 @@ async def read_figures(
             "programs": (payloads.programs.total, payloads.programs.limit),
         },
         wake_ups=wake_ups.count,
+        sessions_taken=routes.taken,
+        tokens_refused=routes.refused,
     )
 
 

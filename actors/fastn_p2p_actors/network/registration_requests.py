@@ -113,8 +113,11 @@ class RegistrationRequests:
         elif isinstance(message, RegisterBinding):
             await self._register_binding(sender, message)
         elif isinstance(message, UnregisterBinding):
+            identity = self._registry.by_name(message.identity)
             if not self._registry.unregister(message.identity, message.protocol, message.instance, sender):
                 self._identity_of(message.identity, sender)
+            elif identity is not None and identity.sender is sender:
+                await self._revocation.binding_ended(identity.raw, message.protocol, message.instance)
             self._expected.changed()
             self._waiting.changed()
         elif isinstance(message, RequestSleep):

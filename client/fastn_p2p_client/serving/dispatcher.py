@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from sys import modules
 from typing import Any, Final
 
@@ -98,6 +98,7 @@ class Dispatcher:
         send_session_message: sends one message of a session; raises P2PError if the connection is lost. By default
             ``send``.
         receive_descriptor: receives the descriptor of a session's shared memory; None if sessions share none.
+        on_session_end: called when a session has ended, and when its handler has.
     """
 
     def __init__(
@@ -105,12 +106,15 @@ class Dispatcher:
         send: Send,
         send_session_message: Send | None = None,
         receive_descriptor: ReceiveDescriptor | None = None,
+        on_session_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._bindings = ServedBindings()
         self._starts = StartQueue(self._loop)
-        self._sessions = SessionDispatcher(send, send_session_message or send, self._starts, receive_descriptor)
+        self._sessions = SessionDispatcher(
+            send, send_session_message or send, self._starts, receive_descriptor, on_session_end
+        )
         self._running: dict[bytes, _Running] = {}
         """By correlation id, or by the key of a call with a ``call_id``."""
         self._idempotency = IdempotencyCache(self._loop.time)
@@ -121,6 +125,11 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Requests whose answer is awaited, and sessions."""
         return len(self._running) + len(self._sessions)
+
+    @property
+    def has_sessions(self) -> bool:
+        """True while sessions are open, or handlers of sessions run."""
+        return bool(self._sessions) or bool(self._sessions.tasks)
 
     @property
     def has_outcomes(self) -> bool:

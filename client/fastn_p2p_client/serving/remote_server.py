@@ -15,7 +15,7 @@ from ..errors import InvalidToken, P2PError, WrongDaemon
 from ..ipc import messages as m
 from ..ipc.request_channel import RequestChannel
 from ..private_paths import read_private_file
-from ..worker_token import WorkerToken, parse_token
+from ..worker_token import WorkerToken, parse_address, parse_token
 from .async_server import AsyncServer
 from .handler_registry import IdentityHandlerRegistry
 from .registrar import Registrar
@@ -52,7 +52,7 @@ class RemoteServer(AsyncServer, IdentityHandlerRegistry):
         Raises:
             ValueError: the address has no port.
         """
-        self._address = _parse(address)
+        self._address = parse_address(address)
         self._token = token
         self._number = secrets.token_bytes(_WORKER_BYTES)
         self._problem = ""
@@ -133,10 +133,3 @@ def listen_remotely(address: str, token: str | os.PathLike[str]) -> RemoteServer
     except ValueError as error:
         raise InvalidToken(reason=f"{token}: {error}") from None
     return RemoteServer(address, parse_token(text))
-
-
-def _parse(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
-        raise ValueError(f"{address!r} is no HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -67,6 +67,7 @@ class SessionDispatcher:
         send_session_message: Send,
         starts: StartQueue,
         receive_descriptor: ReceiveDescriptor | None = None,
+        on_session_end: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
@@ -74,11 +75,13 @@ class SessionDispatcher:
             send_session_message: sends one message of a session. Raises P2PError if the connection is lost.
             starts: queue in which handlers wait for their start, together with those of requests.
             receive_descriptor: see ``SessionState``.
+            on_session_end: called when a session has ended, and when its handler has.
         """
         self._send = send
         self._send_session_message = send_session_message
         self._starts = starts
         self._receive_descriptor = receive_descriptor
+        self._on_session_end = on_session_end
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, Session] = {}
         self._handlers: dict[bytes, asyncio.Task[None]] = {}
@@ -110,7 +113,7 @@ class SessionDispatcher:
             peer=peer,
             credit=message.credit,
             window=message.window,
-            on_end=lambda: self._sessions.pop(correlation, None),
+            on_end=lambda: self._remove(correlation),
             receive_descriptor=self._receive_descriptor if message.shares_memory else None,
             request_id=message.request_id,
         )
@@ -120,6 +123,10 @@ class SessionDispatcher:
         binding.sessions += 1
         self._handlers[correlation] = task
         task.add_done_callback(lambda task: self._ended(correlation, task))
+
+    def _remove(self, correlation: bytes) -> None:
+        self._sessions.pop(correlation, None)
+        self._on_session_end()
 
     def on_session_message(self, correlation: bytes, message: Message, payload: bytes) -> None:
         """Handle one message of a session. A message of a session that has ended is ignored."""
@@ -145,6 +152,7 @@ class SessionDispatcher:
         self.tasks.pop(task).sessions -= 1
         if self._handlers.get(correlation) is task:
             del self._handlers[correlation]
+        self._on_session_end()
 
     async def _serve(
         self, correlation: bytes, session: Session, binding: ServedBinding, message: DeliverSession, payload: bytes
@@ -179,6 +187,8 @@ class SessionDispatcher:
 
     def _on_error(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
         if session.is_over:
+            if isinstance(error, asyncio.CancelledError):  # the caller waits no more, or a worker has the session
+                return
             log.info("a session of %s ended: %r", binding.protocol, error)
         elif not session.opened.done():
             self._sessions.pop(correlation, None)

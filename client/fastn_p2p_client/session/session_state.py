@@ -20,8 +20,10 @@ from ..ipc.messages import (
     MemoryReady,
     Message,
     ResetStream,
+    RouteSession,
     SessionData,
     SessionOpened,
+    SessionRoute,
     SharedData,
     ShareMemory,
     StopSending,
@@ -60,10 +62,11 @@ class Waits:
         request_id: id of the session. It and the next one are here because with 30 attributes the dicts of sessions
             share no keys, and each takes 1.3 KB more.
         sharing: the memory that the session shares.
+        route: done when the network process has said where a worker may take the session.
         closed: the session itself, from when the program has finished with it until both directions have ended.
     """
 
-    __slots__ = ("closed", "opened", "reader", "request_id", "sharing", "writer")
+    __slots__ = ("closed", "opened", "reader", "request_id", "route", "sharing", "writer")
 
     def __init__(self, opened: asyncio.Future[None], request_id: str) -> None:
         self.opened = opened
@@ -72,6 +75,7 @@ class Waits:
         self.writer: asyncio.Future[None] | None = None
         self.closed: object = None
         self.sharing: MemoryRequest | None = None
+        self.route: asyncio.Future[SessionRoute] | None = None
 
 
 class SessionState(LoopBound):
@@ -207,6 +211,21 @@ class SessionState(LoopBound):
         self._fail_reading(closed)
         self._on_write_end()
 
+    def request_route(self, token_hash: bytes) -> asyncio.Future[SessionRoute]:
+        """Let the worker with a token take the session. Only an identity's process may, before it has accepted.
+
+        Once the worker has it, the handler is cancelled.
+
+        Args:
+            token_hash: hash of the token.
+
+        Returns:
+            A future for where the worker has to connect. It stays without a result if the session ends first.
+        """
+        self.waits.route = route = self.opened.get_loop().create_future()
+        self._send(encode(RouteSession(token_hash)))
+        return route
+
     # ── messages from the network process ────────────────────────────────────────────────────────
 
     def on_message(self, message: Message, payload: bytes) -> None:
@@ -238,6 +257,9 @@ class SessionState(LoopBound):
         elif isinstance(message, MemoryReady):
             if self.waits.sharing is not None:
                 self.waits.sharing.on_ready(message.token)
+        elif isinstance(message, SessionRoute):
+            if self.waits.route is not None and not self.waits.route.done():
+                self.waits.route.set_result(message)
         elif isinstance(message, SessionOpened) and not self.opened.done():
             self._credit = message.credit
             self._wake_writer()

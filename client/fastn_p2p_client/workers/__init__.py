@@ -11,6 +11,7 @@ Layout
 ------
 
 ``worker_server``     ``serve_workers`` and ``WorkerServer``: the handlers
+``dialled_sessions``  sessions, for each of which the worker connects to the daemon
 ``late_offers``       offers that have perhaps waited for too long
 ``ping_responder``    a thread that answers pings while handlers compute
 ``messages``          all messages, and the subjects that they travel on

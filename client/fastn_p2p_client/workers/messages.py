@@ -6,11 +6,15 @@ A NATS message is a msgpack array of these messages. The bridge makes an id for 
 subject                                     messages
 ==========================================  =================================================================
 ``fastn-p2p.ID.PROTOCOL.INSTANCE.workers``  ``FindWorkers``: from a bridge to all workers
-``….worker.WORKER``                         ``Offer``, ``Begin``, ``Part``, ``CancelOffer``: to one worker
+``….worker.WORKER``                         ``Offer``, ``Begin``, ``Part``, ``CancelOffer``, ``OfferSession``,
+                                            ``DialForSession``: to one worker
 ``….worker.WORKER.ping``                    ``Ping``: to its thread that answers them
 ``….bridges``                               ``WorkerReady``, ``WorkerDraining``: from a worker to all bridges
-``….bridge.BRIDGE.WORKER``                  ``Accepted``, ``Late``, ``Answer``, ``Part``, ``Pong``: to one bridge
+``….bridge.BRIDGE.WORKER``                  ``Accepted``, ``Late``, ``Answer``, ``Part``, ``Pong``,
+                                            ``SessionAccepted``, ``SessionRefused``: to one bridge
 ==========================================  =================================================================
+
+Bytes of sessions do not pass through NATS: the worker connects to the daemon for each.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ class WorkerReady(Message, frozen=True, tag=161):
     """Program and machine, for logs."""
     capacity: int
     """Calls that it takes at once; 0 for no limit."""
+    serves_sessions: bool = False
+    sessions: int = 0
+    """Sessions that it has. It sends this message again when their number has changed."""
 
 
 class WorkerDraining(Message, frozen=True, tag=162):
@@ -124,8 +131,43 @@ class Pong(Message, frozen=True, tag=171):
     before it begins them."""
 
 
-ToWorker: TypeAlias = FindWorkers | Offer | Begin | CancelOffer | Part | Ping
-ToBridge: TypeAlias = WorkerReady | WorkerDraining | Accepted | Late | Answer | Part | Pong
+class OfferSession(Message, frozen=True, tag=172):
+    """A session. The worker answers ``SessionAccepted``, or ``SessionRefused``."""
+
+    id: bytes
+    bridge: str
+    key: bytes
+    """Public key of the identity."""
+
+
+class SessionAccepted(Message, frozen=True, tag=173):
+    """The worker takes the session, and has made a token for it, which it shows to the daemon alone."""
+
+    id: bytes
+    token_hash: bytes
+
+
+class SessionRefused(Message, frozen=True, tag=174):
+    """The worker does not take the session: it ends, or cannot reach the daemon."""
+
+    id: bytes
+    reason: str
+
+
+class DialForSession(Message, frozen=True, tag=175):
+    """The daemon knows the token: connect, show it, and serve the session."""
+
+    id: bytes
+    address: str
+    """Host and port of the daemon."""
+    fingerprint: bytes
+    """SHA-256 of the certificate with which it answers: no other one is accepted."""
+
+
+ToWorker: TypeAlias = FindWorkers | Offer | Begin | CancelOffer | Part | Ping | OfferSession | DialForSession
+ToBridge: TypeAlias = (
+    WorkerReady | WorkerDraining | Accepted | Late | Answer | Part | Pong | SessionAccepted | SessionRefused
+)
 AnyMessage: TypeAlias = ToWorker | ToBridge
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -22,7 +22,7 @@ from ..limits import DEFAULT_INSTANCE
 from ..names import check_name
 from ..serving.binding import ServedBinding
 from ..serving.dispatcher import Dispatcher
-from ..serving.handlers import RequestHandler
+from ..serving.handlers import RequestHandler, StreamHandler
 from ..serving.termination import run_until_signal
 from .late_offers import LagWatch
 from .messages import (
@@ -31,10 +31,14 @@ from .messages import (
     Answer,
     Begin,
     CancelOffer,
+    DialForSession,
     FindWorkers,
     Late,
     Offer,
+    OfferSession,
     Part,
+    SessionAccepted,
+    SessionRefused,
     Subjects,
     WorkerDraining,
     WorkerReady,
@@ -46,6 +50,9 @@ from .nats_channel import NatsChannel
 from .nats_server import NatsServer
 from .parts import OVERHEAD, PayloadAssembly, parts_of
 from .ping_responder import PingResponder
+
+if TYPE_CHECKING:
+    from .dialled_sessions import DialledSessions
 
 Handlers: TypeAlias = Callable[..., Any] | Mapping[str, Callable[..., Any]]
 
@@ -97,12 +104,14 @@ class WorkerServer:
         protocol: str,
         instance: str,
         handlers: Mapping[str, RequestHandler],
+        streams: StreamHandler | None,
         concurrency: int | None,
     ) -> None:
         self._server = server
         self._subjects = Subjects.of(identity, protocol, instance)
         self._names = identity, protocol, instance
         self._handlers = handlers
+        self._streams = streams
         self._concurrency = concurrency
         self._worker = new_name()
         self._label = f"{Path(sys.argv[0]).name or 'python'}@{socket.gethostname()}"[:_MAX_LABEL]
@@ -116,6 +125,7 @@ class WorkerServer:
         self._answered_before: set[bytes] = set()
         """Answered a moment ago: the answer may be on its way."""
         self._binding: ServedBinding | None = None
+        self._sessions: DialledSessions | None = None
         self._has_complained = False
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -136,6 +146,10 @@ class WorkerServer:
         stop = self._stop = asyncio.Event()
         subjects = self._subjects
         self._dispatcher = Dispatcher(self._answer)
+        if self._streams is not None:
+            from .dialled_sessions import DialledSessions  # TLS takes megabytes
+
+            self._sessions = DialledSessions(self._names, self._streams, self._answer_bridge, self._report_ready)
         self._channel = NatsChannel(
             self._server,
             self._label,
@@ -155,7 +169,7 @@ class WorkerServer:
                 for _ in range(_ITERATIONS):
                     await asyncio.sleep(0)
                 self._channel.send(subjects.all_bridges, WorkerDraining(self._worker))
-                await self._dispatcher.drain(DRAIN_SECONDS)
+                await self._drain()
                 await self._channel.drain(SEND_SECONDS)
             finally:
                 self.ready.clear()
@@ -166,6 +180,16 @@ class WorkerServer:
             responder.stop()
             self._lag.close()
             self._dispatcher.close()
+            if self._sessions is not None:
+                self._sessions.close()
+
+    async def _drain(self) -> None:
+        """Wait for calls and sessions in flight."""
+        calls = self._dispatcher.drain(DRAIN_SECONDS)
+        if self._sessions is None:
+            await calls
+        else:
+            await asyncio.gather(calls, self._sessions.drain(DRAIN_SECONDS))
 
     def run(self) -> None:
         """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish calls in flight.
@@ -190,7 +214,10 @@ class WorkerServer:
 
     def _report_ready(self) -> None:
         if not self._is_closing:
-            message = WorkerReady(self._worker, self._label, self._concurrency or 0)
+            sessions = 0 if self._sessions is None else len(self._sessions)
+            message = WorkerReady(
+                self._worker, self._label, self._concurrency or 0, self._sessions is not None, sessions
+            )
             self._channel.send(self._subjects.all_bridges, message)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────
@@ -215,8 +242,22 @@ class WorkerServer:
                 self._on_cancel(message)
             elif isinstance(message, FindWorkers):
                 self._report_ready()
+            elif isinstance(message, OfferSession | DialForSession):
+                self._on_session(message)
         if begun:
             self._begin(begun)
+
+    def _on_session(self, message: OfferSession | DialForSession) -> None:
+        if isinstance(message, OfferSession) and (len(message.id) != ID_BYTES or not is_name(message.bridge)):
+            self._ignore("an offer of a session without valid names")
+        elif self._sessions is not None:
+            if isinstance(message, OfferSession):
+                self._sessions.on_offer(message)
+            else:
+                self._sessions.on_dial(message)
+
+    def _answer_bridge(self, bridge: str, message: SessionAccepted | SessionRefused) -> None:
+        self._channel.send(self._subjects.bridge(bridge, self._worker), message)
 
     def _on_offer(self, offer: Offer, begun: list[_Call]) -> None:
         if self._is_closing or offer.id in self._calls:
@@ -365,8 +406,9 @@ def serve_workers(
     url: str,
     identity: str,
     protocol: str,
-    handlers: Handlers,
+    handlers: Handlers | None = None,
     *,
+    streams: Callable[..., Any] | None = None,
     instance: str = DEFAULT_INSTANCE,
     credentials: str | os.PathLike[str] = "",
     ca: str | os.PathLike[str] = "",
@@ -380,36 +422,41 @@ def serve_workers(
 
         serve_workers("nats://nats.example.org", "alice", "Work", resize, concurrency=4).run()
 
-    Any number of them may run, on any machines. No daemon is needed there, and no key is. Sessions are not served.
+    Any number of them may run, on any machines. No daemon is needed there, and no key is. For each session the worker
+    connects to the daemon, whose owner has set ``worker.listen``.
 
     Args:
         url: ``nats://HOST:PORT``, or ``tls://HOST:PORT``; several servers of a cluster with commas between them.
         identity: the name of the identity at its daemon.
         protocol: the name of the protocol.
         handlers: what ``Server.handle_requests`` takes: a function of the request and, if it wants them, the calling
-            ``Peer`` and the ``CallContext``. For a protocol with commands, functions by command.
+            ``Peer`` and the ``CallContext``. For a protocol with commands, functions by command. None if it serves
+            sessions only.
+        streams: what ``Server.handle_streams`` takes: a function of the ``Session`` and, if it wants it, the initial
+            data. None if it serves no sessions.
         instance: the name of the instance.
         credentials: path of a file that only its owner can read: a ``.creds`` file of NATS, an nkey seed, or
             TOML with ``user`` and ``password``, or ``token``.
         ca: path of the certificates with which that of the server is checked. By default those of the system.
-        concurrency: calls that are handled at once. Further ones wait in the daemon, until any worker has room. None
-            for no limit.
+        concurrency: calls that are handled at once, beside sessions. Further ones wait in the daemon, until any worker
+            has room. None for no limit.
 
     Raises:
-        InvalidHandler: a handler cannot be called with a request.
+        InvalidHandler: a handler cannot be called with a request, or with a session.
         InvalidName: the identity, protocol, instance or a command has no valid name.
         InvalidServer: the URL is none, or a file cannot be used. It is a ``ValueError``.
         ValueError: there is no handler.
     """
-    functions = handlers if isinstance(handlers, Mapping) else {"": handlers}
-    if not functions:
+    functions = handlers if isinstance(handlers, Mapping) else {} if handlers is None else {"": handlers}
+    if not functions and streams is None:
         raise ValueError("there is nothing to serve: pass a handler")
     for command in functions:
         if command:
             check_name(command, "a command")
     compiled = {command: RequestHandler(function) for command, function in functions.items()}
+    served = None if streams is None else StreamHandler(streams)
     paths = [os.path.abspath(each) if each else "" for each in (credentials, ca)]  # noqa: PTH100 - the empty path is none
     server = NatsServer(url, *paths)
-    worker = WorkerServer(server, identity, protocol, instance, compiled, concurrency)
+    worker = WorkerServer(server, identity, protocol, instance, compiled, served, concurrency)
     server.check()
     return worker

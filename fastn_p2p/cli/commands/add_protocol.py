@@ -66,6 +66,15 @@ def run(
             show_default=False,
         ),
     ] = "",
+    address: Annotated[
+        str,
+        Option(
+            "--workers-address",
+            metavar="HOST:PORT",
+            help="For --workers: where they reach this daemon for sessions, if that is not `worker.listen`.",
+            show_default=False,
+        ),
+    ] = "",
     grant: AddedOption = None,
     yes: GrantOption = False,
     json: JsonOption = False,
@@ -84,7 +93,7 @@ def run(
     from ...console.identity_restart import report_restart
     from ...console.json_values import json_argument, parse_json, to_json
 
-    server = _server(workers, credentials, ca)
+    server = _server(workers, credentials, ca, address)
     if server is not None and (program or config != "{}"):
         raise CommandLineError(
             f"--workers and {'--program' if program else '--config'} exclude each other: "
@@ -94,7 +103,8 @@ def run(
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     else:
-        payload = to_json({key: value for key, value in asdict(server).items() if value})
+        settings = {**asdict(server), "address": address}
+        payload = to_json({key: value for key, value in settings.items() if value})
     access, added = tuple(allow or ()), permission_lines(grant)
     with report_restart(home, identity):
         with_permissions(
@@ -123,10 +133,11 @@ def run(
         put_json({"identity": identity, "protocol": protocol, "instance": instance})
 
 
-def _server(url: str, credentials: str, ca: str) -> NatsServer | None:
+def _server(url: str, credentials: str, ca: str, address: str) -> NatsServer | None:
     """Return the server of the workers; None without ``--workers``. Raises CommandLineError."""
     if not url:
-        for option, value in (("--workers-credentials", credentials), ("--workers-ca", ca)):
+        options = {"--workers-credentials": credentials, "--workers-ca": ca, "--workers-address": address}
+        for option, value in options.items():
             if value:
                 raise CommandLineError(f"{option} goes with --workers URL")
         return None
@@ -141,7 +152,19 @@ def _server(url: str, credentials: str, ca: str) -> NatsServer | None:
         server.check()
     except InvalidServer as error:
         raise CommandLineError(f"--workers: {error}") from None
+    if address:
+        _check_address(address)
     return server
+
+
+def _check_address(address: str) -> None:
+    """Raise CommandLineError if it is no ``HOST:PORT``."""
+    from fastn_p2p_client.worker_token import parse_address
+
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise CommandLineError(f"--workers-address: {error}") from None
 
 
 def _warn_without_server(server: NatsServer) -> None:

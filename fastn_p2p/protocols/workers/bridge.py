@@ -28,7 +28,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import UNDECODABLE
@@ -46,6 +46,8 @@ from fastn_p2p_client.workers.messages import (
     Part,
     Ping,
     Pong,
+    SessionAccepted,
+    SessionRefused,
     Subjects,
     WorkerDraining,
     WorkerReady,
@@ -57,6 +59,7 @@ from fastn_p2p_client.workers.nats_channel import NatsChannel
 from fastn_p2p_client.workers.nats_server import NatsServer
 from fastn_p2p_client.workers.parts import OVERHEAD, PayloadAssembly, parts_of
 
+from .routed_sessions import RoutedSessions
 from .worker_calls import BridgedCall, KnownWorker
 
 TICK_SECONDS: Final = 0.1
@@ -76,7 +79,10 @@ LAST_SECONDS: Final = 0.3
 """Seconds before its deadline at which a call with a call id ends that no worker has."""
 _MAX_LABEL: Final = 80
 _OFFER: Final = "offer"
-"""Last part of the subject on which the server says that an offer reached nobody."""
+"""Part of the subject on which the server says that an offer reached nobody."""
+_SESSION: Final = "session"
+
+WorkerAnswer: TypeAlias = Accepted | Late | Answer | Part | Pong | SessionAccepted | SessionRefused
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +94,13 @@ class WorkerBridge:
         context: the binding.
         server: the NATS server.
         queue: calls that wait for room at workers at most.
+        address: host and port at which workers reach this daemon for sessions; empty for those at which it listens.
+
+    Attributes:
+        sessions: passes sessions on.
     """
 
-    def __init__(self, context: BindingContext, server: NatsServer, queue: int) -> None:
+    def __init__(self, context: BindingContext, server: NatsServer, queue: int, address: str) -> None:
         self._context = context
         self._queue = queue
         self._key = bytes(context.key)
@@ -107,6 +117,16 @@ class WorkerBridge:
         self._batch_is_open = False
         self._timer: asyncio.TimerHandle | None = None
         self._has_complained = False
+        self.sessions = RoutedSessions(
+            context,
+            self._name,
+            address,
+            self._workers,
+            lambda worker, message, about: self._channel.send(
+                worker.subject, message, f"{worker.reply_subject}.{_SESSION}.{about}"
+            ),
+            lambda message: self._channel.send(self._subjects.all_workers, message),
+        )
         own = self._subjects.bridge(self._name, ">")
         subscriptions = {own: self._on_message, self._subjects.all_bridges: self._on_message}
         self._channel = NatsChannel(server, f"fastn-p2p {context.identity}", subscriptions, self._on_connected)
@@ -315,7 +335,7 @@ class WorkerBridge:
             elif worker is not None:
                 self._on_worker_message(worker, message)
 
-    def _on_worker_message(self, worker: KnownWorker, message: Accepted | Late | Answer | Part | Pong) -> None:
+    def _on_worker_message(self, worker: KnownWorker, message: WorkerAnswer) -> None:
         if isinstance(message, Accepted):
             for each in message.ids:
                 self._on_accepted(worker, worker.calls.get(each))
@@ -323,6 +343,8 @@ class WorkerBridge:
             self._on_answer(worker, message)
         elif isinstance(message, Part):
             self._on_part(worker, message)
+        elif isinstance(message, SessionAccepted | SessionRefused):
+            self.sessions.on_answer(worker, message)
         elif isinstance(message, Late):
             if message.id in worker.calls:
                 self._send(worker, Begin(message.id))
@@ -409,6 +431,10 @@ class WorkerBridge:
             return
         worker.missed += 1
         kind, _, batch = about.partition(".")
+        if kind == _SESSION:
+            if not worker.calls:
+                self._workers.pop(worker.name, None)
+            self.sessions.on_unreachable(worker, batch)
         if kind != _OFFER or not batch.isdecimal():
             return
         worker.is_slow = True
@@ -430,6 +456,9 @@ class WorkerBridge:
             log.info("the worker %s (%s) takes calls", ready.worker, label)
         if known is not None:
             known.is_slow = False
+            known.serves_sessions = ready.serves_sessions
+            known.sessions = max(0, ready.sessions)
+            self.sessions.on_workers_changed()
             self._assign_waiting()
 
     def _on_draining(self, draining: WorkerDraining) -> None:

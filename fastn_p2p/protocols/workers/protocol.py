@@ -11,8 +11,10 @@ import msgspec
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, ErrorReply, Reply
 from fastn_p2p_client.peer import Peer
-from fastn_p2p_client.protocol import BindingContext, CallContext, Permissions, Protocol, request
+from fastn_p2p_client.protocol import BindingContext, CallContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.request_id import served_request
+from fastn_p2p_client.session.session import Session
+from fastn_p2p_client.worker_token import parse_address
 from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
 
 if TYPE_CHECKING:
@@ -22,13 +24,14 @@ _answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorR
 
 
 class Workers(Protocol):
-    """Pass requests on to workers on other machines, through a NATS server.
+    """Pass requests and sessions on to workers on other machines, through a NATS server.
 
     Access lists, limits, deadlines and errors are those of any binding. By default peers in the address book may use
-    it. Sessions are not passed on.
+    it. The bytes of sessions do not pass the NATS server: workers connect to the daemon for them.
 
     Raises:
         ConnectionLost: a worker has ended with the call.
+        HandlerFailed: no worker has taken the session in time, or the daemon does not listen for workers.
         ProtocolNotFound: there is no worker.
         Overloaded: too many calls wait for room at workers.
     """
@@ -43,6 +46,8 @@ class Workers(Protocol):
         """Path of the certificates with which that of the server is checked; empty for those of the system."""
         queue: Annotated[int, msgspec.Meta(ge=1, le=16384)] = 4096
         """Calls that wait for room at workers."""
+        address: str = ""
+        """``HOST:PORT`` at which workers reach this daemon for sessions, if it is not that of ``worker.listen``."""
 
         def server(self) -> NatsServer:
             return NatsServer(self.url, self.credentials, self.ca)
@@ -66,6 +71,8 @@ class Workers(Protocol):
         if find_spec("nats") is None:
             raise ValueError("nats-py is not installed where the daemon runs: pip install 'fastn-p2p[nats]'")
         await asyncio.to_thread(self.config.server().check)
+        if self.config.address:
+            parse_address(self.config.address)
 
     async def on_activate(self) -> None:
         self._bridge = self._new_bridge()
@@ -82,7 +89,14 @@ class Workers(Protocol):
     def _new_bridge(self) -> WorkerBridge:
         from .bridge import WorkerBridge
 
-        return WorkerBridge(self.context, self.config.server(), self.config.queue)
+        return WorkerBridge(self.context, self.config.server(), self.config.queue, self.config.address)
+
+    @stream
+    async def forward_session(self, session: Session) -> None:
+        """Have a worker take a session."""
+        if self._bridge is None:
+            raise ConnectionLost(what="the binding")
+        await self._bridge.sessions.pass_on(session)
 
     @request("*")
     async def forward(self, request: msgspec.Raw, peer: Peer, call: CallContext) -> msgspec.Raw:

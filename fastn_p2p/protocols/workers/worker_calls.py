@@ -127,6 +127,9 @@ class KnownWorker:
         subject: for messages to it.
         reply_subject: for messages from it.
         capacity: calls that it takes at once; 0 for no limit.
+        serves_sessions: whether it takes sessions.
+        sessions: how many it has, as it says.
+        routed: how many are on their way to it.
         calls: what it was offered, by id.
         missed: ticks since it was heard of, while it has calls.
         is_slow: it has not accepted an offer in time, or the server cannot reach it.
@@ -144,6 +147,9 @@ class KnownWorker:
         "missed",
         "name",
         "reply_subject",
+        "routed",
+        "serves_sessions",
+        "sessions",
         "subject",
     )
 
@@ -158,6 +164,8 @@ class KnownWorker:
         self.is_slow = False
         self.is_draining = False
         self.last_offer = 0
+        self.serves_sessions = False
+        self.sessions = self.routed = 0
 
     @property
     def has_room(self) -> bool:

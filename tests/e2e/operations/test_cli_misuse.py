@@ -67,6 +67,7 @@ def test_messages_that_cannot_be_written_do_not_stop_a_command(daemons: TwoDaemo
         ("add-protocol alice --protocol Work --workers nats://u:p@a", None, "write it into a file"),
         ("add-protocol alice --protocol Work --workers nats://a --workers-ca /none", None, "no such file"),
         ("add-protocol alice --protocol Work --workers-ca a", None, "goes with --workers URL"),
+        ("add-protocol alice --protocol Work --workers nats://a --workers-address b", None, "'b' is no HOST:PORT"),
         ("delete-identity alice", None, "--yes"),
     ],
 )

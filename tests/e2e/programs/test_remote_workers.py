@@ -55,10 +55,7 @@ class Setup:
 @pytest.fixture(scope="module")
 def setup() -> Iterator[Setup]:
     address = f"127.0.0.1:{free_port()}"
-    with start_two_daemons(echo=False) as daemons:
-        daemons.two.stop()
-        daemons.two.env["FASTN_WORKER_LISTEN"] = address
-        daemons.two.start()
+    with start_two_daemons(echo=False, listen=address) as daemons:
         for name in ("default", "revoked", "second"):
             add = ("add-protocol", "bob", "--protocol", "Work", "--instance", name, "--program", "--allow", "everyone")
             assert daemons.two.cli(*add).returncode == 0

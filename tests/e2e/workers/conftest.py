@@ -11,14 +11,15 @@ import pytest
 
 from fastn_p2p_client import sync
 from tests.support.nats_servers import NatsProcess, nats_server
+from tests.support.ports import free_port
 from tests.support.two_daemons import TwoDaemons, start_two_daemons
 from tests.support.worker_programs import PROTOCOL, WorkerProcess
 
 
 @pytest.fixture(scope="package")
 def daemons() -> Iterator[TwoDaemons]:
-    """Shared by all tests of the folder."""
-    with start_two_daemons() as both:
+    """Shared by all tests of the folder. ``two`` listens for workers, and ``one`` does not."""
+    with start_two_daemons(listen=f"127.0.0.1:{free_port()}") as both:
         yield both
 
 

@@ -50,8 +50,8 @@ ADMINISTRATION = [
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync, chat]
 
 
-PLUMBING = {"abort", "fail", "on_message", "set_peer"}
-"""Methods of sessions for dispatchers, which use async sessions only."""
+PLUMBING = {"abort", "fail", "on_message", "request_route", "set_peer"}
+"""Methods of sessions for dispatchers and the bridge of workers, which use async sessions only."""
 
 
 def public_names(module: types.ModuleType) -> set[str]:

@@ -8,9 +8,8 @@ import secrets
 from fastn_p2p_client.errors import NotForWorkers
 from fastn_p2p_client.ipc.messages import ChangeWorkerTokens, WorkerTokenReply
 from fastn_p2p_client.names import check_name
-from fastn_p2p_client.worker_token import SECRET_BYTES
+from fastn_p2p_client.worker_token import SECRET_BYTES, token_hash
 
-from ...network.workers.worker_access import token_hash
 from ..context import GatewayContext
 from ..worker_bindings import announce_workers
 

@@ -74,6 +74,8 @@ METRICS: Final = MappingProxyType(
         "identities_online": Metric(GAUGE, "Identities that can be called."),
         "identities_asleep": Metric(GAUGE, "Identities of them that are asleep."),
         "wake_ups": Metric(COUNTER, "Attempts to wake identities that were asleep."),
+        "sessions_taken": Metric(COUNTER, "Sessions that workers behind NATS have taken."),
+        "tokens_refused": Metric(COUNTER, "Tokens of workers for one session that did not count."),
         "identity_wanted": Metric(GAUGE, "1 if the owner has brought the identity online.", ("identity",)),
         "identity_online": Metric(GAUGE, "1 if the identity can be called.", ("identity",)),
         "identity_delegation_seconds": Metric(

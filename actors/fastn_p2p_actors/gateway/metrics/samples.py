@@ -60,6 +60,8 @@ def samples_of(status: Status, figures: NetworkFigures | None, free: int | None)
         yield Sample("identities_online", (), status.online_total)
         yield Sample("identities_asleep", (), status.asleep_total)
         yield Sample("wake_ups", (), figures.wake_ups)
+        yield Sample("sessions_taken", (), figures.sessions_taken)
+        yield Sample("tokens_refused", (), figures.tokens_refused)
     for process in status.processes:
         yield from _of_process(process)
     for identity in status.identities:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from fastn_p2p_client.ipc.messages import Message, SessionData, SharedData, encode
+from fastn_p2p_client.ipc.messages import DeliverSession, Message, SessionData, SharedData, encode
 from fastn_p2p_client.session.shared_memory import SMALLEST, Chunk, SharedMemory
 
 from ...runtime.mailbox import Mailbox, Sender
@@ -24,10 +24,19 @@ def is_daemon_id(correlation: bytes) -> bool:
     return len(correlation) == 8 and correlation[0] >= 0xC0
 
 
+class Offered(NamedTuple):
+    """Offer of a session to the identity's own process."""
+
+    message: DeliverSession
+    payload: bytes
+    expires: float
+    """Monotonic seconds."""
+
+
 class LocalLeg:
     """Leg of a local process: the opener, or the server."""
 
-    __slots__ = ("_mailbox", "correlation", "has_token", "is_mapped", "memory", "sender")
+    __slots__ = ("_mailbox", "correlation", "has_token", "is_mapped", "memory", "offered", "sender")
 
     def __init__(self, mailbox: Mailbox, sender: Sender, correlation: bytes) -> None:
         self._mailbox = mailbox
@@ -39,11 +48,17 @@ class LocalLeg:
         """True once the session was given a token for its memory, which happens once."""
         self.is_mapped = False
         """True once the process has mapped the memory, and bytes for it may be written there."""
+        self.offered: Offered | None = None
+        """The offer to the process, while it may let a worker take the session."""
 
     @property
     def key(self) -> tuple[Sender, bytes]:
         """Key in the tables of sessions."""
         return self.sender, self.correlation
+
+    def discard_offer(self) -> None:
+        """The session is open, so no worker can take it any more."""
+        self.offered = None
 
     def read(self, message: SharedData) -> memoryview | None:
         """Return a view of a chunk that the process has written to the memory of the session; None if it has not."""

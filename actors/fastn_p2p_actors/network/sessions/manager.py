@@ -46,7 +46,7 @@ from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from ..serving.wake_ups import WakeUps
-from .local_leg import LocalLeg, is_daemon_id
+from .local_leg import LocalLeg, Offered, is_daemon_id
 from .memory_sharing import MemorySharing
 from .opening import Opening, OpeningDeadlines
 from .relay import SessionRelay
@@ -127,6 +127,14 @@ class SessionManager:
     def served(self) -> int:
         """Number of sessions that local processes serve."""
         return len(self._served_by)
+
+    def served_session(self, sender: Sender, correlation: bytes) -> SessionRelay | None:
+        """Return a session that a local process serves; None if it has ended."""
+        return self._served_by.get((sender, correlation))
+
+    def hand_over(self, relay: SessionRelay, offered: Offered, sender: Sender) -> None:
+        """Have a worker serve a session that was offered to an identity's own process."""
+        self._offers.hand_over(relay, offered, sender)
 
     def is_open_by(self, sender: Sender) -> bool:
         """Return whether a local process has opened a session that has not ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastn_p2p_client.errors import ConnectionLost, Denied, P2PError
 
@@ -48,6 +48,20 @@ class SessionRevocation:
         """Watch a session until it ends."""
         self._permissions[relay] = _SessionPermission(source, target, protocol, instance, server)
         relay.at_end.append(lambda: self._permissions.pop(relay, None))
+
+    def served_by(self, relay: SessionRelay, server: Sender) -> None:
+        """Note that another local process serves a session from now on."""
+        self._permissions[relay] = replace(self._permissions[relay], server=server)
+
+    async def binding_ended(self, target: bytes, protocol: str, instance: str) -> None:
+        """End the sessions of a binding that workers on other machines have: its identity does not serve it any more.
+
+        The identity's own process ends those that it serves itself.
+        """
+        async for relay, permission in in_time_slices(list(self._permissions.items())):
+            named = permission.target, permission.protocol, permission.instance
+            if named == (target, protocol, instance) and permission.server is not None and permission.server.is_remote:
+                relay.fail(ConnectionLost(what=f"the binding {protocol} ({instance}), which was removed or stopped,"))
 
     async def identity_offline(self, identity: OnlineIdentity) -> None:
         """End the sessions that an identity has opened, and those that programs serve for it: its owner has taken it

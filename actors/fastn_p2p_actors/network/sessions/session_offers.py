@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import ConnectionLost, Denied, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import DeliverSession, encode
+from fastn_p2p_client.ipc.messages import Cancel, DeliverSession, encode
 from fastn_p2p_client.otel import safe_traceparent
 
 from ...runtime.mailbox import Mailbox, Sender
@@ -20,10 +21,12 @@ from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
 from ..serving.wake_ups import WakeUps
 from ..wire import messages as wire
-from .local_leg import LocalLeg, daemon_id
+from .local_leg import LocalLeg, Offered, daemon_id
 from .relay import SessionRelay
 from .revocation import SessionRevocation
 from .session_memory import SessionMemory
+
+_CANCEL: Final = encode(Cancel())
 
 
 class SessionOffers:
@@ -153,6 +156,9 @@ class SessionOffers:
             return
         relay.server = leg
         self.served_by[leg.key] = relay
+        if server.hosted:
+            leg.offered = Offered(offer, payload, now + deadline_ms / 1000)
+            relay.at_opened.append(leg.discard_offer)
         self._revocation.add(relay, source, target, protocol, instance, server.sender)
         binding.opened += 1
         binding.sessions += 1
@@ -161,13 +167,32 @@ class SessionOffers:
         expires = now + deadline_ms / 1000 - DEADLINE_MARGIN
 
         def ended() -> None:
-            self.served_by.pop(leg.key, None)
+            served = relay.server
+            if isinstance(served, LocalLeg):
+                self.served_by.pop(served.key, None)
             binding.sessions -= 1
             server.in_flight -= 1
             if not relay.opened and time.monotonic() >= expires:
                 binding.servers.missed(server, now, time.monotonic())
 
         relay.at_end.append(ended)
+
+    def hand_over(self, relay: SessionRelay, offered: Offered, sender: Sender) -> None:
+        """Offer a session that is not open yet to a worker. The process that had it does not have it any more."""
+        earlier = relay.server
+        if isinstance(earlier, LocalLeg):
+            del self.served_by[earlier.key]
+            self._mailbox.send(earlier.sender, earlier.correlation, _CANCEL)
+        self._next_number = number = self._next_number + 1
+        leg = relay.server = LocalLeg(self._mailbox, sender, daemon_id(number))
+        self.served_by[leg.key] = relay
+        self._revocation.served_by(relay, sender)
+        if isinstance(relay.opener, IncomingSession):
+            relay.opener.backpressure = self._memory.backpressure_of(sender)
+        left = max(1, int((offered.expires - time.monotonic()) * 1000))
+        header = encode(replace(offered.message, deadline_ms=left))
+        if not self._mailbox.send(sender, leg.correlation, header, offered.payload):
+            relay.fail(ConnectionLost(what=f"the worker that serves {offered.message.protocol}"))
 
     @staticmethod
     def _reject(relay: SessionRelay, error: P2PError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -14,6 +13,7 @@ from fastn_p2p_client.ipc.messages import (
     CallUnknown,
     EndOfStream,
     ErrorReply,
+    RedeemRoute,
     RegisterBinding,
     ResetStream,
     SessionData,
@@ -23,6 +23,7 @@ from fastn_p2p_client.ipc.messages import (
     UnregisterBinding,
     WindowUpdate,
 )
+from fastn_p2p_client.worker_token import token_hash
 
 from ...runtime.mailbox import Sender
 from ..admin_messages import WorkerBinding
@@ -47,11 +48,6 @@ _ANSWERS: Final = frozenset(
 log = logging.getLogger(__name__)
 
 
-def token_hash(secret: bytes) -> bytes:
-    """Return what the daemon keeps of a token's secret."""
-    return hashlib.blake2b(secret, digest_size=32, person=b"worker-token").digest()
-
-
 class RemoteWorker(NamedTuple):
     """Worker that has registered."""
 
@@ -72,6 +68,8 @@ class WorkerAccess:
         self._end = end
         self._bindings: dict[tuple[str, str, str], WorkerBinding] = {}
         self._workers: dict[Sender, tuple[RemoteWorker, RegisterBinding]] = {}
+        self._sessions: set[Sender] = set()
+        """Connections for one session each."""
 
     def replace(self, bindings: tuple[WorkerBinding, ...]) -> list[tuple[Sender, RegisterBinding]]:
         """Set all bindings that workers may serve. A worker whose token is gone is disconnected.
@@ -92,17 +90,22 @@ class WorkerAccess:
 
     def on_sender_gone(self, sender: Sender) -> None:
         self._workers.pop(sender, None)
+        self._sessions.discard(sender)
 
-    def is_registered(self, sender: Sender) -> bool:
-        """Return whether the connection has shown a token."""
-        return sender in self._workers
+    def on_session(self, sender: Sender) -> None:
+        """Let the connection answer for the one session that it has taken, and do nothing else."""
+        self._sessions.add(sender)
 
     def check(self, sender: Sender, message: Any) -> None:
         """Raise Forbidden if a worker may not send the message."""
         kind = type(message)
-        if kind is RegisterBinding:
-            return  # ``access_of`` looks at its token
+        if sender in self._sessions:
+            if kind in _ANSWERS:
+                return
+            raise Forbidden(role="a worker that has taken a session", request=kind.__name__)
         known = self._workers.get(sender)
+        if kind is RegisterBinding or (kind is RedeemRoute and known is None):
+            return  # its token is looked at next
         if known is not None:
             if kind in _ANSWERS:
                 return

@@ -19,15 +19,18 @@ __all__ = [
     "GetMemory",
     "MemoryReady",
     "OpenSession",
+    "RedeemRoute",
     "RegisterBinding",
     "RegisterIdentity",
     "Reply",
     "ReportWaiting",
     "RequestSleep",
     "ResetStream",
+    "RouteSession",
     "SessionData",
     "SessionMessage",
     "SessionOpened",
+    "SessionRoute",
     "ShareMemory",
     "SharedData",
     "SleepReply",
@@ -193,6 +196,30 @@ class GetMemory(Message, frozen=True, tag=85):
     token: bytes
 
 
+class RouteSession(Message, frozen=True, tag=107):
+    """Let a worker on another machine take this session, which was not accepted yet, in place of this process.
+
+    Its id is that of the session. Only an identity's own process may send it. Answered by ``SessionRoute``. Once the
+    worker has taken the session, this process gets ``Cancel``.
+    """
+
+    token_hash: bytes
+    """Hash of the token that the worker has made for this session and will show: see ``worker_token.token_hash``."""
+
+
+class RedeemRoute(Message, frozen=True, tag=109):
+    """Take the session that was routed to the worker with this token, over a connection for this session alone.
+
+    Answered by ``Ack``, before which the session arrives as ``DeliverSession``, or by ``ErrorReply``. A token counts
+    once, for a few seconds, and for this binding.
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    token: bytes
+
+
 class RegisterIdentity(Message, frozen=True, tag=70):
     """Bring the identity online, until this connection ends. Answered by ``Ack``.
 
@@ -350,6 +377,17 @@ class DeliverSession(Message, frozen=True, tag=81):
     """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
 
 
+class SessionRoute(Message, frozen=True, tag=108):
+    """Answer to ``RouteSession`` with the id of the session: the worker may take it for a few seconds."""
+
+    address: str = ""
+    """Host and port at which this daemon listens for workers."""
+    fingerprint: bytes = b""
+    """SHA-256 of its certificate there."""
+    problem: str = ""
+    """Why no worker can take the session; empty if one can. The other fields are empty then."""
+
+
 class MemoryReady(Message, frozen=True, tag=84):
     """Answer to ``ShareMemory`` with the id of the session: the memory can be taken with this token, once."""
 
@@ -361,6 +399,7 @@ SessionMessage: TypeAlias = (
     | SessionData
     | SharedData
     | MemoryReady
+    | SessionRoute
     | EndOfStream
     | Ack
     | WindowUpdate
@@ -393,6 +432,8 @@ DataRequest: TypeAlias = (
     | SharedData
     | ShareMemory
     | GetMemory
+    | RouteSession
+    | RedeemRoute
     | EndOfStream
     | Ack
     | WindowUpdate
@@ -415,6 +456,7 @@ DataMessage: TypeAlias = (
     | SessionData
     | SharedData
     | MemoryReady
+    | SessionRoute
     | SleepReply
     | EndOfStream
     | WindowUpdate
