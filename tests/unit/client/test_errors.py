@@ -148,13 +148,13 @@ def test_an_error_travels(cls: type[P2PError]) -> None:
         assert (twin.code, twin.fields(), str(twin), repr(twin)) == (cls.code, error.fields(), str(error), repr(error))
 
 
-@each_error
 @pytest.mark.parametrize("value", [None, 7, "x", b"\xff", [None], {"a": 1}, float("nan"), -(2**63)], ids=repr)
-def test_fields_that_do_not_fit_never_surface_where_the_error_is_printed(cls: type[P2PError], value: Any) -> None:
-    error = error_from(cls.code, dict.fromkeys(fields_of(cls), value))
-    assert type(error) in (cls, InternalError)
-    assert str(error)
-    assert repr(error)
+def test_fields_that_do_not_fit_never_surface_where_the_error_is_printed(value: Any) -> None:
+    for cls in LEAVES:
+        error = error_from(cls.code, dict.fromkeys(fields_of(cls), value))
+        assert type(error) in (cls, InternalError)
+        assert str(error), cls
+        assert repr(error), cls
 
 
 @pytest.mark.parametrize(

@@ -113,22 +113,22 @@ def callables() -> Iterator[tuple[str, Callable[..., Any]]]:
                     yield f"{name}.{attribute}", function
 
 
-@pytest.mark.parametrize(("name", "thing"), list(exported_things()))
-def test_everything_is_documented(name: str, thing: object) -> None:
-    if inspect.isclass(thing) and issubclass(thing, BaseException):
-        assert f" {thing.__name__}" in (errors.__doc__ or "")  # the tree says what each of them is
-    elif inspect.isclass(thing) or inspect.isroutine(thing):
-        assert thing.__doc__, name
+def test_everything_is_documented() -> None:
+    for name, thing in exported_things():
+        if inspect.isclass(thing) and issubclass(thing, BaseException):
+            assert f" {thing.__name__}" in (errors.__doc__ or ""), name  # the tree says what each of them is
+        elif inspect.isclass(thing) or inspect.isroutine(thing):
+            assert thing.__doc__, name
 
 
-@pytest.mark.parametrize(("name", "function"), list(callables()))
-def test_every_function_is_documented_and_typed(name: str, function: Callable[..., Any]) -> None:
-    if not name.endswith("__init__"):
-        assert function.__doc__, name
-    hints = typing.get_type_hints(function)
-    assert "return" in hints
-    parameters = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
-    assert set(parameters) <= set(hints)
+def test_every_function_is_documented_and_typed() -> None:
+    for name, function in callables():
+        if not name.endswith("__init__"):
+            assert function.__doc__, name
+        hints = typing.get_type_hints(function)
+        assert "return" in hints, name
+        parameters = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
+        assert set(parameters) <= set(hints), name
 
 
 def documented() -> Iterator[tuple[str, Callable[..., Any], str]]:
@@ -149,33 +149,26 @@ def documented() -> Iterator[tuple[str, Callable[..., Any], str]]:
         yield name, function, text
 
 
-DOCUMENTED = [pytest.param(*each, id=each[0]) for each in documented()]
-
-
 def entry(text: str, parameter: str) -> str:
     """Return the lines about a parameter in the docstring; the whole text if a sentence has its name."""
     found = re.search(rf"(?m)^ *(?:\w+, )*{parameter}(?:, \w+)*: .*(?:\n {{8,}}.*)*", text)
     return found[0] if found else text if f"``{parameter}``" in text else ""
 
 
-@pytest.mark.parametrize(("name", "function", "text"), DOCUMENTED)
-def test_docstrings_describe_each_argument_and_times_in_seconds(
-    name: str, function: Callable[..., Any], text: str
-) -> None:
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in ("self", "cls") and parameter.kind is not parameter.VAR_KEYWORD:
-            assert entry(text, parameter.name), f"{name}: {parameter.name}"
-            if parameter.annotation in ("float", "float | None"):
-                assert "second" in entry(text, parameter.name), f"{name}: {parameter.name}"
+def test_docstrings_describe_each_argument_and_times_in_seconds() -> None:
+    for name, function, text in documented():
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.name not in ("self", "cls") and parameter.kind is not parameter.VAR_KEYWORD:
+                assert entry(text, parameter.name), f"{name}: {parameter.name}"
+                if parameter.annotation in ("float", "float | None"):
+                    assert "second" in entry(text, parameter.name), f"{name}: {parameter.name}"
 
 
-@pytest.mark.parametrize(("name", "function", "text"), DOCUMENTED)
-def test_docstrings_name_the_errors_that_the_function_itself_raises(
-    name: str, function: Callable[..., Any], text: str
-) -> None:
-    raised = set(re.findall(r"raise (?:errors\.)?([A-Z]\w+)", inspect.getsource(inspect.unwrap(function))))
-    for error in raised - {"StopIteration", "StopAsyncIteration", "InternalError"}:
-        assert error in text, f"{name}: {error}"
+def test_docstrings_name_the_errors_that_the_function_itself_raises() -> None:
+    for name, function, text in documented():
+        raised = set(re.findall(r"raise (?:errors\.)?([A-Z]\w+)", inspect.getsource(inspect.unwrap(function))))
+        for error in raised - {"StopIteration", "StopAsyncIteration", "InternalError"}:
+            assert error in text, f"{name}: {error}"
 
 
 def fields() -> Iterator[tuple[str, str, bool]]:
@@ -189,9 +182,9 @@ def fields() -> Iterator[tuple[str, str, bool]]:
                     yield f"{name}.{line.target.id}", line.target.id, own or line.target.id in str(thing.__doc__)
 
 
-@pytest.mark.parametrize(("name", "field", "is_documented"), list(fields()))
-def test_every_field_is_documented(name: str, field: str, is_documented: bool) -> None:
-    assert field.startswith("_") or is_documented, name
+def test_every_field_is_documented() -> None:
+    for name, field, is_documented in fields():
+        assert field.startswith("_") or is_documented, name
 
 
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
