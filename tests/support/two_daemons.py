@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from fastn_p2p_client.errors import PermissionsNeeded
 from fastn_p2p_client.ipc.messages import AddProtocol, BindingStatus
-from tests.support.daemons import DEADLINE, Daemon, eventually
+from tests.support.daemons import DEADLINE, Daemon, eventually, pause_after
 from tests.support.protocols import install_protocols
 
 __all__ = [
@@ -144,11 +145,11 @@ async def until(condition: Callable[[], object], what: str, timeout: float = DEA
 async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = DEADLINE) -> T:
     """``until`` for what has to be awaited: the first true value. Calls in flight when the time is over are
     cancelled."""
-    deadline = asyncio.timeout(timeout)
+    deadline, began = asyncio.timeout(timeout), time.monotonic()
     try:
         async with deadline:
             while not (value := await condition()):  # noqa: ASYNC110 - it is asked again, and nobody tells when
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(max(0.005, pause_after(time.monotonic() - began)))
             return value
     except TimeoutError:
         if deadline.expired():
