@@ -8,9 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
-
-import pytest
+from typing import Final, NoReturn, TypeVar
 
 __all__ = ["END_SECONDS", "child", "open_files", "resident", "shared_memories", "signal_if_alive"]
 
@@ -49,7 +47,13 @@ def open_files(pid: int) -> int:
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  (names only; the files come and go)
     except PermissionError:
-        pytest.skip("only root may count the open files of a process that is undumpable")
+        _skip("only root may count the open files of a process that is undumpable")
+
+
+def _skip(reason: str) -> NoReturn:
+    import pytest  # here, because it takes 0.1 s to load, and processes that tests start import this module
+
+    pytest.skip(reason)
 
 
 def resident(pid: int) -> int:
@@ -63,7 +67,7 @@ def shared_memories(pid: int) -> int:
     try:
         return Path(f"/proc/{pid}/maps").read_text().count("/memfd:fastn-p2p-session")
     except PermissionError:
-        pytest.skip("only root may read the mappings of a process that is undumpable")
+        _skip("only root may read the mappings of a process that is undumpable")
 
 
 def signal_if_alive(pid: int, number: signal.Signals) -> None:
