@@ -166,8 +166,14 @@ async def test_the_end_of_a_call_cancels_its_handler(call: Call, start: Start, t
     await noted(notes, 1)
     pending.cancel()
     assert (await noted(notes, 2))[1][0] == "ended-with-CancelledError"
-    with pytest.raises(DeadlineExceeded):
-        await call(until=str(tmp_path / "never"), note=str(notes), timeout=0.5)
+
+    async def began() -> bool:
+        """It does not if the call is on its way until its deadline."""
+        with pytest.raises(DeadlineExceeded):
+            await call(until=str(tmp_path / "never"), note=str(notes), timeout=0.5)
+        return len(notes.read_text().splitlines()) > 2
+
+    await until_awaited(began, "the handler has begun")
     assert (await noted(notes, 4))[3][0] == "ended-with-CancelledError"
 
 
