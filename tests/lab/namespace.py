@@ -145,4 +145,9 @@ class Namespace:
     @property
     def prefix(self) -> list[str]:
         """Command that runs the command after it in the namespace."""
-        return [sys.executable, "-I", "-S", str(_ENTER), f"/proc/{os.getpid()}/fd/{self.fd}"]
+        return [sys.executable, "-I", "-S", str(_ENTER), self.file]
+
+    @property
+    def file(self) -> str:
+        """File of the namespace, by which others enter it."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"

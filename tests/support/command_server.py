@@ -11,6 +11,7 @@ standard streams, and a pipe for the ``STATUS`` of the process: its pid when it 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import io
@@ -43,6 +44,8 @@ STATUS: Final = struct.Struct("i")
 _STARTED_ANEW: Final = ("daemon", "demo", "relay")
 """Commands that start processes with their interpreter, and so need one that was started as usual."""
 _READ: Final = 65536
+_CLONE_NEWNET: Final = 0x40000000
+"""From linux/sched.h."""
 
 
 class _Order(msgspec.Struct):
@@ -52,10 +55,18 @@ class _Order(msgspec.Struct):
     env: dict[bytes, bytes]
     directory: bytes
     closed: list[int]
+    network: bytes
+    """File of a network namespace to enter; empty for none."""
 
 
 def run_command(
-    arguments: Sequence[str], env: Mapping[str, str], *, input: str | None, timeout: float, stdout: str = ""
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    input: str | None,
+    timeout: float,
+    stdout: str = "",
+    network: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command until it ends, as ``subprocess.run`` does with ``capture_output`` and ``text``.
 
@@ -67,6 +78,7 @@ def run_command(
         input: its standard input; None for an empty one.
         timeout: seconds after which it is killed.
         stdout: file that is its standard output, or ``CLOSED``; empty for a pipe, whose content is returned.
+        network: file of the network namespace that it enters; empty for that of this process.
 
     Raises:
         subprocess.TimeoutExpired: it took longer.
@@ -76,6 +88,7 @@ def run_command(
     closed = [1] if stdout == CLOSED else []
     if server.variables != read_at_start(env) or (arguments and arguments[0] in _STARTED_ANEW):
         assert not stdout, f"{arguments[0]} is run by a shell if its standard output matters"
+        assert not network
         done = subprocess.run(
             command, env=env, input=input, stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True, text=True, timeout=timeout, check=False,
@@ -87,7 +100,7 @@ def run_command(
         theirs = [pipe.theirs for pipe in pipes]
         if stdout:
             theirs[1] = stack.enter_context(Path(os.devnull if closed else stdout).open("wb", buffering=0)).fileno()
-        server.start(arguments, env, theirs, closed)
+        server.start(arguments, env, theirs, closed, network)
         for pipe in pipes:
             pipe.close_theirs()
         if not _communicate(pipes, (input or "").encode(locale.getencoding()), time.monotonic() + timeout):
@@ -194,13 +207,22 @@ class _Server:
         return self._owner == os.getpid() and self._process.poll() is None
 
     def start(
-        self, arguments: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], closed: Sequence[int] = ()
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        descriptors: Sequence[int],
+        closed: Sequence[int] = (),
+        network: str = "",
     ) -> None:
         """Start a command. The descriptors are its three standard streams, and the pipe for its ``STATUS``."""
         variables = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
         with os.fdopen(os.memfd_create("order"), "w+b") as order:
             order.write(
-                msgspec.msgpack.encode(_Order([*map(os.fsencode, arguments)], variables, bytes(Path.cwd()), [*closed]))
+                msgspec.msgpack.encode(
+                    _Order(
+                        [*map(os.fsencode, arguments)], variables, bytes(Path.cwd()), [*closed], os.fsencode(network)
+                    )
+                )
             )
             order.flush()
             socket.send_fds(self._socket, [b"x"], [order.fileno(), *descriptors])
@@ -303,6 +325,8 @@ def _become_command(descriptors: list[int]) -> _Order:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_standard_streams(order.closed)
     os.chdir(order.directory)
+    if order.network:
+        _enter(order.network)
     os.environ.clear()
     os.environb.update(order.env)
     time.tzset()
@@ -310,6 +334,15 @@ def _become_command(descriptors: list[int]) -> _Order:
     sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.orig_argv = [sys.executable, "-m", "fastn_p2p", *map(os.fsdecode, order.arguments)]
     return order
+
+
+def _enter(network: bytes) -> None:
+    """Enter a network namespace, as this process has one thread (setns(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(network, os.O_RDONLY)
+    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot enter {os.fsdecode(network)}")
+    os.close(descriptor)
 
 
 def _open_standard_streams(closed: Sequence[int]) -> None:

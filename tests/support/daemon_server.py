@@ -44,20 +44,25 @@ def _not_ours(env: Mapping[str, str]) -> dict[str, str]:
 class ForkedDaemon:
     """A daemon, with the part of ``subprocess.Popen`` that the tests use.
 
+    Args:
+        arguments: of ``fastn-p2p``.
+        env: its environment.
+        network: file of the network namespace that it enters; empty for that of this process.
+
     Attributes:
         pid: of the supervisor.
         stderr: its standard error. The two others are ``/dev/null``.
         returncode: None until ``poll`` or ``wait`` has seen its end.
     """
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], network: str = "") -> None:
         self.args = [sys.executable, "-m", "fastn_p2p", *arguments]
         self.returncode: int | None = None
         reader, writer = os.pipe()
         self._status, status = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
         try:
-            _server.get().start(arguments, env, [null, null, writer, status])
+            _server.get().start(arguments, env, [null, null, writer, status], network=network)
         finally:
             for descriptor in (null, writer, status):
                 os.close(descriptor)

@@ -106,19 +106,21 @@ class Daemon:
         """Run it; returns at once. ``prefix`` is a command that runs it somewhere else."""
         self._ready.clear()
         self.errors.clear()
-        usual = not arguments and not prefix and self.command is Daemon.command
-        if usual and self.forked and is_forkable(self.env):
-            self.process = ForkedDaemon(["daemon"], self.env)
-        else:
-            self.process = subprocess.Popen(
-                [*prefix, *self.command, *arguments],
-                env=self.env,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        may_be_forked = self.forked and not prefix and is_forkable(self.env)
+        forked = self.fork(*arguments) if may_be_forked else None
+        self.process = forked or subprocess.Popen(
+            [*prefix, *self.command, *arguments],
+            env=self.env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
+
+    def fork(self, *arguments: str) -> ForkedDaemon | None:
+        """Run it as a fork. Return None to have it run by the interpreter: it reads options."""
+        return None if arguments or self.command is not Daemon.command else ForkedDaemon(["daemon"], self.env)
 
     def wait_ready(self, timeout: float = DEADLINE) -> bool:
         self._ready.wait(timeout)
