@@ -177,6 +177,18 @@ class Protocol:
         """
         return Permissions()
 
+    @classmethod
+    def keeps_state(cls, config: Any) -> bool:
+        """Return whether a binding with this config keeps what peers send, such as an inbox. By default it does not.
+
+        If several daemons serve the identity, only one of them serves such a binding, its home: docs/replicas.md.
+        Called before the instance exists; do nothing but compute.
+
+        Args:
+            config: an instance of ``Config``.
+        """
+        return False
+
     async def on_check(self) -> None:
         """Check the config beyond its types. Raise to reject it, and name the field: ``... - at `$.path```.
 

@@ -138,6 +138,7 @@ export const ReplicaNotFound = define("replica-not-found", "identity: str, repli
 export const ReplicaRemoved = define("replica-removed", "identity: str");
 export const StorageHeld = define("storage-held", "store: str, holder: str", RETRYABLE);
 export const StorageUnavailable = define("storage-unavailable", "what: str", RETRYABLE);
+export const HomeAway = define("home-away", "peer: str, protocol: str, instance: str, daemon: str, endpoint: str, term: int, seconds: int", RETRYABLE);
 export const NotForWorkers = define("not-for-workers", "identity: str, protocol: str, instance: str, reason: str");
 export const TokenRefused = define("token-refused", "identity: str, protocol: str, instance: str");
 export const WrongDaemon = define("wrong-daemon", "address: str");

@@ -200,3 +200,4 @@ export class ReplicaNotFound extends P2PError<{ identity: string; replica: strin
 export class ReplicaRemoved extends P2PError<{ identity: string }> {}
 export class StorageHeld extends P2PError<{ store: string; holder: string }> {}
 export class StorageUnavailable extends P2PError<{ what: string }> {}
+export class HomeAway extends P2PError<{ peer: string; protocol: string; instance: string; daemon: string; endpoint: string; term: number; seconds: number }> {}

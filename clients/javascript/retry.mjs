@@ -17,8 +17,8 @@ const PASSING = new Set([
 /** Codes of errors that end an attempt before any handler got it. After any other, the call may have been executed. */
 const NOT_EXECUTED = new Set([
   "command-not-found", "daemon-not-running", "delegation-expired", "delegation-not-yet-valid", "denied",
-  "identity-offline", "instance-not-found", "no-identity-online", "peer-offline", "peer-unknown", "peer-unreachable",
-  "protocol-not-found",
+  "home-away", "identity-offline", "instance-not-found", "no-identity-online", "peer-offline", "peer-unknown",
+  "peer-unreachable", "protocol-not-found",
 ]);
 
 export class CallRetry {

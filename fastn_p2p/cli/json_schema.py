@@ -67,6 +67,7 @@ RESULTS: Final[dict[str, tuple[Any, ...]]] = {
     "replica.invite": (r.PairingWords, r.AddedReplica),
     "replica.join": (r.JoinedRecord,),
     "replica.list": (list[m.ReplicaInfo],),
+    "replica.promote": (m.HomeInfo,),
     "replica.remove": (r.EndedReplica,),
     "replica.end": (r.NameRecord,),
     "peer.add": (r.AddedPeer,),

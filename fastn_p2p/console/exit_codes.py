@@ -108,6 +108,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "peer-unreachable": ExitCode.PEER,
     "peer-offline": ExitCode.PEER,
     "owner-away": ExitCode.PEER,
+    "home-away": ExitCode.PEER,
     "denied": ExitCode.DENIED,
     "token-refused": ExitCode.DENIED,
     "wrong-daemon": ExitCode.DENIED,

@@ -11,6 +11,7 @@ from fastn_p2p_actors.vault.access_policy import NETWORK, OWNER
 from fastn_p2p_actors.vault.actor import VaultServer
 from fastn_p2p_actors.vault.messages import (
     AdoptKeys,
+    ClaimHome,
     CreateKey,
     DeleteKey,
     EndReplica,
@@ -21,6 +22,7 @@ from fastn_p2p_actors.vault.messages import (
     ListEnrolled,
     ListKeys,
     ListRevokedKeys,
+    PromoteHome,
     RecordEvent,
     RevokeKey,
     RotateTransportKey,
@@ -55,6 +57,8 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     SignInvitation: SignInvitation("alice", 1, 1, ("Chat/default",), b"", bytes(16)),
     EnrolReplica: EnrolReplica("alice", bytes(range(32)), "laptop"),
     EndReplica: EndReplica("alice", "laptop"),
+    PromoteHome: PromoteHome("alice", "Mail", "default"),
+    ClaimHome: ClaimHome("alice", "Mail", "default"),
     ListEnrolled: ListEnrolled("alice"),
     SignReplica: SignReplica("alice", bytes(range(32))),
     RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),

@@ -37,6 +37,7 @@ class HostedBinding:
     Attributes:
         binding: the binding for the dispatcher, once it is active; else None.
         access: the effective access list, once it is active; never empty then.
+        keeps_state: whether it keeps what peers send, once it is active.
         state: ``starting``, ``serving`` or ``failed: …``. With a ``problem``, ``describe`` says ``degraded: …``.
         waiting: how much waits for the owner, as the protocol says.
         stays_awake: whether the protocol works without requests at the moment, as it says.
@@ -61,6 +62,7 @@ class HostedBinding:
         self.instance = instance
         self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
+        self.keeps_state = False
         self.state = "starting"
         self.waiting = 0
         self.problem = ""
@@ -147,6 +149,7 @@ class HostedBinding:
             self._check_permitted(config, granted)
         handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
+        self.keeps_state = self._life.keeps_state()
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
@@ -176,6 +179,7 @@ class HostedBinding:
         if self._life.code is not None:
             await self._life.reload(config)
             self.access = effective_access(self._life.code, allow)
+            self.keeps_state = self._life.keeps_state()
 
     def is_replaced(self) -> bool:
         """Return whether the installed code is another one than the running code.

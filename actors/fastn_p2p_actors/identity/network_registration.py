@@ -97,7 +97,14 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
         return check_reply(decode_answer(DATA_MESSAGE, answer.header), SleepReply, "the network process")
 
     def _registration_of(self, binding: HostedBinding) -> RegisterBinding:
-        return RegisterBinding(self._identity, binding.protocol, binding.instance, binding.access, self._grant)
+        return RegisterBinding(
+            self._identity,
+            binding.protocol,
+            binding.instance,
+            binding.access,
+            self._grant,
+            keeps_state=binding.keeps_state,
+        )
 
     async def _register_until_complete(self) -> None:
         await self.started.wait()

@@ -248,6 +248,7 @@ class Network:
             waiting=waiting,
             workers=self._worker_access,
         )
+        self._registrations.on_stateful = replicas.on_stateful
         self._workers = WorkerListener(
             mailbox, self._worker_access, self._context.home.peers, self._settings.worker_address
         )

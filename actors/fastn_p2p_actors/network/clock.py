@@ -43,7 +43,8 @@ class ClockJump(NamedTuple):
     """Seconds that the machine slept."""
 
 
-def _boot_clock() -> float:
+def boot_clock() -> float:
+    """Return monotonic seconds, with those that the machine slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -57,7 +58,7 @@ class ClockWatch:
         boot: returns monotonic seconds, with them.
     """
 
-    def __init__(self, path: Path, wall: Clock, *, steady: Clock = time.monotonic, boot: Clock = _boot_clock) -> None:
+    def __init__(self, path: Path, wall: Clock, *, steady: Clock = time.monotonic, boot: Clock = boot_clock) -> None:
         self._path = path
         self._wall = wall
         self._steady = steady

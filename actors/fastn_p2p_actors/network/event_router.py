@@ -119,7 +119,7 @@ class EventRouter:
         self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
         self._revocations.on_closed(connection)
-        self._replicas.joined.on_disconnected(connection.endpoint)
+        self._replicas.joined.on_news(connection.endpoint)
         if self._pool.open_to(connection.endpoint) is None:
             self._outside.on_disconnected(connection)
 
@@ -154,6 +154,7 @@ class EventRouter:
 
     def on_pushed_record(self, connection: PeerConnection, record: bytes) -> None:
         self._finder.add_pushed(record, connection.name)
+        self._replicas.joined.on_news(connection.endpoint)
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -53,9 +54,11 @@ class RegistrationRequests:
 
     Attributes:
         sleepers: identities that are asleep; set before the first request.
+        on_stateful: called with the name of an identity that has a binding which keeps state; set as well.
     """
 
     sleepers: Sleepers
+    on_stateful: Callable[[str], Awaitable[None]]
 
     def __init__(
         self,
@@ -144,6 +147,7 @@ class RegistrationRequests:
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         binding = message.identity, message.protocol, message.instance
+        self._registry.homes.note(*binding, keeps_state=message.keeps_state)
         access = self.access_list(*binding, message.allow)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
@@ -159,6 +163,8 @@ class RegistrationRequests:
             if not await self._publisher.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
         self._grace.on_registration()
+        if message.keeps_state:
+            await self.on_stateful(message.identity)
         await self._revocation.access_changed()
 
     def _register_worker(self, sender: Sender, message: RegisterBinding) -> None:

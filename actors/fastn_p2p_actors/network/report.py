@@ -87,7 +87,7 @@ class Reporter:
             id52=identity.key.id52,
             online=True,
             wanted=True,
-            bindings=[binding.status() for binding in identity.bindings.values()],
+            bindings=[binding.status(self._registry.homes.standby(binding)) for binding in identity.bindings.values()],
             delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
             listed=identity.listed,
             publications=[self._publication(*each) for each in identity.publications.items()],

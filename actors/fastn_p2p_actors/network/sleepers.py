@@ -42,6 +42,7 @@ class SleepingBinding(msgspec.Struct, frozen=True):
     instance: str
     allow: tuple[str, ...]
     waiting: int = 0
+    keeps_state: bool = False
 
 
 class SleepingIdentity(msgspec.Struct, frozen=True):
@@ -153,6 +154,7 @@ class Sleepers:
         def register(identity: OnlineIdentity) -> None:
             for each in stored.bindings:
                 access = self._access(name, each.protocol, each.instance, each.allow)
+                self._registry.homes.note(name, each.protocol, each.instance, keeps_state=each.keeps_state)
                 self._registry.add_sleeping(identity, each.protocol, each.instance, access).waiting = each.waiting
 
         await self._publisher.announce(name, proven_key(sleeper.id52), listed=sleeper.listed, register=register)
@@ -167,7 +169,13 @@ class Sleepers:
         """Write the file of an identity. Without it, the identity would not be found again after a restart."""
         content = SleepingIdentity(
             tuple(
-                SleepingBinding(each.protocol, each.instance, each.access.allow, each.waiting)
+                SleepingBinding(
+                    each.protocol,
+                    each.instance,
+                    each.access.allow,
+                    each.waiting,
+                    self._registry.homes.keeps_state(identity.name, each.protocol, each.instance),
+                )
                 for each in identity.bindings.values()
             )
         )

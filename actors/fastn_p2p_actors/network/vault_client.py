@@ -16,7 +16,7 @@ from fastn_p2p_client.limits import MAX_HEADER
 from ..credentials.key_transfer import KeyReceiver
 from ..vault.messages import (
     MAX_BATCH,
-    EnrolledReplica,
+    ClaimHome,
     EnrolledReplicas,
     GetTransport,
     ListEnrolled,
@@ -99,9 +99,13 @@ class VaultClient:
         """Return a new delegation of an identity for a replica, or the one that retires it: see ``SignReplica``."""
         return await self._request(SignReplica(identity, endpoint, retired), SignedDelegation)
 
-    async def enrolled(self, identity: str) -> tuple[EnrolledReplica, ...]:
-        """Return the replicas of an identity."""
-        return (await self._request(ListEnrolled(identity), EnrolledReplicas)).replicas
+    async def enrolled(self, identity: str) -> EnrolledReplicas:
+        """Return the replicas of an identity, and the homes of its bindings."""
+        return await self._request(ListEnrolled(identity), EnrolledReplicas)
+
+    async def claim_home(self, identity: str, binding: tuple[str, str], endpoint: bytes) -> EnrolledReplicas:
+        """Give a binding a home unless it has one, and return the same as ``enrolled``: see ``ClaimHome``."""
+        return await self._request(ClaimHome(identity, *binding, endpoint), EnrolledReplicas)
 
     async def record_event(self, event: RecordEvent) -> Ack:
         """Have the vault write an event to the audit log."""

@@ -15,6 +15,7 @@ from fastn_p2p_client.ipc.messages import Cancel
 
 from .messages import (
     AdoptKeys,
+    ClaimHome,
     CreateKey,
     DeleteKey,
     EndReplica,
@@ -25,6 +26,7 @@ from .messages import (
     ListEnrolled,
     ListKeys,
     ListRevokedKeys,
+    PromoteHome,
     RecordEvent,
     RevokeKey,
     RotateTransportKey,
@@ -98,6 +100,8 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SignInvitation: _open(_network),
     EnrolReplica: _open(_gateway),
     EndReplica: _open(_gateway),
+    PromoteHome: _always(_gateway),
+    ClaimHome: _always(_network),
     ListEnrolled: _always(_gateway | _network),
     SignReplica: _open(_network),
     RecordEvent: _always(_gateway | _network),

@@ -21,6 +21,7 @@ from .messages import (
     EnrolReplica,
     GetTransport,
     IdentityKey,
+    PromoteHome,
     RevokedKey,
     RevokeKey,
     RotateTransportKey,
@@ -74,6 +75,8 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
             return "replica-added", {"identity": identity, "endpoint": endpoint.hex(), "name": name}
         case EndReplica(identity, replica), EnrolledReplicas():
             return "replica-removed", {"identity": identity, "replica": replica, "at_once": request.at_once}
+        case PromoteHome(identity, protocol, instance, replica), EnrolledReplicas():
+            return "home-moved", {"identity": identity, "binding": f"{protocol}/{instance}", "replica": replica}
         case CreateKey(name), IdentityKey():
             return "key-created", {"identity": name, "id52": id52_of(reply.public)}
         case RevokeKey(name), RevokedKey():

@@ -127,7 +127,30 @@ class EndReplica(Message, frozen=True, tag=210):
     """Also retire its last delegation: see ``SignReplica``."""
 
 
+class PromoteHome(Message, frozen=True, tag=229):
+    """Make another daemon the home of a binding, with a higher term. The reply is ``EnrolledReplicas``."""
+
+    identity: Name
+    protocol: Name
+    instance: Name
+    replica: Annotated[str, Meta(max_length=4 * MAX_NAME)] = ""
+    """Name of the replica, or the id of its endpoint; empty for the owner's daemon."""
+
+
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
+
+
+class ClaimHome(Message, frozen=True, tag=228):
+    """Make a daemon the home of a binding that has none. The reply is ``EnrolledReplicas``.
+
+    A home that is there already stays as it is, and so does its term.
+    """
+
+    identity: Name
+    protocol: Name
+    instance: Name
+    endpoint: Annotated[bytes, Meta(max_length=KEY_BYTES)] = b""
+    """Endpoint of the replica; empty for the owner's daemon."""
 
 
 class SignReplica(Message, frozen=True, tag=211):
@@ -296,10 +319,22 @@ class EnrolledReplica(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """True if its last delegation was retired, too."""
 
 
+class HomeEntry(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Home of a binding that keeps state."""
+
+    protocol: str
+    instance: str
+    endpoint: bytes
+    """Endpoint of the replica that is the home; empty for the owner's daemon."""
+    term: int
+    """Number of this choice, which is higher than that of every earlier one of the identity."""
+
+
 class EnrolledReplicas(Message, frozen=True, tag=227):
-    """Replicas of one identity, also removed ones whose last delegations may still be valid."""
+    """Replicas of one identity, also removed ones whose last delegations may still be valid, and its homes."""
 
     replicas: tuple[EnrolledReplica, ...]
+    homes: tuple[HomeEntry, ...] = ()
 
 
 class LockState(Message, frozen=True, tag=226):
@@ -361,6 +396,8 @@ VaultRequest: TypeAlias = (
     | GetEndpoint
     | EnrolReplica
     | EndReplica
+    | PromoteHome
+    | ClaimHome
     | ListEnrolled
     | SignReplica
     | GetTransport

@@ -29,11 +29,11 @@ from .last_replies import LastReplies, Signed
 from .messages import (
     PAGE,
     AdoptKeys,
+    ClaimHome,
     CreateKey,
     DeleteKey,
     EndpointKey,
     EndReplica,
-    EnrolledReplicas,
     EnrolReplica,
     GetEndpoint,
     GetLockState,
@@ -44,6 +44,7 @@ from .messages import (
     ListKeys,
     ListRevokedKeys,
     LockState,
+    PromoteHome,
     RecordEvent,
     RevokedKey,
     RevokedKeys,
@@ -165,11 +166,15 @@ class Vault:
                 return self._sign_invitation(request)
             case EnrolReplica(name):
                 self._signing_key(name)
-                return EnrolledReplicas(self._store.replicas.enrol(request, self._now()))
+                return self._store.replicas.enrol(request, self._now())
             case EndReplica(name):
-                return EnrolledReplicas(self._store.replicas.end(request, self._now()))
+                return self._store.replicas.end(request, self._now())
+            case PromoteHome():
+                return self._store.replicas.promote(request, self._now())
+            case ClaimHome():
+                return self._store.replicas.claim(request, self._now())
             case ListEnrolled(name):
-                return EnrolledReplicas(self._store.replicas.find(name, self._now()))
+                return self._store.replicas.find(name, self._now())
             case SignReplica():
                 return self._sign_replica(request)
             case CreateKey(name):

@@ -75,6 +75,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── Denied                 the access list does not admit the caller
     │   ├── InvitationRefused      the peer's daemon does not let in the bearer of the invitation
     │   ├── HandlerFailed          the handler raised another exception, or its process ended before it began
+    │   ├── HomeAway               the binding's home, another daemon of the peer, was not reached
     │   └── OutcomeUnknown         another daemon of the peer got the retried call, and does not answer
     ├── CredentialError            a delegation or peer record that is not valid
     │   ├── BadSignature           the signature does not match
@@ -152,7 +153,7 @@ from .remote import (
     PeerUnreachable,
     ProtocolNotFound,
 )
-from .replica_errors import IdentityElsewhere, OwnerAway, ReplicaNotFound, ReplicaRemoved
+from .replica_errors import HomeAway, IdentityElsewhere, OwnerAway, ReplicaNotFound, ReplicaRemoved
 from .usage import (
     BadMessage,
     BadReply,
@@ -207,6 +208,7 @@ __all__ = [
     "GroupExists",
     "GroupNotFound",
     "HandlerFailed",
+    "HomeAway",
     "HomeUnusable",
     "IdentityAmbiguous",
     "IdentityElsewhere",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .p2p_error import CredentialError, LocalError
+from .p2p_error import CredentialError, LocalError, RemoteError
 
 
 class IdentityElsewhere(LocalError):
@@ -17,6 +17,32 @@ class IdentityElsewhere(LocalError):
     owner: str
     """Name of the owner's daemon, as that has told."""
     what: str
+
+
+class HomeAway(RemoteError):
+    """The binding keeps state, and only its home serves it, which is another daemon of the peer. Nothing was executed.
+
+    The caller's daemon goes to the home by itself, so this means that it has not reached it.
+    """
+
+    code = "home-away"
+    retryable = True
+    transient = True
+    template = (
+        "{protocol} ({instance}) of {peer} is served by its home only: {daemon}, heard of {seconds} s ago. "
+        "It was not reached (endpoint: {endpoint})"
+    )
+    peer: str
+    protocol: str
+    instance: str
+    daemon: str
+    """Name of the home, or words if there is none yet."""
+    endpoint: str
+    """Id of its endpoint, 64 hex digits; empty if there is none yet."""
+    term: int
+    """Number of the choice of this home: a higher one replaces it."""
+    seconds: int
+    """Seconds since the other daemons of the peer have heard of it."""
 
 
 class OwnerAway(LocalError):

@@ -118,7 +118,12 @@ class FollowedBinding:
         handlers = await self._activate(reply, config)
         try:
             self.registration = await self._registrar.add(
-                self.identity, self._protocol, self.instance, handlers, access
+                self.identity,
+                self._protocol,
+                self.instance,
+                handlers,
+                access,
+                keeps_state=self._lifecycle is not None and self._lifecycle.keeps_state(),
             )
         except P2PError:
             if self._lifecycle is not None:
@@ -131,6 +136,7 @@ class FollowedBinding:
         reply, config = await self._get_binding()
         if self._lifecycle is not None:
             await self._lifecycle.reload(config)
+            registration.keeps_state = self._lifecycle.keeps_state()
         else:
             handlers = self._with_config(self._context(reply), config)
             registration.handlers, registration.streams = handlers.requests, handlers.streams

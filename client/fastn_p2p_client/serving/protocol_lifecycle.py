@@ -135,6 +135,17 @@ class ProtocolLifecycle:
             return False
         return load_class(self._context, lambda: self._runner.step("its import", self._load)) is not type(self.code)
 
+    def keeps_state(self) -> bool:
+        """Return whether the active instance keeps what peers send: see ``Protocol.keeps_state``.
+
+        Raises:
+            HandlerFailed: protocol code has raised an exception.
+        """
+        code = self.code
+        if code is None:
+            return False
+        return bool(call_protocol_code(self._context, "keeps_state", lambda: code.keeps_state(code.config)))
+
     async def reload(self, config: bytes) -> None:
         """Give the active instance a new config. After an error it keeps the old one.
 

@@ -115,7 +115,14 @@ class Registrar(RegistrationLoop[BindingRegistration]):
     # ── bindings ─────────────────────────────────────────────────────────────────────────────────
 
     async def add(
-        self, identity: str, protocol: str, instance: str, handlers: ProtocolHandlers, access: tuple[str, ...]
+        self,
+        identity: str,
+        protocol: str,
+        instance: str,
+        handlers: ProtocolHandlers,
+        access: tuple[str, ...],
+        *,
+        keeps_state: bool = False,
     ) -> BindingRegistration:
         """Serve a binding from now on. It is registered as soon as the network process can be reached.
 
@@ -123,6 +130,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
             identity, protocol, instance: names of the binding.
             handlers: its handlers and their options.
             access: peers that may use it, unless its owner has chosen them.
+            keeps_state: whether it keeps what peers send: see ``Protocol.keeps_state``.
 
         Raises:
             P2PError: the reason why the gateway does not grant it.
@@ -131,6 +139,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         if not granted.online:
             log.warning("%s is offline: nothing arrives until `fastn-p2p identity-online %s`", identity, identity)
         registration = BindingRegistration(identity, protocol, instance, handlers, access, granted)
+        registration.keeps_state = keeps_state
         self._dispatcher.add(registration)
         self._registrations.append(registration)
         self._register_soon(registration)

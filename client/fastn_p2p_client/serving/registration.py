@@ -13,11 +13,12 @@ class BindingRegistration(ServedBinding):
 
     Attributes:
         access: peers that may use it, unless its owner has chosen them.
+        keeps_state: whether it keeps what peers send: see ``Protocol.keeps_state``.
         granted: the gateway's permission to serve it.
         limit: requests that may be in flight, running and waiting; 0 for no limit. As in ``RegisterBinding``.
     """
 
-    __slots__ = ("access", "granted", "limit")
+    __slots__ = ("access", "granted", "keeps_state", "limit")
 
     def __init__(
         self,
@@ -39,13 +40,22 @@ class BindingRegistration(ServedBinding):
         )
         self.access = access
         self.granted = granted
+        self.keeps_state = False
         queue = DEFAULT_QUEUE if handlers.queue is None else handlers.queue
         self.limit = 0 if handlers.concurrency is None else handlers.concurrency + queue
 
     def message(self) -> m.RegisterBinding:
         """Return the message that registers the binding."""
         allow = self.granted.allow or self.access
-        return m.RegisterBinding(self.identity, self.protocol, self.instance, allow, self.granted.grant, self.limit)
+        return m.RegisterBinding(
+            self.identity,
+            self.protocol,
+            self.instance,
+            allow,
+            self.granted.grant,
+            self.limit,
+            keeps_state=self.keeps_state,
+        )
 
     def __str__(self) -> str:
         return f"{self.protocol} ({self.instance}) of {self.identity}"

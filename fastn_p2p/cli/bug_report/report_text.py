@@ -33,8 +33,8 @@ from .pseudonyms import Pseudonyms
 _TIMEOUT: Final = 5.0
 _MOST: Final = 100
 """Processes, identities, peers and connections in the status, of each: a person reads it."""
-_DEGRADED: Final = re.compile(r'("state": "degraded): .*("[,]?)$')
-"""State of a binding with the words of its protocol, which may name a database and its user."""
+_DEGRADED: Final = re.compile(r'("state": "(?:degraded|standby)): .*("[,]?)$')
+"""State of a binding with words of its protocol or owner, which may name a database and its user, or a machine."""
 _HEAD: Final = """\
 Bug report of fastn-p2p
 

@@ -82,6 +82,10 @@ class Chat(Protocol):
     def permissions(cls, config: ChatConfig) -> Permissions:
         return store_permissions(config.store)
 
+    @classmethod
+    def keeps_state(cls, config: ChatConfig) -> bool:
+        return True
+
     async def on_check(self) -> None:
         await asyncio.to_thread(check_store, self.config.store)
 

@@ -78,6 +78,10 @@ class FileTransfer(Protocol):
             read=[] if config.root is None else [config.root], write=[] if config.inbox is None else [config.inbox]
         )
 
+    @classmethod
+    def keeps_state(cls, config: FileTransferConfig) -> bool:
+        return config.inbox is not None
+
     async def on_check(self) -> None:
         self.config.check()
 

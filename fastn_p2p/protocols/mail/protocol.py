@@ -78,6 +78,10 @@ class Mail(Protocol):
             read=needed.read, write=[config.storage_dir] if config.storage_dir else [], connect=needed.connect
         )
 
+    @classmethod
+    def keeps_state(cls, config: MailConfig) -> bool:
+        return True
+
     async def on_check(self) -> None:
         await asyncio.to_thread(check_storage_dir, self.config.storage_dir)
         await asyncio.to_thread(check_store, self.config.store)

@@ -44,6 +44,8 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.EnrolReplica("alice", bytes(32), "mallory"),
     vault.EndReplica("alice", "mallory"),
     vault.SignReplica("alice", bytes(32)),
+    vault.PromoteHome("alice", "Mail", "default"),
+    vault.ClaimHome("alice", "Mail", "default", bytes(32)),
     vault.ListEnrolled("alice"),
     vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]

@@ -211,8 +211,8 @@ def test_payload_as_converts_to_the_type_that_the_handler_gave() -> None:
 def test_some_errors_are_transient_only_once_the_callee_has_answered() -> None:
     at_once = {"ConnectionLost", "DaemonBusy", "Overloaded", "StreamReset"}
     afterwards = {
-        "DaemonNotRunning", "DelegationExpired", "DelegationNotYetValid", "HandlerFailed", "IdentityOffline",
-        "InstanceNotFound", "NoIdentityOnline", "OwnerAway", "PeerOffline", "ProtocolNotFound",
+        "DaemonNotRunning", "DelegationExpired", "DelegationNotYetValid", "HandlerFailed", "HomeAway",
+        "IdentityOffline", "InstanceNotFound", "NoIdentityOnline", "OwnerAway", "PeerOffline", "ProtocolNotFound",
         "StorageUnavailable",
     }  # fmt: skip
 

@@ -15,9 +15,12 @@ from fastn_p2p_client.errors import BadMessage, IdentityElsewhere, IdentityExist
 from fastn_p2p_client.ipc.messages import (
     Ack,
     AddReplica,
+    HomeInfo,
+    HomeReply,
     IdentityReply,
     JoinIdentity,
     ListReplicas,
+    PromoteReplica,
     RemoveJoined,
     RemoveReplica,
     ReplicaInfo,
@@ -59,12 +62,27 @@ async def remove_replica(context: GatewayContext, message: RemoveReplica, _: byt
         return ReplicaList([_info(name, each) for each in named])
 
 
+async def promote_replica(context: GatewayContext, message: PromoteReplica, _: bytes) -> HomeReply:
+    name = check_name(message.identity, "an identity")
+    protocol, instance = check_name(message.protocol, "a protocol"), check_name(message.instance, "an instance")
+    async with context.identity_lock(name):
+        record = context.store.usable_identity(name)
+        record.check_owned("moving the home of a binding")
+        request = vault.PromoteHome(name, protocol, instance, message.name)
+        found = await context.vault.request(request, vault.EnrolledReplicas)
+        await context.network.request(RefreshReplicas(name, record.id52), Ack)
+    home = next(each for each in found.homes if (each.protocol, each.instance) == (protocol, instance))
+    daemon = next((each.name for each in found.replicas if each.endpoint == home.endpoint), "")
+    return HomeReply(HomeInfo(identity=name, protocol=protocol, instance=instance, daemon=daemon, term=home.term))
+
+
 async def list_replicas(context: GatewayContext, message: ListReplicas, _: bytes) -> ReplicaList:
     names = context.store.names()
     if message.identity:
         context.store.identity(message.identity)
         names = [message.identity]
-    reports = (await context.network.request(GetReplicas(), ReplicaList)).replicas
+    report = await context.network.request(GetReplicas(), ReplicaList)
+    reports = report.replicas
     found: list[ReplicaInfo] = []
     for name in names:
         reported = {each.endpoint: each for each in reports if each.identity == name}
@@ -75,7 +93,7 @@ async def list_replicas(context: GatewayContext, message: ListReplicas, _: bytes
         for each in enrolled.replicas:
             known = reported.get(each.endpoint.hex())
             found.append(known if known is not None and not each.removed else _info(name, each))
-    return ReplicaList(found)
+    return ReplicaList(found, [each for each in report.here if each.partition("/")[0] in names])
 
 
 async def join_identity(context: GatewayContext, message: JoinIdentity, _: bytes) -> IdentityReply:

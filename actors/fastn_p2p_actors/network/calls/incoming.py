@@ -130,6 +130,10 @@ class IncomingCalls:
             self._on_denied(binding, served.source)
             self._reject(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
+        away = self._registry.homes.elsewhere(binding) if self._registry.homes and not served.is_own else None
+        if away is not None and not request.attempt:
+            self._reject(served, away)
+            return
         overload = served.reserve() if not served.reserved else None
         if overload is not None:
             self._fail(served, overload)
@@ -145,6 +149,10 @@ class IncomingCalls:
                 server = untried
             elif self._expected.is_expected(binding.identity.name, protocol, instance):
                 self._hold(served, self._expected.retry_later)
+                return
+            elif away is not None:
+                served.started = 0.0  # every process has answered that it has not executed the call
+                self._reject(served, away)
                 return
             else:
                 attempt = 0

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from fastn_p2p_client.errors import (
     BadMessage,
     DeadlineExceeded,
+    HomeAway,
     OutcomeUnknown,
     Overloaded,
     P2PError,
@@ -38,7 +39,7 @@ from ..connections.payload_memory import Account, PayloadMemory
 from ..discovery.missing_bindings import MISSING
 from ..discovery.router import display_name
 from ..discovery.search import TOO_SHORT, Search
-from ..discovery.targets import TargetFinder
+from ..discovery.targets import MAX_HOPS, TargetFinder
 from ..serving.registry import OnlineIdentity
 from .earlier_attempts import THIS_DAEMON, EarlierAttempts
 from .incoming import IncomingCalls
@@ -76,6 +77,7 @@ class _OutgoingCall:
 
     __slots__ = (
         "_calls",
+        "_hops",
         "_is_returning",
         "_kept",
         "_payload",
@@ -117,6 +119,7 @@ class _OutgoingCall:
         self._payload = b""
         self._reserved = 0
         self._is_returning = False
+        self._hops = 0
         self._kept: tuple[OnlineIdentity, Call, bytes] | None = None
         """The request, while another daemon may serve it if this one does not."""
         self.target = b""
@@ -208,6 +211,8 @@ class _OutgoingCall:
     def on_error(self, error: P2PError) -> None:
         if isinstance(error, MISSING) and self._kept is not None and not self.done and self._goes_over(error):
             return
+        if isinstance(error, HomeAway) and self.endpoint != THIS_DAEMON and not self.done and self._goes_home(error):
+            return
         if self.call_id and not isinstance(error, NOT_EXECUTED):
             self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
         elif isinstance(error, PeerOffline) and self.endpoint != THIS_DAEMON:
@@ -227,6 +232,21 @@ class _OutgoingCall:
         left = max(1, int((self.began + self.seconds - monotonic()) * 1000))
         message = replace(message, deadline_ms=left)
         return self._calls.targets.go_over(self, source, self.target, self.endpoint, message, payload, error)
+
+    def _goes_home(self, error: HomeAway) -> bool:
+        """Send the call to the home of its binding, unless it went from one daemon to the next too often. Return False
+        if it cannot go there."""
+        self._hops += 1
+        if self._kept is None:
+            self._calls.targets.has_others(self.target, self.endpoint)  # so that the next payload is kept
+            return False
+        if self._hops > MAX_HOPS:
+            return False
+        (source, message, payload), self._kept = self._kept, None
+        self.release_payload()
+        left = max(1, int((self.began + self.seconds - monotonic()) * 1000))
+        message = replace(message, deadline_ms=left)
+        return self._calls.targets.go_home(self, source, self.target, self.endpoint, message, payload, error)
 
     def on_rejected(self, error: P2PError) -> None:
         self.on_error(error)

@@ -164,6 +164,11 @@ class ServedCall:
         """True if it continues after the end of its connection, because its caller will send it again."""
         return bool(self.request.call_id)
 
+    @property
+    def is_own(self) -> bool:
+        """True if the identity calls itself, by a program of this daemon."""
+        return self.source == self.target and self.origin.path is LOCAL
+
     def cancel(self) -> None:
         """Stop it: its caller no longer waits."""
         self._calls.cancel(self)

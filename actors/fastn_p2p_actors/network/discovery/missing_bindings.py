@@ -1,4 +1,4 @@
-"""Missing bindings: what one daemon of an identity does not serve, while another one may.
+"""Missing bindings: what one daemon of an identity does not serve, while another one may, such as its home.
 
 Each daemon of an identity has bindings of its own. One that lacks a binding has executed nothing when it says so. So
 the request goes to another daemon, and for some time further requests to the binding go there at once.
@@ -26,6 +26,7 @@ class MissingBindings:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._until: dict[tuple[bytes, str, str], dict[bytes, float]] = {}
+        self._homes: dict[tuple[bytes, str, str], bytes] = {}
 
     def add(self, identity: bytes, endpoint: bytes, protocol: str, instance: str) -> None:
         """Remember that the daemon at an endpoint lacks a binding."""
@@ -35,6 +36,19 @@ class MissingBindings:
         self._until[key] = endpoints
         if len(self._until) > _MOST:
             del self._until[next(iter(self._until))]
+
+    def set_home(self, identity: bytes, endpoint: bytes, protocol: str, instance: str) -> None:
+        """Remember that only the daemon at an endpoint serves a binding."""
+        key = identity, protocol, instance
+        self._until.get(key, {}).pop(endpoint, None)
+        self._homes.pop(key, None)
+        self._homes[key] = endpoint
+        if len(self._homes) > _MOST:
+            del self._homes[next(iter(self._homes))]
+
+    def home(self, identity: bytes, protocol: str, instance: str) -> bytes | None:
+        """Return the endpoint of the only daemon that serves a binding, as far as that is known."""
+        return self._homes.get((identity, protocol, instance))
 
     def endpoints(self, identity: bytes, protocol: str, instance: str) -> frozenset[bytes]:
         """Return the endpoints that lack a binding."""

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import (
     ConnectionLost,
+    HomeAway,
     IdentityOffline,
     InternalError,
     NoIdentityOnline,
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 _RETURN_TIMEOUT: Final = 2.0
 """Seconds that the daemon which may have executed a call gets to come back, for instance after a restart. Another
 daemon answers meanwhile, so the program need not wait longer to be told."""
+
+MAX_HOPS: Final = 3
+"""Times that a request goes on to the home which a daemon names: homes move, and daemons may lie."""
 
 M = TypeVar("M", Call, OpenSession)
 M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
@@ -115,7 +119,12 @@ class TargetFinder:
         if self._registry.by_key(target) is not None:
             found = self._registry.find(target, message.protocol, message.instance)
             if isinstance(found, RegisteredBinding):
-                seeker.on_binding(source, target, message, payload)
+                homes = self._registry.homes
+                away = homes.elsewhere(found) if homes and source.raw != target else None
+                if away is None:
+                    seeker.on_binding(source, target, message, payload)
+                elif not self.go_home(seeker, source, target, b"", message, payload, away):
+                    seeker.on_error(away)
             else:  # its identity may be online a moment before its bindings
                 self._find_later(seeker, message, payload, found)
             return
@@ -191,8 +200,59 @@ class TargetFinder:
             self._go_over(seeker, source, target, message, None, error)
         return True
 
+    def go_home(
+        self,
+        seeker: Seeker[M],
+        source: OnlineIdentity,
+        target: bytes,
+        endpoint: bytes,
+        message: M,
+        payload: bytes,
+        error: HomeAway,
+    ) -> bool:
+        """A daemon has refused a request because another one is the home of the binding: send it there. Return False
+        if the error names no other one.
+
+        Only daemons that have a delegation of the identity are connected to, whatever the error names.
+
+        Args:
+            endpoint: of the daemon that has refused; empty for this one.
+            message: the request, with the time that is left.
+            error: error of that daemon, for the seeker if the home is not reached within 2 seconds, or half of the time
+                that is left.
+        """
+        binding = message.protocol, message.instance
+        if endpoint:
+            self._missing.add(target, endpoint, *binding)
+        try:
+            home = bytes.fromhex(error.endpoint)
+        except (TypeError, ValueError):
+            return False
+        if not home or home == endpoint:
+            return False
+        self._missing.set_home(target, home, *binding)
+        if self._router.is_silent(home):
+            return False
+        if seeker.hold(payload):
+            seconds = min(_RETURN_TIMEOUT, message.deadline_ms / 2000)
+            self._start(seeker, self._connect_to(seeker, source, target, home, message, error, seconds))
+        return True
+
+    def _start(self, seeker: Seeker[M], work: Coroutine[Any, Any, None]) -> None:
+        """Run what finds the target of a seeker that holds its payload."""
+        seeker.connecting_to = ""
+        task = self._loop.create_task(work)
+        seeker.cancel = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _is_missing(self, target: bytes, endpoint: bytes, message: Call | OpenSession) -> bool:
-        return endpoint in self._missing.endpoints(target, message.protocol, message.instance)
+        """Return whether a daemon does not serve a binding, and another one may. If the home is silent, the daemon says
+        for how long, or that the home has moved."""
+        if endpoint not in self._missing.endpoints(target, message.protocol, message.instance):
+            return False
+        home = self._missing.home(target, message.protocol, message.instance)
+        return home is None or not self._router.is_silent(home)
 
     def _go_over(
         self,
@@ -203,11 +263,7 @@ class TargetFinder:
         connection: PeerConnection | None,
         error: P2PError | None,
     ) -> None:
-        seeker.connecting_to = ""
-        task = self._loop.create_task(self._connect_beside(seeker, source, target, message, connection, error))
-        seeker.cancel = task.cancel
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(seeker, self._connect_beside(seeker, source, target, message, connection, error))
 
     async def _connect_beside(
         self,
@@ -249,21 +305,26 @@ class TargetFinder:
         """
         if not seeker.hold(payload):
             return
-        seeker.connecting_to = ""
-        task = self._loop.create_task(self._connect_to(seeker, source, target, endpoint, message))
-        seeker.cancel = task.cancel
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        error = OutcomeUnknown(peer=display_name(target, message.peer))
+        self._start(seeker, self._connect_to(seeker, source, target, endpoint, message, error))
 
     async def _connect_to(
-        self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M
+        self,
+        seeker: Seeker[M],
+        source: OnlineIdentity,
+        target: bytes,
+        endpoint: bytes,
+        message: M,
+        error: P2PError,
+        seconds: float = _RETURN_TIMEOUT,
     ) -> None:
+        """Use the daemon at an endpoint. If it is not reached within so many seconds, fail with ``error``."""
         left = self._grace.remaining_ms(message.deadline_ms)
         try:
-            async with asyncio.timeout(_RETURN_TIMEOUT):
+            async with asyncio.timeout(seconds):
                 connection = await self._router.connect_to(target, endpoint)
         except (P2PError, TimeoutError):
-            seeker.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
+            seeker.on_error(error)
             return
         except asyncio.CancelledError:
             seeker.on_error(ConnectionLost(what="the daemon's network process"))

@@ -11,10 +11,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -32,8 +34,10 @@ from fastn_p2p_client.tickets import Ticket
 from ...credentials import Delegation, read_record, verify_delegation
 from ...credentials.delegation import peek_delegation
 from ..address_book import AddressBook
+from ..clock import boot_clock
 from ..connections.connection import PeerConnection
 from ..contacts.lazy_file import LazyFile, load_file
+from ..serving.binding_homes import MAX_HOMES, BindingHome
 from ..serving.registry import OnlineIdentity, Registry
 from ..transport.endpoint import NetworkEndpoint
 from ..wire import messages as wire
@@ -53,6 +57,9 @@ _ANSWER_SECONDS: Final = 10.0
 """Time for its answer."""
 _WAIT_SECONDS: Final = 3.0
 """Seconds for which bringing an identity online waits for its first delegation."""
+_CHECK_SECONDS: Final = 45.0
+"""Seconds after a report, answered or not, after which this process must have been frozen, or the machine asleep: the
+longest time between two reports is 35 s."""
 _AWAY_SECONDS: Final = 60
 """Seconds without an answer after which the owner's daemon counts as away."""
 
@@ -76,6 +83,8 @@ class _Joined(msgspec.Struct, kw_only=True):
     """True if the owner has removed this replica."""
     seen: int = 0
     """Unix time of the owner's last answer; 0 for none."""
+    homes: tuple[BindingHome, ...] | None = None
+    """Homes of its bindings; None if the owner's daemon chooses none."""
 
 
 class JoinedIdentity:
@@ -86,15 +95,17 @@ class JoinedIdentity:
         problem: reason for which the owner's daemon has not answered; empty if it has.
         is_due: set when the next report is due.
         endpoint: endpoint of the owner's daemon at the last report; empty before the first one.
+        checked: boot time at which the owner's daemon has answered, or has failed to; None before that.
         granted: done when the owner's daemon has answered the next time.
     """
 
-    __slots__ = ("endpoint", "granted", "is_due", "problem", "saved", "task")
+    __slots__ = ("checked", "endpoint", "granted", "is_due", "problem", "saved", "task")
 
     def __init__(self, saved: _Joined) -> None:
         self.saved = saved
         self.problem = ""
         self.endpoint = b""
+        self.checked: float | None = None
         self.is_due = asyncio.Event()
         self.granted = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -115,6 +126,7 @@ class JoinedIdentities:
         path: file with them.
         connect: connects to the daemon of an identity whose delegations have a lineage.
         wall: returns Unix time.
+        boot: returns monotonic seconds, with those that the machine slept.
 
     Attributes:
         on_granted: called with an online identity that has a new delegation or record.
@@ -130,7 +142,9 @@ class JoinedIdentities:
         registry: Registry,
         book: AddressBook,
         wall: Callable[[], float],
+        boot: Callable[[], float] = boot_clock,
     ) -> None:
+        self._boot = boot
         self._endpoint = endpoint
         self._connect = connect
         self._registry = registry
@@ -201,6 +215,7 @@ class JoinedIdentities:
         if joined is not None:
             if joined.task is not None:
                 joined.task.cancel()
+            self._registry.homes.remove(joined.saved.identity)
             self._file.save_or_raise()
 
     def infos(self, name: str = "") -> list[ReplicaInfo]:
@@ -267,6 +282,11 @@ class JoinedIdentities:
         if joined is not None:
             joined.is_due.set()
 
+    def report_without_home(self, identity: OnlineIdentity) -> None:
+        """Report now if a binding of a joined identity keeps state and has no home: this daemon may become it."""
+        if self._registry.homes.without_home(identity.raw, identity.bindings.values()):
+            self.report_soon(identity.name)
+
     def report_all_soon(self) -> None:
         """Report all identities now."""
         for joined in self._by_name.values():
@@ -278,8 +298,9 @@ class JoinedIdentities:
             if joined.saved.identity == identity:
                 joined.is_due.set()
 
-    def on_disconnected(self, endpoint: bytes) -> None:
-        """A connection with a peer daemon has ended. Report over another one if it was an owner's."""
+    def on_news(self, endpoint: bytes) -> None:
+        """A peer daemon has sent a record, or a connection with it has ended. Report if it is an owner's: a home may
+        have moved, or another connection is needed."""
         for joined in self._by_name.values():
             if joined.endpoint == endpoint:
                 joined.is_due.set()
@@ -297,6 +318,7 @@ class JoinedIdentities:
 
     def _start(self, joined: JoinedIdentity) -> None:
         self._book.known.add_named([joined.saved.identity])
+        self._set_homes(joined)
         joined.task = self._loop.create_task(self._keep_reporting(joined))
 
     async def _keep_reporting(self, joined: JoinedIdentity) -> None:
@@ -317,6 +339,7 @@ class JoinedIdentities:
                 wait, delay = delay, min(2 * delay, _LONGEST_DELAY)
             else:
                 joined.problem, wait, delay = "", _INTERVAL, _FIRST_DELAY
+            joined.checked = self._boot()
             await asyncio.sleep(_LEAST_INTERVAL)
             try:
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
@@ -352,6 +375,7 @@ class JoinedIdentities:
             address.addresses,
             self._registry.by_name(joined.saved.name) is not None,
             wants_delegation,
+            self._without_home(joined.saved),
         )
         connection.requests.renew_replica(answer, message)
         try:
@@ -363,6 +387,12 @@ class JoinedIdentities:
             raise PeerUnreachable(peer=joined.id52, reason="the connection ended before the answer came") from None
         finally:
             connection.requests.cancel(message.id)
+
+    def _without_home(self, saved: _Joined) -> tuple[tuple[str, str], ...]:
+        online = self._registry.by_name(saved.name)
+        if online is None:
+            return ()
+        return tuple(self._registry.homes.without_home(saved.identity, online.bindings.values())[:MAX_HOMES])
 
     async def _apply(self, joined: JoinedIdentity, grant: ReplicaGrant, *, is_renewal: bool) -> None:
         """Keep a grant, after verifying every part of it. Raises CredentialError or BadMessage."""
@@ -380,12 +410,41 @@ class JoinedIdentities:
         saved.record, saved.packet, saved.seen = grant.record, grant.packet, int(now)
         if is_new:
             self._book.note_record(saved.identity, saved.record)
-        if is_new or is_renewal:
+        is_moved = self._apply_homes(joined, grant.homes)
+        if is_new or is_renewal or is_moved:
             self._save()
         joined.granted.set()
         online = self._registry.by_name(saved.name)
         if online is not None and (is_new or is_renewal):
             await self.on_granted(online)
+
+    def _apply_homes(self, joined: JoinedIdentity, homes: tuple[BindingHome, ...] | None) -> bool:
+        """Keep the homes that the owner's daemon tells, but none with a lower term. Return whether one has changed."""
+        saved = joined.saved
+        before = {} if saved.homes is None else {(each.protocol, each.instance): each for each in saved.homes}
+        if homes is not None:
+            newest = ((each, before.get((each.protocol, each.instance), each)) for each in homes)
+            homes = tuple(known if known.term > each.term else each for each, known in newest)
+        after = {} if homes is None else {(each.protocol, each.instance): each for each in homes}
+        is_moved = (saved.homes is None) != (homes is None) or {key: each.choice for key, each in before.items()} != {
+            key: each.choice for key, each in after.items()
+        }
+        saved.homes = homes
+        self._set_homes(joined)
+        return is_moved
+
+    def _set_homes(self, joined: JoinedIdentity) -> None:
+        """Have requests for the identity's bindings refused here whose homes are other daemons."""
+        saved, homes = joined.saved, self._registry.homes
+        if saved.homes is None:
+            homes.remove(saved.identity)
+        else:
+            named = (replace(each, daemon=each.daemon or saved.owner) for each in saved.homes)
+            homes.set(saved.identity, named, partial(self._is_checked, joined))
+
+    def _is_checked(self, joined: JoinedIdentity) -> bool:
+        """Return whether the homes are the newest ones, as far as this daemon can know: it was not frozen since."""
+        return joined.checked is not None and self._boot() - joined.checked < _CHECK_SECONDS
 
     async def _end(self, joined: JoinedIdentity) -> None:
         """The owner has removed this replica: serve the identity no more."""
@@ -411,6 +470,7 @@ def _info(joined: JoinedIdentity, now: float) -> ReplicaInfo:
         seen=saved.seen,
         until=saved.until,
         problem=joined.problem,
+        homes=[each.binding for each in saved.homes or () if not each.daemon],
     )
 
 

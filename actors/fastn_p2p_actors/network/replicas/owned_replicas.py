@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +20,10 @@ from fastn_p2p_client.ipc.messages import ReplicaInfo
 from fastn_p2p_client.keys import KEY_BYTES, id52_of
 
 from ...credentials import EndpointEntry, check_reachability
-from ...vault.messages import EnrolledReplica
+from ...vault.messages import EnrolledReplica, EnrolledReplicas, HomeEntry
 from ..connections.connection import PeerConnection
 from ..contacts.lazy_file import LazyFile, load_file
+from ..serving.binding_homes import MAX_HOMES, BindingHome
 from ..serving.registry import OnlineIdentity, Registry
 from ..transport.peer_limits import NEWS
 from ..vault_client import VaultClient
@@ -80,6 +81,7 @@ class _Owned:
         self.saved: dict[bytes, _SavedReplica] = {}
         """Last reports by endpoint, until the vault has said which endpoints are enrolled."""
         self.is_loaded = False
+        self.homes: tuple[HomeEntry, ...] = ()
 
     def at(self, endpoint: bytes) -> _Replica | None:
         """Return the replica at an endpoint, unless it was removed."""
@@ -130,6 +132,7 @@ class OwnedReplicas:
         for each in saved:
             owned = self._identities[each.identity] = _Owned(each.name)
             owned.saved = {replica.endpoint: replica for replica in each.replicas}
+            self._registry.homes.set(each.identity, ())  # until the vault has told them, none may be served
 
     def _encode(self) -> bytes:
         saved = [
@@ -151,13 +154,14 @@ class OwnedReplicas:
         enrolled = await self._vault.enrolled(name)
         owned = self._identities.setdefault(identity, _Owned(name))
         owned.name = name
-        self._apply(owned, enrolled)
+        self._apply(owned, identity, enrolled)
         if not owned.replicas:
             del self._identities[identity]
         self._file.save_or_raise()
         await self._retire(owned, identity)
         online = self._registry.by_key(identity)
         if online is not None:
+            await self.claim_homes(online)
             await self.renew(online)
 
     async def load(self, identity: OnlineIdentity) -> None:
@@ -166,14 +170,14 @@ class OwnedReplicas:
         if owned is None or owned.is_loaded:
             return
         try:
-            self._apply(owned, await self._vault.enrolled(identity.name))
+            self._apply(owned, identity.raw, await self._vault.enrolled(identity.name))
             await self._retire(owned, identity.raw)
         except P2PError as error:
             log.warning("the replicas of %s are not known yet: %s", identity.name, error)
 
-    def _apply(self, owned: _Owned, enrolled: tuple[EnrolledReplica, ...]) -> None:
+    def _apply(self, owned: _Owned, identity: bytes, enrolled: EnrolledReplicas) -> None:
         known, owned.replicas = owned.replicas, {}
-        for each in enrolled:
+        for each in enrolled.replicas:
             earlier = known.get(each.lineage)
             last = earlier.last if earlier is not None else None
             if last is None and not each.removed:
@@ -181,6 +185,8 @@ class OwnedReplicas:
             owned.replicas[each.lineage] = _Replica(each, last or _SavedReplica(endpoint=each.endpoint))
         owned.saved = {}
         owned.is_loaded = True
+        owned.homes = enrolled.homes
+        self._set_homes(owned, identity)
 
     async def _retire(self, owned: _Owned, identity: bytes) -> None:
         """Have the delegations signed that retire replicas, and tell the peers that know the identity."""
@@ -193,6 +199,50 @@ class OwnedReplicas:
         else:
             self._retired.pop(identity, None)
         self.on_changed(identity)
+
+    # ── homes ────────────────────────────────────────────────────────────────────────────────────
+
+    async def claim_homes(self, identity: OnlineIdentity) -> None:
+        """Become the home of the identity's bindings here that keep state and have none.
+
+        Without the vault they stay without a home, and refuse requests, until one of them is registered again.
+        """
+        owned = self._identities.get(identity.raw)
+        if owned is not None and owned.is_loaded:
+            wanted = self._registry.homes.without_home(identity.raw, identity.bindings.values())
+            await self._claim(owned, identity.raw, wanted, b"")
+
+    async def _claim(
+        self, owned: _Owned, identity: bytes, bindings: Iterable[tuple[str, str]], endpoint: bytes
+    ) -> None:
+        try:
+            for binding in bindings:
+                owned.homes = (await self._vault.claim_home(owned.name, binding, endpoint)).homes
+        except P2PError as error:
+            log.warning("bindings of %s have no home yet: %s", owned.name, error)
+        self._set_homes(owned, identity)
+
+    def _set_homes(self, owned: _Owned, identity: bytes) -> None:
+        """Have requests for the identity's bindings refused here whose homes are other daemons."""
+        present = {each.enrolled.endpoint: each for each in owned.replicas.values() if not each.enrolled.removed}
+        if not present:
+            self._registry.homes.remove(identity)
+            return
+        now = self._wall()
+        self._registry.homes.set(
+            identity,
+            [
+                BindingHome(
+                    each.protocol,
+                    each.instance,
+                    each.endpoint or self._registry.homes.own,
+                    each.term,
+                    present[each.endpoint].enrolled.name if each.endpoint in present else "",
+                    max(0, int(now) - present[each.endpoint].last.seen) if each.endpoint in present else 0,
+                )
+                for each in owned.homes
+            ],
+        )
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────
 
@@ -270,20 +320,27 @@ class OwnedReplicas:
             last.stated = int(now * 1000) - 1  # older than the record that will have it
             await self.renew(identity)
         delegation = last.delegation if message.wants_delegation else b""
-        return ReplicaGrant(delegation, identity.record, identity.packet)
+        owned = self._identities[identity.raw]
+        known = {(each.protocol, each.instance) for each in owned.homes}
+        claimed = [each for each in message.bindings[:MAX_HOMES] if each not in known]
+        await self._claim(owned, identity.raw, claimed, replica.enrolled.endpoint)
+        homes = tuple(self._registry.homes.of(identity.raw))
+        return ReplicaGrant(delegation, identity.record, identity.packet, homes)
 
     # ── status ───────────────────────────────────────────────────────────────────────────────────
 
     def infos(self, identity: bytes) -> list[ReplicaInfo]:
         """Return the replicas of an identity for ``status``."""
         owned, now = self._identities.get(identity), self._wall()
-        return [] if owned is None else [_info(owned.name, each, now) for each in owned.replicas.values()]
+        if owned is None:
+            return []
+        return [_info(owned.name, each, now, self._registry.homes.of(identity)) for each in owned.replicas.values()]
 
     def all_infos(self) -> list[ReplicaInfo]:
         return [info for identity in self._identities for info in self.infos(identity)]
 
 
-def _info(identity: str, replica: _Replica, now: float) -> ReplicaInfo:
+def _info(identity: str, replica: _Replica, now: float, homes: list[BindingHome]) -> ReplicaInfo:
     enrolled, last = replica.enrolled, replica.last
     if enrolled.removed:
         state = "removed"
@@ -300,4 +357,5 @@ def _info(identity: str, replica: _Replica, now: float) -> ReplicaInfo:
         state=state,
         seen=last.seen,
         until=last.until,
+        homes=[each.binding for each in homes if each.endpoint == enrolled.endpoint and not enrolled.removed],
     )

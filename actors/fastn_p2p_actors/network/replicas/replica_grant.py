@@ -13,10 +13,11 @@ from fastn_p2p_client.tickets import MAX_RECORD
 
 from ...credentials.delegation import MAX_DELEGATION
 from ...credentials.pkarr import MAX_BODY
+from ..serving.binding_homes import MAX_HOMES, BindingHome
 
 
 class ReplicaGrant(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Signed by the identity in all its parts."""
+    """Signed by the identity in all its parts but the homes, for which the connection to the owner's daemon stands."""
 
     delegation: Annotated[bytes, Meta(max_length=MAX_DELEGATION)]
     """For the replica's endpoint; empty if it has not asked for one."""
@@ -24,6 +25,8 @@ class ReplicaGrant(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Newest record of the identity."""
     packet: Annotated[bytes, Meta(max_length=MAX_BODY)]
     """The same for directories; empty if the owner publishes none."""
+    homes: Annotated[tuple[BindingHome, ...], Meta(max_length=MAX_HOMES)] | None = None
+    """Homes of all bindings that have one; None from a daemon of a version that chooses none."""
 
 
 _decoder: Final = msgspec.msgpack.Decoder(ReplicaGrant)

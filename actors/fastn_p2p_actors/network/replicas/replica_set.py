@@ -44,6 +44,8 @@ class ReplicaSet:
         connect: Callable[[bytes, bytes], Awaitable[PeerConnection]],
         wall: Callable[[], float],
     ) -> None:
+        self._registry = registry
+        registry.homes.own = endpoint.id
         self.owned = OwnedReplicas(directory / ".replicas.json", vault, registry, wall, wants.retired)
         self.owned.on_changed = wants.show_retired
         self.joined = JoinedIdentities(directory / ".joined.json", endpoint, connect, registry, book, wall)
@@ -62,8 +64,24 @@ class ReplicaSet:
         elif isinstance(message, EndJoined):
             self.joined.remove(message.name)
         else:
-            return ReplicaList([*self.owned.all_infos(), *self.joined.infos()])
+            here = [
+                f"{identity.name}/{each.binding}"
+                for identity in self._registry
+                for each in self._registry.homes.of(identity.raw)
+                if each.endpoint == self._registry.homes.own
+            ]
+            return ReplicaList([*self.owned.all_infos(), *self.joined.infos()], here)
         return Ack()
+
+    async def on_stateful(self, name: str) -> None:
+        """Find a home for the bindings of an identity that keep state: one was registered."""
+        identity = self._registry.by_name(name)
+        if identity is None:
+            return
+        if identity.is_joined:
+            self.joined.report_without_home(identity)
+        else:
+            await self.owned.claim_homes(identity)
 
     def infos(self, identity: OnlineIdentity) -> list[ReplicaInfo]:
         """Return the other daemons of an identity, as far as they are known."""

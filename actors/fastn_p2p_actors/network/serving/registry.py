@@ -22,6 +22,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 
 from ...runtime.mailbox import Sender
 from .access_list import AccessList
+from .binding_homes import BindingHomes
 from .expected_programs import Program
 from .load_balancer import LoadBalancer, ServingProcess
 
@@ -79,8 +80,12 @@ class RegisteredBinding:
         self.seconds.append(seconds)
         self.servers.answered(server, seconds, now)
 
-    def status(self) -> BindingStatus:
-        """Return the counters, with percentiles of the last durations in milliseconds."""
+    def status(self, standby: str = "") -> BindingStatus:
+        """Return the counters, with percentiles of the last durations in milliseconds.
+
+        Args:
+            standby: state of a binding whose home is another daemon; else empty.
+        """
         ordered = sorted(self.seconds)
 
         def percentile(share: float) -> float | None:
@@ -90,7 +95,7 @@ class RegisteredBinding:
             protocol=self.protocol,
             instance=self.instance,
             access=list(self.access.allow),
-            state=f"degraded: {self.problem}" if self.problem else "serving",
+            state=standby or (f"degraded: {self.problem}" if self.problem else "serving"),
             calls=self.calls,
             errors=self.errors,
             in_flight=self.in_flight,
@@ -199,11 +204,13 @@ class Registry:
     """Online identities by name and by key, and their bindings.
 
     Attributes:
+        homes: which daemons serve the bindings that keep state.
         check_usable: called with the name of an identity that is not online. Raises IdentityRevoked if it was revoked.
     """
 
     def __init__(self) -> None:
         self.check_usable: Callable[[str], None] = lambda _: None
+        self.homes = BindingHomes()
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}

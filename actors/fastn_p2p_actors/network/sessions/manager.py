@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
+from fastn_p2p_client.errors import BadMessage, HomeAway, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import (
     Ack,
     ApplicationErrorReply,
@@ -42,7 +42,7 @@ from ..connections.payload_memory import CALL_COST, PayloadMemory
 from ..connections.remote_leg import CHUNK, CHUNK_HEADER
 from ..connections.session_handshake import IncomingSession, OutgoingSession
 from ..discovery.missing_bindings import MISSING_CODES
-from ..discovery.targets import TargetFinder
+from ..discovery.targets import MAX_HOPS, TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from ..serving.wake_ups import WakeUps
@@ -208,7 +208,7 @@ class SessionManager:
         message: OpenSession,
         payload: bytes,
     ) -> None:
-        """Open a local program's session at a peer. If that lacks the binding, another daemon of it may have it."""
+        """Open a local program's session at a peer. If that does not serve the binding, another daemon may."""
         relay = opening.relay
 
         def from_server(header: bytes, reply: Message, data: Chunk) -> None:
@@ -216,6 +216,14 @@ class SessionManager:
             if is_missing and not relay.opened and not relay.done and isinstance(reply, ErrorReply):
                 error = reply.error()
                 if self._targets.go_over(opening, source, target, connection.endpoint, message, payload, error):
+                    return
+            if isinstance(reply, ErrorReply) and reply.code == HomeAway.code and not relay.opened and not relay.done:
+                away, opening.hops = reply.error(), opening.hops + 1
+                if (
+                    isinstance(away, HomeAway)
+                    and opening.hops <= MAX_HOPS
+                    and self._targets.go_home(opening, source, target, connection.endpoint, message, payload, away)
+                ):
                     return
             relay.from_server(header, reply, data)
 

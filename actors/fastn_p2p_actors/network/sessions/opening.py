@@ -41,10 +41,11 @@ class Opening:
 
     Attributes:
         seconds: timeout of opening.
+        hops: times that it went on to the binding's home.
         connecting_to, search, cancel: see ``Seeker``.
     """
 
-    __slots__ = ("_deadlines", "_opener", "_payload", "cancel", "connecting_to", "relay", "search", "seconds")
+    __slots__ = ("_deadlines", "_opener", "_payload", "cancel", "connecting_to", "hops", "relay", "search", "seconds")
 
     def __init__(
         self, opener: SessionOpener, deadlines: DeadlineTimer[Opening], relay: SessionRelay, seconds: float
@@ -54,6 +55,7 @@ class Opening:
         self._payload = b""
         self.relay = relay
         self.seconds = seconds
+        self.hops = 0
         self.connecting_to = ""
         self.search: Search | None = None
         self.cancel: Callable[[], object] | None = None

@@ -15,7 +15,7 @@ from fastn_p2p_client.otel import safe_traceparent
 from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
 from ..calls.served_call import DEADLINE_MARGIN
-from ..connections.network_path import NetworkPath
+from ..connections.network_path import LOCAL, NetworkPath
 from ..connections.session_handshake import IncomingSession
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import RegisteredBinding, Registry
@@ -117,6 +117,11 @@ class SessionOffers:
         if not binding.admits(source):
             self._on_denied(binding, source)
             self._reject(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return
+        homes = self._registry.homes
+        away = homes.elsewhere(binding) if homes and not (path is LOCAL and source == target) else None
+        if away is not None:
+            self._reject(relay, away)
             return
         now = time.monotonic()
         server = binding.servers.least_busy(now)

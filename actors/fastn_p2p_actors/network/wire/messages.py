@@ -229,6 +229,8 @@ class RenewReplica(Message, frozen=True, tag=21):
     """False if the replica does not serve the identity at the moment."""
     wants_delegation: bool
     """True if the sender needs a new delegation."""
+    bindings: tuple[tuple[str, str], ...] = ()
+    """Protocol and instance of bindings there that keep state and have no home yet, as far as the sender knows."""
 
 
 WireMessage: TypeAlias = (

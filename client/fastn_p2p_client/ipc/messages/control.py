@@ -63,7 +63,16 @@ from .identities import (
 from .invitations import CreateInvitation, InvitationList, InvitationText, ListInvitations, RevokeInvitation
 from .maintenance import ReloadSettings, RestoreBackup, RestoreReply, RotateTransport, SettingsReply, TransportReply
 from .peers import AcceptSuccessor, AddPeer, ListPeers, PeerList, PeerReply, RemovePeer
-from .replicas import AddReplica, JoinIdentity, ListReplicas, RemoveJoined, RemoveReplica, ReplicaList
+from .replicas import (
+    AddReplica,
+    HomeReply,
+    JoinIdentity,
+    ListReplicas,
+    PromoteReplica,
+    RemoveJoined,
+    RemoveReplica,
+    ReplicaList,
+)
 from .status import GetStatus, StatusReply
 from .traces import ExplainPeer, PeerTraceReply, PingPeer, PingReply
 
@@ -120,6 +129,7 @@ ControlRequest: TypeAlias = (
     | GetMetrics
     | AddReplica
     | RemoveReplica
+    | PromoteReplica
     | ListReplicas
     | JoinIdentity
     | RemoveJoined
@@ -155,6 +165,7 @@ ControlReply: TypeAlias = (
     | TransportReply
     | HealthReply
     | ReplicaList
+    | HomeReply
     | Ack
     | LongReply
     | ErrorReply

@@ -250,6 +250,8 @@ class RegisterBinding(Message, frozen=True, tag=71):
     worker: bytes = b""
     """Number of a worker on another machine, 7 bytes: the daemon knows it again by that after a restart. Its ``grant``
     is the secret of its token."""
+    keeps_state: bool = False
+    """True if the binding keeps what peers send: see ``Protocol.keeps_state``."""
 
 
 class UnregisterBinding(Message, frozen=True, tag=72):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .base import Ack, Message, Record
 from .identities import IdentityReply
 
 __all__ = [
     "AddReplica",
+    "HomeInfo",
+    "HomeReply",
     "JoinIdentity",
     "ListReplicas",
+    "PromoteReplica",
     "RemoveJoined",
     "RemoveReplica",
     "ReplicaInfo",
@@ -34,10 +39,30 @@ class ReplicaInfo(Record, frozen=True):
     """Unix time at which the replica's delegation ends; 0 if it has none."""
     problem: str = ""
     """Reason for which the owner's daemon has not answered; empty if it has."""
+    homes: list[str] = msgspec.field(default_factory=list)
+    """Bindings whose home is the other daemon, as ``PROTOCOL/INSTANCE``."""
 
 
 class ReplicaList(Message, frozen=True, tag=106):
     replicas: list[ReplicaInfo]
+    here: list[str] = msgspec.field(default_factory=list)
+    """Bindings of own identities at several daemons whose home is this one, as ``IDENTITY/PROTOCOL/INSTANCE``."""
+
+
+class HomeInfo(Record, frozen=True):
+    """Home of a binding that keeps state."""
+
+    identity: str
+    protocol: str
+    instance: str
+    daemon: str
+    """Name of the replica that is the home now; empty for the owner's daemon."""
+    term: int
+    """Number of this choice: a higher one replaces it."""
+
+
+class HomeReply(Message, frozen=True, tag=105):
+    home: HomeInfo
 
 
 class AddReplica(Message, frozen=True, tag=100):
@@ -60,6 +85,17 @@ class RemoveReplica(Message, frozen=True, tag=101):
     """Name of the replica, or the id of its endpoint."""
     now: bool = False
     """Also end its last delegation, at every peer that learns of it."""
+
+
+class PromoteReplica(Message, frozen=True, tag=107):
+    """Make another daemon of an own identity the home of a binding that keeps state. May be repeated."""
+
+    reply_type = HomeReply
+    identity: str
+    protocol: str
+    instance: str = "default"
+    name: str = ""
+    """Name of the replica, or the id of its endpoint; empty for this daemon."""
 
 
 class ListReplicas(Message, frozen=True, tag=102):

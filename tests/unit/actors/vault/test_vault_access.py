@@ -12,7 +12,7 @@ from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, OWNER, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.messages import SignDelegation, SignInvitation, SignRecord, VaultRequest
 from fastn_p2p_actors.vault.owner_messages import OwnerRequest
-from fastn_p2p_client.errors import BackupUnusable, Forbidden, ReplicaNotFound, ReplicaRemoved
+from fastn_p2p_client.errors import BackupUnusable, BindingNotFound, Forbidden, ReplicaNotFound, ReplicaRemoved
 from fastn_p2p_client.ipc.messages import GetStatus
 from tests.support.vault_setup import REQUESTS, STRANGERS, VaultSetup, invitation_of_alice
 
@@ -67,6 +67,10 @@ def test_table_of_permissions() -> None:
         ("EndReplica", "locked"): [],
         ("ListEnrolled", "open"): [GATEWAY, NETWORK],
         ("ListEnrolled", "locked"): [GATEWAY, NETWORK],
+        ("PromoteHome", "open"): [GATEWAY],
+        ("PromoteHome", "locked"): [GATEWAY],
+        ("ClaimHome", "open"): [NETWORK],
+        ("ClaimHome", "locked"): [NETWORK],
         ("SignReplica", "open"): [NETWORK],
         ("SignReplica", "locked"): [],
         ("RecordEvent", "open"): [GATEWAY, NETWORK],
@@ -104,7 +108,7 @@ def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
     setup: VaultSetup, kind: type[msgspec.Struct], role: str
 ) -> None:
     if role in TABLE[kind][VaultState.OPEN]:
-        with suppress(BackupUnusable, ReplicaNotFound, ReplicaRemoved):  # no backup is open here, and no replica
+        with suppress(BackupUnusable, BindingNotFound, ReplicaNotFound, ReplicaRemoved):  # there are none
             setup.request(role, invitation_of_alice(setup) if kind is SignInvitation else REQUESTS[kind])
         return
     before = sorted(path.name for path in setup.folder.rglob("*"))

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
+from fastn_p2p_actors.network.serving.binding_homes import BindingHome
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, PeerUnknown
+from fastn_p2p_client.errors import HomeAway, IdentityOffline, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call
 from tests.support.event_loop import run_pending
 from tests.support.signer import Signer
@@ -65,6 +67,8 @@ class _Network:
     def __init__(self) -> None:
         self.registry, self.grace = Registry(), RegistrationGrace()
         self.connection: str | None = None
+        self.endpoints: dict[bytes, str] = {}
+        """Connections to daemons whose delegations are known, by endpoint."""
         self.connecting: Callable[[], Awaitable[str]] = self.connect_at_once
         self.finder = TargetFinder(self.registry, cast(Any, self), self.grace)
 
@@ -97,6 +101,14 @@ class _Network:
 
     async def connect(self, _target: bytes, _peer: str, _search: Search) -> str:
         return await self.connecting()
+
+    async def connect_to(self, _target: bytes, endpoint: bytes) -> str:
+        if endpoint not in self.endpoints:
+            raise PeerUnreachable(peer="bob", reason="no delegation is known")
+        return self.endpoints[endpoint]
+
+    def is_silent(self, _endpoint: bytes) -> bool:
+        return False
 
     async def connect_at_once(self) -> str:
         return "new connection"
@@ -222,3 +234,52 @@ async def test_finds_a_peer_alone() -> None:
     network.grace.close()
     with pytest.raises(IdentityOffline):
         network.finder.find_peer("carol", "bob", lambda: None)
+
+
+HOME = bytes([7]) * 32
+"""Endpoint of another daemon of bob."""
+
+
+def away(endpoint: str = HOME.hex()) -> HomeAway:
+    return HomeAway(
+        peer=BOB.id52, protocol="Echo", instance="default", daemon="laptop", endpoint=endpoint, term=1, seconds=0
+    )
+
+
+async def test_a_program_beside_a_standby_reaches_the_home() -> None:
+    network = _Network()
+    network.announce()
+    network.announce("bob", protocol="Echo")
+    network.registry.homes.set(bytes(BOB), [BindingHome("Echo", "default", HOME, 1, "laptop", 0)])
+    network.endpoints[HOME] = "connection to the home"
+    seeker = network.find()
+    await run_pending()
+    assert seeker.outcomes == [("connection to the home", "alice", bytes(BOB), b"payload")]
+
+
+async def test_an_identity_reaches_its_own_standby() -> None:
+    network = _Network()
+    network.announce()
+    network.announce("bob", protocol="Echo")
+    network.registry.homes.set(bytes(BOB), [BindingHome("Echo", "default", HOME, 1, "laptop", 0)])
+    seeker = _Seeker()
+    network.finder.find(cast(Any, seeker), replace(CALL, identity="bob"), b"payload")
+    assert seeker.outcomes == [("binding", "bob", bytes(BOB), b"payload")]
+
+
+async def test_a_home_without_a_delegation_is_not_connected_to() -> None:
+    network = _Network()
+    alice = network.announce()
+    seeker = _Seeker()
+    assert network.finder.go_home(cast(Any, seeker), alice, bytes(BOB), b"elsewhere", CALL, b"payload", away())
+    await run_pending()
+    assert seeker.outcomes == ["home-away"]
+
+
+@pytest.mark.parametrize("endpoint", ["", "not hex", HOME.hex(), 7])
+async def test_a_refusal_that_names_no_other_daemon_is_the_outcome(endpoint: Any) -> None:
+    network = _Network()
+    alice = network.announce()
+    error = away()
+    error.endpoint = endpoint
+    assert not network.finder.go_home(cast(Any, _Seeker()), alice, bytes(BOB), HOME, CALL, b"payload", error)

@@ -12,6 +12,7 @@ import pytest
 
 from fastn_p2p_actors.network.replicas.joined_identities import JoinedIdentities
 from fastn_p2p_actors.network.replicas.replica_grant import ReplicaGrant
+from fastn_p2p_actors.network.serving.binding_homes import BindingHomes
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
@@ -61,6 +62,9 @@ class OwnerDaemon:
 class Replica:
     def __init__(self, path: Path) -> None:
         self.now = float(NOW)
+        self.boot = 1000.0
+        self.homes = BindingHomes()
+        self.homes.own = OWN
         self.owner = OwnerDaemon()
         self.online: OnlineIdentity | None = None
         self.granted: list[OnlineIdentity] = []
@@ -78,9 +82,10 @@ class Replica:
                 ),
             ),
             cast(Any, self.owner.connect),
-            cast(Any, SimpleNamespace(by_name=lambda _: self.online)),
+            cast(Any, SimpleNamespace(by_name=lambda _: self.online, homes=self.homes)),
             cast(Any, SimpleNamespace(note_record=lambda *_: True, known=SimpleNamespace(add_named=lambda _: None))),
             lambda: self.now,
+            lambda: self.boot,
         )
         joined.on_granted, joined.on_removed = self._on_granted, self._on_removed
         joined.open()

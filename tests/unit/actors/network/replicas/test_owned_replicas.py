@@ -11,10 +11,11 @@ import pytest
 
 from fastn_p2p_actors.network.replicas.owned_replicas import AWAY_SECONDS, OwnedReplicas
 from fastn_p2p_actors.network.replicas.replica_grant import decode_grant
-from fastn_p2p_actors.network.serving.registry import OnlineIdentity
+from fastn_p2p_actors.network.serving.binding_homes import BindingHomes
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, RegisteredBinding
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_actors.vault.messages import EnrolledReplica
+from fastn_p2p_actors.vault.messages import EnrolledReplica, EnrolledReplicas, HomeEntry
 from fastn_p2p_client.errors import Overloaded, P2PError, VaultLocked
 from tests.support.signer import NOW, Signer
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.asyncio_loop
 
 ALICE = Signer("alice")
 LAPTOP = bytes([1]) * 32
+OWN = bytes([2]) * 32
+"""Endpoint of the owner's daemon."""
 STRANGER = bytes([9]) * 32
 LINEAGE = bytes([3]) * 16
 
@@ -31,11 +34,19 @@ class Vault:
 
     def __init__(self) -> None:
         self.replicas = [EnrolledReplica("laptop", LAPTOP, LINEAGE, 1)]
+        self.homes: list[HomeEntry] = []
         self.signed: list[bytes] = []
         self.error: P2PError | None = None
 
-    async def enrolled(self, _: str) -> tuple[EnrolledReplica, ...]:
-        return tuple(self.replicas)
+    async def enrolled(self, _: str) -> EnrolledReplicas:
+        return EnrolledReplicas(tuple(self.replicas), tuple(self.homes))
+
+    async def claim_home(self, _: str, binding: tuple[str, str], endpoint: bytes) -> EnrolledReplicas:
+        if self.error is not None:
+            raise self.error
+        if binding not in {(each.protocol, each.instance) for each in self.homes}:
+            self.homes.append(HomeEntry(*binding, endpoint, len(self.homes) + 1))
+        return EnrolledReplicas(tuple(self.replicas), tuple(self.homes))
 
     async def replica_delegation(self, _: str, endpoint: bytes, retired: bytes = b"") -> Any:
         if self.error is not None:
@@ -64,6 +75,7 @@ class Owner:
     def __init__(self, path: Path) -> None:
         self.now = float(NOW)
         self.vault = Vault()
+        self.homes = BindingHomes()
         self.alice = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
         self.alice.record, self.alice.packet = b"record", b"packet"
         self.online: OnlineIdentity | None = self.alice
@@ -73,7 +85,8 @@ class Owner:
         self.replicas = self.open()
 
     def open(self) -> OwnedReplicas:
-        registry = SimpleNamespace(by_key=lambda key: self.online if key == self.alice.raw else None)
+        self.homes.own = OWN
+        registry = SimpleNamespace(by_key=lambda key: self.online if key == self.alice.raw else None, homes=self.homes)
         replicas = OwnedReplicas(self.path, cast(Any, self.vault), cast(Any, registry), lambda: self.now, self.retired)
         replicas.renew = self._renew
         return replicas
@@ -93,9 +106,10 @@ class Owner:
         addresses: tuple[str, ...] = ("192.0.2.1:4000",),
         is_online: bool = True,
         wants_delegation: bool = True,
+        bindings: tuple[tuple[str, str], ...] = (),
     ) -> Any:
         connection = connection or Connection()
-        message = wire.RenewReplica(1, identity, (), addresses, is_online, wants_delegation)
+        message = wire.RenewReplica(1, identity, (), addresses, is_online, wants_delegation, bindings)
         self.replicas.on_renew(cast(Any, connection), message)
         return await connection.answered.get()
 
@@ -204,3 +218,74 @@ async def test_a_replica_that_was_removed_at_once_is_retired_at_every_peer(tmp_p
     await owner.start()
     assert owner.retired == {owner.alice.raw: (b"delegation 1",)}
     assert told == [owner.alice.raw]
+
+
+# ── homes of bindings ────────────────────────────────────────────────────────────────────────────
+
+MAIL = "Mail", "default"
+
+
+def add_mail(owner: Owner) -> None:
+    """Have the owner's daemon serve Mail, too."""
+    access = cast(Any, SimpleNamespace(allow=("everyone",)))
+    owner.alice.bindings[MAIL] = RegisteredBinding(owner.alice, *MAIL, access)
+    owner.homes.note("alice", *MAIL, keeps_state=True)
+
+
+async def test_the_daemon_that_reports_a_binding_first_is_its_home(tmp_path: Path) -> None:
+    owner = await Owner(tmp_path).start()
+    (home,) = (await owner.report(bindings=(MAIL,))).homes
+    assert (home.protocol, home.instance, home.endpoint, home.daemon) == (*MAIL, LAPTOP, "laptop")
+    add_mail(owner)
+    await owner.replicas.claim_homes(owner.alice)
+    away = owner.homes.elsewhere(owner.alice.bindings[MAIL])
+    assert away is not None
+    assert (away.daemon, away.endpoint, away.term) == ("laptop", LAPTOP.hex(), home.term)
+    assert [each.homes for each in owner.replicas.infos(owner.alice.raw)] == [["Mail/default"]]
+
+
+async def test_what_the_owner_serves_is_its_own_and_no_report_changes_that(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    add_mail(owner)
+    await owner.start()
+    (home,) = (await owner.report(bindings=(MAIL,) * 100)).homes
+    assert (home.endpoint, home.daemon) == (OWN, "")
+    assert owner.homes.elsewhere(owner.alice.bindings[MAIL]) is None
+    assert (await owner.report(bindings=(MAIL,))).homes == (home,)
+
+
+async def test_without_the_vault_a_binding_has_no_home_and_is_not_served(tmp_path: Path) -> None:
+    owner = await Owner(tmp_path).start()
+    add_mail(owner)
+    owner.vault.error = VaultLocked(what="it")
+    await owner.replicas.claim_homes(owner.alice)
+    away = owner.homes.elsewhere(owner.alice.bindings[MAIL])
+    assert away is not None
+    assert (away.daemon, away.endpoint) == ("not chosen yet", "")
+    owner.vault.error = None
+    await owner.replicas.claim_homes(owner.alice)
+    assert owner.homes.elsewhere(owner.alice.bindings[MAIL]) is None
+
+
+async def test_a_restarted_owner_serves_nothing_before_its_vault_has_told_the_homes(tmp_path: Path) -> None:
+    owner = await Owner(tmp_path).start()
+    await owner.report(bindings=(MAIL,))
+    owner.replicas.close()
+    owner.homes = BindingHomes()
+    owner.replicas = owner.open()
+    add_mail(owner)
+    assert owner.homes.elsewhere(owner.alice.bindings[MAIL]) is not None
+    await owner.replicas.load(owner.alice)
+    away = owner.homes.elsewhere(owner.alice.bindings[MAIL])
+    assert away is not None
+    assert away.daemon == "laptop"
+
+
+async def test_an_identity_without_replicas_serves_everything_here(tmp_path: Path) -> None:
+    owner = await Owner(tmp_path).start()
+    await owner.report(bindings=(MAIL,))
+    add_mail(owner)
+    owner.vault.replicas = [EnrolledReplica("laptop", LAPTOP, LINEAGE, 1, removed=int(NOW))]
+    await owner.start()
+    assert not owner.homes
+    assert owner.homes.elsewhere(owner.alice.bindings[MAIL]) is None
