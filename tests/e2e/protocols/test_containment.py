@@ -135,9 +135,9 @@ def with_faulty_protocol(daemon: Daemon, name: str, **config: str) -> str:
     return name
 
 
-def kill_with_calls(daemon: Daemon, name: str, way: str, times: int) -> str:
+def kill_with_calls(daemon: Daemon, name: str, *ways: str) -> str:
     """Calls that each end the identity's process; the state of the binding after the last one."""
-    for _ in range(times):
+    for way in ways:
         eventually(lambda: echo_serves(daemon, name), f"{name} is up")
         pid = daemon.pid(f"identity-{name}")
         with pytest.raises((ConnectionLost, HandlerFailed)):
@@ -177,14 +177,14 @@ def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:
 
 
 def test_handler_that_never_comes_back_to_the_event_loop(daemon: Daemon) -> None:
-    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "spins"), "spin", times=2)
+    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "spins"), "sleep", "spin")
     assert "2 times, the last time in a request (no heartbeat for 3 s)" in state
 
 
 def test_handler_that_ends_the_process(daemon: Daemon) -> None:
     """The binding is excluded, which its state shows, and `start` serves it again."""
     name = with_faulty_protocol(daemon, "exits")
-    state = kill_with_calls(daemon, name, "exit really", times=3)
+    state = kill_with_calls(daemon, name, *["exit really"] * 3)
     assert state.startswith("failed: ")
     assert "3 times, the last time in a request (exit code 5)" in state
     assert "FaultyProtocol (default): failed: it crashed" in " ".join(daemon.shown_status().split())
@@ -217,7 +217,7 @@ def test_handler_that_eats_memory(daemon: Daemon) -> None:
 
 
 def test_handler_that_keeps_the_memory_that_it_ate(daemon: Daemon) -> None:
-    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "hoards"), "hoard", times=3)
+    state = kill_with_calls(daemon, with_faulty_protocol(daemon, "hoards"), *["hoard"] * 3)
     assert "3 times, the last time in a request (it had no memory left)" in state
 
 
