@@ -283,7 +283,7 @@ async def test_another_user_is_not_listened_to(tmp_path: Path) -> None:
     with connect(tmp_path / "a.sock") as stranger:
         assert await asyncio.to_thread(stranger.recv, 100) == b""
     assert seen.messages.empty()
-    assert box.dropped > 1
+    assert box.dropped
     assert box.clients == 0
     link.close()
     box.close()

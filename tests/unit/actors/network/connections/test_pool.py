@@ -14,6 +14,7 @@ from fastn_p2p_actors.network.connections.network_path import NetworkPath
 from fastn_p2p_actors.network.connections.pool import IDLE_TIMEOUT, SUPERSEDED_TIMEOUT, ConnectionPool
 from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
+from tests.support.two_daemons import until
 
 LOWER, HIGHER = b"\x01" * 32, b"\x02" * 32
 
@@ -143,11 +144,11 @@ async def test_a_superseded_connection_is_closed_when_it_is_idle(monkeypatch: py
         connection.used_at -= SUPERSEDED_TIMEOUT + 1
     busy.in_flight = 1
     pool._sweep()
-    await asyncio.sleep(0.03)
+    await until(lambda: idle.end, "it is closed")
     assert (used.end, idle.end, busy.end) == ("", "idle", "")
     used.used_at -= IDLE_TIMEOUT
     pool._sweep()
-    await asyncio.sleep(0.03)
+    await until(lambda: used.end, "it is closed")
     assert used.end == "idle"
     pool.close()
 

@@ -151,8 +151,8 @@ async def test_it_is_given_up_after_some_time_without_progress(shared: SharedDir
     make_files(shared.root, {"a": b"a"})
     shared.client.cuts = [1] * 100
     with pytest.raises(ConnectionLost):
-        await shared.get("a", retry_timeout=0.3)
-    assert kinds(shared.events).count("Retrying") >= 2
+        await shared.get("a", retry_timeout=1.0)
+    assert "Retrying" in kinds(shared.events)
 
 
 async def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(
