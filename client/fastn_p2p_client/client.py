@@ -165,7 +165,8 @@ class Client(ControlClient):
         was lost, the handler's process or identity has not started yet, a delegation does not hold by one of the
         clocks, or the error is ``retryable``. One serving process executes a retried call once, however often it
         arrives. If that process ends, it may have executed the call; another process then executes it again, under the
-        same ``call_id``. Another daemon that serves the peer does not: ``OutcomeUnknown`` ends the call instead.
+        same ``call_id``. Another daemon that serves the peer does not, nor does the same one if it was killed as a
+        whole and started again: ``OutcomeUnknown`` ends the call instead.
 
         Args:
             identity: name of the local identity that calls; None for the only one online.
@@ -191,8 +192,8 @@ class Client(ControlClient):
             ConnectionLost: a process or connection ended with the call in flight; it may have been executed.
             DeadlineExceeded: there was no reply in time; the call may have been executed.
             InvalidName: ``request_id`` is too long or has other characters; nothing was sent.
-            OutcomeUnknown: with ``retry``, one of several daemons of the peer got the call and does not answer; it may
-                have been executed.
+            OutcomeUnknown: with ``retry``, a daemon of the peer got the call and does not answer, or was started again;
+                the call may have been executed.
             PayloadTooLarge: the request is too large; nothing was sent.
             UsedElsewhere: the client belongs to another event loop or process; nothing was sent.
             LocalError: this daemon cannot make the call, for instance ``IdentityOffline``.
@@ -242,10 +243,11 @@ class Client(ControlClient):
             )
         retries = CallRetry(deadline, timeout, request_id)
         while True:
+            retries.begin()
             try:
                 return await self._call(
                     target, command, payload, returns, deadline, timeout, retries.request_id,
-                    retries.call_id, retries.attempt, traceparent,
+                    retries.call_id, retries.attempt, traceparent, retries.sent_ms,
                 )  # fmt: skip
             except P2PError as error:
                 await retries.wait_or_raise(error)
@@ -262,6 +264,7 @@ class Client(ControlClient):
         call_id: bytes = b"",
         attempt: int = 0,
         traceparent: str = "",
+        sent_ms: int = 0,
     ) -> Any:
         """Make one attempt. ``target`` is identity, peer, protocol and instance, as in ``messages.Call``."""
         channel: RequestChannel | None = None
@@ -278,7 +281,7 @@ class Client(ControlClient):
                     left = time_left(deadline, timeout)
                 milliseconds = int((left - (_ADVANCE if left > 10 * _ADVANCE else left / 10)) * 1000)
                 if call_id or traceparent:
-                    message = m.Call(*target, milliseconds, command, call_id, attempt, request_id, traceparent)
+                    message = m.Call(*target, milliseconds, command, call_id, attempt, request_id, traceparent, sent_ms)
                     header = _encode_header(message)
                 else:
                     header = _call_header(*target, milliseconds, command, request_id or channel.call_ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -122,18 +123,34 @@ class CallRetry:
         request_id: name of the call; by default ``call_id`` in hexadecimal.
         call_id: idempotency key: the same random bytes in all attempts.
         attempt: number of attempts before this one that may have been executed.
+        sent_ms: time of the first of these, in milliseconds of ``CLOCK_BOOTTIME``; 0 if there is none.
     """
 
-    __slots__ = ("_backoff", "_deadline", "_lost", "_timeout", "attempt", "call_id", "request_id")
+    __slots__ = (
+        "_backoff",
+        "_began_ms",
+        "_deadline",
+        "_lost",
+        "_timeout",
+        "attempt",
+        "call_id",
+        "request_id",
+        "sent_ms",
+    )
 
     def __init__(self, deadline: float, timeout: float, request_id: str = "") -> None:
         self.call_id = os.urandom(MAX_CALL_ID)
         self.request_id = request_id or self.call_id.hex()
-        self.attempt = 0
+        self.attempt = self.sent_ms = self._began_ms = 0
         self._deadline = deadline
         self._timeout = timeout
         self._backoff = Backoff(_FIRST_CALL_DELAY, _LONGEST_CALL_DELAY)
         self._lost = False
+
+    def begin(self) -> None:
+        """Note that an attempt begins."""
+        if not self.attempt:
+            self._began_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
     async def wait_or_raise(self, error: P2PError) -> None:
         """Wait until the next attempt, or raise the error of the last one.
@@ -145,7 +162,9 @@ class CallRetry:
         self._lost = self._lost or isinstance(error, ConnectionLost)
         if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
-        self.attempt += not isinstance(error, NOT_EXECUTED)
+        if not isinstance(error, NOT_EXECUTED):
+            self.attempt += 1
+            self.sent_ms = self._began_ms
         delay = self._backoff.next_delay()
         if asyncio.get_running_loop().time() + delay + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:

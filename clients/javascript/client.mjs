@@ -46,7 +46,8 @@ export class Client {
    *
    * With `retry` the call is sent again until its timeout: when a process or a connection that had it is lost, when
    * nobody serves it yet, or while a clock is wrong. It is still executed once, as long as the process that serves it
-   * lives and remembers it; OutcomeUnknown says that it may have been executed by a daemon that does not come back.
+   * lives and remembers it; OutcomeUnknown says that it may have been executed by a daemon that does not come back, or
+   * that was started again.
    */
   async call(identity, peer, protocol, request = null, options = {}) {
     const { instance = "default", command = "", retry = false, timeout = TIMEOUT } = options;
@@ -55,7 +56,7 @@ export class Client {
     const prepare = (left, _network, requestId) => [
       [
         Tag.Call, identity, peer, protocol, instance, left, command,
-        retries?.callId ?? NO_CALL_ID, retries?.attempt ?? 0, requestId,
+        retries?.callId ?? NO_CALL_ID, retries?.attempt ?? 0, requestId, "", retries?.begin() ?? 0,
       ],
       { payload, accept: ({ payload }) => replyFrom(payload, protocol) },
     ];

@@ -1,6 +1,7 @@
 // The attempts of a call that is sent again: which errors are worth another one, and when it comes.
 
 import { randomBytes } from "node:crypto";
+import { uptime } from "node:os";
 
 import { ConnectionLost, DeadlineExceeded, P2PError } from "./errors.mjs";
 
@@ -26,6 +27,8 @@ export class CallRetry {
   callId = randomBytes(CALL_ID_BYTES);
   /** Attempts before this one that may have been executed. */
   attempt = 0;
+  #begun = 0;
+  #sent = 0;
   #pause = PAUSE.first;
   #lost = false;
   #timeout;
@@ -33,6 +36,12 @@ export class CallRetry {
   /** `timeout` is what DeadlineExceeded names, in seconds. */
   constructor(timeout) {
     this.#timeout = timeout;
+  }
+
+  /** Notes that an attempt begins. Returns when the first of those before it began that `attempt` counts, in ms since boot. */
+  begin() {
+    if (!this.attempt) this.#begun = Math.floor(uptime() * 1000);
+    return this.#sent;
   }
 
   /**
@@ -44,7 +53,10 @@ export class CallRetry {
     this.#lost ||= isLost;
     const helps = error instanceof P2PError && (error.retryable || PASSING.has(error.code));
     if (!helps || error instanceof DeadlineExceeded) throw error;
-    if (sent && !NOT_EXECUTED.has(error.code)) this.attempt += 1;
+    if (sent && !NOT_EXECUTED.has(error.code)) {
+      this.attempt += 1;
+      this.#sent = this.#begun;
+    }
     const pause = this.#pause * (1 - Math.random() / 2); // so that clients that failed together do not retry together
     this.#pause = Math.min(2 * this.#pause, PAUSE.longest);
     if (pause + MIN_TIME_LEFT >= left) throw this.#lost ? new DeadlineExceeded({ seconds: this.#timeout }) : error;

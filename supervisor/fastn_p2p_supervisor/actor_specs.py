@@ -38,6 +38,7 @@ CORE_MODULES: Final[Mapping[str, str]] = MappingProxyType(
 """Module of each core actor, in start order. They are stopped in reverse order."""
 IDENTITY_MODULE: Final = "fastn_p2p_actors.identity"
 GRANT_KEY_BYTES: Final = 32
+_START_BYTES: Final = 8
 
 log = logging.getLogger("supervisor")
 
@@ -93,6 +94,8 @@ class ActorSpecs:
                 vault=roles.network,
                 grant_key=self._grant_key,
                 network=network,
+                start=secrets.token_bytes(_START_BYTES),
+                started_ms=started_ms,
                 worker_address=config.worker_address,
                 fixed=config.fixed_settings,
             ),

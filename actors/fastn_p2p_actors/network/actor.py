@@ -186,14 +186,16 @@ class Network:
             registry.key_of,
             self._blocked.__contains__,
         )
-        self._expected = ExpectedPrograms(run / "programs.json", registry.programs)
+        self._expected = ExpectedPrograms(run / "programs.json", registry.programs, start=self._settings.start.hex())
         payloads = PayloadMemory()
         self._wake_ups = wake_ups = WakeUps(registry, self._context.wake_identity)
         self._incoming = IncomingCalls(
             mailbox, registry, book, self._grace, self._expected, payloads, wake_ups, self._note_denied
         )
         self._targets = TargetFinder(registry, router, self._grace)
-        self._outgoing = OutgoingCalls(mailbox, self._targets, self._incoming, payloads)
+        self._outgoing = OutgoingCalls(
+            mailbox, self._targets, self._incoming, payloads, started_ms=self._settings.started_ms
+        )
         self._sessions = SessionManager(
             mailbox, registry, self._targets, book, self._grace, payloads, wake_ups, self._note_denied
         )
@@ -209,6 +211,8 @@ class Network:
             payloads=payloads,
             penalties=self._endpoint.penalties,
             wall=self._wall,
+            start=self._settings.start,
+            started_ms=self._settings.started_ms,
         )
         probe = OnlineProbe(self._pool, router, hosts, book, look_up=self._finder.look_up)
         self._finder.on_newer = probe.on_newer

@@ -76,6 +76,10 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     vault: VaultAccess
     grant_key: bytes
     network: NetworkSection = NetworkSection(mode="local")
+    start: bytes = b""
+    """8 random bytes, made at each start of the daemon."""
+    started_ms: int = 0
+    """Start of the daemon in ``process_setup.boot_ms``."""
     worker_address: str = ""
     """Address at which workers on other machines connect; empty for none."""
     fixed: tuple[str, ...] = ()

@@ -76,7 +76,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── InvitationRefused      the peer's daemon does not let in the bearer of the invitation
     │   ├── HandlerFailed          the handler raised another exception, or its process ended before it began
     │   ├── HomeAway               the binding's home, another daemon of the peer, was not reached
-    │   └── OutcomeUnknown         another daemon of the peer got the retried call, and does not answer
+    │   └── OutcomeUnknown         the daemon that got the retried call does not answer, or was restarted
     ├── CredentialError            a delegation or peer record that is not valid
     │   ├── BadSignature           the signature does not match
     │   ├── DelegationExpired      the delegation is too old

@@ -148,13 +148,14 @@ class InvitationRefused(RemoteError):
 class OutcomeUnknown(RemoteError):
     """A daemon of the peer got a call with ``retry=True`` and does not answer any more. It may have been executed.
 
-    Another daemon of the peer answers, and was not given the call: it does not know what the first one has executed.
+    Another daemon of the peer answers, or the same one was started again. It does not know what was executed before, so
+    it does not execute the call.
     """
 
     code = "outcome-unknown"
     template = (
-        "a daemon of {peer} got the call and does not answer any more. It may have been executed, so no other one was "
-        "given it. Find out whether it was executed, and call again if not"
+        "a daemon of {peer} got the call and has been silent or restarted since. It may have been executed, so it was "
+        "not executed again. Find out whether it was executed, and call again if not"
     )
     peer: str
 

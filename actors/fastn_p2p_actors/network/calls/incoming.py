@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
+from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, OutcomeUnknown, Overloaded, P2PError
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import (
@@ -150,6 +150,9 @@ class IncomingCalls:
             elif self._expected.is_expected(binding.identity.name, protocol, instance):
                 self._hold(served, self._expected.retry_later)
                 return
+            elif self._may_have_lost(served, binding):
+                self._fail(served, OutcomeUnknown(peer=binding.identity.key.id52))
+                return
             elif away is not None:
                 served.started = 0.0  # every process has answered that it has not executed the call
                 self._reject(served, away)
@@ -207,6 +210,16 @@ class IncomingCalls:
         self._served[correlation] = served
         self._deadlines.add(served, served.expires)
 
+    def _may_have_lost(self, served: ServedCall, binding: RegisteredBinding) -> bool:
+        """Return whether a process may have executed the call that has ended with an earlier start of its daemon."""
+        request = served.request
+        if not isinstance(request, wire.RepeatedRequest):
+            return False
+        if any(server.hosted for server in binding.servers):
+            return True
+        start = "" if request.earlier == wire.UNKNOWN_START else request.earlier.hex()
+        return self._expected.may_have_lost(binding.identity.name, binding.protocol, binding.instance, start)
+
     def _list_program(self, server: ServingProcess) -> None:
         """List the program for the successor of this process: no other one may execute this call again."""
         binding, pid = server.binding, server.sender.pid
@@ -241,7 +254,7 @@ class IncomingCalls:
         """End a call with an error. If a process has had it, that is ``ConnectionLost``: it may have been executed."""
         served.done = True
         served.release()
-        if served.started and not isinstance(error, DeadlineExceeded):
+        if served.started and not isinstance(error, DeadlineExceeded | OutcomeUnknown):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         self.counters.refuse(error.code)
         log.info("a call was not served: %s", error, extra={"request_id": full_id(*served.id)})

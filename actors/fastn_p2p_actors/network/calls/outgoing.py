@@ -41,13 +41,14 @@ from ..discovery.router import display_name
 from ..discovery.search import TOO_SHORT, Search
 from ..discovery.targets import MAX_HOPS, TargetFinder
 from ..serving.registry import OnlineIdentity
-from .earlier_attempts import THIS_DAEMON, EarlierAttempts
+from ..wire import messages as wire
+from .earlier_attempts import THIS_DAEMON, EarlierAttempt, EarlierAttempts
 from .incoming import IncomingCalls
 
 log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
-
+_HERE: Final = EarlierAttempt(THIS_DAEMON, b"")
 
 _SMALL: Final = 4096
 """Bytes of a payload that is kept until its call is answered: another daemon of the callee may have to serve it. A
@@ -65,6 +66,7 @@ class _OutgoingCall:
         target: key of the callee, once the call was sent.
         call_id: idempotency key of a retried call that was sent; empty otherwise.
         endpoint: endpoint of the peer daemon that it was sent to, or ``THIS_DAEMON``.
+        start: start of that daemon, once a retried call was sent.
         done: true if it has its outcome, or needs none.
         connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
         search: record of the attempts to reach the peer.
@@ -78,6 +80,7 @@ class _OutgoingCall:
     __slots__ = (
         "_calls",
         "_hops",
+        "_is_free",
         "_is_returning",
         "_kept",
         "_payload",
@@ -94,6 +97,7 @@ class _OutgoingCall:
         "search",
         "seconds",
         "sender",
+        "start",
         "state",
         "target",
     )  # fmt: skip
@@ -119,11 +123,14 @@ class _OutgoingCall:
         self._payload = b""
         self._reserved = 0
         self._is_returning = False
+        self._is_free = False
+        """True once the daemon that got an earlier attempt has said that no process of it has executed the call."""
         self._hops = 0
         self._kept: tuple[OnlineIdentity, Call, bytes] | None = None
         """The request, while another daemon may serve it if this one does not."""
         self.target = b""
         self.call_id = b""
+        self.start: bytes
         self.endpoint = THIS_DAEMON
         self.done = False
         self.connecting_to = ""
@@ -153,17 +160,31 @@ class _OutgoingCall:
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
         """Send the call to a local process."""
-        if message.call_id and not self._may_send_to(THIS_DAEMON, source, target, message, payload):
-            return
-        served = self._calls.incoming.serve(self, source.raw, target, message, payload)
+        request: Call | wire.Request = message
+        if message.call_id:
+            earlier = self._earlier_start(_HERE, self._calls.started_ms, source, target, message, payload)
+            if earlier is None:
+                return
+            if earlier:
+                request = wire.RepeatedRequest(
+                    0, source.raw, target, message.protocol, message.instance, message.deadline_ms, message.command,
+                    message.call_id, message.attempt, traceparent=message.traceparent, earlier=earlier,
+                )  # fmt: skip
+        served = self._calls.incoming.serve(self, source.raw, target, request, payload)
         self.cancel = served.cancel if served is not None else None
 
     def on_connection(
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
     ) -> None:
         """Send the call to the peer."""
-        if message.call_id and not self._may_send_to(connection.endpoint, source, target, message, payload):
-            return
+        earlier = b""
+        if message.call_id:
+            daemon = EarlierAttempt(connection.endpoint, connection.daemon_start)
+            found = self._earlier_start(daemon, connection.daemon_started_ms, source, target, message, payload)
+            if found is None:
+                return
+            if daemon.start:  # an older version does not understand it
+                earlier = found
         self.target, self.endpoint = target, connection.endpoint
         size = len(payload)
         if size <= _SMALL:
@@ -172,31 +193,49 @@ class _OutgoingCall:
             self._kept, self._reserved = (source, message, payload), size
         requests = connection.requests
         try:
-            number = requests.call(self, source.raw, target, message, message.deadline_ms, payload, *self.id)
+            number = requests.call(self, source.raw, target, message, message.deadline_ms, payload, *self.id, earlier)
         except P2PError as error:
             self.on_error(error)
             return
         self.cancel = lambda: requests.cancel(number)
 
-    def _may_send_to(
-        self, endpoint: bytes, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
-    ) -> bool:
-        """Return whether a retried call may be sent to a daemon.
+    def _earlier_start(
+        self,
+        daemon: EarlierAttempt,
+        started_ms: int,
+        source: OnlineIdentity,
+        target: bytes,
+        message: Call,
+        payload: bytes,
+    ) -> bytes | None:
+        """Return the start of a daemon that may have executed a retried call and does not know it any more.
 
-        If another one may have executed it, connect to that one instead. If that is not known, fail.
+        Args:
+            daemon: to which the call is about to be sent.
+            started_ms: when it was started, in ``boot_ms``.
+
+        Returns:
+            Empty if there is no such daemon; None if the call must not be sent to this one. If another daemon has got
+            it, the call goes there instead, or fails.
         """
-        if message.attempt:
-            earlier = self._calls.attempts.endpoint_of(target, message.call_id)
+        found = b""
+        if message.attempt and not self._is_free:
+            earlier = self._calls.attempts.find(target, message.call_id)
             if earlier is None:
-                if self._calls.targets.has_others(target, endpoint):
+                if self._calls.targets.has_others(target, daemon.endpoint):
                     self.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
-                    return False
-            elif earlier != endpoint and not self._is_returning:
+                    return None
+                if 0 < message.sent_ms < started_ms:
+                    found = wire.UNKNOWN_START
+            elif earlier.endpoint != daemon.endpoint and not self._is_returning:
                 self._is_returning = True  # to that daemon, which may have another endpoint by now
-                self._calls.targets.find_endpoint(self, source, target, earlier, message, payload)
-                return False
-        self.target, self.endpoint, self.call_id = target, endpoint, message.call_id
-        return True
+                self._calls.targets.find_endpoint(self, source, target, earlier.endpoint, message, payload)
+                return None
+            elif earlier.start != daemon.start:
+                found = earlier.start or wire.UNKNOWN_START
+        self.target, self.call_id = target, message.call_id
+        self.endpoint, self.start = daemon
+        return found
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
@@ -214,7 +253,9 @@ class _OutgoingCall:
         if isinstance(error, HomeAway) and self.endpoint != THIS_DAEMON and not self.done and self._goes_home(error):
             return
         if self.call_id and not isinstance(error, NOT_EXECUTED):
-            self._calls.attempts.note(self.target, self.call_id, self.endpoint, self._calls.now() + self.seconds)
+            attempt = EarlierAttempt(self.endpoint, self.start)
+            until = self._calls.now() + self.seconds
+            self._calls.attempts.note(self.target, self.call_id, attempt, until, replace=self._is_free)
         elif isinstance(error, PeerOffline) and self.endpoint != THIS_DAEMON:
             self._calls.targets.on_offline(self.target, self.endpoint)
         if not self.done:
@@ -243,6 +284,7 @@ class _OutgoingCall:
         if self._hops > MAX_HOPS:
             return False
         (source, message, payload), self._kept = self._kept, None
+        self._is_free = True
         self.release_payload()
         left = max(1, int((self.began + self.seconds - monotonic()) * 1000))
         message = replace(message, deadline_ms=left)
@@ -307,6 +349,7 @@ class OutgoingCalls:
         targets: finds where each call goes.
         incoming: serves calls whose target is a local binding.
         payloads: memory for payloads of calls that wait.
+        started_ms: start of this daemon, in ``boot_ms``.
 
     Attributes:
         counters: what has become of all calls so far.
@@ -318,8 +361,10 @@ class OutgoingCalls:
         targets: TargetFinder,
         incoming: IncomingCalls,
         payloads: PayloadMemory,
+        started_ms: int = 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self.started_ms = started_ms
         self.mailbox = mailbox
         self.targets = targets
         self.incoming = incoming

@@ -20,6 +20,7 @@ from fastn_p2p_client.ipc.messages import ConnectionStatus
 from fastn_p2p_client.ipc.version_range import VersionRange
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
+from ...runtime.process_setup import boot_ms
 from ..transport.iroh_errors import ConnectionEnd, connection_end
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import PeerLimit, PeerLimits
@@ -121,7 +122,8 @@ class PeerConnection:
         self._penalties = penalties or Penalties()
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
-        self.remote_process = b""
+        self.remote_process = self.daemon_start = b""
+        self.daemon_started_ms = 0
         self.opened_at = self.used_at = loop.time()
         self.sent = 0
         self.received = 0
@@ -400,7 +402,8 @@ class PeerConnection:
         elif not hello.process:
             raise BadMessage(reason="the hello has no process id")
         elif not self.ready.done():
-            self.remote_process = hello.process
+            self.remote_process, self.daemon_start = hello.process, hello.start
+            self.daemon_started_ms = boot_ms() - hello.age_ms
             self.sessions.pausing.peer_pauses = hello.pauses
             self.identities.sends_updates = hello.news
             self.supports_invitations, self.supports_replicas = hello.invitations, hello.replicas

@@ -135,24 +135,26 @@ class ConnectionRequests(Generic[ConnectionT]):
         payload: bytes,
         request_id: str,
         id_number: bytes = b"",
+        earlier: bytes = b"",
     ) -> int:
         """Send a call, and return its number, for ``cancel``. ``waiting`` gets its outcome exactly once.
 
         Args:
             request_id, id_number: as ``safe_id`` returns them.
+            earlier: as in ``wire.RepeatedRequest``; empty if no other daemon may have executed the call.
 
         Raises:
             Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
         """
         number = self._last_number = self._last_number + 1
-        head = encode_head(
-            wire.Request(
-                number, source, target, call.protocol, call.instance, deadline_ms,
-                call.command, call.call_id, call.attempt, request_id, id_number,
-                call.traceparent and safe_traceparent(call.traceparent),
-            ),
-            len(payload),
+        request = wire.Request(
+            number, source, target, call.protocol, call.instance, deadline_ms,
+            call.command, call.call_id, call.attempt, request_id, id_number,
+            call.traceparent and safe_traceparent(call.traceparent),
         )  # fmt: skip
+        if earlier:
+            request = wire.RepeatedRequest.of(request, earlier)
+        head = encode_head(request, len(payload))
         connection = self._connection
         if len(payload) > BULK_THRESHOLD:
             self._channel.check_queue(len(head) + len(payload), self._bulk.queued)

@@ -13,10 +13,12 @@ from heapq import nsmallest
 from typing import Final
 
 from iroh.iroh_ffi import Connection
+from msgspec.structs import replace
 
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
+from ...runtime.process_setup import boot_ms
 from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
 from ..transport.penalties import Penalties
@@ -73,6 +75,8 @@ class ConnectionPool:
         penalties: penalties of strangers whose connections were closed for abuse.
         wall: Unix time.
         jitter: a random number from 0 to 1, for the backoff.
+        start: random bytes, made at each start of the daemon.
+        started_ms: time of that start, in ``boot_ms``.
 
     Attributes:
         introductions: proven identities of every endpoint.
@@ -93,6 +97,8 @@ class ConnectionPool:
         penalties: Penalties | None = None,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
+        start: bytes = b"",
+        started_ms: int = 0,
     ) -> None:
         self.introductions: IntroductionRegistry[PeerConnection] = introductions or IntroductionRegistry()
         self.wants = Wants()
@@ -121,7 +127,9 @@ class ConnectionPool:
             invitations=True,
             newest=WIRE_VERSION,
             replicas=True,
+            start=start,
         )
+        self._started_ms = started_ms
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._penalties = penalties or Penalties()
@@ -213,7 +221,7 @@ class ConnectionPool:
             self.opened += 1
         else:
             self.accepted += 1
-        connection.start(self._hello)
+        connection.start(replace(self._hello, age_ms=boot_ms() - self._started_ms))
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
         log.info("connection with %s %s", connection.name, "opened" if outgoing else "accepted")

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -33,12 +33,27 @@ class Program(NamedTuple):
     instance: str
 
 
+_EarlierBinding: TypeAlias = tuple[str, str, str, str]
+"""Identity, protocol and instance of a binding, and a start of the daemon in hexadecimal."""
+_FORGOTTEN: Final = "-"
+"""Stands for the starts at which a program served that is not there any more."""
+_MAX_STARTS: Final = 8
+"""Starts of the daemon that are listed for one program."""
+
+
 class _ListedProgram(msgspec.Struct, frozen=True, array_like=True):
     program: Program
     started: int
     """Start of the process, in clock ticks since boot: another process may have its pid by now."""
     times: int = 1
     """Number of the process's connections that serve the binding."""
+    starts: tuple[str, ...] = ()
+    """Starts of the daemon at which it served, in hexadecimal, the latest last."""
+
+    def bindings(self) -> Iterator[_EarlierBinding]:
+        """Iterate over the binding at each start."""
+        for start in self.starts:
+            yield *self.program[1:], start
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -60,8 +75,11 @@ _NOT_WRITTEN: Final = "cannot list the programs that serve, so a retried call ma
 # a retryable call before that is appended to the file first (``note``). Of several lines for one program, the last
 # counts.
 #
+# The file tells also whether all programs of earlier starts of the daemon live. If one does not, it may have executed a
+# call, and took with it what it knew (``may_have_lost``). Such a start is not listed any more.
+#
 # Not covered: a restart of the machine, after which no program lives, so the file is not synced to the disk. And a
-# program that needs longer than ``_WAIT``: its call goes to another program then.
+# program that needs longer than ``_WAIT``: its call goes to another program then, unless it served at an earlier start.
 
 
 class ExpectedPrograms:
@@ -72,16 +90,23 @@ class ExpectedPrograms:
     Args:
         path: the file.
         programs: returns the programs that serve now.
+        start: start of the daemon, in hexadecimal.
     """
 
-    def __init__(self, path: Path, programs: Callable[[], Iterable[Program]]) -> None:
+    def __init__(self, path: Path, programs: Callable[[], Iterable[Program]], start: str = "") -> None:
         self._path = path
         self._programs = programs
+        self._start = start
         self._update_timer: asyncio.TimerHandle | None = None
         self._updated_at = -_UPDATE_INTERVAL
         self._loop = asyncio.get_running_loop()
         self._expected_until = self._loop.time() + _WAIT
-        self._missing = _read(path)
+        found = _read(path)
+        self._missing = {program: each for program, each in found.items() if _is_alive(each)}
+        self._starts = {program: each.starts for program, each in self._missing.items()}
+        self._known = frozenset(binding for each in found.values() for binding in each.bindings())
+        self._lost = {binding for binding in self._known if binding[3] == _FORGOTTEN}
+        self._lose(each for program, each in found.items() if program not in self._missing)
         self._listed: dict[Program, int] = {}
         """Programs in the file, and over how many connections each serves."""
         self._waiting: list[Callable[[], None]] = []
@@ -130,7 +155,12 @@ class ExpectedPrograms:
         missing = self._missing.get(program)
         self._listed[program] = connections
         self._append(
-            _ListedProgram(program, _start_time(program.pid) or 0, max(connections, missing.times if missing else 0))
+            _ListedProgram(
+                program,
+                _start_time(program.pid) or 0,
+                max(connections, missing.times if missing else 0),
+                self._starts_of(program),
+            )
         )
 
     def update(self, programs: Iterable[Program]) -> None:
@@ -142,8 +172,13 @@ class ExpectedPrograms:
         for known in returned:
             del self._missing[known.program]
         started = {pid: _start_time(pid) or 0 for pid in {program.pid for program in serving}}
-        expected = {program: _ListedProgram(program, started[program.pid], times) for program, times in serving.items()}
-        expected.update((program, each) for program, each in self._missing.items() if _is_alive(each))
+        missing = {program: each for program, each in self._missing.items() if _is_alive(each)}
+        self._lose(each for program, each in self._missing.items() if program not in missing)
+        expected = {
+            program: _ListedProgram(program, started[program.pid], times, self._starts_of(program))
+            for program, times in serving.items()
+        }
+        expected.update(missing)
         self._save(list(expected.values()))
         if returned:
             self._retry_all()
@@ -153,11 +188,41 @@ class ExpectedPrograms:
         if not self._missing:
             return False
         if self._loop.time() >= self._expected_until:
+            self._lose(self._missing.values())
             self._missing.clear()
             return False
         return any(
             known.program[1:] == (identity, protocol, instance) and _is_alive(known) for known in self._missing.values()
         )
+
+    def may_have_lost(self, identity: str, protocol: str, instance: str, start: str) -> bool:
+        """Return whether a process that served the binding at an earlier start of the daemon may have ended.
+
+        False only if programs alone served it then, and all of them have registered again.
+
+        Args:
+            identity, protocol, instance: the binding.
+            start: in hexadecimal; empty for one that is not known.
+        """
+        names = identity, protocol, instance
+        earlier = {
+            each
+            for each in self._known
+            if each[:3] == names and (each[3] == start if start else each[3] != self._start)
+        }
+        lost = self._lost.union(*(each.bindings() for each in self._missing.values()))
+        return not earlier or not earlier.isdisjoint(lost)
+
+    def _lose(self, programs: Iterable[_ListedProgram]) -> None:
+        """Note that these programs are not there any more."""
+        self._lost.update(binding for each in programs for binding in each.bindings())
+
+    def _starts_of(self, program: Program) -> tuple[str, ...]:
+        """Return the starts of the daemon to list for a program: those at which every program has stayed."""
+        earlier = [each for each in self._starts.get(program, ()) if each != self._start]
+        kept = [each for each in earlier if (*program[1:], each) not in self._lost]
+        forgotten = (_FORGOTTEN,) if len(kept) < len(earlier) or len(kept) >= _MAX_STARTS else ()
+        return *forgotten, *kept[1 - _MAX_STARTS :], self._start
 
     def retry_later(self, again: Callable[[], None]) -> None:
         """Call ``again`` once: when a program has registered again, or after ``_RETRY_INTERVAL`` seconds."""
@@ -195,10 +260,9 @@ class ExpectedPrograms:
 
 
 def _read(path: Path) -> dict[Program, _ListedProgram]:
-    """Return the programs of the file whose processes live. Of several lines for one program the last counts."""
+    """Return the programs of the file. Of several lines for one program the last counts."""
     with contextlib.suppress(OSError, *UNDECODABLE):
-        known = {each.program: each for each in _decoder.decode_lines(path.read_bytes())}
-        return {program: each for program, each in known.items() if _is_alive(each)}
+        return {each.program: each for each in _decoder.decode_lines(path.read_bytes())}
     return {}
 
 

@@ -25,6 +25,9 @@ OLDEST_WIRE_VERSION: Final = 1
 BULK_THRESHOLD: Final = 64 * 1024
 """Bytes of payload above which a frame gets a stream of its own, so that no other frame waits behind it."""
 
+UNKNOWN_START: Final = b"unknown"
+"""Stands in ``RepeatedRequest.earlier`` for the start of a daemon that is not known any more."""
+
 # Application error codes of a closed connection (QUIC, RFC 9000, section 10.2).
 CLOSE_SHUTDOWN: Final = 0
 CLOSE_IDLE: Final = 1
@@ -53,6 +56,11 @@ class Hello(Message, frozen=True, tag=0):
     """Newest version that the sender speaks; 0 if that is ``version``."""
     replicas: bool = False
     """True if the sender understands ``RenewReplica``."""
+    start: bytes = b""
+    """8 random bytes, made at each start of the daemon. Its processes may have been restarted since. A sender that has
+    it understands ``RepeatedRequest``."""
+    age_ms: int = 0
+    """Milliseconds since that start."""
 
 
 class Introduce(Message, frozen=True, tag=1):
@@ -82,6 +90,26 @@ class Request(Message, frozen=True, tag=2):
     number: bytes = b""
     """Bytes that ``*`` at the end of ``request_id`` stands for, at most 8."""
     traceparent: str = ""
+
+
+class RepeatedRequest(Request, frozen=True, tag=22):
+    """A call of which another start of the daemon, or another daemon of the callee, may have got an earlier attempt.
+
+    A process that has had the call answers with its outcome. If none has, the call is not executed: it ends with
+    ``OutcomeUnknown``.
+    """
+
+    earlier: bytes = b""
+    """``Hello.start`` of the daemon that got the earlier attempt, or ``UNKNOWN_START``."""
+
+    @classmethod
+    def of(cls, request: Request, earlier: bytes) -> RepeatedRequest:
+        """Return ``request`` with the start of a daemon that got an earlier attempt."""
+        return cls(
+            request.id, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
+            request.command, request.call_id, request.attempt, request.request_id, request.number,
+            request.traceparent, earlier,
+        )  # fmt: skip
 
 
 class Reply(Message, frozen=True, tag=3):
@@ -237,6 +265,7 @@ WireMessage: TypeAlias = (
     Hello
     | Introduce
     | Request
+    | RepeatedRequest
     | Reply
     | ApplicationErrorReply
     | ErrorReply

@@ -70,6 +70,9 @@ class Call(Message, frozen=True, tag=60):
     correlation id in hexadecimal without the leading zeros; that id has at most 8 bytes then."""
     traceparent: str = ""
     """Span of the caller that this belongs to (W3C Trace Context); empty for none."""
+    sent_ms: int = 0
+    """Time of the first attempt that ``attempt`` counts, in milliseconds of ``CLOCK_BOOTTIME``; 0 if it is not known. A
+    daemon that was started later may not know that attempt."""
 
 
 class Reply(Message, frozen=True, tag=61):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastn_p2p_actors.network.calls import earlier_attempts
-from fastn_p2p_actors.network.calls.earlier_attempts import THIS_DAEMON, EarlierAttempts
+from fastn_p2p_actors.network.calls.earlier_attempts import THIS_DAEMON, EarlierAttempt, EarlierAttempts
 
 BOB, CAROL = b"b" * 32, b"c" * 32
-FIRST, SECOND = b"1" * 32, b"2" * 32
+FIRST, SECOND = (EarlierAttempt(name * 32, b"start") for name in (b"1", b"2"))
+HERE = EarlierAttempt(THIS_DAEMON, b"")
 
 
 def test_the_daemon_that_got_a_call_first_is_remembered_until_the_deadline() -> None:
@@ -14,13 +15,15 @@ def test_the_daemon_that_got_a_call_first_is_remembered_until_the_deadline() -> 
     attempts = EarlierAttempts(lambda: now)
     attempts.note(BOB, b"id", FIRST, 10)
     attempts.note(BOB, b"id", SECOND, 10)
-    assert attempts.endpoint_of(BOB, b"id") == FIRST
-    assert attempts.endpoint_of(CAROL, b"id") is None
-    assert attempts.endpoint_of(BOB, b"other") is None
+    assert attempts.find(BOB, b"id") == FIRST
+    assert attempts.find(CAROL, b"id") is None
+    assert attempts.find(BOB, b"other") is None
+    attempts.note(BOB, b"id", SECOND, 10, replace=True)
+    assert attempts.find(BOB, b"id") == SECOND
     now = 11.0
-    attempts.note(BOB, b"later", THIS_DAEMON, 20)
-    assert attempts.endpoint_of(BOB, b"id") is None
-    assert attempts.endpoint_of(BOB, b"later") == THIS_DAEMON
+    attempts.note(BOB, b"later", HERE, 20)
+    assert attempts.find(BOB, b"id") is None
+    assert attempts.find(BOB, b"later") == HERE
     assert len(attempts) == 1
 
 
@@ -30,5 +33,5 @@ def test_the_oldest_are_forgotten_when_there_are_too_many() -> None:
     for number in range(most + 1):
         attempts.note(BOB, number.to_bytes(16, "big"), FIRST, 10)
     assert len(attempts) == most
-    assert attempts.endpoint_of(BOB, bytes(16)) is None
-    assert attempts.endpoint_of(BOB, most.to_bytes(16, "big")) == FIRST
+    assert attempts.find(BOB, bytes(16)) is None
+    assert attempts.find(BOB, most.to_bytes(16, "big")) == FIRST

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from fastn_p2p_actors.network.calls.earlier_attempts import EarlierAttempt
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
@@ -15,6 +16,7 @@ from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
+from fastn_p2p_actors.network.wire.messages import UNKNOWN_START
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
@@ -29,11 +31,15 @@ class StubNetwork:
 
     closed = False
     endpoint = b"endpoint of bob"
+    daemon_start = b"start"
+    daemon_started_ms = 1000
 
     def __init__(self) -> None:
         self.found = asyncio.Event()
         self.asked: list[bool] = []
         """For each request that was sent: true if its source was online."""
+        self.earlier: list[bytes] = []
+        """For each call that was sent: start of another daemon that may have executed it."""
         self.registry = Registry()
         self.grace = RegistrationGrace()
         self.sessions = self.requests = self
@@ -76,9 +82,9 @@ class StubNetwork:
         reply = msgspec.msgpack.decode(header, type=ErrorReply)
         self.answers.append((correlation, reply.code))
 
-    def retry(self, attempt: int) -> None:
+    def retry(self, attempt: int, sent_ms: int = 0) -> None:
         """Send a retried call over the connection that is open."""
-        call = Call("alice", "bob", "Echo", "default", 5000, "", b"call id", attempt)
+        call = Call("alice", "bob", "Echo", "default", 5000, "", b"call id", attempt, sent_ms=sent_ms)
         self.calls.on_call(Sender(0, 0), b"1", call, b"")
 
     def path(self) -> NetworkPath:
@@ -90,7 +96,9 @@ class StubNetwork:
     def request(self, *arguments: Any) -> int:
         return self.ask()
 
-    call = request
+    def call(self, *arguments: Any) -> int:
+        self.earlier.append(arguments[-1])
+        return self.ask()
 
     def ask(self, *arguments: Any) -> int:
         self.asked.append(self.registry.by_key(bytes(ALICE.key)) is not None)
@@ -145,7 +153,12 @@ async def test_sends_a_retried_call_only_to_the_daemon_that_may_have_executed_it
     first.come_online()
     if returns:
         network.returned = first
-    network.calls.attempts.note(bytes(BOB.key), b"call id", first.endpoint, asyncio.get_running_loop().time() + 5)
+    network.calls.attempts.note(
+        bytes(BOB.key),
+        b"call id",
+        EarlierAttempt(first.endpoint, first.daemon_start),
+        asyncio.get_running_loop().time() + 5,
+    )
     network.retry(attempt=1)
     await run_pending()
     assert network.asked == []
@@ -165,5 +178,36 @@ async def test_fails_a_retried_call_of_which_nothing_is_known_if_another_daemon_
     await run_pending()
     assert network.asked == ([] if others else [True])
     assert network.answers == ([(b"1", "outcome-unknown")] if others else [])
+    network.targets.close()
+    network.calls.close()
+
+
+@pytest.mark.parametrize(
+    ("start", "earlier"),
+    [(b"start", b""), (b"earlier", b"earlier"), (b"", UNKNOWN_START)],
+    ids=["no", "yes", "unknown"],
+)
+async def test_says_that_the_daemon_was_restarted_since_an_earlier_attempt(start: bytes, earlier: bytes) -> None:
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    attempt = EarlierAttempt(network.endpoint, start)
+    network.calls.attempts.note(bytes(BOB.key), b"call id", attempt, asyncio.get_running_loop().time() + 5)
+    network.retry(attempt=1)
+    assert network.earlier == [earlier]
+    network.targets.close()
+    network.calls.close()
+
+
+@pytest.mark.parametrize(("sent_ms", "earlier"), [(0, b""), (999, UNKNOWN_START), (1001, b"")])
+async def test_says_that_the_daemon_was_started_after_an_attempt_of_which_nothing_is_known(
+    sent_ms: int, earlier: bytes
+) -> None:
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    network.others = False
+    network.retry(attempt=1, sent_ms=sent_ms)
+    assert network.earlier == [earlier]
     network.targets.close()
     network.calls.close()

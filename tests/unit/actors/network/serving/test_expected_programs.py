@@ -31,9 +31,9 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def earlier(path: Path, *programs: Program) -> None:
+def earlier(path: Path, *programs: Program, start: str = "") -> None:
     """Write the file of a network process that has ended while these programs served."""
-    before = ExpectedPrograms(path, tuple)
+    before = ExpectedPrograms(path, tuple, start)
     before.update(programs)
     before.close()
     before.update([])  # their connections end with it
@@ -149,3 +149,61 @@ async def test_closing_writes_a_change_that_waits(path: Path) -> None:
     before.changed()
     before.close()
     assert not path.exists()
+
+
+async def test_knows_whether_every_program_of_an_earlier_start_serves_again(
+    path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    another = Program(other.pid, *SHOP)
+    earlier(path, ME, another, start="first")
+    back = ExpectedPrograms(path, tuple, "second")
+    back.update([ME])
+    assert back.may_have_lost(*SHOP, "first"), "one of them is missing"
+    back.update([ME, another])
+    assert not back.may_have_lost(*SHOP, "first")
+    assert not back.may_have_lost(*SHOP, ""), "all of every start are there"
+    assert back.may_have_lost(*SHOP, "zeroth"), "nothing is known of that start"
+    assert back.may_have_lost("bob", "Shop", "another", "first"), "nothing is known of that binding"
+    back.close()
+
+
+async def test_a_program_that_ended_with_the_daemon_may_have_executed_a_call(
+    path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    earlier(path, ME, Program(other.pid, *SHOP), start="first")
+    other.kill()
+    other.wait()
+    back = ExpectedPrograms(path, tuple, "second")
+    back.update([ME])
+    assert not back.is_expected(*SHOP)
+    assert back.may_have_lost(*SHOP, "first")
+    back.close()
+    again = ExpectedPrograms(path, tuple, "second")
+    again.update([ME])
+    assert again.may_have_lost(*SHOP, "first")
+    assert again.may_have_lost(*SHOP, ""), "the unknown start may be the first"
+    again.close()
+
+
+async def test_knows_earlier_starts_after_the_next_ones(path: Path) -> None:
+    """The network process and the daemon may be restarted several times while a call is retried."""
+    earlier(path, ME, start="first")
+    for start in ("second", "second", "third"):
+        back = ExpectedPrograms(path, tuple, start)
+        assert back.may_have_lost(*SHOP, "first"), "it has not registered yet"
+        back.update([ME])
+        assert not back.may_have_lost(*SHOP, "first")
+        assert not back.may_have_lost(*SHOP, "")
+        back.close()
+
+
+async def test_a_program_that_does_not_come_back_in_time_may_have_executed_a_call(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier(path, ME, start="first")
+    monkeypatch.setattr(expected_programs, "_WAIT", 0.0)
+    back = ExpectedPrograms(path, tuple, "second")
+    assert not back.is_expected(*SHOP)
+    back.update([ME])
+    assert back.may_have_lost(*SHOP, "first")
+    back.close()

@@ -21,6 +21,7 @@ MESSAGES: list[wire.WireMessage] = [
     wire.Hello(1, b"process!", MAX_PAYLOAD, 10),
     wire.Introduce(b"delegation"),
     wire.Request(1, _KEY, _KEY, "Echo", "default", 1000),
+    wire.RepeatedRequest(1, _KEY, _KEY, "Echo", "default", 1000, earlier=b"earlier!"),
     wire.Reply(2),
     wire.ApplicationErrorReply(3, "MessageTooLong", "too long"),
     wire.ErrorReply(4, "denied", {"peer": "p", "protocol": "Echo", "instance": "default"}),
