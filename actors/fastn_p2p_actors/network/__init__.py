@@ -68,6 +68,7 @@ At the peer daemon:
    ``sessions/manager``.
 5. ``sessions/session_offers`` checks permission, picks a process, sends it a ``DeliverSession``, and joins it to the
    ``IncomingSession`` by a second ``SessionRelay``. ``sessions/revocation`` ends the session if the permission ends.
+   An identity's process may have a worker on another machine take its place (``workers/session_routes``).
 6. The process accepts. ``connections/session_handshake`` sends ``SessionAccepted`` back.
 
 At the first daemon again, ``connections/session_handshake`` opens a QUIC stream. Bytes then go through

@@ -3,7 +3,7 @@
 ::
 
     bridge          OfferSession ->                    worker
-                                 <- SessionAccepted    the hash of a new token
+                                 <- AcceptSession    the hash of a new token
                   DialForSession ->                    where the daemon listens, and its certificate
     daemon                       <= TLS: RedeemRoute   the token itself
                   DeliverSession =>                    then the bytes of the session, both ways
@@ -31,7 +31,7 @@ from ..serving.handlers import StreamHandler
 from ..serving.registration_loop import DATA_MESSAGE
 from ..serving.worker_connection import WorkerConnection
 from ..worker_token import SECRET_BYTES, parse_address, token_hash
-from .messages import DialForSession, OfferSession, SessionAccepted, SessionRefused
+from .messages import AcceptSession, DialForSession, OfferSession, RefuseSession
 
 DIAL_SECONDS: Final = 3.0
 """Seconds until the daemon has handed over the session."""
@@ -43,7 +43,7 @@ _END_SECONDS: Final = 1.0
 """Seconds that handlers may take to end once they were cancelled."""
 _MAX_REASON: Final = 200
 
-Answer: TypeAlias = Callable[[str, SessionAccepted | SessionRefused], None]
+Answer: TypeAlias = Callable[[str, AcceptSession | RefuseSession], None]
 """Sends a message to the bridge of this name."""
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,12 @@ class DialledSessions:
     def on_offer(self, offer: OfferSession) -> None:
         """Accept a session: make a token for it."""
         if self._is_closing or len(self._tokens) >= MAX_TOKENS or offer.id in self._tokens:
-            self._answer(offer.bridge, SessionRefused(offer.id, "it takes no more sessions"))
+            self._answer(offer.bridge, RefuseSession(offer.id, "it takes no more sessions"))
             return
         token = secrets.token_bytes(SECRET_BYTES)
         timer = self._loop.call_later(TOKEN_SECONDS, self._tokens.pop, offer.id, None)
         self._tokens[offer.id] = offer, token, timer
-        self._answer(offer.bridge, SessionAccepted(offer.id, token_hash(token)))
+        self._answer(offer.bridge, AcceptSession(offer.id, token_hash(token)))
 
     def on_dial(self, message: DialForSession) -> None:
         """Connect to the daemon, and serve the session. Drop a message about one that was not accepted."""
@@ -128,7 +128,7 @@ class DialledSessions:
             await session.serve(token)
         except (P2PError, InvalidKey, ValueError) as error:
             log.warning("a session of %s was not taken: %s", identity, error)
-            self._answer(offer.bridge, SessionRefused(offer.id, str(error)[:_MAX_REASON]))
+            self._answer(offer.bridge, RefuseSession(offer.id, str(error)[:_MAX_REASON]))
 
 
 class _DialledSession:

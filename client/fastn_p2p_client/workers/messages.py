@@ -11,7 +11,7 @@ subject                                     messages
 ``….worker.WORKER.ping``                    ``Ping``: to its thread that answers them
 ``….bridges``                               ``WorkerReady``, ``WorkerDraining``: from a worker to all bridges
 ``….bridge.BRIDGE.WORKER``                  ``Accepted``, ``Late``, ``Answer``, ``Part``, ``Pong``,
-                                            ``SessionAccepted``, ``SessionRefused``: to one bridge
+                                            ``AcceptSession``, ``RefuseSession``: to one bridge
 ==========================================  =================================================================
 
 Bytes of sessions do not pass through NATS: the worker connects to the daemon for each.
@@ -132,7 +132,7 @@ class Pong(Message, frozen=True, tag=171):
 
 
 class OfferSession(Message, frozen=True, tag=172):
-    """A session. The worker answers ``SessionAccepted``, or ``SessionRefused``."""
+    """A session. The worker answers ``AcceptSession``, or ``RefuseSession``."""
 
     id: bytes
     bridge: str
@@ -140,14 +140,14 @@ class OfferSession(Message, frozen=True, tag=172):
     """Public key of the identity."""
 
 
-class SessionAccepted(Message, frozen=True, tag=173):
+class AcceptSession(Message, frozen=True, tag=173):
     """The worker takes the session, and has made a token for it, which it shows to the daemon alone."""
 
     id: bytes
     token_hash: bytes
 
 
-class SessionRefused(Message, frozen=True, tag=174):
+class RefuseSession(Message, frozen=True, tag=174):
     """The worker does not take the session: it ends, or cannot reach the daemon."""
 
     id: bytes
@@ -166,7 +166,7 @@ class DialForSession(Message, frozen=True, tag=175):
 
 ToWorker: TypeAlias = FindWorkers | Offer | Begin | CancelOffer | Part | Ping | OfferSession | DialForSession
 ToBridge: TypeAlias = (
-    WorkerReady | WorkerDraining | Accepted | Late | Answer | Part | Pong | SessionAccepted | SessionRefused
+    WorkerReady | WorkerDraining | Accepted | Late | Answer | Part | Pong | AcceptSession | RefuseSession
 )
 AnyMessage: TypeAlias = ToWorker | ToBridge
 

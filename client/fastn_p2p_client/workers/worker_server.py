@@ -28,6 +28,7 @@ from .late_offers import LagWatch
 from .messages import (
     ID_BYTES,
     Accepted,
+    AcceptSession,
     Answer,
     Begin,
     CancelOffer,
@@ -37,8 +38,7 @@ from .messages import (
     Offer,
     OfferSession,
     Part,
-    SessionAccepted,
-    SessionRefused,
+    RefuseSession,
     Subjects,
     WorkerDraining,
     WorkerReady,
@@ -256,7 +256,7 @@ class WorkerServer:
             else:
                 self._sessions.on_dial(message)
 
-    def _answer_bridge(self, bridge: str, message: SessionAccepted | SessionRefused) -> None:
+    def _answer_bridge(self, bridge: str, message: AcceptSession | RefuseSession) -> None:
         self._channel.send(self._subjects.bridge(bridge, self._worker), message)
 
     def _on_offer(self, offer: Offer, begun: list[_Call]) -> None:

@@ -37,6 +37,7 @@ from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.workers.messages import (
     ID_BYTES,
     Accepted,
+    AcceptSession,
     Answer,
     Begin,
     CancelOffer,
@@ -46,8 +47,7 @@ from fastn_p2p_client.workers.messages import (
     Part,
     Ping,
     Pong,
-    SessionAccepted,
-    SessionRefused,
+    RefuseSession,
     Subjects,
     WorkerDraining,
     WorkerReady,
@@ -82,7 +82,7 @@ _OFFER: Final = "offer"
 """Part of the subject on which the server says that an offer reached nobody."""
 _SESSION: Final = "session"
 
-WorkerAnswer: TypeAlias = Accepted | Late | Answer | Part | Pong | SessionAccepted | SessionRefused
+WorkerAnswer: TypeAlias = Accepted | Late | Answer | Part | Pong | AcceptSession | RefuseSession
 
 log = logging.getLogger(__name__)
 
@@ -343,7 +343,7 @@ class WorkerBridge:
             self._on_answer(worker, message)
         elif isinstance(message, Part):
             self._on_part(worker, message)
-        elif isinstance(message, SessionAccepted | SessionRefused):
+        elif isinstance(message, AcceptSession | RefuseSession):
             self.sessions.on_answer(worker, message)
         elif isinstance(message, Late):
             if message.id in worker.calls:

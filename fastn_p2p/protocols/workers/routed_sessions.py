@@ -28,11 +28,11 @@ from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.worker_token import parse_address
 from fastn_p2p_client.workers.messages import (
     ID_BYTES,
+    AcceptSession,
     DialForSession,
     FindWorkers,
     OfferSession,
-    SessionAccepted,
-    SessionRefused,
+    RefuseSession,
 )
 
 from .worker_calls import KnownWorker
@@ -87,7 +87,7 @@ class RoutedSessions:
         self._workers = workers
         self._send = send
         self._find = find
-        self._answers: dict[tuple[str, bytes], asyncio.Future[SessionAccepted | SessionRefused]] = {}
+        self._answers: dict[tuple[str, bytes], asyncio.Future[AcceptSession | RefuseSession]] = {}
         """Answers that are awaited, by worker and offer: no worker can answer for another one."""
         self._limit = asyncio.Semaphore(MAX_AT_ONCE)
         self._waiting = 0
@@ -161,7 +161,7 @@ class RoutedSessions:
             answer = self._answers[key] = loop.create_future()
             self._send(worker, OfferSession(id, self._bridge, bytes(self._context.key)), about)
             accepted = await _first(session, answer, ANSWER_SECONDS)
-            if not isinstance(accepted, SessionAccepted):
+            if not isinstance(accepted, AcceptSession):
                 worker.is_slow = accepted is None
                 return "it does not answer" if accepted is None else accepted.reason[:MAX_REASON]
             route = await _first(session, session.request_route(accepted.token_hash), ANSWER_SECONDS)
@@ -173,7 +173,7 @@ class RoutedSessions:
             answer = self._answers[key] = loop.create_future()
             self._send(worker, DialForSession(id, address, route.fingerprint), about)
             refused = await _first(session, answer, DIAL_SECONDS)
-            if isinstance(refused, SessionRefused):
+            if isinstance(refused, RefuseSession):
                 return refused.reason[:MAX_REASON]
             worker.is_slow = True
             return "it has not connected to the daemon"
@@ -190,7 +190,7 @@ class RoutedSessions:
     def _failed(self, reason: str) -> P2PError:
         return HandlerFailed(peer=self._context.key.id52, protocol=self._context.protocol, reason=reason)
 
-    def on_answer(self, worker: KnownWorker, message: SessionAccepted | SessionRefused) -> None:
+    def on_answer(self, worker: KnownWorker, message: AcceptSession | RefuseSession) -> None:
         """Handle the answer of a worker to an offer. One to an offer that has ended is ignored."""
         answer = self._answers.get((worker.name, message.id))
         if answer is not None and not answer.done():
@@ -202,7 +202,7 @@ class RoutedSessions:
             id = bytes.fromhex(about)
         except ValueError:
             return
-        self.on_answer(worker, SessionRefused(id, "the NATS server does not reach it"))
+        self.on_answer(worker, RefuseSession(id, "the NATS server does not reach it"))
 
     def on_workers_changed(self) -> None:
         """Look at the workers again."""

@@ -32,11 +32,11 @@ from fastn_p2p_client.serving.registration_loop import DATA_MESSAGE
 from fastn_p2p_client.serving.worker_connection import WorkerConnection
 from fastn_p2p_client.worker_token import parse_address, token_hash
 from fastn_p2p_client.workers.messages import (
+    AcceptSession,
     DialForSession,
     FindWorkers,
     OfferSession,
-    SessionAccepted,
-    SessionRefused,
+    RefuseSession,
     Subjects,
     WorkerReady,
     decode_for_worker,
@@ -233,14 +233,14 @@ class FakeWorker:
         subjects = (SUBJECTS.all_workers, SUBJECTS.worker(self.name))
         self._channel = NatsChannel(NatsServer(nats.url), "tests", dict.fromkeys(subjects, self._on_message))
 
-    def send(self, offer: OfferSession, message: SessionAccepted | SessionRefused) -> None:
+    def send(self, offer: OfferSession, message: AcceptSession | RefuseSession) -> None:
         self._channel.send(SUBJECTS.bridge(offer.bridge, self.name), message)
 
     def _on_message(self, _: str, data: bytes, __: bool) -> None:
         for message in decode_for_worker(data):
             if isinstance(message, OfferSession):
                 self._offers[message.id] = message
-                self.send(message, SessionAccepted(message.id, token_hash(self._token)))
+                self.send(message, AcceptSession(message.id, token_hash(self._token)))
             elif isinstance(message, DialForSession):
                 self.dials.put_nowait((self._offers[message.id], message))
             elif isinstance(message, FindWorkers):
@@ -306,7 +306,7 @@ async def test_a_token_is_good_for_one_session_of_its_binding(
             for instance in ("other", "default"):  # it was shown for another binding, and counts no more
                 with pytest.raises(TokenRefused):
                     await stranger.request(redeem(token, instance))
-            worker.send(offer, SessionRefused(offer.id, "\x1b[31mno"))
+            worker.send(offer, RefuseSession(offer.id, "\x1b[31mno"))
             with pytest.raises(HandlerFailed, match="asked: 1"):
                 await opening
 
