@@ -149,12 +149,15 @@ class Protocol:
         config: its config. Annotate it with ``Config`` in a subclass to get it typed.
         deactivation_reason: reason of the ``on_deactivate`` that runs: ``"idle"`` if the identity falls asleep until it
             is called, else ``"stopped"``.
+        home_elsewhere: name of the daemon that is the home of a binding that keeps state, if it is another one. Then
+            only the identity itself, by programs of this daemon, still calls the binding here.
     """
 
     public: ClassVar[bool] = False
     Config: ClassVar[type[Any]] = NoConfig
     config: Any
     deactivation_reason: str = ""
+    home_elsewhere: str = ""
 
     def __init__(self, context: BindingContext) -> None:
         """
@@ -204,6 +207,12 @@ class Protocol:
 
     async def on_reload(self) -> None:
         """Apply a changed config while the binding serves. ``config`` and ``context`` are the new ones already."""
+
+    async def on_home_changed(self) -> None:
+        """Begin or end being on standby: ``home_elsewhere`` says which, and is set already.
+
+        Let go on standby of what two daemons share, such as the lock of a database. Called while the binding is active.
+        """
 
     async def on_deactivate(self) -> None:
         """Close what ``on_activate`` has opened. Called each time after the binding's last request has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -81,6 +82,7 @@ class HostedBinding:
             self._set_problem,
         )
         self._runner = AttributingRunner(attribution, (protocol, instance))
+        self._tasks: set[asyncio.Task[None]] = set()
         self._declare = partial(declared_permissions, protocol, code)
         self._life = ProtocolLifecycle(context, partial(load, protocol, code), self._runner)
 
@@ -153,7 +155,13 @@ class HostedBinding:
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
+        self.binding.on_home = self._on_home
         return self.binding
+
+    def _on_home(self, daemon: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._life.set_home(daemon))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _check_permitted(self, config: bytes, granted: tuple[str, ...]) -> None:
         """Raise PermissionsNeeded if the protocol declares more for its config. Other errors are for ``start``.

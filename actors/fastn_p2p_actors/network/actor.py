@@ -78,6 +78,7 @@ from .figures import read_figures
 from .invitation_exchange import InvitationExchange
 from .locked_mailbox import transport_key
 from .registration_requests import RegistrationRequest, RegistrationRequests
+from .replicas.home_notices import HomeNotices
 from .replicas.replica_set import ReplicaSet
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
@@ -229,6 +230,7 @@ class Network:
         endpoint, wall = self._endpoint, self._wall
         replicas = ReplicaSet(peers, vault, registry, book, endpoint, wants, router.connect_to_lineage, wall)
         self._replicas = replicas
+        registry.homes.on_changed = HomeNotices(mailbox, registry).send
         records = RecordPublisher(endpoint, vault, registry, hosts, book, live, self._finder, replicas, wall)
         self._publisher = IdentityPublisher(
             vault, registry, records, book, self._wall, self._clock, self._events.on_clock_set

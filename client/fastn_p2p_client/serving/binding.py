@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -20,7 +20,7 @@ from ..errors import (
     PeerOffline,
     ProtocolNotFound,
 )
-from ..ipc.messages import ApplicationErrorReply, DeliverCall, DeliverSession, ErrorReply, encode
+from ..ipc.messages import ApplicationErrorReply, DeliverCall, DeliverSession, ErrorReply, HomeChanged, encode
 from ..keys import PublicKey
 from ..limits import MAX_HEADER, MAX_PAYLOAD
 from ..protocol import ANY_COMMAND
@@ -50,6 +50,7 @@ class ServedBinding:
         concurrency_limit: held by each request while its handler runs; None for no limit.
         in_flight: handlers of requests that run, including cancelled ones that have not ended yet.
         sessions: handlers of sessions that run.
+        on_home: called with the name of the daemon that is the binding's home; empty for this one.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class ServedBinding:
         "in_flight",
         "instance",
         "key",
+        "on_home",
         "protocol",
         "sessions",
         "streams",
@@ -76,6 +78,7 @@ class ServedBinding:
     ) -> None:
         self.identity = identity
         self.key = key
+        self.on_home: Callable[[str], object] = lambda _: None
         self.protocol = protocol
         self.instance = instance
         self.handlers = dict(handlers)
@@ -126,7 +129,7 @@ class ServedBindings:
         """Remove the binding with these names."""
         self._bindings.pop((binding.identity, binding.protocol, binding.instance), None)
 
-    def find(self, message: DeliverCall | DeliverSession) -> ServedBinding | P2PError:
+    def find(self, message: DeliverCall | DeliverSession | HomeChanged) -> ServedBinding | P2PError:
         """Return the binding that a message is for, or the error to answer with."""
         binding = self._bindings.get((message.identity, message.protocol, message.instance))
         if binding is not None and not self.closed:

@@ -44,6 +44,7 @@ from ..ipc.messages import (
     Cancel,
     DeliverCall,
     DeliverSession,
+    HomeChanged,
     Message,
     Reply,
     SessionMessage,
@@ -60,7 +61,7 @@ from .idempotency import IdempotencyCache
 from .session_dispatcher import Send, SessionDispatcher
 from .start_queue import StartQueue
 
-_messages: Final = MessageCache(msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage))
+_messages: Final = MessageCache(msgspec.msgpack.Decoder(DeliverCall | DeliverSession | HomeChanged | SessionMessage))
 _REPLY: Final = encode(Reply())
 _UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
@@ -156,6 +157,10 @@ class Dispatcher:
             self.open_session(correlation, message, payload)
         elif type(message) is Cancel:
             self.cancel(correlation)
+        elif type(message) is HomeChanged:
+            binding = self._bindings.find(message)
+            if isinstance(binding, ServedBinding):
+                binding.on_home(message.daemon)
         else:
             self.on_session_message(correlation, message, payload)
 

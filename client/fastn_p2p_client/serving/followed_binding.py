@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,7 @@ class FollowedBinding:
         self._handlers = handlers
         self._protocol = protocol
         self._lifecycle: ProtocolLifecycle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._version = b""
         """Version of the declaration that is served or has failed."""
 
@@ -129,7 +131,14 @@ class FollowedBinding:
             if self._lifecycle is not None:
                 await self._lifecycle.stop()
             raise
+        self.registration.on_home = self._on_home
         self._version, self.failure = reply.version, ""
+
+    def _on_home(self, daemon: str) -> None:
+        if self._lifecycle is not None:
+            task = asyncio.get_running_loop().create_task(self._lifecycle.set_home(daemon))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _reload(self, registration: BindingRegistration) -> None:
         """Give a class's instance the new config, or handlers a new context."""

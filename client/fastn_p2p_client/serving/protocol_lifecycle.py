@@ -89,6 +89,7 @@ class ProtocolLifecycle:
         self._load = load
         self._runner = runner
         self.code: Protocol | None = None
+        self._changing = asyncio.Lock()
 
     async def start(self, config: bytes) -> ProtocolHandlers:
         """Load the class, check the config, and activate an instance.
@@ -157,6 +158,10 @@ class ProtocolLifecycle:
             InvalidConfig: the config does not fit, or ``on_check`` has rejected it.
             HandlerFailed: protocol code has raised an exception or taken too long.
         """
+        async with self._changing:
+            await self._reload(config)
+
+    async def _reload(self, config: bytes) -> None:
         code = self.code
         if code is None:
             return
@@ -169,6 +174,17 @@ class ProtocolLifecycle:
             code.context, code.config = before
             raise
 
+    async def set_home(self, daemon: str) -> None:
+        """Tell the active instance which daemon is its home; empty for this one. Exceptions of its hook are logged."""
+        async with self._changing:
+            code = self.code
+            if code is None:
+                return
+            is_changed = bool(code.home_elsewhere) != bool(daemon)
+            code.home_elsewhere = daemon
+            if is_changed:
+                await self._run_logged("on_home_changed", code.on_home_changed)
+
     async def stop(self, reason: str = STOPPED, *, delete: bool = False) -> None:
         """Deactivate the instance. Exceptions of its hooks are logged.
 
@@ -176,16 +192,23 @@ class ProtocolLifecycle:
             reason: ``Protocol.deactivation_reason``.
             delete: call ``on_delete`` afterwards.
         """
+        async with self._changing:
+            await self._stop(reason, delete=delete)
+
+    async def _stop(self, reason: str, *, delete: bool) -> None:
         code, self.code = self.code, None
         if code is None:
             return
         code.deactivation_reason = reason
         for name, hook in (("on_deactivate", code.on_deactivate), ("on_delete", code.on_delete))[: 2 if delete else 1]:
-            try:
-                await self._run_hook(name, hook)
-            except HandlerFailed as error:
-                context = self._context
-                log.error("%s (%s) of %s: %s", context.protocol, context.instance, context.identity, error.reason)
+            await self._run_logged(name, hook)
+
+    async def _run_logged(self, name: str, hook: Hook) -> None:
+        try:
+            await self._run_hook(name, hook)
+        except HandlerFailed as error:
+            context = self._context
+            log.error("%s (%s) of %s: %s", context.protocol, context.instance, context.identity, error.reason)
 
     async def _run_hook(self, name: str, hook: Hook) -> None:
         await run_hook(self._context, name, self._runner.function(name, as_async(hook)))

@@ -64,6 +64,7 @@ class Chat(Protocol):
     Raises (as application errors):
         NotOwner: only the identity itself may send this request.
         TooManyWaiting, TooManyPeers, TooManySessions: a limit is reached.
+        NotHome: another daemon is the home of the conversations. What came here before can be read here.
         NoConversation: an identity has no conversation with itself.
     """
 
@@ -106,6 +107,17 @@ class Chat(Protocol):
         self._store.config = self.config
         await self._resume()
 
+    async def on_home_changed(self) -> None:
+        if self._store.config.store:
+            await self._close_store()
+            await self._open_store(self._store.config)
+            await self._resume()
+            self.context.report_problem("")
+
+    def _is_closed_on_standby(self) -> bool:
+        """Return whether the store belongs to the home alone: a database has one holder."""
+        return bool(self._store.config.store and self.home_elsewhere)
+
     async def on_deactivate(self) -> None:
         await self._open.close()
         await self._close_store()
@@ -125,7 +137,8 @@ class Chat(Protocol):
     async def _open_store(self, config: ChatConfig) -> None:
         database = self._stores.make(config.store, self.context.workspace / _FILE, self._on_ready)
         self._store = MessageStore(database, config)
-        await self._store.open()
+        if not self._is_closed_on_standby():
+            await self._store.open()
 
     async def _close_store(self) -> None:
         for delivery in self._deliveries.values():
@@ -138,6 +151,8 @@ class Chat(Protocol):
 
     async def _resume(self) -> None:
         """Delete what exceeds the limits, and deliver what waits, as soon as the database can be used."""
+        if self._is_closed_on_standby():
+            return
         with contextlib.suppress(StorageUnavailable):  # ``_on_ready`` follows
             await self._store.write(MessageTables.prune_all)
             for peer in await self._store.read(MessageTables.waiting_peers):
@@ -151,6 +166,7 @@ class Chat(Protocol):
         if isinstance(request, DeliverMessages | ReadReceipt):
             return await self._answer_peer(request, peer.key.id52)
         self._check_owner(peer)
+        self._check_home(sends=isinstance(request, SendMessage))
         if isinstance(request, SendMessage):
             return await self._send(request)
         if isinstance(request, GetHistory):
@@ -206,6 +222,7 @@ class Chat(Protocol):
         peer = session.peer
         if isinstance(order, FollowConversation):
             self._check_owner(peer)
+            self._check_home(sends=False)
             self._check_not_owner(order.peer)
             await self._limit_sessions(peer, _MAX_TERMINALS, self._serve_terminal(session, order))
         else:
@@ -295,6 +312,10 @@ class Chat(Protocol):
     def _check_owner(self, peer: Peer) -> None:
         if peer.key != self.context.key:
             raise ApplicationError("NotOwner", "only the identity itself may send this request")
+
+    def _check_home(self, *, sends: bool) -> None:
+        if self.home_elsewhere and (sends or self._store.config.store):
+            raise ApplicationError("NotHome", f"the home of these conversations is {self.home_elsewhere}. Chat there")
 
     def _check_not_owner(self, peer: str) -> None:
         """Raise InvalidKey, or ApplicationError if ``peer`` is the identity itself."""

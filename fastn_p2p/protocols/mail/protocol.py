@@ -55,6 +55,7 @@ class Mail(Protocol):
         MailUnknown: there is no such mail.
         IdTaken: another mail was sent under that id.
         OutboxFull: too many mails wait.
+        NotHome: another daemon is the home of the mailbox. Mail that came here before can be read here.
         TooLarge, TooManyAttachments, UnsafeName, BadLetter: the mail is not accepted.
         BadOrder, Rewound: the mails of a delivery are not in order, or other mails have used their sequence numbers.
     """
@@ -134,12 +135,23 @@ class Mail(Protocol):
         )
         self._outbox.on_waiting = self._delivery.wake
         try:
-            await database.open()
-            await self._resume()
+            if not self._is_closed_on_standby(store):
+                await database.open()
+                await self._resume()
         except BaseException:
             await database.close()
             self._storage.release()
             raise
+
+    def _is_closed_on_standby(self, store: str) -> bool:
+        """Return whether the mailbox belongs to the home alone: a database has one holder."""
+        return bool(store and self.home_elsewhere)
+
+    async def on_home_changed(self) -> None:
+        if self._opened.store:
+            await self._close()
+            await self._open(*self._opened)
+            self.context.report_problem("")
 
     def _on_ready(self) -> None:
         self._resuming = asyncio.create_task(self._resume())
@@ -177,7 +189,7 @@ class Mail(Protocol):
             before = _clock_offset()
             await asyncio.sleep(interval)
             interval = _PRUNE_INTERVAL
-            if abs(_clock_offset() - before) > _CLOCK_JUMP:
+            if abs(_clock_offset() - before) > _CLOCK_JUMP or self._is_closed_on_standby(self._opened.store):
                 continue
             try:
                 await self._outbox.prune()
@@ -192,6 +204,10 @@ class Mail(Protocol):
             return await self._inbox.accept_delivery(request, peer)
         if peer.key != self.context.key:
             raise ApplicationError("NotOwner", "only the identity itself may read and send mail here")
+        if self.home_elsewhere and (isinstance(request, m.SendMail) or self._opened.store):
+            raise ApplicationError(
+                "NotHome", f"the home of this mailbox is {self.home_elsewhere}. Read and send mail there"
+            )
         if isinstance(request, m.SendMail):
             return await self._send(request)
         if isinstance(request, m.ListOutbox | m.TrackMail | m.RetryMail):

@@ -82,6 +82,8 @@ class ReplicaSet:
             self.joined.report_without_home(identity)
         else:
             await self.owned.claim_homes(identity)
+        if self._registry.homes.of(identity.raw):
+            self._registry.homes.on_changed(identity.raw)
 
     def infos(self, identity: OnlineIdentity) -> list[ReplicaInfo]:
         """Return the other daemons of an identity, as far as they are known."""

@@ -23,6 +23,7 @@ from fastn_p2p_client.limits import MAX_NAME
 
 MAX_HOMES = 64
 """Bindings of one identity that have a home, or are reported to be without one."""
+_OWNER = "the owner's daemon"
 Name = Annotated[str, Meta(max_length=MAX_NAME)]
 
 
@@ -85,10 +86,12 @@ class BindingHomes:
 
     Attributes:
         own: endpoint of this daemon.
+        on_changed: called with the key of an identity whose homes have changed.
     """
 
     def __init__(self) -> None:
         self.own = b""
+        self.on_changed: Callable[[bytes], object] = lambda _: None
         self._identities: dict[bytes, _IdentityHomes] = {}
         self._stateful: set[tuple[str, str, str]] = set()
 
@@ -103,11 +106,18 @@ class BindingHomes:
         Args:
             is_confirmed: returns whether this daemon knows the newest homes, as far as it can.
         """
+        before = self._choices(identity)
         self._identities[identity] = _IdentityHomes(homes, is_confirmed)
+        if self._choices(identity) != before:
+            self.on_changed(identity)
 
     def remove(self, identity: bytes) -> None:
         """Forget the homes of an identity: only this daemon serves it, or the owner's daemon chooses none."""
-        self._identities.pop(identity, None)
+        if self._identities.pop(identity, None) is not None:
+            self.on_changed(identity)
+
+    def _choices(self, identity: bytes) -> dict[str, tuple[bytes, int, str]]:
+        return {each.binding: each.choice for each in self.of(identity)}
 
     def of(self, identity: bytes) -> list[BindingHome]:
         """Return the homes of an identity."""
@@ -148,11 +158,19 @@ class BindingHomes:
                 return None
             return self._away(binding, "not chosen yet", b"", 0, 0)
         if home.endpoint != self.own:
-            daemon = home.daemon or "the owner's daemon"
+            daemon = home.daemon or _OWNER
             return self._away(binding, daemon, home.endpoint, home.term, home.seconds)
         if not found.is_confirmed():
             return self._away(binding, "not confirmed yet", home.endpoint, home.term, 0)
         return None
+
+    def daemon_elsewhere(self, binding: HomedBinding) -> str:
+        """Return the daemon that is the home of a binding, in words; empty if this one is, or none was chosen yet."""
+        found = self._identities.get(binding.identity.raw)
+        home = None if found is None else found.by_binding.get((binding.protocol, binding.instance))
+        if home is None or home.endpoint == self.own:
+            return ""
+        return home.daemon or _OWNER
 
     def standby(self, binding: HomedBinding) -> str:
         """Return the state of a binding whose home is another daemon, for ``status``; empty if this one is."""

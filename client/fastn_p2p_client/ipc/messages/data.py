@@ -17,6 +17,7 @@ __all__ = [
     "DeliverSession",
     "EndOfStream",
     "GetMemory",
+    "HomeChanged",
     "MemoryReady",
     "OpenSession",
     "RedeemRoute",
@@ -393,6 +394,19 @@ class SessionRoute(Message, frozen=True, tag=108):
     """Why no worker can take the session; empty if one can. The other fields are empty then."""
 
 
+class HomeChanged(Message, frozen=True, tag=114):
+    """Which daemon is the home of a binding that this connection has registered and that keeps state. Has no reply.
+
+    Sent after the registration, if it is another daemon, and each time that this changes.
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    daemon: str
+    """Name of the home; empty if it is this daemon."""
+
+
 class MemoryReady(Message, frozen=True, tag=84):
     """Answer to ``ShareMemory`` with the id of the session: the memory can be taken with this token, once."""
 
@@ -462,6 +476,7 @@ DataMessage: TypeAlias = (
     | SharedData
     | MemoryReady
     | SessionRoute
+    | HomeChanged
     | SleepReply
     | EndOfStream
     | WindowUpdate
