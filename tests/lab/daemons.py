@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.lab.namespace import Namespace
 from tests.support.command_server import run_command
-from tests.support.daemon_server import ForkedDaemon
+from tests.support.daemon_server import ForkedDaemon, is_forkable
 from tests.support.daemons import CLI, DEADLINE, Daemon
 
 __all__ = ["HostDaemon"]
@@ -32,4 +32,14 @@ class HostDaemon(Daemon):
         self, *arguments: str, input: str | None = None, timeout: float = DEADLINE
     ) -> subprocess.CompletedProcess[str]:
         """Run one command in the host, as a user types it."""
-        return run_command(arguments, self.env, input=input, timeout=timeout, network=self._network)
+        if is_forkable(self.env):
+            return run_command(arguments, self.env, input=input, timeout=timeout, network=self._network)
+        return subprocess.run(
+            [*self._prefix, *CLI, *arguments],
+            env=self.env,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )

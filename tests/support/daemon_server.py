@@ -38,7 +38,8 @@ def is_forkable(env: Mapping[str, str]) -> bool:
 
 
 def _not_ours(env: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in env.items() if not key.startswith("FASTN_") and key != "PYTHONPATH"}
+    """Return the variables that are neither ours nor those of pytest, which name the present test."""
+    return {key: value for key, value in env.items() if not key.startswith(("FASTN_", "PYTEST_", "PYTHONPATH"))}
 
 
 class ForkedDaemon:
