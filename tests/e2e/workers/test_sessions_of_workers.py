@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
     ConnectionLost,
+    Denied,
     Forbidden,
     HandlerFailed,
     ProtocolNotFound,
@@ -175,12 +176,21 @@ async def test_a_session_outlives_the_process_of_its_identity(
         assert await session.read_exactly(4) == b"more"
 
 
-async def test_a_session_ends_with_its_binding(
+async def test_a_session_ends_with_its_binding_and_with_the_access_of_its_caller(
     bound: TwoDaemons, connect: Connect, start: Start, nats: NatsProcess
 ) -> None:
     with bound.two.client() as owner:
         add_work(owner, nats.url, "removed")
     start(instance="removed").ready()
+    change = ("set-protocol", "bob", "--protocol", PROTOCOL, "--instance", "removed", "--allow")
+    session = await connect("removed")
+    await greeting(session)
+    assert bound.two.cli(*change, bound.bob).returncode == 0
+    with pytest.raises(ConnectionLost):
+        await session.read()
+    with pytest.raises(Denied):
+        await connect("removed")
+    assert bound.two.cli(*change, "everyone").returncode == 0
     session = await connect("removed")
     await greeting(session)
     with bound.two.client() as owner:
