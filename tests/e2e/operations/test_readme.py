@@ -183,6 +183,7 @@ ALONE = [
     "run: server",
     "run: stream",
     "run: completion",
+    "run: keeps state",
     "run: permissions",
     "run: taking back",
     "run: async",
@@ -281,6 +282,7 @@ def test_on_one_machine(tmp_path: Path) -> None:
 
         machine.run("run: completion")
         assert machine.shell("complete -p fastn-p2p") == "complete -F _fastn_p2p fastn-p2p\n"
+        assert machine.python("run: keeps state") == ""
         assert machine.python("run: permissions") == ""
         machine.run("run: taking back")
         assert "backup" not in machine.shell("fastn-p2p status")
