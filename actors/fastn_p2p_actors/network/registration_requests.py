@@ -147,15 +147,17 @@ class RegistrationRequests:
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         binding = message.identity, message.protocol, message.instance
-        self._registry.homes.note(*binding, keeps_state=message.keeps_state)
         access = self.access_list(*binding, message.allow)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
-        if verify_grant(self._grant_key, subject, message.grant):
+        is_program = verify_grant(self._grant_key, subject, message.grant)
+        if not is_program:
+            check_grant(self._grant_key, message.identity, message.grant)
+        self._registry.homes.note(*binding, keeps_state=message.keeps_state)
+        if is_program:
             self._registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
             self._expected.changed()
         else:
-            check_grant(self._grant_key, message.identity, message.grant)
 
             def register(identity: OnlineIdentity) -> None:
                 self._registry.serve(identity, message.protocol, message.instance, access, sender, limit=limit)

@@ -24,6 +24,7 @@ _EXITS: Final = {
     "TooManySessions": ExitCode.OVERLOADED,
     "TooLong": ExitCode.USAGE,
     "NoConversation": ExitCode.USAGE,
+    "NotHome": ExitCode.PEER,
 }
 
 

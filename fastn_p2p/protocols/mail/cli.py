@@ -34,6 +34,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "BadOrder": ExitCode.HANDLER,
     "Rewound": ExitCode.HANDLER,
     "NotOwner": ExitCode.DENIED,
+    "NotHome": ExitCode.PEER,
 }
 """Exit code of a command, by the kind of the application error."""
 

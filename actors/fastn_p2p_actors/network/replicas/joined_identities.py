@@ -41,6 +41,7 @@ from ..serving.binding_homes import MAX_HOMES, BindingHome
 from ..serving.registry import OnlineIdentity, Registry
 from ..transport.endpoint import NetworkEndpoint
 from ..wire import messages as wire
+from .freeze_watch import FreezeWatch
 from .replica_grant import ReplicaGrant, decode_grant
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,6 @@ _ANSWER_SECONDS: Final = 10.0
 """Time for its answer."""
 _WAIT_SECONDS: Final = 3.0
 """Seconds for which bringing an identity online waits for its first delegation."""
-_CHECK_SECONDS: Final = 45.0
-"""Seconds after a report, answered or not, after which this process must have been frozen, or the machine asleep: the
-longest time between two reports is 35 s."""
 _AWAY_SECONDS: Final = 60
 """Seconds without an answer after which the owner's daemon counts as away."""
 
@@ -95,7 +93,7 @@ class JoinedIdentity:
         problem: reason for which the owner's daemon has not answered; empty if it has.
         is_due: set when the next report is due.
         endpoint: endpoint of the owner's daemon at the last report; empty before the first one.
-        checked: boot time at which the owner's daemon has answered, or has failed to; None before that.
+        checked: boot time at the begin of the last report that has ended, with or without an answer; else None.
         granted: done when the owner's daemon has answered the next time.
     """
 
@@ -145,6 +143,7 @@ class JoinedIdentities:
         boot: Callable[[], float] = boot_clock,
     ) -> None:
         self._boot = boot
+        self._freezes = FreezeWatch(boot, self.report_all_soon)
         self._endpoint = endpoint
         self._connect = connect
         self._registry = registry
@@ -177,6 +176,7 @@ class JoinedIdentities:
 
     def close(self) -> None:
         """Stop all reports."""
+        self._freezes.close()
         for joined in self._by_name.values():
             if joined.task is not None:
                 joined.task.cancel()
@@ -319,12 +319,14 @@ class JoinedIdentities:
     def _start(self, joined: JoinedIdentity) -> None:
         self._book.known.add_named([joined.saved.identity])
         self._set_homes(joined)
+        self._freezes.open()
         joined.task = self._loop.create_task(self._keep_reporting(joined))
 
     async def _keep_reporting(self, joined: JoinedIdentity) -> None:
         delay = _FIRST_DELAY
         while not joined.saved.is_removed:
             joined.is_due.clear()
+            begun = self._boot()
             try:
                 await self._report(joined)
             except P2PError as error:
@@ -339,7 +341,7 @@ class JoinedIdentities:
                 wait, delay = delay, min(2 * delay, _LONGEST_DELAY)
             else:
                 joined.problem, wait, delay = "", _INTERVAL, _FIRST_DELAY
-            joined.checked = self._boot()
+            joined.checked = begun
             await asyncio.sleep(_LEAST_INTERVAL)
             try:
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
@@ -444,7 +446,7 @@ class JoinedIdentities:
 
     def _is_checked(self, joined: JoinedIdentity) -> bool:
         """Return whether the homes are the newest ones, as far as this daemon can know: it was not frozen since."""
-        return joined.checked is not None and self._boot() - joined.checked < _CHECK_SECONDS
+        return joined.checked is not None and self._freezes.has_run_since(joined.checked)
 
     async def _end(self, joined: JoinedIdentity) -> None:
         """The owner has removed this replica: serve the identity no more."""

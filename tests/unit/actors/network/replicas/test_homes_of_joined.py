@@ -159,9 +159,16 @@ def test_a_home_that_was_frozen_does_not_serve_before_it_has_reported(tmp_path: 
     async def run() -> None:
         replica = Replica(tmp_path, home(OWN, 1, "laptop"))
         await asyncio.sleep(20)
-        replica.boot += 60
+        replica.boot += 4
+        assert replica.daemon() == ""
+        replica.boot += 6
         assert replica.daemon() == "not confirmed yet"
-        await asyncio.sleep(20)
+        await asyncio.sleep(1)  # it reports at once
+        assert replica.daemon() == ""
+        replica.boot += 6
+        await asyncio.sleep(0.9)
+        replica.is_away = True
+        await asyncio.sleep(1)
         assert replica.daemon() == ""
         replica.joined.close()
 
