@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.tables import ROOT
+from tests.support.daemons import eventually
 from tests.support.nats_servers import find_nats_server, nats_server
 from tests.support.processes import child
 from tests.support.two_daemons import TwoDaemons
@@ -41,22 +42,27 @@ def test_the_load_reaches_the_workers(daemons: TwoDaemons, tmp_path: Path) -> No
             secrets / "worker.toml",
         ]
         with child(subprocess.Popen(worker)) as first, child(subprocess.Popen(worker)) as second:
-            load: list[str | Path] = [
-                sys.executable,
-                FOLDER / "load.py",
-                "bob",
-                daemons.alice,
-                "--interval",
-                "1",
-                "--reports",
-                "2",
-            ]
-            done = subprocess.run(load, env=daemons.two.env, capture_output=True, text=True, check=False, timeout=60)
+            eventually(lambda: is_loaded(daemons), "the load reaches a worker")
             for each in (first, second):
                 each.terminate()
                 assert each.wait(60) == 0
         one.protocols.remove("alice", "Work")
+
+
+def is_loaded(daemons: TwoDaemons) -> bool:
+    """Make calls for two seconds. They wait as long as no worker is ready."""
+    load: list[str | Path] = [
+        sys.executable,
+        FOLDER / "load.py",
+        "bob",
+        daemons.alice,
+        "--interval",
+        "1",
+        "--reports",
+        "2",
+    ]
+    done = subprocess.run(load, env=daemons.two.env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     reports = re.findall(r"^([\d,]+) calls/s, errors: (.+)$", done.stdout, re.MULTILINE)
     assert [errors for _, errors in reports] == ["none", "none"]
-    assert any(rate != "0" for rate, _ in reports)
+    return any(rate != "0" for rate, _ in reports)
