@@ -87,7 +87,7 @@ class RemoveReplica(Message, frozen=True, tag=101):
     """Also end its last delegation, at every peer that learns of it."""
 
 
-class PromoteReplica(Message, frozen=True, tag=107):
+class PromoteReplica(Message, frozen=True, tag=115):
     """Make another daemon of an own identity the home of a binding that keeps state. May be repeated."""
 
     reply_type = HomeReply
