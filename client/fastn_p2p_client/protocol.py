@@ -192,6 +192,18 @@ class Protocol:
         """
         return False
 
+    @classmethod
+    def claims_calls(cls, config: Any) -> bool:
+        """Return whether retried calls are claimed in a store that all daemons of the identity share. By default not.
+
+        Then a retried call may go to another daemon, which finds there what has become of it.
+        Called before the instance exists; do nothing but compute.
+
+        Args:
+            config: an instance of ``Config``.
+        """
+        return False
+
     async def on_check(self) -> None:
         """Check the config beyond its types. Raise to reject it, and name the field: ``... - at `$.path```.
 

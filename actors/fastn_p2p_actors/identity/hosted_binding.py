@@ -39,6 +39,7 @@ class HostedBinding:
         binding: the binding for the dispatcher, once it is active; else None.
         access: the effective access list, once it is active; never empty then.
         keeps_state: whether it keeps what peers send, once it is active.
+        claims_calls: whether it claims retried calls in a store that all daemons of the identity share.
         state: ``starting``, ``serving`` or ``failed: …``. With a ``problem``, ``describe`` says ``degraded: …``.
         waiting: how much waits for the owner, as the protocol says.
         stays_awake: whether the protocol works without requests at the moment, as it says.
@@ -63,7 +64,7 @@ class HostedBinding:
         self.instance = instance
         self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
-        self.keeps_state = False
+        self.keeps_state = self.claims_calls = False
         self.state = "starting"
         self.waiting = 0
         self.problem = ""
@@ -151,7 +152,7 @@ class HostedBinding:
             self._check_permitted(config, granted)
         handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
-        self.keeps_state = self._life.keeps_state()
+        self.keeps_state, self.claims_calls = self._life.keeps_state(), self._life.claims_calls()
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
@@ -187,7 +188,7 @@ class HostedBinding:
         if self._life.code is not None:
             await self._life.reload(config)
             self.access = effective_access(self._life.code, allow)
-            self.keeps_state = self._life.keeps_state()
+            self.keeps_state, self.claims_calls = self._life.keeps_state(), self._life.claims_calls()
 
     def is_replaced(self) -> bool:
         """Return whether the installed code is another one than the running code.

@@ -104,6 +104,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
             binding.access,
             self._grant,
             keeps_state=binding.keeps_state,
+            claims_calls=binding.claims_calls,
         )
 
     async def _register_until_complete(self) -> None:

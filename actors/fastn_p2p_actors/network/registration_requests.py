@@ -160,7 +160,9 @@ class RegistrationRequests:
         else:
 
             def register(identity: OnlineIdentity) -> None:
-                self._registry.serve(identity, message.protocol, message.instance, access, sender, limit=limit)
+                names = message.protocol, message.instance
+                binding = self._registry.serve(identity, *names, access, sender, limit=limit)
+                binding.claims_calls = message.claims_calls
 
             if not await self._publisher.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)

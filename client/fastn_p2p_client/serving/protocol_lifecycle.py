@@ -147,6 +147,17 @@ class ProtocolLifecycle:
             return False
         return bool(call_protocol_code(self._context, "keeps_state", lambda: code.keeps_state(code.config)))
 
+    def claims_calls(self) -> bool:
+        """Return whether the active instance claims calls: see ``Protocol.claims_calls``.
+
+        Raises:
+            HandlerFailed: protocol code has raised an exception.
+        """
+        code = self.code
+        if code is None:
+            return False
+        return bool(call_protocol_code(self._context, "claims_calls", lambda: code.claims_calls(code.config)))
+
     async def reload(self, config: bytes) -> None:
         """Give the active instance a new config. After an error it keeps the old one.
 

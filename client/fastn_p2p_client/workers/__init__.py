@@ -17,6 +17,7 @@ Layout
 ``messages``          all messages, and the subjects that they travel on
 ``pending_messages``  messages that wait to be sent, in groups
 ``parts``             payloads that are larger than a message of the server may be
+``nats_bucket``       a key-value bucket of a NATS server
 ``nats_channel``      one connection to a NATS server, made again whenever it ends
 ``direct_client``     nats-py's client without its queues
 ``nats_server``       address, credentials and CA of a NATS server

@@ -75,6 +75,16 @@ def run(
             show_default=False,
         ),
     ] = "",
+    claims: Annotated[
+        str,
+        Option(
+            "--workers-claims",
+            metavar="BUCKET",
+            help="For --workers: claim calls with --retry in this key-value bucket (JetStream) of the NATS server. "
+            "Then replicas execute none twice.",
+            show_default=False,
+        ),
+    ] = "",
     grant: AddedOption = None,
     yes: GrantOption = False,
     json: JsonOption = False,
@@ -93,7 +103,7 @@ def run(
     from ...console.identity_restart import report_restart
     from ...console.json_values import json_argument, parse_json, to_json
 
-    server = _server(workers, credentials, ca, address)
+    server = _server(workers, credentials, ca, address, claims)
     if server is not None and (program or config != "{}"):
         raise CommandLineError(
             f"--workers and {'--program' if program else '--config'} exclude each other: "
@@ -103,7 +113,7 @@ def run(
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     else:
-        settings = {**asdict(server), "address": address}
+        settings = {**asdict(server), "address": address, "claims": claims}
         payload = to_json({key: value for key, value in settings.items() if value})
     access, added = tuple(allow or ()), permission_lines(grant)
     with report_restart(home, identity):
@@ -133,10 +143,15 @@ def run(
         put_json({"identity": identity, "protocol": protocol, "instance": instance})
 
 
-def _server(url: str, credentials: str, ca: str, address: str) -> NatsServer | None:
+def _server(url: str, credentials: str, ca: str, address: str, claims: str) -> NatsServer | None:
     """Return the server of the workers; None without ``--workers``. Raises CommandLineError."""
     if not url:
-        options = {"--workers-credentials": credentials, "--workers-ca": ca, "--workers-address": address}
+        options = {
+            "--workers-credentials": credentials,
+            "--workers-ca": ca,
+            "--workers-address": address,
+            "--workers-claims": claims,
+        }
         for option, value in options.items():
             if value:
                 raise CommandLineError(f"{option} goes with --workers URL")

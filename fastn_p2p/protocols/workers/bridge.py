@@ -289,7 +289,7 @@ class WorkerBridge:
             return
         for call in list(self._waiting):
             call.ticks += 1
-            if call.ticks >= NOBODY_TICKS and (not call.may_repeat or call.remaining() < LAST_SECONDS):
+            if call.ticks >= NOBODY_TICKS and (not call.may_wait or call.remaining() < LAST_SECONDS):
                 context = self._context
                 self._fail(call, ProtocolNotFound(peer=context.key.id52, protocol=context.protocol))
 

@@ -19,6 +19,7 @@ from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
 
 if TYPE_CHECKING:
     from .bridge import WorkerBridge
+    from .call_claims import CallClaims
 
 _answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorReply)
 
@@ -32,7 +33,9 @@ class Workers(Protocol):
     Raises:
         ConnectionLost: a worker has ended with the call.
         HandlerFailed: no worker has taken the session in time, or the daemon does not listen for workers.
+        OutcomeUnknown: a worker or another daemon may have executed a call that was claimed.
         ProtocolNotFound: there is no worker.
+        StorageUnavailable: the call could not be claimed.
         Overloaded: too many calls wait for room at workers.
     """
 
@@ -49,6 +52,9 @@ class Workers(Protocol):
         address: str = ""
         """``HOST:PORT`` at which workers reach this daemon for sessions, if it is not that of ``worker.listen``."""
 
+        claims: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
+        """Name of a key-value bucket (JetStream) in which retried calls are claimed; empty for none."""
+
         def server(self) -> NatsServer:
             return NatsServer(self.url, self.credentials, self.ca)
 
@@ -57,6 +63,7 @@ class Workers(Protocol):
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._bridge: WorkerBridge | None = None
+        self._claims: CallClaims | None = None
 
     @classmethod
     def permissions(cls, config: Config) -> Permissions:
@@ -65,6 +72,10 @@ class Workers(Protocol):
         except InvalidServer:  # on_check reports it
             return Permissions()
         return Permissions(connect=addresses, read=[each for each in (config.credentials, config.ca) if each])
+
+    @classmethod
+    def claims_calls(cls, config: Config) -> bool:
+        return bool(config.claims)
 
     async def on_check(self) -> None:
         """Check the URL, the files, and that nats-py is installed. The server need not run."""
@@ -75,21 +86,26 @@ class Workers(Protocol):
             parse_address(self.config.address)
 
     async def on_activate(self) -> None:
-        self._bridge = self._new_bridge()
+        from .bridge import WorkerBridge
+
+        server = self.config.server()
+        self._bridge = WorkerBridge(self.context, server, self.config.queue, self.config.address)
+        if self.config.claims:
+            from .call_claims import CallClaims
+
+            self._claims = CallClaims(self.context, server, self.config.claims)
 
     async def on_reload(self) -> None:
         await self.on_deactivate()
-        self._bridge = self._new_bridge()
+        await self.on_activate()
 
     async def on_deactivate(self) -> None:
         bridge, self._bridge = self._bridge, None
+        claims, self._claims = self._claims, None
         if bridge is not None:
             await bridge.close()
-
-    def _new_bridge(self) -> WorkerBridge:
-        from .bridge import WorkerBridge
-
-        return WorkerBridge(self.context, self.config.server(), self.config.queue, self.config.address)
+        if claims is not None:
+            await claims.close()
 
     @stream
     async def forward_session(self, session: Session) -> None:
@@ -105,12 +121,16 @@ class Workers(Protocol):
 
         served = served_request()
         traceparent = "" if served is None else served.traceparent
-        if self._bridge is None:
+        bridge, claims = self._bridge, self._claims
+        if bridge is None:
             raise ConnectionLost(what="the binding")
         outcome = asyncio.get_running_loop().create_future()
-        header, payload = await self._bridge.call(
-            BridgedCall(self.context, peer, call, traceparent, bytes(request), outcome)
-        )
+        bridged = BridgedCall(self.context, peer, call, traceparent, bytes(request), outcome)
+        if claims is not None and call.call_id:
+            bridged.may_repeat = False
+            header, payload = await claims.execute_once(bytes(peer.key), call, lambda: bridge.call(bridged))
+        else:
+            header, payload = await bridge.call(bridged)
         answer = _answers.decode(header)
         if isinstance(answer, ErrorReply):
             raise answer.error()

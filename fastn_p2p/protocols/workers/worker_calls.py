@@ -23,6 +23,7 @@ class BridgedCall:
         worker: the worker that it was offered to.
         is_accepted: the worker has said that it has begun.
         ticks: ticks since it waits for what comes next.
+        may_repeat: whether it may be executed again; by default if it has a call id.
         unknown: pongs in a row by which the worker does not have it.
         batch: number of the NATS message with its offer.
     """
@@ -37,6 +38,7 @@ class BridgedCall:
         "batch",
         "id",
         "is_accepted",
+        "may_repeat",
         "outcome",
         "payload",
         "ticks",
@@ -76,10 +78,11 @@ class BridgedCall:
         self.unknown = 0
         self.answer_header = b""
         self.assembly: PayloadAssembly | None = None
+        self.may_repeat = self.may_wait
 
     @property
-    def may_repeat(self) -> bool:
-        """True if the caller allows that it is executed again: it has a call id."""
+    def may_wait(self) -> bool:
+        """True if it waits for workers until its deadline: it has a call id."""
         return bool(self._call.call_id)
 
     def remaining(self) -> float:

@@ -153,16 +153,16 @@ async def test_a_retried_call_goes_back_to_a_daemon_that_restarts(replicas: Repl
 async def test_a_retried_call_is_executed_once_when_the_process_that_knew_where_it_went_is_killed(
     replicas: Replicas,
 ) -> None:
-    """The caller's next network process cannot know which daemon has executed it."""
+    """The caller's next network process does not know which daemon has executed it. It may reach the same one again."""
     async with open_shop(replicas) as (client, shop):
         await call(client, replicas)
         shop.go_on.clear()
         waiting = asyncio.create_task(call(client, replicas, "wait for the caller"))
         await until(lambda: shop.count("wait for the caller"), "it is executed")
         await restart_caller(replicas)
-        with pytest.raises(OutcomeUnknown):
-            await waiting
         shop.go_on.set()
+        with suppress(OutcomeUnknown):
+            assert await waiting in (0, 1)
         assert await call(client, replicas) in (0, 1)
     assert shop.count("wait for the caller") == 1
 

@@ -216,7 +216,7 @@ class IncomingCalls:
         if not isinstance(request, wire.RepeatedRequest):
             return False
         if any(server.hosted for server in binding.servers):
-            return True
+            return not binding.claims_calls
         start = "" if request.earlier == wire.UNKNOWN_START else request.earlier.hex()
         return self._expected.may_have_lost(binding.identity.name, binding.protocol, binding.instance, start)
 

@@ -26,6 +26,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, Call, ErrorReply, Reply, encode
+from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.request_id import full_id, safe_id
@@ -72,6 +73,8 @@ class _OutgoingCall:
         search: record of the attempts to reach the peer.
         cancel: stops the call at the place that it has reached.
         id: request id and number, as ``safe_id`` returns them.
+        _is_free: true once the daemon that got an earlier attempt has said that no process of it has executed the call.
+        _is_elsewhere: true if the last attempt was sent to another daemon than an earlier one; set with ``call_id``.
         may_repeat: true if the program calls again, under the same id, when the connection ends.
     """
 
@@ -80,6 +83,7 @@ class _OutgoingCall:
     __slots__ = (
         "_calls",
         "_hops",
+        "_is_elsewhere",
         "_is_free",
         "_is_returning",
         "_kept",
@@ -122,9 +126,8 @@ class _OutgoingCall:
         self.id = request_id
         self._payload = b""
         self._reserved = 0
-        self._is_returning = False
-        self._is_free = False
-        """True once the daemon that got an earlier attempt has said that no process of it has executed the call."""
+        self._is_returning = self._is_free = False
+        self._is_elsewhere: bool
         self._hops = 0
         self._kept: tuple[OnlineIdentity, Call, bytes] | None = None
         """The request, while another daemon may serve it if this one does not."""
@@ -218,21 +221,29 @@ class _OutgoingCall:
             Empty if there is no such daemon; None if the call must not be sent to this one. If another daemon has got
             it, the call goes there instead, or fails.
         """
-        found = b""
+        found, is_elsewhere = b"", False
         if message.attempt and not self._is_free:
             earlier = self._calls.attempts.find(target, message.call_id)
             if earlier is None:
-                if self._calls.targets.has_others(target, daemon.endpoint):
-                    self.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
-                    return None
-                if 0 < message.sent_ms < started_ms:
+                is_elsewhere = self._calls.targets.has_others(target, daemon.endpoint)
+                if is_elsewhere:
+                    found = wire.ANOTHER_START
+                elif 0 < message.sent_ms < started_ms:
                     found = wire.UNKNOWN_START
-            elif earlier.endpoint != daemon.endpoint and not self._is_returning:
+            elif earlier.endpoint == daemon.endpoint:
+                if earlier.start != daemon.start:
+                    found = earlier.start or wire.UNKNOWN_START
+            elif not self._is_returning:
                 self._is_returning = True  # to that daemon, which may have another endpoint by now
                 self._calls.targets.find_endpoint(self, source, target, earlier.endpoint, message, payload)
                 return None
-            elif earlier.start != daemon.start:
-                found = earlier.start or wire.UNKNOWN_START
+            elif earlier.start != daemon.start or not daemon.start:
+                is_elsewhere = True
+                found = earlier.start or wire.ANOTHER_START
+            if is_elsewhere and not daemon.start and daemon is not _HERE:
+                self.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
+                return None  # an older version would execute it
+        self._is_elsewhere = is_elsewhere
         self.target, self.call_id = target, message.call_id
         self.endpoint, self.start = daemon
         return found
@@ -252,6 +263,8 @@ class _OutgoingCall:
             return
         if isinstance(error, HomeAway) and self.endpoint != THIS_DAEMON and not self.done and self._goes_home(error):
             return
+        if self.call_id and self._is_elsewhere and isinstance(error, NOT_EXECUTED):
+            error = OutcomeUnknown(peer=PublicKey(self.target).id52)  # another daemon may have executed it
         if self.call_id and not isinstance(error, NOT_EXECUTED):
             attempt = EarlierAttempt(self.endpoint, self.start)
             until = self._calls.now() + self.seconds

@@ -2,8 +2,8 @@
 
 Idea: a silent daemon may be frozen, dead or cut off, or may answer again soon. So nothing is closed and nothing is
 given up until another daemon of the identity answers. From then on new calls go there. Retried calls that the silent
-daemon has got wait a little longer, because it may have been restarted and then knows them. After that they end with
-``OutcomeUnknown``: it may have executed them, and the other daemon cannot know.
+daemon has got wait a little longer, because it may have been restarted and then knows them. After that their programs
+send them again: the other daemon executes none of them, unless both share claims. They end with ``OutcomeUnknown``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fastn_p2p_client.errors import OutcomeUnknown, P2PError
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.errors import ConnectionLost, P2PError
 
 from ..connections.connection import PeerConnection
 from .router import PeerRouter
@@ -72,7 +71,7 @@ class ReplicaFailover:
             return  # the next look tries again
         await asyncio.sleep(ends - self._loop.time())
         if self._is_silent(silent):
-            silent.requests.end_retried(target, OutcomeUnknown(peer=PublicKey(target).id52))
+            silent.requests.end_retried(target, ConnectionLost(what="the connection to the peer"))
 
     def _is_silent(self, connection: PeerConnection) -> bool:
         """Return whether the peer daemon answers neither over this connection nor over another one."""

@@ -39,6 +39,9 @@ daemon answers meanwhile, so the program need not wait longer to be told."""
 MAX_HOPS: Final = 3
 """Times that a request goes on to the home which a daemon names: homes move, and daemons may lie."""
 
+_SILENT_TIMEOUT: Final = 0.1
+"""The same for a daemon that has been silent for longer already."""
+
 M = TypeVar("M", Call, OpenSession)
 M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
 
@@ -298,15 +301,34 @@ class TargetFinder:
     def find_endpoint(
         self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M, payload: bytes
     ) -> None:
-        """Find a connection to one of the daemons that serve an identity.
+        """Find a connection to one of the daemons that serve an identity. It may have executed the seeker's call.
 
-        If there is none within 2 seconds, the seeker fails with ``OutcomeUnknown``: this daemon may have executed its
-        call.
+        If there is none within 2 seconds, find one to another daemon: it may share claims with the first one. If there
+        is none either, the seeker fails with ``OutcomeUnknown``.
         """
-        if not seeker.hold(payload):
+        if seeker.hold(payload):
+            self._start(seeker, self._return_to(seeker, source, target, endpoint, message))
+
+    async def _return_to(
+        self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, endpoint: bytes, message: M
+    ) -> None:
+        left = self._grace.remaining_ms(message.deadline_ms)
+        seconds = _SILENT_TIMEOUT if self._router.is_silent(endpoint) else _RETURN_TIMEOUT
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    connection = await self._router.connect_to(target, endpoint)
+            except (P2PError, TimeoutError):
+                async with asyncio.timeout(_RETURN_TIMEOUT):
+                    connection = await self._router.connect_beside(target, frozenset((endpoint,)))
+        except (P2PError, TimeoutError):
+            seeker.on_error(OutcomeUnknown(peer=display_name(target, message.peer)))
             return
-        error = OutcomeUnknown(peer=display_name(target, message.peer))
-        self._start(seeker, self._connect_to(seeker, source, target, endpoint, message, error))
+        except asyncio.CancelledError:
+            seeker.on_error(ConnectionLost(what="the daemon's network process"))
+            raise
+        if not seeker.done:
+            self._send(seeker, connection, source, target, replace(message, deadline_ms=left()))
 
     async def _connect_to(
         self,
@@ -316,7 +338,7 @@ class TargetFinder:
         endpoint: bytes,
         message: M,
         error: P2PError,
-        seconds: float = _RETURN_TIMEOUT,
+        seconds: float,
     ) -> None:
         """Use the daemon at an endpoint. If it is not reached within so many seconds, fail with ``error``."""
         left = self._grace.remaining_ms(message.deadline_ms)

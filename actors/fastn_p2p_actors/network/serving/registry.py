@@ -39,6 +39,7 @@ class RegisteredBinding:
     __slots__ = (
         "access",
         "calls",
+        "claims_calls",
         "errors",
         "identity",
         "in_flight",
@@ -57,6 +58,8 @@ class RegisteredBinding:
         self.protocol = protocol
         self.instance = instance
         self.access = access
+        self.claims_calls = False
+        """True if its process claims retried calls in a store that all daemons of the identity share."""
         self.servers = LoadBalancer()
         self.calls = 0
         self.errors = 0

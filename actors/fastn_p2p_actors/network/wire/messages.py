@@ -26,7 +26,9 @@ BULK_THRESHOLD: Final = 64 * 1024
 """Bytes of payload above which a frame gets a stream of its own, so that no other frame waits behind it."""
 
 UNKNOWN_START: Final = b"unknown"
-"""Stands in ``RepeatedRequest.earlier`` for the start of a daemon that is not known any more."""
+"""Stands in ``RepeatedRequest.earlier`` for an earlier start of the receiver that is not known any more."""
+ANOTHER_START: Final = b"another"
+"""Stands there for the start of another daemon that is not known."""
 
 # Application error codes of a closed connection (QUIC, RFC 9000, section 10.2).
 CLOSE_SHUTDOWN: Final = 0
@@ -96,11 +98,11 @@ class RepeatedRequest(Request, frozen=True, tag=22):
     """A call of which another start of the daemon, or another daemon of the callee, may have got an earlier attempt.
 
     A process that has had the call answers with its outcome. If none has, the call is not executed: it ends with
-    ``OutcomeUnknown``.
+    ``OutcomeUnknown``. A binding whose daemons share claims finds there whether it may be executed.
     """
 
     earlier: bytes = b""
-    """``Hello.start`` of the daemon that got the earlier attempt, or ``UNKNOWN_START``."""
+    """``Hello.start`` of the daemon that got the earlier attempt, ``UNKNOWN_START`` or ``ANOTHER_START``."""
 
     @classmethod
     def of(cls, request: Request, earlier: bytes) -> RepeatedRequest:

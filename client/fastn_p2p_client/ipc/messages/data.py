@@ -256,6 +256,8 @@ class RegisterBinding(Message, frozen=True, tag=71):
     is the secret of its token."""
     keeps_state: bool = False
     """True if the binding keeps what peers send: see ``Protocol.keeps_state``."""
+    claims_calls: bool = False
+    """True if the binding claims calls: see ``Protocol.claims_calls``. For the process of an identity only."""
 
 
 class UnregisterBinding(Message, frozen=True, tag=72):

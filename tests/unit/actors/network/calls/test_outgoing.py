@@ -16,7 +16,7 @@ from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
-from fastn_p2p_actors.network.wire.messages import UNKNOWN_START
+from fastn_p2p_actors.network.wire.messages import ANOTHER_START, UNKNOWN_START
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
@@ -74,6 +74,13 @@ class StubNetwork:
         if self.returned is None:
             raise PeerUnreachable(peer="bob", reason="no answer")
         return self.returned
+
+    async def connect_beside(self, target: bytes, endpoints: frozenset[bytes]) -> StubNetwork:
+        assert self.endpoint not in endpoints
+        return self
+
+    def is_silent(self, endpoint: bytes) -> bool:
+        return True
 
     def has_others(self, target: bytes, endpoint: bytes) -> bool:
         return self.others
@@ -144,12 +151,14 @@ async def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> 
 
 
 @pytest.mark.parametrize("returns", [True, False])
-async def test_sends_a_retried_call_only_to_the_daemon_that_may_have_executed_it(returns: bool) -> None:
+async def test_sends_a_retried_call_to_the_daemon_that_may_have_executed_it(returns: bool) -> None:
+    """If that does not come back, another one is asked, which does not execute it unless both share claims."""
     network = StubNetwork()
     network.come_online()
     network.found.set()
     first = StubNetwork()
     first.endpoint = b"first endpoint"
+    first.daemon_start = b"first start"
     first.come_online()
     if returns:
         network.returned = first
@@ -161,23 +170,30 @@ async def test_sends_a_retried_call_only_to_the_daemon_that_may_have_executed_it
     )
     network.retry(attempt=1)
     await run_pending()
-    assert network.asked == []
-    assert first.asked == ([True] if returns else [])
-    assert network.answers == ([] if returns else [(b"1", "outcome-unknown")])
+    assert network.earlier == ([] if returns else [b"first start"])
+    assert first.earlier == ([b""] if returns else [])
+    assert network.answers == []
     network.targets.close()
     network.calls.close()
 
 
-@pytest.mark.parametrize("others", [True, False])
-async def test_fails_a_retried_call_of_which_nothing_is_known_if_another_daemon_may_have_it(others: bool) -> None:
+@pytest.mark.parametrize(
+    ("others", "start", "earlier"),
+    [(True, b"start", [ANOTHER_START]), (False, b"start", [b""]), (True, b"", []), (False, b"", [b""])],
+)
+async def test_says_that_another_daemon_may_have_executed_a_call_of_which_nothing_is_known(
+    others: bool, start: bytes, earlier: list[bytes]
+) -> None:
+    """A daemon of an older version would execute it, and does not get it."""
     network = StubNetwork()
     network.come_online()
     network.found.set()
     network.others = others
+    network.daemon_start = start
     network.retry(attempt=1)
     await run_pending()
-    assert network.asked == ([] if others else [True])
-    assert network.answers == ([(b"1", "outcome-unknown")] if others else [])
+    assert network.earlier == earlier
+    assert network.answers == ([] if earlier else [(b"1", "outcome-unknown")])
     network.targets.close()
     network.calls.close()
 
@@ -209,5 +225,21 @@ async def test_says_that_the_daemon_was_started_after_an_attempt_of_which_nothin
     network.others = False
     network.retry(attempt=1, sent_ms=sent_ms)
     assert network.earlier == [earlier]
+    network.targets.close()
+    network.calls.close()
+
+
+async def test_sends_no_retried_call_to_another_daemon_that_is_of_an_older_version() -> None:
+    """It would execute it. Both are of one here, so that neither says which start it is."""
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    network.daemon_start = b""
+    attempt = EarlierAttempt(b"first endpoint", b"")
+    network.calls.attempts.note(bytes(BOB.key), b"call id", attempt, asyncio.get_running_loop().time() + 5)
+    network.retry(attempt=1)
+    await run_pending()
+    assert network.earlier == []
+    assert network.answers == [(b"1", "outcome-unknown")]
     network.targets.close()
     network.calls.close()
