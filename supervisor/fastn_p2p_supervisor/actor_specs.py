@@ -17,6 +17,7 @@ import msgspec
 from fastn_p2p_actors.daemon_settings.sections import NetworkSection
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.grants import make_grant
+from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_actors.runtime.separate_users import ProcessAccount, SeparateUsers, account_of
 from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings
 from fastn_p2p_actors.storage.shared_directories import user_of
@@ -95,7 +96,7 @@ class ActorSpecs:
                 grant_key=self._grant_key,
                 network=network,
                 start=secrets.token_bytes(_START_BYTES),
-                started_ms=started_ms,
+                started_ms=boot_ms(),
                 worker_address=config.worker_address,
                 fixed=config.fixed_settings,
             ),

@@ -79,7 +79,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     start: bytes = b""
     """8 random bytes, made at each start of the daemon."""
     started_ms: int = 0
-    """Start of the daemon in ``process_setup.boot_ms``."""
+    """Time in ``process_setup.boot_ms`` by which an earlier daemon of the home had ended."""
     worker_address: str = ""
     """Address at which workers on other machines connect; empty for none."""
     fixed: tuple[str, ...] = ()

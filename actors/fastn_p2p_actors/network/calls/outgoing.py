@@ -231,7 +231,8 @@ class _OutgoingCall:
                 elif 0 < message.sent_ms < started_ms:
                     found = wire.UNKNOWN_START
             elif earlier.endpoint == daemon.endpoint:
-                if earlier.start != daemon.start:
+                # What was sent after this start went over a connection to a daemon that had ended before.
+                if earlier.start != daemon.start and not 0 < started_ms < message.sent_ms:
                     found = earlier.start or wire.UNKNOWN_START
             elif not self._is_returning:
                 self._is_returning = True  # to that daemon, which may have another endpoint by now

@@ -215,6 +215,20 @@ async def test_says_that_the_daemon_was_restarted_since_an_earlier_attempt(start
     network.calls.close()
 
 
+@pytest.mark.parametrize(("sent_ms", "earlier"), [(0, b"earlier"), (999, b"earlier"), (1001, b"")])
+async def test_an_attempt_that_was_sent_after_the_restart_was_not_executed_before(sent_ms: int, earlier: bytes) -> None:
+    """It went over a connection to the daemon that was killed."""
+    network = StubNetwork()
+    network.come_online()
+    network.found.set()
+    attempt = EarlierAttempt(network.endpoint, b"earlier")
+    network.calls.attempts.note(bytes(BOB.key), b"call id", attempt, asyncio.get_running_loop().time() + 5)
+    network.retry(attempt=1, sent_ms=sent_ms)
+    assert network.earlier == [earlier]
+    network.targets.close()
+    network.calls.close()
+
+
 @pytest.mark.parametrize(("sent_ms", "earlier"), [(0, b""), (999, UNKNOWN_START), (1001, b"")])
 async def test_says_that_the_daemon_was_started_after_an_attempt_of_which_nothing_is_known(
     sent_ms: int, earlier: bytes
