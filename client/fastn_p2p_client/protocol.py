@@ -193,6 +193,18 @@ class Protocol:
         return False
 
     @classmethod
+    def is_stateless(cls, config: Any) -> bool:
+        """Return whether any daemon of the identity may serve any request, because nothing is kept. By default not.
+
+        Then callers spread their requests over all daemons that serve it: docs/replicas.md.
+        Called before the instance exists; do nothing but compute.
+
+        Args:
+            config: an instance of ``Config``.
+        """
+        return False
+
+    @classmethod
     def claims_calls(cls, config: Any) -> bool:
         """Return whether retried calls are claimed in a store that all daemons of the identity share. By default not.
 

@@ -40,6 +40,7 @@ class HostedBinding:
         access: the effective access list, once it is active; never empty then.
         keeps_state: whether it keeps what peers send, once it is active.
         claims_calls: whether it claims retried calls in a store that all daemons of the identity share.
+        is_stateless: whether any daemon of the identity may serve any request, once it is active.
         state: ``starting``, ``serving`` or ``failed: …``. With a ``problem``, ``describe`` says ``degraded: …``.
         waiting: how much waits for the owner, as the protocol says.
         stays_awake: whether the protocol works without requests at the moment, as it says.
@@ -64,7 +65,7 @@ class HostedBinding:
         self.instance = instance
         self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
-        self.keeps_state = self.claims_calls = False
+        self.keeps_state = self.claims_calls = self.is_stateless = False
         self.state = "starting"
         self.waiting = 0
         self.problem = ""
@@ -152,7 +153,7 @@ class HostedBinding:
             self._check_permitted(config, granted)
         handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
-        self.keeps_state, self.claims_calls = self._life.keeps_state(), self._life.claims_calls()
+        self._read_declarations()
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
@@ -188,7 +189,13 @@ class HostedBinding:
         if self._life.code is not None:
             await self._life.reload(config)
             self.access = effective_access(self._life.code, allow)
-            self.keeps_state, self.claims_calls = self._life.keeps_state(), self._life.claims_calls()
+            self._read_declarations()
+
+    def _read_declarations(self) -> None:
+        life = self._life
+        self.keeps_state, self.claims_calls, self.is_stateless = (
+            life.keeps_state(), life.claims_calls(), life.is_stateless()
+        )  # fmt: skip
 
     def is_replaced(self) -> bool:
         """Return whether the installed code is another one than the running code.

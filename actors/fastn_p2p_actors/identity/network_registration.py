@@ -105,6 +105,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
             self._grant,
             keeps_state=binding.keeps_state,
             claims_calls=binding.claims_calls,
+            stateless=binding.is_stateless,
         )
 
     async def _register_until_complete(self) -> None:

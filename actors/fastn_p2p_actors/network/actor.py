@@ -203,8 +203,9 @@ class Network:
         calls = PeerCalls(self._incoming, registry, self._grace)
         self._failover = ReplicaFailover(router)
         self._events = EventRouter(
-            registry, book, self._clock, router, calls, self._sessions, self._failover, self._blocked, self._grace
-        )
+            registry, book, self._clock, router, self._targets, calls, self._sessions, self._failover, self._blocked,
+            self._grace,
+        )  # fmt: skip
         self._pool = router.pool = ConnectionPool(
             self._endpoint,
             self._events,

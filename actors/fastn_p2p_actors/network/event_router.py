@@ -26,6 +26,7 @@ from .discovery.record_finder import RecordFinder
 from .discovery.replica_failover import ReplicaFailover
 from .discovery.router import PeerRouter
 from .discovery.silent_connections import SilentConnections
+from .discovery.targets import TargetFinder
 from .invitation_exchange import InvitationExchange
 from .replicas.replica_set import ReplicaSet
 from .revocation_exchange import RevocationExchange
@@ -49,6 +50,7 @@ class EventRouter:
         book: AddressBook,
         clock: ClockWatch,
         router: PeerRouter,
+        targets: TargetFinder,
         calls: PeerCalls,
         sessions: SessionManager,
         failover: ReplicaFailover,
@@ -59,6 +61,7 @@ class EventRouter:
         self._book = book
         self._clock = clock
         self._router = router
+        self._targets = targets
         self._calls = calls
         self._sessions = sessions
         self._failover = failover
@@ -155,6 +158,9 @@ class EventRouter:
     def on_pushed_record(self, connection: PeerConnection, record: bytes) -> None:
         self._finder.add_pushed(record, connection.name)
         self._replicas.joined.on_news(connection.endpoint)
+
+    def on_spread_requests(self, connection: PeerConnection, message: wire.SpreadRequests) -> None:
+        self._targets.on_spread_requests(connection.endpoint, message)
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 

@@ -154,6 +154,7 @@ class RegistrationRequests:
         if not is_program:
             check_grant(self._grant_key, message.identity, message.grant)
         self._registry.homes.note(*binding, keeps_state=message.keeps_state)
+        self._registry.stateless.note(*binding, stateless=message.stateless)
         if is_program:
             self._registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
             self._expected.changed()
@@ -175,6 +176,7 @@ class RegistrationRequests:
         """Have a worker serve the binding of its token, with the access list that the owner has set."""
         allow = self._workers.access_of(sender, message)
         binding = message.identity, message.protocol, message.instance
+        self._registry.stateless.note(*binding, stateless=message.stateless)
         sender.pid = -1 - int.from_bytes(message.worker[:_WORKER_BYTES])
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         self._registry.serve_by_program(*binding, self.access_list(*binding, allow), sender, limit)

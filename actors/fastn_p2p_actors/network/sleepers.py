@@ -43,6 +43,7 @@ class SleepingBinding(msgspec.Struct, frozen=True):
     allow: tuple[str, ...]
     waiting: int = 0
     keeps_state: bool = False
+    stateless: bool = False
 
 
 class SleepingIdentity(msgspec.Struct, frozen=True):
@@ -155,6 +156,7 @@ class Sleepers:
             for each in stored.bindings:
                 access = self._access(name, each.protocol, each.instance, each.allow)
                 self._registry.homes.note(name, each.protocol, each.instance, keeps_state=each.keeps_state)
+                self._registry.stateless.note(name, each.protocol, each.instance, stateless=each.stateless)
                 self._registry.add_sleeping(identity, each.protocol, each.instance, access).waiting = each.waiting
 
         await self._publisher.announce(name, proven_key(sleeper.id52), listed=sleeper.listed, register=register)
@@ -175,6 +177,7 @@ class Sleepers:
                     each.access.allow,
                     each.waiting,
                     self._registry.homes.keeps_state(identity.name, each.protocol, each.instance),
+                    self._registry.stateless.includes(identity.name, each.protocol, each.instance),
                 )
                 for each in identity.bindings.values()
             )

@@ -146,6 +146,7 @@ class FollowedBinding:
         if self._lifecycle is not None:
             await self._lifecycle.reload(config)
             registration.keeps_state = self._lifecycle.keeps_state()
+            registration.stateless = self._lifecycle.is_stateless()
         else:
             handlers = self._with_config(self._context(reply), config)
             registration.handlers, registration.streams = handlers.requests, handlers.streams
@@ -160,7 +161,8 @@ class FollowedBinding:
             return self._with_config(context, config)
         self._lifecycle = ProtocolLifecycle(context, lambda: code)
         handlers = await self._lifecycle.start(config)
-        return replace(self._handlers, requests=handlers.requests, streams=handlers.streams)
+        is_stateless = self._lifecycle.is_stateless()
+        return replace(self._handlers, requests=handlers.requests, streams=handlers.streams, stateless=is_stateless)
 
     def _context(self, reply: m.BindingReply) -> BindingContext:
         return BindingContext(

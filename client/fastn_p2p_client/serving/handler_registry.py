@@ -41,10 +41,17 @@ class HandlerRegistry:
         command: str = ...,
         concurrency: int | None = ...,
         queue: int | None = ...,
+        stateless: bool | None = ...,
     ) -> Handler: ...
     @overload
     def handle_requests(
-        self, protocol: str, *, command: str = ..., concurrency: int | None = ..., queue: int | None = ...
+        self,
+        protocol: str,
+        *,
+        command: str = ...,
+        concurrency: int | None = ...,
+        queue: int | None = ...,
+        stateless: bool | None = ...,
     ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
@@ -54,6 +61,7 @@ class HandlerRegistry:
         command: str = "",
         concurrency: int | None = None,
         queue: int | None = None,
+        stateless: bool | None = None,
     ) -> Any:
         """Serve the requests of a protocol; also usable as a decorator.
 
@@ -71,6 +79,8 @@ class HandlerRegistry:
             concurrency: requests of one binding that are handled at once, whatever their command; None for no limit.
             queue: requests of one binding that wait beyond ``concurrency``, 1024 by default. Further ones end with
                 ``Overloaded``.
+            stateless: True if any daemon of an identity may serve any request or session, because the program keeps
+                nothing between them. Callers then spread theirs over all daemons that serve the identity.
 
         Returns:
             The handler; a decorator if there is none.
@@ -79,10 +89,16 @@ class HandlerRegistry:
             InvalidHandler: the handler cannot be called with a request.
             InvalidName: the protocol or command has no valid name.
             ValueError: the protocol has a handler for these requests, is served by a class, or has another
-                ``concurrency`` or ``queue`` already.
+                ``concurrency``, ``queue`` or ``stateless`` already.
         """
         return self._decorate_requests(
-            handler, (protocol, None), command=command, access=None, concurrency=concurrency, queue=queue
+            handler,
+            (protocol, None),
+            command=command,
+            access=None,
+            concurrency=concurrency,
+            queue=queue,
+            stateless=stateless,
         )
 
     @overload
@@ -171,6 +187,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         access: str | Sequence[str] | None = ...,
         concurrency: int | None = ...,
         queue: int | None = ...,
+        stateless: bool | None = ...,
     ) -> Handler: ...
     @overload
     def handle_requests(
@@ -182,6 +199,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         access: str | Sequence[str] | None = ...,
         concurrency: int | None = ...,
         queue: int | None = ...,
+        stateless: bool | None = ...,
     ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
@@ -193,6 +211,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         access: str | Sequence[str] | None = None,
         concurrency: int | None = None,
         queue: int | None = None,
+        stateless: bool | None = None,
     ) -> Any:
         """Serve the requests of a protocol; also usable as a decorator.
 
@@ -209,6 +228,8 @@ class IdentityHandlerRegistry(HandlerRegistry):
                 default ``"peers"``.
             concurrency: requests of the protocol that are handled at once, whatever their command; None for no limit.
             queue: requests that wait beyond ``concurrency``, 1024 by default. Further ones end with ``Overloaded``.
+            stateless: True if any daemon of the identity may serve any request or session, because the program keeps
+                nothing between them. Callers then spread theirs over all daemons that serve the identity.
 
         Returns:
             The handler; a decorator if there is none.
@@ -216,8 +237,8 @@ class IdentityHandlerRegistry(HandlerRegistry):
         Raises:
             InvalidHandler: the handler cannot be called with a request.
             InvalidName: the protocol, instance or command has no valid name.
-            ValueError: the protocol has a handler for these requests, or another ``access``, ``concurrency`` or
-                ``queue``, already.
+            ValueError: the protocol has a handler for these requests, or another ``access``, ``concurrency``,
+                ``queue`` or ``stateless``, already.
         """
         return self._decorate_requests(
             handler,
@@ -226,6 +247,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
             access=_access_list(access),
             concurrency=concurrency,
             queue=queue,
+            stateless=stateless,
         )
 
     @overload

@@ -214,6 +214,8 @@ class ProtocolHandlers:
     """Requests of one binding that are handled at once; None for no limit."""
     queue: int | None = None
     """Requests that wait where ``concurrency`` is limited; None for ``DEFAULT_QUEUE``."""
+    stateless: bool | None = None
+    """True if any daemon of the identity may serve any request; None for no word, and then it may not."""
 
     @classmethod
     def from_protocol(cls, instance: Protocol) -> ProtocolHandlers:

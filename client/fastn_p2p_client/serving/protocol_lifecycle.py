@@ -147,6 +147,17 @@ class ProtocolLifecycle:
             return False
         return bool(call_protocol_code(self._context, "keeps_state", lambda: code.keeps_state(code.config)))
 
+    def is_stateless(self) -> bool:
+        """Return whether any daemon may serve its requests: see ``Protocol.is_stateless``.
+
+        Raises:
+            HandlerFailed: protocol code has raised an exception.
+        """
+        code = self.code
+        if code is None:
+            return False
+        return bool(call_protocol_code(self._context, "is_stateless", lambda: code.is_stateless(code.config)))
+
     def claims_calls(self) -> bool:
         """Return whether the active instance claims calls: see ``Protocol.claims_calls``.
 

@@ -14,11 +14,12 @@ class BindingRegistration(ServedBinding):
     Attributes:
         access: peers that may use it, unless its owner has chosen them.
         keeps_state: whether it keeps what peers send: see ``Protocol.keeps_state``.
+        stateless: whether any daemon may serve its requests: see ``Protocol.is_stateless``.
         granted: the gateway's permission to serve it.
         limit: requests that may be in flight, running and waiting; 0 for no limit. As in ``RegisterBinding``.
     """
 
-    __slots__ = ("access", "granted", "keeps_state", "limit")
+    __slots__ = ("access", "granted", "keeps_state", "limit", "stateless")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class BindingRegistration(ServedBinding):
         self.access = access
         self.granted = granted
         self.keeps_state = False
+        self.stateless = bool(handlers.stateless)
         queue = DEFAULT_QUEUE if handlers.queue is None else handlers.queue
         self.limit = 0 if handlers.concurrency is None else handlers.concurrency + queue
 
@@ -55,6 +57,7 @@ class BindingRegistration(ServedBinding):
             self.granted.grant,
             self.limit,
             keeps_state=self.keeps_state,
+            stateless=self.stateless,
         )
 
     def __str__(self) -> str:

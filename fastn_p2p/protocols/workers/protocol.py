@@ -74,6 +74,10 @@ class Workers(Protocol):
         return Permissions(connect=addresses, read=[each for each in (config.credentials, config.ca) if each])
 
     @classmethod
+    def is_stateless(cls, config: Config) -> bool:
+        return True  # any worker gets any request
+
+    @classmethod
     def claims_calls(cls, config: Config) -> bool:
         return bool(config.claims)
 

@@ -127,6 +127,9 @@ class PeerCalls:
         served = self._incoming.serve(origin, request.source, request.target, request, payload)
         if served is not None:
             requests.serving[request.id] = served
+            if self._registry.stateless and served.server is not None:
+                name = served.server.binding.identity.name
+                self._registry.stateless.notify(connection, name, request.target, request.protocol, request.instance)
 
     def _is_registered(self, request: wire.Request) -> bool:
         found = self._registry.find(request.target, request.protocol, request.instance)

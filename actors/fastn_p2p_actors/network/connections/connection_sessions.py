@@ -54,6 +54,8 @@ class SessionConnection(Protocol):
     def requests(self) -> ConnectionRequests[Any]: ...
     @property
     def name(self) -> str: ...
+    @property
+    def daemon_start(self) -> bytes: ...
     def path(self) -> NetworkPath: ...
     def send(self, message: wire.WireMessage) -> None: ...
     def expect_reply(self) -> None: ...
@@ -90,6 +92,11 @@ class ConnectionSessions:
 
     def __len__(self) -> int:
         return len(self._legs)
+
+    @property
+    def connection(self) -> SessionConnection:
+        """The connection of the sessions."""
+        return self._connection
 
     @property
     def pacer(self) -> StreamPacer:

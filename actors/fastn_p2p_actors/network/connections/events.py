@@ -133,6 +133,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon pushes a signed record. It is not verified."""
         ...
 
+    def on_spread_requests(self, connection: ConnectionT, message: wire.SpreadRequests) -> None:
+        """The peer daemon says that a binding keeps nothing. Nothing of it is verified."""
+        ...
+
     def on_closed(self, connection: ConnectionT) -> None:
         """The connection has ended. Nothing else is reported of it."""
         ...

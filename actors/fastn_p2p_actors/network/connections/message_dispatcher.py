@@ -130,5 +130,7 @@ class MessageDispatcher(Generic[ConnectionT]):
         elif self._connection.overload(NEWS) is None:
             if isinstance(message, wire.ObservedAddress):
                 self._owner.on_observed_address(self._connection, message.address)
+            elif isinstance(message, wire.SpreadRequests):
+                self._owner.on_spread_requests(self._connection, message)
             else:
                 self._owner.on_pushed_record(self._connection, message.record)

@@ -28,6 +28,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.request_id import full_id, safe_id
 from fastn_p2p_client.session.shared_memory import Chunk, SharedMemory
 
+from ..serving.stateless_bindings import CallerConnection
 from ..wire import messages as wire
 from ..wire.messages import BULK_THRESHOLD
 from .backpressure import Backpressure
@@ -52,6 +53,8 @@ class SessionCarrier(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def connection(self) -> CallerConnection: ...
     @property
     def path(self) -> NetworkPath: ...
     @property
@@ -201,6 +204,11 @@ class IncomingSession:
         self._answered = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connection(self) -> CallerConnection:
+        """Connection to the peer daemon."""
+        return self._sessions.connection
 
     @property
     def path(self) -> NetworkPath:

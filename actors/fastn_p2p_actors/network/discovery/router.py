@@ -128,6 +128,12 @@ class PeerRouter:
         """Return the open connection over which the identity ``target`` is proven, if there is one."""
         return self._introductions.route_to(target, self._wall())
 
+    def all_open_to(self, target: bytes) -> list[PeerConnection]:
+        """Return an open connection to each daemon over which the identity ``target`` is proven and that answers."""
+        now = self._wall()
+        found = [each.connection for each in self._introductions.at(target) if each.is_proven(target, now)]
+        return [each for each in found if each is not None and not each.is_silent]
+
     def parse_peer(self, peer: str, protocol: str = "", instance: str = "") -> bytes:
         """Return the key of a peer that a program names. The peer counts as known from now on.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -26,9 +27,11 @@ from fastn_p2p_client.ipc.messages import Call, OpenSession
 from ..connections.connection import PeerConnection
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from ..wire import messages as wire
 from .missing_bindings import MissingBindings
 from .router import PeerRouter, display_name
 from .search import Search
+from .spread_bindings import SpreadBindings
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,9 @@ MAX_HOPS: Final = 3
 
 _SILENT_TIMEOUT: Final = 0.1
 """The same for a daemon that has been silent for longer already."""
+
+_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds to connect to the other daemons of an identity whose binding keeps nothing."""
 
 M = TypeVar("M", Call, OpenSession)
 M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
@@ -102,6 +108,7 @@ class TargetFinder:
         self._grace = grace
         self._tasks: set[asyncio.Task[None]] = set()
         self._missing = MissingBindings()
+        self._spread = SpreadBindings()
 
     def close(self) -> None:
         """Stop connecting: seekers that wait for a connection fail with ``ConnectionLost``."""
@@ -133,6 +140,8 @@ class TargetFinder:
             return
         connection = self._router.open_to(target)
         if connection is not None:
+            if self._spread and self._spread.includes(target, message.protocol, message.instance):
+                connection = self._choose(target, message, connection)
             if self._missing and self._is_missing(target, connection.endpoint, message):
                 if seeker.hold(payload):
                     self._go_over(seeker, source, target, message, connection, None)
@@ -140,10 +149,7 @@ class TargetFinder:
             seeker.on_connection(connection, source, target, message, payload)
         elif seeker.hold(payload):
             seeker.connecting_to = display_name(target, message.peer)
-            task = self._loop.create_task(self._connect(seeker, source, target, message))
-            seeker.cancel = task.cancel
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            seeker.cancel = self._run(self._connect(seeker, source, target, message))
 
     def find_peer(self, identity: str, peer: str, again: Callable[[], None]) -> tuple[bytes, bool] | None:
         """Find only a peer: no binding of it, and no connection.
@@ -244,10 +250,14 @@ class TargetFinder:
     def _start(self, seeker: Seeker[M], work: Coroutine[Any, Any, None]) -> None:
         """Run what finds the target of a seeker that holds its payload."""
         seeker.connecting_to = ""
+        seeker.cancel = self._run(work)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        """Run work as a task, and return what cancels it."""
         task = self._loop.create_task(work)
-        seeker.cancel = task.cancel
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task.cancel
 
     def _is_missing(self, target: bytes, endpoint: bytes, message: Call | OpenSession) -> bool:
         """Return whether a daemon does not serve a binding, and another one may. If the home is silent, the daemon says
@@ -293,6 +303,35 @@ class TargetFinder:
             raise
         if found is not None and not seeker.done:
             self._send(seeker, found, source, target, replace(message, deadline_ms=left()))
+
+    def on_spread_requests(self, endpoint: bytes, message: wire.SpreadRequests) -> None:
+        """A daemon has said that any daemon may serve requests to a binding. Ignore it unless the identity is there."""
+        if any(each.endpoint == endpoint for each in self._router.all_open_to(message.identity)):
+            self._spread.add(message.identity, message.protocol, message.instance)
+
+    def _choose(self, target: bytes, message: Call | OpenSession, usual: PeerConnection) -> PeerConnection:
+        """Return the connection to the daemon with the least to do, for a request that any daemon may serve. Only the
+        first attempt of a call is such a request.
+
+        Args:
+            usual: connection to the daemon that serves other requests to the identity.
+        """
+        if isinstance(message, Call) and message.attempt:
+            return usual
+        if self._spread.must_connect(target):
+            self._run(self._connect_to_all(target, usual))
+        missing = self._missing.endpoints(target, message.protocol, message.instance)
+        found = [each for each in self._router.all_open_to(target) if each.endpoint not in missing]
+        return self._spread.choose(found) if found else usual
+
+    async def _connect_to_all(self, target: bytes, usual: PeerConnection) -> None:
+        """Connect to all daemons that serve an identity. Other requests go on over their usual connection."""
+        with suppress(P2PError, TimeoutError):
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                while True:
+                    connected = frozenset(each.endpoint for each in self._router.all_open_to(target))
+                    await self._router.connect_beside(target, connected | {usual.endpoint})
+                    self._router.prefer(usual, target)
 
     def on_offline(self, target: bytes, endpoint: bytes) -> None:
         """A daemon has answered that an identity is not online there."""

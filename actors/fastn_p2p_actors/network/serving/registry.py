@@ -25,6 +25,7 @@ from .access_list import AccessList
 from .binding_homes import BindingHomes
 from .expected_programs import Program
 from .load_balancer import LoadBalancer, ServingProcess
+from .stateless_bindings import StatelessBindings
 
 _LATENCIES = 1024
 """Calls of a binding whose durations are kept."""
@@ -208,12 +209,14 @@ class Registry:
 
     Attributes:
         homes: which daemons serve the bindings that keep state.
+        stateless: which bindings any daemon may serve.
         check_usable: called with the name of an identity that is not online. Raises IdentityRevoked if it was revoked.
     """
 
     def __init__(self) -> None:
         self.check_usable: Callable[[str], None] = lambda _: None
         self.homes = BindingHomes()
+        self.stateless = StatelessBindings()
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}

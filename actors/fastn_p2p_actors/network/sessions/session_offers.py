@@ -148,6 +148,10 @@ class SessionOffers:
             request_id=request_id, traceparent=safe_traceparent(traceparent),
         )  # fmt: skip
         if isinstance(relay.opener, IncomingSession):
+            if self._registry.stateless:
+                self._registry.stateless.notify(
+                    relay.opener.connection, binding.identity.name, target, protocol, instance
+                )
             relay.opener.backpressure = self._memory.backpressure_of(server.sender)
             offer = replace(offer, window=relay.opener.window, shares_memory=True)
         header = encode(offer)

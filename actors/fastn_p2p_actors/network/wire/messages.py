@@ -263,6 +263,17 @@ class RenewReplica(Message, frozen=True, tag=21):
     """Protocol and instance of bindings there that keep state and have no home yet, as far as the sender knows."""
 
 
+class SpreadRequests(Message, frozen=True, tag=23):
+    """A binding of an identity (32 bytes) keeps nothing: any daemon that serves it may get further calls and sessions.
+
+    Sent to a daemon whose hello has a ``start`` when it uses the binding, and again after half a minute.
+    """
+
+    identity: bytes
+    protocol: str
+    instance: str
+
+
 WireMessage: TypeAlias = (
     Hello
     | Introduce
@@ -285,6 +296,7 @@ WireMessage: TypeAlias = (
     | IdentityOffline
     | RedeemInvitation
     | RenewReplica
+    | SpreadRequests
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)

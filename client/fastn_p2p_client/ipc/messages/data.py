@@ -258,6 +258,8 @@ class RegisterBinding(Message, frozen=True, tag=71):
     """True if the binding keeps what peers send: see ``Protocol.keeps_state``."""
     claims_calls: bool = False
     """True if the binding claims calls: see ``Protocol.claims_calls``. For the process of an identity only."""
+    stateless: bool = False
+    """True if callers may spread requests over all daemons of the identity: see ``Protocol.is_stateless``."""
 
 
 class UnregisterBinding(Message, frozen=True, tag=72):

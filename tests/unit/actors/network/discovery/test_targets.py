@@ -14,6 +14,7 @@ from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.binding_homes import BindingHome
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import HomeAway, IdentityOffline, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.ipc.messages import Call
@@ -61,12 +62,26 @@ class _Seeker:
         self.outcomes.append(error.code)
 
 
+class _Daemon:
+    """Connection to one of the daemons of bob that has nothing in flight."""
+
+    def __init__(self, endpoint: bytes) -> None:
+        self.endpoint = endpoint
+        self.pending: list[None] = []
+        self.sessions: list[None] = []
+
+    @property
+    def requests(self) -> _Daemon:
+        return self
+
+
 class _Network:
     """``TargetFinder`` between a real registry and a router that knows bob."""
 
     def __init__(self) -> None:
         self.registry, self.grace = Registry(), RegistrationGrace()
         self.connection: str | None = None
+        self.open: list[_Daemon] = []
         self.endpoints: dict[bytes, str] = {}
         """Connections to daemons whose delegations are known, by endpoint."""
         self.connecting: Callable[[], Awaitable[str]] = self.connect_at_once
@@ -109,6 +124,12 @@ class _Network:
 
     def is_silent(self, _endpoint: bytes) -> bool:
         return False
+
+    def all_open_to(self, _target: bytes) -> list[_Daemon]:
+        return self.open
+
+    async def connect_beside(self, _target: bytes, _endpoints: frozenset[bytes]) -> str:
+        raise PeerUnreachable(peer="bob", reason="no other daemon of it is known")
 
     async def connect_at_once(self) -> str:
         return "new connection"
@@ -283,3 +304,33 @@ async def test_a_refusal_that_names_no_other_daemon_is_the_outcome(endpoint: Any
     error = away()
     error.endpoint = endpoint
     assert not network.finder.go_home(cast(Any, _Seeker()), alice, bytes(BOB), HOME, CALL, b"payload", error)
+
+
+SPREAD = wire.SpreadRequests(bytes(BOB), "Echo", "default")
+
+
+def reached(network: _Network, message: Call = CALL) -> object:
+    """Return the connection that a request goes to."""
+    seeker = _Seeker()
+    network.finder.find(cast(Any, seeker), message, b"payload")
+    return seeker.outcomes[0][0]
+
+
+async def test_requests_that_any_daemon_may_serve_are_spread() -> None:
+    network = _Network()
+    network.announce()
+    network.connection, network.open = "usual", [_Daemon(b"one"), _Daemon(b"two")]
+    assert reached(network) == "usual"
+    network.finder.on_spread_requests(b"one", SPREAD)
+    assert {reached(network) for _ in range(4)} == set(network.open)
+    assert reached(network, replace(CALL, instance="other")) == "usual"
+    assert reached(network, replace(CALL, call_id=b"1", attempt=1)) == "usual", "it may have been executed there"
+    network.finder.close()
+
+
+async def test_only_a_daemon_of_the_identity_says_that_its_requests_may_be_spread() -> None:
+    network = _Network()
+    network.announce()
+    network.connection, network.open = "usual", [_Daemon(b"one"), _Daemon(b"two")]
+    network.finder.on_spread_requests(b"stranger", SPREAD)
+    assert reached(network) == "usual"

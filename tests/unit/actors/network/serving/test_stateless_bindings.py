@@ -1,0 +1,71 @@
+"""Callers are told that a binding is stateless: once in half a minute, and only daemons that understand it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastn_p2p_actors.network.serving.stateless_bindings import REPEAT_SECONDS, StatelessBindings
+from fastn_p2p_actors.network.wire import messages as wire
+
+BOB = bytes(32)
+TOLD = wire.SpreadRequests(BOB, "Spread", "default")
+
+
+class _Connection:
+    def __init__(self, start: bytes = b"12345678") -> None:
+        self.daemon_start = start
+        self.sent: list[wire.WireMessage] = []
+
+    def send(self, message: wire.WireMessage) -> None:
+        self.sent.append(message)
+
+
+class _Clock:
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
+    return clock
+
+
+def tell(bindings: StatelessBindings, connection: _Connection, protocol: str = "Spread") -> None:
+    bindings.notify(connection, "bob", BOB, protocol, "default")
+
+
+def test_a_daemon_is_told_once_in_half_a_minute(clock: _Clock) -> None:
+    bindings = StatelessBindings()
+    bindings.note("bob", "Spread", "default", stateless=True)
+    one, two = _Connection(), _Connection()
+    for _ in range(3):
+        tell(bindings, one)
+    assert one.sent == [TOLD]
+    tell(bindings, two)
+    assert two.sent == [TOLD]
+    clock.now += REPEAT_SECONDS
+    tell(bindings, one)
+    assert one.sent == [TOLD, TOLD]
+
+
+def test_nobody_is_told_of_other_bindings_and_no_older_version_of_any(clock: _Clock) -> None:
+    bindings = StatelessBindings()
+    connection = _Connection()
+    assert not bindings
+    bindings.note("bob", "Spread", "default", stateless=True)
+    assert bindings
+    tell(bindings, connection, "Shop")
+    assert connection.sent == []
+    older = _Connection(start=b"")
+    tell(bindings, older)
+    assert older.sent == []
+    bindings.note("bob", "Spread", "default", stateless=False)
+    assert not bindings
+    tell(bindings, connection)
+    assert connection.sent == []
