@@ -50,7 +50,9 @@ def test_requests_that_are_refused_are_limited_and_a_stranger_that_goes_on_is_di
             assert not accounts[0].closed, "it is told before it is disconnected"
             victim.assert_serves()
             accounts.go_on()
-            assert "too many requests per second that are refused" in accounts[0].closed
+            # The packet with the reason may be lost in the flood. The next packet is then answered by a reset.
+            reasons = "too many requests per second that are refused", "reset by peer"
+            assert any(reason in accounts[0].closed for reason in reasons), accounts[0].closed
         victim.assert_serves()
 
 
