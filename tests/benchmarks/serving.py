@@ -36,6 +36,7 @@ async def measure(
     """Measure single calls to one program, then 64 at a time to two; compare both with a hosted protocol."""
     for protocol in PROTOCOLS.values():
         await system.two.control(m.AddProtocol("bob", protocol, "default", ("everyone",), True))
+        stack.push_async_callback(system.two.control, m.RemoveProtocol("bob", protocol, "default"))
     alone: dict[str, list[Phase]] = defaultdict(list)
     crowd: dict[str, list[Phase]] = defaultdict(list)
     for phases, in_flight in ((alone, 1), (crowd, 64)):

@@ -320,6 +320,8 @@ class TargetFinder:
             return usual
         if self._spread.must_connect(target):
             self._run(self._connect_to_all(target, usual))
+        if not self.is_at_several(target):
+            return usual
         missing = self._missing.endpoints(target, message.protocol, message.instance)
         found = [each for each in self._router.all_open_to(target) if each.endpoint not in missing]
         return self._spread.choose(found) if found else usual

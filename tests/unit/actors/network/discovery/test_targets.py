@@ -82,6 +82,7 @@ class _Network:
         self.registry, self.grace = Registry(), RegistrationGrace()
         self.connection: str | None = None
         self.open: list[_Daemon] = []
+        self.several = {bytes(BOB)}
         self.endpoints: dict[bytes, str] = {}
         """Connections to daemons whose delegations are known, by endpoint."""
         self.connecting: Callable[[], Awaitable[str]] = self.connect_at_once
@@ -325,6 +326,8 @@ async def test_requests_that_any_daemon_may_serve_are_spread() -> None:
     assert {reached(network) for _ in range(4)} == set(network.open)
     assert reached(network, replace(CALL, instance="other")) == "usual"
     assert reached(network, replace(CALL, call_id=b"1", attempt=1)) == "usual", "it may have been executed there"
+    network.several.clear()
+    assert reached(network) == "usual"
     network.finder.close()
 
 
