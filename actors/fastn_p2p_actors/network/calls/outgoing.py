@@ -231,7 +231,7 @@ class _OutgoingCall:
                 elif 0 < message.sent_ms < started_ms:
                     found = wire.UNKNOWN_START
             elif earlier.endpoint == daemon.endpoint:
-                # What was sent after this start went over a connection to a daemon that had ended before.
+                # An attempt sent after this start cannot have reached the earlier one.
                 if earlier.start != daemon.start and not 0 < started_ms < message.sent_ms:
                     found = earlier.start or wire.UNKNOWN_START
             elif not self._is_returning:
