@@ -1,12 +1,14 @@
 """The network process: the only process of the daemon that talks to the internet.
 
-- ``actor``: creates the parts, joins them, starts and stops them; gives each message in the mailbox to one of them.
-- ``event_router``: which part is told what a connection reports.
+- ``actor``: creates the parts, joins them, starts and stops them.
+- ``message_router``: which part gets which message in the mailbox. ``event_router``: which part is told what a
+  connection reports.
 - ``registration_requests``: processes that serve bring identities and bindings online. ``sleepers``: those that
   have no process until they are called.
 - ``admin``, ``admin_messages``: requests of the gateway; ``report`` collects the state for
   ``status``. ``figures`` and ``call_counters``: numbers for metrics.
 - ``contact_requests``: requests of the gateway about ``contacts``: pending peers, groups, invitations, blocked peers.
+- ``refused_strangers``: which of those who were refused are listed for the owner, and reported to the audit log.
 - ``waiting_items``: mails, offers and strangers that wait for the owner, for the notice of commands.
 - ``calls``: calls of local programs, and calls that local processes serve.
 - ``sessions``: sessions, each a relay between two legs.
@@ -27,7 +29,7 @@ One call, file by file
 
 At the caller's daemon:
 
-1. ``actor``: ``Network._on_message`` decodes the program's ``Call`` from the mailbox.
+1. ``message_router``: ``MessageRouter`` decodes the program's ``Call`` from the mailbox.
 2. ``calls/outgoing``: ``OutgoingCalls.on_call`` checks limits and starts the deadline.
 3. ``discovery/targets``: ``TargetFinder.find`` chooses the calling identity, and decides whether the callee is served
    here (``serving/registry``; go on with step 8), by a peer daemon, or perhaps after the next registration.
@@ -46,8 +48,8 @@ At the callee's daemon:
 7. ``event_router`` passes it to ``calls/peer_calls``, which holds it if its binding is not registered yet.
 8. ``calls/incoming`` finds the binding in ``serving/registry``, asks its ``serving/access_list`` for permission and its
    ``serving/load_balancer`` for a process, and sends a ``DeliverCall`` to that process.
-9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` ends the call, and ``calls/peer_calls`` and
-   ``connections/connection_requests`` send the reply back.
+9. ``message_router`` receives the ``Reply`` in the mailbox; ``calls/incoming`` ends the call, and
+   ``calls/peer_calls`` and ``connections/connection_requests`` send the reply back.
 
 At the caller's daemon again, ``connections/message_dispatcher`` finds the call by its id, and ``calls/outgoing`` sends
 the ``Reply`` to the program.
@@ -57,7 +59,8 @@ One session, file by file
 
 At the daemon of the program that opens it:
 
-1. ``actor`` decodes ``OpenSession``; ``sessions/manager`` makes a ``SessionRelay`` with a ``LocalLeg`` for the program.
+1. ``message_router`` decodes ``OpenSession``; ``sessions/manager`` makes a ``SessionRelay`` with a ``LocalLeg`` for the
+   program.
 2. ``discovery/targets`` and ``discovery/router``, as for a call.
 3. ``connections/session_handshake``: ``OutgoingSession`` is the other leg; ``connections/connection_sessions`` sends
    the request over the connection.

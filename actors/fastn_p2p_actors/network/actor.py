@@ -1,44 +1,21 @@
-"""The network process: creates its parts, joins them, and gives each message in the mailbox to one of them."""
+"""The network process: creates its parts, joins them, starts and stops them."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
-from fastn_p2p_client.ipc.message_cache import MessageCache
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    ApplicationErrorReply,
-    Call,
-    CallUnknown,
-    Cancel,
-    ErrorReply,
-    GetMemory,
-    Message,
-    OpenSession,
-    RedeemRoute,
-    Reply,
-    RouteSession,
-    WaitForPeer,
-    encode,
-)
 from fastn_p2p_client.ipc.unix_sockets import set_opener
-from fastn_p2p_client.keys import id52_of
 
 from ..credentials.key_transfer import wipe
 from ..daemon_settings.sections import NetworkMode
 from ..runtime.actor import ActorContext
 from ..runtime.curve.curve_connection import vault_channel
-from ..runtime.mailbox import Mailbox, Sender, bind_mailbox
-from ..runtime.rate_limiter import Rate, TokenBucket
+from ..runtime.mailbox import bind_mailbox
 from ..runtime.sandbox.replaced_files import ReplacedFiles
 from ..runtime.sandbox.roles import network_sandbox
 from ..runtime.sandbox.system_files import settings_with_own_rules
@@ -46,7 +23,6 @@ from ..runtime.specs import NetworkSettings
 from ..vault.audit_reporter import AuditReporter
 from .address_book import AddressBook
 from .admin import Admin
-from .admin_messages import NetworkRequest
 from .calls.incoming import IncomingCalls
 from .calls.outgoing import OutgoingCalls
 from .calls.peer_calls import PeerCalls
@@ -77,18 +53,18 @@ from .event_router import EventRouter
 from .figures import read_figures
 from .invitation_exchange import InvitationExchange
 from .locked_mailbox import transport_key
-from .registration_requests import RegistrationRequest, RegistrationRequests
+from .message_router import MessageRouter
+from .refused_strangers import RefusedStrangers
+from .registration_requests import RegistrationRequests
 from .replicas.home_notices import HomeNotices
 from .replicas.replica_set import ReplicaSet
 from .report import Reporter
 from .revocation_exchange import RevocationExchange
-from .sender_identity import SenderIdentity
 from .serving.expected_programs import ExpectedPrograms
 from .serving.registration_grace import RegistrationGrace
-from .serving.registry import RegisteredBinding, Registry
+from .serving.registry import Registry
 from .serving.wake_ups import WakeUps
-from .sessions.local_leg import is_daemon_id
-from .sessions.manager import SESSION_MESSAGES, SessionManager
+from .sessions.manager import SessionManager
 from .settings_reload import SettingsReload
 from .sleepers import Sleepers
 from .transport.endpoint import NetworkEndpoint
@@ -96,14 +72,8 @@ from .transport.relay_measurement import RelayMeasurement
 from .vault_client import VaultClient
 from .waiting_items import WaitingItems
 from .workers.session_routes import SessionRoutes
-from .workers.worker_access import WorkerAccess
 from .workers.worker_listener import WorkerListener
 
-log = logging.getLogger(__name__)
-
-_messages: Final = MessageCache(msgspec.msgpack.Decoder(NetworkRequest))
-_PENDING_REPORTS: Final = Rate(1 / 60, 60)
-"""Refused strangers that are reported to the audit log, per second. A stranger is listed in any case."""
 _DRAIN: Final = 4.0
 """Seconds that calls in flight get to finish when the process stops."""
 
@@ -130,22 +100,12 @@ class Network:
         self._settings = settings
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._sender_identity = SenderIdentity()
         self._registry = Registry()
         self._blocked = BlockList(context.home.peers / ".blocked.json", wall)
-        self._reports = TokenBucket(_PENDING_REPORTS, self._loop.time())
         self._pending = PendingPeers(context.home.peers / ".knocks.json", wall)
         self._book = AddressBook(context.home.peers, wall, lambda identity: identity in self._introductions)
         self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
-        self._worker_access = WorkerAccess(lambda sender: self._mailbox.end(sender))
-        self._mailbox = Mailbox(
-            context.home.mailbox("network"),
-            self._on_message,
-            on_gone=self._on_gone,
-            limits=context.connection_limits(),
-            listener=listener,
-        )
+        self._messages = MessageRouter(context.home.mailbox("network"), context.connection_limits(), listener)
 
     async def start(self) -> None:
         """Bind the endpoint, create every part, then open the mailbox and accept connections.
@@ -157,12 +117,13 @@ class Network:
             P2PError: the vault refuses the transport key.
         """
         run = self._context.home.runtime_files("network")
-        registry, book, mailbox = self._registry, self._book, self._mailbox
+        registry, book, mailbox, access = self._registry, self._book, self._messages.mailbox, self._messages.access
         await asyncio.to_thread(book.load)
         self._vault = vault_channel(self._context.home.mailbox("vault"), self._settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
         self._audit = AuditReporter(vault.record_event)
+        refused = RefusedStrangers(self._introductions, registry, book, self._pending, self._audit)
         transport = await transport_key(vault, self._context, self._listener)
         open_config = self._context.open_config if self._context.is_apart else None
         settings = SettingsReload(self._context.home.config_file, self._settings, open_config)
@@ -191,14 +152,14 @@ class Network:
         payloads = PayloadMemory()
         self._wake_ups = wake_ups = WakeUps(registry, self._context.wake_identity)
         self._incoming = IncomingCalls(
-            mailbox, registry, book, self._grace, self._expected, payloads, wake_ups, self._note_denied
+            mailbox, registry, book, self._grace, self._expected, payloads, wake_ups, refused.add
         )
         self._targets = TargetFinder(registry, router, self._grace)
         self._outgoing = OutgoingCalls(
             mailbox, self._targets, self._incoming, payloads, started_ms=self._settings.started_ms
         )
         self._sessions = SessionManager(
-            mailbox, registry, self._targets, book, self._grace, payloads, wake_ups, self._note_denied
+            mailbox, registry, self._targets, book, self._grace, payloads, wake_ups, refused.add
         )
         calls = PeerCalls(self._incoming, registry, self._grace)
         self._failover = ReplicaFailover(router)
@@ -253,13 +214,11 @@ class Network:
             revocation=self._sessions.revocation,
             audit=self._audit,
             waiting=waiting,
-            workers=self._worker_access,
+            workers=access,
         )
         self._registrations.on_stateful = replicas.on_stateful
-        self._workers = WorkerListener(
-            mailbox, self._worker_access, self._context.home.peers, self._settings.worker_address
-        )
-        self._routes = SessionRoutes(mailbox, self._workers, self._worker_access, self._sessions)
+        self._workers = WorkerListener(mailbox, access, self._context.home.peers, self._settings.worker_address)
+        routes = SessionRoutes(mailbox, self._workers, access, self._sessions)
         sleepers = self._registrations.sleepers = Sleepers(
             self._context.home.asleep,
             registry,
@@ -303,7 +262,7 @@ class Network:
             vault=vault,
             sessions=self._sessions.revocation,
             audit=self._audit,
-            on_denied=lambda identity, source: self._note_stranger((identity.name, "", ""), source),
+            on_denied=refused.add_bearer,
             on_added=contacts.on_added,
             wall=self._wall,
         )
@@ -319,8 +278,8 @@ class Network:
             invitations,
             replicas,
         )
-        counted = self._outgoing, self._incoming, self._sessions, self._pool, payloads, wake_ups, self._routes
-        self._admin = Admin(
+        counted = self._outgoing, self._incoming, self._sessions, self._pool, payloads, wake_ups, routes
+        admin = Admin(
             self._settings.grant_key,
             registry=registry,
             book=book,
@@ -344,6 +303,16 @@ class Network:
             figures=partial(read_figures, *counted),
             workers=self._workers,
             set_worker_bindings=self._registrations.set_worker_bindings,
+        )
+        self._messages.attach(
+            self._outgoing,
+            self._incoming,
+            self._sessions,
+            self._waits,
+            routes,
+            self._workers,
+            self._registrations,
+            admin,
         )
         registry.check_usable = book.check_own
         revocations.open()
@@ -382,12 +351,11 @@ class Network:
         self._pool.close()
         self._recent_peers.save()
         self._events.close()
-        for task in self._tasks:
-            task.cancel()
+        self._messages.cancel_requests()
         self._reconnect_list.close()
         self._expected.close()
         await self._endpoint.close()
-        self._mailbox.close()
+        self._messages.mailbox.close()
         await self._audit.close()
         self._vault.close()
         self._clock.save()
@@ -395,110 +363,12 @@ class Network:
         self._pending.close()
         self._blocked.close()
 
-    def _note_denied(self, binding: RegisteredBinding, source: bytes) -> None:
-        """Remember a stranger that an access list does not admit."""
-        self._note_stranger((binding.identity.name, binding.protocol, binding.instance), source)
-
-    def _note_stranger(self, wanted: tuple[str, str, str], source: bytes) -> None:
-        """Remember a stranger that was refused what it wanted. Peers of the address book are no strangers."""
-        speaking = next(self._introductions.at(source), None)
-        connection = speaking.connection if speaking is not None else None
-        if connection is None or self._book.by_key(source) is not None or self._registry.by_key(source) is not None:
-            return
-        if self._pending.note(source, connection.endpoint, connection.network(), wanted) and self._reports.try_spend(
-            self._loop.time()
-        ):
-            what = "/".join(wanted) if wanted[1] else f"{wanted[0]}, by an invitation"
-            self._audit.record("stranger-refused", peer=id52_of(source), binding=what)
-
     def _open_lan(self) -> LanSource:
         """Find records on the LAN from now on, and publish them there."""
         lan = LanSource(partial(self._finder.on_announcement, source=LAN), self._wall)
         lan.open()
         self._finder.sources.append(lan)
         return lan
-
-    # ── the mailbox ──────────────────────────────────────────────────────────────────────────────
-
-    def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
-        try:
-            message = _messages[header]
-        except UNDECODABLE as error:
-            self._fail(sender, correlation, BadMessage(reason=str(error)))
-            return
-        kind = type(message)
-        if kind is Reply:
-            self._incoming.on_answer(sender, correlation, message, payload)
-            return
-        if sender.identity or sender.is_remote:
-            try:
-                message = self._checked(sender, message)
-            except P2PError as error:
-                self._fail(sender, correlation, error)
-                return
-        if kind is Call:
-            self._outgoing.on_call(sender, correlation, message, payload)
-        elif kind is CallUnknown or (
-            (kind is ApplicationErrorReply or kind is ErrorReply) and not is_daemon_id(correlation)
-        ):
-            self._incoming.on_answer(sender, correlation, message, payload)
-        elif kind in SESSION_MESSAGES:
-            self._sessions.on_session_message(sender, correlation, header, message, payload)
-        elif kind is Cancel:
-            self._outgoing.on_cancel(sender, correlation)
-            self._sessions.on_session_message(sender, correlation, header, message, payload)
-            self._waits.on_cancel(sender, correlation)
-        elif kind is WaitForPeer:
-            self._waits.on_wait(sender, correlation, message)
-        elif kind is GetMemory:
-            self._sessions.sharing.on_get(sender, correlation, message)
-        elif kind is RouteSession:
-            self._routes.on_route(sender, correlation, message)
-        elif kind is RedeemRoute:
-            self._routes.on_redeem(sender, correlation, message)
-        elif kind is OpenSession:
-            self._sessions.on_open(sender, correlation, message, payload)
-        else:
-            task = self._loop.create_task(self._answer(sender, correlation, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _checked(self, sender: Sender, message: Any) -> Any:
-        """Return a message of an identity's process, or of a worker. Raises Forbidden."""
-        if sender.is_remote:
-            self._worker_access.check(sender, message)
-            return message
-        return self._sender_identity.checked(sender.identity or "", message)
-
-    async def _answer(self, sender: Sender, correlation: bytes, message: Message) -> None:
-        try:
-            if isinstance(message, RegistrationRequest):
-                reply = await self._registrations.handle(sender, message)
-                if sender.is_remote:
-                    self._workers.on_token(sender)
-            else:
-                reply = await self._admin.handle(sender, message)
-        except P2PError as error:
-            self._fail(sender, correlation, error)
-        except Exception:
-            log.exception("%s", type(message).__name__)
-            self._fail(sender, correlation, InternalError(reason=f"{type(message).__name__} failed; see the log"))
-        else:
-            self._mailbox.send(sender, correlation, encode(reply))
-
-    def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
-        self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
-
-    def _on_gone(self, sender: Sender) -> None:
-        self._admin.on_sender_gone(sender)
-        if sender.is_remote:
-            self._workers.on_token(sender)
-            self._worker_access.on_sender_gone(sender)
-        self._registrations.on_sender_gone(sender)
-        self._outgoing.on_sender_gone(sender)
-        self._incoming.on_sender_gone(sender)
-        self._sessions.on_sender_gone(sender)
-        self._waits.on_sender_gone(sender)
 
 
 async def serve(context: ActorContext) -> None:
