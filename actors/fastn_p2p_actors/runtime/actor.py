@@ -29,7 +29,7 @@ import msgspec
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
-from fastn_p2p_client.ipc.transport.native.connection import release_read_buffers
+from fastn_p2p_client.ipc.transport.native.read_buffer import release_read_buffers
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire

@@ -2,5 +2,6 @@
 
 - ``codec``: encode greetings, commands and messages.
 - ``decoder``: decode bytes to messages.
+- ``read_buffer``: the buffer that connections share; ``socket_transport``: asyncio's transport of a socket.
 - ``connection``: ``ZmtpConnection``, one connected socket.
 """

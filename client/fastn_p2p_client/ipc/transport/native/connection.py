@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
-from ....limits import HANDSHAKE_IVL_MS, MAX_CHUNK, SEND_QUEUE, SEND_QUEUE_BYTES
+from ....limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
-from .decoder import UNLIMITED, ZmtpDecoder, release_spare_buffers
+from .decoder import UNLIMITED, ZmtpDecoder
+from .read_buffer import read_buffer
+from .socket_transport import make_transport, silence_end
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -30,8 +30,6 @@ _PIECE: Final = 256 * 1024
 """Bytes that are given to the asyncio transport at once, and that it may buffer."""
 _SOCKET_BUFFER: Final = 256 * 1024
 """Bytes of the kernel's send buffer, if it allows that many: the largest ``SessionData``."""
-_READ_BUFFER: Final = MAX_CHUNK + 4096
-"""Bytes that are received at once: the largest ``SessionData``, with what precedes it."""
 _COPIED: Final = 32 * 1024
 """Bytes: as many or fewer are copied before they are decoded, which is faster than to decode them in the buffer."""
 _GRACE: Final = 0.01
@@ -40,49 +38,9 @@ _GRACE: Final = 0.01
 _Message: TypeAlias = bytes | tuple[bytes, Payload]
 """An encoded message, or its head and a large payload that is not copied."""
 
-_SILENT: Final[dict[type, type]] = {}
-"""Subclass of each class of transports that gives no warning at its end."""
 _Received = TypeVar("_Received", int, bytes | memoryview)
 
 log = logging.getLogger(__name__)
-
-
-def _silence_end(transport: asyncio.Transport) -> None:
-    """Keep asyncio's transport from warning that nobody closed it. The owner of the connection warns.
-
-    A transport cannot be closed once its loop is. Its owner closes the socket then, and the garbage collector may
-    finalize the transport before that owner.
-    """
-    kind = type(transport)
-    if "_sock" in getattr(transport, "__dict__", ()):  # uvloop's has none, and gives no warning
-        if kind not in _SILENT:
-            _SILENT[kind] = type(kind.__name__, (kind,), {"__del__": _close_socket})
-        transport.__class__ = _SILENT[kind]
-
-
-def _close_socket(transport: Any) -> None:
-    if transport._sock is not None:
-        transport._sock.close()
-
-
-class _ReadBuffer(threading.local):
-    """Buffer that the connections of a thread share: what is received is decoded before the next read.
-
-    It is mapped, so that only those of its pages take memory that were written to.
-    """
-
-    def __init__(self) -> None:
-        self.pages = mmap.mmap(-1, _READ_BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.view = memoryview(self.pages)
-
-
-_read_buffer: Final = _ReadBuffer()
-
-
-def release_read_buffers() -> None:
-    """Free this thread's read buffer, and the spare ones for chunks. The next reads take memory again."""
-    _read_buffer.pages.madvise(mmap.MADV_DONTNEED)
-    release_spare_buffers()
 
 
 class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
@@ -138,7 +96,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
         self._on_ready = on_ready
         self._on_end = on_end
         self._decoder = ZmtpDecoder(kind, self._handshake_done, on_message, on_invalid, self._answer_ping)
-        self._buffer = _read_buffer.view
+        self._buffer = read_buffer.view
         self._transport: asyncio.Transport | None = None
         self._starting: asyncio.Task[None] | None = None
         self._handshake_timer: asyncio.TimerHandle | None = None
@@ -168,25 +126,11 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     async def _start(self) -> None:
         try:
-            if self._tls is not None:
-                await self._start_tls(self._tls)
-            elif self._is_asyncio:  # its other method imports TLS
-                await self._loop.create_unix_connection(lambda: self, sock=self._socket)
-            else:  # uvloop's method of that name does not keep the socket while it waits
-                await self._loop.connect_accepted_socket(lambda: self, self._socket)
+            await make_transport(lambda: self, self._socket, self._tls, accepted=self._kind == "ROUTER")
         except (OSError, RuntimeError) as error:
             log.debug("%s: %s", self._name, error)
             self._socket.close()
             self.connection_lost(error)
-
-    async def _start_tls(self, tls: SSLContext) -> None:
-        timeout = HANDSHAKE_IVL_MS / 1000
-        if self._kind == "ROUTER":
-            await self._loop.connect_accepted_socket(lambda: self, self._socket, ssl=tls, ssl_handshake_timeout=timeout)
-        else:
-            await self._loop.create_connection(
-                lambda: self, sock=self._socket, ssl=tls, server_hostname="", ssl_handshake_timeout=timeout
-            )
 
     def _started(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() and self._transport is None:
@@ -362,7 +306,7 @@ class ZmtpConnection(LoopBound, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
-        _silence_end(transport)
+        silence_end(transport)
         if self._closed or not self._is_right_peer(transport):
             transport.abort()
             return

@@ -13,8 +13,9 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ZERO_COPY_MIN, Payload, SocketType, encode, ready
-from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection, release_read_buffers
+from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
 from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
+from fastn_p2p_client.ipc.transport.native.read_buffer import release_read_buffers
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 
 pytestmark = pytest.mark.both_loops
