@@ -8,13 +8,13 @@ from typing import TypeVar
 import psycopg
 
 from fastn_p2p_client.errors import StorageFailed
+from fastn_p2p_client.postgres.error_advice import describe_error
+from fastn_p2p_client.postgres.postgres_url import PostgresUrl
 
 from ..store import StoreChange
-from .error_advice import describe_error
 from .mailbox_marker import is_own, read_identity
 from .mailbox_schema import MailboxName, drop, use
 from .postgres_dialect import PostgresConnection
-from .postgres_url import PostgresUrl
 
 T = TypeVar("T")
 

@@ -26,14 +26,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 import psycopg
 
 from fastn_p2p_client.errors import P2PError, StorageFailed, StorageUnavailable
+from fastn_p2p_client.postgres.error_advice import describe_error, is_lost
+from fastn_p2p_client.postgres.postgres_url import PostgresUrl
 from fastn_p2p_client.retry import Backoff
 
 from ..store import DatabaseSchema, StoreChange
-from .error_advice import describe_error, is_lost
 from .mailbox_marker import read_identity, write_identity
 from .mailbox_schema import COPYING, READY, HeldMailbox, MailboxName, begin, hold, use
 from .postgres_dialect import PostgresConnection
-from .postgres_url import PostgresUrl
 from .sqlite_copy import PROGRESS
 
 T = TypeVar("T")

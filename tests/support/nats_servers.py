@@ -61,6 +61,11 @@ class NatsProcess:
         except OSError:
             return False
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the server, which runs."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """End the server at once."""
         if self._process is not None:

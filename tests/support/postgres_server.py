@@ -111,6 +111,12 @@ class PostgresServer:
                 with suppress(ProcessLookupError):  # it has noticed that the first process is gone
                     os.kill(pid, number)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the server, which runs, and to each process of a connection."""
+        assert self._process is not None
+        for pid in (self._process.pid, *self._children(self._process.pid)):
+            os.kill(pid, number)
+
     def _children(self, pid: int) -> list[int]:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

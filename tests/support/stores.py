@@ -14,9 +14,9 @@ import psycopg
 from fastn_p2p.postgres.mailbox_schema import MailboxName
 from fastn_p2p.postgres.postgres_dialect import PostgresConnection, steps_to
 from fastn_p2p.postgres.postgres_store import PostgresStore
-from fastn_p2p.postgres.postgres_url import parse_url
 from fastn_p2p.sqlite_store import SqliteStore
 from fastn_p2p.store import DatabaseSchema, Store, StoreConnection
+from fastn_p2p_client.postgres.postgres_url import parse_url
 
 __all__ = ["StoresOfTests"]
 

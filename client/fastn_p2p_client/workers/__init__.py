@@ -17,16 +17,13 @@ Layout
 ``messages``          all messages, and the subjects that they travel on
 ``pending_messages``  messages that wait to be sent, in groups
 ``parts``             payloads that are larger than a message of the server may be
-``nats_bucket``       a key-value bucket of a NATS server
 ``nats_channel``      one connection to a NATS server, made again whenever it ends
-``direct_client``     nats-py's client without its queues
-``nats_server``       address, credentials and CA of a NATS server
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .nats_server import InvalidServer, NatsUnusable
+    from ..nats_client.nats_server import InvalidServer, NatsUnusable
     from .worker_server import WorkerServer, serve_workers
 
 __all__ = ["InvalidServer", "NatsUnusable", "WorkerServer", "serve_workers"]
@@ -35,6 +32,7 @@ __all__ = ["InvalidServer", "NatsUnusable", "WorkerServer", "serve_workers"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import nats_server, worker_server
+    from ..nats_client import nats_server
+    from . import worker_server
 
     return getattr(nats_server if hasattr(nats_server, name) else worker_server, name)

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 
 from ..ipc.messages.base import UNDECODABLE
+from ..nats_client.nats_server import NatsServer
 from .messages import Ping, Pong, Subjects, decode_for_worker, is_name
 from .nats_channel import NatsChannel
-from .nats_server import NatsServer
 
 
 class PingResponder:

@@ -20,6 +20,7 @@ from ..ipc.messages.base import UNDECODABLE
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE
 from ..names import check_name
+from ..nats_client.nats_server import NatsServer
 from ..serving.binding import ServedBinding
 from ..serving.dispatcher import Dispatcher
 from ..serving.handlers import RequestHandler, StreamHandler
@@ -47,7 +48,6 @@ from .messages import (
     new_name,
 )
 from .nats_channel import NatsChannel
-from .nats_server import NatsServer
 from .parts import OVERHEAD, PayloadAssembly, parts_of
 from .ping_responder import PingResponder
 

@@ -16,7 +16,7 @@ from ...console.output import put_json, write_message, write_problem
 from ...console.parameters import Option
 
 if TYPE_CHECKING:
-    from fastn_p2p_client.workers.nats_server import NatsServer
+    from fastn_p2p_client.nats_client.nats_server import NatsServer
 
 
 def run(
@@ -79,9 +79,9 @@ def run(
         str,
         Option(
             "--workers-claims",
-            metavar="BUCKET",
-            help="For --workers: claim calls with --retry in this key-value bucket (JetStream) of the NATS server. "
-            "Then replicas execute none twice.",
+            metavar="BUCKET|URL",
+            help="For --workers: claim calls with --retry in this key-value bucket (JetStream) of the NATS server, or "
+            "in another store (postgresql://USER@HOST/DATABASE). Then replicas execute none twice.",
             show_default=False,
         ),
     ] = "",
@@ -159,7 +159,7 @@ def _server(url: str, credentials: str, ca: str, address: str, claims: str) -> N
 
     from pathlib import Path
 
-    from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
+    from fastn_p2p_client.nats_client.nats_server import InvalidServer, NatsServer
 
     paths = [str(Path(each).expanduser().absolute()) if each else "" for each in (credentials, ca)]
     server = NatsServer(url, *paths)
@@ -169,7 +169,19 @@ def _server(url: str, credentials: str, ca: str, address: str, claims: str) -> N
         raise CommandLineError(f"--workers: {error}") from None
     if address:
         _check_address(address)
+    if claims:
+        _check_claims(claims, server)
     return server
+
+
+def _check_claims(claims: str, server: NatsServer) -> None:
+    """Raise CommandLineError if this is no store of claims, or its files cannot be used."""
+    from ...protocols.workers.protocol import claims_of_workers
+
+    try:
+        claims_of_workers(claims, server).check("fastn-p2p")
+    except ValueError as error:
+        raise CommandLineError(f"--workers-claims: {error}") from None
 
 
 def _check_address(address: str) -> None:
@@ -186,8 +198,8 @@ def _warn_without_server(server: NatsServer) -> None:
     """Warn if the server cannot be used yet: it may be started later."""
     import asyncio
 
-    from fastn_p2p_client.workers.nats_channel import connect
-    from fastn_p2p_client.workers.nats_server import NatsUnusable
+    from fastn_p2p_client.nats_client.nats_connection import connect
+    from fastn_p2p_client.nats_client.nats_server import NatsUnusable
 
     async def probe() -> None:
         await (await connect(server, "fastn-p2p add-protocol")).close()

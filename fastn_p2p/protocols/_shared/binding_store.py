@@ -63,8 +63,9 @@ class BindingStore:
                 reason = "its data is in PostgreSQL. Name the database again: `store` in the config"
                 raise StorageFailed(path=str(marker), reason=reason)
             return SqliteStore(file, self._schema, self._context.protocol.lower())
+        from fastn_p2p_client.postgres.postgres_url import parse_url
+
         from ...postgres.postgres_store import Copy, PostgresStore
-        from ...postgres.postgres_url import parse_url
         from ...postgres.sqlite_copy import CopiedTables, copy_sqlite
 
         tables = CopiedTables(self._numbered, self._small)
@@ -85,8 +86,9 @@ class BindingStore:
             StorageFailed, sqlite3.Error: the store cannot be read.
         """
         if store and not file.exists():
+            from fastn_p2p_client.postgres.postgres_url import parse_url
+
             from ...postgres.mailbox_queries import query_once
-            from ...postgres.postgres_url import parse_url
 
             return query_once(parse_url(store), self._name(), query)
         with contextlib.closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT)) as connection:
@@ -97,7 +99,7 @@ class BindingStore:
         """Return where the data is, for people: empty for SQLite."""
         if not store:
             return ""
-        from ...postgres.postgres_url import parse_url
+        from fastn_p2p_client.postgres.postgres_url import parse_url
 
         return f", in schema {self._name().schema} of {parse_url(store)}"
 
@@ -109,8 +111,9 @@ class BindingStore:
             StorageFailed: the database cannot be used.
         """
         if store:
+            from fastn_p2p_client.postgres.postgres_url import parse_url
+
             from ...postgres.mailbox_queries import delete_mailbox
-            from ...postgres.postgres_url import parse_url
 
             delete_mailbox(parse_url(store), self._name(), self._context.workspace / DATA_ELSEWHERE)
 
@@ -124,14 +127,20 @@ def store_permissions(store: str) -> Permissions:
     """Return what the field ``store`` of a config needs."""
     if not store:
         return Permissions()
-    from ...postgres.postgres_url import url_permissions
+    from fastn_p2p_client.postgres.postgres_url import parse_url
 
-    return url_permissions(store)
+    try:
+        return parse_url(store).permissions()
+    except ValueError:  # check_store reports it
+        return Permissions()
 
 
 def check_store(store: str) -> None:
     """Check the field ``store`` of a config. Blocks, and does not connect. Raises ValueError."""
     if store:
-        from ...postgres.postgres_url import check_url
+        from fastn_p2p_client.postgres.postgres_url import parse_url
 
-        check_url(store)
+        try:
+            parse_url(store).check_files("fastn-p2p")
+        except ValueError as error:
+            raise ValueError(f"{error} - at `$.store`") from None

@@ -3,6 +3,5 @@
 - ``protocol``: the protocol class of such bindings, whatever their names are.
 - ``bridge``: gives calls to workers, and watches them.
 - ``routed_sessions``: gives sessions to workers, which connect to the daemon for them.
-- ``call_claims``: claims of retried calls that several daemons of an identity share.
 - ``worker_calls``: calls on their way to workers and back, and the workers that have them.
 """

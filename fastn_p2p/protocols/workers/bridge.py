@@ -32,6 +32,7 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.nats_client.nats_server import NatsServer
 from fastn_p2p_client.plain_text import plain
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.workers.messages import (
@@ -56,7 +57,6 @@ from fastn_p2p_client.workers.messages import (
     new_name,
 )
 from fastn_p2p_client.workers.nats_channel import NatsChannel
-from fastn_p2p_client.workers.nats_server import NatsServer
 from fastn_p2p_client.workers.parts import OVERHEAD, PayloadAssembly, parts_of
 
 from .routed_sessions import RoutedSessions

@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
+from fastn_p2p_client.claims.claims_url import BucketUrl, ClaimsUrl, parse_claims
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost
 from fastn_p2p_client.ipc.messages import ApplicationErrorReply, ErrorReply, Reply
+from fastn_p2p_client.nats_client.nats_server import NatsServer
 from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.protocol import BindingContext, CallContext, Permissions, Protocol, request, stream
 from fastn_p2p_client.request_id import served_request
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.worker_token import parse_address
-from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
 
 if TYPE_CHECKING:
+    from fastn_p2p_client.claims.call_claims import CallClaims
+
     from .bridge import WorkerBridge
-    from .call_claims import CallClaims
 
 _answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorReply)
+
+
+def claims_of_workers(claims: str, server: NatsServer) -> ClaimsUrl:
+    """Return the store of claims of workers: a bucket of their server, or what a URL names. Raises ValueError."""
+    return parse_claims(claims) if ":" in claims else BucketUrl.of(server, claims)
 
 
 class Workers(Protocol):
@@ -52,11 +59,18 @@ class Workers(Protocol):
         address: str = ""
         """``HOST:PORT`` at which workers reach this daemon for sessions, if it is not that of ``worker.listen``."""
 
-        claims: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""
-        """Name of a key-value bucket (JetStream) in which retried calls are claimed; empty for none."""
+        claims: str = ""
+        """Where retried calls are claimed: the name of a key-value bucket (JetStream) of this server, or the URL of a
+        store; empty for none."""
 
         def server(self) -> NatsServer:
             return NatsServer(self.url, self.credentials, self.ca)
+
+        def claim_store(self) -> ClaimsUrl | None:
+            """Return the store of claims, if there is one. Raises ValueError."""
+            if not self.claims:
+                return None
+            return claims_of_workers(self.claims, self.server())
 
     config: Config
 
@@ -69,9 +83,14 @@ class Workers(Protocol):
     def permissions(cls, config: Config) -> Permissions:
         try:
             addresses = config.server().addresses()
-        except InvalidServer:  # on_check reports it
+            store = config.claim_store()
+        except ValueError:  # on_check reports it
             return Permissions()
-        return Permissions(connect=addresses, read=[each for each in (config.credentials, config.ca) if each])
+        files = [each for each in (config.credentials, config.ca) if each]
+        if store is not None:
+            needed = store.permissions()
+            addresses, files = [*addresses, *needed.connect], [*files, *map(str, needed.read)]
+        return Permissions(connect=addresses, read=files)
 
     @classmethod
     def is_stateless(cls, config: Config) -> bool:
@@ -86,6 +105,9 @@ class Workers(Protocol):
         if find_spec("nats") is None:
             raise ValueError("nats-py is not installed where the daemon runs: pip install 'fastn-p2p[nats]'")
         await asyncio.to_thread(self.config.server().check)
+        store = self.config.claim_store()
+        if store is not None:
+            await asyncio.to_thread(store.check, "fastn-p2p")
         if self.config.address:
             parse_address(self.config.address)
 
@@ -94,10 +116,13 @@ class Workers(Protocol):
 
         server = self.config.server()
         self._bridge = WorkerBridge(self.context, server, self.config.queue, self.config.address)
-        if self.config.claims:
-            from .call_claims import CallClaims
+        store = self.config.claim_store()
+        if store is not None:
+            from fastn_p2p_client.claims.call_claims import CallClaims
 
-            self._claims = CallClaims(self.context, server, self.config.claims)
+            context = self.context
+            opened = store.open(f"fastn-p2p {context.identity} claims")
+            self._claims = CallClaims(context.key, context.protocol, context.instance, opened)
 
     async def on_reload(self) -> None:
         await self.on_deactivate()

@@ -18,10 +18,10 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from fastn_p2p_client import Client
+from fastn_p2p_client.nats_client.nats_connection import connect
+from fastn_p2p_client.nats_client.nats_server import NatsServer
 from fastn_p2p_client.workers import NatsUnusable, serve_workers
 from fastn_p2p_client.workers.messages import Subjects, WorkerReady
-from fastn_p2p_client.workers.nats_channel import connect
-from fastn_p2p_client.workers.nats_server import NatsServer
 from tests.e2e.workers.conftest import add_work
 from tests.support.certificates import make_certificate
 from tests.support.daemons import DEADLINE

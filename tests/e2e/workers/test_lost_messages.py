@@ -13,6 +13,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import DeliverCall, Reply, encode
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.nats_client.nats_server import NatsServer
 from fastn_p2p_client.workers import serve_workers
 from fastn_p2p_client.workers.messages import (
     Accepted,
@@ -29,7 +30,6 @@ from fastn_p2p_client.workers.messages import (
     new_name,
 )
 from fastn_p2p_client.workers.nats_channel import NatsChannel
-from fastn_p2p_client.workers.nats_server import NatsServer
 from tests.support.daemons import DEADLINE
 from tests.support.nats_servers import NatsProcess
 from tests.support.two_daemons import TwoDaemons, until, until_awaited

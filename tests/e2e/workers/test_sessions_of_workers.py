@@ -29,6 +29,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel, check_reply, decode_answer
+from fastn_p2p_client.nats_client.nats_server import NatsServer
 from fastn_p2p_client.serving.registration_loop import DATA_MESSAGE
 from fastn_p2p_client.serving.worker_connection import WorkerConnection
 from fastn_p2p_client.worker_token import parse_address, token_hash
@@ -44,7 +45,6 @@ from fastn_p2p_client.workers.messages import (
     new_name,
 )
 from fastn_p2p_client.workers.nats_channel import NatsChannel
-from fastn_p2p_client.workers.nats_server import NatsServer
 from tests.e2e.workers.conftest import add_work
 from tests.support.daemons import DEADLINE, eventually
 from tests.support.nats_servers import NatsProcess

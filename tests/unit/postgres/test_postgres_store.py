@@ -13,10 +13,10 @@ import pytest
 from fastn_p2p.postgres.mailbox_queries import delete_mailbox, query_once
 from fastn_p2p.postgres.mailbox_schema import MailboxName
 from fastn_p2p.postgres.postgres_store import PostgresStore
-from fastn_p2p.postgres.postgres_url import parse_url
 from fastn_p2p.sqlite_store import SqliteStore
 from fastn_p2p.store import DatabaseSchema, StoreConnection
 from fastn_p2p_client.errors import StorageFailed, StorageHeld, StorageUnavailable
+from fastn_p2p_client.postgres.postgres_url import parse_url
 from fastn_p2p_client.retry import Backoff
 from tests.support.postgres_server import PostgresServer
 

@@ -17,12 +17,12 @@ import pytest
 from fastn_p2p.postgres import sqlite_copy
 from fastn_p2p.postgres.mailbox_schema import HeldMailbox, MailboxName
 from fastn_p2p.postgres.postgres_store import Copy, PostgresStore
-from fastn_p2p.postgres.postgres_url import parse_url
 from fastn_p2p.postgres.sqlite_copy import CopiedTables, copy_sqlite, moved_path
 from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.mail.outbox import Outbox
 from fastn_p2p.protocols.mail.schema import NUMBERED_TABLES, SCHEMA, SMALL_TABLES
 from fastn_p2p_client.mail import MailContent
+from fastn_p2p_client.postgres.postgres_url import parse_url
 from fastn_p2p_client.retry import Backoff
 from tests.support.mail_endpoints import TO_BOB, Clock, MailEndpoint
 from tests.support.postgres_server import PostgresServer

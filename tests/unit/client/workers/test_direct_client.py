@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from fastn_p2p_client.workers.direct_client import DirectClient
+from fastn_p2p_client.nats_client.direct_client import DirectClient
 from fastn_p2p_client.workers.messages import Subjects, new_name
 from tests.support.daemons import DEADLINE
 

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from fastn_p2p_client.workers.nats_server import InvalidServer, NatsServer
+from fastn_p2p_client.nats_client.nats_server import InvalidServer, NatsServer
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 

@@ -1,6 +1,6 @@
-"""URL of a PostgreSQL database in the config of a binding: ``postgresql://user@host:5432/database``.
+"""URL of a PostgreSQL database: ``postgresql://user@host:5432/database``.
 
-Passwords never stand in it, because configs are shown: a file holds them.
+Passwords never stand in it, because configs and programs are shown: a file holds them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from fastn_p2p_client.permissions import Permissions
+from ..permissions import Permissions
 
 CONNECT_SECONDS: Final = 3
 """Seconds to connect."""
 _SSL_MODES: Final = ("disable", "require", "verify-ca", "verify-full")
 _PARAMETERS: Final = ("passfile", "sslmode", "sslrootcert")
-_AT: Final = " - at `$.store`"
 _EXAMPLE: Final = "postgresql://USER@HOST:5432/DATABASE"
 
 
@@ -45,27 +44,30 @@ class PostgresUrl(NamedTuple):
             read=[each for each in (self.passfile, self.sslrootcert) if each], connect=[f"{host}:{self.port}"]
         )
 
-    def check_files(self) -> None:
+    def check_files(self, distribution: str) -> None:
         """Check that the library is installed, and that the files can be used. Blocks.
+
+        Args:
+            distribution: the distribution whose extra brings the library.
 
         Raises:
             ValueError: they cannot; the message says what to do.
         """
         if find_spec("psycopg") is None:
-            raise ValueError(f"PostgreSQL needs the extra `postgres`: pip install 'fastn-p2p[postgres]'{_AT}")
+            raise ValueError(f"PostgreSQL needs the extra `postgres`: pip install '{distribution}[postgres]'")
         if self.passfile:
             try:
                 found = Path(self.passfile).stat()
             except OSError as error:
-                raise ValueError(f"passfile: {self.passfile}: {(error.strerror or '').lower()}{_AT}") from None
+                raise ValueError(f"passfile: {self.passfile}: {(error.strerror or '').lower()}") from None
             if not stat.S_ISREG(found.st_mode):
-                raise ValueError(f"passfile: {self.passfile} is no file{_AT}")
+                raise ValueError(f"passfile: {self.passfile} is no file")
             if found.st_mode & 0o077:
-                raise ValueError(f"passfile: others may read it: chmod 600 {self.passfile}{_AT}")
+                raise ValueError(f"passfile: others may read it: chmod 600 {self.passfile}")
             if not os.access(self.passfile, os.R_OK):
-                raise ValueError(f"passfile: this user may not read {self.passfile}{_AT}")
+                raise ValueError(f"passfile: this user may not read {self.passfile}")
         if self.sslrootcert and not os.access(self.sslrootcert, os.R_OK):
-            raise ValueError(f"sslrootcert: this user cannot read {self.sslrootcert}{_AT}")
+            raise ValueError(f"sslrootcert: this user cannot read {self.sslrootcert}")
 
     def options(self, application: str) -> dict[str, Any]:
         """Return the parameters of a connection. What the server asks for instead of them is refused.
@@ -102,55 +104,37 @@ def parse_url(text: str) -> PostgresUrl:
         port = parts.port or 5432
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ValueError(f"this is no URL of a database. Write {_EXAMPLE}{_AT}") from None
+        raise ValueError(f"this is no URL of a database. Write {_EXAMPLE}") from None
     if parts.scheme not in ("postgresql", "postgres") or parts.fragment or "\0" in unquote(text):
-        raise ValueError(f"this is no URL of a database. Write {_EXAMPLE}{_AT}")
+        raise ValueError(f"this is no URL of a database. Write {_EXAMPLE}")
     names = [name for name, _ in query]
     if parts.password is not None or "password" in names:
         raise ValueError(
             "the URL contains a password, which commands would show. Write HOST:PORT:DATABASE:USER:PASSWORD into a "
-            f"file of mode 600, and name the file instead: {_EXAMPLE}?passfile=/PATH{_AT}"
+            f"file of mode 600, and name the file instead: {_EXAMPLE}?passfile=/PATH"
         )
     for name in names:
         if name not in _PARAMETERS or names.count(name) > 1:
-            raise ValueError(f"a URL has {', '.join(_PARAMETERS)} after the question mark, each once{_AT}")
+            raise ValueError(f"a URL has {', '.join(_PARAMETERS)} after the question mark, each once")
     host, user, database = unquote(parts.hostname or ""), unquote(parts.username or ""), unquote(parts.path[1:])
     if not host or host.startswith("/"):
         raise ValueError(
             "the URL names no host. An identity's process makes no Unix sockets, so PostgreSQL has to listen at "
-            f"127.0.0.1: {_EXAMPLE}{_AT}"
+            f"127.0.0.1: {_EXAMPLE}"
         )
     if not user or not database:
-        raise ValueError(f"the URL lacks {'a database' if user else 'a user'}. Write {_EXAMPLE}{_AT}")
+        raise ValueError(f"the URL lacks {'a database' if user else 'a user'}. Write {_EXAMPLE}")
     found = dict(query)
     files = {name: _absolute(name, found.get(name, "")) for name in ("passfile", "sslrootcert")}
     sslmode = found.get("sslmode") or ("disable" if _is_loopback(host) else "")
     if sslmode not in _SSL_MODES:
         raise ValueError(
             "say whether the connection is encrypted: ?sslmode=verify-full&sslrootcert=/PATH, or ?sslmode=disable in "
-            f"a network that you trust{_AT}"
+            "a network that you trust"
         )
     if sslmode.startswith("verify-") and not files["sslrootcert"]:
-        raise ValueError(f"{sslmode} needs the file with the server's certificate authority: &sslrootcert=/PATH{_AT}")
+        raise ValueError(f"{sslmode} needs the file with the server's certificate authority: &sslrootcert=/PATH")
     return PostgresUrl(user, host, port, database, sslmode, **files)
-
-
-def url_permissions(store: str) -> Permissions:
-    """Return what a binding needs for its field ``store``; nothing for an invalid one, which ``check_url`` reports."""
-    try:
-        return parse_url(store).permissions() if store else Permissions()
-    except ValueError:
-        return Permissions()
-
-
-def check_url(store: str) -> None:
-    """Check a binding's field ``store``, if it is not empty. Blocks, and does not connect.
-
-    Raises:
-        ValueError: it cannot be used; the message says what to do.
-    """
-    if store:
-        parse_url(store).check_files()
 
 
 def _absolute(name: str, path: str) -> str:
@@ -159,9 +143,9 @@ def _absolute(name: str, path: str) -> str:
     try:
         found = Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name}: {error}{_AT}") from None
+        raise ValueError(f"{name}: {error}") from None
     if not found.is_absolute():
-        raise ValueError(f"{name}: the path must be absolute{_AT}")
+        raise ValueError(f"{name}: the path must be absolute")
     return str(found)
 
 

@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL in words for the owner of a mailbox: what is wrong, and what to do."""
+"""Errors of PostgreSQL in words for the owner of what is stored there: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Final
 
 import psycopg
 
-from fastn_p2p_client.errors import P2PError
-
+from ..errors import P2PError
 from .postgres_url import PostgresUrl
 
 _OF_ONE_STATEMENT: Final = frozenset({"20", "21", "22", "23", "2F", "34", "42", "44", "54", "P0"})
@@ -27,7 +26,7 @@ def describe_error(error: Exception, url: PostgresUrl) -> str:
         return str(error)
     code = getattr(error, "sqlstate", None) or ""
     text = " ".join(str(error).split())[:300]
-    advice = _ADVICE.get(code) or _ADVICE.get(code[:2])
+    advice = _ADVICE.get(code) or _ADVICE.get(code[:3])
     if advice is None:
         advice = "See the log of the database server" if code else _NOT_CONNECTED
     return f"{url}: {text.rstrip('.')}. {advice}"

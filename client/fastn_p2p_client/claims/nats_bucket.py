@@ -4,52 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
-from .nats_channel import connect
-from .nats_server import NatsServer, NatsUnusable
+from ..limits import MAX_CALL_TIMEOUT
+from ..nats_client.nats_connection import connect, reason_of
+from ..nats_client.nats_server import NatsServer, NatsUnusable
+from .claim_store import CLAIM_SECONDS, REQUEST_SECONDS, ClaimEntry, ClaimStore
 
 if TYPE_CHECKING:
     from nats.js.kv import KeyValue
 
-    from .direct_client import DirectClient
-
-REQUEST_SECONDS: Final = 2.0
-"""Seconds for one request to the server."""
+    from ..nats_client.direct_client import DirectClient
 
 
-class BucketEntry(NamedTuple):
-    """Value of a key, and the number of its last change."""
-
-    value: bytes
-    revision: int
-
-
-class NatsBucket:
-    """Bucket of a NATS server. Create and use it inside one event loop.
-
-    Each method but ``close`` raises NatsUnusable, or an error of nats-py or the system, while it cannot be used.
+class NatsBucket(ClaimStore):
+    """Bucket of a NATS server.
 
     Args:
         server: the NATS server.
-        name: name of the bucket. It is made if it is not there.
-        label: name of the connection, for the server.
-        seconds: time after which a bucket that is made here forgets values.
-        least_seconds: a bucket that forgets earlier cannot be used.
+        name: name of the bucket. It is made if it is not there. One that forgets values earlier than after
+            ``MAX_CALL_TIMEOUT`` cannot be used.
+        user: name of the connection, for the server.
     """
 
-    def __init__(self, server: NatsServer, name: str, label: str, *, seconds: float, least_seconds: float) -> None:
+    def __init__(self, server: NatsServer, name: str, user: str) -> None:
+        self.label = f"the NATS server {server.url}"
         self._server = server
         self._name = name
-        self._label = label
-        self._seconds = seconds
-        self._least_seconds = least_seconds
+        self._user = user
         self._client: DirectClient | None = None
         self._bucket: KeyValue | None = None
         self._opening = asyncio.Lock()
 
     async def create(self, key: str, value: bytes) -> bool:
-        """Set the value of a key that has none. Return False if it has one."""
         from nats.js.errors import KeyWrongLastSequenceError
 
         bucket = await self._open()
@@ -60,7 +47,6 @@ class NatsBucket:
         return True
 
     async def replace(self, key: str, value: bytes, revision: int) -> bool:
-        """Set the value of a key whose last change has this number. Return False if it was changed since."""
         from nats.js.errors import KeyWrongLastSequenceError
 
         bucket = await self._open()
@@ -71,11 +57,9 @@ class NatsBucket:
         return True
 
     async def put(self, key: str, value: bytes) -> None:
-        """Set the value of a key."""
         await (await self._open()).put(key, value)
 
-    async def get(self, key: str) -> BucketEntry | None:
-        """Return the value of a key, if it has one."""
+    async def get(self, key: str) -> ClaimEntry | None:
         from nats.js.errors import KeyNotFoundError
 
         bucket = await self._open()
@@ -83,10 +67,15 @@ class NatsBucket:
             found = await bucket.get(key)
         except KeyNotFoundError:
             return None
-        return BucketEntry(found.value or b"", found.revision or 0)
+        return ClaimEntry(found.value or b"", found.revision or 0)
+
+    async def remove_expired(self) -> None:
+        """The bucket's TTL does that."""
+
+    def reason_of(self, error: Exception) -> str:
+        return error.reason if isinstance(error, NatsUnusable) else reason_of(error, self._server)
 
     async def close(self) -> None:
-        """End the connection."""
         client, self._client, self._bucket = self._client, None, None
         if client is not None:
             with contextlib.suppress(Exception):
@@ -100,7 +89,7 @@ class NatsBucket:
                     raise NatsUnusable(server=self._server.url, reason="it does not answer")
                 return self._bucket
             await self.close()
-            self._client = await connect(self._server, self._label)
+            self._client = await connect(self._server, self._user)
             self._bucket = await self._find(self._client)
             return self._bucket
 
@@ -111,9 +100,9 @@ class NatsBucket:
         try:
             found = await jetstream.key_value(self._name)
         except BucketNotFoundError:
-            found = await jetstream.create_key_value(bucket=self._name, ttl=self._seconds)
+            found = await jetstream.create_key_value(bucket=self._name, ttl=CLAIM_SECONDS)
         ttl = (await found.status()).ttl
-        if ttl and ttl < self._least_seconds:
-            reason = f"the bucket {self._name} forgets values after {ttl:g} s; set its TTL to {self._seconds:g} s"
+        if ttl and ttl < MAX_CALL_TIMEOUT:
+            reason = f"the bucket {self._name} forgets values after {ttl:g} s; set its TTL to {CLAIM_SECONDS:g} s"
             raise NatsUnusable(server=self._server.url, reason=reason)
         return found
