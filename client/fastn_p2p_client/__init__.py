@@ -28,7 +28,8 @@ The public API is this package and seven modules:
 without a daemon, with the extra ``nats``.
 All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
 ``session``, ``serving``, ``claims``, ``admin``, ``client``, ``control_client``, ``daemon_connection``,
-``shared_client`` and ``retry`` implement the API; ``nats_client`` and ``postgres`` connect to servers with claims; ``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,
+``shared_client`` and ``retry`` implement the API; ``nats_client`` and ``postgres`` connect to servers with claims;
+``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,
 ``worker_token``, ``permissions``, ``call_context`` and ``request_id`` are its vocabulary;
 ``affinity``, ``callables``, ``durations``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """

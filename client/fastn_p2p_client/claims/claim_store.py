@@ -1,4 +1,4 @@
-"""What a store of claims can do."""
+"""Interface of a store of claims."""
 
 from __future__ import annotations
 

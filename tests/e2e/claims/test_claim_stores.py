@@ -1,4 +1,4 @@
-"""What CallClaims needs of a store, for each kind of store: a bucket of NATS and a table of PostgreSQL."""
+"""Stores of claims: a bucket of NATS and a table of PostgreSQL do what CallClaims needs."""
 
 from __future__ import annotations
 
