@@ -1,4 +1,4 @@
-"""Workers as processes of their own: ``python -m tests.support.worker_programs OPTIONS``, and what starts them."""
+"""Workers and programs as processes: ``python -m tests.support.worker_programs OPTIONS``, and what starts them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastn_p2p_client import Session
+from fastn_p2p_client import Server, Session, listen
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.protocol import CallContext, Peer
-from fastn_p2p_client.workers import serve_workers
+from fastn_p2p_client.workers import WorkerServer, serve_workers
 from tests.support.daemons import DEADLINE, eventually, is_alive
 
 __all__ = ["PROTOCOL", "WorkerProcess"]
@@ -63,7 +63,7 @@ def _note(request: dict[str, Any], what: str) -> None:
 
 
 class WorkerProcess:
-    """A worker of an identity's Work that runs until ``end``."""
+    """A worker of an identity's Work that runs until ``end``; with ``home``, a program of that daemon."""
 
     def __init__(self, url: str, identity: str, directory: Path, **options: Any) -> None:
         self._ready = directory / f"ready-{os.urandom(4).hex()}"
@@ -104,7 +104,12 @@ async def _main(options: dict[str, Any]) -> None:
     handlers = {"": _handle, "other": _handle}
     streams = _serve_session if options.pop("sessions", True) else None
     url, identity = options.pop("url"), options.pop("identity")
-    worker = serve_workers(url, identity, PROTOCOL, handlers, streams=streams, **options)
+    worker: WorkerServer | Server
+    if "home" in options:
+        worker = listen(identity, options.pop("home"))
+        worker.handle_requests(PROTOCOL, _handle, access="everyone", **options)
+    else:
+        worker = serve_workers(url, identity, PROTOCOL, handlers, streams=streams, **options)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.close)
 
     async def report() -> None:

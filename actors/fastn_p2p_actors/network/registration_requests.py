@@ -156,14 +156,14 @@ class RegistrationRequests:
         self._registry.homes.note(*binding, keeps_state=message.keeps_state)
         self._registry.stateless.note(*binding, stateless=message.stateless)
         if is_program:
-            self._registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
+            self._registry.serve_by_program(*binding, access, sender, limit, claims_calls=message.claims_calls)
             self._expected.changed()
         else:
 
             def register(identity: OnlineIdentity) -> None:
                 names = message.protocol, message.instance
-                binding = self._registry.serve(identity, *names, access, sender, limit=limit)
-                binding.claims_calls = message.claims_calls
+                claims = message.claims_calls
+                self._registry.serve(identity, *names, access, sender, limit=limit, claims_calls=claims)
 
             if not await self._publisher.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
@@ -179,7 +179,8 @@ class RegistrationRequests:
         self._registry.stateless.note(*binding, stateless=message.stateless)
         sender.pid = -1 - int.from_bytes(message.worker[:_WORKER_BYTES])
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
-        self._registry.serve_by_program(*binding, self.access_list(*binding, allow), sender, limit)
+        access = self.access_list(*binding, allow)
+        self._registry.serve_by_program(*binding, access, sender, limit, claims_calls=message.claims_calls)
         self._expected.changed()
         self._grace.on_registration()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
+from ..claims.call_claims import CallClaims, Outcome
+from ..claims.claims_url import parse_claims
 from ..errors import (
     CODES,
     ApplicationError,
@@ -27,9 +29,6 @@ from ..protocol import ANY_COMMAND
 from .handlers import RequestHandler, StreamHandler
 
 log = logging.getLogger(__name__)
-
-Outcome: TypeAlias = tuple[bytes, bytes]
-"""Header and payload of the answer to a request."""
 
 _MAX_KIND: Final = 128
 """Characters of the kind of an application error. Longer ones are cut."""
@@ -51,9 +50,11 @@ class ServedBinding:
         in_flight: handlers of requests that run, including cancelled ones that have not ended yet.
         sessions: handlers of sessions that run.
         on_home: called with the name of the daemon that is the binding's home; empty for this one.
+        claims: claims its retried calls; None where they are not claimed.
     """
 
     __slots__ = (
+        "claims",
         "concurrency_limit",
         "handlers",
         "identity",
@@ -79,6 +80,7 @@ class ServedBinding:
         self.identity = identity
         self.key = key
         self.on_home: Callable[[str], object] = lambda _: None
+        self.claims: CallClaims | None = None
         self.protocol = protocol
         self.instance = instance
         self.handlers = dict(handlers)
@@ -86,6 +88,18 @@ class ServedBinding:
         self.in_flight = 0
         self.sessions = 0
         self.concurrency_limit = asyncio.Semaphore(concurrency) if concurrency is not None else None
+
+    def open_claims(self, url: str) -> None:
+        """Claim retried calls in a store from now on; in none if the URL is empty. Raises ValueError."""
+        if url:
+            store = parse_claims(url).open(f"fastn-p2p {self.identity} claims")
+            self.claims = CallClaims(self.key, self.protocol, self.instance, store)
+
+    async def close_claims(self) -> None:
+        """End the connection to the store of claims."""
+        claims, self.claims = self.claims, None
+        if claims is not None:
+            await claims.close()
 
     def handler_of(self, command: str) -> RequestHandler:
         """Return the handler of a command; ``""`` stands for requests without a command.

@@ -23,7 +23,7 @@ from ..protocol import Protocol, request_handlers, stream_handlers
 from ..retry import Backoff
 from .async_server import AsyncServer
 from .followed_binding import DAEMON_UNAVAILABLE, FollowedBinding
-from .handler_registry import ANY_CONTEXT, HandlerRegistry
+from .handler_registry import ANY_CONTEXT, HandlerRegistry, check_claims
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
 from .registrar import Registrar, local_registrar
 from .registration import BindingRegistration
@@ -84,7 +84,13 @@ class BindingServer(AsyncServer, HandlerRegistry):
         """Set while the network process knows every binding of an online identity, as far as this program can tell."""
 
     def protocol(
-        self, code: Code, name: str | None = None, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+        self,
+        code: Code,
+        name: str | None = None,
+        *,
+        concurrency: int | None = None,
+        queue: int = DEFAULT_QUEUE,
+        claims: str | None = None,
     ) -> Code:
         """Serve a protocol by a class; also usable as a decorator.
 
@@ -98,6 +104,7 @@ class BindingServer(AsyncServer, HandlerRegistry):
             name: the name of the protocol; by default that of the class.
             concurrency: requests of one binding that are handled at once; None for no limit.
             queue: requests of one binding that wait beyond ``concurrency``. Further ones end with ``Overloaded``.
+            claims: URL of a store in which calls with ``retry=True`` are claimed: see ``handle_requests``.
 
         Returns:
             The class.
@@ -105,7 +112,7 @@ class BindingServer(AsyncServer, HandlerRegistry):
         Raises:
             InvalidHandler: a handler of the class cannot be called.
             InvalidName: no protocol can have this name.
-            ValueError: the protocol is served already, or the class has no handler.
+            ValueError: the protocol is served already, the class has no handler, or the store of claims cannot be used.
         """
         if not request_handlers(code) and not stream_handlers(code):
             raise ValueError(f"{code.__qualname__} answers nothing: mark methods with `@request` or `@stream`")
@@ -113,8 +120,9 @@ class BindingServer(AsyncServer, HandlerRegistry):
         name = code.__name__ if name is None else name
         if (name, None) in self._handlers:
             raise ValueError(f"{name} is served already")
+        check_claims(claims)
         handlers = self._handlers_of((name, None))
-        handlers.code, handlers.concurrency, handlers.queue = code, concurrency, queue
+        handlers.code, handlers.concurrency, handlers.queue, handlers.claims = code, concurrency, queue, claims
         return code
 
     async def serve(self) -> None:

@@ -17,7 +17,7 @@ the caller cancels (``Cancel``)                no answer; the handler is cancell
 =============================================  ===================================================================
 
 A request with a ``call_id`` is executed once, however often it is delivered; see ``idempotency``. It goes on when the
-network process that delivered it has ended.
+network process that delivered it has ended. If its binding has claims, it is claimed first; see ``claims``.
 
 A handler that computes for long does not keep the process from reading: once the handlers of one loop iteration have
 used up its time, further ones wait in a ``StartQueue``, in which peers take turns.
@@ -34,6 +34,7 @@ from typing import Any, Final
 import msgspec
 
 from ..call_context import CallContext
+from ..claims.call_claims import Outcome
 from ..errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from ..ipc.deadlines import DeadlineTimer
 from ..ipc.latency_trace import TRACING, trace_point
@@ -55,7 +56,7 @@ from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
 from ..request_id import DAEMON_ID, SERVED_REQUEST, ServedRequest, full_id
 from ..session.shared_memory import ReceiveDescriptor
-from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
+from .binding import ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
 from .idempotency import IdempotencyCache
 from .session_dispatcher import Send, SessionDispatcher
@@ -282,15 +283,21 @@ class Dispatcher:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-            if binding.concurrency_limit is None:
-                reply = await self._call(handler, decoded, message, deadline, running)
+            if message.call_id and binding.claims is not None:
+
+                async def execute() -> Outcome:
+                    try:
+                        return _REPLY, await self._answer_of(handler, decoded, message, deadline, running)
+                    except BaseException as error:
+                        if isinstance(error, GeneratorExit) or self._running.get(key) is not running:
+                            raise
+                        return encode_exception(error, binding)  # an outcome, too
+
+                call = CallContext(message.command, message.call_id, deadline)
+                header, answer = await binding.claims.execute_once(message.peer, call, execute)
             else:
-                async with binding.concurrency_limit:
-                    reply = await self._call(handler, decoded, message, deadline, running)
-            answer = _encode_payload(reply)
-            if len(answer) > MAX_PAYLOAD:
-                raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
-            header = _REPLY
+                answer = await self._answer_of(handler, decoded, message, deadline, running)
+                header = _REPLY
         except BaseException as error:  # a handler that exits ends its own call, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
@@ -310,6 +317,21 @@ class Dispatcher:
                 self._answer(key, (header, answer))
             else:
                 self._send(key, header, answer)
+
+    async def _answer_of(
+        self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
+    ) -> bytes:
+        """Return the encoded reply of a handler, when it is its turn."""
+        limit = running.binding.concurrency_limit
+        if limit is None:
+            reply = await self._call(handler, decoded, message, deadline, running)
+        else:
+            async with limit:
+                reply = await self._call(handler, decoded, message, deadline, running)
+        answer = _encode_payload(reply)
+        if len(answer) > MAX_PAYLOAD:
+            raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
+        return answer
 
     def _call(
         self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar, overload
 
+from ..claims.claims_url import parse_claims
 from ..limits import DEFAULT_INSTANCE
 from ..names import check_name
 from ..protocol import BindingContext
@@ -42,6 +43,7 @@ class HandlerRegistry:
         concurrency: int | None = ...,
         queue: int | None = ...,
         stateless: bool | None = ...,
+        claims: str | None = ...,
     ) -> Handler: ...
     @overload
     def handle_requests(
@@ -52,6 +54,7 @@ class HandlerRegistry:
         concurrency: int | None = ...,
         queue: int | None = ...,
         stateless: bool | None = ...,
+        claims: str | None = ...,
     ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
@@ -62,6 +65,7 @@ class HandlerRegistry:
         concurrency: int | None = None,
         queue: int | None = None,
         stateless: bool | None = None,
+        claims: str | None = None,
     ) -> Any:
         """Serve the requests of a protocol; also usable as a decorator.
 
@@ -81,6 +85,9 @@ class HandlerRegistry:
                 ``Overloaded``.
             stateless: True if any daemon of an identity may serve any request or session, because the program keeps
                 nothing between them. Callers then spread theirs over all daemons that serve the identity.
+            claims: URL of a store in which calls with ``retry=True`` are claimed before they are executed, the same at
+                all daemons of the identity: ``postgresql://USER@HOST/DATABASE`` or ``nats://HOST:4222/BUCKET``. Then
+                none is executed twice, and another daemon gives the reply of one that is gone: docs/claims.md.
 
         Returns:
             The handler; a decorator if there is none.
@@ -89,7 +96,7 @@ class HandlerRegistry:
             InvalidHandler: the handler cannot be called with a request.
             InvalidName: the protocol or command has no valid name.
             ValueError: the protocol has a handler for these requests, is served by a class, or has another
-                ``concurrency``, ``queue`` or ``stateless`` already.
+                ``concurrency``, ``queue``, ``stateless`` or ``claims`` already; or the store of claims cannot be used.
         """
         return self._decorate_requests(
             handler,
@@ -99,6 +106,7 @@ class HandlerRegistry:
             concurrency=concurrency,
             queue=queue,
             stateless=stateless,
+            claims=claims,
         )
 
     @overload
@@ -129,6 +137,7 @@ class HandlerRegistry:
     ) -> Any:
         def register(function: Handler) -> Handler:
             compiled = RequestHandler(function, self._context)
+            check_claims(options["claims"])
             handlers = self._handlers_of(name, **options)
             if command:
                 check_name(command, "a command")
@@ -188,6 +197,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         concurrency: int | None = ...,
         queue: int | None = ...,
         stateless: bool | None = ...,
+        claims: str | None = ...,
     ) -> Handler: ...
     @overload
     def handle_requests(
@@ -200,6 +210,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         concurrency: int | None = ...,
         queue: int | None = ...,
         stateless: bool | None = ...,
+        claims: str | None = ...,
     ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
@@ -212,6 +223,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
         concurrency: int | None = None,
         queue: int | None = None,
         stateless: bool | None = None,
+        claims: str | None = None,
     ) -> Any:
         """Serve the requests of a protocol; also usable as a decorator.
 
@@ -230,6 +242,9 @@ class IdentityHandlerRegistry(HandlerRegistry):
             queue: requests that wait beyond ``concurrency``, 1024 by default. Further ones end with ``Overloaded``.
             stateless: True if any daemon of the identity may serve any request or session, because the program keeps
                 nothing between them. Callers then spread theirs over all daemons that serve the identity.
+            claims: URL of a store in which calls with ``retry=True`` are claimed before they are executed, the same at
+                all daemons of the identity: ``postgresql://USER@HOST/DATABASE`` or ``nats://HOST:4222/BUCKET``. Then
+                none is executed twice, and another daemon gives the reply of one that is gone: docs/claims.md.
 
         Returns:
             The handler; a decorator if there is none.
@@ -238,7 +253,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
             InvalidHandler: the handler cannot be called with a request.
             InvalidName: the protocol, instance or command has no valid name.
             ValueError: the protocol has a handler for these requests, or another ``access``, ``concurrency``,
-                ``queue`` or ``stateless``, already.
+                ``queue``, ``stateless`` or ``claims``, already; or the store of claims cannot be used.
         """
         return self._decorate_requests(
             handler,
@@ -248,6 +263,7 @@ class IdentityHandlerRegistry(HandlerRegistry):
             concurrency=concurrency,
             queue=queue,
             stateless=stateless,
+            claims=claims,
         )
 
     @overload
@@ -287,6 +303,19 @@ class IdentityHandlerRegistry(HandlerRegistry):
             ValueError: the protocol has a handler for sessions, or another ``access``, already.
         """
         return self._decorate_streams(handler, (protocol, instance), access=_access_list(access))
+
+
+def check_claims(url: str | None) -> None:
+    """Check the URL of a store of claims, its files, and that its library is installed.
+
+    Raises:
+        ValueError: it cannot be used; the message says what to do.
+    """
+    if url:
+        try:
+            parse_claims(url).check("fastn-p2p-client")
+        except ValueError as error:
+            raise ValueError(f"claims: {error}") from None
 
 
 def _label(name: BindingName) -> str:

@@ -216,6 +216,8 @@ class ProtocolHandlers:
     """Requests that wait where ``concurrency`` is limited; None for ``DEFAULT_QUEUE``."""
     stateless: bool | None = None
     """True if any daemon of the identity may serve any request; None for no word, and then it may not."""
+    claims: str | None = None
+    """URL of the store in which retried calls are claimed; None for none."""
 
     @classmethod
     def from_protocol(cls, instance: Protocol) -> ProtocolHandlers:

@@ -2,7 +2,7 @@
 
 A caller that retries sends the same random call id. While the first delivery is being executed, a further one waits
 for the same outcome. Afterwards the outcome is stored until the call's deadline, because the caller stops retrying
-then. Not covered: when the process that executes the call ends, its outcomes are lost.
+then. When the process that executes the call ends, its outcomes are lost; ``claims`` has those that must not be.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..claims.call_claims import Outcome
 from ..ipc.messages import DeliverCall
-from .binding import Outcome
 
 MAX_REMEMBERED: Final = 16_384
 """Outcomes that are stored at most."""

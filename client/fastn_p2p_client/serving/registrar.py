@@ -140,6 +140,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
             log.warning("%s is offline: nothing arrives until `fastn-p2p identity-online %s`", identity, identity)
         registration = BindingRegistration(identity, protocol, instance, handlers, access, granted)
         registration.keeps_state = keeps_state
+        registration.open_claims(handlers.claims or "")
         self._dispatcher.add(registration)
         self._registrations.append(registration)
         self._register_soon(registration)
@@ -178,6 +179,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
             log.info("%s was not unregistered: %s", registration, error)
         self._dispatcher.remove(registration)
         await self._dispatcher.wait_for_binding(registration, _DRAIN_SECONDS)
+        await registration.close_claims()
 
     def _remove(self, registration: BindingRegistration) -> None:
         for known in (self._registrations, self._pending):
@@ -264,6 +266,7 @@ class Registrar(RegistrationLoop[BindingRegistration]):
         finally:
             self._dispatcher.close()
             self._channel.close()
+            await asyncio.gather(*(each.close_claims() for each in self._registrations))
 
 
 def local_registrar(

@@ -57,6 +57,7 @@ class BindingRegistration(ServedBinding):
             self.granted.grant,
             self.limit,
             keeps_state=self.keeps_state,
+            claims_calls=self.claims is not None,
             stateless=self.stateless,
         )
 

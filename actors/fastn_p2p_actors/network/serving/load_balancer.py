@@ -56,6 +56,7 @@ class ServingProcess:
 
     Attributes:
         hosted: true of the identity's own process, false of a program.
+        claims_calls: whether it claims retried calls in a store that all daemons of the identity share.
         in_flight: number of its requests and sessions.
         limit: highest ``in_flight``.
         bytes: size of the payloads of those requests.
@@ -70,6 +71,7 @@ class ServingProcess:
         "active_at",
         "binding",
         "bytes",
+        "claims_calls",
         "hosted",
         "in_flight",
         "limit",
@@ -85,6 +87,7 @@ class ServingProcess:
         self.sender = sender
         self.limit = limit
         self.hosted = hosted
+        self.claims_calls = False
         self.in_flight = 0
         self.bytes = 0
         self.active_at = 0.0

@@ -40,7 +40,6 @@ class RegisteredBinding:
     __slots__ = (
         "access",
         "calls",
-        "claims_calls",
         "errors",
         "identity",
         "in_flight",
@@ -59,8 +58,6 @@ class RegisteredBinding:
         self.protocol = protocol
         self.instance = instance
         self.access = access
-        self.claims_calls = False
-        """True if its process claims retried calls in a store that all daemons of the identity share."""
         self.servers = LoadBalancer()
         self.calls = 0
         self.errors = 0
@@ -74,6 +71,11 @@ class RegisteredBinding:
         self.sessions = 0
         """Sessions now."""
         self.seconds: deque[float] = deque(maxlen=_LATENCIES)
+
+    @property
+    def claims_calls(self) -> bool:
+        """True if each of its processes claims retried calls in a store that all daemons of the identity share."""
+        return all(server.claims_calls for server in self.servers)
 
     def admits(self, key: bytes) -> bool:
         """Return whether the identity with this key may use the binding. The binding's own identity always may."""
@@ -220,8 +222,9 @@ class Registry:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}
-        self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
-        """Access list and limit of each binding that a program serves, by the name of its identity, online or not."""
+        self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int, bool]]] = {}
+        """Access list, limit and ``claims_calls`` of each binding that a program serves, by the name of its identity,
+        online or not."""
         self._of_sender: dict[Sender, _Registered] = {}
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
@@ -277,8 +280,8 @@ class Registry:
         self._by_key[identity.raw] = identity
         if identity.sender is not None:
             self._registered_by(identity.sender).identities[identity] = None
-        for (sender, protocol, instance), (access, limit) in self._programs.get(identity.name, {}).items():
-            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+        for (sender, protocol, instance), (access, limit, claims) in self._programs.get(identity.name, {}).items():
+            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False, claims_calls=claims)
 
     def put_to_sleep(self, identity: OnlineIdentity) -> None:
         """Keep an identity and its bindings although its process is about to end."""
@@ -313,6 +316,7 @@ class Registry:
         *,
         limit: int = MAX_CALLS_PER_BINDING,
         hosted: bool = True,
+        claims_calls: bool = False,
     ) -> RegisteredBinding:
         """Register ``sender`` as a process that serves the binding. If it does so already, replace its limit.
 
@@ -321,6 +325,7 @@ class Registry:
         Args:
             limit: requests and sessions that the process takes at the same time.
             hosted: true of the identity's own process, false of a program.
+            claims_calls: whether it claims retried calls in a store that all daemons of the identity share.
 
         Raises:
             BindingExists: ``sender`` is a program, and the identity's own process serves the binding.
@@ -333,7 +338,7 @@ class Registry:
         binding.access = access
         server = binding.servers.of(sender)
         if server is not None:
-            server.limit = limit
+            server.limit, server.claims_calls = limit, claims_calls
             return binding
         if hosted:
             binding.servers.clear()  # programs, or the identity's previous process
@@ -341,11 +346,21 @@ class Registry:
                 if what == [protocol, instance]:
                     self._remove_program(identity.name, (sending, protocol, instance))
         self._registered_by(sender).bindings[binding] = None
-        binding.servers.add(ServingProcess(binding, sender, limit, hosted))
+        server = ServingProcess(binding, sender, limit, hosted)
+        server.claims_calls = claims_calls
+        binding.servers.add(server)
         return binding
 
     def serve_by_program(
-        self, name: str, protocol: str, instance: str, access: AccessList, sender: Sender, limit: int
+        self,
+        name: str,
+        protocol: str,
+        instance: str,
+        access: AccessList,
+        sender: Sender,
+        limit: int,
+        *,
+        claims_calls: bool = False,
     ) -> None:
         """Register a program as a process that serves the binding whenever the identity with this name is online.
 
@@ -354,8 +369,10 @@ class Registry:
         """
         identity = self._by_name.get(name)
         if identity is not None:
-            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
-        self._programs.setdefault(name, {})[sender, protocol, instance] = access, limit
+            self.serve(
+                identity, protocol, instance, access, sender, limit=limit, hosted=False, claims_calls=claims_calls
+            )
+        self._programs.setdefault(name, {})[sender, protocol, instance] = access, limit, claims_calls
         self._registered_by(sender).names[name] = None
 
     def programs(self) -> Iterator[Program]:

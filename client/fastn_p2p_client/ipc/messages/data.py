@@ -257,7 +257,7 @@ class RegisterBinding(Message, frozen=True, tag=71):
     keeps_state: bool = False
     """True if the binding keeps what peers send: see ``Protocol.keeps_state``."""
     claims_calls: bool = False
-    """True if the binding claims calls: see ``Protocol.claims_calls``. For the process of an identity only."""
+    """True if this connection claims calls: see ``Protocol.claims_calls``."""
     stateless: bool = False
     """True if callers may spread requests over all daemons of the identity: see ``Protocol.is_stateless``."""
 
