@@ -134,6 +134,7 @@ export const BackupUnusable = define("backup-unusable", "path: str, reason: str"
 export const BackupConflict = define("backup-conflict", "conflicts: str");
 export const IdentityElsewhere = define("identity-elsewhere", "identity: str, owner: str, what: str");
 export const OwnerAway = define("owner-away", "identity: str, owner: str, reason: str", RETRYABLE);
+export const OwnerReplaced = define("owner-replaced", "identity: str, owner: str, since: str");
 export const ReplicaNotFound = define("replica-not-found", "identity: str, replica: str");
 export const ReplicaRemoved = define("replica-removed", "identity: str");
 export const StorageHeld = define("storage-held", "store: str, holder: str", RETRYABLE);

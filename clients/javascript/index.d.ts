@@ -196,6 +196,7 @@ export class BackupUnusable extends P2PError<{ path: string; reason: string }> {
 export class BackupConflict extends P2PError<{ conflicts: string }> {}
 export class IdentityElsewhere extends P2PError<{ identity: string; owner: string; what: string }> {}
 export class OwnerAway extends P2PError<{ identity: string; owner: string; reason: string }> {}
+export class OwnerReplaced extends P2PError<{ identity: string; owner: string; since: string }> {}
 export class ReplicaNotFound extends P2PError<{ identity: string; replica: string }> {}
 export class ReplicaRemoved extends P2PError<{ identity: string }> {}
 export class StorageHeld extends P2PError<{ store: string; holder: string }> {}

@@ -236,6 +236,14 @@ class BackupBinding(Record, frozen=True, kw_only=True):
     permissions: list[str]
 
 
+class BackupReplica(Record, frozen=True, kw_only=True):
+    """A replica in a backup."""
+
+    name: str
+    endpoint: str
+    homes: list[str]
+
+
 class BackupIdentity(Record, frozen=True, kw_only=True):
     """An identity in a backup."""
 
@@ -243,6 +251,7 @@ class BackupIdentity(Record, frozen=True, kw_only=True):
     id52: str
     online: bool
     revoked: str
+    replicas: list[BackupReplica]
     protocols: list[BackupBinding]
 
 
@@ -281,6 +290,8 @@ class RestoredBackup(Record, frozen=True, kw_only=True):
     skipped: list[str]
     peers: int
     permissions: dict[str, list[str]]
+    replicas: dict[str, list[str]]
+    owners: dict[str, str]
     problems: list[str]
 
 

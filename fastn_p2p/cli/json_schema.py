@@ -68,6 +68,7 @@ RESULTS: Final[dict[str, tuple[Any, ...]]] = {
     "replica.join": (r.JoinedRecord,),
     "replica.list": (list[m.ReplicaInfo],),
     "replica.promote": (m.HomeInfo,),
+    "replica.adopt": (list[m.ReplicaInfo],),
     "replica.remove": (r.EndedReplica,),
     "replica.end": (r.NameRecord,),
     "peer.add": (r.AddedPeer,),

@@ -125,6 +125,7 @@ EXITS: Final[dict[str, ExitCode]] = {
     "record-replayed": ExitCode.DENIED,
     "identity-revoked": ExitCode.DENIED,
     "identity-elsewhere": ExitCode.DENIED,
+    "owner-replaced": ExitCode.DENIED,
     "replica-removed": ExitCode.DENIED,
     "deadline-exceeded": ExitCode.TIMEOUT,
     "identity-not-found": ExitCode.NOT_FOUND,

@@ -10,6 +10,7 @@ import msgspec
 from fastn_p2p_actors.vault.access_policy import NETWORK, OWNER
 from fastn_p2p_actors.vault.actor import VaultServer
 from fastn_p2p_actors.vault.messages import (
+    AdoptEnrolled,
     AdoptKeys,
     ClaimHome,
     CreateKey,
@@ -22,6 +23,7 @@ from fastn_p2p_actors.vault.messages import (
     ListEnrolled,
     ListKeys,
     ListRevokedKeys,
+    NoteOwner,
     PromoteHome,
     RecordEvent,
     RevokeKey,
@@ -59,6 +61,8 @@ REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     EndReplica: EndReplica("alice", "laptop"),
     PromoteHome: PromoteHome("alice", "Mail", "default"),
     ClaimHome: ClaimHome("alice", "Mail", "default"),
+    AdoptEnrolled: AdoptEnrolled("alice", "desktop"),
+    NoteOwner: NoteOwner("alice", b""),
     ListEnrolled: ListEnrolled("alice"),
     SignReplica: SignReplica("alice", bytes(range(32))),
     RecordEvent: RecordEvent("command", {"name": "alice", "allow": ["bob"], "online": True, "pid": 7}),

@@ -24,6 +24,8 @@ PEERS: Final = "peers"
 CONTACTS: Final = "contacts"
 SEED: Final = "seed"
 REVOCATION: Final = "revocation.json"
+REPLICAS: Final = "replicas.json"
+REPORTS: Final = "replica-reports.json"
 SEED_DIGITS: Final = 64
 """Bytes of a file with a seed, without the line break at its end."""
 

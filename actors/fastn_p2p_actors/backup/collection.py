@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from fastn_p2p_client.errors import PayloadTooLarge
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.keys import id52_of
 
 from ..storage.atomic_files import error_text
 from ..storage.identity_store import IdentityStore
-from .archive import CONTACTS, IDENTITIES, MAX_PUBLIC, PEERS, encode_file
+from ..storage.replica_reports import read_reports
+from .archive import CONTACTS, IDENTITIES, MAX_PUBLIC, PEERS, REPORTS, encode_file
 
 _CONTACT_FILES: Final = ("groups", "blocked", "revoked", "invitations")
 """Files of ``peers/`` that begin with a dot there, because they are no peers."""
@@ -48,6 +53,8 @@ def collect(home: Home, identities: tuple[str, ...] = (), *, peers: bool = True,
         joined[name].check_owned("a backup of the identity")
     chosen = [name for name in store.names() if name in identities or not (identities or name in joined)]
     sources = list(_identity_files(home.identities, chosen, protocols=protocols))
+    parts += _reports(home, {each.id52: each.name for each in store.identities(chosen).usable}, problems)
+    size = sum(map(len, parts))
     if peers:
         sources += _peer_files(home.peers)
     for path, source in sources:
@@ -73,6 +80,22 @@ def _identity_files(directory: Path, names: list[str], *, protocols: bool) -> It
         yield f"{IDENTITIES}/{name}/permissions.json", directory / name / "permissions.json"
         for source in sorted((directory / name / "protocols").glob("*/*/config.json")):
             yield f"{IDENTITIES}/{name}/{source.relative_to(directory / name)}", source
+
+
+def _reports(home: Home, names: dict[str, str], problems: list[str]) -> Iterator[bytes]:
+    """Yield a file for each identity with replicas: where they were when they reported last.
+
+    Args:
+        names: names of the chosen identities, by ID52.
+    """
+    path = home.peers / ".replicas.json"
+    try:
+        for each in read_reports(path):
+            name = names.get(id52_of(each.identity), "")
+            if name:
+                yield encode_file(f"{IDENTITIES}/{name}/{REPORTS}", msgspec.json.encode(each.replicas))
+    except (OSError, *UNDECODABLE) as error:
+        problems.append(f"{path} cannot be read: {error}")
 
 
 def _peer_files(directory: Path) -> Iterator[tuple[str, Path]]:

@@ -14,12 +14,17 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.permissions import Permissions
 
+from ..credentials.owner_statement import read_owner_statement
+from ..storage.enrolled_replicas import EnrolmentFile, SavedReplica, decode_enrolments
 from ..storage.identity_store import BindingFile, IdentityFile
 from ..storage.invitation_file import InvitationFile, SavedInvitation
 from ..storage.permission_store import PermissionFile
+from ..storage.replica_reports import ReplicaReport
 from .archive import (
     CONTACTS,
     PEERS,
+    REPLICAS,
+    REPORTS,
     ArchiveError,
     BackedUpKey,
     Manifest,
@@ -76,6 +81,8 @@ class BackupContents:
         identities: identities by name. One whose file was missing or damaged has only what the manifest says.
         bindings: bindings by name of the identity.
         permissions: what the owner has granted to bindings, by name of the identity.
+        replicas: replicas of the identities and the homes of their bindings, by name of the identity.
+        reports: last reports of the replicas, by name of the identity.
         peers: address book.
         groups: ID52s of the members, by name of the group.
         blocked: ID52s.
@@ -98,6 +105,8 @@ class BackupContents:
         self.identities: dict[str, IdentityFile] = {}
         self.bindings: dict[str, list[BindingFile]] = {}
         self.permissions: dict[str, PermissionFile] = {}
+        self.replicas: dict[str, EnrolmentFile] = {}
+        self.reports: dict[str, list[ReplicaReport]] = {}
         self.peers: list[BackedUpPeer] = []
         self.groups: dict[str, _Id52s] = {}
         self.blocked: _Id52s = []
@@ -118,6 +127,16 @@ class BackupContents:
         """Return what the owner has granted to a binding."""
         saved = self.permissions.get(identity)
         return () if saved is None else saved.of(f"{binding.protocol}/{binding.instance}")
+
+    def replicas_of(self, identity: str) -> tuple[SavedReplica, ...]:
+        """Return the replicas of an identity that were not removed."""
+        saved = self.replicas.get(identity)
+        return () if saved is None else saved.present
+
+    def homes_at(self, identity: str, endpoint: bytes) -> list[str]:
+        """Return the bindings of an identity whose home is the replica at an endpoint, as ``PROTOCOL/INSTANCE``."""
+        homes = self.replicas[identity].homes
+        return [f"{each.protocol}/{each.instance}" for each in homes if each.endpoint == endpoint]
 
     def select(self, names: tuple[str, ...]) -> None:
         """Leave out every identity that is not among ``names``."""
@@ -158,6 +177,14 @@ class BackupContents:
             if (found.name, found.id52) != (name, known.id52):
                 raise ValueError("it is about another identity")
             self.identities[name] = found
+        elif rest == REPLICAS:
+            enrolled = decode_enrolments(data)
+            read_owner_statement(enrolled.owner, bytes(PublicKey(known.id52)))
+            for each in enrolled.replicas:
+                check_name(each.name, "a replica")
+            self.replicas[name] = enrolled
+        elif rest == REPORTS:
+            self.reports[name] = msgspec.json.decode(data, type=list[ReplicaReport])
         elif rest == "permissions.json":
             granted = msgspec.json.decode(data, type=PermissionFile)
             Permissions.of(granted.all_lines())

@@ -5,6 +5,7 @@
 - ``delegation``, ``compact_delegation``: an identity lets a transport endpoint speak for it, for a limited time.
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
 - ``invitation``: lets its bearer use some bindings of the identity. It is a ticket, too.
+- ``owner_statement``: which daemon renews the replicas of the identity.
 - ``signed_revocation``: the last statement of an identity, which ends all its delegations and records.
 - ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it; ``record_packet``: a record in it.
 - ``lan_record``: a record that only those who know the identity can read, for the LAN.

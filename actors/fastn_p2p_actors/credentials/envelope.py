@@ -22,6 +22,7 @@ PREFIXES: Final = {
     "record": b"fastn-p2p/record/1\0",
     "revocation": b"fastn-p2p/revocation/1\0",
     "invitation": b"fastn-p2p/invitation/1\0",
+    "owner": b"fastn-p2p/owner/1\0",
 }
 """Prefix that the signature covers, by kind of body."""
 

@@ -23,6 +23,7 @@ from ..network.admin_messages import GetGroups
 from ..storage.identity_store import BindingFile, IdentityFile
 from ..storage.invitation_file import SavedInvitation
 from ..storage.permission_store import PermissionFile
+from ..storage.replica_reports import ReplicaReport
 from .context import GatewayContext
 from .granted_permissions import restored_permissions
 
@@ -34,6 +35,9 @@ class PlannedIdentity(msgspec.Struct, frozen=True):
     identity: IdentityFile
     bindings: list[BindingFile]
     permissions: PermissionFile = PermissionFile(complete=True)
+    has_replicas: bool = False
+    reports: list[ReplicaReport] = []
+    """Last reports of its replicas."""
 
 
 class RestorePlan(msgspec.Struct, kw_only=True):
@@ -120,7 +124,9 @@ class _Planner:
                 taken.add(new_name)
                 online = found.online and not found.revoked and not self._message.offline
                 identity = msgspec.structs.replace(found, name=new_name, online=online)
-                self.plan.identities.append(PlannedIdentity(name, identity, []))
+                reports, has_replicas = contents.reports.get(name, []), name in contents.replicas
+                planned = PlannedIdentity(name, identity, [], has_replicas=has_replicas, reports=reports)
+                self.plan.identities.append(planned)
 
     def plan_peers(
         self, contents: BackupContents, here: Mapping[str, PeerInfo], groups: Mapping[str, frozenset[str]]

@@ -190,7 +190,7 @@ class Network:
         self._recent_peers = RecentPeers(run / "neighbours.json", router, book, self._wall)
         wants, peers = self._pool.wants, self._context.home.peers
         endpoint, wall = self._endpoint, self._wall
-        replicas = ReplicaSet(peers, vault, registry, book, endpoint, wants, router.connect_to_lineage, wall)
+        replicas = ReplicaSet(peers, vault, registry, book, endpoint, wants, router, wall)
         self._replicas = replicas
         registry.homes.on_changed = HomeNotices(mailbox, registry).send
         records = RecordPublisher(endpoint, vault, registry, hosts, book, live, self._finder, replicas, wall)
@@ -320,7 +320,7 @@ class Network:
         self._endpoint.accept_into(
             self._pool.adopt, lambda: self._pool.is_draining, self._blocked.has_endpoint, self._book.names_endpoint
         )
-        replicas.joined.open()
+        replicas.open()
         self._reconnect_list.reconnect_all()
         self._recent_peers.connect_all()
 

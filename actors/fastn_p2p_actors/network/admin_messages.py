@@ -20,6 +20,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 
 from ..storage.invitation_file import SavedInvitation
+from ..storage.replica_reports import ReplicaReport
 
 REDEEM_SECONDS: Final = 30.0
 """Seconds for the redemption of an invitation: connecting and the answer take 25 at most."""
@@ -298,11 +299,22 @@ class RestoreInvitation(Message, frozen=True, tag=134):
 
 
 class RefreshReplicas(Message, frozen=True, tag=136):
-    """The vault has enrolled or removed a replica of an own identity. Answered by ``Ack``."""
+    """The vault has enrolled, removed or adopted replicas of an own identity. Answered by ``Ack``."""
 
     identity: str
     """Name of the identity."""
     id52: str
+    wait: bool = False
+    """Wait for a while until all replicas that were adopted have reported."""
+
+
+class RestoreReplicas(Message, frozen=True, tag=140):
+    """Restores where the replicas of an identity were when a backup was made. Answered by ``Ack``."""
+
+    identity: str
+    """Name of the identity."""
+    id52: str
+    reports: list[ReplicaReport]
 
 
 class KeepJoined(Message, frozen=True, tag=137):
@@ -435,7 +447,7 @@ ContactRequest: TypeAlias = (
 InvitationRequest: TypeAlias = MakeInvitation | GetInvitations | EndInvitation | RemoveInvited | RestoreInvitation
 """Messages about invitations that this daemon has made."""
 
-ReplicaRequest: TypeAlias = RefreshReplicas | KeepJoined | EndJoined | GetReplicas
+ReplicaRequest: TypeAlias = RefreshReplicas | RestoreReplicas | KeepJoined | EndJoined | GetReplicas
 """Messages about identities that several daemons serve."""
 
 NetworkRequest: TypeAlias = (

@@ -150,6 +150,9 @@ class EventRouter:
     def on_renew_replica(self, connection: PeerConnection, message: wire.RenewReplica) -> None:
         self._replicas.owned.on_renew(connection, message)
 
+    def on_owner_shown(self, connection: PeerConnection, message: wire.ShowOwner) -> None:
+        self._replicas.owners.on_shown(connection, message)
+
     # ── news of the peer daemon ──────────────────────────────────────────────────────────────────
 
     def on_observed_address(self, connection: PeerConnection, address: str) -> None:

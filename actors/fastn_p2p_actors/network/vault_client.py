@@ -20,6 +20,7 @@ from ..vault.messages import (
     EnrolledReplicas,
     GetTransport,
     ListEnrolled,
+    NoteOwner,
     RecordEvent,
     SignBatch,
     SignDelegation,
@@ -106,6 +107,10 @@ class VaultClient:
     async def claim_home(self, identity: str, binding: tuple[str, str], endpoint: bytes) -> EnrolledReplicas:
         """Give a binding a home unless it has one, and return the same as ``enrolled``: see ``ClaimHome``."""
         return await self._request(ClaimHome(identity, *binding, endpoint), EnrolledReplicas)
+
+    async def note_owner(self, identity: str, statement: bytes) -> EnrolledReplicas:
+        """Keep an owner statement if it is the highest, and return the same as ``enrolled``: see ``NoteOwner``."""
+        return await self._request(NoteOwner(identity, statement), EnrolledReplicas)
 
     async def record_event(self, event: RecordEvent) -> Ack:
         """Have the vault write an event to the audit log."""

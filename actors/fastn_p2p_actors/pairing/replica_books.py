@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,10 +26,10 @@ from fastn_p2p_client.ipc.messages import (
     RemoveReplica,
     SetIdentityOnline,
 )
-from fastn_p2p_client.limits import MAX_NAME
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
+from ..runtime.machine_name import machine_name
 from .pairing_book import PairingBook, StoredPeer
 
 PURPOSE: Final = " replica"
@@ -172,12 +171,6 @@ class ReplicaJoinBook:
 
     def _client(self) -> Client:
         return Client(self._home.path, program="fastn-p2p replica join")
-
-
-def machine_name() -> str:
-    """Return the name of this machine, as a name of a replica."""
-    plain = re.sub(r"[^a-z0-9_-]+", "-", socket.gethostname().lower()).strip("-_")
-    return plain[:MAX_NAME] or "machine"
 
 
 async def _store_or_undo(

@@ -11,6 +11,7 @@
 - ``connection_limits``, ``rate_limiter``: limits of programs, and token buckets.
 - ``log_files``, ``json_log``: one log file per process, as text or JSON.
 - ``sampled_log``, ``journal``: sampling during floods, the journal of systemd.
+- ``machine_name``: the name by which other daemons of an identity call this one.
 - ``last_exit``, ``time_slices``: how the daemon ended last; long loops split over event loop iterations.
 - ``site_packages``: packages installed, replaced or removed while a process runs.
 - ``worker_process``: start of a one-shot worker.

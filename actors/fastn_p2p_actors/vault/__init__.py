@@ -20,6 +20,7 @@ It accepts typed requests of two roles. It signs delegations and records that it
 - ``backups``: backups of keys.
 - ``last_replies``: signatures that a locked vault repeats.
 - ``revocation_files``: revocations of identities, beside their keys.
+- ``signatures``: what the identities' keys sign.
 - ``replica_files``: other daemons for which the vault signs.
 - ``vault``: replies to requests.
 - ``audit_log``, ``audit_events``: log of what was signed, and of what other processes report.

@@ -14,6 +14,7 @@ from fastn_p2p_client.errors import Forbidden, VaultLocked
 from fastn_p2p_client.ipc.messages import Cancel
 
 from .messages import (
+    AdoptEnrolled,
     AdoptKeys,
     ClaimHome,
     CreateKey,
@@ -26,6 +27,7 @@ from .messages import (
     ListEnrolled,
     ListKeys,
     ListRevokedKeys,
+    NoteOwner,
     PromoteHome,
     RecordEvent,
     RevokeKey,
@@ -101,7 +103,9 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     EnrolReplica: _open(_gateway),
     EndReplica: _open(_gateway),
     PromoteHome: _always(_gateway),
+    AdoptEnrolled: _open(_gateway),
     ClaimHome: _always(_network),
+    NoteOwner: _always(_network),
     ListEnrolled: _always(_gateway | _network),
     SignReplica: _open(_network),
     RecordEvent: _always(_gateway | _network),
@@ -127,6 +131,7 @@ _DONE_BY: Final[dict[type[msgspec.Struct], str]] = {
     SignInvitation: "making an invitation",
     EnrolReplica: "adding a replica",
     EndReplica: "removing a replica",
+    AdoptEnrolled: "adopting replicas",
     SignReplica: "renewing a replica's delegation",
 }
 """Purpose of each request, for the error of a locked vault."""

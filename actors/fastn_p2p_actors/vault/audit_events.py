@@ -12,6 +12,7 @@ from fastn_p2p_actors.credentials.delegation import peek_delegation
 from fastn_p2p_client.keys import id52_of
 
 from .messages import (
+    AdoptEnrolled,
     AdoptKeys,
     CreateKey,
     DeleteKey,
@@ -21,6 +22,7 @@ from .messages import (
     EnrolReplica,
     GetTransport,
     IdentityKey,
+    NoteOwner,
     PromoteHome,
     RevokedKey,
     RevokeKey,
@@ -75,6 +77,10 @@ def _event_of(request: msgspec.Struct, reply: object) -> tuple[str, dict[str, ob
             return "replica-added", {"identity": identity, "endpoint": endpoint.hex(), "name": name}
         case EndReplica(identity, replica), EnrolledReplicas():
             return "replica-removed", {"identity": identity, "replica": replica, "at_once": request.at_once}
+        case AdoptEnrolled(identity), EnrolledReplicas():
+            return "replicas-adopted", {"identity": identity, "without": list(request.without)}
+        case NoteOwner(identity), EnrolledReplicas():
+            return "replicas-owner-shown", {"identity": identity, "is_here": reply.owner is None or reply.owner.is_here}
         case PromoteHome(identity, protocol, instance, replica), EnrolledReplicas():
             return "home-moved", {"identity": identity, "binding": f"{protocol}/{instance}", "replica": replica}
         case CreateKey(name), IdentityKey():

@@ -12,6 +12,8 @@ import platform
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -27,6 +29,7 @@ from ..backup.archive import (
     IDENTITIES,
     MANIFEST,
     MAX_PUBLIC,
+    REPLICAS,
     REVOCATION,
     SEED,
     SEED_DIGITS,
@@ -42,7 +45,9 @@ from ..backup.archive import (
 )
 from ..credentials import read_revocation
 from ..credentials.sodium import SEED_BYTES
+from ..runtime.machine_name import machine_name
 from ..storage.atomic_files import error_text
+from ..storage.enrolled_replicas import EnrolmentFile, decode_enrolments
 from .age_file import AgeReader, AgeWriter
 from .age_keys import WORK_FACTOR, AgeFormatError
 from .key_codec import StoredKey
@@ -53,6 +58,7 @@ from .messages import AdoptKeys
 from .owner_messages import BackupOpened, CreateBackup, OpenBackup
 from .passphrase import Secret
 from .revocation_files import SavedRevocation, decode_revocation
+from .signatures import sign_owner_statement
 
 MAX_KEYS: Final = 100_000
 """Keys in one backup."""
@@ -69,6 +75,7 @@ class BackupKey(NamedTuple):
     created: str
     pair: KeyPair
     revocation: SavedRevocation | None
+    enrolments: EnrolmentFile | None = None
 
 
 class BackupKeys:
@@ -196,7 +203,7 @@ class Backups:
                 key = opened.keys.get(name)
                 if key is None:
                     raise BackupUnusable(path="the backup", reason=f"it has no identity {name!r}")
-                if self._store.adopt(new_name, key.pair, key.created, key.revocation):
+                if self._store.adopt(new_name, key.pair, key.created, key.revocation, key.enrolments):
                     made.append(new_name)
         except BaseException:
             for new_name in made:
@@ -231,6 +238,13 @@ class Backups:
         if saved is not None:
             data = msgspec.json.encode(saved) + b"\n"
             writer.write(encode_file(f"{IDENTITIES}/{name}/{REVOCATION}", data, self._clock()))
+        if enrolments := self._store.replicas.export(name, self._clock(), partial(self._first_owner, stored)):
+            writer.write(encode_file(f"{IDENTITIES}/{name}/{REPLICAS}", enrolments, self._clock()))
+
+    def _first_owner(self, key: StoredKey) -> bytes:
+        """Return the statement that this daemon is the owner's, for a vault that will be restored from the backup."""
+        daemon = machine_name()
+        return sign_owner_statement(key, self._store.transport, self._store.lineage, 0, 0, self._clock(), daemon)
 
     def _read(self, secret: Secret, source: int) -> BackupKeys:
         """Return the opened backup. Called in a thread."""
@@ -257,6 +271,7 @@ class _BackupReader:
         self._opened = opened
         self._pairs: dict[str, KeyPair] = {}
         self._revocations: dict[str, SavedRevocation] = {}
+        self._enrolments: dict[str, EnrolmentFile] = {}
 
     def read(self) -> None:
         """Read everything. Raises AgeFormatError or ArchiveError."""
@@ -273,7 +288,9 @@ class _BackupReader:
                 path, size = found
                 if self._read_key_file(path, size):
                     continue
-                public.append(encode_file(path, self._read_file(size), 0))
+                data = self._read_file(size)
+                self._note_enrolments(path, data)
+                public.append(encode_file(path, data, 0))
                 total += len(public[-1])
                 if total > MAX_PUBLIC:
                     raise ArchiveError(f"its files without keys have more than {MAX_PUBLIC} bytes")
@@ -322,6 +339,12 @@ class _BackupReader:
         self._reader.read(1 + padding(size))
         return True
 
+    def _note_enrolments(self, path: str, data: bytes) -> None:
+        identity = split_identity_path(path)
+        if identity is not None and identity[1] == REPLICAS:
+            with suppress(*UNDECODABLE):  # ``BackupContents`` says that it is left out
+                self._enrolments[identity[0]] = decode_enrolments(data)
+
     def _check(self, manifest: Manifest) -> None:
         """Give the keys to the opened backup, after checking that they are those of the manifest."""
         for key in manifest.identities:
@@ -331,7 +354,9 @@ class _BackupReader:
                 raise ArchiveError(f"the key of {key.name[:64]!r} in it is missing or another one")
             if saved is not None and read_revocation(saved.revocation).identity != pair.public:
                 raise ArchiveError(f"the revocation of {key.name!r} in it is another identity's")
-            self._opened.keys[key.name] = BackupKey(key.created, self._pairs.pop(key.name), saved)
+            self._opened.keys[key.name] = BackupKey(
+                key.created, self._pairs.pop(key.name), saved, self._enrolments.get(key.name)
+            )
 
 
 def _read_all(descriptor: int) -> bytes:

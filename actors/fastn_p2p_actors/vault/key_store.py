@@ -23,6 +23,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
 from ..storage.atomic_files import sync_directory
+from ..storage.enrolled_replicas import EnrolmentFile
 from . import takeover
 from .key_codec import KeyCodec, StoredKey
 from .key_file import PLAIN, SEALED, SUFFIX, KeyHeader, encode_header, open_key_file, prepare_directory
@@ -70,7 +71,7 @@ class KeyStore:
         self._folder = folder
         self._identities = folder / "identities"
         self.revocations = RevocationFiles(self._identities)
-        self.replicas = ReplicaFiles(self._identities)
+        self.replicas = ReplicaFiles(self._identities, self._own_lineage)
         self._memory = memory
         self._codec = KeyCodec(memory, clock)
         self._known: dict[str, StoredKey] = {}
@@ -207,6 +208,23 @@ class KeyStore:
         """Random name of this daemon's succession of transport keys."""
         return bytes.fromhex(self.transport.header.lineage)
 
+    def _own_lineage(self) -> bytes:
+        return b"" if self._transport is None else self.lineage
+
+    def public_of(self, name: str) -> bytes:
+        """Return the public key of an identity, also while the store is locked.
+
+        Raises:
+            InvalidName: the name is no name of an identity.
+            IdentityNotFound: it has no key.
+            HomeUnusable: its file cannot be used.
+        """
+        try:
+            with open_key_file(self._path(name), _IDENTITY, name) as (header, _):
+                return bytes(PublicKey(header.public))
+        except FileNotFoundError:
+            raise IdentityNotFound(identity=name) from None
+
     def create(self, name: str) -> StoredKey:
         """Create the key of a new identity.
 
@@ -228,12 +246,20 @@ class KeyStore:
             raise IdentityExists(identity=name) from None
         return made
 
-    def adopt(self, name: str, pair: KeyPair, created: str, revocation: SavedRevocation | None) -> bool:
+    def adopt(
+        self,
+        name: str,
+        pair: KeyPair,
+        created: str,
+        revocation: SavedRevocation | None,
+        enrolments: EnrolmentFile | None = None,
+    ) -> bool:
         """Create the key of an identity from a copy of ``pair``, with its revocation. Return False if it is here.
 
         Args:
             created: time at which the key was made.
             revocation: its revocation; None without one. One that is here already stays.
+            enrolments: its replicas; None without any. Those of a key that is here already stay.
 
         Raises:
             InvalidName: the name is no name of an identity.
@@ -249,6 +275,9 @@ class KeyStore:
             raise IdentityExists(identity=name)
         if not is_here:
             self.revocations.delete(name)  # of a deletion that was interrupted
+            self.replicas.delete(name)
+            if enrolments is not None:
+                self.replicas.restore(name, enrolments, pair.public)
         if revocation is not None and self.revocations.find(name) is None:
             self.revocations.write(name, revocation)
         if not is_here:

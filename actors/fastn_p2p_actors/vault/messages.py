@@ -15,7 +15,8 @@ from fastn_p2p_actors.credentials.delegation import LINEAGE_BYTES
 from fastn_p2p_actors.credentials.envelope import UnixTime
 from fastn_p2p_actors.credentials.invitation import MAX_RECORD_INSIDE, BindingNames, Secret, Uses
 from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES
-from fastn_p2p_actors.credentials.peer_record import EndpointEntry
+from fastn_p2p_actors.credentials.owner_statement import MAX_OWNER_STATEMENT
+from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry
 from fastn_p2p_actors.credentials.pkarr import MAX_SEQUENCE
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
 from fastn_p2p_client.keys import KEY_BYTES
@@ -137,6 +138,20 @@ class PromoteHome(Message, frozen=True, tag=229):
     """Name of the replica, or the id of its endpoint; empty for the owner's daemon."""
 
 
+class AdoptEnrolled(Message, frozen=True, tag=230):
+    """Renew the replicas of an identity from now on, in place of another daemon. The reply is ``EnrolledReplicas``.
+
+    The vault signs an ``OwnerStatement`` of a higher generation than any that it has seen. It may be repeated: a
+    daemon that is the owner's already stays it, with the same statement.
+    """
+
+    identity: Name
+    daemon: Annotated[str, Meta(max_length=MAX_NAME)]
+    """Name of this daemon, for people."""
+    without: Annotated[tuple[Annotated[str, Meta(max_length=4 * MAX_NAME)], ...], Meta(max_length=MAX_DELEGATIONS)] = ()
+    """Names or endpoint ids of replicas to remove before, as ``EndReplica`` does at once."""
+
+
 # ── network → vault ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -151,6 +166,17 @@ class ClaimHome(Message, frozen=True, tag=228):
     instance: Name
     endpoint: Annotated[bytes, Meta(max_length=KEY_BYTES)] = b""
     """Endpoint of the replica; empty for the owner's daemon."""
+
+
+class NoteOwner(Message, frozen=True, tag=231):
+    """Keep an ``OwnerStatement`` that another daemon has shown, if it is the highest. The reply is
+    ``EnrolledReplicas``.
+
+    The vault verifies it. If it names another daemon, the vault signs nothing more for replicas.
+    """
+
+    identity: Name
+    statement: Annotated[bytes, Meta(max_length=MAX_OWNER_STATEMENT)]
 
 
 class SignReplica(Message, frozen=True, tag=211):
@@ -330,11 +356,22 @@ class HomeEntry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Number of this choice, which is higher than that of every earlier one of the identity."""
 
 
+class ReplicaOwner(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Daemon that renews the replicas of an identity."""
+
+    statement: bytes
+    """Highest ``OwnerStatement`` so far."""
+    is_here: bool
+    """True if it is this vault's own. Otherwise this vault signs nothing for replicas."""
+
+
 class EnrolledReplicas(Message, frozen=True, tag=227):
     """Replicas of one identity, also removed ones whose last delegations may still be valid, and its homes."""
 
     replicas: tuple[EnrolledReplica, ...]
     homes: tuple[HomeEntry, ...] = ()
+    owner: ReplicaOwner | None = None
+    """None if this daemon has always been the owner's."""
 
 
 class LockState(Message, frozen=True, tag=226):
@@ -397,7 +434,9 @@ VaultRequest: TypeAlias = (
     | EnrolReplica
     | EndReplica
     | PromoteHome
+    | AdoptEnrolled
     | ClaimHome
+    | NoteOwner
     | ListEnrolled
     | SignReplica
     | GetTransport

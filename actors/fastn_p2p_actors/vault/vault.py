@@ -10,7 +10,6 @@ import msgspec
 
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability, pkarr, read_revocation
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
-from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
 from fastn_p2p_actors.credentials.invitation import build_invitation
 from fastn_p2p_actors.credentials.key_transfer import RECIPIENT_BYTES, seal_key
 from fastn_p2p_actors.credentials.peer_record import MAX_DELEGATIONS, EndpointEntry, build_record, check_entry
@@ -28,12 +27,14 @@ from .key_store import KeyStore
 from .last_replies import LastReplies, Signed
 from .messages import (
     PAGE,
+    AdoptEnrolled,
     AdoptKeys,
     ClaimHome,
     CreateKey,
     DeleteKey,
     EndpointKey,
     EndReplica,
+    EnrolledReplicas,
     EnrolReplica,
     GetEndpoint,
     GetLockState,
@@ -44,6 +45,7 @@ from .messages import (
     ListKeys,
     ListRevokedKeys,
     LockState,
+    NoteOwner,
     PromoteHome,
     RecordEvent,
     RevokedKey,
@@ -66,6 +68,7 @@ from .messages import (
     VaultRequest,
 )
 from .revocation_files import SavedRevocation
+from .signatures import sign_body, sign_owner_statement
 
 DELEGATION_SECONDS: Final = 24 * 3600
 """Seconds for which a delegation is valid."""
@@ -171,6 +174,11 @@ class Vault:
                 return self._store.replicas.end(request, self._now())
             case PromoteHome():
                 return self._store.replicas.promote(request, self._now())
+            case AdoptEnrolled():
+                return self._adopt_replicas(request)
+            case NoteOwner(name, statement):
+                public = self._store.public_of(name)
+                return self._store.replicas.note_owner(name, statement, public, self._now())
             case ClaimHome():
                 return self._store.replicas.claim(request, self._now())
             case ListEnrolled(name):
@@ -222,7 +230,7 @@ class Vault:
         saved = self._store.revocations.find(name)
         if saved is None:
             key = self._store.find(name)
-            blob = _sign(key, "revocation", build_revocation(key.pair.public, self._now(), successor))
+            blob = sign_body(key, "revocation", build_revocation(key.pair.public, self._now(), successor))
             packet = encode_record_packet(key.pair.public, blob)
             signature = key.pair.sign(pkarr.signing_input(pkarr.MAX_SEQUENCE, packet))
             body = pkarr.join_body(signature, pkarr.MAX_SEQUENCE, packet)
@@ -275,7 +283,7 @@ class Vault:
             now + DELEGATION_SECONDS,
             (SPEAK,),
         )
-        return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+        return SignedDelegation(sign_body(key, "delegation", delegation), delegation.not_after)
 
     def _sign_replica(self, request: SignReplica) -> SignedDelegation:
         key = self._signing_key(request.identity)
@@ -283,7 +291,15 @@ class Vault:
         delegation = self._store.replicas.delegation_of(
             request, key.pair.public, own, int(self._now()), DELEGATION_SECONDS
         )
-        return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+        return SignedDelegation(sign_body(key, "delegation", delegation), delegation.not_after)
+
+    def _adopt_replicas(self, request: AdoptEnrolled) -> EnrolledReplicas:
+        key, transport, now = self._signing_key(request.identity), self._store.transport, self._now()
+
+        def sign(generation: int, term: int) -> bytes:
+            return sign_owner_statement(key, transport, self._store.lineage, generation, term, now, request.daemon)
+
+        return self._store.replicas.adopt(request, now, sign)
 
     def _sign_invitation(self, request: SignInvitation) -> SignedInvitation:
         key = self._signing_key(request.identity)
@@ -296,7 +312,7 @@ class Vault:
             request.record,
             request.secret,
         )
-        return SignedInvitation(_sign(key, "invitation", invitation))
+        return SignedInvitation(sign_body(key, "invitation", invitation))
 
     def _sign_packet(self, key: StoredKey, request: SignPacket) -> SignedRecordPacket:
         record = self._sign_record(key, request, is_withdrawal=request.withdrawn)
@@ -316,7 +332,7 @@ class Vault:
             return SignedRecord(b"", 0)
         entries = others if is_withdrawal else (own, *others)
         record = build_record(key.pair.public, sequence, now, RECORD_SECONDS, entries)
-        return SignedRecord(_sign(key, "record", record), int(now) + RECORD_SECONDS)
+        return SignedRecord(sign_body(key, "record", record), int(now) + RECORD_SECONDS)
 
     def _valid_entries(
         self, key: StoredKey, entries: tuple[EndpointEntry, ...], sequence: int, now: float
@@ -332,11 +348,6 @@ class Vault:
             is_own = delegation.endpoint == own or delegation.lineage == self._store.lineage
             if not is_own and now < delegation.not_after and entry.sequence < sequence:
                 yield entry
-
-
-def _sign(key: StoredKey, kind: str, body: Body) -> bytes:
-    encoded = encode_body(body)
-    return seal(encoded, key.pair.sign(signing_input(kind, encoded)))
 
 
 def _endpoint(key: StoredKey) -> EndpointKey:

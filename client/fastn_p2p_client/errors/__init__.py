@@ -64,6 +64,7 @@ people. The classes are in ``p2p_error``, ``usage``, ``local``, ``vault_errors``
     │   ├── BackupConflict         the home has other identities, peers or groups of the same names or keys
     │   ├── IdentityElsewhere      it needs the identity's key, which is at another daemon
     │   ├── OwnerAway              the owner has not renewed the delegation of this replica
+    │   ├── OwnerReplaced          another daemon renews the replicas of the identity
     │   └── ReplicaNotFound        the identity has no replica of this name
     ├── RemoteError                the peer, its daemon, or the path to it
     │   ├── PeerUnknown            no address is known for the peer
@@ -153,7 +154,7 @@ from .remote import (
     PeerUnreachable,
     ProtocolNotFound,
 )
-from .replica_errors import HomeAway, IdentityElsewhere, OwnerAway, ReplicaNotFound, ReplicaRemoved
+from .replica_errors import HomeAway, IdentityElsewhere, OwnerAway, OwnerReplaced, ReplicaNotFound, ReplicaRemoved
 from .usage import (
     BadMessage,
     BadReply,
@@ -235,6 +236,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "OwnerAway",
+    "OwnerReplaced",
     "P2PError",
     "PassphraseDelayed",
     "PayloadTooLarge",

@@ -57,6 +57,21 @@ class OwnerAway(LocalError):
     reason: str
 
 
+class OwnerReplaced(LocalError):
+    """Another daemon renews the replicas of the identity, and chooses the homes of its bindings."""
+
+    code = "owner-replaced"
+    template = (
+        "the replicas of {identity!r} belong to another daemon with its key, {owner}, since {since}. Do it there. "
+        "To have them here instead: fastn-p2p replica adopt {identity}"
+    )
+    identity: str
+    owner: str
+    """Name of that daemon."""
+    since: str
+    """Time of its statement: UTC, ISO 8601."""
+
+
 class ReplicaNotFound(LocalError):
     """The identity has no replica of this name."""
 

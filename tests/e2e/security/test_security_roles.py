@@ -46,6 +46,8 @@ EVERY_VAULT_MESSAGE: Final = [
     vault.SignReplica("alice", bytes(32)),
     vault.PromoteHome("alice", "Mail", "default"),
     vault.ClaimHome("alice", "Mail", "default", bytes(32)),
+    vault.AdoptEnrolled("alice", "mallory"),
+    vault.NoteOwner("alice", bytes(64)),
     vault.ListEnrolled("alice"),
     vault.RecordEvent("record-signed", {"identity": "alice"}),
 ]
@@ -73,6 +75,7 @@ MANAGING: Final = [
     network.PrepareRestart(),
     network.SetWorkerBindings(()),
     network.RefreshReplicas("alice", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"),
+    network.RestoreReplicas("alice", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", []),
     network.KeepJoined("alice", "", ""),
     network.EndJoined("alice"),
     network.GetReplicas(),

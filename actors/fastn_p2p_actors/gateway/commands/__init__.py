@@ -55,7 +55,15 @@ from .programs import get_binding, register, watch_bindings
 from .protocols import list_protocols
 from .reach import explain_peer, ping_peer
 from .removal import remove_protocol
-from .replicas import add_replica, join_identity, list_replicas, promote_replica, remove_joined, remove_replica
+from .replicas import (
+    add_replica,
+    adopt_replicas,
+    join_identity,
+    list_replicas,
+    promote_replica,
+    remove_joined,
+    remove_replica,
+)
 from .settings import reload_settings
 from .status import get_status
 from .transport import rotate_transport
@@ -119,6 +127,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.AddReplica: Command(add_replica, changes=True),
     m.RemoveReplica: Command(remove_replica, changes=True),
     m.PromoteReplica: Command(promote_replica, changes=True),
+    m.AdoptReplicas: Command(adopt_replicas, changes=True),
     m.ListReplicas: Command(list_replicas, changes=False),
     m.JoinIdentity: Command(join_identity, changes=True),
     m.RemoveJoined: Command(remove_joined, changes=True),

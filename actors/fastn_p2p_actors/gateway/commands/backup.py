@@ -16,9 +16,11 @@ from fastn_p2p_client.ipc.messages import Ack, PeerReply, RestoreBackup, Restore
 
 from ...backup.archive import ArchiveError
 from ...backup.contents import BackupContents
+from ...credentials.owner_statement import peek_owner_statement
 from ...network.admin_messages import (
     RestoreInvitation,
     RestorePeer,
+    RestoreReplicas,
     RestoreRevocation,
     SetBlocked,
     SetGroup,
@@ -65,7 +67,20 @@ async def restore_backup(context: GatewayContext, message: RestoreBackup, payloa
     context.spawn(finish_revocations(context))
     restored = [context.store.identity(name).info() for name in plan.names]
     problems = (*contents.problems, *plan.problems)
-    return RestoreReply(restored, plan.skipped, len(plan.peers), problems, _permissions(plan))
+    replicas, owners = _replicas(plan, contents)
+    return RestoreReply(restored, plan.skipped, len(plan.peers), problems, _permissions(plan), replicas, owners)
+
+
+def _replicas(plan: RestorePlan, contents: BackupContents) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Return the names of the replicas of each restored identity, and that of the daemon which renews them."""
+    replicas: dict[str, tuple[str, ...]] = {}
+    owners: dict[str, str] = {}
+    for each in plan.identities:
+        saved = contents.replicas.get(each.name_in_backup)
+        if saved is not None and saved.present:
+            replicas[each.identity.name] = tuple(replica.name for replica in saved.present)
+            owners[each.identity.name] = peek_owner_statement(saved.owner).daemon
+    return replicas, owners
 
 
 def _permissions(plan: RestorePlan) -> dict[str, tuple[str, ...]]:
@@ -122,6 +137,9 @@ async def _apply(context: GatewayContext, journal: RestoreJournal) -> None:
             await context.network.request(SetGroup(name, True), Ack)
         for start in range(0, len(members), _MEMBERS):
             await context.network.request(SetMembers(name, tuple(members[start : start + _MEMBERS]), ()), Ack)
+    for each in plan.identities:
+        if each.has_replicas:
+            await context.network.request(RestoreReplicas(each.identity.name, each.identity.id52, each.reports), Ack)
     for name in plan.names:
         if not context.store.exists(name):
             journal.move(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ from fastn_p2p_client.errors import BadMessage, IdentityElsewhere, IdentityExist
 from fastn_p2p_client.ipc.messages import (
     Ack,
     AddReplica,
+    AdoptReplicas,
     HomeInfo,
     HomeReply,
     IdentityReply,
@@ -31,11 +33,15 @@ from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
 from ...network.admin_messages import EndJoined, GetReplicas, KeepJoined, RefreshReplicas
+from ...runtime.machine_name import machine_name
 from ...storage.identity_store import IdentityFile
 from ...vault import messages as vault
 from ..context import GatewayContext
 from .invitations import remove_invited_identity
 from .programs import wait_until_released
+
+_ADOPT_SECONDS: Final = 20.0
+"""Seconds that the network process may take to adopt replicas: it waits for their reports."""
 
 
 async def add_replica(context: GatewayContext, message: AddReplica, _: bytes) -> ReplicaList:
@@ -76,6 +82,18 @@ async def promote_replica(context: GatewayContext, message: PromoteReplica, _: b
     return HomeReply(HomeInfo(identity=name, protocol=protocol, instance=instance, daemon=daemon, term=home.term))
 
 
+async def adopt_replicas(context: GatewayContext, message: AdoptReplicas, _: bytes) -> ReplicaList:
+    name = check_name(message.identity, "an identity")
+    async with context.identity_lock(name):
+        record = context.store.usable_identity(name)
+        record.check_owned("adopting replicas")
+        request = vault.AdoptEnrolled(name, machine_name(), message.without)
+        await context.vault.request(request, vault.EnrolledReplicas)
+        refresh = RefreshReplicas(name, record.id52, wait=record.online)
+        await context.network.request(refresh, Ack, timeout=_ADOPT_SECONDS)
+    return await list_replicas(context, ListReplicas(name), b"")
+
+
 async def list_replicas(context: GatewayContext, message: ListReplicas, _: bytes) -> ReplicaList:
     names = context.store.names()
     if message.identity:
@@ -88,12 +106,20 @@ async def list_replicas(context: GatewayContext, message: ListReplicas, _: bytes
         reported = {each.endpoint: each for each in reports if each.identity == name}
         if "" in reported:
             found.append(reported[""])
+            _keep_owner(context, name, reported[""].name)
             continue
         enrolled = await context.vault.request(vault.ListEnrolled(name), vault.EnrolledReplicas)
         for each in enrolled.replicas:
             known = reported.get(each.endpoint.hex())
-            found.append(known if known is not None and not each.removed else _info(name, each))
+            found.append(known if known is not None and not each.removed else _info(name, each, enrolled.owner))
     return ReplicaList(found, [each for each in report.here if each.partition("/")[0] in names])
+
+
+def _keep_owner(context: GatewayContext, name: str, owner: str) -> None:
+    """Write the name of the owner's daemon, if it is another one than before."""
+    record = context.store.identity(name)
+    if record.owner and record.owner != owner:
+        context.store.write_identity(msgspec.structs.replace(record, owner=owner))
 
 
 async def join_identity(context: GatewayContext, message: JoinIdentity, _: bytes) -> IdentityReply:
@@ -153,11 +179,12 @@ def _endpoint(text: str) -> bytes:
     return endpoint
 
 
-def _info(identity: str, enrolled: vault.EnrolledReplica) -> ReplicaInfo:
+def _info(identity: str, enrolled: vault.EnrolledReplica, owner: vault.ReplicaOwner | None = None) -> ReplicaInfo:
     """Return a replica of which the network process has nothing to say."""
+    is_here = owner is None or owner.is_here
     return ReplicaInfo(
         identity=identity,
         name=enrolled.name,
         endpoint=enrolled.endpoint.hex(),
-        state="removed" if enrolled.removed else "new",
+        state="removed" if enrolled.removed else "new" if is_here else "elsewhere",
     )

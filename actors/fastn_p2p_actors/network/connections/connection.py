@@ -88,6 +88,7 @@ class PeerConnection:
         closed: True once the connection has ended.
         supports_invitations: True if the peer daemon understands the redemption of an invitation.
         supports_replicas: True if it understands the report of a replica.
+        supports_owners: True if it understands which daemon renews replicas.
         ready: done when the peer daemon's hello has arrived, with an exception if the connection ends before.
         introductions: identities that have been proved to speak through the peer daemon's endpoint.
         identities: proves the local identities, and verifies those of the peer daemon.
@@ -128,7 +129,7 @@ class PeerConnection:
         self.sent = 0
         self.received = 0
         self.closed = False
-        self.supports_invitations = self.supports_replicas = False
+        self.supports_invitations = self.supports_replicas = self.supports_owners = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -407,6 +408,7 @@ class PeerConnection:
             self.sessions.pausing.peer_pauses = hello.pauses
             self.identities.sends_updates = hello.news
             self.supports_invitations, self.supports_replicas = hello.invitations, hello.replicas
+            self.supports_owners = hello.owners
             self.ready.set_result(None)
             self._owner.on_hello(self)
             if hello.news:

@@ -137,6 +137,10 @@ class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
         """The peer daemon says that a binding keeps nothing. Nothing of it is verified."""
         ...
 
+    def on_owner_shown(self, connection: ConnectionT, message: wire.ShowOwner) -> None:
+        """The peer daemon shows which daemon renews the replicas of an identity. Nothing of it is verified."""
+        ...
+
     def on_closed(self, connection: ConnectionT) -> None:
         """The connection has ended. Nothing else is reported of it."""
         ...

@@ -132,5 +132,7 @@ class MessageDispatcher(Generic[ConnectionT]):
                 self._owner.on_observed_address(self._connection, message.address)
             elif isinstance(message, wire.SpreadRequests):
                 self._owner.on_spread_requests(self._connection, message)
+            elif isinstance(message, wire.ShowOwner):
+                self._owner.on_owner_shown(self._connection, message)
             else:
                 self._owner.on_pushed_record(self._connection, message.record)

@@ -128,6 +128,7 @@ class ConnectionPool:
             newest=WIRE_VERSION,
             replicas=True,
             start=start,
+            owners=True,
         )
         self._started_ms = started_ms
         self._memory = PeerMemory(self._loop, payloads=payloads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from typing import Final
 
 from fastn_p2p_client.errors import (
@@ -28,6 +29,7 @@ from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.pool import ConnectionPool
 from ..connections.proven_identities import IntroductionRegistry
+from ..transport.endpoint import EndpointAddress
 from ..wire import messages as wire
 from .candidate_race import CandidateRace
 from .record_finder import RecordFinder
@@ -38,6 +40,8 @@ _PROOF_TIMEOUT: Final = 5.0
 """Seconds that a peer daemon gets to introduce an identity for which only an expired delegation is known."""
 _OFFLINE: Final = 5.0
 """Seconds for which a daemon at which an identity is offline is the last of its daemons to be tried."""
+_LOOKUP_SECONDS: Final = 5.0
+"""Time for sources to say where the daemons of an identity are."""
 _MAX_OFFLINE: Final = 1024
 """Pairs of identity and daemon that are remembered."""
 _MAX_SEVERAL: Final = 16_384
@@ -268,6 +272,21 @@ class PeerRouter:
             PeerUnreachable: that daemon does not answer, or nothing is known about it.
         """
         return await self._connect_if(target, lambda each: each.delegation.lineage == lineage)
+
+    async def connect_to_address(self, address: EndpointAddress) -> PeerConnection:
+        """Open or find a connection to an endpoint, whatever identities speak through it. Raises PeerUnreachable."""
+        if self.pool is None:
+            raise PeerUnreachable(peer=address.endpoint.hex(), reason="the network process is stopping")
+        return await self.pool.connect(address)
+
+    async def addresses_of(self, target: bytes) -> dict[bytes, EndpointAddress]:
+        """Look for records of an identity, and return the addresses of its other daemons, by endpoint."""
+        lookup = self._finder.look_up(target)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                while not lookup.done:
+                    await asyncio.shield(lookup.changed)
+        return {each.address.endpoint: each.address for each in reversed(self.known(target))}
 
     async def connect_beside(self, target: bytes, endpoints: frozenset[bytes]) -> PeerConnection:
         """Open or find a connection to a daemon of an identity that is none of these.

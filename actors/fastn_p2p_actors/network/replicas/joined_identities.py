@@ -28,11 +28,11 @@ from fastn_p2p_client.errors import (
     ReplicaRemoved,
 )
 from fastn_p2p_client.ipc.messages import ReplicaInfo
-from fastn_p2p_client.keys import PublicKey, id52_of
 from fastn_p2p_client.tickets import Ticket
 
 from ...credentials import Delegation, read_record, verify_delegation
 from ...credentials.delegation import peek_delegation
+from ...credentials.owner_statement import OwnerStatement
 from ..address_book import AddressBook
 from ..clock import boot_clock
 from ..connections.connection import PeerConnection
@@ -42,6 +42,7 @@ from ..serving.registry import OnlineIdentity, Registry
 from ..transport.endpoint import NetworkEndpoint
 from ..wire import messages as wire
 from .freeze_watch import FreezeWatch
+from .joined_identity import JoinedIdentity, Renewal, SavedJoined
 from .replica_grant import ReplicaGrant, decode_grant
 
 log = logging.getLogger(__name__)
@@ -58,63 +59,6 @@ _ANSWER_SECONDS: Final = 10.0
 """Time for its answer."""
 _WAIT_SECONDS: Final = 3.0
 """Seconds for which bringing an identity online waits for its first delegation."""
-_AWAY_SECONDS: Final = 60
-"""Seconds without an answer after which the owner's daemon counts as away."""
-
-
-class _Joined(msgspec.Struct, kw_only=True):
-    """A joined identity, as it is in the file."""
-
-    name: str
-    identity: bytes
-    owner: str
-    """Name of the owner's daemon."""
-    lineage: bytes
-    """Lineage of the transport keys of the owner's daemon."""
-    delegation: bytes = b""
-    since: int = 0
-    until: int = 0
-    """Unix times at which the delegation begins and ends."""
-    record: bytes = b""
-    packet: bytes = b""
-    is_removed: bool = False
-    """True if the owner has removed this replica."""
-    seen: int = 0
-    """Unix time of the owner's last answer; 0 for none."""
-    homes: tuple[BindingHome, ...] | None = None
-    """Homes of its bindings; None if the owner's daemon chooses none."""
-
-
-class JoinedIdentity:
-    """A joined identity in memory.
-
-    Attributes:
-        saved: what the file has of it.
-        problem: reason for which the owner's daemon has not answered; empty if it has.
-        is_due: set when the next report is due.
-        endpoint: endpoint of the owner's daemon at the last report; empty before the first one.
-        checked: boot time at the begin of the last report that has ended, with or without an answer; else None.
-        granted: done when the owner's daemon has answered the next time.
-    """
-
-    __slots__ = ("checked", "endpoint", "granted", "is_due", "problem", "saved", "task")
-
-    def __init__(self, saved: _Joined) -> None:
-        self.saved = saved
-        self.problem = ""
-        self.endpoint = b""
-        self.checked: float | None = None
-        self.is_due = asyncio.Event()
-        self.granted = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def id52(self) -> str:
-        return id52_of(self.saved.identity)
-
-    @property
-    def key(self) -> PublicKey:
-        return PublicKey(self.saved.identity)
 
 
 class JoinedIdentities:
@@ -129,6 +73,8 @@ class JoinedIdentities:
     Attributes:
         on_granted: called with an online identity that has a new delegation or record.
         on_removed: called with an online identity that is no replica any more.
+        on_owner_away: called with a joined identity whose owner's daemon has not answered a report.
+        on_statement: called with a joined identity and an ``OwnerStatement`` that came with a grant.
         problem: reason why the file cannot be used; empty if it can.
     """
 
@@ -154,11 +100,13 @@ class JoinedIdentities:
         self._file = LazyFile(path, self._encode, 1.0)
         self.on_granted: Callable[[OnlineIdentity], Awaitable[None]]
         self.on_removed: Callable[[OnlineIdentity], Awaitable[None]]
-        self.problem = load_file(path, list[_Joined], self._restore, ": its identities have to join again")
+        self.on_owner_away: Callable[[JoinedIdentity], object] = lambda _: None
+        self.on_statement: Callable[[JoinedIdentity, bytes], object] = lambda _joined, _blob: None
+        self.problem = load_file(path, list[SavedJoined], self._restore, ": its identities have to join again")
         if self._by_name:
             endpoint.watch_address(self.report_all_soon)
 
-    def _restore(self, saved: list[_Joined]) -> None:
+    def _restore(self, saved: list[SavedJoined]) -> None:
         self._by_name = {each.name: JoinedIdentity(each) for each in saved}
 
     def _encode(self) -> bytes:
@@ -202,7 +150,7 @@ class JoinedIdentities:
         record = read_record(blob)
         lineage = record.endpoints[0].delegation.lineage
         self.remove(name)
-        saved = _Joined(name=name, identity=bytes(record.identity), owner=owner, lineage=lineage, record=blob)
+        saved = SavedJoined(name=name, identity=bytes(record.identity), owner=owner, lineage=lineage, record=blob)
         if not self._by_name:
             self._endpoint.watch_address(self.report_all_soon)
         joined = self._by_name[name] = JoinedIdentity(saved)
@@ -221,29 +169,13 @@ class JoinedIdentities:
     def infos(self, name: str = "") -> list[ReplicaInfo]:
         """Return one joined identity, or all, for ``status``."""
         now = self._wall()
-        return [_info(each, now) for each in self._by_name.values() if name in ("", each.saved.name)]
+        return [each.info(now) for each in self._by_name.values() if name in ("", each.saved.name)]
 
     def warnings(self) -> list[str]:
         """Return what is wrong, in words."""
         found = [self.problem] if self.problem else []
         now = self._wall()
-        for each in self._by_name.values():
-            name, owner, left = each.saved.name, each.saved.owner, each.saved.until - now
-            if each.saved.is_removed:
-                found.append(
-                    f"{name} is no replica any more: {owner} has removed this daemon. Remove it here, too: "
-                    f"fastn-p2p replica leave {name}"
-                )
-            elif left <= 0:
-                found.append(
-                    f"{name} is not served here: its delegation has ended, and {owner} does not renew it: "
-                    f"{each.problem or 'it has not answered yet'}"
-                )
-            elif each.problem:
-                found.append(
-                    f"{name} is served here for {int(left / 60)} more minutes: {owner} does not answer: {each.problem}"
-                )
-        return found
+        return found + list(filter(None, (each.warning(now) for each in self._by_name.values())))
 
     # ── what the publisher asks ──────────────────────────────────────────────────────────────────
 
@@ -314,6 +246,28 @@ class JoinedIdentities:
                 if own.lineage == delegation.lineage and own.epoch < delegation.epoch:
                     joined.is_due.set()
 
+    # ── which daemon is the owner's ──────────────────────────────────────────────────────────────
+
+    def find_key(self, identity: bytes) -> JoinedIdentity | None:
+        """Return a joined identity by its key; None if there is none, or this daemon was removed."""
+        return next((each for each in self._by_name.values() if each.saved.identity == identity), None)
+
+    def set_owner(self, joined: JoinedIdentity, blob: bytes, statement: OwnerStatement, record: bytes) -> None:
+        """Report to another daemon from now on, on disk when this returns. No earlier statement counts any more.
+
+        Args:
+            blob, statement: a statement that was verified, and is higher than all before.
+            record: a record of the identity that was verified; empty without one.
+        """
+        saved = joined.saved
+        log.warning("%s is renewed by %s from now on, in place of %s", saved.name, statement.daemon, saved.owner)
+        saved.statement, saved.lineage, saved.owner = blob, statement.lineage, statement.daemon
+        saved.record = record or saved.record
+        joined.has_new_owner = True
+        self._save()
+        self._set_homes(joined)
+        joined.is_due.set()
+
     # ── reports ──────────────────────────────────────────────────────────────────────────────────
 
     def _start(self, joined: JoinedIdentity) -> None:
@@ -326,11 +280,12 @@ class JoinedIdentities:
         delay = _FIRST_DELAY
         while not joined.saved.is_removed:
             joined.is_due.clear()
-            begun = self._boot()
+            begun, lineage = self._boot(), joined.saved.lineage
             try:
                 await self._report(joined)
             except P2PError as error:
-                if isinstance(error, ReplicaRemoved) and joined.saved.seen:  # else it is about to be enrolled
+                is_removed = isinstance(error, ReplicaRemoved) and joined.saved.lineage == lineage
+                if is_removed and joined.saved.seen:  # else it is about to be enrolled
                     await self._end(joined)
                     return
                 if str(error) != joined.problem:
@@ -338,6 +293,7 @@ class JoinedIdentities:
                         "%s, the owner of %s, does not answer: %s", joined.saved.owner, joined.saved.name, error
                     )
                 joined.problem = str(error)
+                self.on_owner_away(joined)
                 wait, delay = delay, min(2 * delay, _LONGEST_DELAY)
             else:
                 joined.problem, wait, delay = "", _INTERVAL, _FIRST_DELAY
@@ -351,17 +307,21 @@ class JoinedIdentities:
 
     async def _report(self, joined: JoinedIdentity) -> None:
         """Report once, and take what the owner's daemon grants. Raises P2PError."""
-        saved, now = joined.saved, self._wall()
+        saved, now, lineage = joined.saved, self._wall(), joined.saved.lineage
         self._book.note_record(saved.identity, saved.record)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                connection = await self._connect(saved.identity, saved.lineage)
+                connection = await self._connect(saved.identity, lineage)
         except TimeoutError:
             raise PeerUnreachable(peer=joined.id52, reason=f"no connection within {_CONNECT_SECONDS:g} s") from None
         joined.endpoint = connection.endpoint
-        wants = not saved.since <= now < (saved.since + saved.until) / 2
-        payload = await self._request_grant(connection, joined, wants_delegation=wants)
-        await self._apply(joined, decode_grant(payload), is_renewal=wants)
+        wants = joined.has_new_owner or not saved.since <= now < (saved.since + saved.until) / 2
+        grant = decode_grant(await self._request_grant(connection, joined, wants_delegation=wants))
+        if saved.lineage != lineage:
+            return  # another daemon is the owner's since
+        if grant.owner and grant.owner != saved.statement:
+            self.on_statement(joined, grant.owner)
+        await self._apply(joined, grant, is_renewal=wants)
 
     async def _request_grant(
         self, connection: PeerConnection, joined: JoinedIdentity, *, wants_delegation: bool
@@ -369,7 +329,7 @@ class JoinedIdentities:
         if not connection.supports_replicas:
             raise PeerUnreachable(peer=joined.id52, reason="its owner's daemon is of an older version")
         address = self._endpoint.address()
-        answer = _Renewal(joined.saved.identity)
+        answer = Renewal(joined.saved.identity)
         message = wire.RenewReplica(
             connection.requests.next_number(),
             joined.saved.identity,
@@ -390,7 +350,7 @@ class JoinedIdentities:
         finally:
             connection.requests.cancel(message.id)
 
-    def _without_home(self, saved: _Joined) -> tuple[tuple[str, str], ...]:
+    def _without_home(self, saved: SavedJoined) -> tuple[tuple[str, str], ...]:
         online = self._registry.by_name(saved.name)
         if online is None:
             return ()
@@ -408,6 +368,7 @@ class JoinedIdentities:
                 raise BadMessage(reason="the grant of a replica has another identity's delegation")
             saved.delegation = grant.delegation
             saved.since, saved.until = delegation.not_before, delegation.not_after
+            joined.has_new_owner = False
             log.info("%s may be served here until %d, says %s", saved.name, saved.until, saved.owner)
         saved.record, saved.packet, saved.seen = grant.record, grant.packet, int(now)
         if is_new:
@@ -457,42 +418,3 @@ class JoinedIdentities:
         online = self._registry.by_name(joined.saved.name)
         if online is not None:
             await self.on_removed(online)
-
-
-def _info(joined: JoinedIdentity, now: float) -> ReplicaInfo:
-    saved = joined.saved
-    is_away = bool(joined.problem) or now - saved.seen > _AWAY_SECONDS
-    state = "removed" if saved.is_removed else "new" if not saved.seen else "away" if is_away else "online"
-    return ReplicaInfo(
-        identity=saved.name,
-        name=saved.owner,
-        endpoint="",
-        state=state,
-        joined=True,
-        seen=saved.seen,
-        until=saved.until,
-        problem=joined.problem,
-        homes=[each.binding for each in saved.homes or () if not each.daemon],
-    )
-
-
-class _Renewal:
-    """``OutgoingCall`` whose outcome is the payload of the reply, or an error."""
-
-    may_repeat = False
-
-    def __init__(self, target: bytes) -> None:
-        self.target = target
-        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def on_reply(self, payload: bytes) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(payload)
-
-    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
-        self.on_error(BadMessage(reason="an application error in reply to a replica's report"))
-
-    def on_error(self, error: P2PError) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)

@@ -20,7 +20,9 @@ from fastn_p2p_client.ipc.messages import ReplicaInfo
 from fastn_p2p_client.keys import KEY_BYTES, id52_of
 
 from ...credentials import EndpointEntry, check_reachability
-from ...vault.messages import EnrolledReplica, EnrolledReplicas, HomeEntry
+from ...credentials.owner_statement import OwnerStatement, peek_owner_statement
+from ...storage.replica_reports import IdentityReports, ReplicaReport
+from ...vault.messages import EnrolledReplica, EnrolledReplicas, HomeEntry, ReplicaOwner
 from ..connections.connection import PeerConnection
 from ..contacts.lazy_file import LazyFile, load_file
 from ..serving.binding_homes import MAX_HOMES, BindingHome
@@ -34,40 +36,24 @@ log = logging.getLogger(__name__)
 
 AWAY_SECONDS: Final = 60
 """Seconds without a report after which a replica counts as away."""
+SILENT_SECONDS: Final = 30.0
+"""Seconds without a report after which a replica is looked for. It reports every 15 s."""
+_FIRST_REPORT_SECONDS: Final = 10.0
+"""The same after the start of this daemon: a replica that waits for it tries again every 5 s."""
 _SAVE_DELAY: Final = 1.0
 """Seconds between a report and its write to disk."""
-
-
-class _SavedReplica(msgspec.Struct, kw_only=True):
-    """Last report of a replica, in the file."""
-
-    endpoint: bytes
-    delegation: bytes = b""
-    until: int = 0
-    """Unix time at which the delegation ends."""
-    relays: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    stated: int = 0
-    """Time of the last change of what it reports, in Unix milliseconds: the sequence of its entry in the record."""
-    seen: int = 0
-    """Unix time of the last report; 0 for none."""
-    is_online: bool = False
-
-
-class _SavedIdentity(msgspec.Struct, kw_only=True):
-    name: str
-    identity: bytes
-    replicas: list[_SavedReplica]
 
 
 class _Replica:
     """Replica of one identity."""
 
-    __slots__ = ("enrolled", "is_busy", "last")
+    __slots__ = ("enrolled", "is_busy", "last", "reported_at")
 
-    def __init__(self, enrolled: EnrolledReplica, last: _SavedReplica) -> None:
+    def __init__(self, enrolled: EnrolledReplica, last: ReplicaReport, reported_at: float) -> None:
         self.enrolled = enrolled
         self.last = last
+        self.reported_at = reported_at
+        """Time of its last report in the event loop's time; before the first one, that which leaves it time for one."""
         self.is_busy = False
         """True while a report of it is answered."""
 
@@ -78,10 +64,17 @@ class _Owned:
     def __init__(self, name: str) -> None:
         self.name = name
         self.replicas: dict[bytes, _Replica] = {}
-        self.saved: dict[bytes, _SavedReplica] = {}
+        self.saved: dict[bytes, ReplicaReport] = {}
         """Last reports by endpoint, until the vault has said which endpoints are enrolled."""
         self.is_loaded = False
         self.homes: tuple[HomeEntry, ...] = ()
+        self.generation = 0
+        """Generation of the newest owner statement that was acted on."""
+        self.blob = b""
+        self.statement: OwnerStatement | None = None
+        """Highest owner statement; None if this daemon has always been the owner's."""
+        self.is_here = True
+        """False if another daemon renews the replicas."""
 
     def at(self, endpoint: bytes) -> _Replica | None:
         """Return the replica at an endpoint, unless it was removed."""
@@ -92,6 +85,10 @@ class _Owned:
 class OwnedReplicas:
     """Replicas of the identities of this daemon.
 
+    Another daemon with the key may renew them, after a backup was restored. Then they are no replicas of this one: they
+    get nothing from it, and its record has their entries only as that daemon has stated them. But the homes of
+    bindings count here, too.
+
     Args:
         path: file with their last reports.
         wall: returns Unix time.
@@ -101,6 +98,9 @@ class OwnedReplicas:
     Attributes:
         renew: signs and publishes a new record of an identity.
         on_changed: called with an identity whose peers must learn what is in ``retired``, and whose replicas must ask.
+        on_reported: called with an identity when a replica of it has reported for the first time since it was adopted.
+        on_lost: called with the connection and the identity of a replica that reports to this daemon, and not to the
+            one that renews it.
         problem: reason why the file cannot be used; empty if it can.
     """
 
@@ -118,32 +118,46 @@ class OwnedReplicas:
         self._retired = retired
         self._identities: dict[bytes, _Owned] = {}
         self._file = LazyFile(path, self._encode, _SAVE_DELAY)
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self.renew: Callable[[OnlineIdentity], Awaitable[None]]
         self.on_changed: Callable[[bytes], object] = lambda _: None
-        self.problem = load_file(path, list[_SavedIdentity], self._restore, ": replicas are listed when they report")
+        self.on_reported: Callable[[bytes], object] = lambda _: None
+        self.on_lost: Callable[[PeerConnection, bytes], object] = lambda _connection, _identity: None
+        self.problem = load_file(path, list[IdentityReports], self._restore, ": replicas are listed when they report")
 
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._file.save()
 
-    def _restore(self, saved: list[_SavedIdentity]) -> None:
+    def _restore(self, saved: list[IdentityReports]) -> None:
         for each in saved:
-            owned = self._identities[each.identity] = _Owned(each.name)
-            owned.saved = {replica.endpoint: replica for replica in each.replicas}
-            self._registry.homes.set(each.identity, ())  # until the vault has told them, none may be served
+            self._restore_one(each)
+
+    def _restore_one(self, saved: IdentityReports) -> None:
+        owned = self._identities[saved.identity] = _Owned(saved.name)
+        owned.saved = {each.endpoint: each for each in saved.replicas}
+        owned.generation = saved.generation
+        self._registry.homes.set(saved.identity, ())  # until the vault has told them, none may be served
 
     def _encode(self) -> bytes:
         saved = [
-            _SavedIdentity(
+            IdentityReports(
                 name=owned.name,
                 identity=identity,
                 replicas=[each.last for each in owned.replicas.values()] or list(owned.saved.values()),
+                generation=owned.generation,
             )
             for identity, owned in self._identities.items()
         ]
         return msgspec.json.encode(saved)
+
+    def restore(self, name: str, identity: bytes, reports: list[ReplicaReport]) -> None:
+        """Keep what a backup says about the replicas of an identity, which is not online yet. Raises StorageFailed."""
+        if identity not in self._identities:
+            self._restore_one(IdentityReports(name=name, identity=identity, replicas=reports))
+            self._file.save_or_raise()
 
     async def refresh(self, name: str, identity: bytes) -> None:
         """Read which endpoints the vault has enrolled, publish a new record, and retire what was removed at once.
@@ -151,7 +165,14 @@ class OwnedReplicas:
         Raises:
             P2PError: the vault or the disk does not work. May be called again.
         """
-        enrolled = await self._vault.enrolled(name)
+        await self._refresh(name, identity, await self._vault.enrolled(name))
+
+    async def note_owner(self, identity: bytes, blob: bytes) -> None:
+        """Act on an owner statement that was verified, and is higher than all before. Raises P2PError."""
+        name = self._identities[identity].name
+        await self._refresh(name, identity, await self._vault.note_owner(name, blob))
+
+    async def _refresh(self, name: str, identity: bytes, enrolled: EnrolledReplicas) -> None:
         owned = self._identities.setdefault(identity, _Owned(name))
         owned.name = name
         self._apply(owned, identity, enrolled)
@@ -177,20 +198,40 @@ class OwnedReplicas:
 
     def _apply(self, owned: _Owned, identity: bytes, enrolled: EnrolledReplicas) -> None:
         known, owned.replicas = owned.replicas, {}
+        now = self._loop.time()
         for each in enrolled.replicas:
             earlier = known.get(each.lineage)
             last = earlier.last if earlier is not None else None
             if last is None and not each.removed:
                 last = owned.saved.get(each.endpoint)
-            owned.replicas[each.lineage] = _Replica(each, last or _SavedReplica(endpoint=each.endpoint))
+            reported_at = earlier.reported_at if earlier is not None else now - SILENT_SECONDS + _FIRST_REPORT_SECONDS
+            owned.replicas[each.lineage] = _Replica(each, last or ReplicaReport(endpoint=each.endpoint), reported_at)
         owned.saved = {}
         owned.is_loaded = True
         owned.homes = enrolled.homes
+        self._apply_owner(owned, enrolled.owner)
         self._set_homes(owned, identity)
+
+    def _apply_owner(self, owned: _Owned, owner: ReplicaOwner | None) -> None:
+        if owner is None:
+            return
+        owned.blob, owned.is_here = owner.statement, owner.is_here
+        statement = owned.statement = peek_owner_statement(owner.statement)
+        if statement.generation <= owned.generation:
+            return
+        owned.generation = statement.generation
+        for each in owned.replicas.values():
+            each.last.is_awaited = owner.is_here and not each.enrolled.removed
+        self._file.changed()
+        if owner.is_here:
+            log.warning("this daemon renews the replicas of %s from now on", owned.name)
+        else:
+            log.warning("%s renews the replicas of %s from now on: this daemon does not", statement.daemon, owned.name)
 
     async def _retire(self, owned: _Owned, identity: bytes) -> None:
         """Have the delegations signed that retire replicas, and tell the peers that know the identity."""
-        ended = [each.enrolled for each in owned.replicas.values() if each.enrolled.removed and each.enrolled.at_once]
+        removed = [each.enrolled for each in owned.replicas.values() if each.enrolled.removed and owned.is_here]
+        ended = [each for each in removed if each.at_once]
         retired = [
             (await self._vault.replica_delegation(owned.name, each.endpoint, each.lineage)).blob for each in ended
         ]
@@ -208,7 +249,7 @@ class OwnedReplicas:
         Without the vault they stay without a home, and refuse requests, until one of them is registered again.
         """
         owned = self._identities.get(identity.raw)
-        if owned is not None and owned.is_loaded:
+        if owned is not None and owned.is_loaded and owned.is_here:
             wanted = self._registry.homes.without_home(identity.raw, identity.bindings.values())
             await self._claim(owned, identity.raw, wanted, b"")
 
@@ -229,15 +270,18 @@ class OwnedReplicas:
             self._registry.homes.remove(identity)
             return
         now = self._wall()
+        owner, owner_name = self._registry.homes.own, ""
+        if owned.statement is not None and not owned.is_here:
+            owner, owner_name = owned.statement.endpoint, owned.statement.daemon
         self._registry.homes.set(
             identity,
             [
                 BindingHome(
                     each.protocol,
                     each.instance,
-                    each.endpoint or self._registry.homes.own,
+                    each.endpoint or owner,
                     each.term,
-                    present[each.endpoint].enrolled.name if each.endpoint in present else "",
+                    present[each.endpoint].enrolled.name if each.endpoint in present else owner_name,
                     max(0, int(now) - present[each.endpoint].last.seen) if each.endpoint in present else 0,
                 )
                 for each in owned.homes
@@ -249,7 +293,7 @@ class OwnedReplicas:
     def lineages(self, identity: bytes) -> frozenset[bytes]:
         """Return the lineages of all enrolments: what other records say about them does not count."""
         owned = self._identities.get(identity)
-        return frozenset() if owned is None else frozenset(owned.replicas)
+        return frozenset(owned.replicas) if owned is not None and owned.is_here else frozenset()
 
     def entries(self, identity: bytes) -> dict[bytes, EndpointEntry]:
         """Return the entries of the replicas that serve the identity, by endpoint."""
@@ -258,7 +302,7 @@ class OwnedReplicas:
             each.last.endpoint: EndpointEntry(
                 each.last.delegation, each.last.stated, each.last.relays, each.last.addresses
             )
-            for each in (() if owned is None else owned.replicas.values())
+            for each in (owned.replicas.values() if owned is not None and owned.is_here else ())
             if each.last.is_online and each.last.until > now and not each.enrolled.removed
         }
 
@@ -277,7 +321,10 @@ class OwnedReplicas:
                 raise BadMessage(reason="a report of a replica without an identity")
             check_reachability(message.relays, message.addresses)
             identity = self._registry.by_key(message.identity)
-            if identity is None and owned is not None and not owned.is_loaded:
+            if owned is not None and not owned.is_loaded:
+                raise PeerOffline(peer=id52_of(message.identity))
+            if owned is not None and not owned.is_here:
+                self.on_lost(connection, message.identity)
                 raise PeerOffline(peer=id52_of(message.identity))
             if replica is None:
                 raise ReplicaRemoved(identity=id52_of(message.identity))
@@ -289,7 +336,7 @@ class OwnedReplicas:
             requests.refuse(message.id, error)
             return
         replica.is_busy = True
-        task = asyncio.get_running_loop().create_task(self._answer(connection, message, identity, replica))
+        task = self._loop.create_task(self._answer(connection, message, identity, replica))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -314,7 +361,11 @@ class OwnedReplicas:
             signed = await self._vault.replica_delegation(identity.name, replica.enrolled.endpoint)
             last.delegation, last.until = signed.blob, signed.not_after
         last.relays, last.addresses, last.is_online = message.relays, message.addresses, message.is_online
-        last.seen = int(now)
+        last.seen, replica.reported_at = int(now), self._loop.time()
+        if last.is_awaited:
+            last.is_awaited = False
+            self._file.changed()
+            self.on_reported(identity.raw)
         if before != (last.relays, last.addresses, last.is_online, last.delegation):
             self._file.changed()
             last.stated = int(now * 1000) - 1  # older than the record that will have it
@@ -325,7 +376,52 @@ class OwnedReplicas:
         claimed = [each for each in message.bindings[:MAX_HOMES] if each not in known]
         await self._claim(owned, identity.raw, claimed, replica.enrolled.endpoint)
         homes = tuple(self._registry.homes.of(identity.raw))
-        return ReplicaGrant(delegation, identity.record, identity.packet, homes)
+        owner = owned.blob if owned.generation else b""
+        return ReplicaGrant(delegation, identity.record, identity.packet, homes, owner)
+
+    # ── which daemon is the owner's ──────────────────────────────────────────────────────────────
+
+    def find_online(self, identity: bytes) -> tuple[OnlineIdentity, bytes] | None:
+        """Return an own identity with replicas that is online, and the newest owner statement, or none if nobody has
+        made one."""
+        owned, online = self._identities.get(identity), self._registry.by_key(identity)
+        if owned is None or online is None or not owned.is_loaded:
+            return None
+        return online, owned.blob if owned.generation else b""
+
+    def rank(self, identity: bytes) -> tuple[int, bytes]:
+        """Return the order of the highest owner statement so far."""
+        owned = self._identities[identity]
+        return owned.statement.rank if owned.statement is not None and owned.generation else (0, b"")
+
+    def adopted(self) -> list[bytes]:
+        """Return the identities whose replicas this daemon renews in place of an earlier one."""
+        return [identity for identity, owned in self._identities.items() if owned.generation and owned.is_here]
+
+    def endpoints(self, identity: bytes) -> set[bytes]:
+        """Return the endpoints of the replicas of an identity that were not removed."""
+        owned = self._identities.get(identity)
+        found = [] if owned is None else [each.enrolled for each in owned.replicas.values()]
+        return {each.endpoint for each in found if not each.removed}
+
+    def awaits(self, identity: bytes) -> bool:
+        """Return whether a replica that was adopted has not reported yet."""
+        owned = self._identities.get(identity)
+        return owned is not None and any(
+            each.last.is_awaited and not each.enrolled.removed for each in owned.replicas.values()
+        )
+
+    def silent(self) -> list[tuple[bytes, ReplicaReport]]:
+        """Return the identities and last reports of replicas that must be looked for: those that were adopted and have
+        not reported since, and those that were not heard for some time."""
+        now = self._loop.time()
+        return [
+            (identity, each.last)
+            for identity, owned in self._identities.items()
+            if owned.is_here
+            for each in owned.replicas.values()
+            if not each.enrolled.removed and (each.last.is_awaited or now - each.reported_at > SILENT_SECONDS)
+        ]
 
     # ── status ───────────────────────────────────────────────────────────────────────────────────
 
@@ -334,16 +430,34 @@ class OwnedReplicas:
         owned, now = self._identities.get(identity), self._wall()
         if owned is None:
             return []
-        return [_info(owned.name, each, now, self._registry.homes.of(identity)) for each in owned.replicas.values()]
+        homes = self._registry.homes.of(identity)
+        owner = "" if owned.is_here or owned.statement is None else owned.statement.daemon
+        return [_info(owned.name, each, now, homes, owner) for each in owned.replicas.values()]
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong, in words."""
+        found = [self.problem] if self.problem else []
+        for owned in self._identities.values():
+            if owned.statement is not None and not owned.is_here:
+                since = "" if not owned.generation else f" since {owned.statement.issued_text}"
+                found.append(
+                    f"the replicas of {owned.name} belong to another daemon with its key, {owned.statement.daemon}"
+                    f"{since}. If that is gone: fastn-p2p replica adopt {owned.name}"
+                )
+        return found
 
     def all_infos(self) -> list[ReplicaInfo]:
         return [info for identity in self._identities for info in self.infos(identity)]
 
 
-def _info(identity: str, replica: _Replica, now: float, homes: list[BindingHome]) -> ReplicaInfo:
+def _info(identity: str, replica: _Replica, now: float, homes: list[BindingHome], owner: str) -> ReplicaInfo:
     enrolled, last = replica.enrolled, replica.last
     if enrolled.removed:
         state = "removed"
+    elif owner:
+        state = "elsewhere"
+    elif last.is_awaited:
+        state = "awaited"
     elif not last.seen:
         state = "new"
     elif now - last.seen > AWAY_SECONDS:
@@ -357,5 +471,6 @@ def _info(identity: str, replica: _Replica, now: float, homes: list[BindingHome]
         state=state,
         seen=last.seen,
         until=last.until,
+        problem=f"{owner} renews it" if state == "elsewhere" else "",
         homes=[each.binding for each in homes if each.endpoint == enrolled.endpoint and not enrolled.removed],
     )

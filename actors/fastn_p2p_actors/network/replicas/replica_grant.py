@@ -12,6 +12,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.tickets import MAX_RECORD
 
 from ...credentials.delegation import MAX_DELEGATION
+from ...credentials.owner_statement import MAX_OWNER_STATEMENT
 from ...credentials.pkarr import MAX_BODY
 from ..serving.binding_homes import MAX_HOMES, BindingHome
 
@@ -27,6 +28,8 @@ class ReplicaGrant(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The same for directories; empty if the owner publishes none."""
     homes: Annotated[tuple[BindingHome, ...], Meta(max_length=MAX_HOMES)] | None = None
     """Homes of all bindings that have one; None from a daemon of a version that chooses none."""
+    owner: Annotated[bytes, Meta(max_length=MAX_OWNER_STATEMENT)] = b""
+    """Statement that the daemon is the owner's; empty if it has always been."""
 
 
 _decoder: Final = msgspec.msgpack.Decoder(ReplicaGrant)

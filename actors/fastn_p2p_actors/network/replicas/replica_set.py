@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from fastn_p2p_client.ipc.messages import Ack, Message, ReplicaInfo, ReplicaList
 from fastn_p2p_client.keys import PublicKey
 
 from ..address_book import AddressBook
-from ..admin_messages import EndJoined, KeepJoined, RefreshReplicas, ReplicaRequest
-from ..connections.connection import PeerConnection
+from ..admin_messages import EndJoined, KeepJoined, RefreshReplicas, ReplicaRequest, RestoreReplicas
 from ..connections.identity_exchange import Wants
 from ..serving.registry import OnlineIdentity, Registry
 from ..transport.endpoint import NetworkEndpoint
 from ..vault_client import VaultClient
 from .joined_identities import JoinedIdentities
 from .owned_replicas import OwnedReplicas
+from .owner_exchange import OwnerExchange, Routes
 
 
 class ReplicaSet:
@@ -25,12 +25,13 @@ class ReplicaSet:
     Args:
         directory: of the files with both.
         wants: identities that peers know.
-        connect: connects to the daemon of an identity whose delegations have a lineage.
+        routes: to the other daemons of an identity.
         wall: returns Unix time.
 
     Attributes:
         owned: replicas of the identities whose keys are here.
         joined: identities whose keys are elsewhere.
+        owners: which daemon renews the replicas of each identity.
     """
 
     def __init__(
@@ -41,24 +42,38 @@ class ReplicaSet:
         book: AddressBook,
         endpoint: NetworkEndpoint,
         wants: Wants,
-        connect: Callable[[bytes, bytes], Awaitable[PeerConnection]],
+        routes: Routes,
         wall: Callable[[], float],
     ) -> None:
         self._registry = registry
         registry.homes.own = endpoint.id
         self.owned = OwnedReplicas(directory / ".replicas.json", vault, registry, wall, wants.retired)
         self.owned.on_changed = wants.show_retired
-        self.joined = JoinedIdentities(directory / ".joined.json", endpoint, connect, registry, book, wall)
+        self.joined = JoinedIdentities(
+            directory / ".joined.json", endpoint, routes.connect_to_lineage, registry, book, wall
+        )
+        self.owners = OwnerExchange(self.owned, self.joined, book, routes)
+
+    def open(self) -> None:
+        """Report, and look for replicas that do not, from now on."""
+        self.joined.open()
+        self.owners.open()
 
     def close(self) -> None:
         """Stop all reports, and write what has changed."""
+        self.owners.close()
         self.owned.close()
         self.joined.close()
 
     async def handle(self, message: ReplicaRequest) -> Message:
         """Return the reply to a request of the gateway. Raises P2PError."""
         if isinstance(message, RefreshReplicas):
-            await self.owned.refresh(message.identity, bytes(PublicKey(message.id52)))
+            key = bytes(PublicKey(message.id52))
+            await self.owned.refresh(message.identity, key)
+            if message.wait:
+                await self.owners.wait_until_reported(key)
+        elif isinstance(message, RestoreReplicas):
+            self.owned.restore(message.identity, bytes(PublicKey(message.id52)), message.reports)
         elif isinstance(message, KeepJoined):
             self.joined.add(message.name, message.ticket, message.owner)
         elif isinstance(message, EndJoined):
@@ -91,4 +106,4 @@ class ReplicaSet:
 
     def warnings(self) -> list[str]:
         """Return what is wrong, in words."""
-        return ([self.owned.problem] if self.owned.problem else []) + self.joined.warnings()
+        return self.owned.warnings() + self.joined.warnings()

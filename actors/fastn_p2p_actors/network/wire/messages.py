@@ -63,6 +63,8 @@ class Hello(Message, frozen=True, tag=0):
     it understands ``RepeatedRequest``."""
     age_ms: int = 0
     """Milliseconds since that start."""
+    owners: bool = False
+    """True if the sender understands ``ShowOwner``."""
 
 
 class Introduce(Message, frozen=True, tag=1):
@@ -274,6 +276,19 @@ class SpreadRequests(Message, frozen=True, tag=23):
     instance: str
 
 
+class ShowOwner(Message, frozen=True, tag=24):
+    """Shows which daemon renews the replicas of an identity (32 bytes), to another daemon of the same identity.
+
+    Has no reply, but a receiver that knows a higher statement shows that one.
+    """
+
+    identity: bytes
+    statement: bytes
+    """Highest signed ``OwnerStatement`` that the sender knows; empty for none."""
+    record: bytes = b""
+    """Signed record of the identity, by which that daemon is found; empty without one."""
+
+
 WireMessage: TypeAlias = (
     Hello
     | Introduce
@@ -297,6 +312,7 @@ WireMessage: TypeAlias = (
     | RedeemInvitation
     | RenewReplica
     | SpreadRequests
+    | ShowOwner
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)

@@ -65,6 +65,7 @@ from .maintenance import ReloadSettings, RestoreBackup, RestoreReply, RotateTran
 from .peers import AcceptSuccessor, AddPeer, ListPeers, PeerList, PeerReply, RemovePeer
 from .replicas import (
     AddReplica,
+    AdoptReplicas,
     HomeReply,
     JoinIdentity,
     ListReplicas,
@@ -130,6 +131,7 @@ ControlRequest: TypeAlias = (
     | AddReplica
     | RemoveReplica
     | PromoteReplica
+    | AdoptReplicas
     | ListReplicas
     | JoinIdentity
     | RemoveJoined

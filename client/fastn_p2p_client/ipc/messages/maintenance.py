@@ -39,6 +39,10 @@ class RestoreReply(Message, frozen=True, tag=123):
     """Parts of the backup that were left out, and why."""
     permissions: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Permissions of restored bindings outside of their workspaces, by ``IDENTITY/PROTOCOL/INSTANCE``."""
+    replicas: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Names of the replicas of restored identities, by name of the identity. Another daemon renews them."""
+    owners: dict[str, str] = msgspec.field(default_factory=dict)
+    """Name of that daemon, by name of the identity."""
 
 
 class TransportReply(Message, frozen=True, tag=125):

@@ -9,6 +9,7 @@ from .identities import IdentityReply
 
 __all__ = [
     "AddReplica",
+    "AdoptReplicas",
     "HomeInfo",
     "HomeReply",
     "JoinIdentity",
@@ -31,14 +32,15 @@ class ReplicaInfo(Record, frozen=True):
     """Id of its endpoint, 64 hex digits; empty for an owner's."""
     state: str
     """``online``, ``offline``: it does not serve the identity; ``away``: not heard of lately; ``new``: not heard of
-    yet; ``removed``: by the owner, and its last delegation may still be valid."""
+    yet; ``removed``: by the owner, and its last delegation may still be valid; ``awaited``: adopted here, and not
+    heard of since; ``elsewhere``: another daemon with the key renews it."""
     joined: bool = False
     seen: int = 0
     """Unix time at which the two daemons have talked last; 0 for never."""
     until: int = 0
     """Unix time at which the replica's delegation ends; 0 if it has none."""
     problem: str = ""
-    """Reason for which the owner's daemon has not answered; empty if it has."""
+    """Reason for which the owner's daemon has not answered, or the replica is not renewed here; else empty."""
     homes: list[str] = msgspec.field(default_factory=list)
     """Bindings whose home is the other daemon, as ``PROTOCOL/INSTANCE``."""
 
@@ -96,6 +98,18 @@ class PromoteReplica(Message, frozen=True, tag=115):
     instance: str = "default"
     name: str = ""
     """Name of the replica, or the id of its endpoint; empty for this daemon."""
+
+
+class AdoptReplicas(Message, frozen=True, tag=113):
+    """Renew the replicas of an identity here, in place of another daemon with its key. May be repeated.
+
+    Answered once all replicas have reported, or after 10 s: they are adopted when they are reached.
+    """
+
+    reply_type = ReplicaList
+    identity: str
+    without: tuple[str, ...] = ()
+    """Names or endpoint ids of replicas to remove at once, as ``RemoveReplica`` does."""
 
 
 class ListReplicas(Message, frozen=True, tag=102):

@@ -68,6 +68,8 @@ def run(
                 "skipped": reply.skipped,
                 "peers": reply.peers,
                 "permissions": reply.permissions,
+                "replicas": reply.replicas,
+                "owners": reply.owners,
                 "problems": reply.problems,
             }
         )
@@ -81,5 +83,14 @@ def run(
         write_message(f"Restored {format_count(reply.peers, 'peer')}.")
     for binding, lines in reply.permissions.items():
         write_message(plain(f"The code of {binding} may again: {', '.join(lines)}"))
+    for name, replicas in reply.replicas.items():
+        owner = reply.owners[name]
+        write_message(plain(f"{name} has {format_count(len(replicas), 'replica')}: {', '.join(replicas)}."))
+        write_message(
+            plain(
+                f"They stay with {owner}, from which the backup is. If that is gone, have this daemon renew them: "
+                f"fastn-p2p replica adopt {name}. If one was removed since the backup was made, add --without REPLICA"
+            )
+        )
     if any(each.online for each in reply.identities):
         write_message("They may be online on the other machine, too: peers reach either of them.")

@@ -36,6 +36,14 @@ def run(
                         "id52": each.id52,
                         "online": each.online,
                         "revoked": each.revoked,
+                        "replicas": [
+                            {
+                                "name": replica.name,
+                                "endpoint": replica.endpoint.hex(),
+                                "homes": contents.homes_at(name, replica.endpoint),
+                            }
+                            for replica in contents.replicas_of(name)
+                        ],
                         "protocols": [
                             {
                                 "protocol": binding.protocol,
@@ -74,6 +82,13 @@ def run(
         for name, each in contents.identities.items()
     ]
     table(("IDENTITY", "ID52", "PROTOCOLS", ""), rows)
+    replicas = [
+        (name, replica.name, replica.endpoint.hex()[:16], ", ".join(contents.homes_at(name, replica.endpoint)) or "-")
+        for name in contents.identities
+        for replica in contents.replicas_of(name)
+    ]
+    if replicas:
+        table(("IDENTITY", "REPLICA", "ENDPOINT", "HOME OF"), replicas)
     granted = [
         (f"{name}/{binding.protocol}/{binding.instance}", line)
         for name in contents.identities

@@ -11,7 +11,8 @@ import pytest
 from fastn_p2p_actors.credentials.meeting_key import MeetingKey
 from fastn_p2p_actors.credentials.password_exchange import PasswordExchange
 from fastn_p2p_actors.pairing.pairing_book import PairingBook
-from fastn_p2p_actors.pairing.replica_books import ReplicaInviteBook, ReplicaJoinBook, machine_name
+from fastn_p2p_actors.pairing.replica_books import ReplicaInviteBook, ReplicaJoinBook
+from fastn_p2p_actors.runtime.machine_name import machine_name
 from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.names import check_name

@@ -39,6 +39,7 @@ MESSAGES: list[wire.WireMessage] = [
     wire.IdentityOffline(_KEY),
     wire.RedeemInvitation(7, _KEY, _KEY, bytes(16), "carol", b"record"),
     wire.SpreadRequests(_KEY, "Work", "default"),
+    wire.ShowOwner(_KEY, b"statement", b"record"),
     wire.RenewReplica(8, _KEY, ("https://relay.example/",), ("192.0.2.7:4000",), True, False),
 ]
 
