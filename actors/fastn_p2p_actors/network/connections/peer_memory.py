@@ -10,8 +10,8 @@ connections are closed: one that exceeds its own limit, and if all together exce
 for the longest time in relation to how fast it is read. QUIC frees what a closed connection held only once it has
 drained. Until then, the size of the process tells how much that is: the others get less, and new handshakes wait.
 
-Cost: checks of every watched connection, 10 or 100 times a second, which take at most a tenth of the time. A connection
-without open streams and unread bytes is not checked.
+Cost: checks of every watched connection, 10 or 100 times a second, with at most a tenth of the processor's time. A
+connection without open streams and unread bytes is not checked.
 
 Not covered: memory that fills between two checks (10 to 100 ms), complete payloads (``payload_memory``), the memory of
 local processes, and handshakes that are not complete.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -85,8 +86,9 @@ _CHECK_OFTEN: Final = 0.01
 _CHECK_SELDOM: Final = 0.1
 """Seconds between checks while streams are open."""
 _CHECK_SHARE: Final = 0.1
-"""Fraction of the time that checks may take, so there are fewer with many connections. Half of the time while peers
-hold much."""
+"""Fraction of the processor's time that checks may take, so there are fewer with many connections. Half of it while
+peers hold much. The time for which a check waits for a processor counts less: a busy machine is where peers fill most
+between two checks. There a check of 1 ms has waited for 100 ms, and the next one came a second later."""
 _GRACE: Final = 0.05
 """Seconds for which a connection may exceed its limit before it is closed. After the process was busy, the bytes that
 have arrived meanwhile are read first, and a pause takes a round trip until the peer obeys."""
@@ -138,6 +140,7 @@ class PeerMemory:
         known: limits of peers in the address book.
         trim: Return free memory of the heap to the system. Called in a thread.
         size: Return the bytes of memory that the process has, without shared memory, which has a limit of its own.
+        processor_time: Return the seconds of processor time that this thread has had.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class PeerMemory:
         known: MemoryShare = MEMORY_OF_KNOWN,
         trim: Callable[[], None] = trim_heap,
         size: Callable[[], int] = private_size,
+        processor_time: Callable[[], float] = time.thread_time,
     ) -> None:
         self._loop = loop
         self.payloads = payloads or PayloadMemory()
@@ -157,6 +161,7 @@ class PeerMemory:
         self._watched: dict[Holder, MemoryUsage] = {}
         self._next: asyncio.TimerHandle | None = None
         self._size = size
+        self._processor_time = processor_time
         self._quiet = size()
         """Bytes of the process while peers hold little."""
         self._totals = [0, 0]
@@ -251,7 +256,7 @@ class PeerMemory:
     def check(self) -> None:
         """Update the account of every watched connection; pause and close what exceeds the limits."""
         self._next = None
-        began = self._loop.time()
+        began, worked_before = self._loop.time(), self._processor_time()
         self.payloads.reconcile()
         totals = [0, 0]
         often = False
@@ -268,10 +273,10 @@ class PeerMemory:
         for known, total in enumerate(totals):
             self._enforce_total(bool(known), total)
         if self._watched or self._leftover or began - self._aborted_at <= _DRAINED_AFTER:
-            took = self._loop.time() - began
+            took, worked = self._loop.time() - began, self._processor_time() - worked_before
             pressed = any(total > share.total // 4 for total, share in zip(totals, self._shares, strict=True))
             self._collect_garbage(sum(totals) + self.payloads.of_peers, pressed, began)
-            delay = took if pressed else took / _CHECK_SHARE
+            delay = max(worked if pressed else worked / _CHECK_SHARE, min(took, _CHECK_SELDOM))
             self._check_within(max(_CHECK_OFTEN if often else _CHECK_SELDOM, delay))
 
     def _enforce_own_limit(self, holder: Holder, usage: MemoryUsage, now: float) -> bool:

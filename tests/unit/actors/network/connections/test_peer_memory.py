@@ -97,12 +97,14 @@ class MemorySetup:
         self.clock = Clock()
         self.trims = 0
         self.size = 0
+        self.processor_time = 0.0
         self.memory = PeerMemory(
             cast(asyncio.AbstractEventLoop, self.clock),
             strangers=MemoryShare(20 * MIB, 30 * MIB),
             known=MemoryShare(200 * MIB, 300 * MIB),
             trim=self._trim,
             size=lambda: self.size,
+            processor_time=lambda: self.processor_time,
         )
 
     def _trim(self) -> None:
@@ -249,6 +251,25 @@ def test_holding_much_demands_signs_of_life_only_while_memory_is_scarce(
     setup.clock.pass_on(0.2)
     assert "life" in peer.asked
     assert "life" not in small.asked
+
+
+@pytest.mark.parametrize(("worked", "checks"), [(0.001, 5), (0.2, 1)], ids=["waits", "works"])
+def test_a_check_that_waits_for_a_processor_keeps_the_next_one_waiting_no_longer(
+    setup: MemorySetup, worked: float, checks: int
+) -> None:
+    """A busy machine is where peers fill most between two checks. A check that works as long has fewer after it."""
+    peer = setup.peer()
+    times: list[float] = []
+
+    def traffic() -> Any:
+        times.append(setup.clock.now)
+        setup.clock.now += 0.2
+        setup.processor_time += worked
+        return heard(peer.arrived)
+
+    peer.traffic = traffic  # type: ignore[method-assign]
+    setup.clock.pass_on(1.5)
+    assert len(times) == checks
 
 
 def test_memory_is_given_back_after_the_end(setup: MemorySetup) -> None:
