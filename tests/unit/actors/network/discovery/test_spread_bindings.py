@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 import pytest
 
 from fastn_p2p_actors.network.discovery import spread_bindings
 from fastn_p2p_actors.network.discovery.spread_bindings import SpreadBindings
+from tests.support.loop_clock import LoopClock, clock
+
+__all__ = ["clock"]
 
 BOB, EVE = bytes(32), bytes([1]) * 32
-
-
-class _Clock:
-    now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    clock = _Clock()
-    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
-    return clock
 
 
 class _Connection:
@@ -39,7 +27,7 @@ def chosen(bindings: SpreadBindings, *connections: _Connection) -> int:
     return connections.index(cast(Any, found))
 
 
-def test_what_was_said_of_a_binding_counts_for_a_minute_and_for_it_alone(clock: _Clock) -> None:
+def test_what_was_said_of_a_binding_counts_for_a_minute_and_for_it_alone(clock: LoopClock) -> None:
     bindings = SpreadBindings()
     assert not bindings
     bindings.add(BOB, "Spread", "default")
@@ -56,7 +44,7 @@ def test_what_was_said_of_a_binding_counts_for_a_minute_and_for_it_alone(clock: 
     assert not bindings
 
 
-def test_a_peer_cannot_make_it_remember_more_and_more(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_cannot_make_it_remember_more_and_more(clock: LoopClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread_bindings, "_MOST", 3)
     bindings = SpreadBindings()
     for number in range(10):
@@ -66,7 +54,7 @@ def test_a_peer_cannot_make_it_remember_more_and_more(clock: _Clock, monkeypatch
     assert bindings.includes(BOB, "Number9", "default")
 
 
-def test_all_daemons_are_connected_to_every_ten_seconds(clock: _Clock) -> None:
+def test_all_daemons_are_connected_to_every_ten_seconds(clock: LoopClock) -> None:
     bindings = SpreadBindings()
     assert bindings.must_connect(BOB)
     assert not bindings.must_connect(BOB)
@@ -75,7 +63,7 @@ def test_all_daemons_are_connected_to_every_ten_seconds(clock: _Clock) -> None:
     assert bindings.must_connect(BOB)
 
 
-def test_the_least_busy_daemon_gets_a_request_and_of_equal_ones_each_in_its_turn(clock: _Clock) -> None:
+def test_the_least_busy_daemon_gets_a_request_and_of_equal_ones_each_in_its_turn(clock: LoopClock) -> None:
     bindings = SpreadBindings()
     assert {chosen(bindings, _Connection(3), _Connection(1), _Connection(2)) for _ in range(3)} == {1}
     assert {chosen(bindings, _Connection(0, 3), _Connection(1, 1)) for _ in range(3)} == {1}

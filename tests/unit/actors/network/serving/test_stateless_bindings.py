@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
 from fastn_p2p_actors.network.serving.stateless_bindings import REPEAT_SECONDS, StatelessBindings
 from fastn_p2p_actors.network.wire import messages as wire
+from tests.support.loop_clock import LoopClock, clock
+
+__all__ = ["clock"]
 
 BOB = bytes(32)
 TOLD = wire.SpreadRequests(BOB, "Spread", "default")
@@ -22,25 +21,11 @@ class _Connection:
         self.sent.append(message)
 
 
-class _Clock:
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    clock = _Clock()
-    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
-    return clock
-
-
 def tell(bindings: StatelessBindings, connection: _Connection, protocol: str = "Spread") -> None:
     bindings.notify(connection, "bob", BOB, protocol, "default")
 
 
-def test_a_daemon_is_told_once_in_half_a_minute(clock: _Clock) -> None:
+def test_a_daemon_is_told_once_in_half_a_minute(clock: LoopClock) -> None:
     bindings = StatelessBindings()
     bindings.note("bob", "Spread", "default", stateless=True)
     one, two = _Connection(), _Connection()
@@ -54,7 +39,7 @@ def test_a_daemon_is_told_once_in_half_a_minute(clock: _Clock) -> None:
     assert one.sent == [TOLD, TOLD]
 
 
-def test_nobody_is_told_of_other_bindings_and_no_older_version_of_any(clock: _Clock) -> None:
+def test_nobody_is_told_of_other_bindings_and_no_older_version_of_any(clock: LoopClock) -> None:
     bindings = StatelessBindings()
     connection = _Connection()
     assert not bindings
