@@ -184,7 +184,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
         self._is_known = is_known
         self._endpoints: dict[bytes, ProvenIdentities[ConnectionT]] = {}
         self._identities: dict[bytes, list[ProvenIdentities[ConnectionT]]] = {}
-        """Endpoints of each identity. The last one is where it was heard last."""
+        """Endpoints of each identity. Calls to it go to the last one, while that is usable."""
         self._ranks: list[dict[ProvenIdentities[ConnectionT], None]] = [
             {} for _ in range(MAX_STRANGERS_PER_ENDPOINT + 1)
         ]
@@ -223,7 +223,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
             introductions.close()
 
     def at(self, identity: bytes) -> Iterator[ProvenIdentities[ConnectionT]]:
-        """Iterate over the endpoints through which an identity may speak, the one where it was heard last first."""
+        """Iterate over the endpoints through which an identity may speak, the one that calls to it use first."""
         return reversed(self._identities.get(identity, ()))
 
     def route_to(self, identity: bytes, now: float) -> ConnectionT | None:
@@ -240,7 +240,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
         return None
 
     def prefer(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
-        """Route calls to an identity to this endpoint, because it was heard there just now."""
+        """Route calls to an identity to this endpoint."""
         endpoints = self._identities.get(identity)
         if endpoints is not None and endpoints[-1] is not introductions and introductions in endpoints:
             endpoints.remove(introductions)
@@ -257,12 +257,12 @@ class IntroductionRegistry(Generic[ConnectionT]):
         """An identity has been introduced at an endpoint, perhaps not for the first time."""
         self._offline.pop(identity, None)
         endpoints = self._identities.setdefault(identity, [])
-        if not endpoints or endpoints[-1] is not introductions:
-            if introductions in endpoints:
-                endpoints.remove(introductions)
-            elif len(endpoints) >= MAX_ENDPOINTS_PER_IDENTITY:
+        if introductions not in endpoints:
+            if len(endpoints) >= MAX_ENDPOINTS_PER_IDENTITY:
                 endpoints[0].evict(identity)
-            endpoints.append(introductions)
+            # Calls stay where they go. Of two daemons that were tried at once, the slower one is introduced later.
+            is_usable = bool(endpoints) and endpoints[-1].connection is not None
+            endpoints.insert(len(endpoints) - is_usable, introductions)
         self._uncount_stranger(introductions, identity)
         if not self._is_known(identity):
             self._make_room(introductions)

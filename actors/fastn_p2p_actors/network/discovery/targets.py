@@ -333,7 +333,6 @@ class TargetFinder:
                 while True:
                     connected = frozenset(each.endpoint for each in self._router.all_open_to(target))
                     await self._router.connect_beside(target, connected | {usual.endpoint})
-                    self._router.prefer(usual, target)
 
     def on_offline(self, target: bytes, endpoint: bytes) -> None:
         """A daemon has answered that an identity is not online there."""

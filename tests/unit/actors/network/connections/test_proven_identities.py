@@ -85,26 +85,33 @@ def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> N
     assert old.rejection_of(key(1), 0).code == "bad-message", "the reason of another identity is not told"
 
 
-def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connection() -> None:
+def test_calls_stay_at_the_endpoint_that_they_use_while_it_has_a_connection() -> None:
     registry = IntroductionRegistry[Any]()
-    proven = [registry.of(endpoint(number)) for number in range(3)]
-    for number, each in enumerate(proven):
-        each.connection = cast(Any, number)
-        each.add(delegation(1))
+    proven = [registry.of(endpoint(number)) for number in range(4)]
+
+    def introduce(number: int) -> None:
+        proven[number].connection = cast(Any, number)
+        proven[number].add(delegation(1))
 
     def route(now: float = NOW) -> Any:
         return registry.route_to(key(1), now)
 
-    assert route() == 2
-    registry.prefer(proven[0], key(1))
+    for number in (0, 1, 2, 1):
+        introduce(number)
+        assert route() == 0, "an introduction elsewhere, or again, moves nothing"
+    registry.prefer(proven[1], key(1))
+    introduce(0)
+    assert route() == 1
+    proven[1].connection = None
     assert route() == 0
-    proven[0].connection = None
-    assert route() == 2
-    registry.remove(endpoint(2))
+    introduce(3)
+    proven[1].connection = cast(Any, 1)
+    assert route() == 3, "an endpoint without a connection keeps no calls"
+    registry.remove(endpoint(3))
     assert route() == 1
     assert route(NOW + 2000) is None
-    registry.remove(endpoint(0))
-    registry.remove(endpoint(1))
+    for number in range(3):
+        registry.remove(endpoint(number))
     assert route() is None
     assert key(1) not in registry
 
