@@ -19,6 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -225,6 +226,12 @@ class AttributingRunner(CodeRunner):
             return _MarkedCoroutine(function(*arguments), mark, attribution)
 
         return call
+
+    def forwarder(self, what: str, function: Callable[..., T]) -> Callable[..., T]:
+        """Return the same function, marked while it runs."""
+        if self._attribution is None:
+            return function
+        return partial(self._attribution.step, self._attribution.mark(self._name, what), function)
 
 
 class _MarkedCoroutine(Coroutine[Any, Any, Any]):

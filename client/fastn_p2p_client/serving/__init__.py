@@ -4,6 +4,7 @@
 - ``handler_registry``: the decorators that register handlers.
 - ``binding``: one binding that this process serves.
 - ``dispatcher``, ``session_dispatcher``, ``start_queue``: requests in, replies out; the same for sessions.
+- ``forwarded_call``: calls that a protocol passes on to other processes.
 - ``idempotency``: execute a retried call once.
 - ``protocol_lifecycle``, ``hooks``: load, check, activate, reload and stop a protocol class, within time limits.
 - ``server``, ``binding_server``: ``listen`` serves as one identity, ``serve_all`` every declared binding.

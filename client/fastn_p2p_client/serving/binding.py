@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..claims.call_claims import CallClaims, Outcome
-from ..claims.claims_url import parse_claims
 from ..errors import (
     CODES,
     ApplicationError,
@@ -27,6 +25,9 @@ from ..keys import PublicKey
 from ..limits import MAX_HEADER, MAX_PAYLOAD
 from ..protocol import ANY_COMMAND
 from .handlers import RequestHandler, StreamHandler
+
+if TYPE_CHECKING:
+    from ..claims.call_claims import CallClaims, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ServedBinding:
         handlers: handlers of requests by command; ``""`` stands for requests without a command, ``"*"`` for those
             that have no handler of their own.
         streams: handler of sessions, if there is one.
+        forward: handler that passes all requests on, if there is one.
         concurrency_limit: held by each request while its handler runs; None for no limit.
         in_flight: handlers of requests that run, including cancelled ones that have not ended yet.
         sessions: handlers of sessions that run.
@@ -56,6 +58,7 @@ class ServedBinding:
     __slots__ = (
         "claims",
         "concurrency_limit",
+        "forward",
         "handlers",
         "identity",
         "in_flight",
@@ -84,6 +87,7 @@ class ServedBinding:
         self.protocol = protocol
         self.instance = instance
         self.handlers = dict(handlers)
+        self.forward = next((each.call for each in self.handlers.values() if each.forwards), None)
         self.streams = streams
         self.in_flight = 0
         self.sessions = 0
@@ -92,6 +96,9 @@ class ServedBinding:
     def open_claims(self, url: str) -> None:
         """Claim retried calls in a store from now on; in none if the URL is empty. Raises ValueError."""
         if url:
+            from ..claims.call_claims import CallClaims
+            from ..claims.claims_url import parse_claims
+
             store = parse_claims(url).open(f"fastn-p2p {self.identity} claims")
             self.claims = CallClaims(self.key, self.protocol, self.instance, store)
 

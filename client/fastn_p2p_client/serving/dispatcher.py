@@ -29,41 +29,47 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from sys import modules
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..call_context import CallContext
-from ..claims.call_claims import Outcome
 from ..errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from ..ipc.deadlines import DeadlineTimer
 from ..ipc.latency_trace import TRACING, trace_point
 from ..ipc.message_cache import MessageCache
 from ..ipc.messages import (
     UNDECODABLE,
+    ApplicationErrorReply,
     CallUnknown,
     Cancel,
     DeliverCall,
     DeliverSession,
+    ErrorReply,
     HomeChanged,
     Message,
     Reply,
     SessionMessage,
     encode,
 )
-from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
+from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_HEADER, MAX_PAYLOAD
 from ..otel import OTEL, has_provider
 from ..peer import Peer, from_message
 from ..request_id import DAEMON_ID, SERVED_REQUEST, ServedRequest, full_id
 from ..session.shared_memory import ReceiveDescriptor
 from .binding import ServedBinding, ServedBindings, encode_error, encode_exception
+from .forwarded_call import ForwardedCall
 from .handlers import RequestHandler
 from .idempotency import IdempotencyCache
 from .session_dispatcher import Send, SessionDispatcher
 from .start_queue import StartQueue
 
+if TYPE_CHECKING:
+    from ..claims.call_claims import CallClaims, Outcome
+
 _messages: Final = MessageCache(msgspec.msgpack.Decoder(DeliverCall | DeliverSession | HomeChanged | SessionMessage))
 _REPLY: Final = encode(Reply())
+_answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorReply)
 _UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
@@ -71,25 +77,28 @@ _encode_payload: Final = msgspec.msgpack.Encoder().encode
 class _Running(ServedRequest):
     """A request whose handler runs. A later request may have the same key, so it is compared by identity."""
 
-    __slots__ = ("_correlation", "_message", "binding", "seconds", "task")
+    __slots__ = ("_correlation", "binding", "deadline", "message", "seconds", "task")
 
-    def __init__(self, binding: ServedBinding, seconds: float, message: DeliverCall, correlation: bytes) -> None:
+    def __init__(
+        self, binding: ServedBinding, seconds: float, deadline: float, message: DeliverCall, correlation: bytes
+    ) -> None:
         self.binding = binding
         self.seconds = seconds
-        self._message = message
+        self.deadline = deadline
+        self.message = message
         self._correlation = correlation
-        self.task: asyncio.Task[None]
+        self.task: asyncio.Future[Any]
 
     @property
     def request_id(self) -> str:
         if self.task.done():
             return ""
-        message = self._message
+        message = self.message
         return full_id(message.request_id, self._correlation[DAEMON_ID:]) or message.call_id.hex()
 
     @property
     def traceparent(self) -> str:
-        return self._message.traceparent
+        return self.message.traceparent
 
 
 class Dispatcher:
@@ -120,7 +129,7 @@ class Dispatcher:
         self._running: dict[bytes, _Running] = {}
         """By correlation id, or by the key of a call with a ``call_id``."""
         self._idempotency = IdempotencyCache(self._loop.time)
-        self._cancelled_handlers: dict[asyncio.Task[None], ServedBinding] = {}
+        self._cancelled_handlers: dict[asyncio.Future[Any], ServedBinding] = {}
         self._deadlines: DeadlineTimer[bytes] = DeadlineTimer(self._loop, self._expired)
 
     @property
@@ -191,9 +200,13 @@ class Dispatcher:
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
-        self._starts.on_read()
-        running = self._running[key] = _Running(binding, seconds, message, correlation)
-        running.task = self._loop.create_task(self._handle(key, running, message, payload, deadline))
+        running = self._running[key] = _Running(binding, seconds, deadline, message, correlation)
+        if binding.forward is None:
+            self._starts.on_read()
+            running.task = self._loop.create_task(self._handle(key, running, payload))
+        else:
+            call = ForwardedCall(message, correlation, payload, deadline)
+            running.task = self._forward(key, running, binding.forward, call)
         self._deadlines.add(key, deadline)
 
     def _is_duplicate(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
@@ -271,10 +284,8 @@ class Dispatcher:
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
-    async def _handle(
-        self, key: bytes, running: _Running, message: DeliverCall, payload: bytes, deadline: float
-    ) -> None:
-        binding = running.binding
+    async def _handle(self, key: bytes, running: _Running, payload: bytes) -> None:
+        binding, message = running.binding, running.message
         try:
             if not self._starts.has_time():
                 await self._starts.wait(message.peer)
@@ -283,59 +294,95 @@ class Dispatcher:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-            if message.call_id and binding.claims is not None:
-
-                async def execute() -> Outcome:
-                    try:
-                        return _REPLY, await self._answer_of(handler, decoded, message, deadline, running)
-                    except BaseException as error:
-                        if isinstance(error, GeneratorExit) or self._running.get(key) is not running:
-                            raise
-                        return encode_exception(error, binding)  # an outcome, too
-
-                call = CallContext(message.command, message.call_id, deadline)
-                header, answer = await binding.claims.execute_once(message.peer, call, execute)
+            if binding.claims is not None and message.call_id:
+                outcome = await self._claim(binding.claims, key, running, handler, decoded)
             else:
-                answer = await self._answer_of(handler, decoded, message, deadline, running)
-                header = _REPLY
+                outcome = _replied(await self._reply_of(handler, decoded, running))
         except BaseException as error:  # a handler that exits ends its own call, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
             if self._running.get(key) is not running:
                 return
-            header, answer = encode_exception(error, binding)
+            outcome = encode_exception(error, binding)
+        self._end(key, running, outcome)
+
+    def _forward(
+        self,
+        key: bytes,
+        running: _Running,
+        forward: Callable[[ForwardedCall], asyncio.Future[Outcome]],
+        call: ForwardedCall,
+    ) -> asyncio.Future[Outcome]:
+        """Have the binding pass a call on. Return the future of its outcome."""
+
+        def on_done(future: asyncio.Future[Outcome]) -> None:
+            try:
+                outcome = header, answer = future.result()
+                if header != _REPLY:
+                    _answers.decode(header[:MAX_HEADER])
+                _check_size(answer)
+            except BaseException as error:
+                if self._running.get(key) is not running:
+                    return
+                outcome = encode_exception(error, running.binding)
+            self._end(key, running, outcome)
+
+        try:
+            future = forward(call)
+        except Exception as error:
+            future = self._loop.create_future()
+            future.set_exception(error)
+        future.add_done_callback(on_done)
+        return future
+
+    def _end(self, key: bytes, running: _Running, outcome: Outcome) -> None:
+        """Send the outcome of a request, unless it was abandoned."""
         if TRACING:
             trace_point("5 handler: answer")
         if self._running.get(key) is running:
             del self._running[key]
-            if time.monotonic() >= deadline:  # the handler may notice it a moment before the timer
-                header, answer = encode_error(DeadlineExceeded(seconds=running.seconds))
+            if time.monotonic() >= running.deadline:  # the handler may notice it a moment before the timer
+                outcome = encode_error(DeadlineExceeded(seconds=running.seconds))
             self._deadlines.discard(key)
-            binding.in_flight -= 1
-            if message.call_id:
-                self._idempotency.store(key, (header, answer), deadline)
-                self._answer(key, (header, answer))
+            running.binding.in_flight -= 1
+            if running.message.call_id:
+                self._idempotency.store(key, outcome, running.deadline)
+                self._answer(key, outcome)
             else:
-                self._send(key, header, answer)
+                self._send(key, *outcome)
 
-    async def _answer_of(
-        self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
-    ) -> bytes:
-        """Return the encoded reply of a handler, when it is its turn."""
+    async def _claim(
+        self, claims: CallClaims, key: bytes, running: _Running, handler: RequestHandler, decoded: Any
+    ) -> Outcome:
+        """Return the outcome of a claimed call, which is perhaps executed here."""
+        binding, message = running.binding, running.message
+
+        async def execute() -> Outcome:
+            try:
+                return _replied(await self._reply_of(handler, decoded, running))
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) or self._running.get(key) is not running:
+                    raise
+                return encode_exception(error, binding)  # an outcome, too
+
+        call = CallContext(message.command, message.call_id, running.deadline)
+        return await claims.execute_once(message.peer, call, execute)
+
+    def _reply_of(self, handler: RequestHandler, decoded: Any, running: _Running) -> Awaitable[Any]:
+        """Return the reply of a handler, when its binding has room for it."""
         limit = running.binding.concurrency_limit
         if limit is None:
-            reply = await self._call(handler, decoded, message, deadline, running)
-        else:
-            async with limit:
-                reply = await self._call(handler, decoded, message, deadline, running)
-        answer = _encode_payload(reply)
-        if len(answer) > MAX_PAYLOAD:
-            raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
-        return answer
+            return self._call(handler, decoded, running)
+        return self._call_within(limit, handler, decoded, running)
 
-    def _call(
-        self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float, running: _Running
-    ) -> Awaitable[Any]:
+    async def _call_within(
+        self, limit: asyncio.Semaphore, handler: RequestHandler, decoded: Any, running: _Running
+    ) -> Any:
+        async with limit:
+            return await self._call(handler, decoded, running)
+
+    def _call(self, handler: RequestHandler, decoded: Any, running: _Running) -> Awaitable[Any]:
+        message = running.message
         if not handler.extras:
             called = handler.call(decoded)
             return self._in_span(called, message, running) if OTEL in modules else called
@@ -345,7 +392,7 @@ class Dispatcher:
                 extras.append(from_message(message))
             elif kind is CallContext:
                 SERVED_REQUEST.set(running)  # for the tasks that the handler starts
-                extras.append(CallContext(message.command, message.call_id, deadline, running.request_id))
+                extras.append(CallContext(message.command, message.call_id, running.deadline, running.request_id))
             else:
                 extras.append(handler.context)
         called = handler.call(decoded, *extras)
@@ -379,7 +426,7 @@ class Dispatcher:
             running.task.cancel()
         return running
 
-    def _on_cancelled_end(self, task: asyncio.Task[None]) -> None:
+    def _on_cancelled_end(self, task: asyncio.Future[Any]) -> None:
         self._cancelled_handlers.pop(task).in_flight -= 1
 
     async def _finish(self, keys: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:
@@ -396,3 +443,16 @@ class Dispatcher:
                 self._abandon(key)
                 self._answer(key, running.binding.handler_failed("it was stopped before it had finished"))
         return not late
+
+
+def _replied(reply: Any) -> Outcome:
+    """Return the outcome of a request with this reply. Raises PayloadTooLarge."""
+    payload = _encode_payload(reply)
+    _check_size(payload)
+    return _REPLY, payload
+
+
+def _check_size(payload: bytes) -> None:
+    """Raise PayloadTooLarge if it is."""
+    if len(payload) > MAX_PAYLOAD:
+        raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar, overload
 
-from ..claims.claims_url import parse_claims
 from ..limits import DEFAULT_INSTANCE
 from ..names import check_name
 from ..protocol import BindingContext
@@ -312,6 +311,8 @@ def check_claims(url: str | None) -> None:
         ValueError: it cannot be used; the message says what to do.
     """
     if url:
+        from ..claims.claims_url import parse_claims
+
         try:
             parse_claims(url).check("fastn-p2p-client")
         except ValueError as error:

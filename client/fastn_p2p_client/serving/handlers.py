@@ -19,6 +19,7 @@ from ..protocol import BindingContext, Protocol, method_of, request_handlers, st
 from ..session.session import Session
 from .annotations import HandlerParameter, InvalidHandler, check_not_generator, handler_parameters
 from .decoding import make_decoder
+from .forwarded_call import ForwardedCall
 from .handler_threads import pass_by_name, run_in_thread_if_sync
 
 DEFAULT_QUEUE: Final = 1024
@@ -38,9 +39,10 @@ class RequestHandler:
         extras: types that the handler takes besides the request, in order: ``Peer``, ``CallContext``,
             ``BindingContext``.
         context: the context of the binding, for handlers that take one.
+        forwards: whether it takes a ``ForwardedCall``.
     """
 
-    __slots__ = ("call", "context", "decode", "extras")
+    __slots__ = ("call", "context", "decode", "extras", "forwards")
 
     def __init__(
         self, function: Callable[..., Any], context: BindingContext | None = None, owner: type | None = None
@@ -66,6 +68,11 @@ class RequestHandler:
         self.extras = tuple(extras)
         self.context = context
         _check_context(self.extras, context, name)
+        self.forwards = request.kind is ForwardedCall
+        self.decode: Callable[[bytes], Any] = bytes
+        self.call: Callable[..., Any] = function
+        if self.forwards:
+            return
         self.decode = _decoder(function, owner, request.kind, name)
         call = run_in_thread_if_sync(function)
         self.call = pass_by_name(call, tuple(extras.values())) if needs_names else call

@@ -8,10 +8,12 @@ then. When the process that executes the call ends, its outcomes are lost; ``cla
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..claims.call_claims import Outcome
 from ..ipc.messages import DeliverCall
+
+if TYPE_CHECKING:
+    from ..claims.call_claims import Outcome
 
 MAX_REMEMBERED: Final = 16_384
 """Outcomes that are stored at most."""

@@ -67,6 +67,15 @@ class CodeRunner:
         """
         return function
 
+    def forwarder(self, what: str, function: Callable[..., T]) -> Callable[..., T]:
+        """Return a function that does what ``function`` does, which does not wait.
+
+        Args:
+            what: the function in words.
+            function: the function.
+        """
+        return function
+
 
 _PLAIN_RUNNER: Final = CodeRunner()
 
@@ -119,7 +128,8 @@ class ProtocolLifecycle:
             reason = f"its hooks took longer than {START_SECONDS:g} s together"
             raise HandlerFailed(peer=self._context.identity, protocol=self._context.protocol, reason=reason) from error
         for request in handlers.requests.values():
-            request.call = self._runner.function("a request", request.call)
+            runs = self._runner.forwarder if request.forwards else self._runner.function
+            request.call = runs("a request", request.call)
         if handlers.streams is not None:
             handlers.streams.call = self._runner.function("a session", handlers.streams.call)
         self.code = code

@@ -28,7 +28,8 @@ import contextlib
 import logging
 import os
 from collections import deque
-from typing import Final, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import UNDECODABLE
@@ -61,6 +62,10 @@ from fastn_p2p_client.workers.parts import OVERHEAD, PayloadAssembly, parts_of
 
 from .routed_sessions import RoutedSessions
 from .worker_calls import BridgedCall, KnownWorker
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.claims.call_claims import Outcome
+    from fastn_p2p_client.serving.forwarded_call import ForwardedCall
 
 TICK_SECONDS: Final = 0.1
 GONE_TICKS: Final = 7
@@ -132,28 +137,35 @@ class WorkerBridge:
         self._channel = NatsChannel(server, f"fastn-p2p {context.identity}", subscriptions, self._on_connected)
         self._running = self._loop.create_task(self._channel.run())
 
-    async def call(self, call: BridgedCall) -> tuple[bytes, bytes]:
-        """Have a worker execute a call. Return header and payload of its answer.
+    def call(self, forwarded: ForwardedCall, *, may_repeat: bool = True) -> asyncio.Future[Outcome]:
+        """Have a worker execute a call. Return the future of its answer, which may be cancelled.
 
-        Raises:
+        Args:
+            forwarded: the call.
+            may_repeat: it may be executed again, if it has a call id.
+
+        The future has these exceptions:
+
             ConnectionLost: the worker that had it has ended.
             ProtocolNotFound: there is no worker.
             Overloaded: too many calls wait for room at workers.
         """
+        call = BridgedCall(forwarded, self._loop.create_future(), may_repeat=may_repeat)
         self._assign(call)
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        try:
-            return await call.outcome
-        finally:
-            if call.id:
-                self._remove(call)
-                if call.outcome.cancelled() and call.worker is not None:
-                    self._send(call.worker, CancelOffer(call.id))
-            else:
-                self._stop_waiting(call)
-            if self._waiting:
-                self._assign_waiting()
+        call.outcome.add_done_callback(partial(self._on_end, call))
+        return call.outcome
+
+    def _on_end(self, call: BridgedCall, outcome: asyncio.Future[Outcome]) -> None:
+        if call.id:
+            self._remove(call)
+            if call.worker is not None and outcome.cancelled():
+                self._send(call.worker, CancelOffer(call.id))
+        else:
+            self._stop_waiting(call)
+        if self._waiting:
+            self._assign_waiting()
 
     async def close(self) -> None:
         """End the connection. Calls in flight end."""
@@ -211,8 +223,8 @@ class WorkerBridge:
         worker.calls[call.id] = self._calls[call.id] = call
         header, payload = call.header(), call.payload
         size = len(payload)
-        inline = payload if len(header) + size + OVERHEAD <= self._channel.largest else b""
-        offer = Offer(call.id, self._name, self._key, header, inline, size)
+        call.is_whole = len(header) + size + OVERHEAD <= self._channel.largest
+        offer = Offer(call.id, self._name, self._key, header, payload if call.is_whole else b"", size)
         if not self._batch_is_open:
             self._batch_is_open = True
             self._batch += 1
@@ -359,9 +371,8 @@ class WorkerBridge:
         worker.is_slow = False
         call.is_accepted = True
         call.ticks = 0
-        largest = self._channel.largest
-        if len(call.payload) + len(call.header()) + OVERHEAD > largest:
-            for part in parts_of(call.id, call.payload, largest):
+        if not call.is_whole:
+            for part in parts_of(call.id, call.payload, self._channel.largest):
                 self._send(worker, part)
 
     def _on_answer(self, worker: KnownWorker, answer: Answer) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from fastn_p2p_client.claims.call_claims import Outcome
 from fastn_p2p_client.claims.claims_url import BucketUrl, ClaimsUrl, parse_claims
-from fastn_p2p_client.errors import ApplicationError, ConnectionLost
-from fastn_p2p_client.ipc.messages import ApplicationErrorReply, ErrorReply, Reply
+from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.nats_client.nats_server import NatsServer
-from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.protocol import BindingContext, CallContext, Permissions, Protocol, request, stream
-from fastn_p2p_client.request_id import served_request
+from fastn_p2p_client.serving.forwarded_call import ForwardedCall
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.worker_token import parse_address
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fastn_p2p_client.claims.call_claims import CallClaims
 
     from .bridge import WorkerBridge
-
-_answers: Final = msgspec.msgpack.Decoder(Reply | ApplicationErrorReply | ErrorReply)
 
 
 def claims_of_workers(claims: str, server: NatsServer) -> ClaimsUrl:
@@ -144,25 +142,13 @@ class Workers(Protocol):
         await self._bridge.sessions.pass_on(session)
 
     @request("*")
-    async def forward(self, request: msgspec.Raw, peer: Peer, call: CallContext) -> msgspec.Raw:
+    def forward(self, call: ForwardedCall) -> asyncio.Future[Outcome]:
         """Pass one request on, whatever its command."""
-        from .worker_calls import BridgedCall
-
-        served = served_request()
-        traceparent = "" if served is None else served.traceparent
-        bridge, claims = self._bridge, self._claims
+        bridge, claims, message = self._bridge, self._claims, call.message
         if bridge is None:
             raise ConnectionLost(what="the binding")
-        outcome = asyncio.get_running_loop().create_future()
-        bridged = BridgedCall(self.context, peer, call, traceparent, bytes(request), outcome)
-        if claims is not None and call.call_id:
-            bridged.may_repeat = False
-            header, payload = await claims.execute_once(bytes(peer.key), call, lambda: bridge.call(bridged))
-        else:
-            header, payload = await bridge.call(bridged)
-        answer = _answers.decode(header)
-        if isinstance(answer, ErrorReply):
-            raise answer.error()
-        if isinstance(answer, ApplicationErrorReply):
-            raise ApplicationError(answer.kind, answer.message, msgspec.Raw(payload))
-        return msgspec.Raw(payload)
+        if claims is None or not message.call_id:
+            return bridge.call(call)
+        context = CallContext(message.command, message.call_id, call.deadline, call.request_id)
+        execute = partial(bridge.call, call, may_repeat=False)
+        return asyncio.ensure_future(claims.execute_once(message.peer, context, execute))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fastn_p2p_client.ipc.messages import DeliverCall, encode
+from msgspec.structs import replace
+
+from fastn_p2p_client.ipc.messages import encode
 
 if TYPE_CHECKING:
-    from fastn_p2p_client.peer import Peer
-    from fastn_p2p_client.protocol import BindingContext, CallContext
+    from fastn_p2p_client.claims.call_claims import Outcome
+    from fastn_p2p_client.serving.forwarded_call import ForwardedCall
     from fastn_p2p_client.workers.parts import PayloadAssembly
 
 
@@ -19,25 +21,24 @@ class BridgedCall:
     Attributes:
         id: random name of the present offer; empty while it waits for a worker.
         payload: the request.
+        is_whole: the present offer has all of it.
         outcome: header and payload of the answer.
         worker: the worker that it was offered to.
         is_accepted: the worker has said that it has begun.
         ticks: ticks since it waits for what comes next.
-        may_repeat: whether it may be executed again; by default if it has a call id.
+        may_repeat: whether it may be executed again.
         unknown: pongs in a row by which the worker does not have it.
         batch: number of the NATS message with its offer.
     """
 
     __slots__ = (
         "_call",
-        "_context",
-        "_peer",
-        "_traceparent",
         "answer_header",
         "assembly",
         "batch",
         "id",
         "is_accepted",
+        "is_whole",
         "may_repeat",
         "outcome",
         "payload",
@@ -46,44 +47,31 @@ class BridgedCall:
         "worker",
     )
 
-    def __init__(
-        self,
-        context: BindingContext,
-        peer: Peer,
-        call: CallContext,
-        traceparent: str,
-        payload: bytes,
-        outcome: asyncio.Future[tuple[bytes, bytes]],
-    ) -> None:
+    def __init__(self, call: ForwardedCall, outcome: asyncio.Future[Outcome], *, may_repeat: bool) -> None:
         """
         Args:
-            context: the binding.
-            peer: the caller.
             call: the call.
-            traceparent: span of the caller; empty for none.
-            payload: the request.
             outcome: the future for the answer.
+            may_repeat: it may be executed again, if it has a call id.
         """
-        self._context = context
-        self._peer = peer
         self._call = call
-        self._traceparent = traceparent
-        self.payload = payload
+        self.payload = call.payload
         self.outcome = outcome
         self.id = b""
         self.worker: KnownWorker | None = None
         self.is_accepted = False
+        self.is_whole = True
         self.batch = 0
         self.ticks = 0
         self.unknown = 0
         self.answer_header = b""
         self.assembly: PayloadAssembly | None = None
-        self.may_repeat = self.may_wait
+        self.may_repeat = may_repeat and self.may_wait
 
     @property
     def may_wait(self) -> bool:
         """True if it waits for workers until its deadline: it has a call id."""
-        return bool(self._call.call_id)
+        return bool(self._call.message.call_id)
 
     def remaining(self) -> float:
         """Return the seconds until the caller stops waiting."""
@@ -91,25 +79,9 @@ class BridgedCall:
 
     def header(self) -> bytes:
         """Return the ``DeliverCall`` with the time that is left."""
-        context, peer, call = self._context, self._peer, self._call
-        return encode(
-            DeliverCall(
-                bytes(peer.key),
-                peer.name or "",
-                context.identity,
-                context.protocol,
-                context.instance,
-                max(1, int(call.remaining() * 1000)),
-                call.command,
-                call.call_id,
-                0,
-                peer.path,
-                peer.address,
-                peer.rtt_ms,
-                call.request_id,
-                self._traceparent,
-            )
-        )
+        call = self._call
+        left = max(1, int(call.remaining() * 1000))
+        return encode(replace(call.message, deadline_ms=left, attempt=0, request_id=call.request_id))
 
     def begin_again(self) -> None:
         """Have it wait for a worker again."""
