@@ -53,7 +53,7 @@ _HERE: Final = EarlierAttempt(THIS_DAEMON, b"")
 
 _SMALL: Final = 4096
 """Bytes of a payload that is kept until its call is answered: another daemon of the callee may have to serve it. A
-larger one is kept, and counted, only if the callee is known to be at several daemons."""
+larger one is kept, and counted, only if that is likely: see ``TargetFinder.may_refuse``."""
 
 
 class _OutgoingCall:
@@ -192,7 +192,10 @@ class _OutgoingCall:
         size = len(payload)
         if size <= _SMALL:
             self._kept = source, message, payload
-        elif self._calls.targets.is_at_several(target) and self.state.account.reserve(size) is None:
+        elif (
+            self._calls.targets.may_refuse(target, connection.endpoint, message)
+            and self.state.account.reserve(size) is None
+        ):
             self._kept, self._reserved = (source, message, payload), size
         requests = connection.requests
         try:
@@ -252,14 +255,23 @@ class _OutgoingCall:
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
             trace_point("7 network of the caller: reply")
+        self._note_served()
         self._finish(_REPLY, payload)
 
     def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
+        self._note_served()
         if not self.done:
             self._calls.counters.fail(APPLICATION)
         self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
+    def _note_served(self) -> None:
+        """Remember that the daemon serves the binding, if the payload was kept in case that it does not."""
+        if self._reserved and self._kept is not None:
+            self._calls.targets.on_served(self.target, self.endpoint, self._kept[1])
+
     def on_error(self, error: P2PError) -> None:
+        if self._kept is None and isinstance(error, (*MISSING, HomeAway)) and self.target:
+            self._calls.targets.on_refused(self.target, self.endpoint)
         if isinstance(error, MISSING) and self._kept is not None and not self.done and self._goes_over(error):
             return
         if isinstance(error, HomeAway) and self.endpoint != THIS_DAEMON and not self.done and self._goes_home(error):
@@ -292,10 +304,7 @@ class _OutgoingCall:
         """Send the call to the home of its binding, unless it went from one daemon to the next too often. Return False
         if it cannot go there."""
         self._hops += 1
-        if self._kept is None:
-            self._calls.targets.has_others(self.target, self.endpoint)  # so that the next payload is kept
-            return False
-        if self._hops > MAX_HOPS:
+        if self._kept is None or self._hops > MAX_HOPS:
             return False
         (source, message, payload), self._kept = self._kept, None
         self._is_free = True

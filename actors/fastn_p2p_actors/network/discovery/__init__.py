@@ -10,6 +10,7 @@
 - ``record_publisher``: signs their records, and publishes them on this machine and to the sources.
 - ``due_times``: when something is to be done for each of many keys.
 - ``missing_bindings``: what one daemon of an identity does not serve, while another one may.
+- ``answered_bindings``: bindings of peers that a daemon has served.
 - ``spread_bindings``: bindings of peers whose requests go to all daemons that serve them.
 - ``silent_connections``, ``replica_failover``: another path, or another daemon, when a peer daemon does not answer.
 - ``local_addresses``: addresses of this machine, and notice of their changes.

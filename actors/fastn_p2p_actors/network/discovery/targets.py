@@ -28,6 +28,7 @@ from ..connections.connection import PeerConnection
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from ..wire import messages as wire
+from .answered_bindings import AnsweredBindings
 from .missing_bindings import MissingBindings
 from .router import PeerRouter, display_name
 from .search import Search
@@ -108,6 +109,7 @@ class TargetFinder:
         self._grace = grace
         self._tasks: set[asyncio.Task[None]] = set()
         self._missing = MissingBindings()
+        self._served = AnsweredBindings()
         self._spread = SpreadBindings()
 
     def close(self) -> None:
@@ -182,6 +184,21 @@ class TargetFinder:
     def is_at_several(self, target: bytes) -> bool:
         """Return whether an identity was found at several daemons, so that ``go_over`` may help."""
         return target in self._router.several
+
+    def may_refuse(self, target: bytes, endpoint: bytes, message: Call) -> bool:
+        """Return whether a daemon may refuse a call that another one may serve: the identity is known to be at several
+        daemons, or this one has not answered a call to the binding before."""
+        return self.is_at_several(target) or not self._served.includes(
+            target, endpoint, message.protocol, message.instance
+        )
+
+    def on_served(self, target: bytes, endpoint: bytes, message: Call) -> None:
+        """A daemon has answered a call."""
+        self._served.add(target, endpoint, message.protocol, message.instance)
+
+    def on_refused(self, target: bytes, endpoint: bytes) -> None:
+        """A daemon has refused a call whose payload was not kept. The next one is."""
+        self._served.discard(target, endpoint)
 
     def go_over(
         self,

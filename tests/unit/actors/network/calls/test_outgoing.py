@@ -18,8 +18,8 @@ from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.network.wire.messages import ANOTHER_START, UNKNOWN_START
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.errors import PeerUnreachable
-from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession
+from fastn_p2p_client.errors import HomeAway, InstanceNotFound, P2PError, PeerUnreachable, ProtocolNotFound
+from fastn_p2p_client.ipc.messages import Call, ErrorReply, OpenSession, Reply, encode
 from tests.support.event_loop import run_pending
 from tests.support.signer import Signer
 
@@ -255,5 +255,99 @@ async def test_sends_no_retried_call_to_another_daemon_that_is_of_an_older_versi
     await run_pending()
     assert network.earlier == []
     assert network.answers == [(b"1", "outcome-unknown")]
+    network.targets.close()
+    network.calls.close()
+
+
+class RefusingNetwork(StubNetwork):
+    """Peer daemon that refuses calls until ``refusal`` is None, and other daemons that serve the binding."""
+
+    several: frozenset[bytes] = frozenset()
+
+    def __init__(self, refusal: P2PError | None) -> None:
+        super().__init__()
+        self.refusal = refusal
+        self.sent: list[tuple[bytes, bytes]] = []
+        """Endpoint and payload of each call that was sent."""
+        self.waiting: list[Any] = []
+        self.other: RefusingNetwork | None = None
+        self.replies: list[bytes] = []
+        self.is_waiting = False
+
+    def call(self, waiting: Any, *arguments: Any) -> int:
+        payload = next(each for each in arguments if isinstance(each, bytes) and each[:4] == b"data")
+        self.sent.append((self.endpoint, payload))
+        self.waiting.append(waiting)
+        if not self.is_waiting:
+            asyncio.get_running_loop().call_soon(self.respond, waiting)
+        return 1
+
+    def respond(self, waiting: Any) -> None:
+        waiting.on_reply(b"") if self.refusal is None else waiting.on_error(self.refusal)
+
+    async def connect_to(self, target: bytes, endpoint: bytes) -> StubNetwork:
+        assert self.other is not None
+        return self.other
+
+    async def connect_beside(self, target: bytes, endpoints: frozenset[bytes]) -> StubNetwork:
+        assert self.other is not None
+        return self.other
+
+    def is_silent(self, endpoint: bytes) -> bool:
+        return False
+
+    def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        self.replies.append(header)
+
+    def send_large(self, size: int = 100_000) -> None:
+        self.calls.on_call(Sender(0, 0), b"1", Call("alice", "bob", "Echo", "default", 5000), b"data".ljust(size))
+
+
+_HOME = b"h" * 32
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        HomeAway(peer="bob", protocol="Echo", instance="default", daemon="x", endpoint=_HOME.hex(), term=1, seconds=0),
+        ProtocolNotFound(peer="bob", protocol="Echo"),
+        InstanceNotFound(peer="bob", protocol="Echo", instance="default"),
+    ],
+    ids=["home-away", "protocol-not-found", "instance-not-found"],
+)
+async def test_a_large_call_goes_to_another_daemon_before_it_is_known_that_there_are_several(refusal: P2PError) -> None:
+    network = RefusingNetwork(refusal)
+    other = network.other = RefusingNetwork(None)
+    other.endpoint = _HOME
+    network.come_online()
+    network.found.set()
+    network.send_large()
+    await run_pending()
+    assert [endpoint for endpoint, _ in network.sent + other.sent] == [network.endpoint, _HOME]
+    assert network.sent[0][1] == other.sent[0][1]
+    assert network.replies == [encode(Reply())]
+    assert network.payloads.programs.total == 0
+    network.targets.close()
+    network.calls.close()
+
+
+async def test_large_payloads_are_not_kept_for_a_daemon_that_has_served_the_binding() -> None:
+    """Their memory is not counted twice, once for the connection and once for another daemon."""
+    network = RefusingNetwork(None)
+    network.come_online()
+    network.found.set()
+    network.send_large()
+    await run_pending()
+    assert len(network.replies) == 1
+    network.is_waiting = True
+    network.send_large()
+    await run_pending()
+    assert network.payloads.programs.total == 0
+    network.waiting[-1].on_error(ProtocolNotFound(peer="bob", protocol="Echo"))  # it serves the binding no more
+    network.send_large()
+    await run_pending()
+    assert network.payloads.programs.total >= 100_000
+    network.waiting[-1].on_reply(b"")
+    assert network.payloads.programs.total == 0
     network.targets.close()
     network.calls.close()
