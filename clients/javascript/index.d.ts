@@ -86,6 +86,8 @@ export interface ServeOptions {
   allow?: string[];
   /** Requests that are delivered at once. */
   limit?: number;
+  /** Whether any daemon of the identity may serve any request or session: the program keeps nothing between them. */
+  stateless?: boolean;
   /** Ends serving when it aborts, after the requests in flight. */
   signal?: AbortSignal;
   onReady?: () => void;

@@ -11,6 +11,7 @@ import { RESET_FAILED, Session } from "./session.mjs";
 const PAUSE = 100; // ms before the next attempt to register
 const MAX_KIND = 128; // characters: a header is limited
 const MAX_TEXT = 4096;
+const NO_WORKER = Buffer.alloc(0);
 const ATTEMPT = 8; // index of the field of DeliverCall that counts earlier attempts
 
 /**
@@ -25,11 +26,14 @@ const ATTEMPT = 8; // index of the field of DeliverCall that counts earlier atte
  * throws later.
  * Every handler is optional.
  *
+ * With `stateless`, callers spread requests and sessions over all daemons of the identity that serve the protocol: say so
+ * if the program keeps nothing of what it was asked before.
+ *
  * `onReady` is called after each registration. Rejects if the first registration fails. Later errors that can pass are
  * retried.
  */
 export async function serve(client, identity, protocol, handlers, options = {}) {
-  const { instance = "default", allow = ["peers"], limit = 64, signal, onReady = () => {} } = options;
+  const { instance = "default", allow = ["peers"], limit = 64, stateless = false, signal, onReady = () => {} } = options;
   const binding = [identity, protocol, instance];
   let grant;
   let served = false;
@@ -41,7 +45,7 @@ export async function serve(client, identity, protocol, handlers, options = {}) 
       const [secret, key] = grant;
       connection = await client.connectNetwork();
       const requests = new Requests(connection, { handlers, protocol, server: id52(key) });
-      await connection.request([Tag.RegisterBinding, ...binding, allow, secret, limit]);
+      await connection.request([Tag.RegisterBinding, ...binding, allow, secret, limit, NO_WORKER, false, false, stateless]);
       served = true;
       onReady();
       await Promise.race([connection.ended, aborted(signal)]);

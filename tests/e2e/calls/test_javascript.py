@@ -35,6 +35,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.retry import NOT_EXECUTED
 from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import Daemon, eventually
+from tests.support.replicas import new_replicas
 from tests.support.serving_programs import bob_at, serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until, wait_idle
 
@@ -279,6 +280,42 @@ def test_a_session_between_two_of_it(example: Path, daemons: TwoDaemons) -> None
         program.stop()
 
 
+SPREAD = """
+import { Client, serve } from "fastn-p2p-client";
+
+const client = new Client();
+const handlers = { request: () => Number(process.argv[2]) };
+for (const [protocol, stateless] of [["Spread", true], ["Shop", false]]) {
+  const onReady = () => console.log(protocol);
+  serve(client, "bob", protocol, handlers, { allow: ["everyone"], stateless, onReady });
+}
+"""
+
+
+def test_requests_to_a_program_that_keeps_nothing_are_spread_over_the_daemons(example: Path) -> None:
+    (example / "spread.mjs").write_text(SPREAD)
+    with new_replicas() as replicas, replicas.caller.client() as client:
+        programs = [
+            Program(example / "spread.mjs", str(number), daemon=daemon)
+            for number, daemon in enumerate(replicas.daemons)
+        ]
+        try:
+            for program in programs:
+                program.says("Spread")
+                program.says("Shop")
+            seen: set[object] = set()
+
+            def is_spread() -> bool:
+                seen.add(client.call("alice", replicas.bob, "Spread", request="x", timeout=60))
+                return seen == {0, 1}
+
+            eventually(is_spread, "both daemons answer")
+            assert len({client.call("alice", replicas.bob, "Shop", request="x", timeout=60) for _ in range(10)}) == 1
+        finally:
+            for program in programs:
+                program.stop()
+
+
 TROUBLE = """
 import { ApplicationError, Client, serve } from "fastn-p2p-client";
 
@@ -384,6 +421,7 @@ const length: number = reply.echoed.length;
 const session: Session = await client.open("alice", "bob", "Shout");
 for await (const chunk of session) await session.write(chunk.subarray(length));
 await serve(client, "alice", "Timer", { request: (request, { signal }) => signal.aborted ? null : request });
+await serve(client, "alice", "Work", { request: (request) => request }, { stateless: true });
 try { client.close(); } catch (error) {
   if (error instanceof PeerOffline) console.log(error.fields.peer.length, error.retryable);
   if (error instanceof ApplicationError) console.log(error.kind.length, error.data);
