@@ -274,7 +274,8 @@ class RefusingNetwork(StubNetwork):
         self.replies: list[bytes] = []
         self.is_waiting = False
 
-    def call(self, waiting: Any, *arguments: Any) -> int:
+    def call(self, *arguments: Any) -> int:
+        waiting = arguments[0]
         payload = next(each for each in arguments if isinstance(each, bytes) and each[:4] == b"data")
         self.sent.append((self.endpoint, payload))
         self.waiting.append(waiting)
