@@ -6,6 +6,7 @@
 - ``json_values``, ``formatting``, ``text_encoding``: JSON in and out; sizes, times, durations; UTF-8 in every locale.
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon. ``connecting_notice``: a message if a peer is slow to connect.
+- ``home_notice``: a message if another daemon is the home of a protocol.
 - ``identity_restart``: a message if an identity's process was replaced.
 - ``waiting_notice``: one line after a command about mails, file offers and access requests.
 - ``confirmation``: ask before something is deleted.

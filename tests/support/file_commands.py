@@ -36,8 +36,8 @@ class StubClient:
 
     resolve_identity = Client.resolve_identity
 
-    async def control(self, message: m.ListIdentities) -> m.IdentityList:
-        return m.IdentityList(self.identities)
+    async def control(self, message: m.ListIdentities | m.ListReplicas) -> m.IdentityList | m.ReplicaList:
+        return m.ReplicaList([]) if isinstance(message, m.ListReplicas) else m.IdentityList(self.identities)
 
     def _client_of(self, identity: str | None) -> InProcessClient:
         return self.client.as_peer(ALICE) if identity == "alice" else self.client

@@ -15,6 +15,7 @@ from fastn_p2p_client.limits import DEFAULT_INSTANCE
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import CommandFailed, ExitCode
+from ...console.home_notice import note_home
 
 _LAST: Final = 20
 """Earlier messages that a terminal shows first."""
@@ -61,6 +62,7 @@ def chat(
     async def converse() -> ExitCode:
         async with Client(home, program="fastn-p2p chat") as client:
             found = await ChatClient(client, identity, instance).with_peer(peer, conversation)
+            await note_home(client, identity, PROTOCOL, instance)
             if in_terminal() and not json:
                 from .terminal_ui import ChatTerminal
 

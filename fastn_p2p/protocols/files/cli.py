@@ -12,7 +12,8 @@ from fastn_p2p_client.client import Client
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import CommandFailed, ExitCode
-from .client import FilesClient
+from ...console.home_notice import note_home
+from .client import PROTOCOL, FilesClient
 from .errors import FileError
 from .events import TransferSummary
 
@@ -91,7 +92,9 @@ def with_own_files(
     async def run() -> T:
         async with Client(home, program="fastn-p2p files") as client:
             name, key = await client.resolve_identity(identity)
-            return await work(FilesClient(client, name, key, instance))
+            done = await work(FilesClient(client, name, key, instance))
+            await note_home(client, name, PROTOCOL, instance)
+            return done
 
     with _file_errors():
         return asyncio.run(run())

@@ -18,6 +18,7 @@ from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 from ...console.control_request import with_daemon
 from ...console.exit_codes import CommandFailed, ExitCode
 from ...console.formatting import utc_time
+from ...console.home_notice import note_home
 from .._shared.name_risks import risks_of
 from .._shared.path_names import check_component
 
@@ -46,6 +47,8 @@ class RiskyName(Exception):
 def with_mail(home: Path | None, identity: str | None, instance: str, work: Callable[[MailClient], Awaitable[T]]) -> T:
     """Run ``work`` with the mailbox of a local identity, in an event loop of its own. Raise the error that it raises.
 
+    Write where the home of the mailbox is, if that is another daemon.
+
     Raises:
         CommandFailed: the identity has no such mailbox, or Mail has refused the request.
     """
@@ -53,7 +56,9 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
     async def run() -> T:
         async with Client(home, program="fastn-p2p mail") as client:
             try:
-                return await work(MailClient(identity, instance, client=client))
+                done = await work(MailClient(identity, instance, client=client))
+                await note_home(client, identity, "Mail", instance)
+                return done
             except (ProtocolNotFound, InstanceNotFound):
                 name, _ = await client.resolve_identity(identity)
                 option = "" if instance == DEFAULT_INSTANCE else f" --instance {instance}"

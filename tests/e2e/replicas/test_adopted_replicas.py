@@ -118,6 +118,8 @@ def test_a_restored_daemon_adopts_the_replicas_of_one_that_is_gone(joined: Joine
         assert states_at(fresh) == {"second": "online"}
         eventually(lambda: states_at(joined.replica) == {machine_name(): "online"}, "the replica has a new owner")
         assert delegation_end(joined.replica) >= end
+        alice = next(each for each in joined.replica.status().identities if each.name == "alice")
+        assert alice.owner == machine_name()
 
         eventually(lambda: homes_at(fresh) and not homes_at(joined.replica), "the new daemon is the home")
         assert add(joined, "after") == ["after"]

@@ -88,6 +88,12 @@ def test_a_mailbox_in_a_file_stays_and_can_be_read(joined: JoinedReplicas) -> No
     send(joined, "at the replica", "local")
     assert subjects(joined.replica, "local") == ["at the replica"]
     assert subjects(joined.owner, "local") == ["at the owner"]
+    listed = joined.owner.cli("mail", "list", "--as", "alice", "--instance", "local")
+    assert "at the owner" in listed.stdout
+    notice = "The home of alice's Mail (local) is second: what arrives goes there"
+    assert listed.stderr.count(notice) == 1
+    shown = joined.replica.cli("mail", "list", "--as", "alice", "--instance", "local")
+    assert "The home of" not in shown.stderr
     with MailClient("alice", "local", home=joined.owner.home) as alice:
         with pytest.raises(ApplicationError, match="the home of this mailbox is second") as caught:
             alice.send("alice", "no", "x")

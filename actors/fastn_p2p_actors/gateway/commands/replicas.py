@@ -112,7 +112,9 @@ async def list_replicas(context: GatewayContext, message: ListReplicas, _: bytes
         for each in enrolled.replicas:
             known = reported.get(each.endpoint.hex())
             found.append(known if known is not None and not each.removed else _info(name, each, enrolled.owner))
-    return ReplicaList(found, [each for each in report.here if each.partition("/")[0] in names])
+    here = [each for each in report.here if each.partition("/")[0] in names]
+    standby = {each: daemon for each, daemon in report.standby.items() if each.partition("/")[0] in names}
+    return ReplicaList(found, here, standby)
 
 
 def _keep_owner(context: GatewayContext, name: str, owner: str) -> None:

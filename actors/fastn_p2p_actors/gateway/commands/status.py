@@ -331,6 +331,7 @@ def _identity(
             state=_state(binding, reported, seen is not None),
         )
         bindings.append(served.pop((binding.protocol, binding.instance), offline))
+    replicas = seen.replicas if seen is not None else []
     return IdentityStatus(
         name=record.name,
         id52=record.id52,
@@ -345,8 +346,8 @@ def _identity(
         successor=record.successor if record.revoked else revoked[1],
         asleep=seen is not None and seen.asleep,
         idle=record.idle,
-        replicas=seen.replicas if seen is not None else [],
-        owner=record.owner,
+        replicas=replicas,
+        owner=next((each.name for each in replicas if each.joined), record.owner),
     )
 
 

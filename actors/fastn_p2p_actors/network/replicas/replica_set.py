@@ -85,8 +85,19 @@ class ReplicaSet:
                 for each in self._registry.homes.of(identity.raw)
                 if each.endpoint == self._registry.homes.own
             ]
-            return ReplicaList([*self.owned.all_infos(), *self.joined.infos()], here)
+            return ReplicaList([*self.owned.all_infos(), *self.joined.infos()], here, self._standby())
         return Ack()
+
+    def _standby(self) -> dict[str, str]:
+        """Return the bindings here whose home is another daemon, with its name, as ``ReplicaList`` has them."""
+        homes = self._registry.homes
+        found = {
+            f"{identity.name}/{each.protocol}/{each.instance}": homes.daemon_elsewhere(each)
+            for identity in self._registry
+            if homes.of(identity.raw)
+            for each in homes.stateful(identity.bindings.values())
+        }
+        return {binding: daemon for binding, daemon in found.items() if daemon}
 
     async def on_stateful(self, name: str) -> None:
         """Find a home for the bindings of an identity that keep state: one was registered."""

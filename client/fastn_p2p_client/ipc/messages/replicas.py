@@ -49,6 +49,8 @@ class ReplicaList(Message, frozen=True, tag=106):
     replicas: list[ReplicaInfo]
     here: list[str] = msgspec.field(default_factory=list)
     """Bindings of own identities at several daemons whose home is this one, as ``IDENTITY/PROTOCOL/INSTANCE``."""
+    standby: dict[str, str] = msgspec.field(default_factory=dict)
+    """The others here that keep state, with the name of the daemon that is the home, in words."""
 
 
 class HomeInfo(Record, frozen=True):
