@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,34 @@ def test_one_line_of_the_readme_installs_the_command(
         assert f"\n{protocol}  " in f"\n{done.stdout}"
     assert "BROKEN" not in done.stdout
     assert list(home.rglob("share/man/man1/fastn-p2p-mail.1")), "man finds no page"
+
+
+def test_images_are_built_from_the_packages_and_nothing_else(tmp_path: Path) -> None:
+    """``.dockerignore`` lets through what both distributions need, and no secret that lies in the checkout."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {line[1:] for line in rules if line.startswith("!")}
+    assert not any(each.startswith(("deploy", ".", "docs", "tests")) for each in allowed)
+    context = tmp_path / "context"
+    context.mkdir()
+    for each in allowed:
+        if (ROOT / each).is_dir():
+            shutil.copytree(ROOT / each, context / each, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        else:
+            shutil.copy(ROOT / each, context)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--wheel-dir", "wheels"]
+    done = subprocess.run(
+        [*pip, "./client", "."], cwd=context, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    packed = {name for wheel in (context / "wheels").iterdir() for name in zipfile.ZipFile(wheel).namelist()}
+    folders = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
+    sources = {
+        file.relative_to((ROOT / folder).parent).as_posix()
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+    }
+    assert sources - packed == set()
+    assert any(name.endswith("man1/fastn-p2p.1") for name in packed)
+    assert (context / "requirements/runtime.txt").exists()
