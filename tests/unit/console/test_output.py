@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pydoc
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.output import table
+from tests.docs.tables import ROOT
 
 
 class Terminal(io.TextIOWrapper):
@@ -28,3 +30,17 @@ def test_a_table_longer_than_the_terminal_goes_to_the_pager(monkeypatch: pytest.
     monkeypatch.setattr(pydoc, "pager", pydoc.getpager())
     table(("N",), [[str(number)] for number in range(100)], paged=True)
     assert (tmp_path / "paged").read_text().splitlines() == ["N", *map(str, range(100))]
+
+
+def test_no_command_writes_several_lines_with_a_function_for_one() -> None:
+    """Those escape the end of a line, which might come from a peer: a reader would see ``\\n``."""
+    one_line = {"write_message", "write_problem"}
+    found = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for file in (ROOT / "fastn_p2p").rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in one_line
+        for text in ast.walk(call)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str) and "\n" in text.value
+    ]
+    assert found == []

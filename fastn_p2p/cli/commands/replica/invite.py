@@ -4,7 +4,7 @@ from typing import Annotated
 
 from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption, JsonOption, NameArgument
-from ....console.output import put_json, write_message, write_result
+from ....console.output import put_json, write_lines, write_message, write_result
 from ....console.parameters import Option
 
 
@@ -61,7 +61,7 @@ def run(
     if json:
         put_json({"identity": name, "replica": paired.name, "fingerprint": paired.fingerprint})
         return
-    write_message(
+    write_lines(
         f"{paired.name} serves {name} from now on, with delegations of this daemon's vault.\n"
         f"Fingerprint: {paired.fingerprint}. The other machine shows the same. If it does not: "
         f"fastn-p2p replica remove {name} {paired.name} --now"
