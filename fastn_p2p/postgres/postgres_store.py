@@ -206,6 +206,8 @@ class PostgresStore:
                 cutter.shutdown(socket.SHUT_RDWR)
 
     def _set_problem(self, problem: str, failure: P2PError | None) -> None:
+        if self._readers is None:
+            return  # it was closed before the writer thread came here
         if problem != self.problem:
             if problem and not (problem.startswith(PROGRESS) and self.problem.startswith(PROGRESS)):
                 log.warning("%s cannot be used: %s", self.name, problem)

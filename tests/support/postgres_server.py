@@ -120,10 +120,14 @@ class PostgresServer:
     def _children(self, pid: int) -> list[int]:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def connect(self, database: str) -> psycopg.Connection[Any]:
+        """Connect as the superuser. Each statement is a transaction unless one is begun."""
+        options: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "user": _USER, "connect_timeout": 2}
+        return psycopg.connect(**options, dbname=database, autocommit=True)
+
     def execute(self, query: str, database: str = "postgres") -> list[Any]:
         """Run a statement as the superuser."""
-        options: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "user": _USER, "connect_timeout": 2}
-        with psycopg.connect(**options, dbname=database, autocommit=True) as connection:
+        with self.connect(database) as connection:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 

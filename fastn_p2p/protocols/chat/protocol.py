@@ -93,7 +93,7 @@ class Chat(Protocol):
     async def on_activate(self) -> None:
         await self._open_store(self.config)
         self._open = OpenConversations(lambda id: PresenceSender(PeerTransport(self.context, id.peer), id.conversation))
-        await self._resume()
+        await self._begin_resuming()
 
     async def on_reload(self) -> None:
         before = self._store.config
@@ -105,13 +105,13 @@ class Chat(Protocol):
                 await self._open_store(before)
                 raise
         self._store.config = self.config
-        await self._resume()
+        await self._begin_resuming()
 
     async def on_home_changed(self) -> None:
         if self._store.config.store:
             await self._close_store()
             await self._open_store(self._store.config)
-            await self._resume()
+            await self._begin_resuming()
             self.context.report_problem("")
 
     def _is_closed_on_standby(self) -> bool:
@@ -141,13 +141,26 @@ class Chat(Protocol):
             await self._store.open()
 
     async def _close_store(self) -> None:
+        self._stop_resuming()
         for delivery in self._deliveries.values():
             await delivery.close()
         self._deliveries.clear()
         await self._store.close()
 
+    async def _begin_resuming(self) -> None:
+        """Resume. A database is not waited for: a hook has little time."""
+        if self._store.config.store:
+            self._on_ready()
+        else:
+            await self._resume()
+
     def _on_ready(self) -> None:
+        self._stop_resuming()
         self._resuming = asyncio.create_task(self._resume())
+
+    def _stop_resuming(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
 
     async def _resume(self) -> None:
         """Delete what exceeds the limits, and deliver what waits, as soon as the database can be used."""

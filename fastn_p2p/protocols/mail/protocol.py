@@ -137,7 +137,8 @@ class Mail(Protocol):
         try:
             if not self._is_closed_on_standby(store):
                 await database.open()
-                await self._resume()
+                if not store:  # a database is not waited for: a hook has little time, and ``_on_ready`` follows
+                    await self._resume()
         except BaseException:
             await database.close()
             self._storage.release()
@@ -154,7 +155,12 @@ class Mail(Protocol):
             self.context.report_problem("")
 
     def _on_ready(self) -> None:
+        self._stop_resuming()
         self._resuming = asyncio.create_task(self._resume())
+
+    def _stop_resuming(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
 
     async def _resume(self) -> None:
         """Deliver what waits, and count what is unread, as soon as the database can be used."""
@@ -163,6 +169,7 @@ class Mail(Protocol):
             self._inbox.count_unread()
 
     async def _close(self) -> None:
+        self._stop_resuming()
         self._inbox.stop_counting()
         await self._delivery.stop()
         await self._database.close()

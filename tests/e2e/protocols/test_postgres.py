@@ -151,6 +151,27 @@ def test_a_binding_stays_when_its_database_does_not_answer(daemons: TwoDaemons, 
     assert postgres.execute("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'fastn_%'", database) == []
 
 
+@pytest.mark.parametrize("protocol", ["Mail", "Chat"])
+def test_a_binding_starts_while_its_tables_are_locked(
+    daemons: TwoDaemons, postgres: PostgresServer, protocol: str
+) -> None:
+    """A query that waits does not use up the time of the hook that begins it."""
+    name, database = f"slow-{protocol.lower()}", postgres.new_database()
+    daemons.one.identity(name, echo=False)
+    assert add(daemons.one, name, protocol, postgres.url(database)).returncode == 0
+    eventually(lambda: state_of(daemons.one, name, protocol) == "serving", "its tables are there")
+    assert daemons.one.cli("protocol", "stop", name, protocol).returncode == 0
+    query = (
+        "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname LIKE 'fastn_%' AND tablename <> 'store'"
+    )
+    tables = ", ".join(table for (table,) in postgres.execute(query, database))
+    with postgres.connect(database) as connection, connection.transaction():
+        connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE".encode())
+        started = daemons.one.cli("protocol", "start", name, protocol)
+        assert started.returncode == 0, started.stderr
+    eventually(lambda: state_of(daemons.one, name, protocol) == "serving", "it serves", timeout=60)
+
+
 def test_a_restored_identity_has_its_mail_once_the_first_one_is_offline(
     daemons: TwoDaemons, postgres: PostgresServer, tmp_path: Path
 ) -> None:
