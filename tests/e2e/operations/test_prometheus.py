@@ -147,3 +147,30 @@ def test_every_alert_rule_is_evaluated_and_none_fires(prometheus: Prometheus) ->
 def test_promtool_accepts_rules_and_config(prometheus: Prometheus) -> None:
     done = subprocess.run(["promtool", "check", "config", str(prometheus.config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+SILENT: Final = """
+rule_files: ["{rules}"]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'up{{job="fastn-p2p", instance="here"}}', values: '1x80'}}
+      - {{series: 'up{{job="fastn-p2p", instance="lost"}}', values: '1x10 stale'}}
+    alert_rule_test:
+      - {{alertname: FastnP2pSilent, eval_time: 10m, exp_alerts: []}}
+      - alertname: FastnP2pSilent
+        eval_time: 20m
+        exp_alerts:
+          - exp_labels: {{severity: critical, job: fastn-p2p, instance: lost}}
+            exp_annotations:
+              summary: "No figures of the daemon at lost arrive any more"
+              remedy: "its machine, and the Prometheus agent there; an hour after the daemon was removed it ends"
+      - {{alertname: FastnP2pSilent, eval_time: 75m, exp_alerts: []}}
+"""
+
+
+def test_a_daemon_whose_agent_sends_nothing_more_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "silent.yml").write_text(SILENT.format(rules=FOLDER / "alerts.yml"))
+    done = subprocess.run(["promtool", "test", "rules", "silent.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -49,6 +49,24 @@ def test_the_load_reaches_the_workers(daemons: TwoDaemons, tmp_path: Path) -> No
         one.protocols.remove("alice", "Work")
 
 
+def test_containers_outlive_each_other_in_the_compose_file() -> None:
+    """An agent keeps its network when its daemon is restarted, and ``up --wait`` has a check to wait for."""
+    text = (FOLDER / "compose.yaml").read_text()
+    owners = re.findall(r"network_mode: service:(\S+)", text)
+    assert sorted(owners) == sorted(f"{each}-network" for each in ("owner", "replica", "caller") * 2)
+    assert "entrypoint: [sleep, infinity]" in text
+    assert "disable: true" not in text
+
+
+def test_no_home_in_kubernetes_lies_in_a_folder_of_its_group() -> None:
+    """The daemon refuses such a home, and Kubernetes opens the root of each volume to the group ``fsGroup``."""
+    text = (FOLDER / "kubernetes/daemons.yaml").read_text()
+    assert "install -d -m 700 /volume/home" in text
+    assert "{name: home, mountPath: /volume}" in text
+    assert "{name: home, mountPath: /var/lib/fastn, subPath: home}" in text
+    assert "FASTN_HOME" not in text
+
+
 def is_loaded(daemons: TwoDaemons) -> bool:
     """Make calls for two seconds. They wait as long as no worker is ready."""
     load: list[str | Path] = [
