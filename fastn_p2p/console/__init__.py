@@ -10,6 +10,7 @@
 - ``identity_restart``: a message if an identity's process was replaced.
 - ``waiting_notice``: one line after a command about mails, file offers and access requests.
 - ``confirmation``: ask before something is deleted.
+- ``claims_option``: the option ``--claims`` of commands about protocols.
 - ``daemon_settings``: the settings with which a daemon would start here.
 - ``passphrases``, ``vault_request``, ``present_secret``: secrets for the vault, and requests to it.
 - ``deferred_modules``: modules that are executed when they are used.

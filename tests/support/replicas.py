@@ -14,7 +14,7 @@ from fastn_p2p_client.ipc.messages import SetIdentityOnline
 from tests.support.daemons import Daemon, eventually
 from tests.support.processes import signal_if_alive
 
-__all__ = ["Replicas", "copy_identity", "freeze", "kill_all", "new_replicas", "online_replicas", "thaw"]
+__all__ = ["Replicas", "copy_identity", "freeze", "kill_all", "new_replicas", "online_replicas", "thaw", "unreachable"]
 
 
 @dataclass
@@ -89,6 +89,20 @@ def _pids(daemon: Daemon) -> list[int]:
         return []
     daemon.remember()
     return [daemon.process.pid, *(each["pid"] for each in daemon.tree()["processes"] if each["pid"])]
+
+
+@contextmanager
+def unreachable(daemon: Daemon) -> Iterator[None]:
+    """Freeze what carries replies, and the supervisor, which would start another one. What serves goes on."""
+    assert daemon.process is not None
+    pids = [daemon.process.pid, daemon.pid("network")]
+    for pid in pids:
+        signal_if_alive(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            signal_if_alive(pid, signal.SIGCONT)
 
 
 def kill_all(daemon: Daemon) -> None:

@@ -245,11 +245,12 @@ class IdentityActor:
                 starting.append((hosted, record))
         if len(starting) < len(self._hosted):
             self._context.report_fault_excluded()
-        await asyncio.gather(*(self._start(hosted, bytes(record.config), record.allow) for hosted, record in starting))
+        await asyncio.gather(*(self._start(hosted, record) for hosted, record in starting))
 
-    async def _start(self, hosted: HostedBinding, config: bytes, allow: tuple[str, ...]) -> None:
+    async def _start(self, hosted: HostedBinding, record: BindingFile) -> None:
         try:
-            self._dispatcher.add(await hosted.start(config, allow, self._granted_to(hosted)))
+            granted = self._granted_to(hosted)
+            self._dispatcher.add(await hosted.start(bytes(record.config), record.allow, granted, record.claims))
         except P2PError as error:
             hosted.failed(error)
 
@@ -390,14 +391,15 @@ class IdentityActor:
         existing = self._hosted.get((message.protocol, message.instance))
         if existing is not None and existing.binding is not None:
             if not existing.is_replaced():
-                await existing.reload(config, message.allow)
+                await existing.reload(config, message.allow, message.claims)
                 await self._registration.register(existing)
                 return
             await self._end(existing)
         hosted = self._new_binding(message.protocol, message.instance, message.code)
         self._hosted[hosted.name] = hosted
         try:
-            self._dispatcher.add(await hosted.start(config, message.allow, self._granted_to(hosted)))
+            granted = self._granted_to(hosted)
+            self._dispatcher.add(await hosted.start(config, message.allow, granted, message.claims))
             await self._registration.register(hosted)
         except P2PError as error:
             await self._end(hosted)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fastn_p2p_client.claims.claims_url import parse_claims
 from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.protocol import Permissions, Protocol
@@ -49,6 +50,32 @@ def _lines_of(cls: type[Protocol], config: Any) -> tuple[str, ...]:
     if not isinstance(found, Permissions):
         raise TypeError(f"it returned {type(found).__name__}, not Permissions")
     return found.lines()
+
+
+def check_claims(protocol: str, url: str, *, with_files: bool = True) -> None:
+    """Check the URL of a store of claims, if there is one. Blocks.
+
+    Args:
+        with_files: check its files and its library as well. The gateway may not read them.
+
+    Raises:
+        InvalidConfig: it cannot be used.
+    """
+    if url:
+        try:
+            store = parse_claims(url)
+            if with_files:
+                store.check("fastn-p2p")
+        except ValueError as error:
+            raise InvalidConfig(protocol=protocol, reason=f"claims: {error}") from None
+
+
+def claims_permissions(url: str) -> tuple[str, ...]:
+    """Return the permissions that a store of claims needs, as lines; none for an invalid URL."""
+    try:
+        return parse_claims(url).permissions().lines() if url else ()
+    except ValueError:
+        return ()
 
 
 def declared_by_builtins(store: IdentityStore, identity: str) -> dict[str, tuple[str, ...]]:

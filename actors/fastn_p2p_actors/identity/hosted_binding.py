@@ -26,7 +26,7 @@ from fastn_p2p_client.serving.protocol_lifecycle import (
 
 from ..installed_protocols import load
 from .crash_attribution import AttributingRunner, Crash, CrashAttribution
-from .declared_permissions import declared_permissions
+from .declared_permissions import check_claims, declared_permissions
 from .messages import BindingState
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class HostedBinding:
         self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
         self.keeps_state = self.claims_calls = self.is_stateless = False
+        self._claims = ""
         self.state = "starting"
         self.waiting = 0
         self.problem = ""
@@ -134,7 +135,7 @@ class HostedBinding:
         log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, reason)
 
     async def start(
-        self, config: bytes, allow: tuple[str, ...], granted: tuple[str, ...] | None = None
+        self, config: bytes, allow: tuple[str, ...], granted: tuple[str, ...] | None = None, claims: str = ""
     ) -> ServedBinding:
         """Load the protocol, check its config and activate it.
 
@@ -142,21 +143,25 @@ class HostedBinding:
             config: JSON.
             allow: access list of the owner; empty if the protocol decides.
             granted: permissions of the binding, as lines; None in a process without a sandbox.
+            claims: URL of the store in which retried calls are claimed; empty for none.
 
         Raises:
             ProtocolNotInstalled: no installed package has the protocol.
-            InvalidConfig: the protocol rejects the config.
+            InvalidConfig: the protocol rejects the config, or the store of claims cannot be used.
             PermissionsNeeded: the protocol declares permissions that were not granted.
             HandlerFailed: the protocol's code failed.
         """
         if granted is not None:
             self._check_permitted(config, granted)
+        await asyncio.to_thread(check_claims, self.protocol, claims)
         handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
-        self._read_declarations()
         self.binding = ServedBinding(
             self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
         )
+        self._claims = claims
+        self.binding.open_claims(claims)
+        self._read_declarations()
         self.binding.on_home = self._on_home
         return self.binding
 
@@ -179,22 +184,31 @@ class HostedBinding:
         if lacking:
             raise PermissionsNeeded(protocol=self.protocol, permissions="\n".join(lacking))
 
-    async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
-        """Give the running protocol a new config and access list. If that fails, it keeps the old ones.
+    async def reload(self, config: bytes, allow: tuple[str, ...], claims: str = "") -> None:
+        """Give the running protocol a new config, access list and claims. If that fails, it keeps the old ones.
+
+        Of calls that were claimed in the old store and still run, nothing more is noted there.
 
         Raises:
-            InvalidConfig: the protocol rejects the config.
+            InvalidConfig: the protocol rejects the config, or the store of claims cannot be used.
             HandlerFailed: the protocol's code failed.
         """
         if self._life.code is not None:
+            is_new = claims != self._claims
+            if is_new:
+                await asyncio.to_thread(check_claims, self.protocol, claims)
             await self._life.reload(config)
+            if self.binding is not None and is_new:
+                self._claims = claims
+                await self.binding.close_claims()
+                self.binding.open_claims(claims)
             self.access = effective_access(self._life.code, allow)
             self._read_declarations()
 
     def _read_declarations(self) -> None:
         life = self._life
         self.keeps_state, self.claims_calls, self.is_stateless = (
-            life.keeps_state(), life.claims_calls(), life.is_stateless()
+            life.keeps_state(), life.claims_calls() or bool(self._claims), life.is_stateless()
         )  # fmt: skip
 
     def is_replaced(self) -> bool:
@@ -212,9 +226,11 @@ class HostedBinding:
         Args:
             reason: ``Protocol.deactivation_reason``.
         """
-        self.binding = None
+        binding, self.binding = self.binding, None
         self.stays_awake = False
         await self._life.stop(reason)
+        if binding is not None:
+            await binding.close_claims()
 
 
 async def check_binding(context: BindingContext, config: bytes, where: str = "") -> None:

@@ -23,6 +23,8 @@ class Activate(Message, frozen=True, tag=300):
     """Entry point of the protocol, as in its ``config.json``."""
     grant: bytes = b""
     """Grant of the identity. Without it the reply is ``forbidden``, because only the gateway may change a process."""
+    claims: str = ""
+    """URL of the store in which its retried calls are claimed; empty for none."""
 
 
 class Deactivate(Message, frozen=True, tag=301):

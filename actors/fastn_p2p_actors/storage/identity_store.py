@@ -126,6 +126,8 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     """Entry point of the protocol when it was added, ``module:name``. Empty or wrong: it is searched."""
     stopped: bool = False
     """True if the owner has stopped it."""
+    claims: str = ""
+    """URL of the store in which its retried calls are claimed; empty for none."""
     config: msgspec.Raw = msgspec.Raw(b"{}")
     """JSON, parsed by the protocol's code."""
 

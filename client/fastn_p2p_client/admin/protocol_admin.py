@@ -50,6 +50,7 @@ class ProtocolAdmin:
         granted: Iterable[str] = (),
         added: Iterable[str] = (),
         workers: bool = False,
+        claims: str = "",
     ) -> None:
         """Add a protocol to an identity.
 
@@ -60,6 +61,7 @@ class ProtocolAdmin:
             granted: permissions that the protocol needs, as ``PermissionsNeeded`` names them.
             added: further permissions, for instance ``"read /srv/photos"``.
             workers: workers serve it, through the NATS server that ``config`` names: ``{"url": "nats://HOST:PORT"}``.
+            claims: URL of the store in which its retried calls are claimed, if the daemon hosts it: docs/claims.md.
 
         Raises:
             BindingExists: the identity has it already.
@@ -68,7 +70,7 @@ class ProtocolAdmin:
             ProtocolNotInstalled: it is not installed where the daemon runs.
         """
         message = m.AddProtocol(
-            identity, protocol, instance, tuple(allow), program, tuple(granted), tuple(added), workers
+            identity, protocol, instance, tuple(allow), program, tuple(granted), tuple(added), workers, claims
         )
         await self._client.control(message, _payload(config))
 
@@ -83,6 +85,7 @@ class ProtocolAdmin:
         granted: Iterable[str] = (),
         added: Iterable[str] = (),
         reset_added: bool = False,
+        claims: str | None = None,
     ) -> str:
         """Change config, access list or permissions of a binding, also while it serves.
 
@@ -91,6 +94,7 @@ class ProtocolAdmin:
             allow: the new access list; empty leaves it to the protocol, None keeps the present one.
             granted, added: further permissions, as in ``add``.
             reset_added: take back the permissions that were given with ``added`` before.
+            claims: URL of the store of claims, as in ``add``; empty for none, None keeps the present one.
 
         Returns:
             The state of the binding, as ``BindingStatus.state``.
@@ -101,7 +105,7 @@ class ProtocolAdmin:
             PermissionsNeeded: the config needs permissions that are not in ``granted``.
         """
         access = None if allow is None else tuple(allow)
-        message = m.SetProtocol(identity, protocol, instance, access, tuple(granted), tuple(added), reset_added)
+        message = m.SetProtocol(identity, protocol, instance, access, tuple(granted), tuple(added), reset_added, claims)
         return (await self._client.control(message, _payload(config))).state
 
     async def remove(

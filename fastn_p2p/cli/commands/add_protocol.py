@@ -78,6 +78,16 @@ def run(
     claims: Annotated[
         str,
         Option(
+            "--claims",
+            metavar="URL",
+            help="Claim calls with --retry in this store: postgresql://USER@HOST/DATABASE or nats://HOST:PORT/BUCKET. "
+            "Then replicas with the same store execute none twice.",
+            show_default=False,
+        ),
+    ] = "",
+    workers_claims: Annotated[
+        str,
+        Option(
             "--workers-claims",
             metavar="BUCKET|URL",
             help="For --workers: claim calls with --retry in this key-value bucket (JetStream) of the NATS server, or "
@@ -98,12 +108,17 @@ def run(
     """
     from msgspec.structs import asdict
 
+    from ...console.claims_option import check_claims_option
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
     from ...console.identity_restart import report_restart
     from ...console.json_values import json_argument, parse_json, to_json
 
-    server = _server(workers, credentials, ca, address, claims)
+    server = _server(workers, credentials, ca, address, workers_claims)
+    if claims and (program or server is not None):
+        instead = "handle_requests(..., claims=URL) in the program" if program else "--workers-claims"
+        raise CommandLineError(f"--claims is for protocols that the daemon hosts. Use {instead}")
+    check_claims_option(claims)
     if server is not None and (program or config != "{}"):
         raise CommandLineError(
             f"--workers and {'--program' if program else '--config'} exclude each other: "
@@ -113,7 +128,7 @@ def run(
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     else:
-        settings = {**asdict(server), "address": address, "claims": claims}
+        settings = {**asdict(server), "address": address, "claims": workers_claims}
         payload = to_json({key: value for key, value in settings.items() if value})
     access, added = tuple(allow or ()), permission_lines(grant)
     with report_restart(home, identity):
@@ -130,6 +145,7 @@ def run(
                     granted=granted,
                     added=added,
                     workers=server is not None,
+                    claims=claims,
                 ),
             ),
             yes=yes,

@@ -34,6 +34,10 @@ def run(
     reset_allow: Annotated[
         bool, Option("--reset-allow", help="Remove the access list: the protocol decides again.")
     ] = False,
+    claims: Annotated[
+        str | None,
+        Option(metavar="URL", help="New store of claims of calls with --retry, as for `protocol add`; '' for none."),
+    ] = None,
     grant: AddedOption = None,
     reset_grants: Annotated[
         bool, Option("--reset-grants", help="Take back what was granted with --grant before.")
@@ -49,6 +53,7 @@ def run(
     the new config, everything stays as it is. A config that needs further permissions asks for them; --yes alone
     grants what the present one needs.
     """
+    from ...console.claims_option import check_claims_option
     from ...console.confirmation import permission_lines, show_permissions, with_permissions
     from ...console.control_request import with_daemon
     from ...console.exit_codes import CommandLineError
@@ -57,8 +62,9 @@ def run(
 
     if allow and reset_allow:
         raise CommandLineError("--allow and --reset-allow exclude each other. Give one of them")
-    if config is None and not (allow or reset_allow or grant or reset_grants or yes):
-        raise CommandLineError("nothing to change. Give --config, --allow, --reset-allow, --grant or --yes")
+    if config is None and claims is None and not (allow or reset_allow or grant or reset_grants or yes):
+        raise CommandLineError("nothing to change. Give --config, --allow, --reset-allow, --claims, --grant or --yes")
+    check_claims_option(claims)
     payload = b""
     if config is not None:
         payload = json_argument(config, "--config")
@@ -78,12 +84,13 @@ def run(
                     granted=granted,
                     added=added,
                     reset_added=reset_grants,
+                    claims=claims,
                 ),
             ),
             yes=yes,
         )
         write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")
-    if config is not None or grant or reset_grants or yes:
+    if config is not None or claims is not None or grant or reset_grants or yes:
         show_permissions(home, identity, protocol, instance)
     if json:
         put_json({"identity": identity, "protocol": protocol, "instance": instance, "state": state})

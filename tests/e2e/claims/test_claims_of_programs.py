@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import OutcomeUnknown, StorageUnavailable
 from tests.support.claim_servers import ClaimServer
 from tests.support.daemons import Daemon
-from tests.support.processes import signal_if_alive
-from tests.support.replicas import Replicas, kill_all, new_replicas
+from tests.support.replicas import Replicas, kill_all, new_replicas, unreachable
 from tests.support.two_daemons import until, until_awaited
 from tests.support.worker_programs import PROTOCOL, WorkerProcess
 
@@ -70,20 +68,6 @@ async def executed_at(replicas: Replicas, note: Path) -> tuple[Daemon, Daemon]:
     await until(note.exists, "it is executed")
     first, second = replicas.daemons
     return (first, second) if await has_call(first) else (second, first)
-
-
-@contextmanager
-def unreachable(daemon: Daemon) -> Iterator[None]:
-    """Freeze what carries replies; the supervisor too, as it would start another one. Programs go on."""
-    assert daemon.process is not None
-    pids = [daemon.process.pid, daemon.pid("network")]
-    for pid in pids:
-        signal_if_alive(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            signal_if_alive(pid, signal.SIGCONT)
 
 
 async def test_another_daemon_gives_the_answer_of_one_whose_reply_never_arrives(

@@ -19,10 +19,11 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.permissions import missing
 
+from ...identity.declared_permissions import claims_permissions
 from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..granted_permissions import check_added
-from .bindings import activate, check_allowed, check_json, check_permitted, deactivate, narrowing
+from .bindings import activate, check_allowed, check_claims_of, check_json, check_permitted, deactivate, narrowing
 from .programs import wait_until_released
 from .status import state_of
 
@@ -66,11 +67,16 @@ async def set_protocol(context: GatewayContext, message: SetProtocol, payload: b
             before,
             config=msgspec.Raw(payload) if payload else before.config,
             allow=before.allow if message.allow is None else await check_allowed(context, message.allow),
+            claims=before.claims if message.claims is None else message.claims,
         )
+        if message.claims is not None:
+            check_claims_of(record)
         names = (identity.name, record.protocol, record.instance)
         added_before = context.permissions.added(*names)
         kept = () if message.reset_added else added_before
-        added = check_added(context, record.protocol, (*kept, *message.added))
+        if record.claims != before.claims:
+            kept = missing(kept, claims_permissions(before.claims))
+        added = check_added(context, record.protocol, (*kept, *message.added, *claims_permissions(record.claims)))
         needed = await _check(context, identity, record, (*message.granted, *added), by_owner=bool(payload))
         held = context.permissions.granted(*names)
         # Until the binding runs with the new config, its data may have to be moved from where it was.

@@ -34,7 +34,7 @@ from fastn_p2p_client.names import check_name
 from fastn_p2p_client.peer_text import name_or_id52
 from fastn_p2p_client.permissions import missing
 
-from ...identity.declared_permissions import declared_permissions, is_builtin_binding
+from ...identity.declared_permissions import check_claims, claims_permissions, declared_permissions, is_builtin_binding
 from ...identity.messages import Activate, Deactivate, RestartNeeded
 from ...installed_protocols import WORKERS, check_installed
 from ...network.admin_messages import GetGroups
@@ -71,13 +71,15 @@ async def add_protocol(context: GatewayContext, message: AddProtocol, payload: b
             allow=allow,
             program=message.program,
             code=code,
+            claims=message.claims,
             config=msgspec.Raw(config),
         )
+        check_claims_of(record)
         _check_new(context, name, protocol, instance)
         if message.program:
             return _add_program_binding(context, name, record)
         online = identity.online and await context.supervisor.is_serving(name, wake=True)
-        added = check_added(context, protocol, message.added)
+        added = check_added(context, protocol, (*message.added, *claims_permissions(message.claims)))
         owned = (*message.granted, *added)
         granted = await check_permitted(context, identity, record, owned, by_owner=True, checked=online)
         prepared = context.store.prepare_binding(name, record)
@@ -167,10 +169,22 @@ async def roll_back_uncommitted(context: GatewayContext) -> None:
             log.error("%s (%s) of %s cannot be rolled back: %s", protocol, instance, name, error)
 
 
+def check_claims_of(record: BindingFile) -> None:
+    """Check the store of a binding's claims. Its files are for the process that hosts the binding.
+
+    Raises:
+        InvalidConfig: the URL is none, or the store of such a binding is given elsewhere.
+    """
+    if record.claims and (record.program or record.code == WORKERS):
+        option = "handle_requests(..., claims=URL) in the program" if record.program else "--workers-claims URL"
+        raise InvalidConfig(protocol=record.protocol, reason=f"claims: the daemon does not host it. Use {option}")
+    check_claims(record.protocol, record.claims, with_files=False)
+
+
 async def activate(context: GatewayContext, name: str, record: BindingFile) -> None:
     """Have the identity's process serve the binding, or give it the new config. Raises P2PError."""
     async with context.identity_client(name) as process:
-        message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
+        message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant, record.claims)
         reply = await process.query(message, bytes(record.config), timeout=ACTIVATE_SECONDS)
     if isinstance(reply, RestartNeeded):
         log.info("%s is restarted, because its sandbox grows", name)

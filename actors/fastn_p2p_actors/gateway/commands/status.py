@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Iterable
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import (
     BindingStatus,
@@ -330,7 +332,8 @@ def _identity(
             access=list(binding.allow),
             state=_state(binding, reported, seen is not None),
         )
-        bindings.append(served.pop((binding.protocol, binding.instance), offline))
+        found = served.pop((binding.protocol, binding.instance), offline)
+        bindings.append(replace(found, claims=binding.claims) if binding.claims else found)
     replicas = seen.replicas if seen is not None else []
     return IdentityStatus(
         name=record.name,

@@ -153,6 +153,8 @@ class AddProtocol(Message, frozen=True, tag=15):
     """Permissions that the owner grants although the protocol does not declare them, as lines of ``Permissions``."""
     workers: bool = False
     """True if workers on other machines serve it, through the NATS server that the config names."""
+    claims: str = ""
+    """URL of the store in which its retried calls are claimed; empty for none. Only for what the daemon hosts."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
@@ -189,6 +191,8 @@ class SetProtocol(Message, frozen=True, tag=35):
     """Further permissions that the protocol does not declare, as in ``AddProtocol``."""
     reset_added: bool = False
     """Take back the permissions that were granted with ``added`` before."""
+    claims: str | None = None
+    """URL of the store of claims, as in ``AddProtocol``; None keeps the current one."""
 
 
 class CheckProtocol(Message, frozen=True, tag=23):

@@ -69,6 +69,8 @@ class BindingStatus(Record, frozen=True):
     """Number of programs that serve it; 0 if the daemon hosts it."""
     p50_ms: float | None = None
     p99_ms: float | None = None
+    claims: str = ""
+    """URL of the store in which its retried calls are claimed, if its owner has given one."""
 
 
 class IdentityStatus(Record, frozen=True):
