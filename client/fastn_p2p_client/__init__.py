@@ -25,13 +25,12 @@ The public API is this package and seven modules:
 ``mail``, ``mail.sync``, ``chat``  Mail and Chat for programs
 
 ``http`` is for web services, and ``otel`` makes spans; each needs the extra of its name. ``workers`` serves on machines
-without a daemon, with the extra ``nats``.
-All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
+without a daemon, with the extra ``nats``. All other modules are internal and can change. ``ipc`` is the local protocol;
 ``session``, ``serving``, ``claims``, ``admin``, ``client``, ``control_client``, ``daemon_connection``,
-``shared_client`` and ``retry`` implement the API; ``nats_client`` and ``postgres`` connect to servers with claims;
-``home``, ``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``,
-``worker_token``, ``permissions``, ``call_context`` and ``request_id`` are its vocabulary;
-``affinity``, ``callables``, ``durations``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
+``shared_client`` and ``retry`` implement the API; ``nats_client`` and ``postgres`` reach servers with claims; ``home``,
+``keys``, ``tickets``, ``names``, ``peer_text``, ``limits``, ``peer``, ``worker_token``, ``permissions``,
+``call_context`` and ``request_id`` are its vocabulary; ``affinity``, ``callables``, ``durations``,
+``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 
 import typing

@@ -181,10 +181,16 @@ class BindingServer(_BlockingServer, HandlerRegistry):
         HandlerRegistry.__init__(self, self._server)
 
     def protocol(
-        self, code: Code, name: str | None = None, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+        self,
+        code: Code,
+        name: str | None = None,
+        *,
+        concurrency: int | None = None,
+        queue: int = DEFAULT_QUEUE,
+        claims: str | None = None,
     ) -> Code:
         """As ``fastn_p2p_client.BindingServer.protocol``. Hooks are ``async`` here too."""
-        return self._server.protocol(code, name, concurrency=concurrency, queue=queue)
+        return self._server.protocol(code, name, concurrency=concurrency, queue=queue, claims=claims)
 
 
 def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> Server:

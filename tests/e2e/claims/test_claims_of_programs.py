@@ -99,7 +99,7 @@ async def test_another_daemon_gives_the_answer_of_one_whose_reply_never_arrives(
 async def test_a_program_that_is_started_again_does_not_execute_what_the_killed_one_had(
     replicas: Replicas, claim_server: ClaimServer, tmp_path: Path
 ) -> None:
-    """Its daemon lives. The other daemon gets nothing of it."""
+    """The daemon lives. The other one gets nothing of it."""
     note = tmp_path / "note"
     with programs(replicas, claim_server.url, tmp_path) as running:
         async with calling(replicas) as client:

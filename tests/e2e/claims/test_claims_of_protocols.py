@@ -42,7 +42,7 @@ def workspace(daemon: Daemon) -> Path:
 
 
 def note_of(joined: JoinedReplicas) -> list[str]:
-    """What both daemons have executed."""
+    """The lines of both daemons."""
     files = [workspace(each) / NOTE for each in (joined.owner, joined.replica)]
     return [line for file in files if file.exists() for line in file.read_text().splitlines()]
 
