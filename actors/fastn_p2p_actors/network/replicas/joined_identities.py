@@ -250,7 +250,8 @@ class JoinedIdentities:
 
     def find_key(self, identity: bytes) -> JoinedIdentity | None:
         """Return a joined identity by its key; None if there is none, or this daemon was removed."""
-        return next((each for each in self._by_name.values() if each.saved.identity == identity), None)
+        found = (each for each in self._by_name.values() if each.saved.identity == identity)
+        return next((each for each in found if not each.saved.is_removed), None)
 
     def set_owner(self, joined: JoinedIdentity, blob: bytes, statement: OwnerStatement, record: bytes) -> None:
         """Report to another daemon from now on, on disk when this returns. No earlier statement counts any more.

@@ -188,6 +188,8 @@ class OwnedReplicas:
     async def load(self, identity: OnlineIdentity) -> None:
         """Read which endpoints are enrolled, once, before the first record of an identity is signed."""
         owned = self._identities.get(identity.raw)
+        if owned is None and self.problem:  # the file cannot say that there are none
+            owned = self._identities[identity.raw] = _Owned(identity.name)
         if owned is None or owned.is_loaded:
             return
         try:
@@ -321,7 +323,7 @@ class OwnedReplicas:
                 raise BadMessage(reason="a report of a replica without an identity")
             check_reachability(message.relays, message.addresses)
             identity = self._registry.by_key(message.identity)
-            if owned is not None and not owned.is_loaded:
+            if bool(self.problem) if owned is None else not owned.is_loaded:  # it may be enrolled
                 raise PeerOffline(peer=id52_of(message.identity))
             if owned is not None and not owned.is_here:
                 self.on_lost(connection, message.identity)

@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 _INTERVAL: Final = 1.0
 """Seconds between two looks for replicas that do not report."""
 _FIRST_DELAY, _LONGEST_DELAY = 2.0, 60.0
-"""Seconds until the second attempt; each further one takes twice as long, up to a limit."""
+"""Seconds until the second attempt to reach a replica that was adopted; each further one takes twice as long, up to a
+limit."""
+_LONGEST_IDLE_DELAY: Final = 600.0
+"""The limit for replicas that have reported once: they report by themselves when they are back."""
 _CONNECT_SECONDS: Final = 8.0
 """Time to reach one daemon."""
 _QUERY_SECONDS: Final = 15.0
@@ -190,19 +193,20 @@ class OwnerExchange:
             wanted = {(identity, report.endpoint) for identity, report in silent} | {(each, b"") for each in adopted}
             self._attempts = {key: each for key, each in self._attempts.items() if key in wanted}
             for identity, report in silent:
-                if self._is_due(identity, report.endpoint):
+                longest = _LONGEST_DELAY if report.is_awaited else _LONGEST_IDLE_DELAY
+                if self._is_due(identity, report.endpoint, longest):
                     self._spawn(self._look_for(identity, report))
             for identity in adopted:
-                if self._is_due(identity, b""):
+                if self._is_due(identity, b"", _LONGEST_IDLE_DELAY):
                     self._spawn(self._show_others(identity))
             await asyncio.sleep(_INTERVAL)
 
-    def _is_due(self, identity: bytes, endpoint: bytes) -> bool:
+    def _is_due(self, identity: bytes, endpoint: bytes, longest: float) -> bool:
         now = self._loop.time()
         due, delay = self._attempts.get((identity, endpoint), (now, _FIRST_DELAY))
         if now < due or self._owned.find_online(identity) is None:
             return False
-        self._attempts[identity, endpoint] = now + delay * random.uniform(0.9, 1.1), min(2 * delay, _LONGEST_DELAY)
+        self._attempts[identity, endpoint] = now + delay * random.uniform(0.9, 1.1), min(2 * delay, longest)
         return True
 
     async def _look_for(self, identity: bytes, report: ReplicaReport) -> None:

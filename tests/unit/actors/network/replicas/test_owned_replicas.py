@@ -281,6 +281,19 @@ async def test_a_restarted_owner_serves_nothing_before_its_vault_has_told_the_ho
     assert away.daemon == "laptop"
 
 
+async def test_a_damaged_file_removes_no_replica(tmp_path: Path) -> None:
+    """A replica that is told to be removed serves no more."""
+    owner = await Owner(tmp_path).start()
+    owner.replicas.close()
+    owner.path.write_bytes(b"damaged")
+    owner.replicas = owner.open()
+    assert await owner.report() == "peer-offline"
+    assert owner.replicas.warnings()
+    await owner.replicas.load(owner.alice)
+    assert (await owner.report()).delegation == b"delegation 1"
+    assert await owner.report(Connection(STRANGER)) == "replica-removed"
+
+
 async def test_an_identity_without_replicas_serves_everything_here(tmp_path: Path) -> None:
     owner = await Owner(tmp_path).start()
     await owner.report(bindings=(MAIL,))

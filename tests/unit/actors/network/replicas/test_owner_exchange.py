@@ -208,6 +208,18 @@ def test_a_forged_statement_moves_no_replica(tmp_path: Path, blob: bytes, record
     run(tmp_path, test)
 
 
+def test_a_replica_that_was_removed_stays_so(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.join()
+        joined = world.joined.find("alice")
+        assert joined is not None
+        joined.saved.is_removed = True
+        link = await world.show(statement(5))
+        assert (world.owner, link.sent) == ("desktop", [])
+
+    run(tmp_path, test)
+
+
 def test_statements_about_identities_of_others_are_ignored(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         mallory = bytes(MALLORY.key)
