@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.daemons import eventually
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 
 from .conftest import Daemons, StartLoad
 from .load import Load
@@ -21,7 +20,7 @@ TIMEOUT = 1.5
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     try:
         yield
     finally:
@@ -68,7 +67,7 @@ def test_a_network_process_that_hangs_is_replaced(side: str, daemons: Daemons, s
     load.mark()
     pid = daemon.pid("network")
     daemon.remember()
-    os.kill(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     daemon.wait_actor("network", not_pid=pid)
     load.assert_calls_succeed()
     assert daemon.processes()["network"]["last_exit"].startswith("no heartbeat")

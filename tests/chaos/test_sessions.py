@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.chaos.conftest import Daemons
 from tests.chaos.traffic import Traffic
 from tests.support.daemons import Daemon
-from tests.support.processes import open_files
+from tests.support.processes import open_files, send_signal
 from tests.support.protocols import BLOCK, install_protocols
 from tests.support.sessions import sessions_in
 from tests.support.two_daemons import binding_of, counts_of, until, until_awaited
@@ -216,7 +216,7 @@ async def test_a_silent_peer_daemon_is_disconnected(daemons: Daemons, client: Cl
     await traffic.start()
     await traffic.assert_flowing(MIB)
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
     try:
         slowest = await assert_sessions_are_lost(traffic, time.monotonic())
     finally:

@@ -18,6 +18,7 @@ from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
 from tests.support import payload_attacks as attacks
 from tests.support.attackers import Attack
+from tests.support.processes import send_signal
 from tests.support.siege import Victim, attack, besieged
 from tests.support.two_daemons import start_two_daemons
 
@@ -36,7 +37,7 @@ def victim() -> Iterator[Victim]:
 def stopped(victim: Victim) -> Iterator[None]:
     """bob's process does not run: what is sent to it waits."""
     pid = victim.daemon.pid("identity-bob")
-    os.kill(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     try:
         yield
     finally:

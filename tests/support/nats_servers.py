@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.daemons import DEADLINE, eventually
 from tests.support.ports import free_port
+from tests.support.processes import send_signal
 
 __all__ = ["NatsProcess", "find_nats_server", "nats_server"]
 
@@ -64,7 +65,7 @@ class NatsProcess:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server, which runs."""
         assert self._process is not None
-        self._process.send_signal(number)
+        send_signal(self._process.pid, number)
 
     def kill(self) -> None:
         """End the server at once."""

@@ -16,6 +16,7 @@ import psycopg
 
 from tests.support.daemons import eventually
 from tests.support.ports import free_port
+from tests.support.processes import send_signal
 
 __all__ = ["PASSWORD", "PostgresServer", "find_programs", "running_postgres"]
 
@@ -109,13 +110,13 @@ class PostgresServer:
             process.wait(60)
             for pid in children:
                 with suppress(ProcessLookupError):  # it has noticed that the first process is gone
-                    os.kill(pid, number)
+                    send_signal(pid, number)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server, which runs, and to each process of a connection."""
         assert self._process is not None
         for pid in (self._process.pid, *self._children(self._process.pid)):
-            os.kill(pid, number)
+            send_signal(pid, number)
 
     def _children(self, pid: int) -> list[int]:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
-__all__ = ["END_SECONDS", "child", "open_files", "resident", "shared_memories", "signal_if_alive"]
+__all__ = ["END_SECONDS", "child", "open_files", "resident", "send_signal", "shared_memories", "signal_if_alive"]
 
 Child = TypeVar("Child", subprocess.Popen[str], subprocess.Popen[bytes])
 
@@ -70,7 +71,28 @@ def shared_memories(pid: int) -> int:
         _skip("only root may read the mappings of a process that is undumpable")
 
 
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal. After SIGSTOP return only when the kernel has stopped each thread of the process.
+
+    Until then a thread on another processor may still answer what arrives.
+    """
+    os.kill(pid, number)
+    if number == signal.SIGSTOP:
+        deadline = time.monotonic() + END_SECONDS
+        while _has_running_threads(pid):
+            assert time.monotonic() < deadline, f"process {pid} does not stop"
+            time.sleep(0.001)
+
+
+def _has_running_threads(pid: int) -> bool:
+    for each in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # the thread has ended
+            if each.read_text().rpartition(") ")[2][0] not in "TtZX":
+                return True
+    return False
+
+
 def signal_if_alive(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process of a listing, which may have ended since it was listed."""
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
+        send_signal(pid, number)

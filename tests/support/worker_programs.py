@@ -17,6 +17,7 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.protocol import CallContext, Peer
 from fastn_p2p_client.workers import WorkerServer, serve_workers
 from tests.support.daemons import DEADLINE, eventually, is_alive
+from tests.support.processes import send_signal
 
 __all__ = ["PROTOCOL", "WorkerProcess"]
 
@@ -80,7 +81,7 @@ class WorkerProcess:
         return self
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        send_signal(self.pid, number)
 
     def wait(self) -> int:
         """Return the exit code."""

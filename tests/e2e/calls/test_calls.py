@@ -20,7 +20,7 @@ from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey
 from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, RemovePeer, TicketText
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon, eventually
-from tests.support.processes import child, signal_if_alive
+from tests.support.processes import child, send_signal, signal_if_alive
 from tests.support.two_daemons import TwoDaemons, binding_of, final_counts, handlers_at_work, until, wait_idle
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
@@ -227,7 +227,7 @@ async def test_a_deadline_travels_with_the_call(daemons: TwoDaemons, client: Cli
 
     waiting = asyncio.create_task(client.call("alice", daemons.bob, "Trial", request={"do": "wait"}, timeout=3))
     await until(lambda: bob_at_work(daemons), "the handler runs")
-    os.kill(network, signal.SIGSTOP)
+    send_signal(network, signal.SIGSTOP)
     try:
         with pytest.raises(DeadlineExceeded):
             await waiting

@@ -17,7 +17,7 @@ import pytest
 from fastn_p2p_client import ApplicationError, BadRequest, Client, DaemonNotRunning, sync
 from fastn_p2p_client.chat import ChatClient
 from tests.support.daemons import CLI, Daemon, eventually
-from tests.support.processes import child
+from tests.support.processes import child, send_signal
 from tests.support.two_daemons import TwoDaemons, add_binding, binding_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -225,7 +225,7 @@ def test_a_killed_worker_loses_no_job(daemons: TwoDaemons) -> None:
         serving(daemons.two, "worker_pool.py", "work", "bob"),
     ):
         eventually(lambda: binding_of(daemons.two, "bob", "Square").programs == 2, "both serve")
-        first.send_signal(signal.SIGSTOP)  # its jobs stay in progress until it is killed
+        send_signal(first.pid, signal.SIGSTOP)  # its jobs stay in progress until it is killed
         submit = [sys.executable, str(EXAMPLES / "worker_pool.py"), "submit", daemons.bob, "200", "alice"]
         with child(subprocess.Popen(submit, env=daemons.one.env, stdout=subprocess.PIPE, text=True)) as submitting:
             eventually(lambda: binding_of(daemons.two, "bob", "Square").in_flight, "they work")

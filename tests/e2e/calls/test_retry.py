@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -14,7 +13,7 @@ import pytest
 
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 from tests.support.serving_programs import bob_at, programs, serving
 from tests.support.two_daemons import TwoDaemons, binding_of, until
 
@@ -78,7 +77,7 @@ async def test_a_call_whose_reply_was_lost_gets_the_same_reply(daemons: TwoDaemo
         asked = call(client, daemons)
         await until(lambda: once.executed, "it is executed")
         pid = daemons.one.pid("network")
-        os.kill(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         once.go_on.set()
         await until(lambda: binding_of(daemons.two, "bob", "Shop").in_flight == 0, "it is done")
         signal_if_alive(pid, signal.SIGKILL)

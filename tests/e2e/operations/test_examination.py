@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -16,7 +15,7 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import AddPeer
 from tests.support.daemons import Daemon, eventually
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 from tests.support.two_daemons import TwoDaemons
 
 
@@ -42,7 +41,7 @@ def test_a_process_that_hangs(daemons: TwoDaemons, actor: str) -> None:
     one = daemons.one
     eventually(lambda: one.cli("health").returncode == ExitCode.OK, "all processes are ready")
     pid = one.pid(actor)
-    os.kill(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     try:
         done = one.cli("health", "--timeout", "3")
         assert done.returncode == ExitCode.DAEMON, done.stderr

@@ -19,7 +19,7 @@ import pytest
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import AddPeer, Status
 from tests.support.daemons import CLI, Daemon, eventually
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons
 
@@ -48,7 +48,7 @@ def stopped(daemons: TwoDaemons) -> Iterator[Callable[[str], int]]:
 
     def stop(actor: str) -> int:
         pids.append(daemons.one.pid(actor))
-        os.kill(pids[-1], signal.SIGSTOP)
+        send_signal(pids[-1], signal.SIGSTOP)
         return pids[-1]
 
     yield stop

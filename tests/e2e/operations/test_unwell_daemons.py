@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon, eventually
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 from tests.support.requests import STRANGER, Call, Command, assert_same_error, ticket_of
 from tests.support.two_daemons import TwoDaemons, add_binding
 
@@ -53,7 +52,7 @@ def stopped(daemons: TwoDaemons) -> Iterator[Callable[[Daemon, str], None]]:
 
     def stop(daemon: Daemon, actor: str) -> None:
         pids.append(daemon.pid(actor))
-        os.kill(pids[-1], signal.SIGSTOP)
+        send_signal(pids[-1], signal.SIGSTOP)
 
     yield stop
     for pid in pids:

@@ -15,6 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DeadlineExceeded
 from tests.support.daemons import eventually
+from tests.support.processes import send_signal
 from tests.support.two_daemons import TwoDaemons, binding_of, until_awaited, wait_idle
 
 PROGRAM = """
@@ -94,7 +95,7 @@ async def asked(daemons: TwoDaemons, ask: Ask, count: int, request: object = Non
 @pytest.mark.parametrize("ask", [ask, open_session])
 def test_a_stopped_program_costs_its_first_calls_and_comes_back(daemons: TwoDaemons, pids: list[int], ask: Ask) -> None:
     stopped, other = pids
-    os.kill(stopped, signal.SIGSTOP)
+    send_signal(stopped, signal.SIGSTOP)
     answers = asyncio.run(asked(daemons, ask, 300))
     assert answers[0] < 75, "half of its share: the first calls, a trial now and then, and some on a busy machine"
     assert answers[other] >= 300 - answers[0]
@@ -123,7 +124,7 @@ async def test_a_handler_that_is_slow_keeps_the_share_of_its_process(
 
 def test_calls_go_somewhere_when_all_are_stopped(daemons: TwoDaemons, pids: list[int]) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
 
     def handed_over() -> bool:
         """Unlike calls whose deadline has passed on their way."""

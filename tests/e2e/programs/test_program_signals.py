@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.support.daemons import eventually, is_alive
-from tests.support.processes import child, signal_if_alive
+from tests.support.processes import child, send_signal, signal_if_alive
 from tests.support.two_daemons import TwoDaemons, binding_of
 
 PROGRAMS = {
@@ -135,7 +134,7 @@ def test_a_signal_ends_a_program_whose_daemon_does_not_answer(daemons: TwoDaemon
         )
     ) as running:
         try:
-            os.kill(gateway, signal.SIGSTOP)
+            send_signal(gateway, signal.SIGSTOP)
             assert running.stdout is not None
             assert running.stdout.readline() == "now\n"
             running.send_signal(signal.SIGTERM)

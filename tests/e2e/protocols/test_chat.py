@@ -32,6 +32,7 @@ from fastn_p2p_client.chat.messages import (
 from fastn_p2p_client.errors import ApplicationError, Denied, PeerUnknown, StreamReset
 from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
 from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.processes import send_signal
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
 
@@ -430,7 +431,7 @@ def test_a_chat_that_was_suspended_goes_on(daemons: TwoDaemons) -> None:
         tty.until(lambda rows: "bob is away" in rows, "it has joined")
         tty.type("half a")
         tty.until(lambda rows: "> half a" in rows, "what is typed")
-        os.kill(tty.pid, signal.SIGSTOP)
+        send_signal(tty.pid, signal.SIGSTOP)
         os.waitpid(tty.pid, os.WUNTRACED)
         os.kill(tty.pid, signal.SIGCONT)
         tty.type(" line\r")

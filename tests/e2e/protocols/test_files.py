@@ -29,7 +29,7 @@ from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds
 from tests.support.daemons import CLI, Daemon, eventually, is_alive
 from tests.support.file_peers import Contents, make_files, snapshot
-from tests.support.processes import signal_if_alive
+from tests.support.processes import send_signal, signal_if_alive
 from tests.support.two_daemons import TwoDaemons, add_binding, start_two_daemons, until_awaited
 
 MIB = 1024 * 1024
@@ -194,7 +194,7 @@ def test_paths_of_a_peer_are_completed_and_nothing_waits_for_a_daemon_that_hangs
     eventually(lambda: completed("photos/") == "words\nphotos/a\n", "so for another directory")
     eventually(lambda: completed("$") == "words\n$(touch x)\n", "so for any name")
     pid = setup.daemons.one.pid("network")
-    os.kill(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     try:
         assert completed("p") == ""
     finally:

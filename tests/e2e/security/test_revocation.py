@@ -26,6 +26,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.sync import Client
 from tests.support.daemons import DEADLINE, Daemon, eventually
 from tests.support.directories import RelayProcess, running_directory
+from tests.support.processes import send_signal
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import add_binding
 
@@ -230,7 +231,7 @@ def test_killed_after_the_commit_the_next_start_finishes_a_revocation(daemons: D
     one = daemons.one
     one.identity("anna", echo=False)
     network = one.pid("network")
-    os.kill(network, signal.SIGSTOP)
+    send_signal(network, signal.SIGSTOP)
 
     def revoke() -> None:
         with one.client() as client, pytest.raises(P2PError):

@@ -15,6 +15,7 @@ from fastn_p2p_client.errors import IdentityOffline, InvalidConfig, InvalidKey, 
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_HEADER, MAX_NAME, MAX_PAYLOAD
 from tests.support.daemons import Daemon
+from tests.support.processes import send_signal
 from tests.support.raw_connections import Raw, hello, unharmed
 
 MIB: Final = 1024 * 1024
@@ -180,7 +181,7 @@ def test_commands_in_flight_of_one_program_are_limited(running: Daemon) -> None:
     vault = running.pid("vault")
     with unharmed(running), Raw(running.home.control_socket) as raw:
         hello(raw)
-        os.kill(vault, signal.SIGSTOP)
+        send_signal(vault, signal.SIGSTOP)
         try:
             for number in range(MAX_COMMANDS_PER_PROGRAM):
                 assert raw.send(b"c%d" % number, m.encode(m.CreateIdentity(f"crowd{number}")), b"")

@@ -21,6 +21,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import EpochRetired, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import DEADLINE, Daemon, eventually
+from tests.support.processes import send_signal
 
 
 @dataclass
@@ -160,7 +161,7 @@ def test_killed_after_the_commit_the_next_start_has_the_new_key(scene: Scene) ->
     """The network process is stopped, so the command waits between its steps."""
     assert call(scene.two, "bob", scene.alice) is None
     epoch, network = scene.epoch() + 1, scene.one.pid("network")
-    os.kill(network, signal.SIGSTOP)
+    send_signal(network, signal.SIGSTOP)
     with rotating(scene):
         eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
         scene.one.kill()
@@ -175,7 +176,7 @@ def test_killed_after_the_commit_the_next_start_has_the_new_key(scene: Scene) ->
 def test_a_killed_gateway_finishes_the_rotation_after_its_restart(scene: Scene) -> None:
     before, epoch = scene.one.status().endpoint, scene.epoch() + 1
     network = scene.one.pid("network")
-    os.kill(network, signal.SIGSTOP)
+    send_signal(network, signal.SIGSTOP)
     with rotating(scene):
         eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
         scene.one.kill_actor("gateway")

@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import StorageFailed, StorageHeld, StorageUnavailab
 from fastn_p2p_client.postgres.postgres_url import parse_url
 from fastn_p2p_client.retry import Backoff
 from tests.support.postgres_server import PostgresServer
+from tests.support.processes import send_signal
 
 TABLES = DatabaseSchema(
     2,
@@ -257,7 +258,7 @@ async def test_a_database_that_stands_still_holds_up_nothing_else(
         await notes.add("before")
         backends = postgres.backends(database_of(url))
         for pid in backends:
-            os.kill(pid, signal.SIGSTOP)
+            send_signal(pid, signal.SIGSTOP)
         try:
             stuck = asyncio.create_task(notes.add("stuck"))
             for number in range(20):

@@ -21,6 +21,7 @@ from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD, SEND_QUEUE_BYTES
 from tests.support.mailboxes import ECHO_SERVER, MessageRecorder, assert_answers, connect
+from tests.support.processes import send_signal
 
 
 async def test_request_gets_its_reply_and_the_kernel_identifies_the_sender(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ async def test_end_of_the_process_fails_requests_and_its_successor_serves(tmp_pa
     link.open()
     try:
         assert (await link.request(GetStatus(), b"1", timeout=60)).payload == b"1"
-        process.send_signal(signal.SIGSTOP)
+        send_signal(process.pid, signal.SIGSTOP)
         asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=60)) for _ in range(5)]
         await asyncio.sleep(0)
         process.kill()
