@@ -33,7 +33,7 @@ def test_a_table_longer_than_the_terminal_goes_to_the_pager(monkeypatch: pytest.
 
 
 def test_no_command_writes_several_lines_with_a_function_for_one() -> None:
-    """Those escape the end of a line, which might come from a peer: a reader would see ``\\n``."""
+    """A function for one line shows the end of another as an escape."""
     one_line = {"write_message", "write_problem"}
     found = [
         f"{file.relative_to(ROOT)}:{call.lineno}"
