@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..nats_client.nats_server import NatsServer
 from ..permissions import Permissions
-from ..postgres.postgres_url import parse_url
+from ..postgres.postgres_url import absolute_file, parse_url
 
 if TYPE_CHECKING:
     from ..postgres.postgres_url import PostgresUrl
@@ -119,20 +118,10 @@ def parse_claims(text: str) -> ClaimsUrl:
     names = [name for name, _ in query]
     if any(name not in _PARAMETERS or names.count(name) > 1 for name in names):
         raise ValueError(f"the URL of a bucket has {' and '.join(_PARAMETERS)} after the question mark, each once")
-    files = {name: _absolute(name, path) for name, path in query}
+    files = {name: absolute_file(name, path) for name, path in query}
     hosts = ",".join(f"{parts.scheme}://{host}" for host in parts.netloc.split(","))
     server = NatsServer(hosts, files.get("credentials", ""), files.get("ca", ""))
     server.addresses()
     if not parts.path[1:]:
         raise ValueError("the URL names no bucket. Write nats://HOST:4222/BUCKET")
     return BucketUrl.of(server, unquote(parts.path[1:]))
-
-
-def _absolute(name: str, path: str) -> str:
-    try:
-        found = Path(path).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{name}: {error}") from None
-    if not found.is_absolute():
-        raise ValueError(f"{name}: the path must be absolute")
-    return str(found)

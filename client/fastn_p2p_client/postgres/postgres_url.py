@@ -125,7 +125,7 @@ def parse_url(text: str) -> PostgresUrl:
     if not user or not database:
         raise ValueError(f"the URL lacks {'a database' if user else 'a user'}. Write {_EXAMPLE}")
     found = dict(query)
-    files = {name: _absolute(name, found.get(name, "")) for name in ("passfile", "sslrootcert")}
+    files = {name: absolute_file(name, found[name]) if found.get(name) else "" for name in ("passfile", "sslrootcert")}
     sslmode = found.get("sslmode") or ("disable" if _is_loopback(host) else "")
     if sslmode not in _SSL_MODES:
         raise ValueError(
@@ -137,9 +137,8 @@ def parse_url(text: str) -> PostgresUrl:
     return PostgresUrl(user, host, port, database, sslmode, **files)
 
 
-def _absolute(name: str, path: str) -> str:
-    if not path:
-        return ""
+def absolute_file(name: str, path: str) -> str:
+    """Return the path of a file that a URL names, with the home directory for ``~``. Raises ValueError."""
     try:
         found = Path(path).expanduser()
     except RuntimeError as error:
