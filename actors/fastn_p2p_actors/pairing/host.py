@@ -266,13 +266,7 @@ class PairingHost:
             await self._book.undo(stored)
             raise
         await self._book.complete(own, stored)
-        return PairedPeer(
-            name=stored.name,
-            id52=stored.id52,
-            fingerprint=fingerprint,
-            renamed_from=stored.renamed_from,
-            updated=not stored.is_new,
-        )
+        return PairedPeer.of(stored, fingerprint)
 
     def _fail(self, error: BaseException) -> None:
         if not self._outcome.done():

@@ -173,13 +173,7 @@ class PairingJoiner:
             await self._book.undo(stored)
             raise
         await self._book.complete(own, stored)
-        return PairedPeer(
-            name=stored.name,
-            id52=stored.id52,
-            fingerprint=fingerprint,
-            renamed_from=stored.renamed_from,
-            updated=not stored.is_new,
-        )
+        return PairedPeer.of(stored, fingerprint)
 
     @staticmethod
     async def _prove(exchange: Exchange, own: OwnIdentity, ticket: str) -> Introduction:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .pairing_book import StoredPeer
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairedPeer:
@@ -18,3 +20,14 @@ class PairedPeer:
     """Earlier petname, if the peer was in the address book under another one."""
     updated: bool = False
     """True if it was in the address book already."""
+
+    @classmethod
+    def of(cls, stored: StoredPeer, fingerprint: str) -> PairedPeer:
+        """Return the result of a pairing that has stored this peer."""
+        return cls(
+            name=stored.name,
+            id52=stored.id52,
+            fingerprint=fingerprint,
+            renamed_from=stored.renamed_from,
+            updated=not stored.is_new,
+        )
