@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from fastn_p2p_client.client import Client
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import CommandFailed, ExitCode
 from ...console.home_notice import note_home
+from ...console.output import write_message
 from .client import PROTOCOL, FilesClient
 from .errors import FileError
 from .events import TransferSummary
+from .progress import print_summary
 
 T = TypeVar("T")
 
@@ -77,6 +80,31 @@ def with_files(
     tune_malloc()
     with _file_errors():
         return uvloop.run(run())
+
+
+def transfer(
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    instance: str,
+    work: Callable[[FilesClient], Awaitable[TransferSummary]],
+    *,
+    json: bool,
+) -> NoReturn:
+    """Run ``work`` with a peer's files, print the summary that it returns, and end the command by its exit code.
+
+    Raises:
+        CommandFailed: ``work`` raised a ``FileError``.
+        SystemExit: with the exit code of the transfer.
+    """
+    begun = time.monotonic()
+    try:
+        summary = with_files(home, identity, peer, instance, work, quiet=json)
+    except KeyboardInterrupt:
+        write_message("Interrupted. Run the same command again to resume.")
+        raise
+    print_summary(summary, time.monotonic() - begun, json=json)
+    raise SystemExit(exit_code_of(summary))
 
 
 def with_own_files(

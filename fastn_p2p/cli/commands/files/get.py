@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from ....console.exit_codes import CommandLineError
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument, make_directory
-from ....console.output import write_message
 from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def run(
     Content that has arrived is not sent again. After a broken connection the command resumes by itself; after an
     interruption, run it again.
     """
-    from ....protocols.files.cli import exit_code_of, with_files
+    from ....protocols.files.cli import transfer
     from ....protocols.files.errors import FileError
     from ....protocols.files.events import FileLost, TransferSummary
     from ....protocols.files.progress import print_summary, progress_output
@@ -61,10 +60,4 @@ def run(
                 print_summary(seen, time.monotonic() - begun, json=json)
                 raise
 
-    try:
-        summary = with_files(home, identity, peer, instance, get, quiet=json)
-    except KeyboardInterrupt:
-        write_message("Interrupted. Run the same command again to resume.")
-        raise
-    print_summary(summary, time.monotonic() - begun, json=json)
-    raise SystemExit(exit_code_of(summary))
+    transfer(home, identity, peer, instance, get, json=json)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ....console.exit_codes import CommandFailed, CommandLineError, ExitCode
 from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
-from ....console.output import write_message
 from ....console.parameters import Argument, Option
 
 if TYPE_CHECKING:
@@ -35,9 +33,9 @@ def run(
     They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume.
     After a broken connection the command resumes by itself.
     """
-    from ....protocols.files.cli import exit_code_of, failure, with_files
+    from ....protocols.files.cli import failure, transfer
     from ....protocols.files.errors import FileError
-    from ....protocols.files.progress import print_summary, progress_output
+    from ....protocols.files.progress import progress_output
     from ....protocols.files.sending.offer_manifest import OfferManifest
 
     if timeout is not None and not timeout >= 0:
@@ -48,7 +46,6 @@ def run(
         if error.kind in ("NotFound", "Unreadable"):
             raise CommandFailed(str(error), ExitCode.STORAGE, "storage-failed", kind=error.kind) from None
         raise CommandLineError(str(error)) from None
-    begun = time.monotonic()
 
     async def put(files: FilesClient) -> TransferSummary:
         try:
@@ -58,10 +55,4 @@ def run(
             hint = ". Run the same command again to resume" if error.kind == "OfferWaits" else ""
             raise failure(error, hint) from None
 
-    try:
-        summary = with_files(home, identity, peer, instance, put, quiet=json)
-    except KeyboardInterrupt:
-        write_message("Interrupted. Run the same command again to resume.")
-        raise
-    print_summary(summary, time.monotonic() - begun, json=json)
-    raise SystemExit(exit_code_of(summary))
+    transfer(home, identity, peer, instance, put, json=json)
