@@ -58,8 +58,8 @@ class DeferredModule(ModuleType):
         return ModuleType.__getattribute__(self, name)
 
 
-class _Loader:
-    """Loader that leaves the execution to the first use."""
+class _FirstLoader:
+    """Loader in front of a module's own one, which the module has from then on."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -72,25 +72,26 @@ class _Loader:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
+
+
+class _Loader(_FirstLoader):
+    """Loader that leaves the execution to the first use."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
         module.__dict__["_loader"] = self._loader
         module.__class__ = DeferredModule
 
 
-class _HidingLoader:
+class _HidingLoader(_FirstLoader):
     """Loader of a module that does not find one of its imports, and goes on without it."""
 
     def __init__(self, loader: Any, hidden: str) -> None:
-        self._loader = loader
+        super().__init__(loader)
         self._hidden = hidden
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        created: ModuleType | None = self._loader.create_module(spec)
-        return created
-
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
+        super().exec_module(module)
         modules: dict[str, Any] = sys.modules
         modules.setdefault(self._hidden, None)  # an import of it fails
         try:
