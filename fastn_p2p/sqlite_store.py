@@ -17,12 +17,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from fastn_p2p_actors.storage.atomic_files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-from .store import DatabaseSchema
+from .store import DatabaseSchema, StoreJob
 
 T = TypeVar("T")
 Change: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -37,12 +37,6 @@ _LOG_SIZE: Final = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut back after a burst."""
 
 
-class _Job(NamedTuple):
-    change: Change[Any]
-    on_commit: Callable[[Any], object]
-    result: asyncio.Future[Any]
-
-
 class SqliteStore:
     """Database file, used inside one event loop, which never waits for the disk.
 
@@ -55,7 +49,7 @@ class SqliteStore:
         self.path = path
         self._schema = schema
         self._name = name
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[StoreJob | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -105,7 +99,7 @@ class SqliteStore:
         """
         if self._writer is None:
             raise StorageFailed(path=str(self.path), reason="it is closed")
-        job = _Job(change, on_commit, self._loop.create_future())
+        job = StoreJob(change, on_commit, self._loop.create_future())
         self._jobs.put(job)
         result: T = await job.result
         return result
@@ -163,9 +157,9 @@ class SqliteStore:
         finally:
             connection.close()
 
-    def _next_group(self) -> list[_Job]:
+    def _next_group(self) -> list[StoreJob]:
         """Wait for a change, then return it with all others that wait, at most ``_MAX_GROUP``."""
-        group: list[_Job] = []
+        group: list[StoreJob] = []
         job = self._jobs.get()
         while job is not None:
             group.append(job)
@@ -178,9 +172,9 @@ class SqliteStore:
         self._closing = True
         return group
 
-    def _write_group(self, connection: sqlite3.Connection, group: list[_Job]) -> None:
+    def _write_group(self, connection: sqlite3.Connection, group: list[StoreJob]) -> None:
         """Run the changes in one transaction. Each gets its own result or error."""
-        outcomes: list[tuple[_Job, Any, Exception | None]] = []
+        outcomes: list[tuple[StoreJob, Any, Exception | None]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             outcomes.extend((job, *_run_in_savepoint(connection, job.change)) for job in group)
@@ -192,18 +186,9 @@ class SqliteStore:
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
-    def _resolve(self, outcomes: list[tuple[_Job, Any, Exception | None]]) -> None:
+    def _resolve(self, outcomes: list[tuple[StoreJob, Any, Exception | None]]) -> None:
         for job, result, error in outcomes:
-            if error is None:
-                job.on_commit(result)
-            if job.result.done():
-                continue
-            if error is None:
-                job.result.set_result(result)
-            elif isinstance(error, sqlite3.Error):
-                job.result.set_exception(self._error_from(error))
-            else:
-                job.result.set_exception(error)
+            job.resolve(result, self._error_from(error) if isinstance(error, sqlite3.Error) else error)
 
     def _error_from(self, error: Exception) -> StorageDamaged | StorageFailed:
         code = getattr(error, "sqlite_errorcode", None)

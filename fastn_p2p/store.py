@@ -5,6 +5,7 @@ SQL is written once, in what both understand. ``postgres.postgres_dialect`` has 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -42,6 +43,26 @@ class StoreConnection(Protocol):
 StoreChange: TypeAlias = Callable[[StoreConnection], T]
 """Function that runs in one of the store's threads. It must not begin or end a transaction. It may run a second time,
 after the effects of the first time were undone."""
+
+
+class StoreJob(NamedTuple):
+    """Change that one of the store's threads makes."""
+
+    change: Callable[[Any], Any]
+    on_commit: Callable[[Any], object]
+    """Called with the result once it is committed, also when its caller is gone."""
+    result: asyncio.Future[Any]
+
+    def resolve(self, result: Any, error: Exception | None) -> None:
+        """End the change, in the event loop: with its result, or with the error for which it changed nothing."""
+        if error is None:
+            self.on_commit(result)
+        if self.result.done():
+            return
+        if error is None:
+            self.result.set_result(result)
+        else:
+            self.result.set_exception(error)
 
 
 class Store(Protocol):

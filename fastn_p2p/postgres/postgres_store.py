@@ -30,7 +30,7 @@ from fastn_p2p_client.postgres.error_advice import describe_error, is_lost
 from fastn_p2p_client.postgres.postgres_url import PostgresUrl
 from fastn_p2p_client.retry import Backoff
 
-from ..store import DatabaseSchema, StoreChange
+from ..store import DatabaseSchema, StoreChange, StoreJob
 from .mailbox_marker import read_identity, write_identity
 from .mailbox_schema import COPYING, READY, HeldMailbox, MailboxName, begin, hold, use
 from .postgres_dialect import PostgresConnection
@@ -49,12 +49,6 @@ _MAX_GROUP: Final = 1024
 """Changes in one transaction."""
 
 log = logging.getLogger(__name__)
-
-
-class _Job(NamedTuple):
-    change: StoreChange[Any]
-    on_commit: Callable[[Any], object]
-    result: asyncio.Future[Any]
 
 
 class Copy(NamedTuple):
@@ -102,7 +96,7 @@ class PostgresStore:
         self._on_problem = on_problem
         self._stall = stall
         self._backoff = backoff or Backoff(0.2, 5.0)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[StoreJob | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -164,7 +158,7 @@ class PostgresStore:
             Exception: the error that ``change`` raised.
         """
         self._check_usable(self._writer)
-        job = _Job(change, on_commit, self._loop.create_future())
+        job = StoreJob(change, on_commit, self._loop.create_future())
         self._jobs.put(job)
         result: T = await job.result
         return result
@@ -219,16 +213,9 @@ class PostgresStore:
         if not problem:
             self._on_ready()
 
-    def _resolve(self, outcomes: list[tuple[_Job, Any, Exception | None]]) -> None:
+    def _resolve(self, outcomes: list[tuple[StoreJob, Any, Exception | None]]) -> None:
         for job, result, error in outcomes:
-            if error is None:
-                job.on_commit(result)
-            if job.result.done():
-                continue
-            if error is None:
-                job.result.set_result(result)
-            else:
-                job.result.set_exception(error)
+            job.resolve(result, error)
 
     # ── in threads ───────────────────────────────────────────────────────────────────────────────
 
@@ -318,9 +305,9 @@ class PostgresStore:
                     begin(connection, held.term, str(self.url))
                     connection.execute("ROLLBACK")
 
-    def _next_group(self) -> list[_Job]:
+    def _next_group(self) -> list[StoreJob]:
         """Wait for a change, then return it with all others that wait. Return none after ``_PROBE_SECONDS``."""
-        group: list[_Job] = []
+        group: list[StoreJob] = []
         with contextlib.suppress(queue.Empty):
             job = self._jobs.get(timeout=_PROBE_SECONDS)
             while job is not None:
@@ -331,7 +318,7 @@ class PostgresStore:
             self._closing.set()
         return group
 
-    def _write_group(self, connection: psycopg.Connection[Any], held: HeldMailbox, group: list[_Job]) -> None:
+    def _write_group(self, connection: psycopg.Connection[Any], held: HeldMailbox, group: list[StoreJob]) -> None:
         """Run the changes in one transaction. Each gets its own result or error.
 
         At first they run without savepoints, which would be a third of all statements. If one fails, all are undone,
@@ -352,13 +339,13 @@ class PostgresStore:
         connection: psycopg.Connection[Any],
         wrapped: PostgresConnection,
         held: HeldMailbox,
-        group: list[_Job],
+        group: list[StoreJob],
         *,
         savepoints: bool,
-    ) -> list[tuple[_Job, Any, Exception | None]] | None:
+    ) -> list[tuple[StoreJob, Any, Exception | None]] | None:
         """Return the outcomes once they are committed; None if a change has failed without a savepoint."""
         begin(connection, held.term, str(self.url))
-        outcomes: list[tuple[_Job, Any, Exception | None]] = []
+        outcomes: list[tuple[StoreJob, Any, Exception | None]] = []
         for job in group:
             if savepoints:
                 connection.execute("SAVEPOINT change")
