@@ -12,7 +12,7 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import DeleteIdentity, SetIdentityOnline
-from tests.support.daemons import Daemon
+from tests.support.daemons import DEADLINE, Daemon
 from tests.support.two_daemons import TwoDaemons, add_binding, binding_of, start_two_daemons
 
 
@@ -43,17 +43,19 @@ def explained(daemon: Daemon, *arguments: str) -> dict[str, Any]:
 
 
 def test_ping_ends_at_the_first_direct_answer(daemons: TwoDaemons) -> None:
-    done = daemons.one.cli("ping", daemons.bob)
+    done = daemons.one.cli("ping", daemons.bob, "--timeout", "50")
     assert done.returncode == ExitCode.OK, done.stderr
     assert re.fullmatch(rf"{daemons.bob}: direct (127\.0\.0\.1|\[::1\]):\d+, [0-9.]+ ms\n", done.stdout)
     assert "1 sent, 1 answered" in done.stderr
 
 
 def test_ping_counts(daemons: TwoDaemons) -> None:
-    done = daemons.one.cli("ping", daemons.bob, "--count", "3", "--interval", "0", "--json")
+    done = daemons.one.cli(
+        "ping", daemons.bob, "--count", "3", "--interval", "0", "--timeout", "50", "--json", timeout=DEADLINE * 3
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["path"] for line in lines[:-1]] == ["direct"] * 3
-    assert all(0 < line["rtt_ms"] < 5000 for line in lines[:-1])
+    assert all(line["rtt_ms"] > 0 for line in lines[:-1])
     summary = lines[-1]["summary"]
     assert (summary["sent"], summary["answered"]) == (3, 3)
     assert summary["min_ms"] <= summary["mean_ms"] <= summary["max_ms"]
@@ -204,7 +206,7 @@ def test_explain_of_a_peer_that_is_gone(daemons: TwoDaemons, tmp_path: Path) -> 
     id52 = gone.identity("carol", echo=False)
     gone.kill()
     gone.clean_up()
-    done = daemons.one.cli("explain", id52, "--timeout", "1")
+    done = daemons.one.cli("explain", id52, "--timeout", "3")
     assert done.returncode == ExitCode.PEER
     assert "record with 1 endpoint" in done.stdout
     assert re.search(r"dialled +endpoint [0-9a-f]{10} at 127\.0\.0\.1:\d+", done.stdout)

@@ -104,6 +104,7 @@ def test_hooks_of_a_hosted_protocol_see_the_reason(pair: Pair) -> None:
     writer = pair.identity("diarist", "Diary")
     pair.put_to_sleep("diarist")
     assert pair.notes("diarist") == ["activated", "deactivated: idle"]
+    pair.set_idle("diarist", 3600)  # it is still awake when it is brought offline
     with pair.two.client() as client:
         assert client.call("bob", writer, "Diary", timeout=30) == ["activated", "deactivated: idle", "activated"]
     with pair.one.client() as client:

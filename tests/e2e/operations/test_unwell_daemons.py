@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,10 +66,8 @@ def test_a_process_that_hangs_does_not_reply(
     with daemons.one.client() as client:
         assert client.call("alice", daemons.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         stopped(daemons.two, actor)
-        began = time.monotonic()
         with pytest.raises(e.DeadlineExceeded) as caught:
             client.call("alice", daemons.bob, "Echo", request={"message": "hi"}, timeout=0.5)
-        assert time.monotonic() - began < 25, "less than the default"
         assert_same_error(caught.value, e.DeadlineExceeded(seconds=0.5))
 
 

@@ -90,7 +90,7 @@ def test_a_peer_of_a_later_wire_version(daemons: TwoDaemons, tmp_path: Path, old
     try:
         carol = later.start().identity("carol")
         for daemon, name, peer in ((daemons.one, "alice", carol), (later, "carol", daemons.alice)):
-            done = daemon.cli("call", peer, "Echo", "--as", name, "--timeout", "20", input='{"message": "hi"}')
+            done = daemon.cli("call", peer, "Echo", "--as", name, "--timeout", "50", input='{"message": "hi"}')
             if served:
                 assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
             else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -21,7 +20,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import EpochRetired, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import DEADLINE, Daemon, eventually
-from tests.support.processes import send_signal
+from tests.support.processes import send_signal, signal_if_alive
 
 
 @dataclass
@@ -145,10 +144,11 @@ async def calls_while(scene: Scene, change: Callable[[], object]) -> None:
 
 @contextmanager
 def rotating(scene: Scene) -> Iterator[None]:
-    """Ask ``one`` for a new key while the block runs. The command fails, as its gateway ends in the block."""
+    """Ask ``one`` for a new key while the block runs. The command fails, as its gateway ends in the block, unless the
+    supervisor has replaced the stopped network process before, as it does on a busy machine."""
 
     def ask() -> None:
-        with scene.one.client() as client, pytest.raises(P2PError):
+        with scene.one.client() as client, suppress(P2PError):
             client.control(m.RotateTransport(), timeout=DEADLINE)
 
     with ThreadPoolExecutor(1) as pool:
@@ -165,8 +165,7 @@ def test_killed_after_the_commit_the_next_start_has_the_new_key(scene: Scene) ->
     with rotating(scene):
         eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
         scene.one.kill()
-        with suppress(ProcessLookupError):
-            os.kill(network, signal.SIGCONT)
+        signal_if_alive(network, signal.SIGCONT)
     scene.one.start()
     assert scene.one.status().transport_epoch == epoch
     # The first call may be sent over a connection to the daemon that was killed, and then says that it may be executed.
@@ -180,7 +179,7 @@ def test_a_killed_gateway_finishes_the_rotation_after_its_restart(scene: Scene) 
     with rotating(scene):
         eventually(lambda: scene.epoch() == epoch, "the new key is on disk")
         scene.one.kill_actor("gateway")
-        os.kill(network, signal.SIGCONT)
+        signal_if_alive(network, signal.SIGCONT)
 
     def is_moved() -> bool:
         try:
