@@ -160,6 +160,26 @@ async def test_the_store_can_be_changed_and_removed_while_it_serves(
     assert note_of(joined).count("begun 6") == 1
 
 
+def test_the_commands_check_the_url_before_anything_is_changed(
+    joined: JoinedReplicas, claim_server: ClaimServer
+) -> None:
+    changed = joined.owner.cli("set-protocol", "alice", "--protocol", PROTOCOL, "--claims", claim_server.url)
+    assert changed.returncode == 0, changed.stderr
+    assert "connect 127.0.0.1:" in changed.stderr
+    add = ("add-protocol", "alice", "--protocol", PROTOCOL, "--instance", "another")
+    for options, words in (
+        (("--claims", "work"), "no URL of a store"),
+        (("--claims", claim_server.url, "--program"), "handle_requests"),
+        (("--claims", claim_server.url, "--workers", "nats://127.0.0.1:1"), "--workers-claims"),
+        (("--claims", "nats://127.0.0.1/work?credentials=/missing"), "cannot be used"),
+    ):
+        refused = joined.owner.cli(*add, *options)
+        assert refused.returncode != 0
+        assert words in refused.stderr
+    with joined.owner.client() as client:
+        assert {each.instance for each in client.protocols.access("alice") if each.protocol == PROTOCOL} == {"default"}
+
+
 def permissions_at(daemon: Daemon) -> list[str]:
     with daemon.client() as client:
         return [

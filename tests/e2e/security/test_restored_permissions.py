@@ -18,6 +18,9 @@ from tests.support.escaping_protocol import DONE
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import add_binding
 
+CLAIMS = "postgresql://alice@127.0.0.1:1/claims"
+"""Store of claims of alice's Echo/claimed. There is no database."""
+
 
 @dataclass
 class Scene:
@@ -78,6 +81,7 @@ def scene() -> Iterator[Scene]:
             granted = old.cli("set-protocol", "alice", "--protocol", "Escaping", "--grant", f"read {extra}")
             assert granted.returncode == 0, granted.stderr
             with old.client() as client, two.client() as bob:
+                client.protocols.add("alice", "Echo", "claimed", claims=CLAIMS)
                 used = client.control(m.CreateInvitation("alice", ("Echo/work",))).ticket
                 bob.control(m.AddPeer(used, "ally", identity="bob"), timeout=60)
                 unused = client.control(m.CreateInvitation("alice", ("Echo/work",))).ticket
@@ -118,6 +122,11 @@ def test_a_restored_identity_has_its_permissions_and_its_bearers_again(scene: Sc
         return {each.state for identity in scene.new.status().identities for each in identity.bindings}
 
     eventually(lambda: states() == {"serving"}, "every binding serves")
+    bindings = [each for identity in scene.new.status().identities for each in identity.bindings]
+    assert [each.claims for each in bindings if each.claims] == [CLAIMS]
+    with scene.new.client() as client:
+        (claimed,) = [each for each in client.protocols.access("alice") if each.instance == "claimed"]
+        assert claimed.permissions == ("connect 127.0.0.1:1",), "it may reach its store of claims again"
     for place in (scene.outside, scene.extra):
         with scene.new.client() as client:
             assert client.call("alice", scene.alice, "Escaping", request={"do": "list", "path": str(place)}) == DONE
