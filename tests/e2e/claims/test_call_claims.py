@@ -22,8 +22,6 @@ from tests.support.daemons import DEADLINE
 from tests.support.two_daemons import until
 from tests.support.worker_programs import PROTOCOL
 
-pytestmark = pytest.mark.both_loops
-
 
 @pytest.fixture
 def caller() -> bytes:
