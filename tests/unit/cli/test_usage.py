@@ -125,7 +125,7 @@ def test_revocation_that_is_not_confirmed_by_name(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--config, --allow, --reset-allow, --grant or --yes"),
+        ([], "--config, --allow, --reset-allow, --claims, --grant or --yes"),
         (["--allow", "peers", "--reset-allow"], "exclude each other"),
         (["--config", "{"], "--config is not JSON"),
         (["--config", "@/nowhere"], "/nowhere"),
