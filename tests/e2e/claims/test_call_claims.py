@@ -132,8 +132,11 @@ async def test_a_call_that_was_cancelled_says_so_at_once(claim_server: ClaimServ
     assert endless.count == 1
 
 
-async def test_an_answer_that_could_not_be_kept_is_unknown_elsewhere(claim_server: ClaimServer, caller: bytes) -> None:
+async def test_an_answer_that_could_not_be_kept_is_unknown_elsewhere(
+    claim_server: ClaimServer, caller: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The store is away when the call has been executed. Its caller gets the answer all the same."""
+    monkeypatch.setattr(call_claims, "DEAD_SECONDS", 1.0)
     executions = Executions((b"header", b""), (b"again", b""))
     executions.go_on.clear()
     async with claims_of(claim_server.url) as one, claims_of(claim_server.url) as two:
