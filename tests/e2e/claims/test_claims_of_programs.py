@@ -18,7 +18,7 @@ from tests.support.replicas import Replicas, kill_all, new_replicas, unreachable
 from tests.support.two_daemons import until, until_awaited
 from tests.support.worker_programs import PROTOCOL, WorkerProcess
 
-# One kind of store is enough here: test_claim_stores and test_call_claims compare both.
+# Use one kind of store: test_claim_stores and test_call_claims compare both.
 pytestmark = [
     pytest.mark.asyncio_loop,
     pytest.mark.parametrize("claim_server", ["postgres"], indirect=True, scope="package"),

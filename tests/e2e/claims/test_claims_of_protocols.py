@@ -22,7 +22,7 @@ from tests.support.processes import signal_if_alive
 from tests.support.replicas import kill_all, unreachable
 from tests.support.two_daemons import until, until_awaited
 
-# One kind of store is enough here: test_claim_stores and test_call_claims compare both.
+# Use one kind of store: test_claim_stores and test_call_claims compare both.
 pytestmark = [
     pytest.mark.asyncio_loop,
     pytest.mark.parametrize("claim_server", ["nats"], indirect=True, scope="package"),
